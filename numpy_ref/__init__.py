@@ -1,0 +1,28 @@
+"""A two-layer network and its back propagation written by hand, in NumPy and nothing else."""
+
+from numpy_ref.functions import cross_entropy_error_one_hot, log_softmax, one_hot, sigmoid, softmax
+from numpy_ref.layers import Affine, ReLU, Sigmoid, SoftmaxWithLoss, Tanh
+from numpy_ref.networks import Network, TwoLayerNet, build_layers
+from numpy_ref.numerical import numerical_gradient, numerical_gradient_batch, numerical_gradient_batch_v2
+from numpy_ref.training import History, train
+
+__all__ = [
+    "Affine",
+    "History",
+    "Network",
+    "ReLU",
+    "Sigmoid",
+    "SoftmaxWithLoss",
+    "Tanh",
+    "TwoLayerNet",
+    "build_layers",
+    "cross_entropy_error_one_hot",
+    "log_softmax",
+    "numerical_gradient",
+    "numerical_gradient_batch",
+    "numerical_gradient_batch_v2",
+    "one_hot",
+    "sigmoid",
+    "softmax",
+    "train",
+]
