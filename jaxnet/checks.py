@@ -1,0 +1,71 @@
+"""What the edges of the library refuse. Every message names the argument, what it was and what was expected."""
+
+from typing import Any
+
+import numpy as np
+
+
+def check_samples(name: str, x: Any) -> None:
+    """`x` must be (N, D) with N >= 1, of finite real numbers.
+
+    Raises:
+        ValueError: It is not.
+    """
+    array = np.asarray(x)
+    if array.ndim != 2 or len(array) == 0 or not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            f"{name}: {array.dtype} of shape {array.shape}, expected floats (N, D) with N >= 1, one sample a row"
+        )
+    if not np.isfinite(array).all():
+        row, column = np.argwhere(~np.isfinite(array))[0]
+        raise ValueError(
+            f"{name}[{row}, {column}]: {array[row, column]}, expected finite numbers; clean the data first"
+        )
+
+
+def check_labels(name: str, t: Any, samples: int, classes: int) -> None:
+    """`t` must be class numbers (samples,) in [0, classes), or one-hot rows (samples, classes).
+
+    Raises:
+        ValueError: It is not.
+    """
+    array = np.asarray(t)
+    if array.shape == (samples, classes):
+        wrong = np.flatnonzero(((array != 0) & (array != 1)).any(axis=1) | (array.sum(axis=1) != 1))
+        if wrong.size:
+            raise ValueError(
+                f"{name}[{wrong[0]}]: {array[wrong[0]]}, expected a single 1 among zeros; pass one-hot rows"
+            )
+        return
+    if array.shape != (samples,) or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"{name}: {array.dtype} of shape {array.shape}, "
+            f"expected integers of shape {(samples,)} or one-hot rows of shape {(samples, classes)}"
+        )
+    if not 0 <= array.min() <= array.max() < classes:
+        raise ValueError(
+            f"{name}: runs from {array.min()} to {array.max()}, expected class numbers from 0 to {classes - 1}"
+        )
+
+
+def check_count(name: str, value: int) -> None:
+    """`value` must be a whole number, at least 1.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name}: {value}, expected a whole number of at least 1")
+
+
+def check_batches(name: str, batches: Any, samples: int) -> None:
+    """`batches` must be row numbers (S, B) in [0, samples), S and B at least 1.
+
+    Raises:
+        ValueError: It is not.
+    """
+    array = np.asarray(batches)
+    if array.ndim != 2 or array.size == 0 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name}: {array.dtype} of shape {array.shape}, expected integers (steps, batch size)")
+    if not 0 <= array.min() <= array.max() < samples:
+        raise ValueError(f"{name}: runs from {array.min()} to {array.max()}, expected rows from 0 to {samples - 1}")

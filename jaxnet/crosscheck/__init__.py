@@ -1,0 +1,45 @@
+"""The cross-check: is a hand-written gradient right, where not, and who says so."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.judging import judge
+from jaxnet.crosscheck.report import Gap, Leaf, Report
+from jaxnet.crosscheck.subjects import from_jax, from_layer, from_network
+
+__all__ = ["Gap", "Leaf", "Report", "check_layer", "check_network"]
+
+RESOLUTION = float(np.sqrt(np.finfo(np.float64).eps))  # half the digits of a double
+
+
+def check_layer(layer: Any, *inputs: Any, reference: Callable[..., Any] | None = None, seed: int = 0) -> Report:
+    """A hand-written layer with `forward(*inputs)` and `backward(dout)`; a loss layer's `backward()` may take nothing.
+
+    Args:
+        layer: An object; its parameters are the float arrays that have a `d`-name beside them after `backward`.
+        inputs: What `forward` takes. `backward` returns the gradients of the first of them.
+        reference: The same function in JAX, of (params, *inputs) where the layer has parameters, else of (*inputs).
+        seed: Of the directions probed and of the gradient that comes from above.
+    """
+    hand = from_layer(layer, inputs)
+    theirs = from_jax(reference, hand) if reference is not None else None
+    return judge(type(layer).__name__, hand, theirs, seed=seed, resolution=RESOLUTION)
+
+
+def check_network(
+    network: Any, x: Any, t: Any, *, reference: Callable[..., Any] | None = None, seed: int = 0
+) -> Report:
+    """A whole network: an object with `params`, a tree of dicts, `loss(x, t)` and `gradient(x, t)` in the same tree.
+
+    Args:
+        network: The object; it is copied, never changed.
+        x: Samples, (N, D).
+        t: Labels, as the network takes them.
+        reference: The same loss in JAX, of (params, x, t).
+        seed: Of the directions probed.
+    """
+    hand = from_network(network, x, t)
+    theirs = from_jax(reference, hand) if reference is not None else None
+    return judge(type(network).__name__, hand, theirs, seed=seed, resolution=RESOLUTION)

@@ -1,0 +1,204 @@
+"""Every gradient three ways: by hand, by autodiff, by differences; and the proof that a wrong one is caught."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import away_from_kinks, hand_built, random_params
+
+import jaxnet
+import numpy_ref
+from jaxnet.crosscheck import check_layer, check_network
+from jaxnet.trees import flatten
+
+EPS = np.finfo(np.float64).eps
+
+NETWORKS = {
+    "book": jaxnet.two_layer_net(7, 5, 4),
+    "notebook": jaxnet.notebook_net(7, 5, 4),
+    "one hidden unit": jaxnet.two_layer_net(3, 1, 2),
+    "wide": jaxnet.two_layer_net(64, 50, 10),
+    "deep, tanh": jaxnet.multi_layer_net(6, [5, 4, 3], 4, "tanh"),
+    "deep, sigmoid": jaxnet.multi_layer_net(6, [5, 4], 3, "sigmoid"),
+    "linear": jaxnet.multi_layer_net(6, [], 3),
+}
+BATCHES = [1, 2, 9]
+DTYPES = [np.float64, np.float32]
+
+
+def batch(rng, net, samples, dtype=np.float64):
+    layers = dict(net.description[1])
+    features, classes = layers["Affine1"][1], [d for d in layers.values() if d[0] == "Affine"][-1][2]
+    return rng.standard_normal((samples, features)).astype(dtype), rng.integers(0, classes, samples)
+
+
+def affine(params, x):
+    return x @ params["W"] + params["b"]
+
+
+LAYERS = {
+    "Affine": (lambda rng: numpy_ref.Affine(rng.standard_normal((4, 3)), rng.standard_normal(3)), affine),
+    "ReLU": (lambda rng: numpy_ref.ReLU(), jax.nn.relu),
+    "Sigmoid": (lambda rng: numpy_ref.Sigmoid(), jax.nn.sigmoid),
+    "Tanh": (lambda rng: numpy_ref.Tanh(), jnp.tanh),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
+@pytest.mark.parametrize("samples", BATCHES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_leaf_of_a_network_agrees_three_ways(rng, name, samples, dtype):
+    net = NETWORKS[name]
+    hand = hand_built(net, random_params(net, dtype=dtype))
+    report = check_network(hand, *batch(rng, net, samples, dtype), reference=lambda p, x, t: jaxnet.loss(net, p, x, t))
+    report.raise_if_failed()
+    assert {leaf.name for leaf in report.leaves} == set(flatten(hand.params))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
+@pytest.mark.parametrize("samples", BATCHES)
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_leaf_of_a_layer_agrees_three_ways(rng, name, samples, dtype):
+    make, reference = LAYERS[name]
+    layer = make(rng)
+    for leaf in layer.parameters:
+        setattr(layer, leaf, getattr(layer, leaf).astype(dtype))
+    report = check_layer(layer, away_from_kinks(rng, (samples, 4)).astype(dtype), reference=reference)
+    report.raise_if_failed()
+    assert {leaf.name for leaf in report.leaves} == {"x", *layer.parameters}
+
+
+@pytest.mark.parametrize("labels", ["numbers", "one-hot"])
+@pytest.mark.parametrize("samples", BATCHES)
+def test_the_loss_layer_agrees_three_ways(rng, samples, labels):
+    x, t = rng.standard_normal((samples, 6)), rng.integers(0, 6, samples)
+    t = t if labels == "numbers" else np.eye(6)[t]
+    check_layer(numpy_ref.SoftmaxWithLoss(), x, t, reference=jaxnet.softmax_cross_entropy).raise_if_failed()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_hand_and_autodiff_agree_to_the_rounding_of_their_sums(rng, x64, name):
+    """Without the checker. A leaf's elements are sums of at most n products, so both ways round by about sqrt(n) eps
+    of the largest (Higham and Mary 2019); 10 covers the chain of layers. It comes to 2e-14 for n = 64."""
+    net, params = NETWORKS[name], random_params(NETWORKS[name])
+    x, t = batch(rng, net, 9)
+    by_hand = flatten(hand_built(net, params).gradient(x, t))
+    by_autodiff = flatten(jax.grad(lambda p: jaxnet.loss(net, p, jnp.asarray(x), jnp.asarray(t)))(params))
+    for leaf, gradient in by_autodiff.items():
+        bound = 10 * np.sqrt(max(x.size, gradient.size)) * EPS * np.abs(gradient).max()
+        np.testing.assert_allclose(by_hand[leaf], gradient, rtol=0, atol=bound, err_msg=leaf)
+
+
+@pytest.mark.parametrize("name", ["book", "notebook", "deep, tanh"])
+def test_hand_agrees_with_differences_of_every_element(rng, name):
+    """Without the checker. Central differences at h = cbrt(eps) = 6e-6 err by h² |f'''| / 6, some 1e-11, and by
+    eps |f| / h, some 1e-10 for a loss near 2; no element here lies nearer to a kink than h moves it."""
+    net = NETWORKS[name]
+    hand = hand_built(net, random_params(net))
+    x, t = batch(rng, net, 3)
+    numerical = flatten(hand.numerical_gradient(x, t))
+    for leaf, gradient in flatten(hand.gradient(x, t)).items():
+        np.testing.assert_allclose(gradient, numerical[leaf], rtol=0, atol=1e-9, err_msg=leaf)
+
+
+def planted(layer, method):
+    return type(f"Wrong{layer.__name__}", (layer,), {"backward": method})
+
+
+def off_by_a_thousandth(self, dout):
+    dx = numpy_ref.Affine.backward(self, dout)
+    self.dW *= 1.001
+    return dx
+
+
+def bias_averaged(self, dout):
+    dx = numpy_ref.Affine.backward(self, dout)
+    self.db = dout.mean(axis=0)
+    return dx
+
+
+def one_element(self, dout):
+    dx = numpy_ref.Affine.backward(self, dout)
+    self.dW[2, 1] *= 1.0001
+    return dx
+
+
+PLANTED = {
+    "dW off by 1.001": (planted(numpy_ref.Affine, off_by_a_thousandth), "W"),
+    "db a mean": (planted(numpy_ref.Affine, bias_averaged), "b"),
+    "dx without W": (
+        planted(numpy_ref.Affine, lambda s, d: [numpy_ref.Affine.backward(s, d), d @ s.W.T * 1.001][1]),
+        "x",
+    ),
+    "one element of dW": (planted(numpy_ref.Affine, one_element), "W"),
+    "no mask": (planted(numpy_ref.ReLU, lambda self, dout: dout), "x"),
+    "y for y(1 - y)": (planted(numpy_ref.Sigmoid, lambda self, dout: dout * self.y), "x"),
+    "1 - y": (planted(numpy_ref.Tanh, lambda self, dout: dout * (1 - self.y)), "x"),
+}
+
+
+@pytest.mark.parametrize("with_reference", [True, False], ids=["reference", "alone"])
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_fault_in_a_layer_is_caught_by_the_name_of_its_leaf(rng, name, with_reference):
+    wrong, leaf = PLANTED[name]
+    kind = wrong.__mro__[1].__name__
+    make, reference = LAYERS[kind]
+    layer = make(rng)
+    layer.__class__ = wrong
+    report = check_layer(layer, away_from_kinks(rng, (6, 4)), reference=reference if with_reference else None)
+    assert [found.name for found in report.leaves if found.verdict == "FAIL"] == [leaf]
+    with pytest.raises(AssertionError, match=rf"{leaf}\[.*hand is wrong"):
+        report.raise_if_failed()
+    if name == "one element of dW":
+        assert next(found for found in report.leaves if found.name == "W").index == (2, 1)
+
+
+def test_a_loss_that_ignores_the_batch_size_is_caught(rng):
+    wrong = planted(numpy_ref.SoftmaxWithLoss, lambda self, dout=1.0: dout * (np.exp(self.log_y) - self.t))()
+    report = check_layer(wrong, rng.standard_normal((4, 3)), np.array([0, 2, 1, 1]))
+    assert report.verdict == "FAIL"
+
+
+def test_a_fault_in_a_network_is_caught_in_its_leaf(rng):
+    net = NETWORKS["book"]
+    hand = hand_built(net, random_params(net))
+    hand.layers["Affine2"].__class__ = PLANTED["db a mean"][0]
+    report = check_network(hand, *batch(rng, net, 3), reference=lambda p, x, t: jaxnet.loss(net, p, x, t))
+    assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == ["Affine2.b"]
+
+
+def test_two_right_gradients_of_two_functions_are_told_apart(rng):
+    report = check_layer(numpy_ref.Tanh(), rng.standard_normal((3, 4)), reference=jax.nn.sigmoid)
+    assert report.verdict == "FAIL"
+    assert "the forwards are two functions" in str(report)
+
+
+def test_a_wrong_reference_is_blamed_itself(rng):
+    def detached(x):
+        return jnp.tanh(x) * jax.lax.stop_gradient(x)
+
+    class TimesTanh:
+        def forward(self, x):
+            self.x = x
+            return np.tanh(x) * x
+
+        def backward(self, dout):
+            return dout * (np.tanh(self.x) + self.x * (1 - np.tanh(self.x) ** 2))
+
+    report = check_layer(TimesTanh(), rng.standard_normal((3, 4)), reference=detached)
+    assert "autodiff is wrong" in str(report)
+
+
+def test_what_is_checked_is_left_as_it_was(rng):
+    net = NETWORKS["book"]
+    hand = hand_built(net, random_params(net))
+    x, t = batch(rng, net, 3)
+    before = {name: leaf.copy() for name, leaf in flatten(hand.params).items()}, x.copy()
+    check_network(hand, x, t)
+    np.testing.assert_equal((flatten(hand.params), x), before)
+
+
+def test_the_same_seed_gives_the_same_report(rng):
+    layer, x = numpy_ref.Tanh(), rng.standard_normal((3, 4))
+    assert check_layer(layer, x, seed=3).to_dict() == check_layer(layer, x, seed=3).to_dict()
+    assert check_layer(layer, x, seed=3).to_dict() != check_layer(layer, x, seed=4).to_dict()

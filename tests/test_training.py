@@ -1,0 +1,270 @@
+"""The compiled loop against the NumPy loop, and what it refuses, compiles and reports."""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import a_dataset, hand_built, random_params
+
+import jaxnet
+import numpy_ref
+
+STEPS = 500
+
+
+@pytest.fixture
+def data(rng):
+    return a_dataset(rng)
+
+
+@pytest.fixture
+def net():
+    return jaxnet.two_layer_net(12, 8, 5)
+
+
+def batches_for(data, steps, batch_size=10, key=7):
+    return jaxnet.draw_batches(jax.random.key(key), len(data.x_train), batch_size, steps)
+
+
+def both_trajectories(net, params, data, batches, dtype):
+    data = data._replace(x_train=data.x_train.astype(dtype), x_test=data.x_test.astype(dtype))
+    network = hand_built(net, params)
+    by_hand = numpy_ref.train(network, *data, np.asarray(batches), 0.1, eval_every=50)
+    state, compiled = jaxnet.fit(net, params, data, batches, learning_rate=0.1, eval_every=50)
+    return network.params, by_hand, jax.device_get(state.params), compiled
+
+
+def farthest(one, other):
+    return max(np.abs(a - b).max() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+@pytest.mark.parametrize("make", [jaxnet.two_layer_net, jaxnet.notebook_net], ids=["book", "notebook"])
+def test_500_steps_by_hand_and_compiled_are_one_trajectory_in_float64(make, data, x64):
+    """A step rounds by a few eps = 2e-16 of numbers of order 1; 500 of them, on a loss that training does not amplify
+    (the test below measures that), stay below 1e-12 - three digits to spare to the bound that is promised."""
+    net = make(12, 8, 5)
+    params = random_params(net)
+    hand_params, by_hand, params, compiled = both_trajectories(net, params, data, batches_for(data, STEPS), np.float64)
+    assert compiled.loss.dtype == np.float64
+    assert by_hand.loss[-1] < 0.5 * by_hand.loss[0]
+    np.testing.assert_allclose(compiled.loss, by_hand.loss, rtol=0, atol=1e-9)
+    assert farthest(params, hand_params) < 1e-9
+    for name in ("eval_step", "train_accuracy", "test_accuracy"):
+        np.testing.assert_allclose(getattr(compiled, name), getattr(by_hand, name), rtol=0, atol=1e-12)
+
+
+def test_500_steps_in_float32_drift_as_far_as_rounding_takes_them(net, data, x64):
+    """How far one rounding error grows is measured: the float64 run, started one float32 unit roundoff away. A float32
+    run suffers such an error at every step, so it drifts at most 500 times as far, and is seen to drift at all."""
+    params, batches = random_params(net, dtype=np.float32), batches_for(data, STEPS)
+    double = jax.tree.map(np.float64, params)
+    exact, by_hand, _, _ = both_trajectories(net, double, data, batches, np.float64)
+    nudged, one_error, _, _ = both_trajectories(
+        net, jax.tree.map(lambda a: a * (1 + float(np.finfo(np.float32).eps) / 2), double), data, batches, np.float64
+    )
+    _, _, rounded, compiled = both_trajectories(net, params, data, batches, np.float32)
+    assert compiled.loss.dtype == np.float32
+    drift = np.abs(compiled.loss - by_hand.loss).max()
+    assert 1e-9 < drift < STEPS * np.abs(one_error.loss - by_hand.loss).max() < 1e-2
+    assert farthest(rounded, exact) < STEPS * farthest(nudged, exact) < 1e-2
+
+
+def test_a_trajectory_that_differs_in_one_batch_is_told_apart(net, data, x64):
+    params, batches = random_params(net), np.array(batches_for(data, STEPS))
+    other = batches.copy()
+    other[250] = (other[250] + 1) % len(data.x_train)
+    _, by_hand, _, _ = both_trajectories(net, params, data, batches, np.float64)
+    _, _, _, compiled = both_trajectories(net, params, data, other, np.float64)
+    assert np.abs(compiled.loss - by_hand.loss)[:250].max() < 1e-9 < np.abs(compiled.loss - by_hand.loss)[250:].max()
+
+
+@pytest.fixture
+def compiled_programs():
+    """Counts what XLA compiles from here on."""
+    count = Counter()
+
+    def listen(event, duration, **_):
+        count[event] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield lambda: count["/jax/core/compile/backend_compile_duration"]
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_runs_of_one_shape_compile_once(rng, data, compiled_programs):
+    net, batches = jaxnet.two_layer_net(12, 9, 5), batches_for(data, 40)
+    params, other = random_params(net, dtype=np.float32), random_params(net, 5, np.float32)
+    before = compiled_programs()
+    jaxnet.fit(net, params, data, batches, eval_every=10)
+    first = compiled_programs() - before
+    assert first >= 1
+    again = jaxnet.two_layer_net(12, 9, 5)  # another value of the same description
+    jaxnet.fit(again, other, a_dataset(rng), batches_for(data, 40, key=1), eval_every=10, learning_rate=0.02)
+    assert compiled_programs() - before == first
+    jaxnet.fit(net, params, data, batches, eval_every=20)
+    assert compiled_programs() - before > first  # another interval is another program: the count can rise
+
+
+def test_evaluations_do_not_add_programs(data, compiled_programs):
+    net = jaxnet.two_layer_net(12, 10, 5)
+    params = random_params(net, dtype=np.float32)
+    counts = []
+    for steps in (20, 80):
+        before = compiled_programs()
+        jaxnet.fit(net, params, data, batches_for(data, steps), eval_every=10)
+        counts.append(compiled_programs() - before)
+    assert counts[1] <= counts[0]
+
+
+def test_the_same_seed_gives_the_same_bits_watched_or_not(net, data):
+    params, batches = random_params(net, dtype=np.float32), batches_for(data, 30)
+    seen = []
+    one, history = jaxnet.fit(net, params, data, batches, eval_every=10)
+    two, watched = jaxnet.fit(
+        net, params, data, batches, eval_every=10, on_evaluation=lambda *row: seen.append(row)
+    )
+    jax.tree.map(np.testing.assert_array_equal, (one.params, history), (two.params, watched))
+    assert [step for step, *_ in seen] == [10, 20, 30]
+    np.testing.assert_array_equal(np.array(seen)[:, 1], watched.loss[9::10])
+    np.testing.assert_array_equal(np.array(seen)[:, 2], watched.train_accuracy[1:])
+    np.testing.assert_array_equal(np.array(seen)[:, 3], watched.test_accuracy[1:])
+
+
+@pytest.mark.parametrize(
+    ("steps", "eval_every", "expected"),
+    [(30, 10, [0, 10, 20, 30]), (25, 10, [0, 10, 20, 25]), (5, 10, [0, 5]), (1, 1, [0, 1])],
+)
+def test_evaluations_come_when_they_should(net, data, steps, eval_every, expected):
+    params = random_params(net, dtype=np.float32)
+    _, history = jaxnet.fit(net, params, data, batches_for(data, steps), eval_every=eval_every)
+    assert history.eval_step.tolist() == expected
+    assert history.loss.shape == (steps,)
+    assert history.train_accuracy.shape == history.test_accuracy.shape == (len(expected),)
+
+
+@pytest.mark.parametrize("name", jaxnet.OPTIMIZERS)
+def test_every_named_optimizer_learns(net, data, name):
+    _, history = jaxnet.fit(net, net.init(jax.random.key(0), "he"), data, batches_for(data, 300), optimizer=name)
+    assert history.loss[-20:].mean() < 0.9 * history.loss[:20].mean()
+
+
+def test_an_optimizer_of_ones_own_may_be_given(net, data):
+    params, batches = random_params(net, dtype=np.float32), batches_for(data, 20)
+    own, _ = jaxnet.fit(net, params, data, batches, optimizer=optax.sgd, learning_rate=0.1)
+    named, _ = jaxnet.fit(net, params, data, batches, optimizer="sgd")
+    jax.tree.map(np.testing.assert_array_equal, own.params, named.params)
+
+
+def test_labels_may_be_one_hot(net, data):
+    params, batches = random_params(net, dtype=np.float32), batches_for(data, 20)
+    rows = data._replace(t_train=np.eye(5)[data.t_train], t_test=np.eye(5)[data.t_test])
+    one, history = jaxnet.fit(net, params, data, batches)
+    two, same = jaxnet.fit(net, params, rows, batches)
+    jax.tree.map(np.testing.assert_array_equal, (one.params, history), (two.params, same))
+
+
+def test_batches_are_uniform_rows_that_their_key_decides():
+    batches = np.asarray(jaxnet.draw_batches(jax.random.key(3), 20, 10, 4000))
+    assert batches.shape == (4000, 10)
+    np.testing.assert_array_equal(batches, jaxnet.draw_batches(jax.random.key(3), 20, 10, 4000))
+    counts = np.bincount(batches.ravel(), minlength=20)  # binomial: 2000 +- 44
+    assert abs(counts - 2000).max() < 5 * np.sqrt(40_000 / 20 * 19 / 20)
+    assert (np.sort(batches, axis=1)[:, 1:] == np.sort(batches, axis=1)[:, :-1]).any()  # with replacement
+
+
+def test_divergence_is_reported_at_its_step_with_the_history_until_then(net, data):
+    params, batches = random_params(net, dtype=np.float32), batches_for(data, 300)
+    with pytest.raises(jaxnet.DivergedError, match="learning rate 1e\\+25 is probably too high, try 0.1") as caught:
+        jaxnet.fit(net, params, data, batches, learning_rate=1e25, eval_every=10)
+    error = caught.value
+    assert f"at step {error.step}" in str(error)
+    assert 1 < error.step < 300
+    assert error.history.loss.shape == (error.step - 1,)
+    assert np.isfinite(error.history.loss).all()
+    assert error.history.eval_step.max() < error.step
+
+
+def test_training_stops_soon_after_the_loss_is_lost(net, data):
+    params, seen = random_params(net, dtype=np.float32), []
+    with pytest.raises(jaxnet.DivergedError) as caught:
+        jaxnet.fit(
+            net, params, data, batches_for(data, 300), learning_rate=1e25, eval_every=10,
+            on_evaluation=lambda step, *_: seen.append(step),
+        )  # fmt: skip
+    assert seen[-1] < caught.value.step + 10
+
+
+def test_parameters_that_overflow_from_the_start_are_named_as_the_cause(net, data):
+    params = jax.tree.map(lambda a: np.float32(1e38) * a, random_params(net, dtype=np.float32))
+    with pytest.raises(jaxnet.DivergedError, match="at step 1; the initial parameters"):
+        jaxnet.fit(net, params, data, batches_for(data, 20))
+
+
+BAD = {
+    "nan pixel": (lambda d: d.x_train.__setitem__((3, 4), np.nan), {}, r"data\.x_train\[3, 4\]: nan"),
+    "infinite pixel": (lambda d: d.x_test.__setitem__((0, 1), np.inf), {}, r"data\.x_test\[0, 1\]: inf"),
+    "label too large": (lambda d: d.t_train.__setitem__(0, 5), {}, r"data\.t_train: runs from \d to 5.*0 to 4"),
+    "label below zero": (lambda d: d.t_test.__setitem__(0, -1), {}, r"data\.t_test: runs from -1"),
+    "no rate": (None, {"learning_rate": 0}, "learning_rate: 0, expected a finite number > 0"),
+    "negative rate": (None, {"learning_rate": -0.1}, "learning_rate: -0.1"),
+    "nan rate": (None, {"learning_rate": float("nan")}, "learning_rate: nan"),
+    "no interval": (None, {"eval_every": 0}, "eval_every: 0, expected a whole number of at least 1"),
+    "half an interval": (None, {"eval_every": 2.5}, "eval_every: 2.5"),
+    "unknown optimizer": (None, {"optimizer": "sdg"}, "optimizer: 'sdg', expected one of sgd, momentum"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_by_name(net, data, name):
+    spoil, arguments, message = BAD[name]
+    if spoil:
+        spoil(data)
+    with pytest.raises(ValueError, match=message):
+        jaxnet.fit(net, random_params(net, dtype=np.float32), data, batches_for(data, 10), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("replacement", "message"),
+    [
+        (lambda d: {"x_train": d.x_train[:, :-1]}, r"x: shape \(1, 11\), expected \(N, 12\)"),
+        (lambda d: {"x_train": d.x_train[:0], "t_train": d.t_train[:0]}, r"data\.x_train: .* N >= 1"),
+        (lambda d: {"x_train": d.x_train[0]}, r"data\.x_train: .*shape \(12,\)"),
+        (lambda d: {"x_train": d.x_train.astype(int)}, r"data\.x_train: int64"),
+        (lambda d: {"t_train": d.t_train[:-1]}, r"data\.t_train: int32 of shape \(59,\)"),
+        (lambda d: {"t_train": d.t_train.astype(float)}, r"data\.t_train: float64"),
+        (lambda d: {"t_test": np.full((30, 5), 0.2)}, r"data\.t_test\[0\]: .*single 1 among zeros"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_by_name(net, data, replacement, message):
+    data = data._replace(**replacement(data))
+    with pytest.raises(ValueError, match=message):
+        jaxnet.fit(net, random_params(net, dtype=np.float32), data, np.zeros((2, 3), int))
+
+
+@pytest.mark.parametrize("batches", [np.zeros((0, 3), int), np.zeros(3, int), np.full((2, 3), 60), np.ones((2, 3))])
+def test_batches_that_do_not_fit_are_refused(net, data, batches):
+    with pytest.raises(ValueError, match="batches: "):
+        jaxnet.fit(net, random_params(net, dtype=np.float32), data, batches)
+
+
+@pytest.mark.parametrize("counts", [(0, 1, 1), (10, 0, 1), (10, 1, -1), (10, 1.5, 1)])
+def test_batches_of_nothing_are_not_drawn(counts):
+    with pytest.raises(ValueError, match="expected a whole number of at least 1"):
+        jaxnet.draw_batches(jax.random.key(0), *counts)
+
+
+def test_a_training_step_is_the_update_it_says(net, data, x64):
+    params = random_params(net)
+    x, t = jnp.asarray(data.x_train[:4], jnp.float64), jnp.asarray(data.t_train[:4])
+    optimizer = optax.sgd(0.5)
+    state, value = jaxnet.train_step(net, optimizer, jaxnet.TrainState(params, optimizer.init(params), jnp.array(0)), x, t)
+    hand = hand_built(net, params)
+    loss, grads = hand.value_and_gradient(np.asarray(x), np.asarray(t))
+    np.testing.assert_allclose(value, loss, rtol=1e-14)
+    jax.tree.map(
+        lambda new, old, g: np.testing.assert_allclose(new, old - 0.5 * g, atol=1e-14), state.params, params, grads
+    )
+    assert state.step == 1
