@@ -123,9 +123,7 @@ def test_the_same_seed_gives_the_same_bits_watched_or_not(net, data):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 30)
     seen = []
     one, history = jaxnet.fit(net, params, data, batches, eval_every=10)
-    two, watched = jaxnet.fit(
-        net, params, data, batches, eval_every=10, on_evaluation=lambda *row: seen.append(row)
-    )
+    two, watched = jaxnet.fit(net, params, data, batches, eval_every=10, on_evaluation=lambda *row: seen.append(row))
     jax.tree.map(np.testing.assert_array_equal, (one.params, history), (two.params, watched))
     assert [step for step, *_ in seen] == [10, 20, 30]
     np.testing.assert_array_equal(np.array(seen)[:, 1], watched.loss[9::10])
@@ -177,7 +175,7 @@ def test_batches_are_uniform_rows_that_their_key_decides():
 
 def test_divergence_is_reported_at_its_step_with_the_history_until_then(net, data):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 300)
-    with pytest.raises(jaxnet.DivergedError, match="learning rate 1e\\+25 is probably too high, try 0.1") as caught:
+    with pytest.raises(jaxnet.DivergedError, match=r"learning rate 1e\+25 is probably too high, try 0.1") as caught:
         jaxnet.fit(net, params, data, batches, learning_rate=1e25, eval_every=10)
     error = caught.value
     assert f"at step {error.step}" in str(error)
@@ -260,7 +258,9 @@ def test_a_training_step_is_the_update_it_says(net, data, x64):
     params = random_params(net)
     x, t = jnp.asarray(data.x_train[:4], jnp.float64), jnp.asarray(data.t_train[:4])
     optimizer = optax.sgd(0.5)
-    state, value = jaxnet.train_step(net, optimizer, jaxnet.TrainState(params, optimizer.init(params), jnp.array(0)), x, t)
+    state, value = jaxnet.train_step(
+        net, optimizer, jaxnet.TrainState(params, optimizer.init(params), jnp.array(0)), x, t
+    )
     hand = hand_built(net, params)
     loss, grads = hand.value_and_gradient(np.asarray(x), np.asarray(t))
     np.testing.assert_allclose(value, loss, rtol=1e-14)

@@ -1,0 +1,126 @@
+"""Layers and networks as values: shapes, initial weights, descriptions, what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from conftest import hand_built, random_params
+
+import jaxnet
+import numpy_ref
+from jaxnet.trees import flatten, unflatten
+
+KEY = jax.random.key(0)
+
+
+def test_a_network_is_written_down_once_as_plain_data():
+    assert jaxnet.two_layer_net(784, 50, 10).description == (
+        "Sequential",
+        (("Affine1", ("Affine", 784, 50)), ("Relu1", ("ReLU",)), ("Affine2", ("Affine", 50, 10))),
+    )
+    names = [name for name, _ in jaxnet.notebook_net(4, 3, 2).description[1]]
+    assert names == ["Affine1", "Relu1", "Affine2", "Relu2"]
+    names = [name for name, _ in jaxnet.multi_layer_net(4, [3, 3], 2, "tanh").description[1]]
+    assert names == ["Affine1", "Tanh1", "Affine2", "Tanh2", "Affine3"]
+
+
+def test_the_notebooks_class_is_the_network_that_jaxnet_describes():
+    net = jaxnet.two_layer_net(6, 5, 4)
+    by_description, by_class = hand_built(net, random_params(net)), numpy_ref.TwoLayerNet(6, 5, 4)
+    assert [(name, type(layer)) for name, layer in by_description.layers.items()] == [
+        (name, type(layer)) for name, layer in by_class.layers.items()
+    ]
+
+
+def test_networks_of_one_description_are_one_value():
+    one, same, other = jaxnet.two_layer_net(4, 3, 2), jaxnet.two_layer_net(4, 3, 2), jaxnet.two_layer_net(4, 4, 2)
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != other
+    assert one != jaxnet.notebook_net(4, 3, 2)
+
+
+def test_parameters_have_the_notebooks_tree_and_shapes():
+    params = jaxnet.two_layer_net(7, 5, 3).init(KEY, 0.1)
+    shapes = {name: leaf.shape for name, leaf in flatten(params).items()}
+    assert shapes == {"Affine1.W": (7, 5), "Affine1.b": (5,), "Affine2.W": (5, 3), "Affine2.b": (3,)}
+    np.testing.assert_array_equal(params["Affine1"]["b"], np.zeros(5))
+    assert unflatten(flatten(params)).keys() == params.keys()
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"), [(0.1, 0.1), (0.0, 0.0), ("he", np.sqrt(2 / 400)), ("xavier", np.sqrt(2 / 700))]
+)
+def test_initial_weights_have_the_deviation_asked_for(scale, expected):
+    W = jaxnet.affine(400, 300).init(KEY, scale)["W"]  # 120,000 numbers: the deviation is good to 0.2 %
+    assert W.std() == pytest.approx(expected, rel=0.01)
+    assert abs(W.mean()) <= 0.02 * expected
+
+
+def test_the_key_decides_the_weights():
+    net = jaxnet.two_layer_net(7, 5, 3)
+    np.testing.assert_array_equal(net.init(KEY, 0.1)["Affine1"]["W"], net.init(KEY, 0.1)["Affine1"]["W"])
+    assert (net.init(KEY, 0.1)["Affine1"]["W"] != net.init(jax.random.key(1), 0.1)["Affine1"]["W"]).all()
+
+
+def test_the_initial_scale_may_be_traced():
+    net = jaxnet.two_layer_net(4, 3, 2)
+    stacked = jax.vmap(lambda scale: net.init(KEY, scale))(jnp.array([0.1, 0.2]))
+    np.testing.assert_allclose(stacked["Affine1"]["W"][1], 2 * stacked["Affine1"]["W"][0], rtol=1e-6)
+
+
+def test_a_network_can_be_mapped_over_parameters(rng):
+    net, x = jaxnet.two_layer_net(4, 3, 2), jnp.asarray(rng.standard_normal((5, 4)), jnp.float32)
+    several = [net.init(jax.random.key(i), 0.5) for i in range(3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
+    together = jax.jit(jax.vmap(net.apply, in_axes=(0, None)))(stacked, x)
+    np.testing.assert_allclose(together, [net.apply(params, x) for params in several], rtol=1e-5, atol=1e-6)
+
+
+def test_the_derivative_at_relus_kink_is_zero_in_both_worlds():
+    layer = numpy_ref.ReLU()
+    layer.forward(np.zeros((1, 3)))
+    np.testing.assert_array_equal(layer.backward(np.ones((1, 3))), np.zeros((1, 3)))
+    relu = jaxnet.relu()
+    np.testing.assert_array_equal(jax.grad(lambda x: relu.apply({}, x).sum())(jnp.zeros((1, 3))), np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("scale", [1, 1e3, 1e30])
+def test_the_loss_is_finite_and_scipys_however_far_the_logits_are_apart(rng, scale):
+    logits = (scale * rng.standard_normal((6, 4))).astype(np.float32)
+    t = rng.integers(0, 4, 6)
+    expected = -scipy.special.log_softmax(logits.astype(np.float64), axis=1)[np.arange(6), t].mean()
+    for labels in (jnp.asarray(t), jax.nn.one_hot(t, 4)):
+        value, gradient = jax.value_and_grad(jaxnet.softmax_cross_entropy)(jnp.asarray(logits), labels)
+        assert value == pytest.approx(expected, rel=1e-5)
+        assert np.isfinite(gradient).all()
+
+
+def test_accuracy_of_known_logits():
+    logits = jnp.array([[1.0, 2], [3, 1], [0, 1]])
+    assert jaxnet.accuracy(logits, jnp.array([1, 1, 1])) == pytest.approx(2 / 3)
+    assert jaxnet.accuracy(logits, jax.nn.one_hot(jnp.array([1, 1, 1]), 2)) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: jaxnet.two_layer_net(0, 5, 3), "in_size: 0, expected at least 1"),
+        (lambda: jaxnet.two_layer_net(7, -5, 3), "out_size: -5"),
+        (lambda: jaxnet.multi_layer_net(7, [5, 0], 3), "out_size: 0"),
+        (lambda: jaxnet.multi_layer_net(7, [5], 3, "rulu"), "activation: 'rulu', expected one of relu, sigmoid, tanh"),
+        (lambda: jaxnet.affine(2, 2).init(KEY, -1.0), "scale: -1.0, expected a finite standard deviation >= 0"),
+        (lambda: jaxnet.affine(2, 2).init(KEY, float("nan")), "scale: nan"),
+        (lambda: jaxnet.affine(2, 2).init(KEY, "He"), "scale: 'He', expected a number, 'he' or 'xavier'"),
+        (
+            lambda: jaxnet.two_layer_net(4, 3, 2).apply(jaxnet.two_layer_net(4, 3, 2).init(KEY, 0.1), jnp.ones((5, 3))),
+            r"x: shape \(5, 3\), expected \(N, 4\)",
+        ),
+        (lambda: jaxnet.softmax_cross_entropy(jnp.ones((5, 3)), jnp.ones(4, int)), r"t: int32 of shape \(4,\)"),
+        (lambda: jaxnet.accuracy(jnp.ones((5, 3)), jnp.ones(5)), r"t: float32 of shape \(5,\) does not label"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
