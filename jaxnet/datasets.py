@@ -39,6 +39,9 @@ class Dataset(NamedTuple):
 class DatasetError(RuntimeError):
     """One line: what happened, and what to do."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))
+
 
 class ProgressBar(Protocol):
     """What pooch asks of a progress bar; counts are bytes of one file.
@@ -192,12 +195,12 @@ def _sha256(path: Path) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """One line, of the innermost cause: requests wraps urllib3, which wraps the socket's own error."""
+    """The innermost cause: requests wraps urllib3, which wraps the socket's own error."""
     if error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split()).partition(". Deleted download")[0]  # where pooch's advice begins
+    return str(error).partition(". Deleted download")[0]  # where pooch's advice begins
 
 
 @contextmanager

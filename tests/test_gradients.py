@@ -23,7 +23,7 @@ NETWORKS = {
     "linear": jaxnet.multi_layer_net(6, [], 3),
 }
 BATCHES = [1, 2, 9]
-DTYPES = [np.float64, np.float32]
+CASES = [pytest.param(n, np.float64, id=f"{n}-float64") for n in BATCHES] + [pytest.param(9, np.float32, id="9-float32")]
 
 
 def batch(rng, net, samples, dtype=np.float64):
@@ -44,8 +44,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
-@pytest.mark.parametrize("samples", BATCHES)
+@pytest.mark.parametrize(("samples", "dtype"), CASES)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_leaf_of_a_network_agrees_three_ways(rng, name, samples, dtype):
     net = NETWORKS[name]
@@ -55,8 +54,7 @@ def test_every_leaf_of_a_network_agrees_three_ways(rng, name, samples, dtype):
     assert {leaf.name for leaf in report.leaves} == set(flatten(hand.params))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.__name__)
-@pytest.mark.parametrize("samples", BATCHES)
+@pytest.mark.parametrize(("samples", "dtype"), CASES)
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_leaf_of_a_layer_agrees_three_ways(rng, name, samples, dtype):
     make, reference = LAYERS[name]

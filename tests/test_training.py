@@ -90,8 +90,7 @@ def compiled_programs():
         count[event] += 1
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    yield lambda: count["/jax/core/compile/backend_compile_duration"]
-    jax.monitoring.unregister_event_duration_listener(listen)
+    return lambda: count["/jax/core/compile/backend_compile_duration"]
 
 
 def test_runs_of_one_shape_compile_once(rng, data, compiled_programs):

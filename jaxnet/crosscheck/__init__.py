@@ -14,7 +14,9 @@ __all__ = ["Gap", "Leaf", "Report", "check_layer", "check_network"]
 RESOLUTION = float(np.sqrt(np.finfo(np.float64).eps))  # half the digits of a double
 
 
-def check_layer(layer: Any, *inputs: Any, reference: Callable[..., Any] | None = None, seed: int = 0) -> Report:
+def check_layer(
+    layer: Any, *inputs: Any, reference: Callable[..., Any] | None = None, seed: int = 0, name: str | None = None
+) -> Report:
     """A hand-written layer with `forward(*inputs)` and `backward(dout)`; a loss layer's `backward()` may take nothing.
 
     Args:
@@ -22,14 +24,15 @@ def check_layer(layer: Any, *inputs: Any, reference: Callable[..., Any] | None =
         inputs: What `forward` takes. `backward` returns the gradients of the first of them.
         reference: The same function in JAX, of (params, *inputs) where the layer has parameters, else of (*inputs).
         seed: Of the directions probed and of the gradient that comes from above.
+        name: What the report calls it; its class unless given.
     """
     hand = from_layer(layer, inputs)
     theirs = from_jax(reference, hand) if reference is not None else None
-    return judge(type(layer).__name__, hand, theirs, seed=seed, resolution=RESOLUTION)
+    return judge(name or type(layer).__name__, hand, theirs, seed=seed, resolution=RESOLUTION)
 
 
 def check_network(
-    network: Any, x: Any, t: Any, *, reference: Callable[..., Any] | None = None, seed: int = 0
+    network: Any, x: Any, t: Any, *, reference: Callable[..., Any] | None = None, seed: int = 0, name: str | None = None
 ) -> Report:
     """A whole network: an object with `params`, a tree of dicts, `loss(x, t)` and `gradient(x, t)` in the same tree.
 
@@ -39,7 +42,8 @@ def check_network(
         t: Labels, as the network takes them.
         reference: The same loss in JAX, of (params, x, t).
         seed: Of the directions probed.
+        name: What the report calls it; its class unless given.
     """
     hand = from_network(network, x, t)
     theirs = from_jax(reference, hand) if reference is not None else None
-    return judge(type(network).__name__, hand, theirs, seed=seed, resolution=RESOLUTION)
+    return judge(name or type(network).__name__, hand, theirs, seed=seed, resolution=RESOLUTION)

@@ -1,5 +1,6 @@
 """What a check found, by leaf: made to be read, raised or kept."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -87,15 +88,17 @@ class Report:
             for leaf in self.leaves
             if leaf.blame
         ]
-        lines += [_row("leaf", ["verdict", *self.leaves[0].gaps], ["worst at"])] if self.leaves else []
+        if self.leaves:
+            width = max(len(leaf.name) for leaf in self.leaves)
+            lines.append(_row(width, "", "error / allowed:", self.leaves[0].gaps, "worst at"))
         for leaf in self.leaves:
-            gaps = [f"{gap.error:.1e} of {gap.tolerance:.1e}" for gap in leaf.gaps.values()]
-            lines.append(_row(leaf.name, [leaf.verdict, *gaps], [_brackets(leaf.index)]))
+            cells = [f"{gap.error:.1e}/{gap.tolerance:.0e}" for gap in leaf.gaps.values()]
+            lines.append(_row(width, leaf.name, leaf.verdict, cells, _brackets(leaf.index)))
         return "\n".join(lines)
 
 
-def _row(name: str, cells: list[str], last: list[str]) -> str:
-    return "  " + "  ".join([f"{name:<10}", *(f"{cell:<21}" for cell in cells), *last])
+def _row(width: int, name: str, verdict: str, cells: Iterable[str], index: str) -> str:
+    return "  ".join(["", f"{name:<{width}}", f"{verdict:<16}", *(f"{cell:>21}" for cell in cells), index])
 
 
 def _brackets(index: tuple[int, ...]) -> str:
