@@ -1,9 +1,9 @@
 """The notebook as written, defects and all: kept to be shown failing.
 
-`# defect 1` to `# defect 9` mark the lines that are wrong. The rest of numpy_ref is the same code cured, and
-`tests/test_notebook.py` shows each defect's failure beside its cure. N samples in rows, C classes, t one-hot (N, C).
+`# defect 1` to `# defect 9` mark the lines that are wrong, `tests/test_notebook.py` shows each failing beside its cure.
+Only Affine, which was right, is shared with the cured layers. Samples x are (N, D), labels t are one-hot (N, C).
 """
-# ruff: noqa: D102  # forward and backward: the class docstring is their formula
+# ruff: noqa: D102  # as in layers.py: the class docstring says what the methods do
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from numpy_ref.functions import Array
+from numpy_ref.layers import Affine
 
 Tree = dict[str, dict[str, Array]]  # {"Affine1": {"W": ..., "b": ...}, ...}: parameters and gradients alike
 
@@ -28,7 +29,7 @@ def softmax(x: Array) -> Array:
 
 def cross_entropy_error_one_hot(y: Array, t: Array) -> Any:
     """-sum(t log(y)) / N, from probabilities."""
-    return -np.sum(t * np.log(y)) / len(y)  # defect 6: a probability may have become 0
+    return -np.sum(t * np.log(y)) / len(y)  # defect 6: y may have become 0
 
 
 def _numerical_grad(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> Array:
@@ -44,38 +45,19 @@ def _numerical_grad(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> Arr
 
 def numerical_gradient_batch(f: Callable[[Array], Any], X: Array) -> Array:
     """Row by row."""
-    if X.ndim == 1:
-        return _numerical_grad(f, X)
-    return np.stack([_numerical_grad(f, x) for x in X])
+    return _numerical_grad(f, X) if X.ndim == 1 else np.stack([_numerical_grad(f, x) for x in X])
 
 
 def numerical_gradient_batch_v2(f: Callable[[Array], Any], X: Array, h: float = 1e-4) -> Array:
     """All rows at once."""
     grad = np.zeros_like(X)
     for dim in range(X.shape[1]):
-        column = X[:, dim].copy()
-        X[:, dim] = column - h  # defect 3: every row moves, whether or not f returns one value per row
+        X[:, dim] -= h  # defect 3: every row moves, whether or not f returns one value per row
         down = f(X)
-        X[:, dim] = column + h
+        X[:, dim] += 2 * h
         grad[:, dim] = (f(X) - down) / (2 * h)
-        X[:, dim] = column
+        X[:, dim] -= h
     return grad
-
-
-class Affine:
-    """y = x W + b; dx = dout Wᵀ, dW = xᵀ dout, db = Σₙ dout."""
-
-    def __init__(self, W: Array, b: Array) -> None:
-        self.W, self.b = W, b
-
-    def forward(self, x: Array) -> Array:
-        self.x = x
-        return x @ self.W + self.b
-
-    def backward(self, dout: Array) -> Array:
-        self.dW = self.x.T @ dout
-        self.db = np.sum(dout, axis=0)
-        return dout @ self.W.T
 
 
 class ReLU:
@@ -102,7 +84,7 @@ class SoftmaxWithLoss:
 
 
 class TwoLayerNet:
-    """Affine1, Relu1, Affine2, Relu2, then softmax and cross-entropy; `params` given are computed with, not copied."""
+    """Logits by `predict`, their cross-entropy by `loss`. Ready `params` are computed with as they are, not copied."""
 
     def __init__(
         self,
@@ -114,72 +96,65 @@ class TwoLayerNet:
         seed: int | np.random.Generator = 0,
         params: Tree | None = None,
     ) -> None:
-        if params is None:
-            rng = np.random.default_rng(seed)
-            W1 = weight_init_std * rng.standard_normal((input_size, hidden_size))
-            W2 = weight_init_std * rng.standard_normal((hidden_size, output_size))
-            b1, b2 = np.zeros(hidden_size), np.zeros(output_size)
-            params = {"Affine1": {"W": W1, "b": b1}, "Affine2": {"W": W2, "b": b2}}
-        self.params = params
+        rng = np.random.default_rng(seed)
+        self.params = params or {
+            "Affine1": {"W": rng.normal(0, weight_init_std, (input_size, hidden_size)), "b": np.zeros(hidden_size)},
+            "Affine2": {"W": rng.normal(0, weight_init_std, (hidden_size, output_size)), "b": np.zeros(output_size)},
+        }
         self.layers: dict[str, Affine | ReLU] = {
             "Affine1": Affine(**self.params["Affine1"]),
             "Relu1": ReLU(),
             "Affine2": Affine(**self.params["Affine2"]),
-            "Relu2": ReLU(),  # defect 7: no logit can be negative, and a dead one learns nothing
+            "Relu2": ReLU(),  # defect 7: no logit can be negative, and a dead one gets no gradient
         }
         self.last = SoftmaxWithLoss()
 
     def predict(self, x: Array) -> Array:
-        """The logits, (N, D) -> (N, C)."""
         for layer in self.layers.values():
             x = layer.forward(x)
         return x
 
     def loss(self, x: Array, t: Array) -> Any:
-        """Mean cross-entropy over the batch."""
         return self.last.forward(self.predict(x), t)
 
     def accuracy(self, x: Array, t: Array) -> float:
-        """The share of samples whose largest logit is the true class's."""
         return float(np.mean(self.predict(x).argmax(axis=1) == t.argmax(axis=1)))
 
     def numerical_gradient(self, x: Array, t: Array) -> Tree:
-        """Of the loss by every parameter, by central differences."""
         return {
             name: {leaf: numerical_gradient_batch(lambda _: self.loss(x, t), array) for leaf, array in leaves.items()}
             for name, leaves in self.params.items()
         }
 
     def gradient(self, x: Array, t: Array) -> Tree:
-        """Of the loss by every parameter, by back propagation."""
         self.loss(x, t)
         dout = self.last.backward()
         for layer in reversed(self.layers.values()):
             dout = layer.backward(dout)
-        return {name: {"W": layer.dW, "b": layer.db} for name, layer in self.layers.items() if isinstance(layer, Affine)}
+        return {name: {"W": at.dW, "b": at.db} for name, at in self.layers.items() if isinstance(at, Affine)}
 
 
 def train(
     network: TwoLayerNet,
-    data: tuple[Array, Array, Array, Array],
+    x_train: Array,
+    t_train: Array,
+    x_test: Array,
+    t_test: Array,
     rng: np.random.Generator,
     iterations: int = 10_000,
     learning_rate: float = 0.01,  # defect 8: ten times too small
 ) -> list[tuple[int, float, float, float]]:
     """Stochastic gradient descent: (iteration, loss, train accuracy, test accuracy), every hundredth."""
-    x_train, t_train, x_test, t_test = data
-    history = []
+    rows = []
     for i in range(iterations):
         batch = rng.choice(len(x_train), 100)
         x, t = x_train[batch], t_train[batch]
-        grads = network.gradient(x, t)
-        for name, leaves in network.params.items():
-            for leaf in leaves:
-                leaves[leaf] -= learning_rate * grads[name][leaf]
+        for name, leaves in network.gradient(x, t).items():
+            for leaf, grad in leaves.items():
+                network.params[name][leaf] -= learning_rate * grad
         if i % 100 == 0:
-            accuracies = network.accuracy(x_train, t_train), network.accuracy(x_test, t_test)
-            history.append((i, float(network.loss(x, t)), *accuracies))
-    return history
+            rows.append((i, network.loss(x, t), network.accuracy(x_train, t_train), network.accuracy(x_test, t_test)))
+    return rows
 
 
 def gradient_check(network: TwoLayerNet, x: Array, t: Array) -> dict[str, tuple[float, float, float]]:

@@ -1,0 +1,76 @@
+"""A run's folder is whole or not there."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from jaxnet import History, runs
+
+HISTORY = History(
+    np.array([2.5, 2.0, 1.5]), np.array([0, 2, 3]), np.array([0.1, 0.5, 0.7]), np.array([0.125, 0.5, 0.625])
+)
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path):
+    path = tmp_path / "deep" / "run"
+    with runs.new_folder(path) as folder:
+        (folder / "a").write_text("a")
+        assert not path.exists()
+    assert [file.name for file in path.iterdir()] == ["a"]
+    assert [file.name for file in path.parent.iterdir()] == ["run"]
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path):
+    def fails():
+        with runs.new_folder(tmp_path / "run") as folder:
+            (folder / "a").write_text("a")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_is_never_overwritten(tmp_path):
+    (tmp_path / "run").mkdir()
+    with runs.new_folder(tmp_path / "run"):  # empty: nothing to lose
+        pass
+    (tmp_path / "run" / "a").write_text("a")
+    with pytest.raises(ValueError, match="is there already"), runs.new_folder(tmp_path / "run"):
+        pass
+    assert (tmp_path / "run" / "a").read_text() == "a"
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("a")
+    with pytest.raises(ValueError, match=r"output: .*cannot be written"), runs.new_folder(tmp_path / "file" / "run"):
+        pytest.fail("the work was begun")
+
+
+def test_the_history_is_a_row_a_step(tmp_path):
+    runs.write_history(tmp_path / "history.csv", HISTORY)
+    with (tmp_path / "history.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["step", "loss", "train_accuracy", "test_accuracy"],
+        ["0", "", "0.1", "0.125"],
+        ["1", "2.5", "", ""],
+        ["2", "2.0", "0.5", "0.5"],
+        ["3", "1.5", "0.7", "0.625"],
+    ]
+
+
+def test_parameters_come_back_under_their_names(tmp_path):
+    params = {"Affine1": {"W": np.ones((2, 3), np.float32), "b": np.zeros(3)}}
+    runs.write_parameters(tmp_path / "parameters.npz", params)
+    with np.load(tmp_path / "parameters.npz", allow_pickle=False) as read:
+        assert set(read) == {"Affine1.W", "Affine1.b"}
+        np.testing.assert_array_equal(read["Affine1.W"], params["Affine1"]["W"])
+        assert read["Affine1.W"].dtype == np.float32
+
+
+def test_the_summary_is_json(tmp_path):
+    runs.write_summary(tmp_path / "summary.json", {"steps": 3, "diverged": None})
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"steps": 3, "diverged": None}

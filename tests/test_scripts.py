@@ -1,0 +1,225 @@
+"""The scripts as a person runs them: what they print, leave, refuse, and exit with."""
+
+import csv
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import jaxnet
+import numpy_ref
+
+ROOT = Path(__file__).parent.parent
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """A script run as `python scripts/NAME ARGUMENTS`, in this process, whose imports and programs are warm."""
+
+    def run_script(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        try:
+            runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
+            status = 0
+        except SystemExit as stopped:
+            message = stopped.code if isinstance(stopped.code, str) else ""
+            print(message, end="\n" if message else "", file=sys.stderr)  # as the interpreter does on its way out
+            status = 1 if message else int(stopped.code or 0)
+        return Done(status, *capsys.readouterr())
+
+    return run_script
+
+
+@pytest.fixture(scope="module")
+def default_run(tmp_path_factory):
+    """The one run in a process of its own, as on a new machine."""
+    output = tmp_path_factory.mktemp("runs") / "digits"
+    command = [sys.executable, ROOT / "scripts" / "train.py", "--output", str(output)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=100), output
+
+
+def test_the_default_run_reaches_96_percent_and_says_so(default_run):
+    done, output = default_run
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["test_accuracy"] >= 0.96
+    assert summary["dataset"] == "digits"
+    assert summary["steps"] == 2000
+    assert summary["seed"] == 0
+    assert summary["train_accuracy"] >= summary["test_accuracy"]
+    assert summary["steps_per_second"] == pytest.approx(2000 / summary["seconds"], rel=0.01)
+    assert f"test accuracy {summary['test_accuracy']:.2%}" in done.stdout
+    assert done.stdout.index("PASS  64-50-10") < done.stdout.index("Training on")
+
+
+def test_progress_is_plain_lines_where_nobody_watches(default_run):
+    done, _ = default_run
+    lines = [line for line in done.stdout.splitlines() if line.startswith("step ")]
+    assert len(lines) == 10
+    assert lines[-1].split()[1] == "2000"
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_the_folder_holds_all_that_is_promised(default_run):
+    _, output = default_run
+    assert {path.name for path in output.iterdir()} == {
+        "first_layer_weights.png", "history.csv", "learning_curves.png",
+        "mistakes.png", "parameters.npz", "summary.json",
+    }  # fmt: skip
+    for path in output.glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_parameters_it_leaves_are_those_it_reports(default_run):
+    _, output = default_run
+    with np.load(output / "parameters.npz") as leaves:
+        params = {f"Affine{i}": {leaf: leaves[f"Affine{i}.{leaf}"] for leaf in ("W", "b")} for i in (1, 2)}
+    network = numpy_ref.TwoLayerNet(64, 50, 10, params=params)
+    data = jaxnet.datasets.digits()
+    summary = json.loads((output / "summary.json").read_text())
+    assert network.accuracy(data.x_test, data.t_test) == pytest.approx(summary["test_accuracy"], abs=1e-6)
+
+
+def test_the_history_it_leaves_ends_where_the_summary_does(default_run):
+    _, output = default_run
+    with (output / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    summary = json.loads((output / "summary.json").read_text())
+    assert len(rows) == 2001
+    assert float(rows[-1]["test_accuracy"]) == pytest.approx(summary["test_accuracy"])
+    assert float(rows[-1]["loss"]) == pytest.approx(summary["final_loss"])
+
+
+def test_every_option_is_taken(run, tmp_path):
+    options = "--hidden 20 10 --activation tanh --scale xavier --optimizer adam --learning-rate 0.005 --batch-size 50"
+    done = run("train.py", *f"{options} --steps 130 --eval-every 60 --seed 3 --output {tmp_path / 'run'}".split())
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["network"] == "64-20-10-10"
+    assert summary["options"]["learning_rate"] == 0.005
+    assert summary["options"]["optimizer"] == "adam"
+    with np.load(tmp_path / "run" / "parameters.npz") as leaves:
+        assert leaves["Affine2.W"].shape == (20, 10)
+    with (tmp_path / "run" / "history.csv").open() as file:
+        evaluated = [int(row["step"]) for row in csv.DictReader(file) if row["test_accuracy"]]
+    assert evaluated == [0, 60, 120, 130]
+
+
+def test_divergence_ends_the_run_with_its_history(run, tmp_path):
+    done = run("train.py", "--learning-rate", "1e30", "--steps", "50", "--output", str(tmp_path / "run"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("train.py: training diverged: the loss is")
+    assert len(done.stderr.splitlines()) == 1
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert "learning rate" in summary["diverged"]
+    assert 0 < summary["steps"] < 50
+    with (tmp_path / "run" / "history.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == summary["steps"] + 1
+
+
+REFUSED = {
+    "no steps": ("--steps 0", "steps: 0, expected a whole number of at least 1"),
+    "negative batch": ("--batch-size -5", "batch_size: -5"),
+    "no interval": ("--eval-every 0", "eval_every: 0"),
+    "no rate": ("--learning-rate 0", "learning_rate: 0"),
+    "nan rate": ("--learning-rate nan", "learning_rate: nan"),
+    "negative scale": ("--scale -1", "scale: -1"),
+    "unknown scale": ("--scale big", "scale: 'big', expected a number, he or xavier"),
+    "no units": ("--hidden 50 0", "out_size: 0"),
+    "negative seed": ("--seed -1", "seed: -1"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_option_out_of_range_is_one_line_and_status_2(run, name, tmp_path):
+    options, message = REFUSED[name]
+    done = run("train.py", *options.split(), "--output", str(tmp_path / "run"))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"train.py: {message}")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--dataset cifar", "--optimizer sdg", "--steps many", "--no-such-option 3"])
+def test_an_unknown_option_is_status_2(run, option):
+    done = run("train.py", *option.split())
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_an_output_that_is_there_is_refused_and_kept(run, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    done = run("train.py", "--output", str(tmp_path))
+    assert done.returncode == 2
+    assert "is there already" in done.stderr
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_gradients_that_disagree_are_shown_and_nothing_is_trained(run, tmp_path, monkeypatch):
+    def averaged(self, dout):
+        self.dW, self.db = self.x.T @ dout, dout.mean(axis=0)
+        return dout @ self.W.T
+
+    monkeypatch.setattr(numpy_ref.Affine, "backward", averaged)
+    done = run("train.py", "--output", str(tmp_path / "run"))
+    assert done.returncode == 1
+    assert "the gradients disagree" in done.stderr
+    assert "Affine1.b" in done.stdout
+    assert "hand is wrong" in done.stdout
+    assert "Training on" not in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mnist_without_files_or_network_says_what_to_do(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXNET_DATA", str(tmp_path))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # the discard port: nobody answers
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    done = run("train.py", "--dataset", "mnist", "--output", str(tmp_path / "run"))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "--dataset digits" in done.stderr
+    assert str(tmp_path / "mnist") in done.stderr
+
+
+@pytest.mark.skipif("JAXNET_DATA" not in os.environ, reason="JAXNET_DATA does not say where the MNIST files are")
+def test_the_notebooks_run_reaches_its_accuracy(run, tmp_path):
+    done = run("train.py", "--dataset", "mnist", "--output", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["steps"] == 10_000
+    assert summary["test_accuracy"] >= 0.965
+
+
+def test_the_crosscheck_passes_on_all_that_is_here(run):
+    done = run("crosscheck.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in (
+        "784-50-10 in the book's order",
+        "784-50-10 in the notebook's order",
+        "Affine",
+        "ReLU",
+        "SoftmaxWithLoss",
+    ):
+        assert f"PASS  {name}" in done.stdout
+
+
+def test_the_crosscheck_fails_the_notebook_and_says_why(run):
+    done = run("crosscheck.py", "--network", "notebook")
+    assert done.returncode == 1
+    assert done.stdout.startswith("FAIL  the notebook as written")
+    for leaf in ("Affine1.W", "Affine1.b", "Affine2.W", "Affine2.b"):
+        assert f"{leaf}[" in done.stdout
+    assert "hand is wrong" in done.stdout
+    assert "softmax runs over the whole batch" in done.stdout
