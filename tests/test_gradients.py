@@ -83,7 +83,7 @@ def test_hand_and_autodiff_agree_to_the_rounding_of_their_sums(rng, x64, name):
     net, params = NETWORKS[name], random_params(NETWORKS[name])
     x, t = batch(rng, net, 9)
     by_hand = flatten(hand_built(net, params).gradient(x, t))
-    by_autodiff = flatten(jax.grad(lambda p: jaxnet.loss(net, p, jnp.asarray(x), jnp.asarray(t)))(params))
+    by_autodiff = flatten(jax.jit(jax.grad(lambda p: jaxnet.loss(net, p, jnp.asarray(x), jnp.asarray(t))))(params))
     for leaf, gradient in by_autodiff.items():
         bound = 10 * np.sqrt(max(x.size, gradient.size)) * EPS * np.abs(gradient).max()
         np.testing.assert_allclose(by_hand[leaf], gradient, rtol=0, atol=bound, err_msg=leaf)

@@ -195,7 +195,7 @@ def test_mnist_without_files_or_network_says_what_to_do(run, tmp_path, monkeypat
 
 @pytest.mark.skipif("JAXNET_DATA" not in os.environ, reason="JAXNET_DATA does not say where the MNIST files are")
 def test_the_notebooks_run_reaches_its_accuracy(run, tmp_path):
-    done = run("train.py", "--dataset", "mnist", "--output", str(tmp_path / "run"))
+    done = run("train.py", "--dataset", "mnist", "--eval-every", "2500", "--output", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 10_000
