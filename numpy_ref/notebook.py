@@ -3,7 +3,6 @@
 `# defect 1` to `# defect 9` mark the lines that are wrong, `tests/test_notebook.py` shows each failing beside its cure.
 Only Affine, which was right, is shared with the cured layers. Samples x are (N, D), labels t are one-hot (N, C).
 """
-# ruff: noqa: D102  # as in layers.py: the class docstring says what the methods do
 
 from collections.abc import Callable
 from typing import Any

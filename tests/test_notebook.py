@@ -1,10 +1,14 @@
-"""Each defect of the notebook, seen failing and seen cured. Where one hides another, the other is cured by a patch."""
+"""Each defect of the notebook, seen failing and seen cured. Where one hides another, the other is cured by a patch.
+
+Figures called the notebook's are those of its own output, on MNIST, or those measured when a defect was confirmed.
+"""
 
 import os
 from functools import partial
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import jaxnet
 import numpy_ref
@@ -19,11 +23,17 @@ CURES = {
 NO_MNIST = pytest.mark.skipif("JAXNET_DATA" not in os.environ, reason="JAXNET_DATA does not say where MNIST is")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Products as small as these take ten times as long where a second thread is waited for on a busy machine."""
+    with threadpool_limits(1, "blas"):
+        yield
+
+
 def images(name):
-    """(x_train, t_train, x_test, t_test), labels one-hot; of MNIST a sixth to train on, for the time it takes."""
+    """(x_train, t_train, x_test, t_test), labels one-hot; of MNIST a third to train on, for the time it takes."""
     data = jaxnet.datasets.DATASETS[name]()
-    x_train, x_test = data.x_train[:10_000].astype(np.float64), data.x_test.astype(np.float64)
-    return x_train, np.eye(10)[data.t_train[:10_000]], x_test, np.eye(10)[data.t_test]
+    return data.x_train[:20_000], np.eye(10)[data.t_train[:20_000]], data.x_test, np.eye(10)[data.t_test]
 
 
 @pytest.fixture(scope="module", params=["digits", pytest.param("mnist", marks=NO_MNIST)])
@@ -60,9 +70,11 @@ def test_both_networks_start_from_the_same_weights(digits):
 
 
 def test_defect_1_probabilities_of_a_batch_sum_to_1_together():
-    even = np.zeros((2, 2))
-    np.testing.assert_array_equal(notebook.softmax(even), np.full((2, 2), 1 / 4))
-    np.testing.assert_array_equal(numpy_ref.softmax(even), np.full((2, 2), 1 / 2))
+    even, apart = np.zeros((2, 2)), np.array([[0.0, 0.0], [1000.0, 1000.0]])
+    np.testing.assert_array_equal(notebook.softmax(even), [[1 / 4, 1 / 4], [1 / 4, 1 / 4]])
+    np.testing.assert_array_equal(notebook.softmax(apart), [[0, 0], [1 / 2, 1 / 2]])
+    for logits in (even, apart):
+        np.testing.assert_array_equal(numpy_ref.softmax(logits), [[1 / 2, 1 / 2], [1 / 2, 1 / 2]])
 
 
 def test_defect_1_the_backward_pass_is_not_the_gradient_of_the_loss(rng):
@@ -77,7 +89,8 @@ def test_defect_1_the_backward_pass_is_not_the_gradient_of_the_loss(rng):
 
 
 def test_defect_1_training_ends_in_nan(dataset):
-    """NOTEBOOK: loss 7.0 at 0, 117 at 200, nan at 300. log 1000 = 6.9: a thousand probabilities sum to 1."""
+    """The notebook's loss: 7.0 at 0, 117 at 200, nan at 300. It begins at log 1000 = 6.9, as the thousand probabilities
+    of a batch sum to 1; cured, at log 10."""
     name, data = dataset
     lost = {"digits": 500, "mnist": 300}[name]
     sizes = data[0].shape[1], 50, 10
@@ -111,8 +124,8 @@ def test_defect_1_the_gradient_check_is_off_by_a_third_to_a_half(dataset):
 
 
 def test_defect_1_cured_every_element_agrees(digits):
-    """With h = 6e-6 the roundoff, a few eps |loss| / h, is 2e-10, and the truncation, h² |f'''| / 6, a tenth of that,
-    as |f'''| < 1 where x and the hidden units are at most about 2: 1e-8 leaves a factor of 50."""
+    """With h = 6e-6 the roundoff, a few eps |loss| / h, is 2e-10. The truncation, h² |f'''| / 6, is less: by a logit
+    |f'''| = |p (1 - p) (1 - 2p)| < 0.1, by a weight the cube of its input times that. 1e-8 leaves a factor of 50."""
     x, t, *_ = digits
     net = numpy_ref.TwoLayerNet(64, 50, 10)
     assert largest(net.gradient(x[:3], t[:3]), net.numerical_gradient(x[:3], t[:3])) < 1e-8
@@ -132,8 +145,8 @@ def test_defect_2_the_check_leaves_every_parameter_shifted(digits):
 
 @pytest.mark.parametrize(("defects", "low", "high"), [((1,), 5e-7, 1e-4), ((1, 2), 0, 1e-9)], ids=["1", "1 and 2"])
 def test_defect_2_the_difference_that_is_left_once_1_is_cured(digits, cure, defects, low, high):
-    """NOTEBOOK: 2e-5 with 1 cured, up to 5e-11 with both. The last is truncation, h² |f'''| / 6 with h = 1e-4 and, by a
-    logit, |p (1 - p) (1 - 2p)| < 0.1 for f''': 2e-10. A shift by h itself moves a gradient by h times its slope."""
+    """The notebook's figures: 2e-5 with 1 cured, at most 5e-11 with both. That is truncation: by a logit, |f'''| < 0.1
+    as above and h²/6 = 2e-9. The shift is more, as it moves the point by h, and a gradient by h times its slope."""
     cure(*defects)
     x, t, *_ = digits
     for *_, difference in notebook.gradient_check(notebook.TwoLayerNet(64, 50, 10), x[:3], t[:3]).values():
@@ -187,7 +200,7 @@ def test_defect_6_the_log_of_a_probability_that_became_0(t, written, cured):
 
 
 def test_defect_7_a_dead_logit_gets_no_gradient(digits):
-    """Logit 3 is pushed to where softmax gives it nothing; its gradient by b is then, by hand, minus the share of 3s."""
+    """Logit 3 is pushed to where softmax gives it nothing: by hand, its gradient by b is minus the share of 3s."""
     x, t = digits[0][:100], digits[1][:100]
     written, cured = notebook.TwoLayerNet(64, 50, 10), numpy_ref.TwoLayerNet(64, 50, 10)
     for net in (written, cured):
@@ -201,24 +214,23 @@ def test_defect_7_a_dead_logit_gets_no_gradient(digits):
     assert np.abs(alive["W"][:, 3]).max() > 0.01
 
 
-def test_defect_7_costs_whole_digits(digits, cure):
-    """With 1 and 8 cured, digits whose logit has died are never recognised."""
+def test_defect_7_costs_a_digit(digits, cure):
+    """With 1 and 8 cured, training kills a logit, and its digit is never recognised."""
     cure(1)
     x_train, _, x_test, t_test = digits
     written, cured = notebook.TwoLayerNet(64, 50, 10), numpy_ref.TwoLayerNet(64, 50, 10)
     notebook.train(written, *digits, np.random.default_rng(0), 1000, 0.1)
     numpy_ref.train(cured, *digits, batches(x_train, 1000), 0.1, eval_every=1000)
-    found, truth = written.predict(x_test), t_test.argmax(axis=1)
-    dead = np.flatnonzero((found == 0).all(axis=0))
-    print(
-        dead,
-        [np.mean(found[truth == k].argmax(axis=1) == k) for k in range(10)],
-        [np.mean(cured.predict(x_test)[truth == k].argmax(axis=1) == k) for k in range(10)],
+    written, cured = (
+        min(net.accuracy(x_test[rows], t_test[rows]) for rows in t_test.T == 1) for net in (written, cured)
     )
+    assert written == 0
+    assert cured > 0.7
 
 
 def test_defect_8_the_learning_rate_is_too_small(dataset, cure):
-    """Test accuracy after 1,000 iterations, with 1 and 7 cured as well. MNIST's figures are NOTEBOOK's."""
+    """Test accuracy after 1,000 iterations, 1 and 7 cured as well. For MNIST the notebook's figures, for digits those
+    seen with seeds 0 to 2; other draws move either by a hundredth."""
     cure(1)
     name, data = dataset
     slow, fast = {"digits": (0.855, 0.958), "mnist": (0.85, 0.93)}[name]
@@ -226,7 +238,6 @@ def test_defect_8_the_learning_rate_is_too_small(dataset, cure):
     del written.layers["Relu2"]
     rows = notebook.train(written, *data, np.random.default_rng(0), 1001)
     history = numpy_ref.train(cured, *data, batches(data[0], 1000), eval_every=1000)
-    print(rows[-1][-1], history.test_accuracy[-1])
     assert rows[-1][-1] == pytest.approx(slow, abs=0.02)
     assert history.test_accuracy[-1] == pytest.approx(fast, abs=0.02)
 
