@@ -53,7 +53,7 @@ def write_history(path: Path, history: History) -> None:
 
 def write_parameters(path: Path, params: Params) -> None:
     """NumPy's .npz with one array a leaf, under its name: `np.load(path)["Affine1.W"]`."""
-    np.savez(path, allow_pickle=False, **flatten(params))
+    np.savez(path, **flatten(params))
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
