@@ -7,9 +7,9 @@ import numpy as np
 
 from jaxnet.crosscheck.judging import judge
 from jaxnet.crosscheck.report import Gap, Leaf, Report
-from jaxnet.crosscheck.subjects import from_jax, from_layer, from_network
+from jaxnet.crosscheck.subjects import JaxSubject, LayerSubject, NetworkSubject, PairSubject, SubjectError
 
-__all__ = ["Gap", "Leaf", "Report", "check_layer", "check_network"]
+__all__ = ["Gap", "Leaf", "Report", "SubjectError", "check_layer", "check_network"]
 
 RESOLUTION = float(np.sqrt(np.finfo(np.float64).eps))  # half the digits of a double
 
@@ -26,9 +26,9 @@ def check_layer(
         seed: Of the directions probed and of the gradient that comes from above.
         name: What the report calls it; its class unless given.
     """
-    hand = from_layer(layer, inputs)
-    theirs = from_jax(reference, hand) if reference is not None else None
-    return judge(name or type(layer).__name__, hand, theirs, seed=seed, resolution=RESOLUTION)
+    hand = PairSubject(layer, inputs) if isinstance(layer, tuple) else LayerSubject(layer, inputs)
+    theirs = JaxSubject(reference, hand) if reference is not None else None
+    return judge(name or hand.name, hand, theirs, seed=seed, resolution=RESOLUTION)
 
 
 def check_network(
@@ -44,6 +44,6 @@ def check_network(
         seed: Of the directions probed.
         name: What the report calls it; its class unless given.
     """
-    hand = from_network(network, x, t)
-    theirs = from_jax(reference, hand) if reference is not None else None
-    return judge(name or type(network).__name__, hand, theirs, seed=seed, resolution=RESOLUTION)
+    hand = NetworkSubject(network, x, t)
+    theirs = JaxSubject(reference, hand) if reference is not None else None
+    return judge(name or hand.name, hand, theirs, seed=seed, resolution=RESOLUTION)
