@@ -1,60 +1,87 @@
-"""Pictures of a run. Each function returns a Figure and shows nothing; each reads in grey and small."""
+"""Pictures of a run. Each function returns a Figure and shows nothing; each reads in grey and at 400 pixels across."""
+
+import math
 
 import numpy as np
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
-from numpy.typing import NDArray
+from matplotlib.ticker import LogLocator, MaxNLocator
 
+from jaxnet.checks import check_count, check_labels, check_samples
 from jaxnet.training import History
 
-DPI = 150
-SMOOTHED = 50  # parts of the loss curve's length that one smoothed point is the mean of
+WIDTH, DPI = 6.0, 150  # inches, and pixels to the inch
+POINTS = 50  # on the smoothed loss; and markers at most on another line
+STYLES = [("train", "#c46a00", "--"), ("test", "#003f7f", "-")]  # light and dark in grey
 
 
 def learning_curves(history: History) -> Figure:
     """The loss of every step, on a log axis, above the accuracies on train and test.
 
+    Smoothed by medians: a spike does not move them, and they commute with the logarithm.
+
     Args:
-        history: As from `fit`: loss (S,), S >= 1, in nats; accuracies (E,) in [0, 1] after eval_step (E,) steps.
+        history: As from `fit`, or from `DivergedError`, perhaps without a step: loss (S,), in nats; accuracies (E,) in
+            [0, 1] after eval_step (E,) steps, E >= 1.
 
     Raises:
-        ValueError: There is no step to draw.
+        ValueError: Accuracies are missing, or not in [0, 1].
     """
-    if len(history.loss) == 0:
-        raise ValueError("history: no step was made, expected at least one; there is nothing to draw")
-    figure = Figure(figsize=(7, 6), dpi=DPI, layout="constrained")
+    loss, eval_step, *accuracies = (np.asarray(a) for a in history)
+    for (name, *_), a in zip(STYLES, accuracies, strict=True):
+        if a.shape != (max(1, len(eval_step)),) or not ((a >= 0) & (a <= 1)).all():
+            raise ValueError(f"history.{name}_accuracy: {a}, expected {len(eval_step)} numbers in [0, 1], at least 1")
+    figure = Figure(figsize=(WIDTH, 5), dpi=DPI, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
 
-    steps = np.arange(1, len(history.loss) + 1)
-    above.semilogy(steps, history.loss, color="0.75", linewidth=0.6, label="each batch")
-    window = len(steps) // SMOOTHED
-    if window > 1:
-        mean = np.convolve(history.loss, np.ones(window) / window, mode="valid")
-        above.semilogy(steps[window - 1 :], mean, color="black", label=f"mean of the last {window}")
-    above.set_ylabel("loss, nats")
-    above.legend(loc="upper right", frameon=False)
+    steps, block = np.arange(1, len(loss) + 1), len(loss) // POINTS
+    if block > 1:
+        above.plot(steps, loss, color="0.75", linewidth=0.5)
+        middle, smooth = ([np.median(a[i : i + block]) for i in range(0, len(a), block)] for a in (steps, loss))
+        above.plot(middle, smooth, color="black", linewidth=1.8)
+        what = f"each batch thin, median of every {block} thick"
+    else:
+        above.plot(steps, loss, color="black", marker="o", markersize=2.5)
+        what = "each batch" if len(loss) else "no step was made"
+    above.set_title(f"loss in nats: {what}", loc="left", fontsize="medium")
+    if (positive := loss[(loss > 0) & np.isfinite(loss)]).size:
+        narrow = positive.max() < 1000 * positive.min()
+        above.set_yscale("log")
+        above.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+        above.yaxis.set_major_formatter("{x:g}")
+        above.minorticks_off()
+    else:  # no step, or nothing but zeros, which a log axis cannot show
+        above.set_yticks([0])
 
-    for accuracies, name, style in [
-        (history.train_accuracy, "train", {"color": "0.55", "linestyle": "--"}),
-        (history.test_accuracy, "test", {"color": "black", "linestyle": "-"}),
-    ]:
-        label = f"{name}, {accuracies[-1]:.2%} at the end"
-        below.plot(history.eval_step, accuracies, marker=".", markersize=3, label=label, **style)
-    if len(history.test_accuracy) > 2:  # the untrained network is at chance, and would flatten all that follows
-        below.set_ylim(bottom=max(0.0, min(history.train_accuracy[1:].min(), history.test_accuracy[1:].min()) - 0.05))
-    below.set_ylabel("accuracy")
+    higher = "test" if accuracies[1][-1] > accuracies[0][-1] else "train"
+    for (name, color, dashes), a in zip(STYLES, accuracies, strict=True):
+        marker = "o" if len(a) <= POINTS else ""
+        below.plot(eval_step, a, color=color, linestyle=dashes, linewidth=1.3, marker=marker, markersize=2.5)
+        va, lift = ("bottom", 1) if name == higher else ("top", -1)  # however near the ends, the labels stand apart
+        label = {"text": f"{name} {a[-1]:.2%}", "color": color, "va": va, "textcoords": "offset points"}
+        below.annotate(xy=(eval_step[-1], a[-1]), xytext=(6, lift), **label)
+    # The untrained network is at chance, and would flatten all that follows.
+    low, high = np.min([a[len(a) > 2 :] for a in accuracies]), np.max(accuracies)
+    room = 0.08 * (high - low) + 0.005
+    below.set_ylim(max(0, low - room), min(1, high + room))
+    below.set_title("accuracy: train dashed, test solid", loc="left", fontsize="medium")
+    below.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     below.set_xlabel("step")
-    below.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    below.legend(loc="lower right", frameon=False)
+    end = max(1, len(loss), eval_step[-1])
+    below.set_xlim(-0.02 * end, 1.02 * end)
+    below.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    below.xaxis.set_major_formatter("{x:,.0f}")
     for axes in (above, below):
-        _bare(axes)
-        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="0.9", linewidth=0.6)
     return figure
 
 
-def first_layer_weights(W: NDArray[np.floating], image_shape: tuple[int, int], most: int = 100) -> Figure:
-    """What each hidden unit looks for: a column of W as an image, the strongest first, black and white about a grey 0.
+def first_layer_weights(W: Float[np.ndarray, "D M"], image_shape: tuple[int, int], most: int = 100) -> Figure:
+    """What each hidden unit looks for: a column of W as an image, the largest norm first, all on one scale about 0.
+
+    The scale ends where 1 weight in 200 lies beyond: a single large one would grey out the others.
 
     Args:
         W: (D, M), the first layer's weights.
@@ -62,71 +89,90 @@ def first_layer_weights(W: NDArray[np.floating], image_shape: tuple[int, int], m
         most: Units drawn at most, >= 1.
 
     Raises:
-        ValueError: The images do not fit W.
+        ValueError: W is empty or not finite, its columns are no such images, or `most` is below 1.
     """
-    _check_images("W", W.T, image_shape)
-    order = np.argsort(-np.linalg.norm(W, axis=0))[:most]
-    limit = float(np.abs(W).max()) or 1.0
-    figure, cells = _grid(len(order), f"First-layer weights: {len(order)} of {W.shape[1]} units, the strongest first")
-    for cell, unit in zip(cells, order, strict=True):
-        image = cell.imshow(W[:, unit].reshape(image_shape), cmap="gray", vmin=-limit, vmax=limit)
-    figure.colorbar(image, ax=cells, shrink=0.5, label="weight")
+    W = np.asarray(W)
+    if W.ndim != 2 or W.size == 0 or not np.isfinite(W).all():
+        raise ValueError(f"W: {W.dtype} of shape {W.shape}, expected finite numbers (D, M), D and M at least 1")
+    check_count("most", most)
+    order = np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:most]
+    limit = float(np.quantile(np.abs(W), 0.995) or np.abs(W).max() or 1)
+    title = f"First-layer weights: {len(order)} of {W.shape[1]:,} units\nlargest norm first"
+    figure, cells = _mosaic(title, W.T[order], image_shape, 10, "cividis", (-limit, limit))  # light and dark about grey
+    tall = figure.get_figheight()
+    bar = figure.add_axes((0.68, 1 - 0.24 / tall, 0.26, 0.1 / tall))
+    bar.tick_params(labelsize="small")
+    image, ticks = cells[0].images[0], [-limit, 0, limit]
+    figure.colorbar(image, cax=bar, orientation="horizontal", ticks=ticks, format="{x:.2g}", extend="both")
     return figure
 
 
 def mistakes(
-    x: NDArray[np.floating],
-    t: NDArray[np.integer],
-    logits: NDArray[np.floating],
+    x: Float[np.ndarray, "N D"],
+    t: Int[np.ndarray, " N"],
+    logits: Float[np.ndarray, "N C"],
     image_shape: tuple[int, int],
     most: int = 36,
 ) -> Figure:
-    """The images that the network gets wrong, the surest mistakes first: true → predicted class, and how sure.
+    """The images that the network gets wrong, the surest mistakes first: true → predicted class, and its probability.
 
     Args:
         x: (N, D), the images.
-        t: (N,), their class numbers.
+        t: (N,), their class numbers, or (N, C), one-hot rows.
         logits: (N, C), what the network says of them.
         image_shape: (height, width), height times width D.
         most: Images drawn at most, >= 1.
 
     Raises:
-        ValueError: The arguments do not fit one another.
+        ValueError: An argument is out of range or does not fit the others.
     """
-    _check_images("x", x, image_shape)
-    if t.shape != (len(x),) or logits.shape[:1] != (len(x),):
-        raise ValueError(f"t, logits: shapes {t.shape} and {logits.shape}, expected ({len(x)},) and ({len(x)}, C)")
-    predicted = logits.argmax(axis=1)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    sure = 1 / shifted.sum(axis=1)  # softmax of the largest logit
-    wrong = np.flatnonzero(predicted != t)
-    drawn = wrong[np.argsort(-sure[wrong])][:most]
-    share = f"{len(wrong):,} of {len(x):,} test images are wrong"
-    figure, cells = _grid(len(drawn), f"{share}; the {len(drawn)} surest" if len(drawn) < len(wrong) else share)
+    x, t, logits = np.asarray(x), np.asarray(t), np.asarray(logits)
+    check_samples("x", x)
+    check_samples("logits", logits)
+    if len(logits) != len(x):
+        raise ValueError(f"logits: {len(logits)} rows, expected {len(x)}, one for each row of x")
+    check_labels("t", t, *logits.shape)
+    check_count("most", most)
+    true, predicted = t.argmax(axis=1) if t.ndim == 2 else t, logits.argmax(axis=1)
+    shifted = logits - logits.max(axis=1, keepdims=True).astype(float)  # in float32 many would be 1, and tie
+    sure = 1 / np.exp(shifted).sum(axis=1)  # softmax of the largest logit
+    wrong = np.flatnonzero(predicted != true)
+    drawn = wrong[np.argsort(-sure[wrong], kind="stable")][:most]
+    shown = f"the {len(drawn)} surest" if len(drawn) < len(wrong) else "surest first"
+    what = f"{shown}: true → predicted, and its probability" if len(wrong) else "no mistakes to show"
+    title = f"{len(wrong):,} of {len(x):,} images misread\n{what}"
+    figure, cells = _mosaic(title, x[drawn], image_shape, 6, "gray_r", (x.min(), x.max()), caption=0.2, gap=0.12)
     for cell, i in zip(cells, drawn, strict=True):
-        cell.imshow(x[i].reshape(image_shape), cmap="gray_r")
-        cell.set_title(f"{t[i]} → {predicted[i]}  {sure[i]:.0%}", fontsize=9, pad=2)
+        cell.set_title(f"{true[i]} → {predicted[i]}  {sure[i]:.0%}", fontsize=9, pad=3)
     return figure
 
 
-def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
-    """Square-ish rows of empty cells."""
-    columns = max(1, int(np.ceil(np.sqrt(count))))
-    rows = max(1, -(-count // columns))
-    figure = Figure(figsize=(7, 1 + 6.5 * rows / columns), dpi=DPI, layout="constrained")
-    figure.suptitle(title)
-    if count == 0:
-        return figure, []
-    cells = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for cell in cells:
-        cell.set_axis_off()
-    return figure, cells[:count]
-
-
-def _bare(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _check_images(name: str, images: NDArray[np.floating], image_shape: tuple[int, int]) -> None:
-    if images.ndim != 2 or images.shape[1] != image_shape[0] * image_shape[1] or len(images) == 0:
-        raise ValueError(f"{name}: {images.shape[-1]} pixels an image, expected {image_shape[0]} by {image_shape[1]}")
+def _mosaic(
+    title: str,
+    images: Float[np.ndarray, "K D"],
+    image_shape: tuple[int, int],
+    columns: int,
+    cmap: str,
+    limits: tuple[float, float],
+    caption: float = 0.0,
+    gap: float = 0.04,
+) -> tuple[Figure, list[Axes]]:
+    """Rows of images below two lines of title, `caption` inches above each image, `gap` inches below and beside it."""
+    if len(image_shape) != 2 or min(image_shape) < 1 or math.prod(image_shape) != images.shape[1]:
+        raise ValueError(f"image_shape: {image_shape}, expected (height, width) of {images.shape[1]} pixels in all")
+    columns = min(columns, max(len(images), 4))
+    width = (WIDTH - gap) / columns - gap
+    height = width * image_shape[0] / image_shape[1]
+    head, pitch = 0.6, caption + height + gap
+    tall = head + math.ceil(len(images) / columns) * pitch
+    figure = Figure(figsize=(WIDTH, tall), dpi=DPI)
+    figure.suptitle(title, x=0.02, y=1 - 0.1 / tall, ha="left", va="top", fontsize=11)
+    cells = []
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        left, bottom = gap + column * (width + gap), tall - head - row * pitch - caption - height
+        cell = figure.add_axes((left / WIDTH, bottom / tall, width / WIDTH, height / tall), xticks=[], yticks=[])
+        cell.imshow(image.reshape(image_shape), cmap=cmap, vmin=limits[0], vmax=limits[1])
+        cell.spines[:].set(color="0.8", linewidth=0.5)
+        cells.append(cell)
+    return figure, cells

@@ -21,71 +21,167 @@ def drawn(figure):
     return figure
 
 
-@pytest.mark.parametrize(("steps", "evaluations"), [(1, 2), (10, 2), (3000, 31)])
+def with_images(figure):
+    return [axes for axes in figure.axes if axes.images]
+
+
+@pytest.mark.parametrize(("steps", "evaluations"), [(0, 1), (1, 2), (10, 2), (3000, 31), (3000, 300)])
 def test_learning_curves_are_the_historys_numbers(steps, evaluations):
     run = history(steps, evaluations)
     above, below = drawn(plots.learning_curves(run)).axes
     np.testing.assert_array_equal(above.lines[0].get_ydata(), run.loss)
+    np.testing.assert_array_equal(above.lines[0].get_xdata(), np.arange(1, steps + 1))
     train, test = below.lines
     np.testing.assert_array_equal(train.get_xydata(), np.stack([run.eval_step, run.train_accuracy], axis=1))
     np.testing.assert_array_equal(test.get_xydata(), np.stack([run.eval_step, run.test_accuracy], axis=1))
-    assert f"{run.test_accuracy[-1]:.2%}" in test.get_label()
     assert train.get_linestyle() != test.get_linestyle()  # told apart without colour
 
 
-def test_the_smoothed_loss_is_the_mean_of_the_steps_it_says():
+@pytest.mark.parametrize(("train", "test"), [(0.9, 0.8), (0.8, 0.9), (0.9, 0.9)])
+def test_each_line_ends_in_its_name_and_number_and_the_two_stand_apart(train, test):
+    run = history(10, 2)._replace(train_accuracy=np.array([0.1, train]), test_accuracy=np.array([0.1, test]))
+    figure = drawn(plots.learning_curves(run))
+    labels = figure.axes[1].texts
+    assert [label.get_text() for label in labels] == [f"train {train:.2%}", f"test {test:.2%}"]
+    assert [label.xy for label in labels] == [(10, train), (10, test)]
+    first, second = (label.get_window_extent() for label in labels)
+    assert not first.overlaps(second)
+
+
+def test_the_smoothed_loss_is_the_median_of_the_steps_it_says():
     run = history(3000, 3)
-    smoothed = drawn(plots.learning_curves(run)).axes[0].lines[1]
-    assert smoothed.get_label() == "mean of the last 60"
-    step, value = smoothed.get_xydata()[100]
-    assert value == pytest.approx(run.loss[int(step) - 60 : int(step)].mean())
+    above = drawn(plots.learning_curves(run)).axes[0]
+    assert "median of every 60" in above.get_title(loc="left")
+    step, value = above.lines[1].get_xydata()[7]
+    assert step == np.mean([421, 480])
+    assert value == np.median(run.loss[420:480])
 
 
-def test_weights_are_images_about_zero_the_strongest_first(rng):
-    W = rng.standard_normal((12, 5)) * [1, 5, 2, 4, 3]
-    images = [axes.images[0] for axes in drawn(plots.first_layer_weights(W, (3, 4))).axes if axes.images]
-    assert len(images) == 5
-    for image, unit in zip(images, [1, 3, 4, 2, 0], strict=True):
-        np.testing.assert_array_equal(image.get_array(), W[:, unit].reshape(3, 4))
-        low, high = image.get_clim()
-        assert low == -high == -np.abs(W).max()
-
-
-def test_at_most_so_many_units_are_drawn(rng):
-    figure = plots.first_layer_weights(rng.standard_normal((4, 30)), (2, 2), most=7)
-    assert "7 of 30 units" in figure.get_suptitle()
-    assert sum(bool(axes.images) for axes in figure.axes) == 7
-
-
-def test_mistakes_come_surest_first():
-    x = np.arange(16.0).reshape(4, 4)
-    logits = np.array([[5.0, 0], [0, 3], [9, 0], [0, 0.5]])  # says 0, 1, 0, 1
-    figure = drawn(plots.mistakes(x, np.array([0, 0, 1, 0]), logits, (2, 2)))
-    assert figure.get_suptitle() == "3 of 4 test images are wrong"
-    cells = [axes for axes in figure.axes if axes.images]
-    assert [cell.get_title().split()[0:3] for cell in cells] == [["1", "→", "0"], ["0", "→", "1"], ["0", "→", "1"]]
-    np.testing.assert_array_equal(cells[0].images[0].get_array().ravel(), x[2])
-    np.testing.assert_array_equal(cells[1].images[0].get_array().ravel(), x[1])
-    assert cells[1].get_title().endswith(f"{1 / (1 + np.exp(-3)):.0%}")
-
-
-def test_no_mistakes_say_so():
-    figure = drawn(plots.mistakes(np.ones((2, 4)), np.array([0, 1]), np.eye(2), (2, 2)))
-    assert figure.get_suptitle() == "0 of 2 test images are wrong"
+def test_a_short_run_is_not_smoothed():
+    above = drawn(plots.learning_curves(history(10, 2))).axes[0]
+    assert len(above.lines) == 1
+    assert above.get_title(loc="left") == "loss in nats: each batch"
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    "loss", [np.geomspace(2, 1e30, 150), np.zeros(150), np.where(np.arange(150) % 2, 1e-6, 0), np.full(150, 2.0)]
+)
+def test_any_loss_can_be_drawn(loss):
+    above = drawn(plots.learning_curves(history(150, 2)._replace(loss=loss))).axes[0]
+    assert above.get_yscale() == ("log" if loss.any() else "linear")
+    low, high = above.get_ylim()
+    assert 0 < sum(low <= tick <= high for tick in above.get_yticks()) <= 12
+
+
+def test_no_step_is_said():
+    above = plots.learning_curves(history(0, 1)).axes[0]
+    assert above.get_title(loc="left").endswith("no step was made")
+    assert list(above.get_yticks()) == [0]
+
+
+def test_the_accuracy_axis_begins_where_the_training_has_begun_and_ends_at_1():
+    accuracies = np.array([0.1, 0.9, 1.0])
+    run = history(300, 3)._replace(train_accuracy=accuracies, test_accuracy=accuracies)
+    low, high = plots.learning_curves(run).axes[1].get_ylim()
+    assert 0.85 < low < 0.9
+    assert high == 1
+
+
+def test_weights_are_images_about_zero_the_largest_norm_first(rng):
+    W = rng.standard_normal((12, 5)) * [1, 5, 2, 4, 3]
+    cells = with_images(drawn(plots.first_layer_weights(W, (3, 4))))
+    assert len(cells) == 5
+    for cell, unit in zip(cells, [1, 3, 4, 2, 0], strict=True):
+        np.testing.assert_array_equal(cell.images[0].get_array(), W[:, unit].reshape(3, 4))
+    (limits,) = {cell.images[0].get_clim() for cell in cells}  # one scale for all
+    assert limits[0] == -limits[1] < 0
+    assert np.mean(np.abs(W) > limits[1]) <= 1 / 60
+
+
+@pytest.mark.parametrize(("largest", "limit"), [(0, 1), (0.25, 0.25)])
+def test_weights_of_nothing_but_zeros_or_nearly_so_are_drawn(largest, limit):
+    W = np.zeros((400, 1))
+    W[0] = largest
+    (cell,) = with_images(drawn(plots.first_layer_weights(W, (20, 20))))
+    assert cell.images[0].get_clim() == (-limit, limit)
+
+
+@pytest.mark.parametrize(("units", "most", "count"), [(30, 7, 7), (30, 100, 30)])
+def test_at_most_so_many_units_are_drawn(rng, units, most, count):
+    figure = plots.first_layer_weights(rng.standard_normal((4, units)), (2, 2), most=most)
+    assert f"{count} of {units} units" in figure.get_suptitle()
+    assert len(with_images(figure)) == count
+
+
+@pytest.mark.parametrize("image_shape", [(2, 6), (3, 4), (6, 2)])
+def test_cells_fill_the_figure_with_thin_gaps(rng, image_shape):
+    figure = drawn(plots.first_layer_weights(rng.standard_normal((12, 13)), image_shape))
+    boxes = [cell.get_window_extent() for cell in with_images(figure)]  # ten in a row
+    gap = boxes[0].x0
+    assert 0 < gap < 0.01 * figure.bbox.width
+    assert boxes[1].x0 - boxes[0].x1 == pytest.approx(gap)
+    assert figure.bbox.width - boxes[9].x1 == pytest.approx(gap)
+    assert boxes[0].y0 - boxes[10].y1 == pytest.approx(gap)
+    assert boxes[10].y0 == pytest.approx(gap)
+    assert boxes[0].height / boxes[0].width == pytest.approx(image_shape[0] / image_shape[1])
+
+
+X = np.arange(16.0).reshape(4, 4)
+LOGITS = np.array([[5.0, 0], [0, 3], [9, 0], [0, 0.5]])  # says 0, 1, 0, 1
+
+
+@pytest.mark.parametrize("t", [np.array([0, 0, 1, 0]), np.array([[1, 0], [1, 0], [0, 1], [1, 0]])])
+def test_mistakes_come_surest_first(t):
+    figure = drawn(plots.mistakes(X, t, LOGITS, (2, 2)))
+    assert figure.get_suptitle().startswith("3 of 4 images misread\nsurest first")
+    cells = with_images(figure)
+    sure = [f"{1 / (1 + np.exp(-gap)):.0%}" for gap in (9, 3, 0.5)]
+    expected = [f"1 → 0  {sure[0]}", f"0 → 1  {sure[1]}", f"0 → 1  {sure[2]}"]
+    assert [cell.get_title() for cell in cells] == expected
+    for cell, row in zip(cells, [2, 1, 3], strict=True):
+        np.testing.assert_array_equal(cell.images[0].get_array(), X[row].reshape(2, 2))
+
+
+def test_mistakes_that_float32_calls_certain_keep_their_order():
+    logits = np.array([[20, 0], [30, 0], [25, 0]], np.float32)
+    cells = with_images(plots.mistakes(X[:3], np.ones(3, int), logits, (2, 2)))
+    assert [cell.images[0].get_array()[0, 0] for cell in cells] == [X[1, 0], X[2, 0], X[0, 0]]
+
+
+def test_at_most_so_many_mistakes_are_drawn_and_all_are_counted():
+    figure = plots.mistakes(X, np.array([0, 0, 1, 0]), LOGITS, (2, 2), most=2)
+    assert figure.get_suptitle().startswith("3 of 4 images misread\nthe 2 surest")
+    assert len(with_images(figure)) == 2
+
+
+def test_no_mistakes_say_so():
+    figure = drawn(plots.mistakes(X, np.array([0, 1, 0, 1]), LOGITS, (2, 2)))
+    assert figure.get_suptitle() == "0 of 4 images misread\nno mistakes to show"
+    assert not figure.axes
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
     [
-        (lambda: plots.learning_curves(history(0, 1)), "history: no step"),
-        (lambda: plots.first_layer_weights(np.ones((5, 3)), (2, 2)), "W: 5 pixels an image, expected 2 by 2"),
-        (lambda: plots.mistakes(np.ones((2, 5)), np.ones(2, int), np.ones((2, 3)), (2, 2)), "x: 5 pixels an image"),
-        (
-            lambda: plots.mistakes(np.ones((2, 4)), np.ones(3, int), np.ones((2, 3)), (2, 2)),
-            r"t, logits: shapes \(3,\)",
-        ),
+        ("learning_curves", [history(5, 0)], r"history.train_accuracy: \[\], expected 0 numbers in \[0, 1\], at least"),
+        ("learning_curves", [history(5, 2)._replace(test_accuracy=np.array([0.5, np.nan]))], "history.test_accuracy"),
+        ("learning_curves", [history(5, 2)._replace(test_accuracy=np.array([50.0, 90]))], "history.test_accuracy"),
+        ("learning_curves", [history(5, 2)._replace(train_accuracy=np.ones(3))], "train_accuracy: .* expected 2"),
+        ("first_layer_weights", [np.ones((5, 3)), (2, 2)], r"image_shape: \(2, 2\), expected .* 5 pixels"),
+        ("first_layer_weights", [np.ones((4, 3)), (-2, -2)], r"image_shape: \(-2, -2\)"),
+        ("first_layer_weights", [np.ones((4, 3)), (4,)], r"image_shape: \(4,\)"),
+        ("first_layer_weights", [np.ones((4, 0)), (2, 2)], r"W: float64 of shape \(4, 0\), expected finite"),
+        ("first_layer_weights", [np.full((4, 3), np.nan), (2, 2)], "W: .* expected finite"),
+        ("first_layer_weights", [np.ones((4, 3)), (2, 2), 0], "most: 0, expected"),
+        ("mistakes", [X, np.ones(4, int), LOGITS, (2, 3)], r"image_shape: \(2, 3\), expected .* 4 pixels"),
+        ("mistakes", [X * np.nan, np.ones(4, int), LOGITS, (2, 2)], r"x\[0, 0\]: nan, expected finite"),
+        ("mistakes", [X, np.ones(3, int), LOGITS, (2, 2)], r"t: int64 of shape \(3,\), expected"),
+        ("mistakes", [X, np.full(4, 2), LOGITS, (2, 2)], "t: runs from 2 to 2, expected class numbers from 0 to 1"),
+        ("mistakes", [X, np.ones(4, int), LOGITS[:3], (2, 2)], "logits: 3 rows, expected 4"),
+        ("mistakes", [X, np.ones(4, int), np.full_like(LOGITS, np.inf), (2, 2)], r"logits\[0, 0\]: inf"),
+        ("mistakes", [X, np.ones(4, int), LOGITS, (2, 2), -1], "most: -1, expected"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(call, message):
+def test_what_cannot_be_drawn_is_refused(function, arguments, message):
     with pytest.raises(ValueError, match=message):
-        call()
+        getattr(plots, function)(*arguments)
