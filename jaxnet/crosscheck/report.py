@@ -1,8 +1,12 @@
 """What a check found, by leaf: made to be read, raised or kept."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
+
+PROBES = 3  # random directions a leaf: a Gaussian one misses an error of norm e with probability 1.6 tolerance / e
+PROBABILITY = 0.99
 
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
@@ -18,6 +22,15 @@ class Gap(NamedTuple):
         """False for nan, whatever the tolerance."""
         return bool(self.error <= self.tolerance)
 
+    def width(self) -> float:
+        """The error in units of the tolerance, above 1 where it is not closed; a nan is the widest there is."""
+        if math.isnan(self.error):
+            return math.inf
+        return self.error / self.tolerance if self.tolerance else self.error
+
+
+NOTHING = Gap(math.nan, math.nan)
+
 
 @dataclass(frozen=True)
 class Leaf:
@@ -29,10 +42,13 @@ class Leaf:
     index: tuple[int, ...]  # the element in which the derivations lie farthest apart
     values: dict[str, float]  # the derivative by that element: "hand", "autodiff", "difference"
     gaps: dict[str, Gap]  # "hand - autodiff" by element; "hand - difference", "autodiff - difference" along probes
+    detects: float = math.nan  # the norm of the smallest error that the probes catch with probability `PROBABILITY`
+    note: str = ""  # what a reader should know of a leaf that passed
+    diagnosis: str = ""  # the slip that would explain the error, where one does
 
     @property
     def error(self) -> float:
-        """Of the gap that is widest for its tolerance."""
+        """Of the gap that is widest for its tolerance; nan where the form was wrong and nothing was compared."""
         return self._decisive.error
 
     @property
@@ -42,9 +58,7 @@ class Leaf:
 
     @property
     def _decisive(self) -> Gap:
-        return max(
-            self.gaps.values(), key=lambda gap: (not gap.closed, gap.error / gap.tolerance if gap.tolerance else 0)
-        )
+        return max(self.gaps.values(), key=Gap.width, default=NOTHING)
 
 
 @dataclass(frozen=True)
@@ -54,12 +68,14 @@ class Report:
     subject: str
     forward: Gap | None  # of the two forward passes, where there are two
     leaves: tuple[Leaf, ...]
+    behaviour: tuple[str, ...] = ()  # faults beside the numbers
+    warnings: tuple[str, ...] = ()  # what these inputs cannot show, or what is risky without being wrong
 
     @property
     def verdict(self) -> Verdict:
-        """FAIL where a leaf fails or the forwards differ; PASS where every leaf passes and there are some."""
+        """FAIL where a leaf or the behaviour fails or the forwards differ; PASS where there are leaves and all pass."""
         verdicts = {leaf.verdict for leaf in self.leaves}
-        if "FAIL" in verdicts or (self.forward is not None and not self.forward.closed):
+        if "FAIL" in verdicts or self.behaviour or (self.forward is not None and not self.forward.closed):
             return "FAIL"
         return "PASS" if verdicts == {"PASS"} else "INCONCLUSIVE"
 
@@ -77,24 +93,32 @@ class Report:
         return {"verdict": self.verdict} | asdict(self)
 
     def __str__(self) -> str:
-        lines = [f"{self.verdict}  {self.subject}"]
-        if self.forward is not None and not self.forward.closed:
-            lines.append(
-                f"  the forwards differ by {self.forward.error:.2g}, rounding explains {self.forward.tolerance:.1g}: "
-                "hand and reference are not the same function"
-            )
-        lines += [
-            f"  {leaf.name}{_brackets(leaf.index)}: {_numbers(leaf)} -> {leaf.blame}"
-            for leaf in self.leaves
-            if leaf.blame
-        ]
-        if self.leaves:
+        lines = [f"{self.verdict}  {self.subject}", *self.findings()]
+        gaps = next((list(leaf.gaps) for leaf in self.leaves if leaf.gaps), [])
+        if gaps:
             width = max(len(leaf.name) for leaf in self.leaves)
-            lines.append(_row(width, "", "error / allowed:", self.leaves[0].gaps, "worst at"))
+            lines.append(_row(width, "", "error / allowed:", gaps, "worst at"))
+            for leaf in self.leaves:
+                cells = [f"{gap.error:.1e}/{gap.tolerance:.0e}" for gap in leaf.gaps.values()]
+                lines.append(_row(width, leaf.name, leaf.verdict, cells, _brackets(leaf.index)))
+        lines += [f"  note: {leaf.name}: {leaf.note}" for leaf in self.leaves if leaf.note]
+        return "\n".join([*lines, *(f"  warning: {warning}" for warning in self.warnings)])
+
+    def findings(self) -> Iterator[str]:
+        """What is wrong, a line each, what helps most first."""
         for leaf in self.leaves:
-            cells = [f"{gap.error:.1e}/{gap.tolerance:.0e}" for gap in leaf.gaps.values()]
-            lines.append(_row(width, leaf.name, leaf.verdict, cells, _brackets(leaf.index)))
-        return "\n".join(lines)
+            if leaf.diagnosis:
+                yield f"  {leaf.name}: the backward is wrong; {leaf.diagnosis}"
+        yield from (f"  {fault}" for fault in self.behaviour)
+        if self.forward is not None and not self.forward.closed:
+            error, tolerance = self.forward
+            yield f"  the forwards differ by {error:.2g}, rounding explains {tolerance:.1g}: they are two functions"
+        for leaf in self.leaves:
+            if leaf.blame:
+                numbers = ", ".join(f"{name} {value:.6g}" for name, value in leaf.values.items())
+                yield (
+                    f"  {leaf.name}{_brackets(leaf.index)}: {numbers} -> {leaf.blame}" if numbers else f"  {leaf.blame}"
+                )
 
 
 def _row(width: int, name: str, verdict: str, cells: Iterable[str], index: str) -> str:
@@ -103,7 +127,3 @@ def _row(width: int, name: str, verdict: str, cells: Iterable[str], index: str) 
 
 def _brackets(index: tuple[int, ...]) -> str:
     return f"[{', '.join(map(str, index))}]"
-
-
-def _numbers(leaf: Leaf) -> str:
-    return ", ".join(f"{name} {value:.6g}" for name, value in leaf.values.items())

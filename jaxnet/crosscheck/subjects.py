@@ -32,6 +32,9 @@ class Opened(Protocol):
     def forward(self) -> Any:
         """Its output."""
 
+    def forward_elsewhere(self) -> bool:
+        """A forward pass at other inputs of the same shapes; whether there were any other."""
+
     def backward(self, dout: Array) -> dict[str, Any]:
         """What it returns or leaves as the gradient of each leaf."""
 
@@ -105,7 +108,10 @@ class LayerSubject(Subject):
 
     def _inputs(self, leaves: Leaves) -> tuple[Any, ...]:
         names = [*self.returned, *[""] * (len(self.inputs) - len(self.returned))]
-        return tuple(leaves.get(name, given) for name, given in zip(names, self.inputs, strict=True))
+        return tuple(
+            leaves[name] if name in leaves else copy.deepcopy(given)
+            for name, given in zip(names, self.inputs, strict=True)
+        )
 
 
 class OpenedLayer:
@@ -117,6 +123,11 @@ class OpenedLayer:
 
     def forward(self) -> Any:
         return self.layer.forward(*self.inputs)
+
+    def forward_elsewhere(self) -> bool:
+        other = elsewhere(self.inputs)
+        self.layer.forward(*other)
+        return _differ(other, self.inputs)
 
     def backward(self, dout: Array) -> dict[str, Any]:
         returned = as_tuple(_call_backward(self.layer, dout))
@@ -151,7 +162,10 @@ class PairSubject(Subject):
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         names = [*self.names, *[""] * (len(self.inputs) - len(self.names))]
-        return tuple(leaves.get(name, given) for name, given in zip(names, self.inputs, strict=True))
+        return tuple(
+            leaves[name] if name in leaves else copy.deepcopy(given)
+            for name, given in zip(names, self.inputs, strict=True)
+        )
 
 
 class OpenedPair:
@@ -163,6 +177,11 @@ class OpenedPair:
     def forward(self) -> Any:
         y, self.cache = self.subject.pair[0](*self.inputs)
         return y
+
+    def forward_elsewhere(self) -> bool:
+        other = elsewhere(self.inputs)
+        self.subject.pair[0](*other)
+        return _differ(other, self.inputs)
 
     def backward(self, dout: Array) -> dict[str, Any]:
         gradients = dict(zip(self.subject.names, as_tuple(self.subject.pair[1](dout, self.cache)), strict=False))
@@ -193,7 +212,7 @@ class NetworkSubject(Subject):
     def open(self, leaves: Leaves) -> "OpenedNetwork":
         replaced = {id(old): leaves[name] for name, old in self.leaves.items()}
         x = self.x.astype(np.result_type(*leaves.values())) if is_float(self.x) else self.x
-        return OpenedNetwork(copy.deepcopy(self.network, replaced), x, self.t, leaves)
+        return OpenedNetwork(copy.deepcopy(self.network, replaced), copy.deepcopy(x), copy.deepcopy(self.t), leaves)
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         return unflatten(leaves), self.x, self.t
@@ -208,6 +227,11 @@ class OpenedNetwork:
 
     def forward(self) -> Any:
         return self.network.loss(self.x, self.t)
+
+    def forward_elsewhere(self) -> bool:
+        (other,) = elsewhere((self.x,))
+        self.network.gradient(other, self.t)
+        return _differ((other,), (self.x,))
 
     def backward(self, dout: Array) -> dict[str, Any]:
         gradient = flatten(self.network.gradient(self.x, self.t))
@@ -260,6 +284,12 @@ def input_names(function: Callable[..., Any], count: int) -> list[str]:
     return [*names[:count], *(f"x{i}" for i in range(len(names), count))]
 
 
+def elsewhere(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Other inputs of the same kind: the same numbers in other places, floats halved, so that they stay in range."""
+    moved = (np.roll(a, 1, axis=0 if len(a) > 1 else -1) if isinstance(a, np.ndarray) and a.ndim else a for a in inputs)
+    return tuple(0.5 * a if is_float(a) and not _is_one_hot(a) else a for a in moved)
+
+
 def as_tuple(value: Any) -> tuple[Any, ...]:
     """What a backward returns, as a tuple."""
     return tuple(value) if isinstance(value, tuple | list) else (value,)
@@ -287,6 +317,14 @@ def blaming(who: str) -> Iterator[None]:
 
 def _call_backward(layer: Any, dout: Array) -> Any:
     return layer.backward(dout) if inspect.signature(layer.backward).parameters else layer.backward()
+
+
+def _is_one_hot(a: Array) -> bool:
+    return bool(np.isin(a, (0, 1)).all())
+
+
+def _differ(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    return any(isinstance(a, np.ndarray) and not np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def _arrays(inputs: tuple[Any, ...]) -> Leaves:

@@ -1,0 +1,133 @@
+"""Faults beside the numbers: a right gradient can come from code that goes wrong on its second call.
+
+Everything here runs on copies, in the caller's own dtype, and finds by doing: call, call again, compare.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.subjects import Array, Leaves, Opened, Subject, is_float
+
+Rounded = tuple[Array, float]  # a gradient, and what rounding may have done to any element of it
+
+
+def faults(subject: Subject, dout: Array) -> Iterator[str]:
+    """What a correct layer never does, each in a sentence."""
+    opened = fresh(subject)
+    handed = {name: array.copy() for name, array in opened.handed.items()}
+    y = np.asarray(opened.forward())
+    yield from (f"forward overwrites {name}" for name in _changed(handed, opened.handed))
+    first, given = y.copy(), dout.copy()
+    opened.handed = {name: array for name, array in opened.handed.items() if same(array, handed[name])}
+    gradient = _kept(opened.backward(given))
+    if not same(given, dout):
+        yield "backward overwrites dout, the array that it is given"
+    yield from (f"backward overwrites {name}" for name in _changed(handed, opened.handed))
+
+    try:
+        if not _all_same(opened.backward(dout.copy()), gradient):
+            yield "a second backward after the same forward gives another gradient"
+    except Exception as error:
+        yield f"a second backward after the same forward raises {type(error).__name__}"
+
+    if not same(np.asarray(fresh(subject).forward()), first):
+        yield "two forward passes at the same inputs differ: it draws random numbers that no seed decides"
+        return
+    later = fresh(subject)
+    if _elsewhere(later) and same(np.asarray(later.forward()), first):
+        if not _all_same(later.backward(dout.copy()), gradient):
+            yield "backward uses values of an earlier call: after forward(A) and forward(B) its gradient is not B's"
+        one, two = fresh(subject), fresh(subject)
+        one.forward()
+        if _elsewhere(two) and not _all_same(one.backward(dout.copy()), gradient):
+            yield "backward uses values of another instance's call: what it remembers is shared by the class"
+
+
+def lends_its_cache(subject: Subject, dout: Array) -> Iterator[str]:
+    """Warnings: an array that it hands out and still needs, so that whoever writes to it changes the next backward."""
+    gradient = _gradient(subject, dout)
+    opened = fresh(subject)
+    y = opened.forward()
+    if is_float(y) and y.flags.writeable and not any(np.shares_memory(y, array) for array in opened.handed.values()):
+        y[...] = 7.0
+        if not _all_same(opened.backward(dout.copy()), gradient):
+            yield "forward hands out an array that backward still reads: writing to the output changes the gradient"
+
+
+def nonlinear(subject: Subject, at: Leaves, dout: Array, gradient: Mapping[str, Rounded]) -> Iterator[str]:
+    """A backward pass is linear in dout, whatever the layer: gradients at multiples of dout are multiples."""
+    for factor in (-2.0, 2.0**-20, 2.0**20):  # powers of two: the products are exact
+        scaled = subject.backward(at, factor * dout)
+        for name, (value, rounding) in gradient.items():
+            error = np.abs(scaled[name] / factor - value).max(initial=0)
+            if not error <= 8 * rounding:
+                if same(np.asarray(scaled[name]), value):
+                    yield f"backward ignores dout: d{name} is the same at {factor:g} dout"
+                else:
+                    yield f"backward is not linear in dout: {factor:g} dout does not give {factor:g} times d{name}"
+                return
+
+
+def misshapen(name: str, leaf: Array, gradient: Any, y: Array) -> str:
+    """What is wrong with the form of one leaf's gradient, in a clause; empty where nothing is."""
+    if gradient is None:
+        return f"backward returns None for {name}, expected an array of shape {leaf.shape}"
+    gradient = np.asarray(gradient)
+    if not np.issubdtype(gradient.dtype, np.floating):
+        return f"the gradient by {name} is {gradient.dtype}, expected {leaf.dtype}"
+    if gradient.shape != leaf.shape:
+        broadcasts = _broadcasts(gradient.shape, leaf.shape)
+        return f"the gradient by {name} has shape {gradient.shape}, expected {leaf.shape}" + (
+            ", to which it only broadcasts" if broadcasts else ""
+        )
+    if not np.isfinite(gradient).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(gradient))[0])
+        return f"the gradient by {name} is {gradient[where]} at {list(where)}, where the forward pass is finite"
+    if gradient.dtype != leaf.dtype and y.dtype == leaf.dtype:
+        return f"the gradient by {name} is {gradient.dtype}, though {leaf.dtype} goes in and comes out of forward"
+    return ""
+
+
+def fresh(subject: Subject) -> Opened:
+    """An instance at copies of the caller's leaves."""
+    return subject.open({name: array.copy() for name, array in subject.leaves.items()})
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal to the bit, nan to nan."""
+    return bool(np.array_equal(one, other, equal_nan=is_float(np.asarray(one))))
+
+
+def _gradient(subject: Subject, dout: Array) -> dict[str, Any]:
+    opened = fresh(subject)
+    opened.forward()
+    return _kept(opened.backward(dout.copy()))
+
+
+def _elsewhere(opened: Opened) -> bool:
+    """A forward pass at other inputs; false where there are none, or it refuses them."""
+    try:
+        return opened.forward_elsewhere()
+    except Exception:
+        return False
+
+
+def _kept(gradient: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if value is None else np.array(value) for name, value in gradient.items()}
+
+
+def _all_same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(same(np.asarray(one[name]), np.asarray(other[name])) for name in other if other[name] is not None)
+
+
+def _changed(before: Leaves, now: Leaves) -> list[str]:
+    return [name for name, array in now.items() if not same(array, before[name])]
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, target) == target or int(np.prod(shape)) == int(np.prod(target))
+    except ValueError:
+        return False
