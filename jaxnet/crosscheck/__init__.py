@@ -1,45 +1,120 @@
-"""The cross-check: is a hand-written gradient right, where not, and who says so."""
+"""The cross-check: is a hand-written gradient right, how sure, who is to blame, where, and why."""
 
 from collections.abc import Callable
 from typing import Any
 
+from jaxnet.crosscheck.inputs import drawn
 from jaxnet.crosscheck.judging import judge
+from jaxnet.crosscheck.layerwise import judge_layers
 from jaxnet.crosscheck.report import Gap, Leaf, Report
-from jaxnet.crosscheck.subjects import JaxSubject, LayerSubject, NetworkSubject, PairSubject, SubjectError
+from jaxnet.crosscheck.subjects import (
+    FunctionSubject,
+    JaxSubject,
+    LayerSubject,
+    NetworkSubject,
+    PairSubject,
+    SubjectError,
+    as_pair,
+    generators_kept,
+)
 
-__all__ = ["Gap", "Leaf", "Report", "SubjectError", "check_layer", "check_network"]
+SOME = 64  # elements of a network's leaf: its layers, alone, show more
+
+__all__ = ["Gap", "Leaf", "Report", "SubjectError", "check_function", "check_layer", "check_network"]
 
 
+@generators_kept()
 def check_layer(
-    layer: Any, *inputs: Any, reference: Callable[..., Any] | None = None, seed: int = 0, name: str | None = None
+    layer: Any,
+    *inputs: Any,
+    reference: Callable[..., Any] | None = None,
+    seed: int = 0,
+    resolution: float | None = None,
+    name: str | None = None,
 ) -> Report:
-    """A hand-written layer with `forward(*inputs)` and `backward(dout)`; a loss layer's `backward()` may take nothing.
+    """A hand-written layer, against differences of its own forward pass, and against JAX where a reference is given.
 
     Args:
-        layer: An object; its parameters are the float arrays that have a `d`-name beside them after `backward`.
-        inputs: What `forward` takes. `backward` returns the gradients of the first of them.
+        layer: An object with `forward(*inputs)` and `backward(dout)`, whose parameters are the float arrays with a
+            `d`-name beside them after `backward` (`W`, `dW`), or listed in `params` and `grads`; a loss's `backward()`
+            may take nothing. Or a pair of functions, `forward(*inputs) -> (y, cache)` and `backward(dout, cache)`.
+        inputs: What `forward` takes. A tuple of whole numbers is a shape, and good inputs of it are drawn. `backward`
+            returns a gradient for each input, or for the first of those that are floats; integers have none.
         reference: The same function in JAX, of (params, *inputs) where the layer has parameters, else of (*inputs).
-        seed: Of the directions probed and of the gradient that comes from above.
+        seed: Of the inputs that are drawn, the directions probed and the gradient that comes from above.
+        resolution: The relative error of a leaf's gradient, by norm, that the difference quotients must be able to
+            see; where they are blunter, the verdict is INCONCLUSIVE. The square root of the leaf's unit roundoff
+            unless given (1.5e-8, or 3.5e-4 in float32): half of the digits, which good inputs easily allow.
         name: What the report calls it; its class unless given.
+
+    Raises:
+        SubjectError: What was brought has no such methods, or raises, or holds no floats; the message says whose fault.
     """
-    hand = PairSubject(layer, inputs) if isinstance(layer, tuple) else LayerSubject(layer, inputs)
+    pair = as_pair(layer)
+    inputs = drawn(pair[0] if pair else getattr(layer, "forward", None), inputs, layer, seed)
+    hand = LayerSubject(layer, inputs) if pair is None else PairSubject(pair, inputs)
     theirs = JaxSubject(reference, hand) if reference is not None else None
-    return judge(name or hand.name, hand, theirs, seed=seed, resolution=None)
+    return judge(name or hand.name, hand, theirs, seed=seed, resolution=resolution)
 
 
+@generators_kept()
 def check_network(
-    network: Any, x: Any, t: Any, *, reference: Callable[..., Any] | None = None, seed: int = 0, name: str | None = None
+    network: Any,
+    x: Any,
+    t: Any,
+    *,
+    reference: Callable[..., Any] | None = None,
+    seed: int = 0,
+    resolution: float | None = None,
+    name: str | None = None,
 ) -> Report:
-    """A whole network: an object with `params`, a tree of dicts, `loss(x, t)` and `gradient(x, t)` in the same tree.
+    """A whole network, and where it has a sequence of layers, each of them alone.
 
     Args:
-        network: The object; it is copied, never changed.
-        x: Samples, (N, D).
+        network: An object with `params`, a tree of dicts, `loss(x, t)` and `gradient(x, t)` in the same tree; it is
+            copied, never changed. A flag of `loss` such as `train_flg` is set: `gradient` belongs to training.
+        x: Samples, (N, ...).
         t: Labels, as the network takes them.
         reference: The same loss in JAX, of (params, x, t).
         seed: Of the directions probed.
+        resolution: As for `check_layer`.
         name: What the report calls it; its class unless given.
+
+    Raises:
+        SubjectError: As for `check_layer`.
     """
     hand = NetworkSubject(network, x, t)
     theirs = JaxSubject(reference, hand) if reference is not None else None
-    return judge(name or hand.name, hand, theirs, seed=seed, resolution=None)
+    whole = judge(name or hand.name, hand, theirs, seed=seed, resolution=resolution, elements=SOME)
+    return judge_layers(whole, hand, seed=seed, resolution=resolution)
+
+
+@generators_kept()
+def check_function(
+    f: Callable[..., Any],
+    *args: Any,
+    gradient: Callable[..., Any] | None = None,
+    reference: Callable[..., Any] | None = None,
+    seed: int = 0,
+    resolution: float | None = None,
+    name: str | None = None,
+) -> Report:
+    """A function of arrays or trees of arrays, in NumPy or JAX, and a gradient of it.
+
+    Args:
+        f: Returns an array, or several.
+        args: What it is called with. Integers have no gradient.
+        gradient: Of (*args) where f is a scalar, of (*args, dout) else, and of (dout, *args) where its first argument
+            is called `dout`, `g` or `ct`; it returns a gradient for each argument. JAX's own unless given, so that
+            this checks what a `jax.custom_vjp` says.
+        reference: The same function in JAX, of (*args).
+        seed: Of the directions probed and of the gradient that comes from above.
+        resolution: As for `check_layer`.
+        name: What the report calls it; the function's unless given.
+
+    Raises:
+        SubjectError: As for `check_layer`.
+    """
+    hand = FunctionSubject(f, args, gradient)
+    theirs = JaxSubject(reference, hand) if reference is not None else None
+    return judge(name or hand.name, hand, theirs, seed=seed, resolution=resolution)

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.subjects import Array, Leaves, Opened, Subject, is_float
+from jaxnet.crosscheck.witness import Witness
 
 Rounded = tuple[Array, float]  # a gradient, and what rounding may have done to any element of it
+NOT_REPEATABLE = "two forward passes at the same inputs differ: it draws random numbers that no seed decides"
+COARSE = 1e-6  # values of another call are off by more
 
 
 def faults(subject: Subject, dout: Array) -> Iterator[str]:
@@ -33,7 +36,7 @@ def faults(subject: Subject, dout: Array) -> Iterator[str]:
         yield f"a second backward after the same forward raises {type(error).__name__}"
 
     if not same(np.asarray(fresh(subject).forward()), first):
-        yield "two forward passes at the same inputs differ: it draws random numbers that no seed decides"
+        yield NOT_REPEATABLE
         return
     later = fresh(subject)
     if _elsewhere(later) and same(np.asarray(later.forward()), first):
@@ -43,6 +46,35 @@ def faults(subject: Subject, dout: Array) -> Iterator[str]:
         one.forward()
         if _elsewhere(two) and not _all_same(one.backward(dout.copy()), gradient):
             yield "backward uses values of another instance's call: what it remembers is shared by the class"
+
+
+class Later(Subject):
+    """A subject after a call at other inputs, which may change what it computes: the mask drawn next, a state."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject, self.leaves, self.takes_dout = subject, subject.leaves, subject.takes_dout
+
+    def open(self, leaves: Leaves) -> Opened:
+        """An instance that has been called before."""
+        opened = self.subject.open(leaves)
+        opened.forward_elsewhere()
+        return opened
+
+
+def stale(subject: Subject, at: Leaves, dout: Array, names: list[str], rng: np.random.Generator) -> Iterator[str]:
+    """Where an earlier call changes the output, the gradient must be that of the changed one; by differences."""
+    try:
+        later, first = Later(subject), subject.forward(at)
+        if same(later.forward(at), first) or not same(later.forward(at), later.forward(at)):
+            return
+        witness = Witness(later, at, dout, names, rng)
+    except Exception:
+        return  # it refuses the other inputs
+    for name in names:
+        gap, _ = witness.probe(name, rng.standard_normal(at[name].shape), COARSE)
+        if not gap.closed:
+            yield f"backward uses values of an earlier call: after a call at other inputs d{name} is not the gradient"
+            return
 
 
 def lends_its_cache(subject: Subject, dout: Array) -> Iterator[str]:

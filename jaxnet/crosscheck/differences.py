@@ -23,7 +23,7 @@ class Derivative(NamedTuple):
 
     value: float
     error: float
-    limit: str  # what makes the error: "roundoff", "truncation" or "kink"
+    limit: str  # what makes the error: "roundoff" or "truncation"
 
 
 def derivative(phi: Callable[[float], float], floor: float, target: float) -> Derivative:
@@ -34,18 +34,15 @@ def derivative(phi: Callable[[float], float], floor: float, target: float) -> De
         floor: The smallest noise that phi can have: unit roundoff times what it is the sum of.
         target: The error below which no other step is tried.
     """
-    best, rough = Derivative(math.nan, math.inf, "truncation"), []
+    best = Derivative(math.nan, math.inf, "truncation")
     for h in STEPS:
         values = np.array([phi(j * h) if j else 0.0 for j in range(-4, 5)])
         found = _at_step(values, h, floor)
-        rough.append(noise(values) / h)
         if found.error < best.error:
             best = found
         if best.error <= target:
-            return best
-    # What looks like noise at a kink shrinks with the step; noise does not, so over the step it grows.
-    kink = best.limit == "roundoff" and rough[2] < 4 * rough[0]
-    return best._replace(limit="kink") if kink else best
+            break
+    return best
 
 
 def _at_step(values: NDArray[Any], h: float, floor: float) -> Derivative:

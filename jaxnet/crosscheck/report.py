@@ -70,11 +70,12 @@ class Report:
     leaves: tuple[Leaf, ...]
     behaviour: tuple[str, ...] = ()  # faults beside the numbers
     warnings: tuple[str, ...] = ()  # what these inputs cannot show, or what is risky without being wrong
+    layers: tuple["Report", ...] = ()  # of a network's layers, each alone, in the order of the forward pass
 
     @property
     def verdict(self) -> Verdict:
-        """FAIL where a leaf or the behaviour fails or the forwards differ; PASS where there are leaves and all pass."""
-        verdicts = {leaf.verdict for leaf in self.leaves}
+        """FAIL where a leaf, a layer or the behaviour fails or the forwards differ; PASS where all of them pass."""
+        verdicts = {leaf.verdict for leaf in self.leaves} | {layer.verdict for layer in self.layers} - {"INCONCLUSIVE"}
         if "FAIL" in verdicts or self.behaviour or (self.forward is not None and not self.forward.closed):
             return "FAIL"
         return "PASS" if verdicts == {"PASS"} else "INCONCLUSIVE"
@@ -90,7 +91,9 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as for JSON."""
-        return {"verdict": self.verdict} | asdict(self)
+        layers = [layer.to_dict() for layer in self.layers]
+        leaves = [asdict(leaf) | {"error": leaf.error, "tolerance": leaf.tolerance} for leaf in self.leaves]
+        return {"verdict": self.verdict} | asdict(self) | {"leaves": leaves, "layers": layers}
 
     def __str__(self) -> str:
         lines = [f"{self.verdict}  {self.subject}", *self.findings()]
@@ -106,6 +109,10 @@ class Report:
 
     def findings(self) -> Iterator[str]:
         """What is wrong, a line each, what helps most first."""
+        for layer in self.layers:
+            if layer.verdict == "FAIL":
+                yield f"  {layer.subject} is wrong on its own:"
+                yield from (f"  {line}" for line in layer.findings())
         for leaf in self.leaves:
             if leaf.diagnosis:
                 yield f"  {leaf.name}: the backward is wrong; {leaf.diagnosis}"

@@ -1,0 +1,32 @@
+"""What can be checked: layers of the book's class style, pairs of functions, networks, functions of arrays."""
+
+from jaxnet.crosscheck.subjects.base import (
+    Array,
+    Leaves,
+    Opened,
+    Subject,
+    SubjectError,
+    blaming,
+    generators_kept,
+    is_float,
+)
+from jaxnet.crosscheck.subjects.function import FunctionSubject, JaxSubject
+from jaxnet.crosscheck.subjects.layer import LayerSubject, PairSubject, as_pair
+from jaxnet.crosscheck.subjects.network import NetworkSubject
+
+__all__ = [
+    "Array",
+    "FunctionSubject",
+    "JaxSubject",
+    "LayerSubject",
+    "Leaves",
+    "NetworkSubject",
+    "Opened",
+    "PairSubject",
+    "Subject",
+    "SubjectError",
+    "as_pair",
+    "blaming",
+    "generators_kept",
+    "is_float",
+]

@@ -1,0 +1,299 @@
+"""What is checked, seen alike whatever its style: named leaves, a forward pass, and a backward pass.
+
+A subject can be opened at any leaves, in any floating dtype. The caller's objects and arrays are never touched: what
+is opened is a copy, and the leaves that it holds are replaced on the way.
+"""
+
+import copy
+import inspect
+import random
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Leaves = dict[str, Array]
+NO_STATE = (type, types.ModuleType, types.FunctionType, types.MethodType)
+
+
+class SubjectError(TypeError):
+    """What was brought cannot be checked; the message says what was found and what was expected."""
+
+
+class Outputs:
+    """What a forward pass returns, one array or several, seen as one: several are laid end to end."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] | None = None  # of several; None for one
+
+    def pack(self, result: Any) -> Array:
+        if not isinstance(result, tuple | list):
+            self.shapes = None
+            return np.asarray(result)
+        arrays = [np.asarray(part) for part in result if is_float(part)]
+        if not arrays:
+            raise SubjectError(f"forward: returned {type(result).__name__} without an array of floats, expected one")
+        self.shapes = [array.shape for array in arrays]
+        return np.concatenate([array.ravel() for array in arrays])
+
+    def unpack(self, dout: Array) -> tuple[Array, ...]:
+        """The gradient from above by each output."""
+        if self.shapes is None:
+            return (dout,)
+        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
+        return tuple(part.reshape(s) for part, s in zip(np.split(dout, ends[:-1]), self.shapes, strict=True))
+
+
+class Opened:
+    """One instance, to be called in any order; what it remembers between calls is its own affair.
+
+    Args:
+        forward: Of the inputs.
+        backward: The gradients by leaf, of the gradients from above by each output.
+        inputs: What `forward` is called with.
+        handed: Every array that it holds or is handed, by name: none is its to write to.
+    """
+
+    def __init__(
+        self,
+        forward: Callable[..., Any],
+        backward: Callable[..., dict[str, Any]],
+        inputs: tuple[Any, ...],
+        handed: Leaves,
+    ) -> None:
+        self._forward, self._backward, self.inputs, self.handed = forward, backward, inputs, handed
+        self.outputs = Outputs()
+
+    def forward(self) -> Array:
+        """Its output; the global generators start anew, so that a mask drawn from them is drawn again."""
+        np.random.seed(0)  # noqa: NPY002
+        random.seed(0)
+        return self.outputs.pack(self._forward(*self.inputs))
+
+    def forward_elsewhere(self) -> bool:
+        """A forward pass at other inputs of the same shapes; whether there were any other."""
+        other = elsewhere(self.inputs)
+        self._forward(*other)
+        return any(
+            isinstance(a, np.ndarray) and not np.array_equal(a, b) for a, b in zip(other, self.inputs, strict=True)
+        )
+
+    def backward(self, dout: Array) -> dict[str, Any]:
+        """What it returns or leaves as the gradient of each leaf."""
+        return self._backward(*self.outputs.unpack(dout))
+
+
+class Subject:
+    """A function of arrays, and what it claims to be its vector-Jacobian product."""
+
+    name: str
+    leaves: Leaves  # what a gradient is claimed for: "W", "x", "Affine1.W"
+    takes_dout = True  # whether its backward can be given a gradient from above
+    fault = ""  # why it cannot be opened at all: its backward raises
+    numbers: Mapping[str, float] = {}  # what it was made with: a dropout rate, a stride, an eps
+    integers: Mapping[str, Array] = {}  # its ids and labels
+
+    @contextmanager
+    def trying(self, what: str) -> Iterator[None]:
+        """The first call of a backward: where it raises, that is what there is to say of it."""
+        try:
+            yield
+        except SubjectError:
+            raise
+        except Exception as error:
+            self.fault, self.leaves = f"{what} raises {type(error).__name__}: {error}", {}
+
+    def open(self, leaves: Leaves) -> Opened:
+        """A fresh instance at these leaves."""
+        raise NotImplementedError
+
+    def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
+        """What a reference in JAX is called with at these leaves."""
+        raise NotImplementedError
+
+    def forward(self, leaves: Leaves) -> Array:
+        """The output at the leaves."""
+        return self.open(leaves).forward()
+
+    def backward(self, leaves: Leaves, dout: Array) -> dict[str, Any]:
+        """The gradients at the leaves, by a fresh instance."""
+        opened = self.open(leaves)
+        opened.forward()
+        return opened.backward(dout)
+
+
+def as_arrays(inputs: tuple[Any, ...], names: list[str]) -> tuple[Any, ...]:
+    """Numbers and lists of numbers as arrays, everything else as it is.
+
+    Raises:
+        SubjectError: An array is complex or of objects, or a float is not finite.
+    """
+    return tuple(_as_array(name, given) for name, given in zip(names, inputs, strict=True))
+
+
+def _as_array(name: str, given: Any) -> Any:
+    if isinstance(given, bool | int | np.integer | str | dict) or given is None or not _is_numbers(given):
+        return given
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise SubjectError(
+            f"{name}: a {type(given).__name__} of rows of different lengths, expected an array"
+        ) from error
+    if array.dtype == object or np.issubdtype(array.dtype, np.complexfloating):
+        raise SubjectError(f"{name}: an array of {array.dtype}, expected floats, or integers where none is derived by")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise SubjectError(f"{name}{list(where)}: {array[where]}, expected finite numbers; give it other inputs")
+    return array
+
+
+def _is_numbers(given: Any) -> bool:
+    if isinstance(given, list):
+        return bool(given) and all(isinstance(part, list | float | int) and _is_numbers(part) for part in given)
+    return isinstance(given, float | int | complex | np.generic) or hasattr(given, "__array__")
+
+
+def input_names(function: Callable[..., Any], count: int) -> list[str]:
+    """The names that a function gives its first arguments; x0, x1, ... where it takes them as they come."""
+    names = [p.name for p in positional(function)]
+    return [*names[:count], *(f"x{i}" for i in range(len(names), count))]
+
+
+def positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters that arguments can fill by their place; none where the signature cannot be read."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return [p for p in parameters if p.kind in kinds]
+
+
+def derived_by(inputs: tuple[Any, ...], names: list[str], returned: int) -> list[str]:
+    """Which inputs the gradients that a backward returns belong to: all, or else the first that are floats."""
+    if returned == len(inputs):
+        return names
+    floats = [name for name, given in zip(names, inputs, strict=True) if is_float(given)]
+    return floats[:returned]
+
+
+def elsewhere(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Other inputs of the same kind: the same numbers in other places, floats halved, so that they stay in range."""
+    moved = (
+        np.roll(a, 1, axis=0 if len(a) > 1 else -1) if isinstance(a, np.ndarray) and a.ndim else copy.deepcopy(a)
+        for a in inputs
+    )
+    return tuple(0.5 * a if is_float(a) and not _is_one_hot(a) else a for a in moved)
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """What a backward returns, as a tuple."""
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+def is_float(value: Any) -> bool:
+    """Whether a gradient by this is to be expected."""
+    return isinstance(value, np.ndarray | np.generic) and value.dtype.kind == "f"
+
+
+def in_double(value: Any, known: dict[int, Any] | None = None) -> Any:
+    """The float arrays in a structure of lists, dicts and objects as float64, changed where they stand.
+
+    `known` maps the ids of those seen to what they became, so that what was one array stays one.
+    """
+    known = {} if known is None else known
+    if id(value) in known:
+        return known[id(value)]
+    known[id(value)] = value
+    if is_float(value):
+        known[id(value)] = value if value.dtype == np.float64 else value.astype(np.float64)
+    elif isinstance(value, list):
+        value[:] = [in_double(part, known) for part in value]
+    elif isinstance(value, tuple) and type(value) is tuple:
+        known[id(value)] = tuple(in_double(part, known) for part in value)
+    elif isinstance(value, dict):
+        value.update({key: in_double(part, known) for key, part in value.items()})
+    elif hasattr(value, "__dict__") and not isinstance(value, NO_STATE):
+        vars(value).update({key: in_double(part, known) for key, part in vars(value).items()})
+    return known[id(value)]
+
+
+def numbers_in(named: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among some values, in dicts too, and the one value of a mask that has but one beside 0."""
+    found: dict[str, float] = {}
+    for name, value in named.items():
+        if isinstance(value, dict):
+            found |= numbers_in(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[name] = float(value)
+        elif isinstance(value, np.ndarray) and value.size > 1 and value.dtype.kind == "f":
+            levels = np.unique(value)
+            if len(levels) == 2 and levels[0] == 0:
+                found[f"{name}'s value"] = float(levels[1])
+    return found
+
+
+def integers_in(inputs: tuple[Any, ...], names: list[str]) -> Leaves:
+    """The ids and labels among the inputs."""
+    return {name: a for name, a in arrays_in(inputs, names).items() if np.issubdtype(a.dtype, np.integer)}
+
+
+def floats_in(value: Any, known: set[int] | None = None) -> Iterator[Array]:
+    """The float arrays in a structure of lists, dicts and objects."""
+    known = set() if known is None else known
+    if id(value) in known:
+        return
+    known.add(id(value))
+    if is_float(value):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from floats_in(part, known)
+    elif isinstance(value, dict) or (hasattr(value, "__dict__") and not isinstance(value, NO_STATE)):
+        for part in (value if isinstance(value, dict) else vars(value)).values():
+            yield from floats_in(part, known)
+
+
+def are_double(leaves: Leaves) -> bool:
+    """Whether this is a check in float64, in which nothing may be kept in less."""
+    return all(array.dtype == np.float64 for array in leaves.values())
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """The global random generators are found afterwards as they were before."""
+    before = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before[0])  # noqa: NPY002
+        random.setstate(before[1])
+
+
+@contextmanager
+def blaming(who: str) -> Iterator[None]:
+    """An exception in somebody's code becomes one that says whose.
+
+    Raises:
+        SubjectError: The block raised.
+    """
+    try:
+        yield
+    except SubjectError:
+        raise
+    except Exception as error:
+        raise SubjectError(f"{who}: raised {type(error).__name__}: {error}") from error
+
+
+def _is_one_hot(a: Array) -> bool:
+    return bool(np.isin(a, (0, 1)).all())
+
+
+def arrays_in(inputs: tuple[Any, ...], names: list[str]) -> Leaves:
+    """The arrays among the inputs, by name."""
+    return {name: value for name, value in zip(names, inputs, strict=True) if isinstance(value, np.ndarray)}

@@ -1,0 +1,124 @@
+"""A whole network, and its layers one by one."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.subjects.base import (
+    Array,
+    Leaves,
+    Opened,
+    Subject,
+    SubjectError,
+    are_double,
+    arrays_in,
+    as_arrays,
+    floats_in,
+    in_double,
+    is_float,
+    positional,
+)
+from jaxnet.crosscheck.subjects.layer import LayerSubject, parameters_of, sublayers
+from jaxnet.trees import flatten
+
+TRAINING = ("train_flg", "train", "training", "is_training")  # what a loss may ask for, to be gradient's function
+
+
+class NetworkSubject(Subject):
+    """An object with `params`, a tree of dicts, and `loss(x, t)` and `gradient(x, t)`, the latter in the same tree."""
+
+    takes_dout = False
+
+    def __init__(self, network: Any, x: Any, t: Any) -> None:
+        self.name = type(network).__name__
+        if isinstance(network, type):
+            raise SubjectError(f"network: the class {network.__name__}, expected an instance of it")
+        for name in ("params", "loss", "gradient"):
+            if not hasattr(network, name):
+                raise SubjectError(f"network: {self.name} has no `{name}`, expected params, loss(x, t), gradient(x, t)")
+        self.network, (self.x, self.t) = network, as_arrays((x, t), ["x", "t"])
+        self.leaves = {name: leaf for name, leaf in flatten(network.params).items() if is_float(leaf)}
+        if not self.leaves:
+            raise SubjectError("network: its params hold no float array, nothing to check")
+        self.in_less = any(value.dtype != np.float64 for value in floats_in(network))
+        flags = [p.name for p in positional(network.loss)[2:] if p.name in TRAINING]
+        self.training = dict.fromkeys(flags, True)
+        with self.trying("gradient"):
+            found = set(flatten(copy.deepcopy(network).gradient(copy.deepcopy(self.x), copy.deepcopy(self.t))))
+        if self.fault:
+            return
+        if missing := set(self.leaves) - found:
+            raise SubjectError(
+                f"{self.name}.gradient: has no {', '.join(sorted(missing))}, expected the tree of params"
+            )
+
+    def open(self, leaves: Leaves) -> Opened:
+        network, inputs = self.instance(leaves), copy.deepcopy((self.x, self.t))
+        if are_double(leaves):
+            inputs = in_double(inputs)
+
+        def forward(x: Any, t: Any) -> Any:
+            return network.loss(x, t, **self.training)
+
+        def backward(dout: Array) -> dict[str, Any]:
+            gradient = flatten(network.gradient(*inputs))
+            return {name: None if gradient[name] is None else gradient[name] * dout for name in self.leaves}
+
+        return Opened(forward, backward, inputs, leaves | arrays_in(inputs, ["x", "t"]))
+
+    def instance(self, leaves: Leaves) -> Any:
+        """A copy of the network around these leaves."""
+        network = copy.deepcopy(self.network, {id(old): leaves[name] for name, old in self.leaves.items()})
+        return in_double(network) if self.in_less and are_double(leaves) else network
+
+    def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
+        return _refill(self.network.params, leaves), self.x, self.t
+
+    def owners(self) -> dict[str, tuple[str, str]]:
+        """The layer that holds each leaf, and what the leaf is called in it."""
+        held = [
+            (name, leaf, array)
+            for attribute, value in vars(self.network).items()
+            for name, layer in sublayers(attribute, value)
+            for leaf, array in parameters_of(layer).items()
+        ]
+        return {
+            mine: (name, leaf) for mine, array in self.leaves.items() for name, leaf, other in held if other is array
+        }
+
+    def layers(self) -> Iterator[tuple[str, LayerSubject]]:
+        """Its layers, in the order in which the forward pass comes to them, each at the input that it then gets."""
+        network = self.instance(self.leaves)
+        calls: list[tuple[str, Any, tuple[Any, ...]]] = []
+        for attribute, value in list(vars(network).items()):
+            for name, layer in sublayers(attribute, value):
+                before = copy.deepcopy(layer)  # as it was: without what `forward` will keep
+                layer.forward = _recorded(layer.forward, name, before, calls)
+        network.loss(copy.deepcopy(self.x), copy.deepcopy(self.t), **self.training)
+        for name, layer, inputs in calls:
+            try:
+                yield name, LayerSubject(layer, inputs)
+            except SubjectError:  # nothing in it has a gradient: the network's own leaves are judged all the same
+                continue
+
+
+def _recorded(
+    forward: Callable[..., Any], name: str, layer: Any, calls: list[tuple[str, Any, tuple[Any, ...]]]
+) -> Callable[..., Any]:
+    def record(*inputs: Any, **options: Any) -> Any:
+        if all(name != known for known, *_ in calls):
+            calls.append((name, layer, copy.deepcopy(inputs)))
+        return forward(*inputs, **options)
+
+    return record
+
+
+def _refill(tree: Any, leaves: Leaves, prefix: str = "") -> Any:
+    """The tree with other leaves."""
+    if isinstance(tree, Mapping):
+        return {name: _refill(branch, leaves, f"{prefix}{name}.") for name, branch in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_refill(branch, leaves, f"{prefix}{i}.") for i, branch in enumerate(tree))
+    return leaves.get(prefix[:-1], tree)
