@@ -1,6 +1,8 @@
 """Pictures of a run. Each function returns a Figure and shows nothing; each reads in grey and at 400 pixels across."""
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -9,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from jaxnet.checks import check_count, check_labels, check_samples
+from jaxnet.crosscheck.steps import StepErrors
 from jaxnet.training import History
 
 WIDTH, DPI = 6.0, 150  # inches, and pixels to the inch
@@ -176,3 +179,54 @@ def _mosaic(
         cell.spines[:].set(color="0.8", linewidth=0.5)
         cells.append(cell)
     return figure, cells
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Into a PNG, whole or not at all: written beside, then renamed.
+
+    Raises:
+        ValueError: The file cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        figure.savefig(beside, format="png")
+        beside.replace(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def step_sizes(title: str, errors: Mapping[str, StepErrors]) -> Figure:
+    """The V of each leaf: how far gradient and central difference lie apart, over the step size.
+
+    Args:
+        title: What was checked.
+        errors: Of each leaf, as from `jaxnet.crosscheck.steps.step_errors`; at least one.
+
+    Raises:
+        ValueError: There is no leaf.
+    """
+    if not errors:
+        raise ValueError("errors: none, expected at least one leaf with a gradient of its shape")
+    columns = min(3, len(errors))
+    rows = math.ceil(len(errors) / columns)
+    figure = Figure(figsize=(WIDTH, 0.6 + 2.0 * rows), dpi=DPI, layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[len(errors) :]:
+        axes.set_axis_off()
+    for axes, (name, (step, error)) in zip(grid.flat, errors.items(), strict=False):
+        shown = error > 0  # a log axis has no place for what agrees to the last digit
+        floor = float(error.min())
+        axes.axhline(floor or 1e-17, color="0.6", linewidth=0.8, linestyle="--")
+        axes.loglog(step[shown], error[shown], color="black", marker="o", markersize=2.5, linewidth=1)
+        axes.set_title(f"{name}: {floor:.0e}", loc="left", fontsize="medium")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="0.92", linewidth=0.5)
+        axes.xaxis.set_major_locator(LogLocator(numticks=4))
+        axes.yaxis.set_major_locator(LogLocator(numticks=6))
+        axes.minorticks_off()
+    figure.suptitle(f"{title}: error against step size, and its floor", x=0.01, ha="left", fontsize="large")
+    figure.supxlabel("step, of the leaf's size", fontsize="medium")
+    figure.supylabel("error, of the gradient's norm", fontsize="medium")
+    return figure

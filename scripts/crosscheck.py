@@ -1,14 +1,26 @@
-"""Hold three derivations of every gradient against each other: by hand, by autodiff, by differences.
+"""Hold the derivations of every gradient against each other: by hand, by autodiff, by differences.
 
-Without options: the project's networks, in both orders, and every layer on its own. `--network notebook` checks the
+Your own code, as FILE.py:NAME: a layer class, a pair of functions FORWARD,BACKWARD, a network, or a JAX function.
+
+    crosscheck.py mine.py:Affine --init 4x3 3 --inputs 5x4
+    crosscheck.py mine.py:affine_forward,affine_backward --inputs 5x4 4x3 3
+    crosscheck.py mine.py:Convolution --init 6x3x3x3 6 stride=2 pad=1 --inputs 2x3x7x7 --plot v.png
+    crosscheck.py mine.py:Embedding --init weights.npz --inputs 2x3<10
+
+Without a name: the project's networks, in both orders, and every layer on its own. `--network notebook` checks the
 notebook's own network, as it was written, and says why it fails.
+
+Exit status: 0 right, 1 wrong, 2 cannot be checked, 3 inconclusive.
 """
 
+import json
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
@@ -16,22 +28,71 @@ import tyro
 
 import jaxnet
 import numpy_ref
-from jaxnet.crosscheck import Report, check_layer, check_network
+from jaxnet import plots
+from jaxnet.crosscheck import Report, SubjectError, check, check_layer, check_network, subject_of, targets
+from jaxnet.crosscheck.steps import step_errors
 from numpy_ref import notebook
 
 SIZES = (784, 50, 10)
 IMAGES = 3  # as in the notebook's last cell
+STATUS = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}
 
 
 @dataclass(frozen=True)
 class Options:
-    """Cross-check gradients. The exit status is 1 where two derivations disagree."""
+    """Cross-check gradients."""
 
+    target: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """FILE.py:NAME, or FILE.py:FORWARD,BACKWARD; several are checked with the same values."""
+    init: tuple[str, ...] = ()
+    """What a class is made with. 4x3: an array of that shape. 5<10: integers below 10. 0.5, =3: numbers. stride=2,
+    W=4x3: by name. FILE.npz, FILE.npy: arrays."""
+    inputs: tuple[str, ...] = ()
+    """What forward is called with, in the same form."""
+    reference: str | None = None
+    """FILE.py:NAME of the same function in JAX, of (params, *inputs) where there are parameters, else of (*inputs)."""
+    dtype: Literal["float64", "float32"] = "float64"
+    """Of the arrays that the values become."""
+    resolution: float | None = None
+    """The relative error that must be visible; half of the dtype's digits unless given."""
+    json: bool = False
+    """Print the reports as JSON."""
+    plot: Path | None = None
+    """Draw the error against the step size, for every leaf, into this PNG."""
     network: Literal["all", "book", "notebook-order", "notebook"] = "all"
-    """book: Affine, ReLU, Affine. notebook-order: one more ReLU. all: both, and every layer on its own.
+    """Without a name. book: Affine, ReLU, Affine. notebook-order: one more ReLU. all: both, and every layer on its own.
     notebook: the notebook's own code, defects and all."""
     seed: int = 0
-    """Of weights, images and the directions probed."""
+    """Of all that is drawn: values, weights, images and the directions probed."""
+
+
+def of_targets(options: Options) -> Iterator[Report]:
+    """Somebody's own code, one name after the other."""
+    reference = targets.load(options.reference) if options.reference else None
+    for target in options.target:
+        rng = np.random.default_rng(options.seed)
+        thing = targets.load(target)
+        made = [targets.values(specs, rng) for specs in (options.init, options.inputs)]
+        (places, named), (inputs, more) = (
+            (
+                [targets.in_dtype(v, options.dtype) for v in p],
+                {k: targets.in_dtype(v, options.dtype) for k, v in n.items()},
+            )
+            for p, n in made
+        )
+        if isinstance(thing, type):
+            try:
+                thing = thing(*places, **named)
+            except Exception as error:
+                raise targets.TargetError(
+                    f"{target}: making one raised {type(error).__name__}: {error}; say with --init what it is made with"
+                ) from error
+        inputs = [*inputs, *more.values()]
+        name = target.rpartition(":")[2]
+        yield check(thing, *inputs, reference=reference, seed=options.seed, resolution=options.resolution, name=name)
+        if options.plot:
+            figure = plots.step_sizes(name, step_errors(subject_of(thing, *inputs, seed=options.seed), options.seed))
+            plots.save(figure, options.plot)
 
 
 def reports(options: Options, rng: np.random.Generator) -> Iterator[Report]:
@@ -113,16 +174,26 @@ def why_the_notebook_fails(rng: np.random.Generator) -> Iterator[str]:
 def main(options: Options) -> int:
     """Check and print; returns the exit status."""
     rng = np.random.default_rng(options.seed)
-    verdicts = []
-    for report in reports(options, rng):
-        print(report, end="\n\n", flush=True)
-        verdicts.append(report.verdict)
-    if options.network == "notebook":
+    done = []
+    for report in of_targets(options) if options.target else reports(options, rng):
+        done.append(report)
+        if not options.json:
+            print(report, end="\n\n", flush=True)
+    if options.json:
+        print(json.dumps([report.to_dict() for report in done], indent=1))
+    elif options.network == "notebook" and not options.target:
         print("Why:")
         for reason in why_the_notebook_fails(rng):
             print(f"  - {reason}")
-    return int(any(verdict != "PASS" for verdict in verdicts))
+    verdicts = {report.verdict for report in done}
+    return next((STATUS[verdict] for verdict in ("FAIL", "INCONCLUSIVE") if verdict in verdicts), 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Options)))
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, without a traceback
+    try:
+        sys.exit(main(tyro.cli(Options, description=__doc__)))
+    except (targets.TargetError, SubjectError, ValueError, OSError) as error:
+        print(f"crosscheck.py: {error}", file=sys.stderr)
+        sys.exit(2)

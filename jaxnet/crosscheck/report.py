@@ -90,10 +90,15 @@ class Report:
             raise AssertionError(str(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as for JSON."""
+        """Plain data, as for JSON: lists, dicts, strings and numbers; None for a number that is not finite."""
         layers = [layer.to_dict() for layer in self.layers]
         leaves = [asdict(leaf) | {"error": leaf.error, "tolerance": leaf.tolerance} for leaf in self.leaves]
-        return {"verdict": self.verdict} | asdict(self) | {"leaves": leaves, "layers": layers}
+        gaps = [{name: gap._asdict() for name, gap in leaf.gaps.items()} for leaf in self.leaves]
+        leaves = [leaf | {"gaps": gap} for leaf, gap in zip(leaves, gaps, strict=True)]
+        forward = self.forward and self.forward._asdict()
+        return _plain({"verdict": self.verdict} | asdict(self) | {"forward": forward, "leaves": leaves}) | {
+            "layers": layers
+        }
 
     def __str__(self) -> str:
         lines = [f"{self.verdict}  {self.subject}", *self.findings()]
@@ -126,6 +131,14 @@ class Report:
                 yield (
                     f"  {leaf.name}{_brackets(leaf.index)}: {numbers} -> {leaf.blame}" if numbers else f"  {leaf.blame}"
                 )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _row(width: int, name: str, verdict: str, cells: Iterable[str], index: str) -> str:

@@ -1,0 +1,258 @@
+"""Faults beside the numbers, in the class style: what goes wrong at the second call, or in somebody else's array."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from mutants.case import Brought, Case, add, in_dtype
+
+
+class Right:
+    """y = tanh(x W)."""
+
+    def __init__(self, W):
+        self.W = W
+
+    def forward(self, x):
+        self.x, self.y = x, np.tanh(x @ self.W)
+        return self.y.copy()
+
+    def backward(self, dout):
+        d = dout * (1 - self.y**2)
+        self.dW = self.x.T @ d
+        return d @ self.W.T
+
+
+def brought(kind):
+    def make(rng, dtype, scale):
+        W, x = in_dtype(rng.standard_normal((4, 3)) / 2, dtype), in_dtype(scale * rng.standard_normal((5, 4)), dtype)
+        return Brought(kind(W), (x,), lambda params, x: jnp.tanh(x @ params["W"]))
+
+    return make
+
+
+def wrong(sentence, says, leaf=""):
+    def register(kind):
+        add(Case(f"behaviour_{kind.__name__.lower()}", sentence, brought(kind), right=False, leaf=leaf, says=says))
+        return kind
+
+    return register
+
+
+def right(sentence):
+    def register(kind):
+        add(Case(f"behaviour_{kind.__name__.lower()}", sentence, brought(kind), right=True))
+        return kind
+
+    return register
+
+
+right("as it should be")(Right)
+
+
+@right("keeps no more than it needs, and lets go of it after backward... of a copy")
+class Spare(Right):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.spare = self.x.copy()
+        return dx
+
+
+@right("writes into buffers of its own")
+class Buffered(Right):
+    def backward(self, dout):
+        self.buffer = np.empty_like(self.x)
+        np.matmul(dout * (1 - self.y**2), self.W.T, out=self.buffer)
+        self.dW = self.x.T @ (dout * (1 - self.y**2))
+        return self.buffer.copy()
+
+
+@right("counts its calls, and tells nobody")
+class Counting(Right):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x)
+
+
+@right("hands out the array that it keeps: risky, not wrong")
+class Lending(Right):
+    def forward(self, x):
+        self.x, self.y = x, np.tanh(x @ self.W)
+        return self.y
+
+
+@wrong("dout is multiplied in place", "overwrites dout")
+class InPlace(Right):
+    def backward(self, dout):
+        dout *= 1 - self.y**2
+        self.dW = self.x.T @ dout
+        return dout @ self.W.T
+
+
+@wrong("the input is overwritten in forward", "forward overwrites x")
+class Consumes(Right):
+    def forward(self, x):
+        y = super().forward(x.copy())
+        x[...] = 0
+        return y
+
+
+@wrong("the kept input is overwritten in backward", "backward overwrites x")
+class Normalises(Right):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.x *= 0.5
+        return dx
+
+
+@wrong("backward takes a step of learning", "backward overwrites W")
+class Learns(Right):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.W -= 0.1 * self.dW
+        return dx
+
+
+@wrong("dW grows from call to call", "a second backward")
+class Accumulates(Right):
+    def __init__(self, W):
+        super().__init__(W)
+        self.dW = np.zeros_like(W)
+
+    def backward(self, dout):
+        d = dout * (1 - self.y**2)
+        self.dW = self.dW + self.x.T @ d
+        return d @ self.W.T
+
+
+@wrong("backward pops what forward left", "a second backward")
+class Pops(Right):
+    def forward(self, x):
+        self.kept = [x]
+        return super().forward(x)
+
+    def backward(self, dout):
+        self.x = self.kept.pop()
+        return super().backward(dout)
+
+
+@wrong("the first input ever seen is kept", "earlier call")
+class KeepsFirst(Right):
+    first = None
+
+    def forward(self, x):
+        self.first = x.copy() if self.first is None else self.first
+        return super().forward(x)
+
+    def backward(self, dout):
+        self.x = self.first
+        return super().backward(dout)
+
+
+@wrong("backward's derivative is computed once and kept", "earlier call")
+class Memoises(Right):
+    slope = None
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.slope = 1 - y**2 if self.slope is None else self.slope
+        return y
+
+    def backward(self, dout):
+        d = dout * self.slope
+        self.dW = self.x.T @ d
+        return d @ self.W.T
+
+
+@wrong("what is kept belongs to the class, not the instance", "another instance")
+class Shared(Right):
+    kept = {}  # noqa: RUF012
+
+    def forward(self, x):
+        y = super().forward(x)
+        Shared.kept = {"x": x, "y": y}
+        return y
+
+    def backward(self, dout):
+        self.x, self.y = Shared.kept["x"], Shared.kept["y"]
+        return super().backward(dout)
+
+
+@wrong("forward draws noise that no seed decides", "no seed decides")
+class Noisy(Right):
+    def forward(self, x):
+        return super().forward(x) + 1e-3 * np.random.default_rng().standard_normal((len(x), 3)).astype(x.dtype)
+
+
+@wrong("dx comes back as float16", "float16", "x")
+class HalfPrecision(Right):
+    def backward(self, dout):
+        return super().backward(dout).astype(np.float16)
+
+
+@wrong("dx is None", "None", "x")
+class Nothing(Right):
+    def backward(self, dout):
+        super().backward(dout)
+
+
+@wrong("dW is left None", "None", "W")
+class Unfilled(Right):
+    dW = None
+
+    def __init__(self, W):
+        super().__init__(W)
+        self.dW = None
+
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.dW = None
+        return dx
+
+
+@wrong("dx has a nan in one place", "nan", "x")
+class OneNan(Right):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        dx[1, 2] = np.nan
+        return dx
+
+
+@wrong("dx is a list of rows' sums", "shape", "x")
+class Summed(Right):
+    def backward(self, dout):
+        return super().backward(dout).sum(axis=1)
+
+
+@wrong("backward raises", "raises")
+class Raises(Right):
+    def backward(self, dout):
+        return dout @ self.W
+
+
+@wrong("dout is clipped first", "not linear")
+class Clips(Right):
+    def backward(self, dout):
+        return super().backward(np.clip(dout, -0.5, 0.5))
+
+
+@wrong("dout is taken for 1", "ignores dout")
+class Ignores(Right):
+    def backward(self, dout):
+        return super().backward(np.ones_like(dout))
+
+
+@wrong("small gradients are cut to 0", "not linear")
+class Cuts(Right):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        return np.where(np.abs(dx) < 1e-3, 0, dx)
+
+
+@wrong("backward casts to float32 on the way", "")
+class Casts(Right):
+    def backward(self, dout):
+        dx = super().backward(dout.astype(np.float32)).astype(self.x.dtype)
+        self.dW = self.dW.astype(np.float32).astype(self.x.dtype)
+        return (dx.astype(np.float32) * np.float32(1.0001)).astype(self.x.dtype)
