@@ -215,9 +215,9 @@ def step_sizes(title: str, errors: Mapping[str, StepErrors]) -> Figure:
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(errors) :]:
         axes.set_axis_off()
-    for axes, (name, (step, error)) in zip(grid.flat, errors.items(), strict=False):
+    for axes, (name, found) in zip(grid.flat, errors.items(), strict=False):
+        (step, error), floor = found, found.floor
         shown = error > 0  # a log axis has no place for what agrees to the last digit
-        floor = float(error.min())
         axes.axhline(floor or 1e-17, color="0.6", linewidth=0.8, linestyle="--")
         axes.loglog(step[shown], error[shown], color="black", marker="o", markersize=2.5, linewidth=1)
         axes.set_title(f"{name}: {floor:.0e}", loc="left", fontsize="medium")

@@ -110,10 +110,9 @@ def misshapen(name: str, leaf: Array, gradient: Any, y: Array) -> str:
     if not np.issubdtype(gradient.dtype, np.floating):
         return f"the gradient by {name} is {gradient.dtype}, expected {leaf.dtype}"
     if gradient.shape != leaf.shape:
-        broadcasts = _broadcasts(gradient.shape, leaf.shape)
-        return f"the gradient by {name} has shape {gradient.shape}, expected {leaf.shape}" + (
-            ", to which it only broadcasts" if broadcasts else ""
-        )
+        broadcasts = ", to which it only broadcasts" if _broadcasts(gradient.shape, leaf.shape) else ""
+        transposed = ": it is transposed" if gradient.ndim > 1 and gradient.shape == leaf.shape[::-1] else broadcasts
+        return f"the gradient by {name} has shape {gradient.shape}, expected {leaf.shape}{transposed}"
     if not np.isfinite(gradient).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(gradient))[0])
         return f"the gradient by {name} is {gradient[where]} at {list(where)}, where the forward pass is finite"
@@ -160,6 +159,6 @@ def _changed(before: Leaves, now: Leaves) -> list[str]:
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     try:
-        return np.broadcast_shapes(shape, target) == target or int(np.prod(shape)) == int(np.prod(target))
+        return np.broadcast_shapes(shape, target) == target or shape == (1, *target)
     except ValueError:
         return False

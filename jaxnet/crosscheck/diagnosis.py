@@ -14,6 +14,8 @@ from jaxnet.crosscheck.subjects import Array, Leaves
 
 DIGITS = 1e-6  # the true gradient may come from differences, good to some 1e-9
 SHOWN = 5  # rows named one by one
+NEARLY = 0.01
+REST = "the rest is right to six digits"
 
 
 class Scene(NamedTuple):
@@ -31,13 +33,13 @@ class Scene(NamedTuple):
 def diagnose(scene: Scene) -> str:
     """What was probably written, in a clause; empty where no slip explains the whole error."""
     claimed, true = scene.claimed, scene.true
-    if not (np.isfinite(true).all() and np.abs(true).max(initial=0) > 0):
+    if not (np.isfinite(true).all() and np.abs(true).max(initial=0) > 0) or _equal(claimed, true):
         return ""
     for clause in _slips(scene):
         return clause
     wrong = np.abs(claimed - true) > DIGITS * np.abs(true).max()
     if 0 < wrong.sum() <= true.size // 2:
-        return f"{_where(wrong)} wrong, and the rest is right"
+        return f"{_where(wrong)} wrong, and {REST}"
     return ""
 
 
@@ -54,11 +56,11 @@ def _slips(scene: Scene) -> Iterator[str]:
     yield from _wrong_reduction(scene)
     yield from _overwritten(scene)
     yield from _wrong_part(claimed, true)
+    yield from _missing_factor(scene)
     if claimed.shape == scene.dout.shape and _equal(claimed, scene.dout):
         yield "it is dout itself: the derivative of the layer is missing"
-    yield from _missing_factor(scene)
     if scene.name in scene.leaves and claimed.ndim >= 2:
-        yield from _missing_statistics(true - claimed, scene.leaves[scene.name])
+        yield from _missing_statistics(claimed, true, scene.leaves[scene.name])
 
 
 def _meanings(ratio: float, scene: Scene) -> Iterator[str]:
@@ -93,17 +95,20 @@ def _meanings(ratio: float, scene: Scene) -> Iterator[str]:
 
 def _sizes(scene: Scene) -> dict[int, str]:
     """The sizes that a wrong mean may be over, and what they are called."""
-    arrays = {**scene.leaves, "dout": scene.dout}
-    sizes: dict[int, str] = {}
-    for name, array in arrays.items():
-        for axes in (array.shape, array.shape[:-1], array.shape[1:]):
-            sizes.setdefault(math.prod(axes), f"{math.prod(axes)}, the size of {name} {axes}")
-        for i, n in enumerate(array.shape):
-            sizes.setdefault(n, f"{n}, the size of {name} along axis {i}")
-    batch = next((array.shape[0] for name, array in arrays.items() if array.ndim >= 2 and name[:1] == "x"), 0)
-    if batch:
-        sizes[batch] = f"{batch}, the batch size"
-    return {n: what for n, what in sizes.items() if n > 1}
+    sizes: dict[int, list[str]] = {}
+    for name, array in {**scene.leaves, "dout": scene.dout}.items():
+        for i in range(array.ndim):
+            for j in range(i + 1, array.ndim + 1):
+                batch = (i, j) == (0, 1) and array.ndim >= 2 and (name == "dout" or name[:1] == "x")
+                what = "the batch size" if batch else f"the size of {name} along {_axes(tuple(range(i, j)))}"
+                sizes.setdefault(math.prod(array.shape[i:j]), []).append(what)
+    return {n: f"{n}, {_first(names)}" for n, names in sizes.items() if n > 1}
+
+
+def _first(names: list[str]) -> str:
+    """The batch size where it is one of several sizes that are alike, and one other at most."""
+    ordered = sorted(dict.fromkeys(names), key=lambda name: name != "the batch size")
+    return " or ".join(ordered[:2])
 
 
 def _misplaced(claimed: Array, true: Array) -> Iterator[str]:
@@ -130,7 +135,11 @@ def _wrong_reduction(scene: Scene) -> Iterator[str]:
     for axis in range(dout.ndim if claimed.ndim == 1 else 0):
         rest = tuple(a for a in range(dout.ndim) if a != axis)
         if rest and dout.shape[axis] == claimed.size and _equal(claimed, dout.sum(axis=rest)):
-            yield f"it is dout summed over the wrong axis: over {_axes(rest)}"
+            others = [tuple(a for a in range(dout.ndim) if a != b) for b in range(dout.ndim) if b != axis]
+            if any(dout.sum(axis=o).shape == true.shape and _equal(true, dout.sum(axis=o)) for o in others):
+                yield f"it is dout summed over the wrong axis: over {_axes(rest)}"
+            else:
+                yield f"it is dout summed over {_axes(rest)}: what dout is to be multiplied by is missing"
     for axes in {*((a,) for a in range(claimed.ndim)), tuple(range(claimed.ndim))}:
         for what, reduced in {
             "sum": true.sum(axis=axes, keepdims=True),
@@ -157,15 +166,15 @@ def _wrong_part(claimed: Array, true: Array) -> Iterator[str]:
     """A mask, a row, a tap forgotten, or a factor in one part alone."""
     missing, extra = (claimed == 0) & (np.abs(true) > DIGITS * np.abs(true).max()), (claimed != 0) & (true == 0)
     if missing.any() and _equal(claimed[~missing], true[~missing], true):
-        yield f"a part is missing: {_where(missing)} zero, and the rest is right"
+        yield f"a part is missing: {_where(missing)} zero, and {REST}"
     tiny = (claimed != 0) & (np.abs(true) <= DIGITS * np.abs(true).max())
     if (extra.any() or tiny.any()) and _equal(claimed[~(extra | tiny)], true[~(extra | tiny)], true):
-        yield f"a mask is missing: {_where(extra | tiny)} not zero as they should be, and the rest is right"
+        yield f"a mask is missing: {_where(extra | tiny)} not zero as they should be, and {REST}"
     wrong = np.abs(claimed - true) > DIGITS * np.abs(true).max()
     if 1 < wrong.sum() < true.size and np.vdot(true[wrong], true[wrong]) > 0:
         ratio = float(np.vdot(claimed[wrong], true[wrong]) / np.vdot(true[wrong], true[wrong]))
         if _equal(claimed[wrong], ratio * true[wrong], true):
-            yield f"{_where(wrong)} the true gradient times {ratio:.7g}, and the rest is right"
+            yield f"{_where(wrong)} the true gradient times {ratio:.7g}, and {REST}"
 
 
 def _missing_factor(scene: Scene) -> Iterator[str]:
@@ -190,22 +199,40 @@ def _fitted(array: Array, shape: tuple[int, ...]) -> Iterator[Array]:
             continue
 
 
-def _missing_statistics(error: Array, x: Array) -> Iterator[str]:
-    """Normalisation: the terms that go through mean and variance are constant, and proportional to x - mean."""
-    every = tuple(range(x.ndim))
+def _missing_statistics(claimed: Array, true: Array, x: Array) -> Iterator[str]:
+    """Normalisation: the terms that go through mean and variance are constant, and proportional to x - mean.
+
+    They make the gradient orthogonal to a constant and (up to eps) to x - mean, so where the true one is not, there
+    were no such terms to miss.
+    """
+    error, every = true - claimed, tuple(range(x.ndim))
     for axes in {(0,): 1, (x.ndim - 1,): 1, every[1:]: 1, (0, *every[2:]): 1}:
-        if math.prod(x.shape[a] for a in axes) < 4 or math.prod(x.shape) == math.prod(x.shape[a] for a in axes) < 6:
+        if math.prod(x.shape[a] for a in axes) < 4 or x.size < 6:
             continue
         constant = error.mean(axis=axes, keepdims=True)
-        for centred, what in ((x - x.mean(axis=axes, keepdims=True), "x - mean"), (x, "x")):
-            squares = (centred**2).sum(axis=axes, keepdims=True)
-            slope = (error * centred).sum(axis=axes, keepdims=True) / np.where(squares > 0, squares, 1.0)
+        centred = x - x.mean(axis=axes, keepdims=True)
+        if not _orthogonal(true, centred, axes):
+            if _orthogonal(true, x, axes) and _equal(error, _slope(error, x, axes) * x):
+                yield f"the term through the mean square is missing or wrong: the error is as x along {_axes(axes)}"
+        elif _orthogonal(true, np.ones_like(x), axes):
             if _equal(error, np.broadcast_to(constant, error.shape)):
-                yield f"the term through the mean is missing: what lacks is constant along {_axes(axes)}"
-            if _equal(error, slope * centred):
-                yield f"the term through the variance is missing: what lacks is proportional to {what}, {_axes(axes)}"
-            if what == "x - mean" and _equal(error, constant + slope * centred):
-                yield f"the terms through mean and variance are missing, along {_axes(axes)}"
+                yield f"the term through the mean is missing or wrong: the error is constant along {_axes(axes)}"
+            elif _equal(error, _slope(error, centred, axes) * centred):
+                yield f"the term through the variance is missing or wrong: the error is as x - mean along {_axes(axes)}"
+            elif _equal(error, constant + _slope(error, centred, axes) * centred):
+                yield f"the terms through mean and variance are missing or wrong, along {_axes(axes)}"
+
+
+def _slope(error: Array, centred: Array, axes: tuple[int, ...]) -> Array:
+    squares = (centred**2).sum(axis=axes, keepdims=True)
+    return (error * centred).sum(axis=axes, keepdims=True) / np.where(squares > 0, squares, 1.0)
+
+
+def _orthogonal(true: Array, to: Array, axes: tuple[int, ...]) -> bool:
+    """Up to what an eps under the root leaves over."""
+    product = np.abs((true * to).sum(axis=axes))
+    norms = np.sqrt((true**2).sum(axis=axes) * (to**2).sum(axis=axes))
+    return bool((product <= NEARLY * norms).all())
 
 
 def _where(mask: Array) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 # Relative to the size of what is moved. The first is small enough that a ReLU's kink seldom lies within 4h, and large
 # enough that roundoff leaves nine digits; smaller ones step out of the reach of a kink, larger ones out of the noise.
-STEPS = tuple(2.0**-k for k in (17, 21, 25, 13, 9, 5))
+STEP, SMALLER, LARGER = 2.0**-17, (2.0**-21, 2.0**-25), (2.0**-13, 2.0**-9, 2.0**-5)
 
 
 class Derivative(NamedTuple):
@@ -26,31 +26,36 @@ class Derivative(NamedTuple):
     limit: str  # what makes the error: "roundoff" or "truncation"
 
 
-def derivative(phi: Callable[[float], float], floor: float, target: float) -> Derivative:
-    """phi'(0) to an error of `target`, or as near to it as the steps in `STEPS` get.
+def derivative(phi: Callable[[float], float], floor: float, target: float, quantum: float = 0.0) -> Derivative:
+    """phi'(0) to an error of `target`, or as near to it as steps away from what limits it get.
 
     Args:
         phi: A function of one variable, evaluated eight times a step; its value at 0 is 0.
         floor: The smallest noise that phi can have: unit roundoff times what it is the sum of.
         target: The error below which no other step is tried.
+        quantum: How far phi may move without showing it: its noise where it does not move at all.
     """
-    best = Derivative(math.nan, math.inf, "truncation")
-    for h in STEPS:
-        values = np.array([phi(j * h) if j else 0.0 for j in range(-4, 5)])
-        found = _at_step(values, h, floor)
-        if found.error < best.error:
+    best = _at_step(phi, STEP, floor, quantum)
+    for others in (LARGER, SMALLER) if best.limit == "roundoff" else (SMALLER, LARGER):
+        for h in others:
+            if best.error <= target:
+                return best
+            found = _at_step(phi, h, floor, quantum)
+            if found.error >= best.error:
+                break  # the other way, then
             best = found
-        if best.error <= target:
-            break
     return best
 
 
-def _at_step(values: NDArray[Any], h: float, floor: float) -> Derivative:
+def _at_step(phi: Callable[[float], float], h: float, floor: float, quantum: float) -> Derivative:
     """Richardson's D4 = (4 D(h) - D(2h)) / 3, whose error is the two's difference over 3 and three times noise / h."""
+    values = np.array([phi(j * h) if j else 0.0 for j in range(-4, 5)])
     if not np.isfinite(values).all():
         return Derivative(math.nan, math.inf, "truncation")
     D1, D2, D4 = ((values[4 + j] - values[4 - j]) / (2 * j * h) for j in (1, 2, 4))
-    roundoff = 3 * max(noise(values), floor) / (2 * h)
+    jumps = np.abs(np.diff(values))
+    plateau = (float(jumps.max()) or quantum) if not jumps.all() else 0.0  # phi moves in steps: that is its noise
+    roundoff = 3 * max(noise(values), floor, plateau) / (2 * h)
     fine, coarse = (4 * D1 - D2) / 3, (4 * D2 - D4) / 3
     truncation = abs(fine - coarse)
     return Derivative(fine, truncation + roundoff, "truncation" if truncation > roundoff else "roundoff")

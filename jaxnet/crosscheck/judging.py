@@ -143,7 +143,8 @@ def _judge_leaf(
     if forward is not None:
         gaps["hand - autodiff"] = between(gradients["hand"], gradients["autodiff"], kinks)
     if single is not None:
-        gaps["float32 - float64"] = between(single, gradients["hand"], kinks)
+        gap = between(single, gradients["hand"], kinks)
+        gaps["float32 - float64"] = gap._replace(tolerance=gap.tolerance + resolution * hand.magnitude(name))
     gaps["hand - difference"] = max((gap for gap, _ in probes), key=Gap.width)
     if forward is not None:
         theirs = [witnesses["autodiff"].probe(name, d, resolution)[0] for d in directions]
@@ -158,7 +159,7 @@ def _judge_leaf(
         verdict, blame = ("FAIL", f"{WRONG}: {outside}") if outside else ("PASS", "")
         note = f"at a kink in {len(kinks)} of {math.prod(shape)} elements: any slope between the two sides' is right"
     widest = max(gap.tolerance for gap, _ in probes)
-    if verdict == "PASS" and not widest <= blurred:
+    if verdict == "PASS" and kinks is not None and not widest <= blurred:
         limit = max(probes, key=lambda probe: probe[0].tolerance)[1]
         verdict, blame = "INCONCLUSIVE", f"the differences resolve {widest / hand.size(name):.1g} of it: {limit}"
 
@@ -166,10 +167,9 @@ def _judge_leaf(
         index = locate(hand, name, resolution) if verdict == "FAIL" else _largest(gradients["hand"].value)
     else:
         index = _largest(np.abs(gradients["hand"].value - gradients["autodiff"].value))
-    unit = np.zeros(shape)
-    unit[index] = scale = scale_of(hand.at[name])
     values = {who: float(gradient.value[index]) for who, gradient in gradients.items()}
-    values["difference"] = hand.difference(name, unit).value / scale
+    place = int(np.ravel_multi_index(index, shape)) if shape else 0
+    values["difference"] = float(hand.by_element(name, np.array([place]))[0])
     detects = 1.6 * widest / (1 - PROBABILITY) ** (1 / PROBES)
     return Leaf(name, verdict, blame, index, values, gaps, detects=detects, note=note)
 
@@ -177,7 +177,8 @@ def _judge_leaf(
 def _beside(hand: Witness, name: str, rng: np.random.Generator, resolution: float) -> tuple[Verdict, str, str]:
     """A leaf with kinks everywhere is judged a little way off, where it has none."""
     start = hand.at[name]
-    moved = start + BESIDE * scale_of(start) * rng.standard_normal(start.shape)
+    d = rng.standard_normal(start.shape)
+    moved = start + BESIDE * scale_of(start) * (d + np.sign(d))
     beside = Witness(hand.subject, hand.at | {name: moved}, hand.dout, [name], rng)
     probes = [beside.probe(name, rng.standard_normal(start.shape), resolution)[0] for _ in range(PROBES)]
     if any(gap.tolerance > resolution * beside.size(name) for gap in probes):

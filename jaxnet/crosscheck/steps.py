@@ -21,6 +21,11 @@ class StepErrors(NamedTuple):
     step: Array  # relative to the size of the leaf
     error: Array  # of the central difference at each step, relative to the gradient's norm
 
+    @property
+    def floor(self) -> float:
+        """The least error, as the median of five neighbours: roundoff may hit any number once."""
+        return float(np.median(np.lib.stride_tricks.sliding_window_view(self.error, 5), axis=1).min())
+
 
 @generators_kept()
 def step_errors(subject: Subject, seed: int = 0) -> dict[str, StepErrors]:

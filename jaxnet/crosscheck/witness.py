@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.differences import STEPS, Derivative, derivative
+from jaxnet.crosscheck.differences import STEP, Derivative, derivative
 from jaxnet.crosscheck.report import Gap
 from jaxnet.crosscheck.subjects import Array, Leaves, Subject
 
@@ -67,13 +67,19 @@ class Witness:
 
     def difference(self, name: str, d: Array, target: float = 0.0) -> Derivative:
         """The derivative of <dout, forward> as the leaf `name` moves along d, by differences of the forward pass."""
-        return derivative(self.along(name, d), self.floor, target)
+        quantum = self.output.rounding * float(np.linalg.norm(self.dout))
+        return derivative(self.along(name, d), self.floor, target, quantum)
 
     def size(self, name: str) -> float:
         """What an error of a leaf's gradient is small or large against: its norm, or where it is all rounding, y's."""
         norm = float(np.linalg.norm(self.gradient[name].value))
         whole = self.natural / scale_of(self.at[name])
         return norm if norm > SAFETY * self.gradient[name].rounding * math.sqrt(self.at[name].size) else whole
+
+    def magnitude(self, name: str) -> float:
+        """What rounding within the layer may be relative to, by element: where it saturates, more than the gradient."""
+        whole = self.natural / scale_of(self.at[name]) / math.sqrt(self.at[name].size)
+        return max(whole, float(np.abs(self.gradient[name].value).max(initial=0)))
 
     def probe(self, name: str, d: Array, resolution: float) -> tuple[Gap, str]:
         """The gap between the gradient along d and the difference quotient, and what limits it; d of unit scale."""
@@ -116,7 +122,7 @@ class Witness:
 
         bend(h) = phi(h) + phi(-h) is h² phi'' where phi is smooth, so that bend(2h) = 4 bend(h) up to h⁴ and noise.
         """
-        phi, h = self.along(name, scale_of(self.at[name]) * d), STEPS[0]
+        phi, h = self.along(name, scale_of(self.at[name]) * d), STEP
         bend = [phi(j * h) + phi(-j * h) for j in (1, 2, 4)]
         noise = self.floor + self.output.rounding * float(np.linalg.norm(self.dout))
         smooth = 64 * h**2 * abs(bend[2])
@@ -134,10 +140,11 @@ class Witness:
         slack = KINK_SLACK * size / min(scale_of(self.at[name]), 1.0)
 
         def slopes(d: Array) -> tuple[float, float]:
-            scale, h = scale_of(self.at[name]), STEPS[0]
+            scale, h = scale_of(self.at[name]), STEP
             phi = self.along(name, scale * d.reshape(self.at[name].shape), dout)
-            back, ahead = (4 * phi(-h) - phi(-2 * h)) / (-2 * h), (4 * phi(h) - phi(2 * h)) / (2 * h)
-            return back / scale, ahead / scale
+            one, two = np.array([-phi(-h), phi(h)]) / h, np.array([-phi(-2 * h), phi(2 * h)]) / (2 * h)
+            (back, ahead), (nearer, farther) = one / scale, (2 * one - two) / scale  # and less their truncation
+            return min(back, nearer), max(ahead, farther)
 
         for i in kinks:
             d = np.zeros(gradient.size)

@@ -66,7 +66,13 @@ class Family:
         self.right("", "as it should be", self.backward)
 
     def wrong(
-        self, name: str, leaf: str, sentence: str, gradient: Callable[..., Any], says: str = "", draw: Draw | None = None
+        self,
+        name: str,
+        leaf: str,
+        sentence: str,
+        gradient: Callable[..., Any],
+        says: str = "",
+        draw: Draw | None = None,
     ) -> None:
         """`gradient(dout, cache, right)` in place of the right gradient of a leaf."""
         place = self.names.index(leaf)

@@ -67,8 +67,12 @@ affine.wrong("dW_row", "W", "the first row of dW is never written", lambda dout,
              np.concatenate([np.zeros_like(dW[:1]), dW[1:]]), "row 0")  # fmt: skip
 affine.wrong("dW_column", "W", "the last column of dW is never written", lambda dout, c, dW:
              np.concatenate([dW[:, :-1], np.zeros_like(dW[:, -1:])], axis=1), "a part is missing")  # fmt: skip
-affine.wrong("dW_zero", "W", "dW is allocated and never filled", lambda dout, c, dW: np.zeros_like(dW), "zero everywhere")
-affine.wrong("dW_ones", "W", "dW forgets dout: x.T @ 1", lambda dout, c, dW: c[0].T @ np.ones_like(dout), "ignores dout")
+affine.wrong(
+    "dW_zero", "W", "dW is allocated and never filled", lambda dout, c, dW: np.zeros_like(dW), "zero everywhere"
+)
+affine.wrong(
+    "dW_ones", "W", "dW forgets dout: x.T @ 1", lambda dout, c, dW: c[0].T @ np.ones_like(dout), "ignores dout"
+)
 affine.wrong("dx_b", "x", "dx has db added to every row",
              lambda dout, c, dx: dx + dout.sum(), "")  # fmt: skip
 affine.wrong("dW_nan", "W", "dW is nan everywhere, and nan > tol is False", lambda dout, c, dW: dW * np.nan, "nan")
@@ -115,7 +119,7 @@ multiply = Family(
     lambda rng, scale: (scale * rng.standard_normal((3, 4)), rng.standard_normal((3, 4))), lambda x, y: x * y,
 )  # fmt: skip
 multiply.wrong("swapped", "x", "dx and dy are exchanged", lambda dout, c, dx: dout * c[0])
-multiply.wrong("own", "y", "dy forgets the other factor", lambda dout, c, dy: dout.copy(), "dout itself")
+multiply.wrong("own", "y", "dy forgets the other factor", lambda dout, c, dy: dout.copy(), "factor x")
 
 divide = Family(
     "divide", "x y", lambda x, y: (x / y, (x, y)), lambda dout, c: (dout / c[1], -dout * c[0] / c[1] ** 2),
@@ -125,7 +129,8 @@ divide.wrong("sign", "y", "dy lacks its minus", lambda dout, c, dy: -dy, "sign")
 divide.wrong("square", "y", "dy is divided by y once", lambda dout, c, dy: dy * c[1], "factor y")
 
 bias = Family(
-    "bias", "x b", lambda x, b: (x + b[:, None, None], x.shape), lambda dout, c: (dout.copy(), dout.sum(axis=(0, 2, 3))),
+    "bias", "x b",
+    lambda x, b: (x + b[:, None, None], x.shape), lambda dout, c: (dout.copy(), dout.sum(axis=(0, 2, 3))),
     lambda rng, scale: (scale * rng.standard_normal((2, 3, 4, 5)), rng.standard_normal(3)),
     lambda x, b: x + b[:, None, None], parameters=1,
 )  # fmt: skip
@@ -135,7 +140,7 @@ bias.wrong("axes", "b", "db is summed over the batch alone, at the first pixel",
            dout[:, :, 0, 0].sum(axis=0))  # fmt: skip
 
 affine3 = Family(
-    "scale_shift", "x gamma beta", lambda x, g, b: (x * g + b, (x, g)),
+    "scale_shift", "x gamma beta", lambda x, gamma, beta: (x * gamma + beta, (x, gamma)),
     lambda dout, c: (dout * c[1], (dout * c[0]).sum(axis=0), dout.sum(axis=0)),
     lambda rng, scale: (scale * rng.standard_normal((5, 4)), rng.standard_normal(4), rng.standard_normal(4)),
     lambda x, g, b: x * g + b, parameters=2,

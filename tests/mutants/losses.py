@@ -52,7 +52,9 @@ def in_place(dout, c):
 
 cross_entropy.right("in_place", "1 is taken off a copy of y", in_place)
 cross_entropy.right("none", "labels get a None", lambda dout, c: (*cross_entropy.backward(dout, c), None))
-cross_entropy.wrong("no_mean", "x", "dx is not divided by the batch size", lambda dout, c, dx: dx * len(dx), "batch size")
+cross_entropy.wrong(
+    "no_mean", "x", "dx is not divided by the batch size", lambda dout, c, dx: dx * len(dx), "batch size"
+)
 cross_entropy.wrong("mean_twice", "x", "dx is divided by the batch size twice", lambda dout, c, dx: dx / len(dx),
                     "batch size")  # fmt: skip
 cross_entropy.wrong("all_elements", "x", "dx is divided by N C", lambda dout, c, dx: dx / dx.shape[1], "a 1/N too many")
@@ -82,7 +84,9 @@ soft.right("jacobian", "with the whole Jacobian of each row", lambda dout, y: (
     np.stack([(np.diag(p) - np.outer(p, p)) @ d for p, d in zip(y, dout, strict=True)]),))  # fmt: skip
 soft.wrong("diagonal", "x", "only the Jacobian's diagonal", lambda dout, y, dx: dout * y * (1 - y))
 soft.wrong("axis", "x", "the sum runs over the batch", lambda dout, y, dx: y * (dout - (dout * y).sum(axis=0)))
-soft.wrong("mean", "x", "the mean for the sum", lambda dout, y, dx: y * (dout - (dout * y).mean(axis=-1, keepdims=True)))
+soft.wrong(
+    "mean", "x", "the mean for the sum", lambda dout, y, dx: y * (dout - (dout * y).mean(axis=-1, keepdims=True))
+)
 soft.wrong("no_y", "x", "the outer y is left out", lambda dout, y, dx: dout - (dout * y).sum(axis=-1, keepdims=True))
 soft.mismatched("whole", "x", "forward normalises over the whole batch", lambda x: (
     np.exp(x - x.max()) / np.exp(x - x.max()).sum(), softmax(x)))  # fmt: skip
@@ -94,7 +98,9 @@ log_soft = Family(
     lambda rng, scale: (scale * rng.standard_normal((3, 5)),),
     jax.nn.log_softmax,
 )  # fmt: skip
-log_soft.wrong("sum", "x", "dout - y, right where the rows of dout sum to 1", lambda dout, y, dx: dout - y, "not linear")
+log_soft.wrong(
+    "sum", "x", "dout - y, right where the rows of dout sum to 1", lambda dout, y, dx: dout - y, "not linear"
+)
 log_soft.wrong("product", "x", "dout - y dout", lambda dout, y, dx: dout - y * dout)
 
 squares = Family(
@@ -113,7 +119,7 @@ squares.wrong("absolute", "x", "the derivative of |x - t|", lambda dout, c, dx: 
 logits = Family(
     "binary_cross_entropy", "x t",
     lambda x, t: ((np.logaddexp(0, x) - x * t).mean().astype(x.dtype), (x, t)),
-    lambda dout, c: (dout * (0.5 * (1 + np.tanh(c[0] / 2)) - c[1]) / c[0].size,),
+    lambda dout, c: (dout * (0.5 * (1 + np.tanh(c[0] / 2)) - c[1].astype(c[0].dtype)) / c[0].size,),
     lambda rng, scale: (scale * rng.standard_normal((4, 3)), rng.integers(0, 2, (4, 3))),
     lambda x, t: (jnp.logaddexp(0, x) - x * t).mean(),
 )  # fmt: skip

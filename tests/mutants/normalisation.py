@@ -1,4 +1,4 @@
-"""BatchNorm, LayerNorm, RMSNorm, for vectors and images: the terms that people lose are those through the statistics."""
+"""BatchNorm, LayerNorm, RMSNorm, for vectors and images: people lose the terms through the statistics."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -92,9 +92,15 @@ batch.wrong("unbiased", "x", "N - 1 in backward, N in forward", lambda dout, c, 
     - c[1] * (scaled(dout, c) * c[1]).sum(axis=0) / (len(dout) - 1)) / c[2], "variance")  # fmt: skip
 batch.wrong("epsilon", "x", "eps is left out of the root in backward", lambda dout, c, dx:
             dx * c[2] / np.sqrt(np.maximum(c[2] ** 2 - EPS, EPS)))  # fmt: skip
-batch.mismatched("ddof", "x", "forward divides by N - 1, backward by N", lambda x, gamma, beta: (
-    gamma * (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0, ddof=1) + EPS) + beta,
-    (x, (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0, ddof=1) + EPS), np.sqrt(x.var(axis=0, ddof=1) + EPS), gamma)))
+batch.mismatched(
+    "ddof",
+    "x",
+    "forward divides by N - 1, backward by N",
+    lambda x, gamma, beta: (
+        gamma * (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0, ddof=1) + EPS) + beta,
+        (x, (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0, ddof=1) + EPS), np.sqrt(x.var(axis=0, ddof=1) + EPS), gamma),
+    ),
+)
 layer.wrong("axis", "x", "the means run over the batch", lambda dout, c, dx: (
     scaled(dout, c) - scaled(dout, c).mean(axis=0) - c[1] * (scaled(dout, c) * c[1]).mean(axis=0)) / c[2])  # fmt: skip
 layer.wrong("gamma_late", "x", "gamma is multiplied in after the means are taken", lambda dout, c, dx: c[3] * (
@@ -104,8 +110,11 @@ image.wrong("batch_only", "x", "the means run over the batch alone", lambda dout
     - c[1] * (scaled(dout, c, channels) * c[1]).mean(axis=0)) / c[2])  # fmt: skip
 image.wrong("no_mean", "x", "the term through the mean is missing", lambda dout, c, dx: (
     scaled(dout, c, channels)
-    - c[1] * (scaled(dout, c, channels) * c[1]).mean(axis=(0, 2, 3), keepdims=True)) / c[2], "through the mean")  # fmt: skip
-image.wrong("dgamma_axes", "gamma", "dgamma is averaged over the image", lambda dout, c, dg: dg / 12, "a mean for a sum")
+    - c[1] * (scaled(dout, c, channels) * c[1]).mean(axis=(0, 2, 3), keepdims=True)) / c[2],
+    "through the mean")  # fmt: skip
+image.wrong(
+    "dgamma_axes", "gamma", "dgamma is averaged over the image", lambda dout, c, dg: dg / 12, "a mean for a sum"
+)
 
 rms = Family(
     "rms_norm", "x gamma",
@@ -120,6 +129,6 @@ rms = Family(
     parameters=1,
 )  # fmt: skip
 rms.wrong("constant", "x", "the root mean square is taken for a constant", lambda dout, c, dx: dout * c[1] / c[2],
-          "through the variance")  # fmt: skip
+          "through the mean square")  # fmt: skip
 rms.wrong("power", "x", "the last term is divided by the root once too little", lambda dout, c, dx: (
     dout * c[1] - c[0] * (dout * c[1] * c[0]).mean(axis=-1, keepdims=True) / c[2]) / c[2])  # fmt: skip

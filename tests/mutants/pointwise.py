@@ -63,8 +63,12 @@ relu.wrong("at_kinks_double", "x", "where x is 0, twice dout passes", lambda dou
 relu.wrong("at_kinks_negative", "x", "where x is 0, minus dout passes", lambda dout, c, dx:
            np.where(c[0] == 0, -dout, dx), "", draw_at_kinks)  # fmt: skip
 
-leaky = pointwise("leaky_relu", lambda x: np.where(x > 0, x, 0.1 * x), lambda x, y: np.where(x > 0, 1, 0.1).astype(x.dtype),
-                  lambda x: jax.nn.leaky_relu(x, 0.1))  # fmt: skip
+leaky = pointwise(
+    "leaky_relu",
+    lambda x: np.where(x > 0, x, 0.1 * x),
+    lambda x, y: np.where(x > 0, 1, 0.1).astype(x.dtype),
+    lambda x: jax.nn.leaky_relu(x, 0.1),
+)
 leaky.right("at_kinks", "some x are exactly 0", leaky.backward, draw_at_kinks)
 leaky.wrong("no_slope", "x", "nothing passes where x < 0", lambda dout, c, dx: dout * (c[0] > 0), "a part is missing")
 leaky.wrong("other_slope", "x", "the slope is 0.01 in backward", lambda dout, c, dx:
@@ -73,7 +77,9 @@ leaky.wrong("wrong_side", "x", "the slope is on the positive side", lambda dout,
             np.where(c[0] < 0, dout, 0.1 * dout))  # fmt: skip
 
 logistic = pointwise("sigmoid", sigmoid, lambda x, y: y * (1 - y), jax.nn.sigmoid)
-logistic.right("cosh", "1 / (2 + 2 cosh x)", lambda dout, c: (dout * (0.25 / np.cosh(np.clip(c[0], -60, 60) / 2) ** 2),))
+logistic.right(
+    "cosh", "1 / (2 + 2 cosh x)", lambda dout, c: (dout * (0.25 / np.cosh(np.clip(c[0], -60, 60) / 2) ** 2),)
+)
 logistic.wrong("y", "x", "dx = dout y", lambda dout, c, dx: dout * c[1])
 logistic.wrong("one_minus_y", "x", "dx = dout (1 - y)", lambda dout, c, dx: dout * (1 - c[1]))
 logistic.wrong("x", "x", "x (1 - x), as if x were the output", lambda dout, c, dx: dout * c[0] * (1 - c[0]))
@@ -133,7 +139,9 @@ power.wrong("coefficient", "x", "x² for 3 x²", lambda dout, c, dx: dx / 3)
 log = pointwise("log", np.log, lambda x, y: 1 / x, jnp.log, lambda rng, scale: (scale * (0.5 + rng.random((3, 4))),))
 log.wrong("y", "x", "1 / y for 1 / x", lambda dout, c, dx: dout / c[1])
 
-root = pointwise("sqrt", np.sqrt, lambda x, y: 0.5 / y, jnp.sqrt, lambda rng, scale: (scale * (0.5 + rng.random((3, 4))),))
+root = pointwise(
+    "sqrt", np.sqrt, lambda x, y: 0.5 / y, jnp.sqrt, lambda rng, scale: (scale * (0.5 + rng.random((3, 4))),)
+)
 root.wrong("half", "x", "1 / y for 1 / (2 y)", lambda dout, c, dx: 2 * dx, "factor 2")
 
 absolute = pointwise("abs", np.abs, lambda x, y: np.sign(x), jnp.abs)

@@ -48,7 +48,9 @@ attention.right("einsum", "written with einsum", lambda dout, c: (
     np.einsum("bij,bid->bjd", c[3], dout)))  # fmt: skip
 attention.wrong("unscaled", "q", "dq is not divided by sqrt(d)", lambda dout, c, dq: dq * WIDTH**0.5, "1/sqrt(d)")
 attention.wrong("scaled_twice", "k", "dk is divided by sqrt(d) twice", lambda dout, c, dk: dk / WIDTH**0.5, "1/sqrt(d)")
-attention.wrong("scaled_by_d", "q", "dq is divided by d, not its root", lambda dout, c, dq: dq / WIDTH**0.5, "1/sqrt(d)")
+attention.wrong(
+    "scaled_by_d", "q", "dq is divided by d, not its root", lambda dout, c, dq: dq / WIDTH**0.5, "1/sqrt(d)"
+)
 attention.wrong("unmasked", "q", "the causal mask is forgotten in backward", lambda dout, c, dq: scores(
     dout, (*c[:3], masked_softmax(c[0] @ turned(c[1]) / WIDTH**0.5, causal=False))) @ c[1])  # fmt: skip
 attention.wrong("diagonal", "q", "only the diagonal of softmax's Jacobian", lambda dout, c, dq: (
@@ -70,7 +72,9 @@ heads = Family(
     lambda rng, scale: (scale * rng.standard_normal((2, 3, 6)),),
     lambda x: x.reshape(2, 3, 2, 3).transpose(0, 2, 1, 3),
 )  # fmt: skip
-heads.wrong("order", "x", "heads are merged without being moved back", lambda dout, shape, dx: dout.reshape(shape).copy())
+heads.wrong(
+    "order", "x", "heads are merged without being moved back", lambda dout, shape, dx: dout.reshape(shape).copy()
+)
 
 
 def rnn_forward(x, h0, Wx, Wh, b):
@@ -142,7 +146,9 @@ def lstm_gradients(dout, cache, through_output=True, forget=True, squash=True):
     dh, dc = np.split(dout, 2, axis=1)
     ds = dc + dh * o * (1 - np.tanh(c_next) ** 2) * through_output
     df = ds * c * (f * (1 - f) if forget else 1)
-    dA = np.hstack([df, ds * i * (1 - g**2), ds * g * i * (1 - i), dh * np.tanh(c_next) * o * ((1 - o) if squash else 1)])
+    dA = np.hstack(
+        [df, ds * i * (1 - g**2), ds * g * i * (1 - i), dh * np.tanh(c_next) * o * ((1 - o) if squash else 1)]
+    )
     return dA @ Wx.T, dA @ Wh.T, ds * f, x.T @ dA, h.T @ dA
 
 

@@ -167,4 +167,3 @@ overall = Family(
 )  # fmt: skip
 overall.wrong("sum", "x", "not divided by the image's size", lambda dout, shape, dx: dx * 20, "a missing 1/N")
 overall.wrong("square", "x", "divided by the height squared", lambda dout, shape, dx: dx * 20 / 16)
-

@@ -72,7 +72,8 @@ transpose.wrong("same", "x", "the forward's permutation again, for its inverse",
 transpose.wrong("none", "x", "not turned back", lambda dout, _, dx: dout.copy(), "dout itself")
 
 flatten = Family(
-    "flatten", "x", lambda x: (x.reshape(len(x), -1).copy(), x.shape), lambda dout, shape: (dout.reshape(shape).copy(),),
+    "flatten", "x",
+    lambda x: (x.reshape(len(x), -1).copy(), x.shape), lambda dout, shape: (dout.reshape(shape).copy(),),
     lambda rng, scale: (scale * rng.standard_normal((2, 3, 4, 4)),), lambda x: x.reshape(len(x), -1),
 )  # fmt: skip
 flatten.right("view", "returns a view of dout", lambda dout, shape: (dout.reshape(shape),))
@@ -105,7 +106,8 @@ padding.wrong("uncut", "x", "the padding is cut off at the end alone", lambda do
 padding.wrong("kept", "x", "the padding is not cut off", lambda dout, _, dx: dout.copy(), "shape")
 
 mean = Family(
-    "mean", "x", lambda x: (x.mean(axis=0), x.shape), lambda dout, shape: (np.broadcast_to(dout / shape[0], shape).copy(),),
+    "mean", "x",
+    lambda x: (x.mean(axis=0), x.shape), lambda dout, shape: (np.broadcast_to(dout / shape[0], shape).copy(),),
     lambda rng, scale: (scale * rng.standard_normal((size(rng, 3), 4)),), lambda x: x.mean(axis=0),
 )  # fmt: skip
 mean.wrong("sum", "x", "the sum's gradient", lambda dout, shape, dx: dx * shape[0], "a sum for a mean")
@@ -138,8 +140,14 @@ highest = Family(
 highest.right("ties_shared", "ties share the gradient", max_backward, draw_ties)
 highest.right("ties_first", "the first of several ties gets it", lambda dout, c: (
     (np.arange(c[0].shape[1]) == c[0].argmax(axis=1)[:, None]) * dout[:, None],), draw_ties)  # fmt: skip
-highest.right("ties_last", "the last of several ties gets it", lambda dout, c: (
-    (np.arange(c[0].shape[1]) == c[0].shape[1] - 1 - c[0][:, ::-1].argmax(axis=1)[:, None]) * dout[:, None],), draw_ties)
+highest.right(
+    "ties_last",
+    "the last of several ties gets it",
+    lambda dout, c: (
+        (np.arange(c[0].shape[1]) == c[0].shape[1] - 1 - c[0][:, ::-1].argmax(axis=1)[:, None]) * dout[:, None],
+    ),
+    draw_ties,
+)
 highest.wrong("ties_all", "x", "each of several ties gets the whole gradient", lambda dout, c, dx:
               (c[0] == c[1]) * dout[:, None], "",
               lambda rng, scale: (scale * rng.integers(0, 2, (4, 6)).astype(float),))  # fmt: skip

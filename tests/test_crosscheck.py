@@ -1,0 +1,270 @@
+"""How sure, where, and what it costs: the promises that the checker makes beside its verdict."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from conftest import hand_built, random_params
+
+import jaxnet
+import numpy_ref
+from jaxnet.crosscheck import check, check_function, check_layer, check_network, subject_of
+from jaxnet.crosscheck.differences import derivative, noise
+from jaxnet.crosscheck.report import PROBABILITY
+from jaxnet.crosscheck.steps import step_errors
+
+
+class Planted(numpy_ref.Affine):
+    """An Affine whose dW is off by a factor of each element."""
+
+    factor = 1.0
+
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.dW = self.dW * self.factor
+        return dx
+
+
+def test_the_certificate_holds_for_a_thousand_planted_errors():
+    """An error of the norm that it claims to catch with probability 0.99, in a random direction each time."""
+    rng = np.random.default_rng(0)
+    W, b, x = rng.standard_normal((6, 5)), rng.standard_normal(5), rng.standard_normal((4, 6))
+    caught, trials = 0, 1000
+    for seed in range(trials):
+        clean = check_layer(numpy_ref.Affine(W, b), x, seed=seed)
+        claimed = next(leaf for leaf in clean.leaves if leaf.name == "W").detects
+        direction = rng.standard_normal(W.shape)
+        layer = Planted(W, b)
+        # the gradient that the checker's own dout gives, so that the factor makes an error of that norm
+        dout = np.random.default_rng(seed).standard_normal((4, 5))
+        error = claimed * direction / np.linalg.norm(direction)
+        layer.factor = 1 + error / (x.T @ dout)
+        report = check_layer(layer, x, seed=seed)
+        caught += next(leaf for leaf in report.leaves if leaf.name == "W").verdict == "FAIL"
+    assert caught >= PROBABILITY * trials
+
+
+def test_one_element_of_39200_off_by_a_ten_thousandth_is_found_and_named():
+    net = numpy_ref.TwoLayerNet(784, 50, 10, seed=0)
+    rng = np.random.default_rng(0)
+    x, t = rng.random((3, 784)), rng.integers(0, 10, 3)
+    truth = np.abs(net.gradient(x, t)["Affine1"]["W"])
+    index = np.unravel_index(np.argsort(truth.ravel())[truth.size // 2], truth.shape)  # of middling size
+    factor = np.ones((784, 50))
+    factor[index] = 1.0001
+    net.layers["Affine1"].__class__ = Planted
+    net.layers["Affine1"].factor = factor
+    report = check_network(net, x, t)
+    assert report.verdict == "FAIL"
+    (failing,) = [leaf for leaf in report.leaves if leaf.verdict == "FAIL"]
+    assert (failing.name, failing.index) == ("Affine1.W", tuple(int(i) for i in index))
+
+
+def test_in_single_precision_what_is_resolvable_is_stated_and_found():
+    rng = np.random.default_rng(0)
+    layer = Planted(*(rng.standard_normal(shape).astype(np.float32) for shape in ((6, 5), (5,))))
+    x = rng.standard_normal((4, 6)).astype(np.float32)
+    detects = next(leaf for leaf in check_layer(layer, x).leaves if leaf.name == "W").detects
+    layer.factor = np.float32(1) + np.zeros((6, 5), np.float32)
+    layer.factor[2, 3] += np.float32(1e-4)
+    report = check_layer(layer, x)
+    failing = next(leaf for leaf in report.leaves if leaf.verdict == "FAIL")
+    assert (failing.name, failing.index) == ("W", (2, 3))
+    assert abs(failing.values["hand"] - failing.values["difference"]) > detects
+
+
+@pytest.mark.parametrize("wrong", range(1, 6))
+def test_in_five_layers_the_wrong_one_is_named_wherever_it_is(wrong):
+    net = jaxnet.multi_layer_net(6, [5, 7, 4, 6], 3, "tanh")
+    hand = hand_built(net, random_params(net))
+    layer = hand.layers[f"Affine{wrong}"]
+    layer.__class__ = type(
+        "Doubled", (numpy_ref.Affine,), {"backward": lambda self, dout: 2 * numpy_ref.Affine.backward(self, dout)}
+    )
+    rng = np.random.default_rng(0)
+    report = check_network(hand, rng.standard_normal((4, 6)), rng.integers(0, 3, 4))
+    assert [layer.subject for layer in report.layers if layer.verdict == "FAIL"] == [f"Affine{wrong}"]
+    assert f"Affine{wrong} is wrong on its own" in str(report)
+    assert "times 2" in str(report)
+    for leaf in report.leaves:
+        before = int(leaf.name[len("Affine")]) < wrong
+        assert leaf.verdict == ("FAIL" if before else "PASS")
+        assert not before or f"handed a wrong gradient by Affine{wrong}" in leaf.blame
+
+
+def test_layers_that_are_right_alone_and_put_together_wrongly():
+    class Impatient(numpy_ref.Network):
+        def value_and_gradient(self, x, t):
+            loss = self.loss(x, t)
+            dout = 3.0 * self.last.backward()
+            for layer in reversed(self.layers.values()):
+                dout = layer.backward(dout)
+            return loss, self._tree("d")
+
+    net = jaxnet.two_layer_net(6, 5, 3)
+    hand = hand_built(net, random_params(net))
+    hand.__class__ = Impatient
+    report = check_network(hand, np.random.default_rng(0).standard_normal((4, 6)), np.array([0, 1, 2, 0]))
+    assert all(layer.verdict == "PASS" for layer in report.layers)
+    assert "each layer is right on its own" in str(report)
+
+
+@pytest.mark.parametrize("features", [20, 200, 2000])
+def test_forward_passes_grow_with_leaves_not_with_parameters(features):
+    """The largest here has 100,000 parameters; `scripts/scoreboard.py --growth` goes to 10⁷."""
+    calls = 0
+
+    class Counting(numpy_ref.Affine):
+        def forward(self, x):
+            nonlocal calls
+            calls += 1
+            return super().forward(x)
+
+    rng = np.random.default_rng(0)
+    layer = Counting(rng.standard_normal((features, 50)), rng.standard_normal(50))
+    check_layer(layer, rng.standard_normal((3, features))).raise_if_failed()
+    assert calls < 160
+
+
+def test_a_report_is_plain_data_and_a_failure_that_reads_well():
+    layer = Planted(np.eye(3) + 1.0, np.ones(3))
+    layer.factor = 1.5
+    report = check_layer(layer, np.random.default_rng(0).standard_normal((4, 3)))
+    data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert data["verdict"] == "FAIL"
+    assert {leaf["name"]: leaf["verdict"] for leaf in data["leaves"]} == {"W": "FAIL", "b": "PASS", "x": "PASS"}
+    assert set(data["leaves"][0]) >= {
+        "name",
+        "verdict",
+        "error",
+        "tolerance",
+        "index",
+        "values",
+        "blame",
+        "diagnosis",
+        "detects",
+    }
+    with pytest.raises(AssertionError, match=r"^FAIL  Planted\n  W: the backward is wrong; .* times 1.5"):
+        report.raise_if_failed()
+
+
+WARNED = {
+    "gamma of ones": (lambda: check_layer(numpy_ref.Affine(np.ones((3, 2)), np.ones(2)), (4, 3)), "W is 1 everywhere"),
+    "a batch of one": (lambda: check_layer(numpy_ref.Tanh(), (1, 5)), "a batch of one"),
+    "a symmetric W": (lambda: check_layer(numpy_ref.Affine(np.eye(3), np.arange(3.0)), (4, 3)), "W is symmetric"),
+    "one sign": (lambda: check_layer(numpy_ref.ReLU(), np.random.default_rng(0).random((4, 3))), "x is positive"),
+}
+
+
+@pytest.mark.parametrize("name", WARNED)
+def test_a_test_point_that_hides_bugs_is_named(name):
+    make, text = WARNED[name]
+    report = make()
+    assert any(text in warning for warning in report.warnings)
+    assert text in str(report)
+
+
+def test_ids_that_do_not_repeat_and_windows_that_do_not_overlap_are_named():
+    class Lookup:
+        def __init__(self, W):
+            self.W = W
+
+        def forward(self, ids):
+            self.ids = ids
+            return self.W[ids]
+
+        def backward(self, dout):
+            self.dW = np.zeros_like(self.W)
+            np.add.at(self.dW, self.ids, dout)
+
+    class Mean:
+        def __init__(self, pool_size, stride):
+            self.pool_size, self.stride = pool_size, stride
+
+        def forward(self, x):
+            return x.reshape(len(x), -1, self.pool_size).mean(axis=2)
+
+        def backward(self, dout):
+            return np.repeat(dout / self.pool_size, self.pool_size, axis=1)
+
+    W = np.random.default_rng(0).standard_normal((6, 3))
+    assert "repeats no number" in str(check_layer(Lookup(W), np.array([0, 3, 5])))
+    assert "repeats no number" not in str(check_layer(Lookup(W), np.array([0, 3, 3])))
+    assert "do not overlap" in str(check_layer(Mean(2, 2), (3, 8)))
+
+
+def test_inputs_are_drawn_where_shapes_are_given():
+    rng = np.random.default_rng(0)
+    layer = numpy_ref.Affine(rng.standard_normal((4, 3)), rng.standard_normal(3))
+    check_layer(layer, (5, 4)).raise_if_failed()
+    check_layer(numpy_ref.ReLU(), (5, 4)).raise_if_failed()
+    check_layer(numpy_ref.SoftmaxWithLoss(), (5, 4), (5,)).raise_if_failed()
+    check_layer(numpy_ref.SoftmaxWithLoss(), (5, 4), (5, 4)).raise_if_failed()
+    x = subject_of(numpy_ref.ReLU(), (50, 40)).leaves["x"]
+    assert np.abs(x).min() >= 0.1
+    assert x.min() < 0 < x.max()
+
+
+def test_check_tells_what_it_is_given():
+    rng = np.random.default_rng(0)
+    net = numpy_ref.TwoLayerNet(4, 3, 2)
+    assert check(net, rng.random((3, 4)), np.array([0, 1, 1])).layers
+    assert check(numpy_ref.Tanh(), (3, 4)).verdict == "PASS"
+    assert check((lambda x: (x * 2, None), lambda dout, cache: dout * 2), (3, 4)).verdict == "PASS"
+    assert check(jax.numpy.sin, (3, 4)).verdict == "PASS"
+
+
+def test_a_resolution_that_differences_cannot_reach_is_inconclusive():
+    report = check_layer(numpy_ref.Tanh(), (3, 4), resolution=1e-14)
+    assert report.verdict == "INCONCLUSIVE"
+    assert "resolve" in report.leaves[0].blame
+
+
+def test_more_kinks_than_can_be_looked_at_are_judged_beside_them():
+    x = np.zeros((40, 30))
+    assert check_layer(numpy_ref.ReLU(), x).verdict == "PASS"
+    wrong = type("NoMask", (numpy_ref.ReLU,), {"backward": lambda self, dout: 2 * dout})()
+    assert check_layer(wrong, x).verdict == "FAIL"
+
+
+# -- the mathematics
+
+
+def test_a_derivative_comes_with_an_error_that_covers_it():
+    """exp at 0 along t: the derivative is 1 whatever the step."""
+    for curvature in (1.0, 30.0):
+        found = derivative(lambda t, k=curvature: np.expm1(k * t), floor=1e-16, target=0.0)
+        assert abs(found.value - curvature) <= found.error
+        assert found.error < 1e-7 * curvature
+
+
+def test_noise_is_measured_as_it_was_made():
+    """ECnoise within a factor of four, Moré and Wild's own criterion, in nine cases of ten."""
+    rng, t = np.random.default_rng(0), np.linspace(-1, 1, 9)
+    for sigma in (1e-3, 1e-6, 1e-9):
+        ratios = [noise(1e-4 * np.sin(t / 100) + sigma * rng.standard_normal(9)) / sigma for _ in range(200)]
+        assert np.mean([1 / 4 <= ratio <= 4 for ratio in ratios]) > 0.7
+
+
+def test_the_v_has_its_foot_at_rounding_and_a_wrong_gradient_a_floor():
+    rng = np.random.default_rng(0)
+    W, b = rng.standard_normal((4, 3)), rng.standard_normal(3)
+    layer = Planted(W, b)
+    layer.factor = 1.01
+    errors = step_errors(subject_of(layer, (5, 4)))
+    assert errors["x"].floor < 1e-10
+    assert errors["W"].floor > 1e-3
+    tanh = step_errors(subject_of(numpy_ref.Tanh(), (5, 4)))["x"]
+    foot = int(tanh.error.argmin())
+    assert 5 < foot < 35
+    assert tanh.error[0] > 1e3 * tanh.error[foot]
+    assert tanh.error[-1] > 1e3 * tanh.error[foot]
+
+
+def test_a_function_of_the_reference_kind_agrees_three_ways():
+    report = check_function(
+        np.tanh, (0.5 + np.arange(6.0)) / 6, gradient=lambda x, dout: dout / np.cosh(x) ** 2, reference=jax.numpy.tanh
+    )
+    report.raise_if_failed()
+    assert set(report.leaves[0].gaps) == {"hand - autodiff", "hand - difference", "autodiff - difference"}

@@ -1,0 +1,63 @@
+"""Every planted bug is found and every right layer passes; what `scripts/scoreboard.py` does at length."""
+
+import numpy as np
+import pytest
+from mutants import CASES
+
+from jaxnet.crosscheck import check_layer
+
+WRONG = [name for name, case in CASES.items() if not case.right]
+RIGHT = [name for name, case in CASES.items() if case.right]
+
+
+def draw(name, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    right = CASES[name].right
+    return CASES[name].make(rng, dtype, 10 ** (rng.uniform(-2, 2) if right else rng.uniform(-0.5, 0.5)))
+
+
+def test_there_are_as_many_as_promised():
+    assert len(WRONG) >= 100
+    assert len({case.sentence for case in CASES.values()}) > 100
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_planted_bug_is_found_in_its_leaf_and_named(name):
+    case = CASES[name]
+    layer, inputs, _ = draw(name, np.float64)
+    report = check_layer(layer, *inputs)
+    assert report.verdict == "FAIL", f"missed: {case.sentence}"
+    said = "\n".join([*(leaf.diagnosis or leaf.blame for leaf in report.leaves), *report.behaviour])
+    assert case.says in said, f"{case.sentence}: {said}"
+    if case.leaf and not report.behaviour:
+        place = [f"x{i}" for i in range(3)] if not isinstance(layer, tuple) else []  # a class takes them unnamed
+        assert {leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"} <= {case.leaf, *place}
+
+
+@pytest.mark.parametrize("name", WRONG[::4])
+def test_a_planted_bug_is_found_in_single_precision(name):
+    layer, inputs, _ = draw(name, np.float32, seed=1)
+    assert check_layer(layer, *inputs).verdict == "FAIL", CASES[name].sentence
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_layer_is_not_accused(name, dtype):
+    for seed in range(2):
+        layer, inputs, _ = draw(name, dtype, seed)
+        with np.errstate(over="ignore"):
+            report = check_layer(layer, *inputs, seed=seed)
+        assert report.verdict != "FAIL", str(report)
+        assert report.verdict == "PASS" or "resolve" in str(report)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_held_to_be_right_is_what_jax_says(name):
+    """Without the checker: the right layers and their references compute the same."""
+    layer, inputs, reference = draw(name, np.float64)
+    if not isinstance(layer, tuple):
+        layer, inputs, reference = draw(name, np.float64, seed=2)
+    report = check_layer(layer, *inputs, reference=reference)
+    assert report.forward is not None
+    assert report.forward.closed
+    assert report.verdict != "FAIL" or "kink" in str(report)  # at a tie JAX may choose another slope
