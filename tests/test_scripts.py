@@ -223,3 +223,104 @@ def test_the_crosscheck_fails_the_notebook_and_says_why(run):
         assert f"{leaf}[" in done.stdout
     assert "hand is wrong" in done.stdout
     assert "softmax runs over the whole batch" in done.stdout
+
+
+MINE = """
+import jax.numpy as jnp
+import numpy as np
+
+class Affine:
+    def __init__(self, W, b, wrong=0):
+        self.W, self.b, self.wrong = W, b, wrong
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, dout):
+        self.dW, self.db = self.x.T @ dout, dout.sum(axis=0)
+        return dout @ self.W.T * (1 + self.wrong)
+
+def reference(params, x):
+    return x @ params["W"] + params["b"]
+
+def forward(x, w):
+    return x * w, (x, w)
+
+def backward(dout, cache):
+    return dout * cache[1], dout * cache[0]
+
+class Lookup:
+    def __init__(self, W):
+        self.W = W
+
+    def forward(self, ids):
+        self.ids = ids
+        return self.W[ids]
+
+    def backward(self, dout):
+        self.dW = np.zeros_like(self.W)
+        np.add.at(self.dW, self.ids, dout)
+
+def sine(x):
+    return jnp.sin(x)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    return str(tmp_path / "mine.py")
+
+
+CHECKED = {
+    "a class": (":Affine --init 4x3 3 --inputs 5x4", 0, "PASS  Affine"),
+    "with a reference": (":Affine --init 4x3 3 --inputs 5x4 --reference MINE:reference", 0, "hand - autodiff"),
+    "by name, wrong": (":Affine --init b=3 W=4x3 wrong=0.5 --inputs 5x4", 1, "times 1.5"),
+    "a pair": (":forward,backward --inputs 5x4 5x4", 0, "PASS  forward,backward"),
+    "integers": (":Lookup --init 6x3 --inputs 2x5<6", 0, "PASS  Lookup"),
+    "single precision": (":Affine --init 4x3 3 --inputs 5x4 --dtype float32", 0, "float32 - float64"),
+    "a JAX function": (":sine --inputs 3x4", 0, "PASS  sine"),
+    "inconclusive": (":sine --inputs 3x4 --resolution 1e-15", 3, "INCONCLUSIVE  sine"),
+}
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_somebodys_own_code_is_checked_from_the_shell(run, mine, name):
+    options, status, text = CHECKED[name]
+    first, *rest = options.replace("MINE", mine).split()
+    done = run("crosscheck.py", mine + first, *rest)
+    assert done.returncode == status, done.stderr
+    assert text in done.stdout
+
+
+def test_its_report_is_json_and_its_picture_a_png(run, mine, tmp_path):
+    np.savez(tmp_path / "weights.npz", W=np.arange(6.0).reshape(3, 2), b=np.ones(2))
+    options = "--json --plot", str(tmp_path / "v.png"), "--inputs 5x3 --init", str(tmp_path / "weights.npz")
+    done = run("crosscheck.py", f"{mine}:Affine", *" ".join(options).split())
+    assert done.returncode == 0, done.stderr
+    (report,) = json.loads(done.stdout)
+    assert [leaf["name"] for leaf in report["leaves"]] == ["W", "b", "x"]
+    assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
+
+
+REFUSED_TARGETS = {
+    "no such file": ("nowhere.py:Affine", "there is no file nowhere.py"),
+    "no name": ("MINE", "expected FILE.py:NAME"),
+    "no such name": ("MINE:Afine", "no Afine in"),
+    "no arguments": ("MINE:Affine --inputs 3x4", "say with --init"),
+    "no value": ("MINE:Affine --init 4x3 three --inputs 3x4", "'three': expected a shape"),
+    "no shape": ("MINE:Affine --init 4x0 3 --inputs 3x4", "a size below 1"),
+    "no weights": ("MINE:Affine --init weights.npz --inputs 3x4", "weights.npz: cannot be read"),
+    "no inputs": ("MINE:Lookup --init 4x3", "Lookup.forward: raised TypeError"),
+    "no folder": ("MINE:sine --inputs 3 --plot nowhere/v.png", "cannot be written"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_TARGETS)
+def test_a_target_that_cannot_be_checked_is_one_line_and_status_2(run, mine, name):
+    options, message = REFUSED_TARGETS[name]
+    done = run("crosscheck.py", *options.replace("MINE", mine).split())
+    assert done.returncode == 2, done.stdout
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1

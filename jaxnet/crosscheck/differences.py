@@ -24,6 +24,7 @@ class Derivative(NamedTuple):
     value: float
     error: float
     limit: str  # what makes the error: "roundoff" or "truncation"
+    quantum: float  # the least step in which phi was seen to move, where it moves in steps
 
 
 def derivative(phi: Callable[[float], float], floor: float, target: float, quantum: float = 0.0) -> Derivative:
@@ -40,25 +41,32 @@ def derivative(phi: Callable[[float], float], floor: float, target: float, quant
         for h in others:
             if best.error <= target:
                 return best
-            found = _at_step(phi, h, floor, quantum)
+            found = _at_step(phi, h, floor, best.quantum)
             if found.error >= best.error:
+                best = best._replace(quantum=found.quantum)
                 break  # the other way, then
             best = found
     return best
 
 
 def _at_step(phi: Callable[[float], float], h: float, floor: float, quantum: float) -> Derivative:
-    """Richardson's D4 = (4 D(h) - D(2h)) / 3, whose error is the two's difference over 3 and three times noise / h."""
+    """Richardson's D4 = (4 D(h) - D(2h)) / 3, whose error is the two's difference over 3 and three times noise / h.
+
+    Where neighbouring values are the same, phi moves in steps, and the step is its noise.
+    """
     values = np.array([phi(j * h) if j else 0.0 for j in range(-4, 5)])
     if not np.isfinite(values).all():
-        return Derivative(math.nan, math.inf, "truncation")
-    D1, D2, D4 = ((values[4 + j] - values[4 - j]) / (2 * j * h) for j in (1, 2, 4))
+        return Derivative(math.nan, math.inf, "truncation", quantum)
     jumps = np.abs(np.diff(values))
-    plateau = (float(jumps.max()) or quantum) if not jumps.all() else 0.0  # phi moves in steps: that is its noise
+    if moved := jumps[jumps > 0].tolist():
+        quantum = max(quantum, min(moved)) if len(moved) < len(jumps) else quantum
+    plateau = max([quantum, *moved]) if len(moved) < len(jumps) else 0.0
+    D1, D2, D4 = ((values[4 + j] - values[4 - j]) / (2 * j * h) for j in (1, 2, 4))
     roundoff = 3 * max(noise(values), floor, plateau) / (2 * h)
     fine, coarse = (4 * D1 - D2) / 3, (4 * D2 - D4) / 3
     truncation = abs(fine - coarse)
-    return Derivative(fine, truncation + roundoff, "truncation" if truncation > roundoff else "roundoff")
+    limit = "truncation" if truncation > roundoff else "roundoff"
+    return Derivative(fine, truncation + roundoff, limit, quantum)
 
 
 def noise(values: NDArray[Any]) -> float:

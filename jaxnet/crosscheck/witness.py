@@ -53,6 +53,7 @@ class Witness:
         self.gradient = measure(lambda leaves: subject.backward(leaves, dout), at, names, rng)
         self.natural = float(np.linalg.norm(dout * self.output.value))  # what a gradient by relative change compares to
         self.floor = float(np.finfo(np.float64).eps) * self.natural
+        self.quantum = self.output.rounding * float(np.linalg.norm(dout))  # and more, where the output moves in steps
 
     def along(self, name: str, d: Array, dout: Array | None = None) -> Callable[[float], float]:
         """phi(t) = <dout, forward> as the leaf `name` moves by t d, less its value at 0."""
@@ -67,8 +68,9 @@ class Witness:
 
     def difference(self, name: str, d: Array, target: float = 0.0) -> Derivative:
         """The derivative of <dout, forward> as the leaf `name` moves along d, by differences of the forward pass."""
-        quantum = self.output.rounding * float(np.linalg.norm(self.dout))
-        return derivative(self.along(name, d), self.floor, target, quantum)
+        found = derivative(self.along(name, d), self.floor, target, self.quantum)
+        self.quantum = max(self.quantum, found.quantum)
+        return found
 
     def size(self, name: str) -> float:
         """What an error of a leaf's gradient is small or large against: its norm, or where it is all rounding, y's."""
@@ -124,7 +126,7 @@ class Witness:
         """
         phi, h = self.along(name, scale_of(self.at[name]) * d), STEP
         bend = [phi(j * h) + phi(-j * h) for j in (1, 2, 4)]
-        noise = self.floor + self.output.rounding * float(np.linalg.norm(self.dout))
+        noise = self.floor + self.quantum
         smooth = 64 * h**2 * abs(bend[2])
         return max(abs(bend[1] - 4 * bend[0]), abs(bend[2] - 4 * bend[1])) > 4 * SAFETY * noise + smooth
 
@@ -137,10 +139,11 @@ class Witness:
         dout = np.abs(self.dout)
         gradient = self.subject.backward(self.at, dout)[name].ravel()
         size = float(np.abs(gradient).max(initial=0)) + float(np.linalg.norm(dout * self.output.value))
-        slack = KINK_SLACK * size / min(scale_of(self.at[name]), 1.0)
+        scale = scale_of(self.at[name])
+        slack = KINK_SLACK * size / min(scale, 1.0) + SAFETY * self.quantum / (STEP * scale)
 
         def slopes(d: Array) -> tuple[float, float]:
-            scale, h = scale_of(self.at[name]), STEP
+            h = STEP
             phi = self.along(name, scale * d.reshape(self.at[name].shape), dout)
             one, two = np.array([-phi(-h), phi(h)]) / h, np.array([-phi(-2 * h), phi(2 * h)]) / (2 * h)
             (back, ahead), (nearer, farther) = one / scale, (2 * one - two) / scale  # and less their truncation

@@ -232,8 +232,8 @@ def numbers_in(named: Mapping[str, Any]) -> dict[str, float]:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             found[name] = float(value)
         elif isinstance(value, np.ndarray) and value.size > 1 and value.dtype.kind == "f":
-            levels = np.unique(value)
-            if len(levels) == 2 and levels[0] == 0:
+            few = len(np.unique(value.flat[:64])) <= 2  # before a large array is sorted
+            if few and len(levels := np.unique(value)) == 2 and levels[0] == 0:
                 found[f"{name}'s value"] = float(levels[1])
     return found
 
