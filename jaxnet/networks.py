@@ -1,12 +1,9 @@
-"""Networks, each written down once: `net.init` and `net.apply` here, `net.description` for the one built by hand."""
+"""Networks, each written down once: `net.init`, `net.train`, `net.infer`, and `net.description` for the hand-built."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from jaxtyping import Array
-
-from jaxnet.layers import Layer, Params, affine, relu, sequential, sigmoid, tanh
-from jaxnet.losses import softmax_cross_entropy
+from jaxnet.layers import Layer, affine, relu, sequential, sigmoid, tanh
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": relu, "sigmoid": sigmoid, "tanh": tanh}
 
@@ -55,8 +52,3 @@ def multi_layer_net(input_size: int, hidden_sizes: Sequence[int], output_size: i
         layers[f"{activation.capitalize()}{i}"] = ACTIVATIONS[activation]()
     layers.popitem()  # no activation after the last Affine
     return sequential(layers)
-
-
-def loss(net: Layer, params: Params, x: Array, t: Array) -> Array:
-    """Softmax cross-entropy of the network's logits, averaged over the batch, in nats: a scalar to differentiate."""
-    return softmax_cross_entropy(net.apply(params, x), t)
