@@ -1,6 +1,8 @@
 """Layers and networks as pure functions in JAX, their gradients cross-checked, their training one compiled program."""
 
 from jaxnet import datasets
+from jaxnet.attention import attention, embedding, position
+from jaxnet.convolution import average_pool, convolution, max_pool
 from jaxnet.datasets import Dataset
 from jaxnet.layers import Layer, affine, dropout, flatten, gelu, relu, residual, sequential, sigmoid, stateless, tanh
 from jaxnet.losses import accuracy, mean_squared_error, softmax_cross_entropy, weight_decay
@@ -29,18 +31,24 @@ __all__ = [
     "TrainState",
     "accuracy",
     "affine",
+    "attention",
+    "average_pool",
     "batch_norm",
+    "convolution",
     "datasets",
     "draw_batches",
     "dropout",
+    "embedding",
     "fit",
     "flatten",
     "gelu",
     "layer_norm",
     "loss",
+    "max_pool",
     "mean_squared_error",
     "multi_layer_net",
     "notebook_net",
+    "position",
     "relu",
     "residual",
     "sequential",

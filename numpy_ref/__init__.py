@@ -1,5 +1,7 @@
 """Layers, networks and their back propagation written by hand, in NumPy and nothing else."""
 
+from numpy_ref.attention import Attention, Embedding, Position
+from numpy_ref.convolution import AveragePool, Convolution, MaxPool
 from numpy_ref.functions import cross_entropy_error_one_hot, log_softmax, one_hot, sigmoid, softmax
 from numpy_ref.layers import (
     GELU,
@@ -23,14 +25,20 @@ from numpy_ref.training import History, train
 __all__ = [
     "GELU",
     "Affine",
+    "Attention",
+    "AveragePool",
     "BatchNorm",
+    "Convolution",
     "Dropout",
+    "Embedding",
     "Flatten",
     "History",
     "Layer",
     "LayerNorm",
+    "MaxPool",
     "MeanSquaredError",
     "Network",
+    "Position",
     "ReLU",
     "Residual",
     "Sequential",

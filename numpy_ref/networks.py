@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from numpy_ref.attention import Attention, Embedding, Position
+from numpy_ref.convolution import AveragePool, Convolution, MaxPool
 from numpy_ref.functions import Array, one_hot
 from numpy_ref.layers import (
     GELU,
@@ -40,6 +42,15 @@ LAYERS: dict[str, tuple[Any, Any]] = {
     "Dropout": (Dropout, lambda rate: ({}, (rate,))),
     "BatchNorm": (BatchNorm, lambda D, *options: (dict.fromkeys(("gamma", "beta", "mean", "var"), (D,)), options)),
     "LayerNorm": (LayerNorm, lambda D, *options: ({"gamma": (D,), "beta": (D,)}, options)),
+    "Convolution": (
+        Convolution,
+        lambda C, F, K, stride, padding: ({"W": (F, C, K, K), "b": (F,)}, (stride, padding)),
+    ),
+    "MaxPool": (MaxPool, lambda *options: ({}, options)),
+    "AveragePool": (AveragePool, lambda *options: ({}, options)),
+    "Embedding": (Embedding, lambda V, D: ({"E": (V, D)}, ())),
+    "Position": (Position, lambda T, D: ({"P": (T, D)}, ())),
+    "Attention": (Attention, lambda D, heads: (dict.fromkeys(("Wq", "Wk", "Wv", "Wo"), (D, D)), (heads,))),
 }
 COMPOSED: dict[str, Any] = {"Sequential": Sequential, "Residual": Residual}
 
