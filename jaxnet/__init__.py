@@ -6,7 +6,7 @@ from jaxnet.convolution import average_pool, convolution, max_pool
 from jaxnet.datasets import Dataset
 from jaxnet.layers import Layer, affine, dropout, flatten, gelu, relu, residual, sequential, sigmoid, stateless, tanh
 from jaxnet.losses import accuracy, mean_squared_error, softmax_cross_entropy, weight_decay
-from jaxnet.networks import multi_layer_net, notebook_net, two_layer_net
+from jaxnet.networks import deep_conv_net, multi_layer_net, notebook_net, simple_conv_net, transformer, two_layer_net
 from jaxnet.normalization import batch_norm, layer_norm
 from jaxnet.training import (
     OPTIMIZERS,
@@ -36,6 +36,7 @@ __all__ = [
     "batch_norm",
     "convolution",
     "datasets",
+    "deep_conv_net",
     "draw_batches",
     "dropout",
     "embedding",
@@ -53,6 +54,7 @@ __all__ = [
     "residual",
     "sequential",
     "sigmoid",
+    "simple_conv_net",
     "softmax_cross_entropy",
     "start",
     "stateless",
@@ -60,6 +62,7 @@ __all__ = [
     "tanh",
     "train_loop",
     "train_step",
+    "transformer",
     "two_layer_net",
     "weight_decay",
 ]
