@@ -1,11 +1,26 @@
-"""A two-layer network as pure functions in JAX, its gradients cross-checked, its training one compiled program."""
+"""Layers and networks as pure functions in JAX, their gradients cross-checked, their training one compiled program."""
 
 from jaxnet import datasets
+from jaxnet.attention import attention, embedding, position
+from jaxnet.convolution import average_pool, convolution, max_pool
 from jaxnet.datasets import Dataset
-from jaxnet.layers import Layer, affine, relu, sequential, sigmoid, tanh
-from jaxnet.losses import accuracy, softmax_cross_entropy
-from jaxnet.networks import loss, multi_layer_net, notebook_net, two_layer_net
-from jaxnet.training import OPTIMIZERS, DivergedError, History, TrainState, draw_batches, fit, train_loop, train_step
+from jaxnet.layers import Layer, affine, dropout, flatten, gelu, relu, residual, sequential, sigmoid, stateless, tanh
+from jaxnet.losses import accuracy, mean_squared_error, softmax_cross_entropy, weight_decay
+from jaxnet.networks import deep_conv_net, multi_layer_net, notebook_net, simple_conv_net, transformer, two_layer_net
+from jaxnet.normalization import batch_norm, layer_norm
+from jaxnet.training import (
+    OPTIMIZERS,
+    DivergedError,
+    History,
+    TrainState,
+    draw_batches,
+    fit,
+    loss,
+    start,
+    step_draws,
+    train_loop,
+    train_step,
+)
 
 __all__ = [
     "OPTIMIZERS",
@@ -16,18 +31,38 @@ __all__ = [
     "TrainState",
     "accuracy",
     "affine",
+    "attention",
+    "average_pool",
+    "batch_norm",
+    "convolution",
     "datasets",
+    "deep_conv_net",
     "draw_batches",
+    "dropout",
+    "embedding",
     "fit",
+    "flatten",
+    "gelu",
+    "layer_norm",
     "loss",
+    "max_pool",
+    "mean_squared_error",
     "multi_layer_net",
     "notebook_net",
+    "position",
     "relu",
+    "residual",
     "sequential",
     "sigmoid",
+    "simple_conv_net",
     "softmax_cross_entropy",
+    "start",
+    "stateless",
+    "step_draws",
     "tanh",
     "train_loop",
     "train_step",
+    "transformer",
     "two_layer_net",
+    "weight_decay",
 ]

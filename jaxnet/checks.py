@@ -6,45 +6,45 @@ import numpy as np
 
 
 def check_samples(name: str, x: Any) -> None:
-    """`x` must be (N, D) with N >= 1, of finite real numbers.
+    """`x` must be (N, ...) with N >= 1, of finite real numbers or of integers.
 
     Raises:
         ValueError: It is not.
     """
     array = np.asarray(x)
-    if array.ndim != 2 or len(array) == 0 or not np.issubdtype(array.dtype, np.floating):
+    numbers = np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
+    if array.ndim < 2 or len(array) == 0 or not numbers:
         raise ValueError(
-            f"{name}: {array.dtype} of shape {array.shape}, expected floats (N, D) with N >= 1, one sample a row"
+            f"{name}: {array.dtype} of shape {array.shape}, expected numbers (N, D) with N >= 1, one sample a row"
         )
     if not np.isfinite(array).all():
-        row, column = np.argwhere(~np.isfinite(array))[0]
-        raise ValueError(
-            f"{name}[{row}, {column}]: {array[row, column]}, expected finite numbers; clean the data first"
-        )
+        i = tuple(map(int, np.argwhere(~np.isfinite(array))[0]))
+        raise ValueError(f"{name}[{', '.join(map(str, i))}]: {array[i]}, expected finite numbers; clean the data first")
 
 
-def check_labels(name: str, t: Any, samples: int, classes: int) -> None:
-    """`t` must be class numbers (samples,) in [0, classes), or one-hot rows (samples, classes).
+def check_labels(name: str, t: Any, shape: tuple[int, ...]) -> None:
+    """`t` must label logits of this shape, (..., C): class numbers (...) in [0, C), or one-hot rows (..., C).
 
     Raises:
-        ValueError: It is not.
+        ValueError: It does not.
     """
     array = np.asarray(t)
-    if array.shape == (samples, classes):
-        wrong = np.flatnonzero(((array != 0) & (array != 1)).any(axis=1) | (array.sum(axis=1) != 1))
+    if array.shape == shape:
+        wrong = np.argwhere(((array != 0) & (array != 1)).any(axis=-1) | (array.sum(axis=-1) != 1))
         if wrong.size:
+            i = tuple(map(int, wrong[0]))
             raise ValueError(
-                f"{name}[{wrong[0]}]: {array[wrong[0]]}, expected a single 1 among zeros; pass one-hot rows"
+                f"{name}[{', '.join(map(str, i))}]: {array[i]}, expected a single 1 among zeros; pass one-hot rows"
             )
         return
-    if array.shape != (samples,) or not np.issubdtype(array.dtype, np.integer):
+    if array.shape != shape[:-1] or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(
             f"{name}: {array.dtype} of shape {array.shape}, "
-            f"expected integers of shape {(samples,)} or one-hot rows of shape {(samples, classes)}"
+            f"expected integers of shape {shape[:-1]} or one-hot rows of shape {shape}"
         )
-    if not 0 <= array.min() <= array.max() < classes:
+    if not 0 <= array.min() <= array.max() < shape[-1]:
         raise ValueError(
-            f"{name}: runs from {array.min()} to {array.max()}, expected class numbers from 0 to {classes - 1}"
+            f"{name}: runs from {array.min()} to {array.max()}, expected class numbers from 0 to {shape[-1] - 1}"
         )
 
 

@@ -1,14 +1,20 @@
-"""What is made small, and what one would like to see large. Both take logits.
+"""What is made small, and what one would like to see large.
 
-N samples, C classes. Labels t are class numbers (N,) in [0, C), or one-hot rows (N, C).
+N samples, C classes. Labels t are class numbers (N,) in [0, C), or one-hot rows (N, C). Samples may be made of
+positions, each with logits and a label of its own: (N, T, C) and (N, T), all of them counted alike.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from jaxnet.layers import Params
+from jaxnet.trees import flatten
 
 
-def softmax_cross_entropy(logits: Float[Array, "N C"], t: Int[Array, " N"] | Num[Array, "N C"]) -> Float[Array, ""]:
+def softmax_cross_entropy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C"]) -> Float[Array, ""]:
     """-(1/N) Σₙ log softmax(logitsₙ)[tₙ], in nats: finite however far apart the logits are.
 
     Bishop, *Pattern Recognition and Machine Learning*, equation 4.108, averaged over the batch.
@@ -18,17 +24,47 @@ def softmax_cross_entropy(logits: Float[Array, "N C"], t: Int[Array, " N"] | Num
             values may be traced: `fit` looks at them.
     """
     log_y = jax.nn.log_softmax(logits, axis=-1)  # (N, C), shifted by each row's maximum
-    return -jnp.sum(_one_hot(t, logits) * log_y) / len(logits)
+    return -jnp.sum(_one_hot(t, logits) * log_y) / math.prod(logits.shape[:-1])
 
 
-def accuracy(logits: Float[Array, "N C"], t: Int[Array, " N"] | Num[Array, "N C"]) -> Float[Array, ""]:
+def mean_squared_error(y: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C"]) -> Float[Array, ""]:
+    """(1/N) Σₙ ½ |yₙ - tₙ|²; class numbers stand for their one-hot rows.
+
+    The half is the book's, and Bishop's (*Pattern Recognition and Machine Learning*, equation 5.11): the gradient is
+    (y - t) / N, as that of softmax cross-entropy is.
+
+    Raises:
+        ValueError: The shapes of `y` and `t` do not fit.
+    """
+    return jnp.sum((y - _one_hot(t, y)) ** 2) / (2 * math.prod(y.shape[:-1]))
+
+
+def weight_decay(params: Params, strength: float | Float[Array, ""]) -> Float[Array, ""]:
+    """strength/2 Σ W², over the weights: the leaves whose name begins with W, so neither biases nor embeddings.
+
+    Added to a loss, it adds strength * W to the gradient (Bishop, *Pattern Recognition and Machine Learning*, equation
+    5.112).
+    """
+    weights = [leaf for name, leaf in flatten(params).items() if name.split(".")[-1].startswith("W")]
+    return jnp.asarray(strength / 2 * sum(jnp.sum(W**2) for W in weights))
+
+
+def accuracy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C"]) -> Float[Array, ""]:
     """The share of samples whose largest logit is the true class's, in [0, 1].
 
     Raises:
         ValueError: The shapes of `logits` and `t` do not fit.
     """
-    hits = jnp.argmax(logits, axis=-1) == jnp.argmax(_one_hot(t, logits), axis=-1)
-    return jnp.mean(hits, dtype=logits.dtype)
+    return jnp.mean(correct(logits, t), dtype=logits.dtype)
+
+
+def correct(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C"]) -> Bool[Array, "*N"]:
+    """Whether each sample's largest logit is the true class's.
+
+    Raises:
+        ValueError: The shapes of `logits` and `t` do not fit.
+    """
+    return jnp.argmax(logits, axis=-1) == jnp.argmax(_one_hot(t, logits), axis=-1)
 
 
 def _one_hot(t: Array, logits: Array) -> Array:

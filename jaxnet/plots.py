@@ -134,7 +134,7 @@ def mistakes(
     check_samples("logits", logits)
     if len(logits) != len(x):
         raise ValueError(f"logits: {len(logits)} rows, expected {len(x)}, one for each row of x")
-    check_labels("t", t, *logits.shape)
+    check_labels("t", t, logits.shape)
     check_count("most", most)
     true, predicted = t.argmax(axis=1) if t.ndim == 2 else t, logits.argmax(axis=1)
     shifted = logits - logits.max(axis=1, keepdims=True).astype(float)  # in float32 many would be 1, and tie

@@ -17,11 +17,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxnet.checks import check_batches, check_count, check_labels, check_samples
 from jaxnet.datasets import Dataset
-from jaxnet.layers import Layer, Params
-from jaxnet.losses import accuracy
-from jaxnet.networks import loss
+from jaxnet.layers import Layer, Params, Tree
+from jaxnet.losses import correct, softmax_cross_entropy, weight_decay
 
+Criterion = Callable[[Array, Array], Float[Array, ""]]  # (y, t) -> what is made small, such as mean_squared_error
 MakeOptimizer = Callable[[Any], optax.GradientTransformation]  # learning rate -> optimizer
+CHUNK = 1000  # samples that are evaluated at once, so that a convolution's intermediate images fit in memory
 OnEvaluation = Callable[[int, float, float, float], None]  # step, loss, train accuracy, test accuracy
 
 
@@ -44,10 +45,12 @@ OPTIMIZERS: dict[str, Optimizer] = {
 
 
 class TrainState(NamedTuple):
-    """All that a step changes."""
+    """All that a step changes, and the key that all its randomness comes from."""
 
     params: Params
+    net_state: Tree  # what the layers gather: running statistics
     opt_state: optax.OptState
+    key: PRNGKeyArray
     step: Int[Array, ""]
 
 
@@ -79,16 +82,68 @@ def draw_batches(key: PRNGKeyArray, samples: int, batch_size: int, steps: int) -
     return jax.random.randint(key, (steps, batch_size), 0, samples)
 
 
+def start(
+    net: Layer, optimizer: optax.GradientTransformation, params: Params, key: PRNGKeyArray, state: Tree | None = None
+) -> TrainState:
+    """Before the first step: the layers' state, the network's own unless given, takes the parameters' dtype."""
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    state = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), net.state if state is None else state)
+    return TrainState(params, state, optimizer.init(params), key, jnp.zeros((), jnp.int32))
+
+
+def step_draws(net: Layer, key: PRNGKeyArray, step: int | Int[Array, ""], x: Any) -> Tree:
+    """What the training step with this key and number draws for a batch of the shape of x, counting from 0.
+
+    Plain arrays by layer name, {"Dropout1": {"mask": ...}}: a network built by hand can be given the same. The key
+    does not change from step to step, so a network that draws nothing pays nothing.
+    """
+    return net.draw(jax.random.fold_in(key, step), x)
+
+
+def loss(
+    net: Layer,
+    params: Params,
+    x: Array,
+    t: Array,
+    draws: Tree | None = None,
+    *,
+    criterion: Criterion = softmax_cross_entropy,
+    decay: float | Float[Array, ""] | None = None,
+) -> Float[Array, ""]:
+    """What training makes small: the criterion of `net.train`'s outputs, and weight decay where its strength is given.
+
+    A network that draws, for Dropout, needs `draws`, as from `step_draws`.
+    """
+    return _loss_and_state(net, params, net.state, x, t, draws or {}, criterion, decay)[0]
+
+
 def train_step(
-    net: Layer, optimizer: optax.GradientTransformation, state: TrainState, x: Array, t: Array
+    net: Layer,
+    optimizer: optax.GradientTransformation,
+    now: TrainState,
+    x: Array,
+    t: Array,
+    *,
+    criterion: Criterion = softmax_cross_entropy,
+    decay: float | Float[Array, ""] | None = None,
 ) -> tuple[TrainState, Float[Array, ""]]:
-    """One update from the batch x (B, D), t (B,) or (B, C); and the loss before it."""
-    value, grads = jax.value_and_grad(partial(loss, net))(state.params, x, t)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), value
+    """One update from the batch x (B, ...), t (B,) or (B, C); and the loss before it."""
+    draws = step_draws(net, now.key, now.step, x)
+    differentiate = jax.value_and_grad(_loss_and_state, argnums=1, has_aux=True)
+    (value, state), grads = differentiate(net, now.params, now.net_state, x, t, draws, criterion, decay)
+    updates, opt_state = optimizer.update(grads, now.opt_state, now.params)
+    return TrainState(optax.apply_updates(now.params, updates), state, opt_state, now.key, now.step + 1), value
 
 
-@partial(jax.jit, static_argnames=("net", "make_optimizer", "eval_every", "on_evaluation"))
+def _loss_and_state(
+    net: Layer, params: Params, state: Tree, x: Array, t: Array, draws: Tree, criterion: Criterion, decay: Any
+) -> tuple[Float[Array, ""], Tree]:
+    y, state = net.train(params, state, x, draws)
+    value = criterion(y, t)
+    return (value if decay is None else value + weight_decay(params, decay)), state
+
+
+@partial(jax.jit, static_argnames=("net", "make_optimizer", "eval_every", "on_evaluation", "criterion"))
 def train_loop(
     net: Layer,
     params: Params,
@@ -98,6 +153,11 @@ def train_loop(
     learning_rate: Float[Array, ""],
     eval_every: int,
     on_evaluation: OnEvaluation | None = None,
+    *,
+    key: PRNGKeyArray,
+    state: Tree | None = None,
+    criterion: Criterion = softmax_cross_entropy,
+    decay: Float[Array, ""] | None = None,
 ) -> tuple[TrainState, History]:
     """`fit` without its edges: pure, and compiled as a whole, once for each network, optimizer and set of shapes.
 
@@ -107,37 +167,39 @@ def train_loop(
     x_train, t_train, x_test, t_test = data
     optimizer = make_optimizer(learning_rate)
 
-    def step(state: TrainState, batch: Array) -> tuple[TrainState, Array]:
-        return train_step(net, optimizer, state, x_train[batch], t_train[batch])
+    def step(now: TrainState, batch: Array) -> tuple[TrainState, Array]:
+        return train_step(net, optimizer, now, x_train[batch], t_train[batch], criterion=criterion, decay=decay)
 
-    def evaluate(state: TrainState) -> Array:  # of train and test, (2,)
-        train = accuracy(net.apply(state.params, x_train), t_train)
-        test = accuracy(net.apply(state.params, x_test), t_test)
-        return jnp.stack([train, test])
+    def evaluate(now: TrainState) -> Array:  # of train and test, (2,)
+        def hits(x: Array, t: Array) -> Array:
+            return correct(net.infer(now.params, now.net_state, x), t)
 
-    def chunk(state: TrainState, batches: Array) -> tuple[TrainState, Array, Array]:
-        state, losses = lax.scan(step, state, batches)
-        accuracies = evaluate(state)
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        return jnp.stack([_mean_by_chunks(hits, x, t, dtype) for x, t in ((x_train, t_train), (x_test, t_test))])
+
+    def chunk(now: TrainState, batches: Array) -> tuple[TrainState, Array, Array]:
+        now, losses = lax.scan(step, now, batches)
+        accuracies = evaluate(now)
         if on_evaluation is not None:
-            jax.debug.callback(partial(_call, on_evaluation), state.step, losses[-1], *accuracies, ordered=True)
-        return state, losses, accuracies
+            jax.debug.callback(partial(_call, on_evaluation), now.step, losses[-1], *accuracies, ordered=True)
+        return now, losses, accuracies
 
-    def skip(state: TrainState, batches: Array) -> tuple[TrainState, Array, Array]:
-        _, losses, accuracies = jax.eval_shape(chunk, state, batches)
-        return state, jnp.full(losses.shape, jnp.nan, losses.dtype), jnp.full(2, jnp.nan, accuracies.dtype)
+    def skip(now: TrainState, batches: Array) -> tuple[TrainState, Array, Array]:
+        _, losses, accuracies = jax.eval_shape(chunk, now, batches)
+        return now, jnp.full(losses.shape, jnp.nan, losses.dtype), jnp.full(2, jnp.nan, accuracies.dtype)
 
     def chunk_while_finite(carry: tuple[TrainState, Array], batches: Array) -> Any:
-        state, finite = carry
-        state, losses, accuracies = lax.cond(finite, chunk, skip, state, batches)
-        return (state, jnp.isfinite(losses[-1])), (losses, accuracies)
+        now, finite = carry
+        now, losses, accuracies = lax.cond(finite, chunk, skip, now, batches)
+        return (now, jnp.isfinite(losses[-1])), (losses, accuracies)
 
-    state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    first = start(net, optimizer, params, key, state)
     steps, batch_size = batches.shape
     left_over = steps % eval_every
     whole, rest = batches[: steps - left_over], batches[steps - left_over :]
     whole = whole.reshape(steps // eval_every, eval_every, batch_size)
-    carry, (losses, accuracies) = lax.scan(chunk_while_finite, (state, jnp.array(True)), whole)
-    losses, accuracies = losses.reshape(-1), jnp.concatenate([evaluate(state)[None], accuracies])
+    carry, (losses, accuracies) = lax.scan(chunk_while_finite, (first, jnp.array(True)), whole)
+    losses, accuracies = losses.reshape(-1), jnp.concatenate([evaluate(first)[None], accuracies])
     if left_over:
         carry, (last_losses, last_accuracies) = chunk_while_finite(carry, rest)
         losses, accuracies = jnp.append(losses, last_losses), jnp.concatenate([accuracies, last_accuracies[None]])
@@ -155,14 +217,18 @@ def fit(
     learning_rate: float | None = None,
     eval_every: int = 100,
     on_evaluation: OnEvaluation | None = None,
+    key: PRNGKeyArray | None = None,
+    state: Tree | None = None,
+    criterion: Criterion = softmax_cross_entropy,
+    decay: float = 0.0,
 ) -> tuple[TrainState, History]:
     """Train from `params`, one step for each row of `batches`, and look at the accuracies along the way.
 
     Args:
-        net: Logits (N, C) from samples (N, D).
+        net: Logits (N, C) from samples (N, ...), or (N, T, C) where each of T positions has a label.
         params: Where to start, as from `net.init`; their dtype is that of the whole computation.
-        data: Samples (N, D), finite; labels class numbers (N,) or one-hot rows (N, C). Arrays that already lie on the
-            device (`jax.device_put(data)`) are not copied again.
+        data: Samples (N, ...), finite floats, or integers for an Embedding; labels class numbers (N,) or one-hot rows
+            (N, C). Arrays that already lie on the device (`jax.device_put(data)`) are not copied again.
         batches: Row numbers into `data.x_train`, one row a step, as from `draw_batches`.
         optimizer: A name in `OPTIMIZERS`, or a function from a learning rate to an optax optimizer. Give the same
             function object every time: another object is another program to compile.
@@ -170,6 +236,10 @@ def fit(
         eval_every: Steps between two evaluations of all of train and test, >= 1.
         on_evaluation: Called with (step, loss, train accuracy, test accuracy) while the program runs. Like the
             optimizer, the same function object every time.
+        key: Where the randomness of the steps comes from, see `step_draws`; a network that draws needs one.
+        state: Where the layers' state starts, such as that of an earlier run; the network's own unless given.
+        criterion: What is made small, a function of (y, t). Like the optimizer, the same object every time.
+        decay: λ >= 0, to add λ/2 Σ W² to it: see `weight_decay`.
 
     Returns:
         The final state, and the history as NumPy arrays.
@@ -188,29 +258,53 @@ def fit(
     check_count("eval_every", eval_every)
     check_samples("data.x_train", data.x_train)
     check_samples("data.x_test", data.x_test)
-    classes = jax.eval_shape(net.apply, params, data.x_train[:1]).shape[1]
-    check_labels("data.t_train", data.t_train, len(data.x_train), classes)
-    check_labels("data.t_test", data.t_test, len(data.x_test), classes)
+    if not 0 <= decay < float("inf"):
+        raise ValueError(f"decay: {decay}, expected a finite number >= 0")
+    for name, x, t in (("train", data.x_train, data.t_train), ("test", data.x_test, data.t_test)):
+        logits = jax.eval_shape(net.infer, params, net.state if state is None else state, x[:1])
+        check_labels(f"data.t_{name}", t, (len(x), *logits.shape[1:]))
     check_batches("batches", batches, len(data.x_train))
+    if key is None:
+        key = jax.random.key(0)
+        if jax.eval_shape(net.draw, key, data.x_train[:1]):
+            raise ValueError("key: none is given, but the network draws, for Dropout; pass jax.random.key(seed)")
 
     dtype = jnp.result_type(*jax.tree.leaves(params))
-    train = jnp.asarray(data.x_train, dtype), jnp.asarray(data.t_train)
-    test = jnp.asarray(data.x_test, dtype), jnp.asarray(data.t_test)
-    rate = jnp.asarray(learning_rate, dtype)
-    state, history = train_loop(
-        net, params, (*train, *test), jnp.asarray(batches), optimizer, rate, eval_every, on_evaluation
+    on_device = tuple(jnp.asarray(a, dtype if jnp.issubdtype(a.dtype, jnp.floating) else None) for a in data)
+    now, history = train_loop(
+        net,
+        params,
+        on_device,
+        jnp.asarray(batches),
+        optimizer,
+        jnp.asarray(learning_rate, dtype),
+        eval_every,
+        on_evaluation,
+        key=key,
+        state=state,
+        criterion=criterion,
+        decay=jnp.asarray(decay, dtype) if decay else None,
     )
     history = History(*(np.asarray(a) for a in history))
-    _raise_if_diverged(state, history, learning_rate)
-    return state, history
+    _raise_if_diverged(now, history, learning_rate)
+    return now, history
 
 
-def _raise_if_diverged(state: TrainState, history: History, learning_rate: float) -> None:
+def _mean_by_chunks(function: Callable[[Array, Array], Array], x: Array, t: Array, dtype: Any) -> Array:
+    """function(x, t).mean(), where the function goes by rows, taken CHUNK rows at a time."""
+    whole = len(x) - len(x) % CHUNK
+    chunks = tuple(a[:whole].reshape(-1, CHUNK, *a.shape[1:]) for a in (x, t))
+    values = [lax.map(lambda chunk: function(*chunk), chunks).reshape(-1)] if whole else []
+    values += [function(x[whole:], t[whole:]).reshape(-1)] if whole < len(x) else []
+    return jnp.concatenate(values).mean(dtype=dtype)
+
+
+def _raise_if_diverged(now: TrainState, history: History, learning_rate: float) -> None:
     bad_losses = np.flatnonzero(~np.isfinite(history.loss))
     if bad_losses.size:
         step = int(bad_losses[0]) + 1
         what = f"the loss is {history.loss[step - 1]} at step {step}"
-    elif not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)):
+    elif not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(now.params)):
         step = len(history.loss)
         what = f"the parameters are no longer finite after the last step, {step}"
     else:

@@ -1,16 +1,47 @@
-"""A two-layer network and its back propagation written by hand, in NumPy and nothing else."""
+"""Layers, networks and their back propagation written by hand, in NumPy and nothing else."""
 
+from numpy_ref.attention import Attention, Embedding, Position
+from numpy_ref.convolution import AveragePool, Convolution, MaxPool
 from numpy_ref.functions import cross_entropy_error_one_hot, log_softmax, one_hot, sigmoid, softmax
-from numpy_ref.layers import Affine, ReLU, Sigmoid, SoftmaxWithLoss, Tanh
+from numpy_ref.layers import (
+    GELU,
+    Affine,
+    Dropout,
+    Flatten,
+    Layer,
+    MeanSquaredError,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    SoftmaxWithLoss,
+    Tanh,
+)
 from numpy_ref.networks import Network, TwoLayerNet, build_layers
+from numpy_ref.normalization import BatchNorm, LayerNorm
 from numpy_ref.numerical import numerical_gradient, numerical_gradient_batch, numerical_gradient_batch_v2
 from numpy_ref.training import History, train
 
 __all__ = [
+    "GELU",
     "Affine",
+    "Attention",
+    "AveragePool",
+    "BatchNorm",
+    "Convolution",
+    "Dropout",
+    "Embedding",
+    "Flatten",
     "History",
+    "Layer",
+    "LayerNorm",
+    "MaxPool",
+    "MeanSquaredError",
     "Network",
+    "Position",
     "ReLU",
+    "Residual",
+    "Sequential",
     "Sigmoid",
     "SoftmaxWithLoss",
     "Tanh",

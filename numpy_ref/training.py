@@ -1,5 +1,7 @@
 """The notebook's training loop in plain NumPy: the oracle that the compiled loop is held against."""
 
+from collections.abc import Iterable
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from numpy_ref.functions import Array
 from numpy_ref.networks import Network
+from numpy_ref.trees import Tree, leaves
 
 
 class History(NamedTuple):
@@ -27,6 +30,7 @@ def train(
     batches: NDArray[np.integer],
     learning_rate: float = 0.1,
     eval_every: int = 100,
+    draws: Iterable[Tree] | None = None,
 ) -> History:
     """Stochastic gradient descent, W ← W - learning_rate ∂loss/∂W, on the network's own arrays.
 
@@ -37,6 +41,7 @@ def train(
             given the same.
         learning_rate: > 0.
         eval_every: Steps between evaluations, >= 1.
+        draws: What each step draws at random, {"Dropout1": {"mask": ...}, ...}, S trees: for a network with Dropout.
 
     Raises:
         ValueError: An argument does not fit the others or is out of range.
@@ -53,11 +58,12 @@ def train(
         evaluations.append((step, network.accuracy(x_train, t_train), network.accuracy(x_test, t_test)))
 
     evaluate(0)
-    for step, batch in enumerate(batches, start=1):
+    every_draw = repeat({}, len(batches)) if draws is None else draws
+    for step, (batch, drawn) in enumerate(zip(batches, every_draw, strict=True), start=1):
+        network.give(drawn)
         batch_loss, grads = network.value_and_gradient(x_train[batch], t_train[batch])
-        for name, leaves in network.params.items():
-            for leaf, array in leaves.items():
-                array -= learning_rate * grads[name][leaf]
+        for (_, array), (_, grad) in zip(leaves(network.params), leaves(grads), strict=True):
+            array -= learning_rate * grad
         loss.append(batch_loss)
         if step % eval_every == 0 or step == len(batches):
             evaluate(step)

@@ -16,11 +16,11 @@ Exit status: 0 right, 1 wrong, 2 cannot be checked, 3 inconclusive.
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
@@ -122,15 +122,25 @@ def of_layers(rng: np.random.Generator, seed: int) -> Iterator[Report]:
     """Every hand-written layer on its own, against the same layer of jaxnet."""
     x = rng.standard_normal((IMAGES, 7))
     W, b = rng.standard_normal((7, 5)), rng.standard_normal(5)
-    yield check_layer(numpy_ref.Affine(W, b), x, reference=jaxnet.affine(7, 5).apply, seed=seed)
+    yield check_layer(numpy_ref.Affine(W, b), x, reference=in_training(jaxnet.affine(7, 5)), seed=seed)
     for layer, same in [
         (numpy_ref.ReLU(), jaxnet.relu()),
         (numpy_ref.Sigmoid(), jaxnet.sigmoid()),
         (numpy_ref.Tanh(), jaxnet.tanh()),
     ]:
-        yield check_layer(layer, x, reference=partial(same.apply, {}), seed=seed)
+        yield check_layer(layer, x, reference=in_training(same), seed=seed)
     t = rng.integers(0, 7, IMAGES)
     yield check_layer(numpy_ref.SoftmaxWithLoss(), x, t, reference=jaxnet.softmax_cross_entropy, seed=seed)
+
+
+def in_training(layer: jaxnet.Layer) -> Callable[..., Any]:
+    """What `check_layer` takes for a reference: a function of (params, x), or of x alone."""
+
+    def forward(*params_and_x: Any) -> Any:
+        params = params_and_x[0] if len(params_and_x) > 1 else {}
+        return layer.train(params, layer.state, params_and_x[-1], {})[0]
+
+    return forward
 
 
 def why_the_notebook_fails(rng: np.random.Generator) -> Iterator[str]:

@@ -126,7 +126,7 @@ def main(options: Options, console: Console) -> None:
         plots.learning_curves(history).savefig(folder / "learning_curves.png")
         if state is not None:
             side = math.isqrt(features)
-            logits = np.asarray(net.apply(state.params, jnp.asarray(data.x_test)))
+            logits = np.asarray(net.infer(state.params, state.net_state, jnp.asarray(data.x_test)))
             W = np.asarray(state.params["Affine1"]["W"])
             runs.write_parameters(folder / "parameters.npz", state.params)
             plots.first_layer_weights(W, (side, side)).savefig(folder / "first_layer_weights.png")

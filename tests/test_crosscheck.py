@@ -98,9 +98,8 @@ def test_layers_that_are_right_alone_and_put_together_wrongly():
         def value_and_gradient(self, x, t):
             loss = self.loss(x, t)
             dout = 3.0 * self.last.backward()
-            for layer in reversed(self.layers.values()):
-                dout = layer.backward(dout)
-            return loss, self._tree("d")
+            self.body.backward(dout)
+            return loss, self.body.tree("parameters", "d")
 
     net = jaxnet.two_layer_net(6, 5, 3)
     hand = hand_built(net, random_params(net))

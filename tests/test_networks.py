@@ -74,8 +74,8 @@ def test_a_network_can_be_mapped_over_parameters(rng):
     net, x = jaxnet.two_layer_net(4, 3, 2), jnp.asarray(rng.standard_normal((5, 4)), jnp.float32)
     several = [net.init(jax.random.key(i), 0.5) for i in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
-    together = jax.jit(jax.vmap(net.apply, in_axes=(0, None)))(stacked, x)
-    np.testing.assert_allclose(together, [net.apply(params, x) for params in several], rtol=1e-5, atol=1e-6)
+    together = jax.jit(jax.vmap(net.infer, in_axes=(0, None, None)))(stacked, {}, x)
+    np.testing.assert_allclose(together, [net.infer(params, {}, x) for params in several], rtol=1e-5, atol=1e-6)
 
 
 def test_the_derivative_at_relus_kink_is_zero_in_both_worlds():
@@ -83,7 +83,7 @@ def test_the_derivative_at_relus_kink_is_zero_in_both_worlds():
     layer.forward(np.zeros((1, 3)))
     np.testing.assert_array_equal(layer.backward(np.ones((1, 3))), np.zeros((1, 3)))
     relu = jaxnet.relu()
-    np.testing.assert_array_equal(jax.grad(lambda x: relu.apply({}, x).sum())(jnp.zeros((1, 3))), np.zeros((1, 3)))
+    np.testing.assert_array_equal(jax.grad(lambda x: relu.infer({}, {}, x).sum())(jnp.zeros((1, 3))), np.zeros((1, 3)))
 
 
 @pytest.mark.parametrize("scale", [1, 1e3, 1e30])
@@ -114,7 +114,7 @@ def test_accuracy_of_known_logits():
         (lambda: jaxnet.affine(2, 2).init(KEY, float("nan")), "scale: nan"),
         (lambda: jaxnet.affine(2, 2).init(KEY, "He"), "scale: 'He', expected a number, 'he' or 'xavier'"),
         (
-            lambda: jaxnet.two_layer_net(4, 3, 2).apply(jaxnet.two_layer_net(4, 3, 2).init(KEY, 0.1), jnp.ones((5, 3))),
+            lambda: jaxnet.affine(4, 3).infer(jaxnet.affine(4, 3).init(KEY, 0.1), {}, jnp.ones((5, 3))),
             r"x: shape \(5, 3\), expected \(N, 4\)",
         ),
         (lambda: jaxnet.softmax_cross_entropy(jnp.ones((5, 3)), jnp.ones(4, int)), r"t: int32 of shape \(4,\)"),

@@ -229,7 +229,7 @@ def test_bad_input_is_refused_by_name(net, data, name):
         (lambda d: {"x_train": d.x_train[:, :-1]}, r"x: shape \(1, 11\), expected \(N, 12\)"),
         (lambda d: {"x_train": d.x_train[:0], "t_train": d.t_train[:0]}, r"data\.x_train: .* N >= 1"),
         (lambda d: {"x_train": d.x_train[0]}, r"data\.x_train: .*shape \(12,\)"),
-        (lambda d: {"x_train": d.x_train.astype(int)}, r"data\.x_train: int64"),
+        (lambda d: {"x_train": d.x_train.astype(int)}, r"x: shape \(1, 12\).* of floats; is int"),
         (lambda d: {"t_train": d.t_train[:-1]}, r"data\.t_train: int32 of shape \(59,\)"),
         (lambda d: {"t_train": d.t_train.astype(float)}, r"data\.t_train: float64"),
         (lambda d: {"t_test": np.full((30, 5), 0.2)}, r"data\.t_test\[0\]: .*single 1 among zeros"),
@@ -257,9 +257,7 @@ def test_a_training_step_is_the_update_it_says(net, data, x64):
     params = random_params(net)
     x, t = jnp.asarray(data.x_train[:4], jnp.float64), jnp.asarray(data.t_train[:4])
     optimizer = optax.sgd(0.5)
-    state, value = jaxnet.train_step(
-        net, optimizer, jaxnet.TrainState(params, optimizer.init(params), jnp.array(0)), x, t
-    )
+    state, value = jaxnet.train_step(net, optimizer, jaxnet.start(net, optimizer, params, jax.random.key(0)), x, t)
     hand = hand_built(net, params)
     loss, grads = hand.value_and_gradient(np.asarray(x), np.asarray(t))
     np.testing.assert_allclose(value, loss, rtol=1e-14)
@@ -267,3 +265,88 @@ def test_a_training_step_is_the_update_it_says(net, data, x64):
         lambda new, old, g: np.testing.assert_allclose(new, old - 0.5 * g, atol=1e-14), state.params, params, grads
     )
     assert state.step == 1
+
+
+def deep_net(dropped):
+    """BatchNorm and Dropout, one inside a residual connection."""
+    layers = {
+        "Affine1": jaxnet.affine(12, 8),
+        "BatchNorm1": jaxnet.batch_norm(8),
+        "Relu1": jaxnet.relu(),
+        "Residual1": jaxnet.residual({"Affine2": jaxnet.affine(8, 8), "Dropout1": jaxnet.dropout(0.3)}),
+        "Dropout2": jaxnet.dropout(0.2),
+        "Affine3": jaxnet.affine(8, 5),
+    }
+    return jaxnet.sequential(layers if dropped else {n: layers[n] for n in layers if n[0] in "AB"})
+
+
+def draws_of(net, key, x, batches):
+    """What each step draws, as plain arrays."""
+    for step, batch in enumerate(np.asarray(batches)):
+        yield jax.device_get(jaxnet.step_draws(net, key, step, x[batch]))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_200_steps_with_batch_norm_and_dropout_are_one_trajectory(data, x64, decay):
+    net, key = deep_net(True), jax.random.key(11)
+    params, batches = random_params(net), batches_for(data, 200)
+    data = data._replace(x_train=data.x_train.astype(float), x_test=data.x_test.astype(float))
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=decay)
+    draws = draws_of(net, key, data.x_train, batches)
+    by_hand = numpy_ref.train(network, *data, np.asarray(batches), 0.1, eval_every=50, draws=draws)
+    now, compiled = jaxnet.fit(
+        net, params, data, batches, learning_rate=0.1, eval_every=50, key=key, decay=decay
+    )  # fmt: skip
+    assert by_hand.loss[-20:].mean() < 0.7 * by_hand.loss[:20].mean()
+    np.testing.assert_allclose(compiled.loss, by_hand.loss, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(compiled.test_accuracy, by_hand.test_accuracy, rtol=0, atol=1e-12)
+    assert farthest(now.params, network.params) < 1e-9
+    assert farthest(now.net_state, network.state) < 1e-9
+    assert set(network.state["BatchNorm1"]) == {"mean", "var"}
+    resumed = numpy_ref.build_layers(net.description, now.params, now.net_state)
+    logits = net.infer(now.params, now.net_state, jnp.asarray(data.x_test))
+    np.testing.assert_allclose(numpy_ref.Network(resumed).predict(data.x_test), logits, rtol=0, atol=1e-12)
+
+
+def test_another_key_drops_others_and_the_same_key_the_same(data):
+    net = deep_net(True)
+    params, batches = random_params(net, dtype=np.float32), batches_for(data, 30)
+    runs = [jaxnet.fit(net, params, data, batches, key=jax.random.key(k))[1].loss for k in (1, 1, 2)]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert (runs[0] != runs[2]).all()
+
+
+def test_a_run_may_be_taken_up_where_another_ended(data):
+    """Of running statistics: the keys of the steps are counted from 0 again."""
+    net = deep_net(False)
+    params, batches = random_params(net, dtype=np.float32), batches_for(data, 40)
+    whole, _ = jaxnet.fit(net, params, data, batches)
+    first, _ = jaxnet.fit(net, params, data, batches[:20])
+    second, _ = jaxnet.fit(net, first.params, data, batches[20:], state=first.net_state)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+        (whole.params, whole.net_state),
+        (second.params, second.net_state),
+    )
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+def test_random_bits_are_made_where_a_layer_wants_them_and_nowhere_else(data, dropped):
+    """Threefry shifts and xors words, and nothing else in a training step does."""
+    net = deep_net(dropped)
+    params = random_params(net, dtype=np.float32)
+    lowered = jaxnet.train_loop.lower(
+        net, params, tuple(map(jnp.asarray, data)), batches_for(data, 10), optax.sgd, jnp.array(0.1), 5,
+        key=jax.random.key(0),
+    )  # fmt: skip
+    program = lowered.compile().as_text()
+    assert (" xor(" in program) == dropped
+    assert ("shift-left(" in program) == dropped
+
+
+def test_a_network_that_draws_wants_a_key(data):
+    net = deep_net(True)
+    with pytest.raises(ValueError, match="key: none is given, but the network draws"):
+        jaxnet.fit(net, random_params(net, dtype=np.float32), data, batches_for(data, 3))
+    with pytest.raises(ValueError, match="draws: no mask"):
+        jaxnet.loss(net, random_params(net, dtype=np.float32), data.x_train, data.t_train)

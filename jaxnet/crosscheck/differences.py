@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 # Relative to the size of what is moved. The first is small enough that a ReLU's kink seldom lies within 4h, and large
 # enough that roundoff leaves nine digits; smaller ones step out of the reach of a kink, larger ones out of the noise.
-STEP, SMALLER, LARGER = 2.0**-17, (2.0**-21, 2.0**-25), (2.0**-13, 2.0**-9, 2.0**-5)
+STEP = 2.0**-17
+SMALLER, LARGER = (tuple(2.0**-k for k in powers) for powers in ((19, 21, 23, 25), (15, 13, 11, 9, 7, 5)))
 
 
 class Derivative(NamedTuple):

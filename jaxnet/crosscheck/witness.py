@@ -80,7 +80,9 @@ class Witness:
 
     def magnitude(self, name: str) -> float:
         """What rounding within the layer may be relative to, by element: where it saturates, more than the gradient."""
-        whole = self.natural / scale_of(self.at[name]) / math.sqrt(self.at[name].size)
+        moved = {name: np.roll(array.ravel(), 1).reshape(array.shape) for name, array in self.at.items()}
+        elsewhere = float(np.linalg.norm(self.dout * self.subject.forward(moved)))  # a loss may be 0 by chance
+        whole = max(self.natural, elsewhere) / scale_of(self.at[name]) / math.sqrt(self.at[name].size)
         return max(whole, float(np.abs(self.gradient[name].value).max(initial=0)))
 
     def probe(self, name: str, d: Array, resolution: float) -> tuple[Gap, str]:

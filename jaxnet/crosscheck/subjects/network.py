@@ -20,7 +20,7 @@ from jaxnet.crosscheck.subjects.base import (
     is_float,
     positional,
 )
-from jaxnet.crosscheck.subjects.layer import LayerSubject, parameters_of, sublayers
+from jaxnet.crosscheck.subjects.layer import DEEPEST, LayerSubject, parameters_of, sublayers
 from jaxnet.trees import flatten
 
 TRAINING = ("train_flg", "train", "training", "is_training")  # what a loss may ask for, to be gradient's function
@@ -80,8 +80,7 @@ class NetworkSubject(Subject):
         """The layer that holds each leaf, and what the leaf is called in it."""
         held = [
             (name, leaf, array)
-            for attribute, value in vars(self.network).items()
-            for name, layer in sublayers(attribute, value)
+            for name, layer in innermost(self.network)
             for leaf, array in parameters_of(layer).items()
         ]
         return {
@@ -92,16 +91,24 @@ class NetworkSubject(Subject):
         """Its layers, in the order in which the forward pass comes to them, each at the input that it then gets."""
         network = self.instance(self.leaves)
         calls: list[tuple[str, Any, tuple[Any, ...]]] = []
-        for attribute, value in list(vars(network).items()):
-            for name, layer in sublayers(attribute, value):
-                before = copy.deepcopy(layer)  # as it was: without what `forward` will keep
-                layer.forward = _recorded(layer.forward, name, before, calls)
+        for name, layer in list(innermost(network)):
+            before = copy.deepcopy(layer)  # as it was: without what `forward` will keep
+            layer.forward = _recorded(layer.forward, name, before, calls)
         network.loss(copy.deepcopy(self.x), copy.deepcopy(self.t), **self.training)
         for name, layer, inputs in calls:
             try:
                 yield name, LayerSubject(layer, inputs)
             except SubjectError:  # nothing in it has a gradient: the network's own leaves are judged all the same
                 continue
+
+
+def innermost(whole: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """The layers that hold no others, by name; what merely holds them by an attribute does not lend its name."""
+    for attribute, value in vars(whole).items():
+        for place, layer in sublayers(attribute, value):
+            name = prefix if place == attribute else f"{prefix}{place}."
+            within = list(innermost(layer, name, depth + 1)) if depth < DEEPEST else []
+            yield from within or [(f"{prefix}{place}", layer)]
 
 
 def _recorded(

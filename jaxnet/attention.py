@@ -1,0 +1,87 @@
+"""Layers of a transformer: sequences of T positions, x (N, T, D). Read it beside `numpy_ref/attention.py`."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from jaxnet.layers import Layer, Params, Scale, check_sizes, standard_deviation, stateless
+
+
+def embedding(vocabulary: int, size: int) -> Layer:
+    """y[n, t] = E[x[n, t]]: ids x (N, T) in [0, vocabulary) -> y (N, T, size).
+
+    E is normal, of the standard deviation that `scale` asks for in a layer of `size` inputs and outputs. An id out of
+    range is not seen here, where values may be traced; it gives nan.
+
+    Raises:
+        ValueError: A size is below 1; in use, x is no matrix of integers.
+    """
+    check_sizes(vocabulary=vocabulary, size=size)
+
+    def init(key: PRNGKeyArray, scale: Scale) -> Params:
+        return {"E": standard_deviation(scale, size, size) * jax.random.normal(key, (vocabulary, size))}
+
+    def apply(params: Params, x: Array) -> Array:
+        if x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.integer):
+            raise ValueError(f"x: {x.dtype} of shape {x.shape}, expected integers (N, T)")
+        E = jnp.asarray(params["E"])  # (V, D)
+        return E.at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)  # (N, T, D)
+
+    return stateless(("Embedding", vocabulary, size), init, apply)
+
+
+def position(length: int, size: int) -> Layer:
+    """y[n, t] = x[n, t] + P[t], with a row learned for each position: x (N, T, size) with T up to `length`.
+
+    P is drawn as an embedding's rows are.
+
+    Raises:
+        ValueError: A size is below 1; in use, x is longer or of another width.
+    """
+    check_sizes(length=length, size=size)
+
+    def init(key: PRNGKeyArray, scale: Scale) -> Params:
+        return {"P": standard_deviation(scale, size, size) * jax.random.normal(key, (length, size))}
+
+    def apply(params: Params, x: Array) -> Array:
+        if x.ndim != 3 or x.shape[1] > length or x.shape[2] != size:
+            raise ValueError(f"x: shape {x.shape}, expected (N, T, {size}) with T up to {length}")
+        return x + params["P"][: x.shape[1]]  # (N, T, D) + (T, D)
+
+    return stateless(("Position", length, size), init, apply)
+
+
+def attention(size: int, heads: int) -> Layer:
+    """Causal multi-head self-attention: y = concat_h(A_h v_h) Wo, A_h = softmax(q_h k_hᵀ / √K), where t sees s <= t.
+
+    With q = x Wq, k = x Wk, v = x Wv, each cut into heads of K = size / heads columns: (N, T, size) -> (N, T, size).
+    Vaswani et al., *Attention Is All You Need*, 2017, section 3.2.
+
+    Raises:
+        ValueError: A size is below 1 or not divisible by the heads; in use, x is of another width.
+    """
+    check_sizes(size=size, heads=heads)
+    if size % heads:
+        raise ValueError(f"heads: {heads}, expected a divisor of the size, {size}")
+
+    def init(key: PRNGKeyArray, scale: Scale) -> Params:
+        std = standard_deviation(scale, size, size)
+        Wq, Wk, Wv, Wo = std * jax.random.normal(key, (4, size, size))
+        return {"Wq": Wq, "Wk": Wk, "Wv": Wv, "Wo": Wo}
+
+    def apply(params: Params, x: Array) -> Array:
+        if x.ndim != 3 or x.shape[2] != size:
+            raise ValueError(f"x: shape {x.shape}, expected (N, T, {size})")
+        N, T, D = x.shape
+        q, k, v = (
+            (x @ params[W]).reshape(N, T, heads, D // heads).swapaxes(1, 2)  # (N, heads, T, K)
+            for W in ("Wq", "Wk", "Wv")
+        )
+        scores = q @ k.swapaxes(-1, -2) / math.sqrt(D // heads)  # (N, heads, T, T)
+        A = jax.nn.softmax(jnp.where(jnp.tri(T, dtype=bool), scores, -jnp.inf), axis=-1)
+        o = (A @ v).swapaxes(1, 2).reshape(N, T, D)
+        return o @ params["Wo"]
+
+    return stateless(("Attention", size, heads), init, apply)

@@ -1,0 +1,83 @@
+"""Layers that give their inputs mean 0 and variance 1, over a batch or over a sample's own features.
+
+Read it beside `numpy_ref/normalization.py`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PRNGKeyArray
+
+from jaxnet.layers import Layer, Params, Scale, Tree, check_sizes, stateless
+
+
+def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
+    """y = gamma (x - mean) / sqrt(var + eps) + beta: a vector's elements (N, D), an image's channels (N, D, H, W).
+
+    Ioffe and Szegedy, *Batch Normalization*, 2015, algorithm 1. In training mean and var are the batch's own; the
+    running ones, which inference takes, become momentum * running + (1 - momentum) * batch. Both variances are
+    divided by the number of elements, as in the book; the paper's running one is divided by one less.
+
+    Raises:
+        ValueError: A number is out of range; in use, x has not `size` elements or channels.
+    """
+    check_sizes(size=size)
+    if not (0 <= momentum < 1 and eps > 0):
+        raise ValueError(f"momentum, eps: {momentum}, {eps}, expected a share in [0, 1) and a number > 0")
+
+    def init(_key: PRNGKeyArray, _scale: Scale) -> Params:
+        return {"gamma": jnp.ones(size), "beta": jnp.zeros(size)}
+
+    def normalize(params: Params, x: Array, mean: Array, var: Array) -> Array:
+        shape = (1, size) + (1,) * (x.ndim - 2)  # (1, D) or (1, D, 1, 1)
+        gamma, beta, mean, var = (a.reshape(shape) for a in (params["gamma"], params["beta"], mean, var))
+        return gamma * ((x - mean) / jnp.sqrt(var + eps)) + beta
+
+    def train(params: Params, state: Tree, x: Array, _draws: Tree) -> tuple[Array, Tree]:
+        _check_channels(x, size)
+        axes = (0, *range(2, x.ndim))
+        batch = {"mean": x.mean(axes), "var": x.var(axes)}  # (D,), (D,)
+        running = jax.tree.map(lambda old, new: momentum * old + (1 - momentum) * new, state, batch)
+        return normalize(params, x, **batch), running
+
+    def infer(params: Params, state: Tree, x: Array) -> Array:
+        _check_channels(x, size)
+        return normalize(params, x, **state)
+
+    return Layer(
+        ("BatchNorm", size, momentum, eps),
+        init,
+        state={"mean": np.zeros(size, np.float32), "var": np.ones(size, np.float32)},
+        draw=lambda _key, _x: {},
+        train=train,
+        infer=infer,
+    )
+
+
+def layer_norm(size: int, eps: float = 1e-5) -> Layer:
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, over the last axis: (..., D) -> (..., D).
+
+    Ba, Kiros and Hinton, *Layer Normalization*, 2016, equation 4. Training and inference do the same.
+
+    Raises:
+        ValueError: A number is out of range; in use, x is of another width.
+    """
+    check_sizes(size=size)
+    if not eps > 0:
+        raise ValueError(f"eps: {eps}, expected a number > 0")
+
+    def init(_key: PRNGKeyArray, _scale: Scale) -> Params:
+        return {"gamma": jnp.ones(size), "beta": jnp.zeros(size)}
+
+    def apply(params: Params, x: Array) -> Array:
+        if x.ndim < 2 or x.shape[-1] != size:
+            raise ValueError(f"x: shape {x.shape}, expected (N, ..., {size})")
+        mean, var = x.mean(axis=-1, keepdims=True), x.var(axis=-1, keepdims=True)  # (..., 1)
+        return params["gamma"] * ((x - mean) / jnp.sqrt(var + eps)) + params["beta"]
+
+    return stateless(("LayerNorm", size, eps), init, apply)
+
+
+def _check_channels(x: Array, size: int) -> None:
+    if x.ndim not in (2, 4) or x.shape[1] != size:
+        raise ValueError(f"x: shape {x.shape}, expected (N, {size}) or (N, {size}, H, W)")

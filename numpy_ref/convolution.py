@@ -1,0 +1,131 @@
+"""Layers that slide a window over images x (N, C, H, W), by hand.
+
+Read it beside `jaxnet/convolution.py`. A window of K by K, moved by `stride` over an image with `padding` around it,
+stands in OH = (H + 2 padding - K) // stride + 1 rows, and as many columns of OW; what is left over at the right and
+below is not looked at.
+"""
+
+import math
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from numpy_ref.functions import Array
+from numpy_ref.layers import Layer
+
+
+class Convolution(Layer):
+    """y[n, f, i, j] = Σ_c,k,l x[n, c, i s + k - p, j s + l - p] W[f, c, k, l] + b[f], with stride s and padding p.
+
+    As a product of matrices: `windows` lays every patch of x out as a row ("im2col"), so forward and backward are
+    those of Affine, and `scatter` adds a patch's gradient back to where it was taken from ("col2im"). Chellapilla,
+    Puri and Simard, *High Performance Convolutional Neural Networks for Document Processing*, 2006, section 4.
+    """
+
+    parameters = ("W", "b")
+
+    def __init__(self, W: Array, b: Array, stride: int = 1, padding: int = 0) -> None:
+        if W.ndim != 4 or W.shape[2] != W.shape[3] or b.shape != W.shape[:1]:
+            raise ValueError(f"W, b: shapes {W.shape} and {b.shape}, expected (F, C, K, K) and (F,)")
+        check_window(W.shape[2], stride, padding)
+        self.W, self.b, self.stride, self.padding = W, b, stride, padding
+
+    def forward(self, x: Array) -> Array:
+        F, C, K, _ = self.W.shape
+        check_images(x, C, K, self.padding)
+        self.shape, patches = x.shape, windows(x, K, self.stride, self.padding)  # (N, C, OH, OW, K, K)
+        N, _, OH, OW, _, _ = patches.shape
+        self.columns = patches.transpose(0, 2, 3, 1, 4, 5).reshape(N * OH * OW, C * K * K)
+        y = self.columns @ self.W.reshape(F, -1).T + self.b  # (N OH OW, C K K) @ (C K K, F) + (F,)
+        return y.reshape(N, OH, OW, F).transpose(0, 3, 1, 2)  # (N, F, OH, OW)
+
+    def backward(self, dout: Array) -> Array:
+        (F, C, K, _), (N, _, OH, OW) = self.W.shape, dout.shape
+        dout = dout.transpose(0, 2, 3, 1).reshape(-1, F)  # (N OH OW, F)
+        self.dW = (dout.T @ self.columns).reshape(self.W.shape)  # (F, C, K, K)
+        self.db = dout.sum(axis=0)  # (F,)
+        dcolumns = dout @ self.W.reshape(F, -1)  # (N OH OW, F) @ (F, C K K)
+        dpatches = dcolumns.reshape(N, OH, OW, C, K, K).transpose(0, 3, 1, 2, 4, 5)
+        return scatter(dpatches, self.shape, self.stride, self.padding)
+
+
+class MaxPool(Layer):
+    """y = the largest element of each window, of each channel; dout goes to that element of x.
+
+    Where several are largest, to the first of them by rows. An element that is the largest of several windows that
+    overlap gets the sum. Padding is -inf, so it is never the largest.
+    """
+
+    def __init__(self, size: int, stride: int, padding: int = 0) -> None:
+        check_window(size, stride, padding, pool=True)
+        self.size, self.stride, self.padding = size, stride, padding
+
+    def forward(self, x: Array) -> Array:
+        check_images(x, None, self.size, self.padding)
+        self.shape = x.shape
+        patches = windows(x, self.size, self.stride, self.padding, -math.inf)  # (N, C, OH, OW, K, K)
+        patches = patches.reshape(*patches.shape[:4], -1)  # (N, C, OH, OW, K K)
+        self.largest = patches.argmax(axis=-1)[..., None]  # (N, C, OH, OW, 1)
+        return np.take_along_axis(patches, self.largest, axis=-1)[..., 0]  # (N, C, OH, OW)
+
+    def backward(self, dout: Array) -> Array:
+        K = self.size
+        dpatches = np.where(np.arange(K * K) == self.largest, dout[..., None], 0)  # (N, C, OH, OW, K K)
+        return scatter(dpatches.reshape(*dout.shape, K, K), self.shape, self.stride, self.padding)
+
+
+class AveragePool(Layer):
+    """y = the mean of each window, of each channel; each element of the window gets dout / K². Padding counts as 0."""
+
+    def __init__(self, size: int, stride: int, padding: int = 0) -> None:
+        check_window(size, stride, padding, pool=True)
+        self.size, self.stride, self.padding = size, stride, padding
+
+    def forward(self, x: Array) -> Array:
+        check_images(x, None, self.size, self.padding)
+        self.shape = x.shape
+        return windows(x, self.size, self.stride, self.padding).mean(axis=(-2, -1))  # (N, C, OH, OW)
+
+    def backward(self, dout: Array) -> Array:
+        K = self.size
+        dpatches = np.broadcast_to(dout[..., None, None] / K**2, (*dout.shape, K, K))  # (N, C, OH, OW, K, K)
+        return scatter(dpatches, self.shape, self.stride, self.padding)
+
+
+def windows(x: Array, size: int, stride: int, padding: int, fill: float = 0.0) -> Array:
+    """Every window of the padded images, as a view of them that copies nothing: (N, C, OH, OW, size, size)."""
+    around = (0, 0), (0, 0), (padding, padding), (padding, padding)
+    padded = np.pad(x, around, constant_values=fill) if padding else x
+    return sliding_window_view(padded, (size, size), axis=(2, 3))[:, :, ::stride, ::stride]
+
+
+def scatter(dpatches: Array, shape: tuple[int, ...], stride: int, padding: int) -> Array:
+    """The transpose of `windows`: what each window says of its elements, added up in images of this shape."""
+    N, C, OH, OW, K, _ = dpatches.shape
+    dx = np.zeros((N, C, shape[2] + 2 * padding, shape[3] + 2 * padding), dpatches.dtype)
+    for i, j in np.ndindex(K, K):
+        dx[:, :, i : i + stride * OH : stride, j : j + stride * OW : stride] += dpatches[..., i, j]
+    return dx[:, :, padding : padding + shape[2], padding : padding + shape[3]]
+
+
+def check_window(size: int, stride: int, padding: int, pool: bool = False) -> None:
+    """A pool's padding may not reach as far as its window, or a window would stand on padding alone.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    if size < 1 or stride < 1 or padding < 0:
+        raise ValueError(f"size, stride, padding: {size}, {stride}, {padding}, expected at least 1, 1 and 0")
+    if pool and padding >= size:
+        raise ValueError(f"padding: {padding}, expected less than the size, {size}")
+
+
+def check_images(x: Array, channels: int | None, size: int, padding: int) -> None:
+    """Images must have the channels that are expected, and room for one window.
+
+    Raises:
+        ValueError: They do not.
+    """
+    if x.ndim != 4 or channels not in (None, x.shape[1]) or min(x.shape[2:]) + 2 * padding < size:
+        wanted = f"(N, {'C' if channels is None else channels}, H, W)"
+        raise ValueError(f"x: shape {x.shape}, expected {wanted} with H and W at least {size - 2 * padding}")

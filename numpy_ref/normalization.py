@@ -1,0 +1,94 @@
+"""Layers that give their inputs mean 0 and variance 1, over a batch or over a sample's own features.
+
+Read it beside `jaxnet/normalization.py`. The derivative of both: with x̂ = (x - mean) / std, and the means taken over
+the elements that share a mean, dx = (dx̂ - mean(dx̂) - x̂ mean(dx̂ x̂)) / std. It is the chain of section 3 of Ioffe and
+Szegedy (*Batch Normalization*, 2015), put together: the second term comes through the mean, the third through the
+variance.
+"""
+
+import numpy as np
+
+from numpy_ref.functions import Array
+from numpy_ref.layers import Layer, rows
+
+
+class BatchNorm(Layer):
+    """y = gamma x̂ + beta, x̂ = (x - mean) / √(var + eps): a vector's elements (N, D), an image's channels (N, D, H, W).
+
+    Ioffe and Szegedy, *Batch Normalization*, 2015, algorithm 1. In training mean and var are the batch's own; the
+    running ones, which inference takes, become momentum * running + (1 - momentum) * batch. Both variances are
+    divided by the number of elements, as in the book; the paper's running one is divided by one less.
+    dgamma = Σ dout x̂, dbeta = Σ dout, dx̂ = dout gamma, and dx as above.
+    """
+
+    parameters = ("gamma", "beta")
+    statistics = ("mean", "var")
+
+    def __init__(
+        self, gamma: Array, beta: Array, mean: Array, var: Array, momentum: float = 0.9, eps: float = 1e-5
+    ) -> None:
+        if gamma.ndim != 1 or not gamma.shape == beta.shape == mean.shape == var.shape:
+            shapes = ", ".join(str(a.shape) for a in (gamma, beta, mean, var))
+            raise ValueError(f"gamma, beta, mean, var: shapes {shapes}, expected (D,) each")
+        self.gamma, self.beta, self.mean, self.var, self.momentum, self.eps = gamma, beta, mean, var, momentum, eps
+
+    def forward(self, x: Array) -> Array:
+        self._check(x)
+        self.axes = (0, *range(2, x.ndim))  # what a mean runs over: (0,) or (0, 2, 3)
+        mean, var = x.mean(self.axes), x.var(self.axes)  # (D,), (D,)
+        self.mean = self.momentum * self.mean + (1 - self.momentum) * mean
+        self.var = self.momentum * self.var + (1 - self.momentum) * var
+        self.std = self._along(np.sqrt(var + self.eps), x)  # (1, D) or (1, D, 1, 1)
+        self.x_hat = (x - self._along(mean, x)) / self.std
+        return self._along(self.gamma, x) * self.x_hat + self._along(self.beta, x)
+
+    def backward(self, dout: Array) -> Array:
+        self.dgamma = (dout * self.x_hat).sum(self.axes)  # (D,)
+        self.dbeta = dout.sum(self.axes)  # (D,)
+        dx_hat = dout * self._along(self.gamma, dout)
+        through_mean = dx_hat.mean(self.axes, keepdims=True)
+        through_var = self.x_hat * (dx_hat * self.x_hat).mean(self.axes, keepdims=True)
+        return (dx_hat - through_mean - through_var) / self.std
+
+    def infer(self, x: Array) -> Array:
+        self._check(x)
+        gamma, beta, mean, var = (self._along(a, x) for a in (self.gamma, self.beta, self.mean, self.var))
+        return gamma * ((x - mean) / np.sqrt(var + self.eps)) + beta
+
+    def _along(self, a: Array, x: Array) -> Array:
+        """(D,) shaped to stand beside x: (1, D) or (1, D, 1, 1)."""
+        return a.reshape(1, -1, *(1,) * (x.ndim - 2))
+
+    def _check(self, x: Array) -> None:
+        D = len(self.gamma)
+        if x.ndim not in (2, 4) or x.shape[1] != D:
+            raise ValueError(f"x: shape {x.shape}, expected (N, {D}) or (N, {D}, H, W)")
+
+
+class LayerNorm(Layer):
+    """y = gamma x̂ + beta, x̂ = (x - mean) / √(var + eps), over the last axis: (..., D) -> (..., D).
+
+    Ba, Kiros and Hinton, *Layer Normalization*, 2016, equation 4; backward as Karpathy's llm.c, doc/layernorm.
+    """
+
+    parameters = ("gamma", "beta")
+
+    def __init__(self, gamma: Array, beta: Array, eps: float = 1e-5) -> None:
+        if gamma.ndim != 1 or gamma.shape != beta.shape:
+            raise ValueError(f"gamma, beta: shapes {gamma.shape} and {beta.shape}, expected (D,) each")
+        self.gamma, self.beta, self.eps = gamma, beta, eps
+
+    def forward(self, x: Array) -> Array:
+        if x.ndim < 2 or x.shape[-1] != len(self.gamma):
+            raise ValueError(f"x: shape {x.shape}, expected (N, ..., {len(self.gamma)})")
+        self.std = np.sqrt(x.var(axis=-1, keepdims=True) + self.eps)  # (..., 1)
+        self.x_hat = (x - x.mean(axis=-1, keepdims=True)) / self.std  # (..., D)
+        return self.gamma * self.x_hat + self.beta
+
+    def backward(self, dout: Array) -> Array:
+        self.dgamma = rows(dout * self.x_hat).sum(axis=0)  # (D,)
+        self.dbeta = rows(dout).sum(axis=0)  # (D,)
+        dx_hat = dout * self.gamma  # (..., D)
+        through_mean = dx_hat.mean(axis=-1, keepdims=True)
+        through_var = self.x_hat * (dx_hat * self.x_hat).mean(axis=-1, keepdims=True)
+        return (dx_hat - through_mean - through_var) / self.std

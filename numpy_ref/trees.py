@@ -1,0 +1,27 @@
+"""Trees of arrays, {"Affine1": {"W": ..., "b": ...}, ...}, nested as a network's layers are."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from numpy_ref.functions import Array
+
+Tree = Mapping[str, Any]
+
+
+def leaves(tree: Tree) -> Iterator[tuple[str, Array]]:
+    """(last name, array) of every leaf, in the tree's order: ("W", ...), ("b", ...), ..."""
+    for name, branch in tree.items():
+        if isinstance(branch, Mapping):
+            yield from leaves(branch)
+        else:
+            yield name, branch
+
+
+def map_leaves(function: Callable[..., Any], tree: Tree, *others: Tree) -> dict[str, Any]:
+    """The tree of function(last name, leaf, leaves of the others in the same place)."""
+    return {
+        name: map_leaves(function, branch, *(other[name] for other in others))
+        if isinstance(branch, Mapping)
+        else function(name, branch, *(other[name] for other in others))
+        for name, branch in tree.items()
+    }

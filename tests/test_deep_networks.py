@@ -1,0 +1,171 @@
+"""The networks of the book's chapters 6 to 8 and the transformer: both worlds train alike, and learn."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from conftest import random_params
+
+import jaxnet
+import numpy_ref
+from jaxnet.crosscheck import check_network
+from jaxnet.trees import flatten
+
+KEY = jax.random.key(9)
+STEPS, RATE = 60, 0.1
+
+NETWORKS = {
+    "deep": jaxnet.multi_layer_net(12, [9, 8, 7], 4),
+    "deep, BatchNorm": jaxnet.multi_layer_net(12, [9, 8, 7], 4, "tanh", batch_norm=True),
+    "deep, Dropout": jaxnet.multi_layer_net(12, [16, 16], 4, "gelu", dropout=0.2),
+    "deep, both": jaxnet.multi_layer_net(12, [16, 16], 4, batch_norm=True, dropout=0.2),
+    "simple conv": jaxnet.simple_conv_net((1, 10, 10), filters=4, hidden_size=8, output_size=4),
+    "deep conv": jaxnet.deep_conv_net((1, 6, 6), filters=(3, 4), hidden_size=16, output_size=4, dropout=0.1),
+    "transformer": jaxnet.transformer(5, 7, size=8, heads=2, blocks=2),
+    "transformer, Dropout": jaxnet.transformer(5, 7, size=8, heads=2, blocks=1, dropout=0.1),
+}
+
+
+def a_problem(rng, name, samples):
+    """Clusters of vectors, or of images; or cyclic sequences, whose next character the last one decides."""
+    if name.startswith("transformer"):
+        x = (rng.integers(0, 5, (samples, 1)) + 2 * np.arange(8)) % 5  # (N, T + 1)
+        return x[:, :-1], x[:, 1:]
+    shape = {"simple conv": (1, 10, 10), "deep conv": (1, 6, 6)}.get(name, (12,))
+    t = rng.integers(0, 4, samples)
+    centres = 1.5 * np.random.default_rng(1).standard_normal((4, *shape))
+    return centres[t] + 0.5 * rng.standard_normal((samples, *shape)), t
+
+
+@pytest.fixture
+def problem(rng):
+    def make(name):
+        return jaxnet.Dataset(*a_problem(rng, name, 40), *a_problem(rng, name, 20))
+
+    return make
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_both_worlds_train_alike_and_learn(problem, name, x64):
+    """From Xavier's weights; from He's, this rate makes the transformer's training amplify a rounding error by 1e7."""
+    net, data = NETWORKS[name], problem(name)
+    params = jax.tree.map(np.float64, jax.device_get(net.init(jax.random.key(0), "xavier")))
+    batches = np.asarray(jaxnet.draw_batches(jax.random.key(1), 40, 10, STEPS))
+    draws = (jax.device_get(jaxnet.step_draws(net, KEY, i, data.x_train[b])) for i, b in enumerate(batches))
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=1e-3)
+    by_hand = numpy_ref.train(network, *data, batches, RATE, eval_every=20, draws=draws)
+    now, compiled = jaxnet.fit(
+        net, params, data, batches, learning_rate=RATE, eval_every=20, key=KEY, decay=1e-3
+    )  # fmt: skip
+    assert by_hand.loss[-10:].mean() < 0.7 * by_hand.loss[:5].mean()
+    assert by_hand.test_accuracy[-1] > 0.5
+    np.testing.assert_allclose(compiled.loss, by_hand.loss, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(compiled.test_accuracy, by_hand.test_accuracy, rtol=0, atol=1e-12)
+    for ours, theirs in ((network.params, now.params), (network.state, now.net_state)):
+        theirs = flatten(theirs)
+        assert flatten(ours).keys() == theirs.keys()
+        for leaf, array in flatten(ours).items():
+            np.testing.assert_allclose(array, theirs[leaf], rtol=0, atol=1e-9, err_msg=leaf)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_leaf_agrees_three_ways(rng, name):
+    net, (x, t) = NETWORKS[name], a_problem(rng, name, 3)
+    draws = jax.device_get(net.draw(KEY, x))
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, random_params(net)), decay=0.1)
+    network.give(draws)
+    reference = partial(jaxnet.loss, net, draws=draws, decay=0.1)
+    report = check_network(network, x, t, reference=lambda p, x, t: reference(p, x, t))
+    report.raise_if_failed()
+    assert {leaf.name for leaf in report.leaves} == set(flatten(network.params))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_weight_decay_is_half_the_squares_of_the_weights_alone(rng, decay):
+    net, (x, t) = NETWORKS["transformer"], a_problem(rng, "transformer", 3)
+    params = random_params(net, dtype=np.float32)
+    weights = [leaf for name, leaf in flatten(params).items() if leaf.ndim == 2 and not name.startswith(("E", "P"))]
+    assert len(weights) == 2 * (4 + 2) + 1
+    expected = float(jaxnet.loss(net, params, x, t)) + decay / 2 * sum((W**2).sum() for W in weights)
+    assert jaxnet.loss(net, params, x, t, decay=decay) == pytest.approx(expected, rel=1e-6)
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=decay)
+    assert network.loss(x, t) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_decay_of_the_biases_too_is_caught(rng, monkeypatch):
+    net, (x, t) = NETWORKS["deep"], a_problem(rng, "deep", 3)
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, random_params(net)), decay=0.1)
+    monkeypatch.setattr(numpy_ref.Network, "_decayed", lambda self, name, W, dW: dW + self.decay * W)
+    report = check_network(network, x, t)
+    assert {leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"} == {f"Affine{i}.b" for i in (1, 2, 3, 4)}
+
+
+def test_a_numerical_gradient_leaves_running_statistics_alone(rng):
+    net, (x, t) = NETWORKS["deep, BatchNorm"], a_problem(rng, "deep", 3)
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, random_params(net)))
+    before = {leaf: array.copy() for leaf, array in flatten(network.state).items()}
+    numerical = flatten(network.numerical_gradient(x, t))
+    np.testing.assert_equal(flatten(network.state), before)
+    for leaf, gradient in flatten(network.gradient(x, t)).items():
+        np.testing.assert_allclose(gradient, numerical[leaf], rtol=0, atol=1e-7, err_msg=leaf)
+
+
+def test_squared_error_trains_too(problem, x64):
+    net, data = NETWORKS["deep"], problem("deep")
+    params, batches = random_params(net), np.asarray(jaxnet.draw_batches(jax.random.key(1), 40, 10, STEPS))
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), numpy_ref.MeanSquaredError())
+    by_hand = numpy_ref.train(network, *data, batches, RATE)
+    _, compiled = jaxnet.fit(net, params, data, batches, learning_rate=RATE, criterion=jaxnet.mean_squared_error)
+    assert by_hand.loss[-10:].mean() < 0.7 * by_hand.loss[:5].mean()
+    np.testing.assert_allclose(compiled.loss, by_hand.loss, rtol=0, atol=1e-9)
+
+
+def test_the_books_sizes():
+    shapes = {
+        name: leaf.shape
+        for net in (jaxnet.simple_conv_net(), jaxnet.deep_conv_net())
+        for name, leaf in flatten(jax.eval_shape(lambda k, net=net: net.init(k, 1.0), KEY)).items()
+        if leaf.ndim > 1
+    }
+    assert shapes["Affine1.W"] == (64 * 4 * 4, 50)  # deep: 28 -> 14 -> 16 -> 8 -> 4
+    assert shapes["Convolution6.W"] == (64, 64, 3, 3)
+    simple = dict(jaxnet.simple_conv_net().description[1])
+    assert simple["Affine1"] == ("Affine", 30 * 12 * 12, 100)
+    assert list(simple) == ["Convolution1", "Relu1", "Pool1", "Flatten1", "Affine1", "Relu2", "Affine2"]
+
+
+def test_chapter_sixs_order():
+    net = jaxnet.multi_layer_net(4, [3], 2, batch_norm=True, dropout=0.5)
+    assert [name for name, _ in net.description[1]] == ["Affine1", "BatchNorm1", "Relu1", "Dropout1", "Affine2"]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: jaxnet.simple_conv_net((1, 4, 4)), r"x: shape \(1, 1, 4, 4\), expected .* at least 5"),
+        (lambda: jaxnet.deep_conv_net(dropout=1.0), "rate: 1.0"),
+        (lambda: jaxnet.deep_conv_net(filters=(0,)), "filters: 0"),
+        (lambda: jaxnet.transformer(5, 7, blocks=0), "blocks: 0"),
+        (lambda: jaxnet.transformer(5, 7, size=6, heads=4), "heads: 4"),
+        (lambda: jaxnet.multi_layer_net(5, [4], 3, dropout=-0.5), "rate: -0.5"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: d._replace(x_train=d.x_train.astype(float)), "x: float32 .*expected integers"),
+        (lambda d: d._replace(t_train=d.t_train + 1), r"data\.t_train: runs from \d to 5"),
+        (lambda d: d._replace(t_train=d.t_train[:, 0]), r"data\.t_train: .*expected integers of shape \(40, 7\)"),
+        (lambda d: d._replace(x_train=d.x_train.repeat(2, axis=1)), "with T up to 7"),
+    ],
+)
+def test_sequences_that_do_not_fit_are_refused_by_name(problem, spoil, message):
+    net, data = NETWORKS["transformer"], spoil(problem("transformer"))
+    with pytest.raises(ValueError, match=message):
+        jaxnet.fit(net, random_params(net, dtype=np.float32), data, np.zeros((2, 3), int))
