@@ -158,14 +158,17 @@ def train_loop(
     state: Tree | None = None,
     criterion: Criterion = softmax_cross_entropy,
     decay: Float[Array, ""] | None = None,
+    clip_norm: Float[Array, ""] | None = None,
 ) -> tuple[TrainState, History]:
     """`fit` without its edges: pure, and compiled as a whole, once for each network, optimizer and set of shapes.
 
-    The learning rate is traced, so that another rate is not another program. Once a loss is not finite, the chunks
-    that are left are skipped, and the history is nan from there on.
+    The learning rate and the clip norm are traced, so that another number is not another program. Once a loss is not
+    finite, the chunks that are left are skipped, and the history is nan from there on.
     """
     x_train, t_train, x_test, t_test = data
     optimizer = make_optimizer(learning_rate)
+    if clip_norm is not None:
+        optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
 
     def step(now: TrainState, batch: Array) -> tuple[TrainState, Array]:
         return train_step(net, optimizer, now, x_train[batch], t_train[batch], criterion=criterion, decay=decay)
@@ -215,6 +218,7 @@ def fit(
     *,
     optimizer: str | MakeOptimizer = "sgd",
     learning_rate: float | None = None,
+    clip_norm: float | None = None,
     eval_every: int = 100,
     on_evaluation: OnEvaluation | None = None,
     key: PRNGKeyArray | None = None,
@@ -233,6 +237,8 @@ def fit(
         optimizer: A name in `OPTIMIZERS`, or a function from a learning rate to an optax optimizer. Give the same
             function object every time: another object is another program to compile.
         learning_rate: > 0; the usual one of the named optimizer unless given.
+        clip_norm: > 0; a gradient whose norm over all leaves is larger is scaled down to it, before the optimizer sees
+            it. None: never.
         eval_every: Steps between two evaluations of all of train and test, >= 1.
         on_evaluation: Called with (step, loss, train accuracy, test accuracy) while the program runs. Like the
             optimizer, the same function object every time.
@@ -255,6 +261,8 @@ def fit(
         learning_rate = usual if learning_rate is None else learning_rate
     if learning_rate is None or not 0 < learning_rate < float("inf"):
         raise ValueError(f"learning_rate: {learning_rate}, expected a finite number > 0")
+    if clip_norm is not None and not 0 < clip_norm < float("inf"):
+        raise ValueError(f"clip_norm: {clip_norm}, expected a finite number > 0, or None")
     check_count("eval_every", eval_every)
     check_samples("data.x_train", data.x_train)
     check_samples("data.x_test", data.x_test)
@@ -284,6 +292,7 @@ def fit(
         state=state,
         criterion=criterion,
         decay=jnp.asarray(decay, dtype) if decay else None,
+        clip_norm=None if clip_norm is None else jnp.asarray(clip_norm, dtype),
     )
     history = History(*(np.asarray(a) for a in history))
     _raise_if_diverged(now, history, learning_rate)

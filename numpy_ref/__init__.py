@@ -20,10 +20,28 @@ from numpy_ref.layers import (
 from numpy_ref.networks import Network, TwoLayerNet, build_layers
 from numpy_ref.normalization import BatchNorm, LayerNorm
 from numpy_ref.numerical import numerical_gradient, numerical_gradient_batch, numerical_gradient_batch_v2
+from numpy_ref.optimizers import (
+    OPTIMIZERS,
+    SGD,
+    AdaGrad,
+    Adam,
+    AdamW,
+    Momentum,
+    Nesterov,
+    Optimizer,
+    RMSprop,
+    clip_by_global_norm,
+    make_optimizer,
+)
 from numpy_ref.training import History, train
 
 __all__ = [
     "GELU",
+    "OPTIMIZERS",
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
     "Affine",
     "Attention",
     "AveragePool",
@@ -37,8 +55,12 @@ __all__ = [
     "LayerNorm",
     "MaxPool",
     "MeanSquaredError",
+    "Momentum",
+    "Nesterov",
     "Network",
+    "Optimizer",
     "Position",
+    "RMSprop",
     "ReLU",
     "Residual",
     "Sequential",
@@ -47,8 +69,10 @@ __all__ = [
     "Tanh",
     "TwoLayerNet",
     "build_layers",
+    "clip_by_global_norm",
     "cross_entropy_error_one_hot",
     "log_softmax",
+    "make_optimizer",
     "numerical_gradient",
     "numerical_gradient_batch",
     "numerical_gradient_batch_v2",

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from numpy_ref.functions import Array
 from numpy_ref.networks import Network
-from numpy_ref.trees import Tree, leaves
+from numpy_ref.optimizers import Optimizer, clip_by_global_norm, make_optimizer
+from numpy_ref.trees import Tree
 
 
 class History(NamedTuple):
@@ -28,20 +29,25 @@ def train(
     x_test: Array,
     t_test: ArrayLike,
     batches: NDArray[np.integer],
-    learning_rate: float = 0.1,
+    learning_rate: float | None = None,
     eval_every: int = 100,
+    *,
     draws: Iterable[Tree] | None = None,
+    optimizer: str | Optimizer = "sgd",
+    clip_norm: float | None = None,
 ) -> History:
-    """Stochastic gradient descent, W ← W - learning_rate ∂loss/∂W, on the network's own arrays.
+    """One update of the network's own arrays for each row of `batches`: plain gradient descent unless told otherwise.
 
     Args:
         network: Its parameters are changed in place.
         x_train: (N, D); `t_train` its labels, (N,) or (N, C). `x_test` and `t_test` likewise.
         batches: (S, B) row numbers into `x_train`, one row a step: drawn beforehand, so that another loop can be
             given the same.
-        learning_rate: > 0.
+        learning_rate: > 0; the usual one of the named optimizer unless given.
         eval_every: Steps between evaluations, >= 1.
         draws: What each step draws at random, {"Dropout1": {"mask": ...}, ...}, S trees: for a network with Dropout.
+        optimizer: A name in `OPTIMIZERS`, or an optimizer with its own learning rate, which goes on from its state.
+        clip_norm: > 0; a gradient whose global norm is larger is scaled down to it. None: never.
 
     Raises:
         ValueError: An argument does not fit the others or is out of range.
@@ -49,8 +55,12 @@ def train(
     t_train = np.asarray(t_train)
     if batches.ndim != 2 or batches.size == 0 or batches.min() < 0 or batches.max() >= len(x_train):
         raise ValueError(f"batches: shape {batches.shape}, expected (S, B) row numbers below {len(x_train)}")
-    if not learning_rate > 0 or eval_every < 1:
-        raise ValueError(f"learning_rate, eval_every: {learning_rate}, {eval_every}, expected > 0 and >= 1")
+    if eval_every < 1:
+        raise ValueError(f"eval_every: {eval_every}, expected at least 1")
+    if isinstance(optimizer, str):
+        optimizer = make_optimizer(optimizer, learning_rate)
+    elif learning_rate is not None:
+        raise ValueError(f"learning_rate: {learning_rate}, given beside an optimizer that has its own")
 
     loss, evaluations = [], []
 
@@ -62,8 +72,9 @@ def train(
     for step, (batch, drawn) in enumerate(zip(batches, every_draw, strict=True), start=1):
         network.give(drawn)
         batch_loss, grads = network.value_and_gradient(x_train[batch], t_train[batch])
-        for (_, array), (_, grad) in zip(leaves(network.params), leaves(grads), strict=True):
-            array -= learning_rate * grad
+        if clip_norm is not None:
+            grads = clip_by_global_norm(grads, clip_norm)
+        optimizer.update(network.params, grads)
         loss.append(batch_loss)
         if step % eval_every == 0 or step == len(batches):
             evaluate(step)

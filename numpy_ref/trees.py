@@ -17,6 +17,14 @@ def leaves(tree: Tree) -> Iterator[tuple[str, Array]]:
             yield name, branch
 
 
+def flatten(tree: Tree, prefix: str = "") -> dict[str, Array]:
+    """{"Affine1.W": ...}: every leaf by the whole of its name, in the tree's order."""
+    flat: dict[str, Array] = {}
+    for name, branch in tree.items():
+        flat |= flatten(branch, f"{prefix}{name}.") if isinstance(branch, Mapping) else {prefix + name: branch}
+    return flat
+
+
 def map_leaves(function: Callable[..., Any], tree: Tree, *others: Tree) -> dict[str, Any]:
     """The tree of function(last name, leaf, leaves of the others in the same place)."""
     return {

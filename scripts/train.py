@@ -51,6 +51,8 @@ class Options:
     """From optax."""
     learning_rate: float | None = None
     """The optimizer's usual one unless given; 0.1 for sgd."""
+    clip_norm: float | None = None
+    """Scale a gradient whose norm over all leaves is larger down to this."""
     batch_size: int = 100
     """Images a step, drawn with replacement."""
     steps: int | None = None
@@ -99,6 +101,7 @@ def main(options: Options, console: Console) -> None:
                     batches,
                     optimizer=options.optimizer,
                     learning_rate=rate,
+                    clip_norm=options.clip_norm,
                     eval_every=options.eval_every,
                     on_evaluation=on_evaluation,
                 )

@@ -129,12 +129,23 @@ def test_divergence_ends_the_run_with_its_history(run, tmp_path):
         assert len(list(csv.DictReader(file))) == summary["steps"] + 1
 
 
+def test_a_clip_norm_holds_the_training_back(run, tmp_path):
+    """100 steps of at most 0.1 * 1e-9 lead nowhere."""
+    done = run("train.py", "--clip-norm", "1e-9", "--steps", "100", "--output", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "run" / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[100]["train_accuracy"] == rows[0]["train_accuracy"]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["options"]["clip_norm"] == 1e-9
+
+
 REFUSED = {
     "no steps": ("--steps 0", "steps: 0, expected a whole number of at least 1"),
     "negative batch": ("--batch-size -5", "batch_size: -5"),
     "no interval": ("--eval-every 0", "eval_every: 0"),
     "no rate": ("--learning-rate 0", "learning_rate: 0"),
     "nan rate": ("--learning-rate nan", "learning_rate: nan"),
+    "no clip norm": ("--clip-norm 0", "clip_norm: 0"),
     "negative scale": ("--scale -1", "scale: -1"),
     "unknown scale": ("--scale big", "scale: 'big', expected a number, he or xavier"),
     "no units": ("--hidden 50 0", "out_size: 0"),

@@ -107,6 +107,17 @@ def test_runs_of_one_shape_compile_once(rng, data, compiled_programs):
     assert compiled_programs() - before > first  # another interval is another program: the count can rise
 
 
+def test_another_clip_norm_is_not_another_program(data, compiled_programs):
+    net, batches = jaxnet.two_layer_net(12, 11, 5), batches_for(data, 40)
+    params = random_params(net, dtype=np.float32)
+    jaxnet.fit(net, params, data, batches, clip_norm=1.0)
+    before = compiled_programs()
+    jaxnet.fit(net, params, data, batches, clip_norm=0.1, learning_rate=0.02)
+    assert compiled_programs() == before
+    jaxnet.fit(net, params, data, batches)
+    assert compiled_programs() > before  # none at all is one: the count can rise
+
+
 def test_evaluations_do_not_add_programs(data, compiled_programs):
     net = jaxnet.two_layer_net(12, 10, 5)
     params = random_params(net, dtype=np.float32)

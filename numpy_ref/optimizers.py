@@ -1,0 +1,241 @@
+"""Optimizers by hand: `update(params, grads)` changes the parameters in place, as the book's do.
+
+W is one leaf of the parameters, dW the gradient by it, η the learning rate; every formula goes element by element.
+Formulas and default values are optax's, so that a name means one thing here and in `jaxnet.training.OPTIMIZERS`.
+"Book" says where Saito's *Deep Learning from Scratch* (section 6.1, and `common/optimizer.py` in its repository, whose
+own defaults are lr = 0.01 for all but Adam's 0.001) goes another way, and how far on the first step;
+tests/test_optimizers.py measures it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from numpy_ref.functions import Array
+from numpy_ref.trees import Tree, flatten, map_leaves
+
+
+@dataclass(eq=False)
+class Optimizer:
+    """The walk over the trees. What a rule does to one leaf is its `step`, what it remembers of it begins as `init`.
+
+    Raises:
+        ValueError: A number that the rule was made with is out of its range.
+    """
+
+    learning_rate: float  # > 0; may be changed between two updates
+
+    def __post_init__(self) -> None:
+        self.steps = 0  # updates done, t
+        self.state: dict[str, tuple[Array, ...]] = {}  # of each leaf, by its name: "Affine1.W"
+        for name in (field.name for field in fields(self)):
+            _check(name, getattr(self, name))
+
+    def init(self, W: Array) -> tuple[Array, ...]:  # noqa: ARG002  # SGD remembers nothing
+        """What is remembered of the leaf `W` from one update to the next: nothing."""
+        return ()
+
+    def step(self, W: Array, dW: Array, *state: Any) -> None:
+        """Change `W` and its `state` in place."""
+        raise NotImplementedError
+
+    def update(self, params: Tree, grads: Tree) -> None:
+        """One step along `grads`, the tree of `params`. All is checked before anything is changed.
+
+        Raises:
+            ValueError: `params` are not NumPy arrays that can be written to, or not those of the first update; or
+                `grads` do not fit them.
+        """
+        leaves, gradients = flatten(params), flatten(grads)
+        _check_leaves(leaves, gradients)
+        self.state = self.state or {name: self.init(W) for name, W in leaves.items()}
+        for name, W in leaves.items():
+            if name not in self.state or any(a.shape != W.shape for a in self.state[name]):
+                raise ValueError(f"params: {name} is new to this optimizer; make one for each network")
+        self.steps += 1
+        for name, W in leaves.items():
+            self.step(W, gradients[name], *self.state[name])
+
+
+@dataclass(eq=False)
+class SGD(Optimizer):
+    """W ← W - η dW (Robbins and Monro 1951; book, section 6.1.2)."""
+
+    learning_rate: float = 0.1
+
+    def step(self, W: Array, dW: Array) -> None:
+        W -= self.learning_rate * dW
+
+
+@dataclass(eq=False)
+class Momentum(Optimizer):
+    """v ← α v + dW, W ← W - η v (Polyak 1964; Sutskever et al. 2013, equations 1 and 2, with η outside v).
+
+    Book, equations 6.3 and 6.4: v ← α v - η dW, W ← W + v, the same walk as long as η stays. Where η falls, the book's
+    v still runs at the old one: after η falls to a tenth, the second step under the same gradient is 1.0 η dW long
+    instead of 0.19 η dW.
+    """
+
+    learning_rate: float = 0.01
+    momentum: float = 0.9  # α
+
+    def init(self, W: Array) -> tuple[Array, ...]:
+        return (np.zeros_like(W),)
+
+    def step(self, W: Array, dW: Array, v: Array) -> None:
+        v *= self.momentum
+        v += dW
+        W -= self.learning_rate * v
+
+
+@dataclass(eq=False)
+class Nesterov(Momentum):
+    """v ← α v + dW, W ← W - η (dW + α v): W is kept where momentum alone would carry it, and dW is taken there.
+
+    Bengio, Boulanger-Lewandowski and Pascanu 2012, arXiv:1212.0901, section 3.5: with u = -η v of before the update,
+    W ← W + α² u - (1 + α) η dW. The book's repository, which cites it, updates u first and then adds α² times the new
+    one: the first step is (1 + α + α²) η dW = 2.71 η dW long instead of 1.9 η dW. A lasting gradient brings both to
+    10 η dW.
+    """
+
+    def step(self, W: Array, dW: Array, v: Array) -> None:
+        v *= self.momentum
+        v += dW
+        W -= self.learning_rate * (dW + self.momentum * v)
+
+
+@dataclass(eq=False)
+class AdaGrad(Optimizer):
+    """h ← h + dW², W ← W - η dW / √(h + ε), with h = 0.1 at the start (Duchi, Hazan and Singer 2011).
+
+    Book, equations 6.5 and 6.6, and nearer to the paper: h = 0 at the start, and the guard beside the root, √h + 1e-7.
+    So its first step has length η for any gradient; here it has 0.032 η for dW = 0.01.
+    """
+
+    learning_rate: float = 0.01
+    initial_accumulator: float = 0.1
+    eps: float = 1e-7  # ε
+
+    def init(self, W: Array) -> tuple[Array, ...]:
+        return (np.full_like(W, self.initial_accumulator),)
+
+    def step(self, W: Array, dW: Array, h: Array) -> None:
+        h += dW**2
+        W -= self.learning_rate * dW / np.sqrt(h + self.eps)
+
+
+@dataclass(eq=False)
+class RMSprop(Optimizer):
+    """h ← ρ h + (1 - ρ) dW², W ← W - η dW / √(h + ε) (Tieleman and Hinton 2012, lecture 6.5, which has no ε).
+
+    Book (the repository; section 6.1.5 only names it): ρ = 0.99, and √h + 1e-7. The guard under the root works like one
+    of 1e-4 beside it: a first step for dW = 1e-5 has length 0.1 η here and 9.1 η there.
+    """
+
+    learning_rate: float = 0.001
+    decay_rate: float = 0.9  # ρ
+    eps: float = 1e-8  # ε
+
+    def init(self, W: Array) -> tuple[Array, ...]:
+        return (np.zeros_like(W),)
+
+    def step(self, W: Array, dW: Array, h: Array) -> None:
+        h *= self.decay_rate
+        h += (1 - self.decay_rate) * dW**2
+        W -= self.learning_rate * dW / np.sqrt(h + self.eps)
+
+
+@dataclass(eq=False)
+class Adam(Optimizer):
+    """m ← β₁ m + (1 - β₁) dW, v ← β₂ v + (1 - β₂) dW², W ← W - η m̂ / (√v̂ + ε).
+
+    m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ) at step t undo the start at zero (Kingma and Ba 2015, arXiv:1412.6980,
+    algorithm 1). The book's repository takes the short form from the end of their section 2, with
+    ηₜ = η √(1 - β₂ᵗ) / (1 - β₁ᵗ): W ← W - ηₜ m / (√v + 1e-7). That is the same rule with a guard of
+    ε = 1e-7 / √(1 - β₂ᵗ), which is 3.2e-6 at the first step: for dW = 1e-6 it has length 0.24 η there and 0.99 η here.
+    """
+
+    learning_rate: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8  # ε
+
+    def init(self, W: Array) -> tuple[Array, ...]:
+        return np.zeros_like(W), np.zeros_like(W)
+
+    def step(self, W: Array, dW: Array, m: Array, v: Array) -> None:
+        m += (1 - self.beta1) * (dW - m)
+        v += (1 - self.beta2) * (dW**2 - v)
+        m_hat = m / (1 - self.beta1**self.steps)
+        v_hat = v / (1 - self.beta2**self.steps)
+        W -= self.learning_rate * m_hat / (np.sqrt(v_hat) + self.eps)
+
+
+@dataclass(eq=False)
+class AdamW(Adam):
+    """Adam, and beside it W ← W - η λ W, for every leaf, biases too (Loshchilov and Hutter 2019, arXiv:1711.05101).
+
+    The paper's algorithm 2 does not scale λ by the learning rate; optax and PyTorch do. Book, section 6.4.2: the decay
+    is part of the loss, ½ λ ΣW², and its gradient λ W goes through the optimizer. Adam divides it by its own size:
+    where the data have no say, W = 1 moves by η on the first step, not by η λ = 1e-4 η.
+    """
+
+    weight_decay: float = 1e-4  # λ
+
+    def step(self, W: Array, dW: Array, m: Array, v: Array) -> None:
+        W -= self.learning_rate * self.weight_decay * W
+        super().step(W, dW, m, v)
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    optimizer.__name__.lower(): optimizer for optimizer in (SGD, Momentum, Nesterov, AdaGrad, RMSprop, Adam, AdamW)
+}
+
+
+def make_optimizer(name: str, learning_rate: float | None = None) -> Optimizer:
+    """The optimizer of that name in `OPTIMIZERS`, at its usual learning rate unless one is given.
+
+    Raises:
+        ValueError: The name is unknown, or the rate out of range.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer: {name!r}, expected one of {', '.join(OPTIMIZERS)}, or an Optimizer")
+    return OPTIMIZERS[name]() if learning_rate is None else OPTIMIZERS[name](learning_rate)
+
+
+def clip_by_global_norm(grads: Tree, clip_norm: float) -> dict[str, Any]:
+    """g ← g min(1, c / ‖g‖), with one norm over all leaves: the direction stays (Pascanu et al. 2013, algorithm 1).
+
+    The second volume of the book (section 6.1.4) divides by ‖g‖ + 1e-6: a norm of 2 is clipped to 0.9999995 instead
+    of 1.
+
+    Raises:
+        ValueError: `clip_norm` is not a finite number > 0.
+    """
+    _check("clip_norm", clip_norm)
+    norm = float(np.sqrt(sum(np.sum(g**2) for g in flatten(grads).values())))
+    scale = clip_norm / max(norm, clip_norm)
+    return map_leaves(lambda _, g: scale * g, grads)
+
+
+def _check(name: str, value: float) -> None:
+    if name in ("momentum", "decay_rate", "beta1", "beta2"):
+        fits, expected = 0 <= value < 1, "a number in [0, 1)"
+    elif name in ("initial_accumulator", "weight_decay"):
+        fits, expected = 0 <= value < np.inf, "a finite number >= 0"
+    else:
+        fits, expected = 0 < value < np.inf, "a finite number > 0"
+    if not fits:
+        raise ValueError(f"{name}: {value}, expected {expected}")
+
+
+def _check_leaves(params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
+    if set(grads) != set(params):
+        raise ValueError(f"grads: holds {', '.join(grads)}, expected the leaves of params, {', '.join(params)}")
+    for name, W in params.items():
+        if not isinstance(W, np.ndarray) or not W.flags.writeable:
+            raise ValueError(f"params: {name} is no NumPy array that can be written to; copy it first")
+        if grads[name].shape != W.shape:
+            raise ValueError(f"grads: {name} has shape {grads[name].shape}, expected {W.shape}")
