@@ -9,7 +9,7 @@ from conftest import away_from_kinks, random_params
 import jaxnet
 import numpy_ref
 from jaxnet.crosscheck import check_layer
-from jaxnet.trees import flatten
+from jaxnet.trees import flatten, unflatten
 
 EPS = np.finfo(np.float64).eps
 KEY = jax.random.key(5)
@@ -130,7 +130,7 @@ def test_every_leaf_agrees_three_ways(rng, name, shape):
 
     def theirs(*params_and_x):
         given = params_and_x[0] if len(params_and_x) > 1 else params
-        return layer.train(given, state, params_and_x[-1], draws)[0]
+        return layer.train(unflatten(flatten(given)), state, params_and_x[-1], draws)[0]
 
     report = check_layer(hand, x, reference=theirs)
     report.raise_if_failed()
