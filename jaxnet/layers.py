@@ -49,10 +49,15 @@ def stateless(
         description,
         init,
         state={},
-        draw=lambda _key, _x: {},
+        draw=draw_nothing,
         train=lambda params, state, x, _draws: (apply(params, x), state),
         infer=lambda params, _state, x: apply(params, x),
     )
+
+
+def draw_nothing(_key: PRNGKeyArray, _x: Any) -> Tree:
+    """For a layer without randomness."""
+    return {}
 
 
 def affine(in_size: int, out_size: int) -> Layer:
@@ -156,7 +161,8 @@ def sequential(layers: Mapping[str, Layer]) -> Layer:
 
     description = ("Sequential", tuple((name, layer.description) for name, layer in layers.items()))
     state = _present({name: layer.state for name, layer in layers.items()})
-    return Layer(description, init, state, draw, train, infer)
+    random = any(layer.draw is not draw_nothing for layer in layers.values())
+    return Layer(description, init, state, draw if random else draw_nothing, train, infer)
 
 
 def residual(layers: Mapping[str, Layer]) -> Layer:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxnet.layers import Layer, Params, Scale, Tree, check_sizes, stateless
+from jaxnet.layers import Layer, Params, Scale, Tree, check_sizes, draw_nothing, stateless
 
 
 def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
@@ -48,7 +48,7 @@ def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
         ("BatchNorm", size, momentum, eps),
         init,
         state={"mean": np.zeros(size, np.float32), "var": np.ones(size, np.float32)},
-        draw=lambda _key, _x: {},
+        draw=draw_nothing,
         train=train,
         infer=infer,
     )

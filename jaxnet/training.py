@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxnet.checks import check_batches, check_count, check_labels, check_samples
 from jaxnet.datasets import Dataset
-from jaxnet.layers import Layer, Params, Tree
+from jaxnet.layers import Layer, Params, Tree, draw_nothing
 from jaxnet.losses import correct, softmax_cross_entropy, weight_decay
 
 Criterion = Callable[[Array, Array], Float[Array, ""]]  # (y, t) -> what is made small, such as mean_squared_error
@@ -273,9 +273,9 @@ def fit(
         check_labels(f"data.t_{name}", t, (len(x), *logits.shape[1:]))
     check_batches("batches", batches, len(data.x_train))
     if key is None:
-        key = jax.random.key(0)
-        if jax.eval_shape(net.draw, key, data.x_train[:1]):
+        if net.draw is not draw_nothing:
             raise ValueError("key: none is given, but the network draws, for Dropout; pass jax.random.key(seed)")
+        key = jax.random.key(0)
 
     dtype = jnp.result_type(*jax.tree.leaves(params))
     on_device = tuple(jnp.asarray(a, dtype if jnp.issubdtype(a.dtype, jnp.floating) else None) for a in data)

@@ -35,6 +35,12 @@ def random_params(net, seed=0, dtype=np.float64):
     return jax.tree.map(lambda leaf: 0.5 * rng.standard_normal(leaf.shape).astype(dtype), shapes)
 
 
+def draws_of(net, key, x, batches):
+    """What each step of training draws, as plain arrays."""
+    draw = jax.jit(lambda step, x: jaxnet.step_draws(net, key, step, x))
+    return (jax.device_get(draw(step, x[batch])) for step, batch in enumerate(np.asarray(batches)))
+
+
 def a_dataset(rng, samples=60, features=12, classes=5):
     """Clusters that a small network can learn."""
     centres = rng.standard_normal((classes, features))

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from conftest import random_params
+from conftest import draws_of, random_params
 
 import jaxnet
 import numpy_ref
@@ -16,20 +16,18 @@ KEY = jax.random.key(9)
 STEPS, RATE = 60, 0.1
 
 NETWORKS = {
-    "deep": jaxnet.multi_layer_net(12, [9, 8, 7], 4),
     "deep, BatchNorm": jaxnet.multi_layer_net(12, [9, 8, 7], 4, "tanh", batch_norm=True),
     "deep, Dropout": jaxnet.multi_layer_net(12, [16, 16], 4, "gelu", dropout=0.2),
     "deep, both": jaxnet.multi_layer_net(12, [16, 16], 4, batch_norm=True, dropout=0.2),
     "simple conv": jaxnet.simple_conv_net((1, 10, 10), filters=4, hidden_size=8, output_size=4),
     "deep conv": jaxnet.deep_conv_net((1, 6, 6), filters=(3, 4), hidden_size=16, output_size=4, dropout=0.1),
-    "transformer": jaxnet.transformer(5, 7, size=8, heads=2, blocks=2),
-    "transformer, Dropout": jaxnet.transformer(5, 7, size=8, heads=2, blocks=1, dropout=0.1),
+    "transformer": jaxnet.transformer(5, 7, size=8, heads=2, blocks=1, dropout=0.1),
 }
 
 
 def a_problem(rng, name, samples):
     """Clusters of vectors, or of images; or cyclic sequences, whose next character the last one decides."""
-    if name.startswith("transformer"):
+    if name == "transformer":
         x = (rng.integers(0, 5, (samples, 1)) + 2 * np.arange(8)) % 5  # (N, T + 1)
         return x[:, :-1], x[:, 1:]
     shape = {"simple conv": (1, 10, 10), "deep conv": (1, 6, 6)}.get(name, (12,))
@@ -52,9 +50,10 @@ def test_both_worlds_train_alike_and_learn(problem, name, x64):
     net, data = NETWORKS[name], problem(name)
     params = jax.tree.map(np.float64, jax.device_get(net.init(jax.random.key(0), "xavier")))
     batches = np.asarray(jaxnet.draw_batches(jax.random.key(1), 40, 10, STEPS))
-    draws = (jax.device_get(jaxnet.step_draws(net, KEY, i, data.x_train[b])) for i, b in enumerate(batches))
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=1e-3)
-    by_hand = numpy_ref.train(network, *data, batches, RATE, eval_every=20, draws=draws)
+    by_hand = numpy_ref.train(
+        network, *data, batches, RATE, eval_every=20, draws=draws_of(net, KEY, data.x_train, batches)
+    )
     now, compiled = jaxnet.fit(
         net, params, data, batches, learning_rate=RATE, eval_every=20, key=KEY, decay=1e-3
     )  # fmt: skip
@@ -71,7 +70,8 @@ def test_both_worlds_train_alike_and_learn(problem, name, x64):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_leaf_agrees_three_ways(rng, name):
-    net, (x, t) = NETWORKS[name], a_problem(rng, name, 3)
+    """Of nine samples: the statistics of three may vary so little that differences resolve nothing."""
+    net, (x, t) = NETWORKS[name], a_problem(rng, name, 9)
     draws = jax.device_get(net.draw(KEY, x))
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, random_params(net)), decay=0.1)
     network.give(draws)
@@ -83,7 +83,7 @@ def test_every_leaf_agrees_three_ways(rng, name):
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 def test_weight_decay_is_half_the_squares_of_the_weights_alone(rng, decay):
-    net, (x, t) = NETWORKS["transformer"], a_problem(rng, "transformer", 3)
+    net, (x, t) = jaxnet.transformer(5, 7, size=8, heads=2, blocks=2), a_problem(rng, "transformer", 3)
     params = random_params(net, dtype=np.float32)
     weights = [leaf for name, leaf in flatten(params).items() if leaf.ndim == 2 and not name.startswith(("E", "P"))]
     assert len(weights) == 2 * (4 + 2) + 1
@@ -94,7 +94,7 @@ def test_weight_decay_is_half_the_squares_of_the_weights_alone(rng, decay):
 
 
 def test_a_decay_of_the_biases_too_is_caught(rng, monkeypatch):
-    net, (x, t) = NETWORKS["deep"], a_problem(rng, "deep", 3)
+    net, (x, t) = jaxnet.multi_layer_net(12, [9, 8, 7], 4), a_problem(rng, "deep", 3)
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, random_params(net)), decay=0.1)
     monkeypatch.setattr(numpy_ref.Network, "_decayed", lambda self, name, W, dW: dW + self.decay * W)
     report = check_network(network, x, t)
@@ -112,7 +112,7 @@ def test_a_numerical_gradient_leaves_running_statistics_alone(rng):
 
 
 def test_squared_error_trains_too(problem, x64):
-    net, data = NETWORKS["deep"], problem("deep")
+    net, data = jaxnet.two_layer_net(12, 9, 4), problem("deep")
     params, batches = random_params(net), np.asarray(jaxnet.draw_batches(jax.random.key(1), 40, 10, STEPS))
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), numpy_ref.MeanSquaredError())
     by_hand = numpy_ref.train(network, *data, batches, RATE)

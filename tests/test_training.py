@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import a_dataset, hand_built, random_params
+from conftest import a_dataset, draws_of, hand_built, random_params
 
 import jaxnet
 import numpy_ref
@@ -289,12 +289,6 @@ def deep_net(dropped):
         "Affine3": jaxnet.affine(8, 5),
     }
     return jaxnet.sequential(layers if dropped else {n: layers[n] for n in layers if n[0] in "AB"})
-
-
-def draws_of(net, key, x, batches):
-    """What each step draws, as plain arrays."""
-    for step, batch in enumerate(np.asarray(batches)):
-        yield jax.device_get(jaxnet.step_draws(net, key, step, x[batch]))
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.01])
