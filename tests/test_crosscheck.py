@@ -29,19 +29,20 @@ class Planted(numpy_ref.Affine):
 def test_the_certificate_holds_for_a_thousand_planted_errors():
     """An error of the norm that it claims to catch with probability 0.99, in a random direction each time."""
     rng = np.random.default_rng(0)
-    W, b, x = rng.standard_normal((6, 5)), rng.standard_normal(5), rng.standard_normal((4, 6))
+    W, x = rng.standard_normal((3, 4)), rng.standard_normal((2, 3))
+
+    def claimed_and_caught(factor, seed):
+        product = (lambda W: (x @ W, None), lambda dout, _: x.T @ dout * factor)
+        (leaf,) = check_layer(product, W, seed=seed).leaves
+        return leaf.detects, leaf.verdict == "FAIL"
+
     caught, trials = 0, 1000
     for seed in range(trials):
-        clean = check_layer(numpy_ref.Affine(W, b), x, seed=seed)
-        claimed = next(leaf for leaf in clean.leaves if leaf.name == "W").detects
+        detects, _ = claimed_and_caught(1.0, seed)
         direction = rng.standard_normal(W.shape)
-        layer = Planted(W, b)
-        # the gradient that the checker's own dout gives, so that the factor makes an error of that norm
-        dout = np.random.default_rng(seed).standard_normal((4, 5))
-        error = claimed * direction / np.linalg.norm(direction)
-        layer.factor = 1 + error / (x.T @ dout)
-        report = check_layer(layer, x, seed=seed)
-        caught += next(leaf for leaf in report.leaves if leaf.name == "W").verdict == "FAIL"
+        dout = np.random.default_rng(seed).standard_normal((2, 4))  # the checker's own, so that the norm is as claimed
+        error = detects * direction / np.linalg.norm(direction)
+        caught += claimed_and_caught(1 + error / (x.T @ dout), seed)[1]
     assert caught >= PROBABILITY * trials
 
 
