@@ -9,7 +9,7 @@ from conftest import hand_built, random_params
 
 import jaxnet
 import numpy_ref
-from jaxnet.crosscheck import check, check_function, check_layer, check_network, subject_of
+from jaxnet.crosscheck import InconclusiveWarning, check, check_function, check_layer, check_network, subject_of
 from jaxnet.crosscheck.differences import derivative, noise
 from jaxnet.crosscheck.report import PROBABILITY
 from jaxnet.crosscheck.steps import step_errors
@@ -219,6 +219,8 @@ def test_a_resolution_that_differences_cannot_reach_is_inconclusive():
     report = check_layer(numpy_ref.Tanh(), (3, 4), resolution=1e-14)
     assert report.verdict == "INCONCLUSIVE"
     assert "resolve" in report.leaves[0].blame
+    with pytest.warns(InconclusiveWarning, match="^INCONCLUSIVE  Tanh"):
+        report.raise_if_failed()
 
 
 def test_more_kinks_than_can_be_looked_at_are_judged_beside_them():

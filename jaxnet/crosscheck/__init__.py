@@ -6,7 +6,7 @@ from typing import Any
 from jaxnet.crosscheck.inputs import drawn
 from jaxnet.crosscheck.judging import judge
 from jaxnet.crosscheck.layerwise import judge_layers
-from jaxnet.crosscheck.report import Gap, Leaf, Report
+from jaxnet.crosscheck.report import Gap, InconclusiveWarning, Leaf, Report
 from jaxnet.crosscheck.subjects import (
     FunctionSubject,
     JaxSubject,
@@ -64,6 +64,7 @@ SOME = 64  # elements of a network's leaf: its layers, alone, show more
 
 __all__ = [
     "Gap",
+    "InconclusiveWarning",
     "Leaf",
     "Report",
     "SubjectError",

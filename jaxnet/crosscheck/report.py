@@ -1,6 +1,7 @@
 """What a check found, by leaf: made to be read, raised or kept."""
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
@@ -42,7 +43,8 @@ class Leaf:
     index: tuple[int, ...]  # the element in which the derivations lie farthest apart
     values: dict[str, float]  # the derivative by that element: "hand", "autodiff", "difference"
     gaps: dict[str, Gap]  # "hand - autodiff" by element; "hand - difference", "autodiff - difference" along probes
-    detects: float = math.nan  # the norm of the smallest error that the probes catch with probability `PROBABILITY`
+    detects: float = math.nan  # the norm of the smallest error that the probes catch with this probability
+    probability: float = PROBABILITY
     note: str = ""  # what a reader should know of a leaf that passed
     diagnosis: str = ""  # the slip that would explain the error, where one does
 
@@ -59,6 +61,10 @@ class Leaf:
     @property
     def _decisive(self) -> Gap:
         return max(self.gaps.values(), key=Gap.width, default=NOTHING)
+
+
+class InconclusiveWarning(UserWarning):
+    """A check could neither confirm nor refute a gradient."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +87,15 @@ class Report:
         return "PASS" if verdicts == {"PASS"} else "INCONCLUSIVE"
 
     def raise_if_failed(self) -> None:
-        """Pass in silence, or fail with the whole report as the message.
+        """Pass in silence, or fail with the whole report as the message; INCONCLUSIVE is said aloud, as a warning.
 
         Raises:
-            AssertionError: The verdict is not PASS.
+            AssertionError: The verdict is FAIL.
         """
-        if self.verdict != "PASS":
+        if self.verdict == "FAIL":
             raise AssertionError(str(self))
+        if self.verdict == "INCONCLUSIVE":
+            warnings.warn(str(self), InconclusiveWarning, stacklevel=2)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as for JSON: lists, dicts, strings and numbers; None for a number that is not finite."""
@@ -109,6 +117,8 @@ class Report:
             for leaf in self.leaves:
                 cells = [f"{gap.error:.1e}/{gap.tolerance:.0e}" for gap in leaf.gaps.values()]
                 lines.append(_row(width, leaf.name, leaf.verdict, cells, _brackets(leaf.index)))
+        if self.verdict == "PASS" and not math.isnan(least := max(leaf.detects for leaf in self.leaves)):
+            lines.append(f"  an error of norm {least:.0e} in any leaf is caught with probability {PROBABILITY}")
         lines += [f"  note: {leaf.name}: {leaf.note}" for leaf in self.leaves if leaf.note]
         return "\n".join([*lines, *(f"  warning: {warning}" for warning in self.warnings)])
 
