@@ -89,7 +89,7 @@ def by_torch(fast: bool) -> Callable[[Any, tuple[Any, ...]], Answer]:
         subject = subject_of(layer, *inputs)
         names = list(subject.leaves)
 
-        class Function(torch.autograd.Function):
+        class Function(torch.autograd.Function):  # type: ignore[misc]
             @staticmethod
             def forward(ctx: Any, *leaves: Any) -> Any:
                 ctx.save_for_backward(*leaves)

@@ -206,3 +206,6 @@ if __name__ == "__main__":
     except (ValueError, DatasetError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("train.py: interrupted; the run is not kept", file=sys.stderr)
+        sys.exit(130)
