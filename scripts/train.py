@@ -4,6 +4,7 @@ Without options: 64-50-10 on the handwritten digits that scikit-learn embeds. `-
 """
 
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -207,5 +208,5 @@ if __name__ == "__main__":
         print(f"train.py: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("train.py: interrupted; the run is not kept", file=sys.stderr)
-        sys.exit(130)
+        print("train.py: interrupted; the run is not kept", file=sys.stderr, flush=True)
+        os._exit(130)  # at once: the compiled loop still runs, and would call back into an interpreter that is leaving

@@ -16,7 +16,7 @@ from jaxnet.crosscheck.subjects import (
     Subject,
     SubjectError,
     as_pair,
-    generators_kept,
+    surroundings_kept,
 )
 
 
@@ -38,7 +38,7 @@ def subject_of(thing: Any, *inputs: Any, seed: int = 0) -> Subject:
     return FunctionSubject(thing, drawn(thing, inputs, None, seed), None)
 
 
-@generators_kept()
+@surroundings_kept()
 def check(
     thing: Any,
     *inputs: Any,
@@ -76,7 +76,7 @@ __all__ = [
 ]
 
 
-@generators_kept()
+@surroundings_kept()
 def check_layer(
     layer: Any,
     *inputs: Any,
@@ -108,7 +108,7 @@ def check_layer(
     return judge(name or hand.name, hand, theirs, seed=seed, resolution=resolution)
 
 
-@generators_kept()
+@surroundings_kept()
 def check_network(
     network: Any,
     x: Any,
@@ -140,7 +140,7 @@ def check_network(
     return judge_layers(whole, hand, seed=seed, resolution=resolution)
 
 
-@generators_kept()
+@surroundings_kept()
 def check_function(
     f: Callable[..., Any],
     *args: Any,

@@ -46,7 +46,7 @@ def judge(
     with blaming(hand.name):
         y = behaviour.fresh(hand).forward()
     if not np.issubdtype(y.dtype, np.floating) or y.size == 0:
-        raise SubjectError(f"{hand.name}: forward returns {y.dtype} of shape {y.shape}, expected floats; look at it")
+        raise SubjectError(f"{hand.name}: forward returns {y.dtype} of shape {y.shape}, expected floats, one at least")
     if not np.isfinite(y).all():
         return Report(title, None, (), warnings=("the forward pass is not finite at these inputs: give it others",))
     dout = np.ones_like(y) if not hand.takes_dout else _from_above(y, rng)

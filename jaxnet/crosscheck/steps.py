@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck import behaviour
-from jaxnet.crosscheck.subjects import Array, Subject, generators_kept
+from jaxnet.crosscheck.subjects import Array, Subject, surroundings_kept
 from jaxnet.crosscheck.witness import Witness, scale_of
 
 POWERS = np.arange(-1, -46, -1)
@@ -27,7 +27,7 @@ class StepErrors(NamedTuple):
         return float(np.median(np.lib.stride_tricks.sliding_window_view(self.error, 5), axis=1).min())
 
 
-@generators_kept()
+@surroundings_kept()
 def step_errors(subject: Subject, seed: int = 0) -> dict[str, StepErrors]:
     """For each leaf with a gradient of its own shape: |D(h) - <g, d>| / |g| at h = 1/2, 1/4, ... of the leaf's size.
 

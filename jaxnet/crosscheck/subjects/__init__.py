@@ -7,8 +7,8 @@ from jaxnet.crosscheck.subjects.base import (
     Subject,
     SubjectError,
     blaming,
-    generators_kept,
     is_float,
+    surroundings_kept,
 )
 from jaxnet.crosscheck.subjects.function import FunctionSubject, JaxSubject
 from jaxnet.crosscheck.subjects.layer import LayerSubject, PairSubject, as_pair
@@ -27,6 +27,6 @@ __all__ = [
     "SubjectError",
     "as_pair",
     "blaming",
-    "generators_kept",
     "is_float",
+    "surroundings_kept",
 ]

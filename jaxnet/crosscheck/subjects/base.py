@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -84,7 +85,8 @@ class Opened:
 
     def backward(self, dout: Array) -> dict[str, Any]:
         """What it returns or leaves as the gradient of each leaf."""
-        return self._backward(*self.outputs.unpack(dout))
+        found = self._backward(*self.outputs.unpack(dout))
+        return {name: np.asarray(g) if isinstance(g, jax.Array) else g for name, g in found.items()}
 
 
 class Subject:
@@ -198,7 +200,7 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
 
 def is_float(value: Any) -> bool:
     """Whether a gradient by this is to be expected."""
-    return isinstance(value, np.ndarray | np.generic) and value.dtype.kind == "f"
+    return isinstance(value, np.ndarray | np.generic | jax.Array) and value.dtype.kind == "f"
 
 
 def in_double(value: Any, known: dict[int, Any] | None = None) -> Any:
@@ -265,11 +267,12 @@ def are_double(leaves: Leaves) -> bool:
 
 
 @contextmanager
-def generators_kept() -> Iterator[None]:
-    """The global random generators are found afterwards as they were before."""
+def surroundings_kept() -> Iterator[None]:
+    """The global random generators are found afterwards as they were before; within, JAX has double precision."""
     before = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
-        yield
+        with jax.enable_x64(True):
+            yield
     finally:
         np.random.set_state(before[0])  # noqa: NPY002
         random.setstate(before[1])

@@ -4,6 +4,8 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.crosscheck.subjects.base import (
@@ -73,13 +75,13 @@ class LayerSubject(Subject):
         self.constants = {n: own[n] for n in held if n not in found}  # no parameters, or their gradient is forgotten
         self.numbers = numbers_in(vars(layer) | dict(zip(self.names, self.inputs, strict=True)))
         self.integers = integers_in(self.inputs, self.names)
-        self.leaves = {name: own[name] for name in self.parameters}
+        self.leaves = {name: np.asarray(own[name]) for name in self.parameters}
         self.leaves |= {name: its[name] for name in self.returned if is_float(its.get(name))}
         if not self.leaves:
             raise SubjectError(f"{self.name}: no input and no parameter of floats with a gradient, nothing to check")
 
     def open(self, leaves: Leaves) -> Opened:
-        replaced = {id(array): leaves[name] for name, array in self.held.items() if name in leaves}
+        replaced = {id(array): as_kind(leaves[name], array) for name, array in self.held.items() if name in leaves}
         inputs = self._inputs(leaves)
         layer = copy.deepcopy(self.layer, replaced)
         if self.in_less and are_double(leaves):
@@ -166,6 +168,11 @@ class PairSubject(Subject):
         )
 
 
+def as_kind(array: Array, like: Any) -> Any:
+    """A NumPy array as JAX's where the layer holds such."""
+    return jnp.asarray(array) if isinstance(like, jax.Array) else array
+
+
 def as_pair(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
     """The two functions, where that is what was brought: as a tuple, or as methods that hand the cache over."""
     if isinstance(layer, tuple | list):
@@ -174,16 +181,16 @@ def as_pair(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
     return (layer.forward, layer.backward) if takes and takes[-1].name in CACHE else None
 
 
-def parameters_of(layer: Any) -> Leaves:
+def parameters_of(layer: Any) -> dict[str, Any]:
     """The float arrays that a layer and those within it hold, each once: by attribute, or by its place in `params`."""
-    found: Leaves = {}
+    found: dict[str, Any] = {}
     for prefix, one in _within(layer):
         beside = _gradients_beside(one)
         attributes = {name: value for name, value in vars(one).items() if is_float(value)}
         listed = {name: value for name, value in _entries("params", one).items() if is_float(value)}
         # a name that has its gradient beside it goes before a mere place in a list
         for name, value in sorted((attributes | listed).items(), key=lambda item: item[0] not in beside):
-            if isinstance(value, np.ndarray) and not any(value is other for other in found.values()):
+            if isinstance(value, np.ndarray | jax.Array) and not any(value is other for other in found.values()):
                 found[prefix + name] = value
     return found
 
