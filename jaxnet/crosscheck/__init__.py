@@ -19,48 +19,7 @@ from jaxnet.crosscheck.subjects import (
     surroundings_kept,
 )
 
-
-def subject_of(thing: Any, *inputs: Any, seed: int = 0) -> Subject:
-    """What is to be checked, told by its looks: a network, a layer, a pair of functions, or a function.
-
-    Args:
-        thing: As for `check_network`, `check_layer` or `check_function`, the first that fits.
-        inputs: What it is called with.
-        seed: Of the inputs that are drawn where only shapes are given.
-
-    Raises:
-        SubjectError: None of them fits, or it cannot be run.
-    """
-    if hasattr(thing, "loss") and hasattr(thing, "gradient"):
-        return NetworkSubject(thing, *inputs)
-    if isinstance(thing, tuple | list) or hasattr(thing, "backward"):
-        return _layer(thing, inputs, seed)
-    return FunctionSubject(thing, drawn(thing, inputs, None, seed), None)
-
-
-@surroundings_kept()
-def check(
-    thing: Any,
-    *inputs: Any,
-    reference: Callable[..., Any] | None = None,
-    seed: int = 0,
-    resolution: float | None = None,
-    name: str | None = None,
-) -> Report:
-    """`check_network`, `check_layer` or `check_function`, the first that fits; arguments and errors as theirs."""
-    hand = subject_of(thing, *inputs, seed=seed)
-    theirs = JaxSubject(reference, hand) if reference is not None else None
-    whole = judge(name or hand.name, hand, theirs, seed=seed, resolution=resolution)
-    return judge_layers(whole, hand, seed=seed, resolution=resolution) if isinstance(hand, NetworkSubject) else whole
-
-
-def _layer(layer: Any, inputs: tuple[Any, ...], seed: int) -> LayerSubject | PairSubject:
-    pair = as_pair(layer)
-    inputs = drawn(pair[0] if pair else getattr(layer, "forward", None), inputs, layer, seed)
-    return LayerSubject(layer, inputs) if pair is None else PairSubject(pair, inputs)
-
-
-SOME = 64  # elements of a network's leaf: its layers, alone, show more
+SOME = 64  # elements of a network's leaf that are derived one by one: its layers, alone, show more
 
 __all__ = [
     "Gap",
@@ -103,9 +62,7 @@ def check_layer(
     Raises:
         SubjectError: What was brought has no such methods, or raises, or holds no floats; the message says whose fault.
     """
-    hand = _layer(layer, inputs, seed)
-    theirs = JaxSubject(reference, hand) if reference is not None else None
-    return judge(name or hand.name, hand, theirs, seed=seed, resolution=resolution)
+    return _judged(_layer(layer, inputs, seed), reference, seed, resolution, name)
 
 
 @surroundings_kept()
@@ -134,10 +91,7 @@ def check_network(
     Raises:
         SubjectError: As for `check_layer`.
     """
-    hand = NetworkSubject(network, x, t)
-    theirs = JaxSubject(reference, hand) if reference is not None else None
-    whole = judge(name or hand.name, hand, theirs, seed=seed, resolution=resolution, elements=SOME)
-    return judge_layers(whole, hand, seed=seed, resolution=resolution)
+    return _judged(NetworkSubject(network, x, t), reference, seed, resolution, name)
 
 
 @surroundings_kept()
@@ -166,6 +120,51 @@ def check_function(
     Raises:
         SubjectError: As for `check_layer`.
     """
-    hand = FunctionSubject(f, args, gradient)
+    return _judged(FunctionSubject(f, args, gradient), reference, seed, resolution, name)
+
+
+@surroundings_kept()
+def check(
+    thing: Any,
+    *inputs: Any,
+    reference: Callable[..., Any] | None = None,
+    seed: int = 0,
+    resolution: float | None = None,
+    name: str | None = None,
+) -> Report:
+    """`check_network`, `check_layer` or `check_function`, the first that fits; arguments and errors as theirs."""
+    return _judged(subject_of(thing, *inputs, seed=seed), reference, seed, resolution, name)
+
+
+def subject_of(thing: Any, *inputs: Any, seed: int = 0) -> Subject:
+    """What is to be checked, told by its looks: a network, a layer, a pair of functions, or a function.
+
+    Args:
+        thing: As for `check_network`, `check_layer` or `check_function`, the first that fits.
+        inputs: What it is called with.
+        seed: Of the inputs that are drawn where only shapes are given.
+
+    Raises:
+        SubjectError: None of them fits, or it cannot be run.
+    """
+    if hasattr(thing, "loss") and hasattr(thing, "gradient"):
+        return NetworkSubject(thing, *inputs)
+    if isinstance(thing, tuple | list) or hasattr(thing, "backward"):
+        return _layer(thing, inputs, seed)
+    return FunctionSubject(thing, drawn(thing, inputs, None, seed), None)
+
+
+def _layer(layer: Any, inputs: tuple[Any, ...], seed: int) -> LayerSubject | PairSubject:
+    pair = as_pair(layer)
+    inputs = drawn(pair[0] if pair else getattr(layer, "forward", None), inputs, layer, seed)
+    return LayerSubject(layer, inputs) if pair is None else PairSubject(pair, inputs)
+
+
+def _judged(
+    hand: Subject, reference: Callable[..., Any] | None, seed: int, resolution: float | None, name: str | None
+) -> Report:
     theirs = JaxSubject(reference, hand) if reference is not None else None
-    return judge(name or hand.name, hand, theirs, seed=seed, resolution=resolution)
+    if not isinstance(hand, NetworkSubject):
+        return judge(name or hand.name, hand, theirs, seed=seed, resolution=resolution)
+    whole = judge(name or hand.name, hand, theirs, seed=seed, resolution=resolution, elements=SOME)
+    return judge_layers(whole, hand, seed=seed, resolution=resolution)
