@@ -110,7 +110,7 @@ class Witness:
         while groups:
             group = groups.pop()
             d = np.zeros(self.at[name].size)
-            d[group] = rng.standard_normal(group.size)
+            d[group] = rng.choice([-1, 1], group.size) * rng.uniform(3, 4, group.size)  # as far as a probe ever goes
             if not self._bends(name, d.reshape(self.at[name].shape)):
                 continue
             if group.size > 1:
