@@ -30,6 +30,7 @@ def run(monkeypatch, capsys):
 
     def run_script(script, *arguments):
         monkeypatch.setattr(sys, "argv", [script, *arguments])
+        monkeypatch.syspath_prepend(ROOT / "scripts")  # as `python scripts/NAME` does
         try:
             runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
             status = 0
