@@ -45,7 +45,8 @@ def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padd
 
     def apply(params: Params, x: Array) -> Array:
         _check_images(x, in_channels, size, padding)
-        y = lax.platform_dependent(x, params["W"], cpu=by_windows, default=by_lax)
+        dtype = jnp.result_type(x, params["W"])  # which lax, other than NumPy, wants of both
+        y = lax.platform_dependent(x.astype(dtype), jnp.asarray(params["W"], dtype), cpu=by_windows, default=by_lax)
         return y + params["b"][:, None, None]  # (N, F, OH, OW) + (F, 1, 1)
 
     return stateless(("Convolution", in_channels, filters, size, stride, padding), init, apply)

@@ -196,8 +196,7 @@ def _panels(count: int, columns: int, height: float, shared: bool = False) -> tu
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(WIDTH, 0.45 + height * rows + 0.3), dpi=DPI, layout="constrained")
-    share = {f"share{axis}": "all" if shared else False for axis in "xy"}
-    grid: list[Axes] = list(figure.subplots(rows, columns, squeeze=False, **share).flat)
+    grid: list[Axes] = list(figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).flat)
     for cell in grid[count:]:
         cell.set_axis_off()
     for cell in grid[:count]:

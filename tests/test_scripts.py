@@ -220,9 +220,16 @@ def test_the_crosscheck_passes_on_all_that_is_here(run):
     for name in (
         "784-50-10 in the book's order",
         "784-50-10 in the notebook's order",
-        "Affine",
-        "ReLU",
+        "a deep net, with BatchNorm and Dropout",
+        "the simple convolutional net",
+        "the deep convolutional net",
+        "the transformer",
+        *set(numpy_ref.networks.LAYERS) - {"BatchNorm"},
+        "BatchNorm of vectors",
+        "BatchNorm of images",
+        "Residual",
         "SoftmaxWithLoss",
+        "MeanSquaredError",
     ):
         assert f"PASS  {name}" in done.stdout
 
