@@ -1,9 +1,10 @@
 """Layers and networks as pure functions in JAX, their gradients cross-checked, their training one compiled program."""
 
-from jaxnet import datasets
+from jaxnet import datasets, text
 from jaxnet.attention import attention, embedding, position
 from jaxnet.convolution import average_pool, convolution, max_pool
 from jaxnet.datasets import Dataset
+from jaxnet.inference import predict, sample
 from jaxnet.layers import Layer, affine, dropout, flatten, gelu, relu, residual, sequential, sigmoid, stateless, tanh
 from jaxnet.losses import accuracy, mean_squared_error, softmax_cross_entropy, weight_decay
 from jaxnet.networks import deep_conv_net, multi_layer_net, notebook_net, simple_conv_net, transformer, two_layer_net
@@ -50,8 +51,10 @@ __all__ = [
     "multi_layer_net",
     "notebook_net",
     "position",
+    "predict",
     "relu",
     "residual",
+    "sample",
     "sequential",
     "sigmoid",
     "simple_conv_net",
@@ -60,6 +63,7 @@ __all__ = [
     "stateless",
     "step_draws",
     "tanh",
+    "text",
     "train_loop",
     "train_step",
     "transformer",

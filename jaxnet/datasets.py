@@ -28,12 +28,12 @@ CHECKSUMS = {  # SHA-256 of the files as published; images before labels, traini
 
 
 class Dataset(NamedTuple):
-    """N images to train on and M to test on, D pixels in a row, and the class number of each."""
+    """N samples to train on and M to test on: D pixels in a row and a class number; or T characters, and the next."""
 
-    x_train: Float32[np.ndarray, "N D"]  # in [0, 1]
-    t_train: Int32[np.ndarray, " N"]
-    x_test: Float32[np.ndarray, "M D"]
-    t_test: Int32[np.ndarray, " M"]
+    x_train: Float32[np.ndarray, "N D"] | Int32[np.ndarray, "N T"]  # pixels in [0, 1]
+    t_train: Int32[np.ndarray, " N"] | Int32[np.ndarray, "N T"]
+    x_test: Float32[np.ndarray, "M D"] | Int32[np.ndarray, "M T"]
+    t_test: Int32[np.ndarray, " M"] | Int32[np.ndarray, "M T"]
 
 
 class DatasetError(RuntimeError):

@@ -7,13 +7,16 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
+from jaxtyping import PRNGKeyArray
+from numpy.typing import ArrayLike
 
-from jaxnet.layers import Params
-from jaxnet.training import History
-from jaxnet.trees import flatten
+from jaxnet.layers import Layer, Params, Tree
+from jaxnet.training import History, TrainState
+from jaxnet.trees import flatten, unflatten
 
 
 @contextmanager
@@ -51,9 +54,43 @@ def write_history(path: Path, history: History) -> None:
             rows.writerow([step, loss, *accuracies.get(step, ("", ""))])
 
 
-def write_parameters(path: Path, params: Params) -> None:
-    """NumPy's .npz with one array a leaf, under its name: `np.load(path)["Affine1.W"]`."""
-    np.savez(path, **flatten(params))
+class Saved(NamedTuple):
+    """What is needed to use a trained network, or to train it on."""
+
+    params: Params
+    net_state: Tree
+    key: PRNGKeyArray
+    step: int
+
+
+def write_parameters(path: Path, state: TrainState, **more: ArrayLike) -> None:
+    """NumPy's .npz with one array a leaf, under its name: `np.load(path)["Affine1.W"]`, `["BatchNorm1.mean"]`.
+
+    Beside them `key`, the data of the key that every step's randomness comes from, `step`, how many were made, and
+    whatever more is given.
+    """
+    leaves = flatten(state.params) | flatten(state.net_state)
+    np.savez(path, **leaves | {"key": jax.random.key_data(state.key), "step": state.step} | more)
+
+
+def read_parameters(path: Path, net: Layer) -> Saved:
+    """What `write_parameters` wrote of this network.
+
+    Raises:
+        ValueError: A leaf of the network is not there, or of another shape.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        leaves = dict(file)
+    shapes = jax.eval_shape(lambda key: net.init(key, 1.0), jax.random.key(0))
+    trees = []
+    for tree in (shapes, net.state):
+        for name, leaf in flatten(tree).items():
+            if name not in leaves or leaves[name].shape != leaf.shape:
+                found = leaves[name].shape if name in leaves else "nothing"
+                raise ValueError(f"{path}: {name} is {found}, expected shape {leaf.shape}; name this network's file")
+        trees.append(unflatten({name: leaves[name] for name in flatten(tree)}))
+    params, net_state = trees
+    return Saved(params, net_state, jax.random.wrap_key_data(leaves["key"]), int(leaves["step"]))
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:

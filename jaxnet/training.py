@@ -17,12 +17,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxnet.checks import check_batches, check_count, check_labels, check_samples
 from jaxnet.datasets import Dataset
+from jaxnet.inference import by_chunks
 from jaxnet.layers import Layer, Params, Tree, draw_nothing
 from jaxnet.losses import correct, softmax_cross_entropy, weight_decay
 
 Criterion = Callable[[Array, Array], Float[Array, ""]]  # (y, t) -> what is made small, such as mean_squared_error
 MakeOptimizer = Callable[[Any], optax.GradientTransformation]  # learning rate -> optimizer
-CHUNK = 1000  # samples that are evaluated at once, so that a convolution's intermediate images fit in memory
 OnEvaluation = Callable[[int, float, float, float], None]  # step, loss, train accuracy, test accuracy
 
 
@@ -178,7 +178,8 @@ def train_loop(
             return correct(net.infer(now.params, now.net_state, x), t)
 
         dtype = jnp.result_type(*jax.tree.leaves(params))
-        return jnp.stack([_mean_by_chunks(hits, x, t, dtype) for x, t in ((x_train, t_train), (x_test, t_test))])
+        pairs = ((x_train, t_train), (x_test, t_test))
+        return jnp.stack([by_chunks(hits, x, t).mean(dtype=dtype) for x, t in pairs])
 
     def chunk(now: TrainState, batches: Array) -> tuple[TrainState, Array, Array]:
         now, losses = lax.scan(step, now, batches)
@@ -297,15 +298,6 @@ def fit(
     history = History(*(np.asarray(a) for a in history))
     _raise_if_diverged(now, history, learning_rate)
     return now, history
-
-
-def _mean_by_chunks(function: Callable[[Array, Array], Array], x: Array, t: Array, dtype: Any) -> Array:
-    """function(x, t).mean(), where the function goes by rows, taken CHUNK rows at a time."""
-    whole = len(x) - len(x) % CHUNK
-    chunks = tuple(a[:whole].reshape(-1, CHUNK, *a.shape[1:]) for a in (x, t))
-    values = [lax.map(lambda chunk: function(*chunk), chunks).reshape(-1)] if whole else []
-    values += [function(x[whole:], t[whole:]).reshape(-1)] if whole < len(x) else []
-    return jnp.concatenate(values).mean(dtype=dtype)
 
 
 def _raise_if_diverged(now: TrainState, history: History, learning_rate: float) -> None:

@@ -7,7 +7,7 @@ Your own code, as FILE.py:NAME: a layer class, a pair of functions FORWARD,BACKW
     crosscheck.py mine.py:Convolution --init 6x3x3x3 6 stride=2 pad=1 --inputs 2x3x7x7 --plot v.png
     crosscheck.py mine.py:Embedding --init weights.npz --inputs 2x3<10
 
-Without a name: the project's networks, in both orders, and every layer on its own. `--network notebook` checks the
+Without a name: the project's own networks, and every layer on its own. `--network notebook` checks the
 notebook's own network, as it was written, and says why it fails.
 
 Exit status: 0 right, 1 wrong, 2 cannot be checked, 3 inconclusive.
@@ -60,8 +60,8 @@ class Options:
     plot: Path | None = None
     """Draw the error against the step size, for every leaf, into this PNG."""
     network: Literal["all", "book", "notebook-order", "notebook"] = "all"
-    """Without a name. book: Affine, ReLU, Affine. notebook-order: one more ReLU. all: both, and every layer on its own.
-    notebook: the notebook's own code, defects and all."""
+    """Without a name. book: Affine, ReLU, Affine. notebook-order: one more ReLU. all: both, the other networks, and
+    every layer on its own. notebook: the notebook's own code, defects and all."""
     seed: int = 0
     """Of all that is drawn: values, weights, images and the directions probed."""
 
@@ -103,6 +103,7 @@ def reports(options: Options, rng: np.random.Generator) -> Iterator[Report]:
     if options.network in ("all", "notebook-order"):
         yield of_network("784-50-10 in the notebook's order", jaxnet.notebook_net(*SIZES), x, t, options.seed)
     if options.network == "all":
+        yield from of_networks(rng, options.seed)
         yield from of_layers(rng, options.seed)
     if options.network == "notebook":
         written = notebook.TwoLayerNet(*SIZES, seed=options.seed)
@@ -112,33 +113,76 @@ def reports(options: Options, rng: np.random.Generator) -> Iterator[Report]:
         )
 
 
-def of_network(name: str, net: jaxnet.Layer, x: np.ndarray, t: np.ndarray, seed: int) -> Report:
-    """A network in both worlds, from one description and one set of float32 parameters."""
-    hand = numpy_ref.Network(numpy_ref.build_layers(net.description, net.init(jax.random.key(seed), 0.1)))
-    return check_network(hand, x.astype(np.float32), t, reference=partial(jaxnet.loss, net), seed=seed, name=name)
+def of_network(name: str, net: jaxnet.Layer, x: np.ndarray, t: np.ndarray, seed: int, decay: float = 0.0) -> Report:
+    """A network in both worlds, from one description, one set of float32 parameters, one draw and one decay."""
+    if np.issubdtype(x.dtype, np.floating):
+        x = x.astype(np.float32)
+    draws = jax.device_get(jaxnet.step_draws(net, jax.random.key(seed), 0, x))
+    params = net.init(jax.random.key(seed), 0.1 if not decay else "he")
+    hand = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=decay)
+    hand.give(draws)
+
+    def reference(params: Any, x: Any, t: Any) -> Any:
+        return jaxnet.loss(net, params, x, t, draws, decay=decay)
+
+    return check_network(hand, x, t, reference=reference, seed=seed, name=name)
+
+
+def of_networks(rng: np.random.Generator, seed: int) -> Iterator[Report]:
+    """The book's other networks and the transformer, small."""
+    images, ids = rng.standard_normal((9, 1, 10, 10)), rng.integers(0, 7, (9, 6))
+    deep = jaxnet.multi_layer_net(12, [9, 8], 5, batch_norm=True, dropout=0.2)
+    for name, net, x in [
+        ("a deep net, with BatchNorm and Dropout", deep, rng.standard_normal((9, 12))),
+        ("the simple convolutional net", jaxnet.simple_conv_net((1, 10, 10), 3, 3, 8, 5), images),
+        ("the deep convolutional net", jaxnet.deep_conv_net((1, 10, 10), (2, 3), 8, 5, 0.2), images),
+        ("the transformer", jaxnet.transformer(7, 6, size=8, heads=2, blocks=1, dropout=0.1), ids),
+    ]:
+        t = rng.integers(0, 7, ids.shape) if x is ids else rng.integers(0, 5, len(x))
+        yield of_network(name, net, x, t, seed, decay=0.1)
 
 
 def of_layers(rng: np.random.Generator, seed: int) -> Iterator[Report]:
-    """Every hand-written layer on its own, against the same layer of jaxnet."""
-    x = rng.standard_normal((IMAGES, 7))
-    W, b = rng.standard_normal((7, 5)), rng.standard_normal(5)
-    yield check_layer(numpy_ref.Affine(W, b), x, reference=in_training(jaxnet.affine(7, 5)), seed=seed)
-    for layer, same in [
-        (numpy_ref.ReLU(), jaxnet.relu()),
-        (numpy_ref.Sigmoid(), jaxnet.sigmoid()),
-        (numpy_ref.Tanh(), jaxnet.tanh()),
-    ]:
-        yield check_layer(layer, x, reference=in_training(same), seed=seed)
-    t = rng.integers(0, 7, IMAGES)
-    yield check_layer(numpy_ref.SoftmaxWithLoss(), x, t, reference=jaxnet.softmax_cross_entropy, seed=seed)
+    """Every hand-written layer on its own, against the same layer of jaxnet; then the losses."""
+    rows, images = rng.standard_normal((9, 6)), rng.standard_normal((2, 3, 6, 6))
+    sequences, ids = rng.standard_normal((2, 4, 6)), rng.integers(0, 5, (2, 7))  # 14 ids of 5: some come again
+    layers: dict[str, tuple[jaxnet.Layer, np.ndarray]] = {
+        "Affine": (jaxnet.affine(6, 5), rows),
+        "ReLU": (jaxnet.relu(), rows),
+        "Sigmoid": (jaxnet.sigmoid(), rows),
+        "Tanh": (jaxnet.tanh(), rows),
+        "GELU": (jaxnet.gelu(), rows),
+        "Flatten": (jaxnet.flatten(), images),
+        "Dropout": (jaxnet.dropout(0.4), rows),
+        "BatchNorm of vectors": (jaxnet.batch_norm(6), rows),
+        "BatchNorm of images": (jaxnet.batch_norm(3), images),
+        "LayerNorm": (jaxnet.layer_norm(6), sequences),
+        "Convolution": (jaxnet.convolution(3, 4, 3, stride=2, padding=1), images),
+        "MaxPool": (jaxnet.max_pool(3, stride=2), images),
+        "AveragePool": (jaxnet.average_pool(3, stride=2, padding=1), images),
+        "Embedding": (jaxnet.embedding(5, 6), ids),
+        "Position": (jaxnet.position(5, 6), sequences),
+        "Attention": (jaxnet.attention(6, heads=2), sequences),
+        "Residual": (jaxnet.residual({"LayerNorm": jaxnet.layer_norm(6), "Affine": jaxnet.affine(6, 6)}), sequences),
+    }
+    for name, (layer, x) in layers.items():
+        shapes = jax.eval_shape(lambda key, layer=layer: layer.init(key, 1.0), jax.random.key(seed))
+        params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), shapes)
+        draws = jax.device_get(layer.draw(jax.random.key(seed), x))
+        hand = numpy_ref.build_layers(("Sequential", ((name, layer.description),)), {name: params})[name]
+        hand.give(draws)
+        yield check_layer(hand, x, reference=in_training(layer, draws), seed=seed, name=name)
+    t = rng.integers(0, 6, len(rows))
+    yield check_layer(numpy_ref.SoftmaxWithLoss(), rows, t, reference=jaxnet.softmax_cross_entropy, seed=seed)
+    yield check_layer(numpy_ref.MeanSquaredError(), rows, t, reference=jaxnet.mean_squared_error, seed=seed)
 
 
-def in_training(layer: jaxnet.Layer) -> Callable[..., Any]:
+def in_training(layer: jaxnet.Layer, draws: Any) -> Callable[..., Any]:
     """What `check_layer` takes for a reference: a function of (params, x), or of x alone."""
 
     def forward(*params_and_x: Any) -> Any:
         params = params_and_x[0] if len(params_and_x) > 1 else {}
-        return layer.train(params, layer.state, params_and_x[-1], {})[0]
+        return layer.train(params, layer.state, params_and_x[-1], draws)[0]
 
     return forward
 

@@ -1,6 +1,7 @@
 """Cross-check a network's gradients, then train it, and leave a folder with what came of it.
 
-Without options: 64-50-10 on the handwritten digits that scikit-learn embeds. `--dataset mnist` is the notebook's run.
+Without options: 64-50-10 on the handwritten digits that scikit-learn embeds. `--dataset mnist` is the notebook's run,
+`--network` another network: a deep one, a convolutional one, a transformer that learns to write a text.
 """
 
 import math
@@ -9,64 +10,37 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import tyro
+from options import Options, settled
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import jaxnet
 import numpy_ref
-from jaxnet import plots, runs
+from jaxnet import plots, runs, text
 from jaxnet.crosscheck import check_network
 from jaxnet.datasets import DATASETS, Dataset, DatasetError
 from jaxnet.layers import Params
-from jaxnet.training import OPTIMIZERS, OnEvaluation
+from jaxnet.training import OPTIMIZERS, MakeOptimizer, OnEvaluation
 
 CLASSES = 10
-IMAGES_CHECKED = 3  # as in the notebook's last cell
-STEPS = {"digits": 2_000, "mnist": 10_000}
+HEADS = 4  # of the transformer's attention
+CHECKED = 3  # samples, as in the notebook's last cell; the statistics of a BatchNorm need more
+CHECKED_LENGTH = 8  # characters of each
 LINES = 10  # of progress, where it cannot be shown live
+WRITTEN = 400  # characters that the transformer writes at the end
 
 
-@dataclass(frozen=True)
-class Options:
-    """Train a network whose gradients have been cross-checked."""
-
-    dataset: Literal["digits", "mnist"] = "digits"
-    """digits: 8 by 8 pixels, embedded. mnist: 28 by 28, fetched once (or taken from $JAXNET_DATA/mnist)."""
-    hidden: tuple[int, ...] = (50,)
-    """Units of the hidden layer, or of several, first to last."""
-    activation: Literal["relu", "sigmoid", "tanh"] = "relu"
-    """Between two affine layers."""
-    scale: str = "0.1"
-    """Standard deviation of the initial weights: a number, he or xavier."""
-    optimizer: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"] = "sgd"
-    """From optax."""
-    learning_rate: float | None = None
-    """The optimizer's usual one unless given; 0.1 for sgd."""
-    clip_norm: float | None = None
-    """Scale a gradient whose norm over all leaves is larger down to this."""
-    batch_size: int = 100
-    """Images a step, drawn with replacement."""
-    steps: int | None = None
-    """2,000 for digits and 10,000 for mnist unless given."""
-    eval_every: int = 100
-    """Steps between two evaluations of all training and test images."""
-    seed: int = 0
-    """The same seed gives the same bits."""
-    output: Path | None = None
-    """A new folder; runs/DATASET-TIME unless given."""
-
-
-def main(options: Options, console: Console) -> None:
+def main(options: SimpleNamespace, console: Console) -> None:
     """Everything in order: data, network, cross-check, training, folder.
 
     Raises:
@@ -74,37 +48,39 @@ def main(options: Options, console: Console) -> None:
         DatasetError: The data cannot be had.
         SystemExit: The gradients disagree, or training diverged.
     """
-    steps = STEPS[options.dataset] if options.steps is None else options.steps
-    rate = OPTIMIZERS[options.optimizer].learning_rate if options.learning_rate is None else options.learning_rate
-    if options.seed < 0:
-        raise ValueError(f"seed: {options.seed}, expected a whole number >= 0")
-    output = options.output or Path("runs", f"{options.dataset}-{datetime.now():%Y%m%d-%H%M%S}")
+    subject = options.network if options.network == "transformer" else options.dataset
+    output = options.output or Path("runs", f"{subject}-{datetime.now():%Y%m%d-%H%M%S}")
 
     with runs.new_folder(output) as folder:
-        data = DATASETS[options.dataset]()
-        samples, features = data.x_train.shape
-        key_params, key_batches = jax.random.split(jax.random.key(options.seed))
-        net = jaxnet.multi_layer_net(features, options.hidden, CLASSES, options.activation)
-        params = net.init(key_params, parse_scale(options.scale))
-        batches = jaxnet.draw_batches(key_batches, samples, options.batch_size, steps)
+        data, vocabulary = prepare(options)
+        key = jax.random.key(options.seed)
+        key_params, key_batches = jax.random.split(key)
+        key_steps, key_text = jax.random.split(jax.random.fold_in(key, 1))
+        name, net = build(options, data, vocabulary)
+        params = net.init(key_params, options.scale)
+        batches = jaxnet.draw_batches(key_batches, len(data.x_train), options.batch_size, options.steps)
 
-        sizes = "-".join(map(str, (features, *options.hidden, CLASSES)))
-        console.print(f"Cross-check on {IMAGES_CHECKED} training images", style="bold")
-        cross_check(sizes, net, params, data, console)
-        console.print(f"Training on {samples:,} images: {steps:,} steps of {options.batch_size}", style="bold")
+        cross_check(name, net, params, data, options, key_steps, console)
+        samples = "images" if not vocabulary else "windows of text"
+        console.print(
+            f"Training on {len(data.x_train):,} {samples}: {options.steps:,} steps of {options.batch_size}",
+            style="bold",
+        )
         started = time.perf_counter()
         try:
-            with progress(console, steps) as on_evaluation:
+            with progress(console, options.steps) as on_evaluation:
                 state, history = jaxnet.fit(
                     net,
                     params,
                     data,
                     batches,
-                    optimizer=options.optimizer,
-                    learning_rate=rate,
+                    optimizer=optimizer(options),
+                    learning_rate=options.learning_rate,
                     clip_norm=options.clip_norm,
                     eval_every=options.eval_every,
                     on_evaluation=on_evaluation,
+                    key=key_steps,
+                    decay=options.decay,
                 )
             diverged = None
         except jaxnet.DivergedError as error:
@@ -113,8 +89,8 @@ def main(options: Options, console: Console) -> None:
 
         done = len(history.loss)
         summary = {
-            "dataset": options.dataset,
-            "network": sizes,
+            "dataset": subject,
+            "network": name,
             "steps": done,
             "seed": options.seed,
             "train_accuracy": float(history.train_accuracy[-1]),
@@ -123,42 +99,143 @@ def main(options: Options, console: Console) -> None:
             "seconds": round(seconds, 3),
             "steps_per_second": round(done / seconds, 1),
             "diverged": diverged,
-            "options": asdict(options) | {"steps": steps, "learning_rate": rate, "output": str(output)},
+            "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()},
         }
-        runs.write_summary(folder / "summary.json", summary)
         runs.write_history(folder / "history.csv", history)
         plots.learning_curves(history).savefig(folder / "learning_curves.png")
+        console.print(
+            f"train accuracy {summary['train_accuracy']:.2%}, test accuracy {summary['test_accuracy']:.2%}, "
+            f"{seconds:.1f} s with compilation",
+            style="bold",
+        )
         if state is not None:
-            side = math.isqrt(features)
-            logits = np.asarray(net.infer(state.params, state.net_state, jnp.asarray(data.x_test)))
-            W = np.asarray(state.params["Affine1"]["W"])
-            runs.write_parameters(folder / "parameters.npz", state.params)
-            plots.first_layer_weights(W, (side, side)).savefig(folder / "first_layer_weights.png")
-            plots.mistakes(data.x_test, data.t_test, logits, (side, side)).savefig(folder / "mistakes.png")
+            runs.write_parameters(
+                folder / "parameters.npz", state, **({"vocabulary": vocabulary} if vocabulary else {})
+            )
+            logits = jaxnet.predict(net, state.params, state.net_state, data.x_test)
+            if vocabulary:
+                summary["test_loss"] = float(jaxnet.softmax_cross_entropy(logits, jnp.asarray(data.t_test)))
+                show_text(net, state, vocabulary, summary["test_loss"], key_text, options, folder, console)
+            else:
+                draw_images(state.params, data, np.asarray(logits), folder)
+        runs.write_summary(folder / "summary.json", summary)
 
     names = ", ".join(sorted(path.name for path in output.iterdir()))
-    console.print(
-        f"train accuracy {summary['train_accuracy']:.2%}, test accuracy {summary['test_accuracy']:.2%}, "
-        f"{seconds:.1f} s with compilation",
-        style="bold",
-    )
     console.print(f"{output}: {names}", highlight=False, soft_wrap=True)
     if diverged:
         sys.exit(f"train.py: {diverged}")
 
 
-def cross_check(name: str, net: jaxnet.Layer, params: Params, data: Dataset, console: Console) -> None:
-    """Hand, autodiff and differences, leaf by leaf, on a few images.
+def prepare(options: SimpleNamespace) -> tuple[Dataset, str]:
+    """What the network is trained on, in the shape it takes, and the vocabulary if that is text."""
+    if options.network == "transformer":
+        words = text.read_text(options.text)
+        vocabulary = text.vocabulary_of(words)
+        return text.windows(words, vocabulary, options.context), vocabulary
+    data = DATASETS[options.dataset]()
+    if options.network.endswith("conv"):
+        side = math.isqrt(data.x_train.shape[1])
+        x_train, x_test = (x.reshape(-1, 1, side, side) for x in (data.x_train, data.x_test))
+        data = data._replace(x_train=x_train, x_test=x_test)
+    return data, ""
+
+
+def build(options: SimpleNamespace, data: Dataset, vocabulary: str) -> tuple[str, jaxnet.Layer]:
+    """The network that the options name, and what to call it."""
+    shape: Any = data.x_train.shape[1:]
+    match options.network:
+        case "simple-conv":
+            return options.network, jaxnet.simple_conv_net(shape, output_size=CLASSES)
+        case "deep-conv":
+            return options.network, jaxnet.deep_conv_net(shape, output_size=CLASSES, dropout=options.dropout)
+        case "transformer":
+            sizes = len(vocabulary), options.context, options.width, HEADS, options.blocks
+            return options.network, jaxnet.transformer(*sizes, dropout=options.dropout)
+    name = "-".join(map(str, (*shape, *options.hidden, CLASSES)))
+    return name, jaxnet.multi_layer_net(
+        shape[0],
+        options.hidden,
+        CLASSES,
+        options.activation,
+        batch_norm=options.batch_norm,
+        dropout=options.dropout,
+    )
+
+
+def optimizer(options: SimpleNamespace) -> MakeOptimizer:
+    """As named, and with its learning rate falling if it is to."""
+    make = OPTIMIZERS[options.optimizer].make
+    if options.schedule == "constant":
+        return make
+    return lambda learning_rate: make(optax.cosine_decay_schedule(learning_rate, options.steps))
+
+
+def cross_check(
+    name: str,
+    net: jaxnet.Layer,
+    params: Params,
+    data: Dataset,
+    options: SimpleNamespace,
+    key: Any,
+    console: Console,
+) -> None:
+    """Hand, autodiff and differences, leaf by leaf, on a few samples.
 
     Raises:
         SystemExit: They disagree.
     """
-    hand = numpy_ref.Network(numpy_ref.build_layers(net.description, params))
-    x, t = data.x_train[:IMAGES_CHECKED], data.t_train[:IMAGES_CHECKED]
-    report = check_network(hand, x, t, reference=partial(jaxnet.loss, net), name=name)
+    samples = 3 * CHECKED if getattr(options, "batch_norm", False) else CHECKED
+    x, t = data.x_train[:samples], data.t_train[:samples]
+    if options.network == "transformer":
+        x, t = x[:, :CHECKED_LENGTH], t[:, :CHECKED_LENGTH]
+    console.print(f"Cross-check on {samples} training {'texts' if t.ndim > 1 else 'images'}", style="bold")
+    draws = jax.device_get(jaxnet.step_draws(net, key, 0, x))
+    hand = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=options.decay)
+    hand.give(draws)
+
+    def reference(params: Params, x: Any, t: Any) -> Any:
+        return jaxnet.loss(net, params, x, t, draws, decay=options.decay)
+
+    report = check_network(hand, x, t, reference=reference, name=name)
     console.print(str(report), highlight=False, soft_wrap=True, markup=False)
     if report.verdict == "FAIL":
         sys.exit("train.py: the gradients disagree where the table says so; not training")
+
+
+def draw_images(params: Params, data: Dataset, logits: np.ndarray, folder: Path) -> None:
+    """What the first layer looks for, and what the network gets wrong."""
+    images = data.x_test.reshape(len(data.x_test), -1)
+    side = math.isqrt(images.shape[1])
+    if "Convolution1" in params:
+        kernels = np.asarray(params["Convolution1"]["W"])  # (F, 1, K, K)
+        W, pixels = kernels.reshape(len(kernels), -1).T, kernels.shape[-1]
+    else:
+        W, pixels = np.asarray(params["Affine1"]["W"]), side
+    plots.first_layer_weights(W, (pixels, pixels)).savefig(folder / "first_layer_weights.png")
+    plots.mistakes(images, data.t_test, logits, (side, side)).savefig(folder / "mistakes.png")
+
+
+def show_text(
+    net: jaxnet.Layer,
+    state: jaxnet.TrainState,
+    vocabulary: str,
+    loss: float,
+    key: Any,
+    options: SimpleNamespace,
+    folder: Path,
+    console: Console,
+) -> None:
+    """The loss on the text that was held out, and what the network writes itself, from a line's end on."""
+    console.print(f"held-out text: {loss:.3f} nats, {loss / math.log(2):.2f} bits per character", style="bold")
+    first = "\n" if "\n" in vocabulary else vocabulary[0]
+    prompt = text.encode(first, vocabulary)[None]
+    ids = jaxnet.sample(
+        net, state.params, state.net_state, key, prompt, options.temperature, length=options.context, count=WRITTEN
+    )
+    written = text.decode(np.asarray(ids)[0], vocabulary)
+    (folder / "sample.txt").write_text(written, encoding="utf-8")
+    console.print(f"Written at temperature {options.temperature:g}", style="bold")
+    console.print(written, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -187,23 +264,9 @@ def progress(console: Console, steps: int) -> Iterator[OnEvaluation]:
         yield update
 
 
-def parse_scale(text: str) -> float | str:
-    """A number, or the name of a rule.
-
-    Raises:
-        ValueError: It is neither.
-    """
-    if text in ("he", "xavier"):
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"scale: {text!r}, expected a number, he or xavier") from None
-
-
 if __name__ == "__main__":
     try:
-        main(tyro.cli(Options), Console())
+        main(settled(tyro.cli(Options)), Console())
     except (ValueError, DatasetError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         sys.exit(2)

@@ -323,6 +323,28 @@ def test_a_convolution_of_known_numbers():
     np.testing.assert_array_equal(y, np.full((1, 1, 2, 2), 6.0))  # x[i, j] - x[i + 1, j + 1] = -4: correlation
 
 
+CONVOLUTIONS = [name for name in LAYERS if name.startswith("Convolution")]
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_a_convolution_is_laxs_own_which_devices_other_than_a_cpu_take(name, rng, x64, monkeypatch):
+    layer, x = LAYERS[name][0], rng.standard_normal((2, 3, 6, 8))
+    params = random_params(layer)
+
+    def value_and_gradients():
+        def square(params, x):
+            return (layer.infer(params, {}, x) ** 2).sum()
+
+        value, gradients = jax.value_and_grad(square, (0, 1))(params, x)
+        return [value, *jax.tree.leaves(gradients)]
+
+    here, chosen = value_and_gradients(), []
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *a, cpu, default: chosen.append(default) or default(*a))
+    for ours, theirs in zip(here, value_and_gradients(), strict=True):
+        assert_same(ours, theirs, 6 * 8 * 25, name)
+    assert "conv_general_dilated" in str(jax.make_jaxpr(chosen[0])(x, params["W"]))
+
+
 def test_gelu_is_near_x_times_the_normal_distribution():
     """Hendrycks and Gimpel's tanh form stays within 5e-4 of x Phi(x)."""
     from scipy.stats import norm

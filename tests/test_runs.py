@@ -3,9 +3,12 @@
 import csv
 import json
 
+import jax
 import numpy as np
 import pytest
+from conftest import a_dataset, random_params
 
+import jaxnet
 from jaxnet import History, runs
 
 HISTORY = History(
@@ -62,13 +65,45 @@ def test_the_history_is_a_row_a_step(tmp_path):
     ]
 
 
-def test_parameters_come_back_under_their_names(tmp_path):
-    params = {"Affine1": {"W": np.ones((2, 3), np.float32), "b": np.zeros(3)}}
-    runs.write_parameters(tmp_path / "parameters.npz", params)
+def a_state(net):
+    """Trained for 7 steps: the running statistics are no longer where they began."""
+    data, batches = a_dataset(np.random.default_rng(0)), jaxnet.draw_batches(jax.random.key(0), 60, 10, 7)
+    return jaxnet.fit(net, random_params(net, dtype=np.float32), data, batches, key=jax.random.key(5))[0]
+
+
+NET = jaxnet.multi_layer_net(12, [8], 5, batch_norm=True, dropout=0.1)
+
+
+def test_parameters_come_back_under_their_names_with_statistics_key_and_step(tmp_path):
+    state = a_state(NET)
+    runs.write_parameters(tmp_path / "parameters.npz", state, vocabulary="añb")
     with np.load(tmp_path / "parameters.npz", allow_pickle=False) as read:
-        assert set(read) == {"Affine1.W", "Affine1.b"}
-        np.testing.assert_array_equal(read["Affine1.W"], params["Affine1"]["W"])
+        assert set(read) == {
+            "Affine1.W", "Affine1.b", "BatchNorm1.gamma", "BatchNorm1.beta", "BatchNorm1.mean", "BatchNorm1.var",
+            "Affine2.W", "Affine2.b", "key", "step", "vocabulary",
+        }  # fmt: skip
+        np.testing.assert_array_equal(read["Affine1.W"], state.params["Affine1"]["W"])
         assert read["Affine1.W"].dtype == np.float32
+        assert str(read["vocabulary"]) == "añb"
+    saved = runs.read_parameters(tmp_path / "parameters.npz", NET)
+    for ours, theirs in ((saved.params, state.params), (saved.net_state, state.net_state)):
+        jax.tree.map(np.testing.assert_array_equal, ours, jax.device_get(theirs))
+    assert saved.step == 7
+    assert saved.key == jax.random.key(5)
+    assert not (saved.net_state["BatchNorm1"]["mean"] == NET.state["BatchNorm1"]["mean"]).any()
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (jaxnet.multi_layer_net(12, [9], 5, batch_norm=True), r"Affine1.W is \(12, 8\), expected shape \(12, 9\)"),
+        (jaxnet.multi_layer_net(12, [8, 5], 5, batch_norm=True), "BatchNorm2.gamma is nothing|Affine3.W is nothing"),
+    ],
+)
+def test_parameters_of_another_network_are_refused(tmp_path, other, message):
+    runs.write_parameters(tmp_path / "parameters.npz", a_state(NET))
+    with pytest.raises(ValueError, match=message):
+        runs.read_parameters(tmp_path / "parameters.npz", other)
 
 
 def test_the_summary_is_json(tmp_path):

@@ -30,6 +30,7 @@ def run(monkeypatch, capsys):
 
     def run_script(script, *arguments):
         monkeypatch.setattr(sys, "argv", [script, *arguments])
+        monkeypatch.syspath_prepend(ROOT / "scripts")  # as `python scripts/NAME` does
         try:
             runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
             status = 0
@@ -219,9 +220,16 @@ def test_the_crosscheck_passes_on_all_that_is_here(run):
     for name in (
         "784-50-10 in the book's order",
         "784-50-10 in the notebook's order",
-        "Affine",
-        "ReLU",
+        "a deep net, with BatchNorm and Dropout",
+        "the simple convolutional net",
+        "the deep convolutional net",
+        "the transformer",
+        *set(numpy_ref.networks.LAYERS) - {"BatchNorm"},
+        "BatchNorm of vectors",
+        "BatchNorm of images",
+        "Residual",
         "SoftmaxWithLoss",
+        "MeanSquaredError",
     ):
         assert f"PASS  {name}" in done.stdout
 

@@ -1,0 +1,131 @@
+"""What `train.py` can be told, and what each network is trained with where nothing is said."""
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+from jaxnet.training import OPTIMIZERS
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a network whose gradients have been cross-checked."""
+
+    network: Literal["two-layer", "deep", "simple-conv", "deep-conv", "transformer"] = "two-layer"
+    """two-layer, deep: affine layers, of chapters 5 and 6. simple-conv, deep-conv: of chapters 7 and 8. transformer:
+    it reads characters and says the next."""
+    dataset: Literal["digits", "mnist"] | None = None
+    """digits, unless given: 8 by 8 pixels, embedded. mnist: 28 by 28, fetched once (or taken from $JAXNET_DATA/mnist).
+    """
+    text: Path | None = None
+    """transformer: what it learns to write, UTF-8; this project's README unless given."""
+    hidden: tuple[int, ...] | None = None
+    """two-layer, deep: units of the hidden layers, first to last; 50, or five times 100, unless given."""
+    activation: Literal["relu", "sigmoid", "tanh", "gelu"] | None = None
+    """two-layer, deep: between two affine layers; relu unless given."""
+    batch_norm: bool = False
+    """two-layer, deep: normalize what goes into each activation."""
+    dropout: float | None = None
+    """Share of the units that each step drops: 0 unless given, 0.5 for deep-conv, 0.1 for transformer."""
+    context: int | None = None
+    """transformer: characters that it looks back on; 64 unless given."""
+    width: int | None = None
+    """transformer: numbers that stand for a character, 4 heads in all; 64 unless given."""
+    blocks: int | None = None
+    """transformer: of attention and a hidden layer; 2 unless given."""
+    temperature: float | None = None
+    """transformer: of the text it writes at the end; below 1 the likely becomes likelier. 0.8 unless given."""
+    scale: str | None = None
+    """Standard deviation of the initial weights: a number, he or xavier. 0.1 for two-layer, xavier for transformer, he
+    for the others, unless given."""
+    optimizer: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"] | None = None
+    """From optax; sgd for two-layer, adamw for transformer, adam for the others, unless given."""
+    learning_rate: float | None = None
+    """The optimizer's usual one unless given, 0.1 for sgd; 0.003 for transformer."""
+    schedule: Literal["constant", "cosine"] | None = None
+    """cosine: the learning rate falls to 0 along half a wave. constant for two-layer and deep, cosine for the others,
+    unless given."""
+    clip_norm: float | None = None
+    """Scale a gradient whose norm over all leaves is larger down to this."""
+    decay: float | None = None
+    """Strength λ of weight decay, λ/2 Σ W² in the loss: 0 unless given, 5e-4 for simple-conv."""
+    batch_size: int | None = None
+    """Samples a step, drawn with replacement; 100, or 32 for transformer, unless given."""
+    steps: int | None = None
+    """2,000 for two-layer on digits and 10,000 on mnist; about 1,000 to 6,000 for the others, unless given."""
+    eval_every: int | None = None
+    """Steps between two evaluations of all training and test samples; 100 for two-layer, unless given."""
+    seed: int = 0
+    """The same seed gives the same bits."""
+    output: Path | None = None
+    """A new folder; runs/DATASET-TIME unless given."""
+
+
+COMMON: dict[str, Any] = {
+    "clip_norm": None,
+    "learning_rate": None,
+    "batch_size": 100,
+    "eval_every": 100,
+    "seed": 0,
+    "output": None,
+    "optimizer": "adam",
+    "schedule": "constant",
+    "scale": "he",
+    "decay": 0.0,
+}
+IMAGES: dict[str, Any] = COMMON | {"dataset": "digits"}
+AFFINE: dict[str, Any] = IMAGES | {"activation": "relu", "batch_norm": False, "dropout": 0.0}
+USUAL: dict[str, dict[str, Any]] = {  # an option that is not named here is not one of the network
+    "two-layer": AFFINE | {"hidden": (50,), "scale": "0.1", "optimizer": "sgd"},
+    "deep": AFFINE | {"hidden": (100,) * 5},
+    "simple-conv": IMAGES | {"schedule": "cosine", "decay": 1e-4, "eval_every": 500},
+    "deep-conv": IMAGES | {"schedule": "cosine", "dropout": 0.5, "eval_every": 500},
+    "transformer": COMMON
+    | {"text": None, "context": 64, "width": 64, "blocks": 2, "dropout": 0.1, "temperature": 0.8}
+    | {"optimizer": "adamw", "learning_rate": 0.003, "schedule": "cosine", "scale": "xavier", "batch_size": 32}
+    | {"steps": 1_000, "eval_every": 200},
+}
+STEPS = {
+    "digits": {"two-layer": 2_000, "deep": 2_000, "simple-conv": 1_000, "deep-conv": 1_000},
+    "mnist": {"two-layer": 10_000, "deep": 6_000, "simple-conv": 4_000, "deep-conv": 4_000},
+}
+
+
+def settled(options: Options) -> SimpleNamespace:
+    """All that the network takes, its usual values where nothing was given.
+
+    Raises:
+        ValueError: An option is not one of this network, or is out of range.
+    """
+    usual = USUAL[options.network]
+    given = {field.name: value for field in fields(options) if (value := getattr(options, field.name)) != field.default}
+    for name in given.keys() - usual.keys() - {"network", "steps"}:
+        others = ", ".join(network for network in USUAL if name in USUAL[network])
+        raise ValueError(f"{name}: an option of {others}, not of {options.network}")
+    now = SimpleNamespace(**({"network": options.network} | usual | given))
+    if now.seed < 0:
+        raise ValueError(f"seed: {now.seed}, expected a whole number >= 0")
+    if not 0 < getattr(now, "temperature", 1) < math.inf:
+        raise ValueError(f"temperature: {now.temperature}, expected a finite number > 0")
+    if not hasattr(now, "steps"):
+        now.steps = STEPS[now.dataset][now.network]
+    if now.learning_rate is None:
+        now.learning_rate = OPTIMIZERS[now.optimizer].learning_rate
+    now.scale = parse_scale(now.scale)
+    return now
+
+
+def parse_scale(text: str) -> float | str:
+    """A number, or the name of a rule.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if text in ("he", "xavier"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"scale: {text!r}, expected a number, he or xavier") from None
