@@ -31,6 +31,7 @@ import numpy_ref
 from jaxnet import plots
 from jaxnet.crosscheck import Report, SubjectError, check, check_layer, check_network, subject_of, targets
 from jaxnet.crosscheck.steps import step_errors
+from jaxnet.trees import unflatten
 from numpy_ref import notebook
 
 SIZES = (784, 50, 10)
@@ -99,11 +100,11 @@ def reports(options: Options, rng: np.random.Generator) -> Iterator[Report]:
     """What the options ask for, one after the other."""
     x, t = rng.random((IMAGES, SIZES[0])), rng.integers(0, SIZES[2], IMAGES)
     if options.network in ("all", "book"):
-        yield of_network("784-50-10 in the book's order", jaxnet.two_layer_net(*SIZES), x, t, options.seed)
+        yield of_network("784-50-10 in the book's order", jaxnet.two_layer_net(*SIZES), x, t, rng, 0.1)
     if options.network in ("all", "notebook-order"):
-        yield of_network("784-50-10 in the notebook's order", jaxnet.notebook_net(*SIZES), x, t, options.seed)
+        yield of_network("784-50-10 in the notebook's order", jaxnet.notebook_net(*SIZES), x, t, rng, 0.1)
     if options.network == "all":
-        yield from of_networks(rng, options.seed)
+        yield from of_networks(rng)
         yield from of_layers(rng, options.seed)
     if options.network == "notebook":
         written = notebook.TwoLayerNet(*SIZES, seed=options.seed)
@@ -113,33 +114,41 @@ def reports(options: Options, rng: np.random.Generator) -> Iterator[Report]:
         )
 
 
-def of_network(name: str, net: jaxnet.Layer, x: np.ndarray, t: np.ndarray, seed: int, decay: float = 0.0) -> Report:
+def of_network(
+    name: str, net: jaxnet.Layer, x: np.ndarray, t: np.ndarray, rng: np.random.Generator, scale: float, decay: float = 0
+) -> Report:
     """A network in both worlds, from one description, one set of float32 parameters, one draw and one decay."""
     if np.issubdtype(x.dtype, np.floating):
         x = x.astype(np.float32)
-    draws = jax.device_get(jaxnet.step_draws(net, jax.random.key(seed), 0, x))
-    params = net.init(jax.random.key(seed), 0.1 if not decay else "he")
+    params = drawn(net, rng, scale, np.float32)
     hand = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=decay)
+    draws = hand.draw(rng, x)
     hand.give(draws)
 
     def reference(params: Any, x: Any, t: Any) -> Any:
         return jaxnet.loss(net, params, x, t, draws, decay=decay)
 
-    return check_network(hand, x, t, reference=reference, seed=seed, name=name)
+    return check_network(hand, x, t, reference=reference, name=name)
 
 
-def of_networks(rng: np.random.Generator, seed: int) -> Iterator[Report]:
+def drawn(layer: jaxnet.Layer, rng: np.random.Generator, scale: float = 1.0, dtype: Any = np.float64) -> Any:
+    """Normal parameters, biases and all: one of zero, or a gamma of 1, would hide what is wrong with it."""
+    shapes = jax.eval_shape(lambda key: layer.init(key, 1.0), jax.random.key(0))
+    return jax.tree.map(lambda leaf: (scale * rng.standard_normal(leaf.shape)).astype(dtype), shapes)
+
+
+def of_networks(rng: np.random.Generator) -> Iterator[Report]:
     """The book's other networks and the transformer, small."""
     images, ids = rng.standard_normal((9, 1, 10, 10)), rng.integers(0, 7, (9, 6))
     deep = jaxnet.multi_layer_net(12, [9, 8], 5, batch_norm=True, dropout=0.2)
     for name, net, x in [
         ("a deep net, with BatchNorm and Dropout", deep, rng.standard_normal((9, 12))),
         ("the simple convolutional net", jaxnet.simple_conv_net((1, 10, 10), 3, 3, 8, 5), images),
-        ("the deep convolutional net", jaxnet.deep_conv_net((1, 10, 10), (2, 3), 8, 5, 0.2), images),
+        ("the deep convolutional net", jaxnet.deep_conv_net((1, 10, 10), (2,), 8, 5, 0.2), images),
         ("the transformer", jaxnet.transformer(7, 6, size=8, heads=2, blocks=1, dropout=0.1), ids),
     ]:
         t = rng.integers(0, 7, ids.shape) if x is ids else rng.integers(0, 5, len(x))
-        yield of_network(name, net, x, t, seed, decay=0.1)
+        yield of_network(name, net, x, t, rng, 0.5, decay=0.1)
 
 
 def of_layers(rng: np.random.Generator, seed: int) -> Iterator[Report]:
@@ -166,10 +175,9 @@ def of_layers(rng: np.random.Generator, seed: int) -> Iterator[Report]:
         "Residual": (jaxnet.residual({"LayerNorm": jaxnet.layer_norm(6), "Affine": jaxnet.affine(6, 6)}), sequences),
     }
     for name, (layer, x) in layers.items():
-        shapes = jax.eval_shape(lambda key, layer=layer: layer.init(key, 1.0), jax.random.key(seed))
-        params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), shapes)
-        draws = jax.device_get(layer.draw(jax.random.key(seed), x))
-        hand = numpy_ref.build_layers(("Sequential", ((name, layer.description),)), {name: params})[name]
+        params = {name: drawn(layer, rng)}
+        hand = numpy_ref.build_layers(("Sequential", ((name, layer.description),)), params)[name]
+        draws = hand.draw(rng, x)
         hand.give(draws)
         yield check_layer(hand, x, reference=in_training(layer, draws), seed=seed, name=name)
     t = rng.integers(0, 6, len(rows))
@@ -182,7 +190,7 @@ def in_training(layer: jaxnet.Layer, draws: Any) -> Callable[..., Any]:
 
     def forward(*params_and_x: Any) -> Any:
         params = params_and_x[0] if len(params_and_x) > 1 else {}
-        return layer.train(params, layer.state, params_and_x[-1], draws)[0]
+        return layer.train(unflatten(params), layer.state, params_and_x[-1], draws)[0]
 
     return forward
 

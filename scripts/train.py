@@ -189,7 +189,7 @@ def cross_check(
     if options.network == "transformer":
         x, t = x[:, :CHECKED_LENGTH], t[:, :CHECKED_LENGTH]
     console.print(f"Cross-check on {samples} training {'texts' if t.ndim > 1 else 'images'}", style="bold")
-    draws = jax.device_get(jaxnet.step_draws(net, key, 0, x))
+    draws = jax.device_get(jax.jit(lambda x: jaxnet.step_draws(net, key, 0, x))(x))
     hand = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=options.decay)
     hand.give(draws)
 

@@ -14,6 +14,7 @@ import pytest
 
 import jaxnet
 import numpy_ref
+from jaxnet import runs, text
 
 ROOT = Path(__file__).parent.parent
 
@@ -118,6 +119,93 @@ def test_every_option_is_taken(run, tmp_path):
     assert evaluated == [0, 60, 120, 130]
 
 
+def saved(folder, net):
+    return runs.read_parameters(folder / "parameters.npz", net)
+
+
+def test_a_deep_network_is_saved_with_its_running_statistics_key_and_step(run, tmp_path):
+    options = "--network deep --hidden 12 9 --batch-norm --dropout 0.1 --decay 0.001 --schedule cosine --steps 40"
+    done = run("train.py", *options.split(), "--output", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert "PASS  64-12-9-10" in done.stdout
+    assert "Cross-check on 9 training images" in done.stdout
+    net, data = jaxnet.multi_layer_net(64, [12, 9], 10, batch_norm=True, dropout=0.1), jaxnet.datasets.digits()
+    params, state, key, step = saved(tmp_path / "run", net)
+    assert step == 40
+    assert key.shape == ()
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    found = jaxnet.accuracy(net.infer(params, state, data.x_test), data.t_test)
+    assert float(found) == pytest.approx(summary["test_accuracy"], abs=1e-6)
+    assert summary["options"]["optimizer"] == "adam"
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [("simple-conv", (30, 1, 5, 5)), ("deep-conv", (16, 1, 3, 3))],
+)
+def test_a_convolutional_network_is_trained_on_images(run, tmp_path, network, shape):
+    options = f"--network {network} --steps 3 --batch-size 4 --eval-every 3 --output {tmp_path / 'run'}"
+    done = run("train.py", *options.split())
+    assert done.returncode == 0, done.stderr
+    assert f"PASS  {network}" in done.stdout
+    with np.load(tmp_path / "run" / "parameters.npz") as leaves:
+        assert leaves["Convolution1.W"].shape == shape
+        assert leaves["step"] == 3
+    assert (tmp_path / "run" / "first_layer_weights.png").exists()
+    assert (tmp_path / "run" / "mistakes.png").exists()
+
+
+def test_the_transformer_learns_a_text_and_writes(run, tmp_path):
+    (tmp_path / "mine.txt").write_text("abcabcabd\n" * 60)
+    options = "--network transformer --context 8 --width 8 --blocks 1 --steps 150 --eval-every 50 --temperature 0.5"
+    options += f" --dropout 0 --learning-rate 0.02 --text {tmp_path / 'mine.txt'} --output {tmp_path / 'run'}"
+    done = run("train.py", *options.split())
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert f"held-out text: {summary['test_loss']:.3f} nats" in done.stdout
+    assert summary["test_loss"] < 0.5  # a text of five characters at random: 1.6
+    written = (tmp_path / "run" / "sample.txt").read_text()
+    assert written in done.stdout
+    assert written.count("abc") > 40
+    net = jaxnet.transformer(5, 8, 8, 4, 1)
+    params, state, _, step = saved(tmp_path / "run", net)
+    assert step == 150
+    with np.load(tmp_path / "run" / "parameters.npz") as leaves:
+        vocabulary = str(leaves["vocabulary"])
+    assert vocabulary == "\nabcd"
+    data = text.windows("abcabcabd\n" * 60, vocabulary, 8)
+    loss = jaxnet.softmax_cross_entropy(net.infer(params, state, data.x_test), data.t_test)
+    assert float(loss) == pytest.approx(summary["test_loss"], abs=1e-5)
+
+
+def test_a_backward_of_any_network_that_is_wrong_is_not_trained(run, tmp_path, monkeypatch):
+    right = numpy_ref.Convolution.backward
+
+    def wrong(self, dout):
+        dx = right(self, dout)
+        self.dW = self.dW * 1.001
+        return dx
+
+    monkeypatch.setattr(numpy_ref.Convolution, "backward", wrong)
+    done = run("train.py", "--network", "simple-conv", "--steps", "3", "--output", str(tmp_path / "run"))
+    assert done.returncode == 1
+    assert "Convolution1.W" in done.stdout
+    assert "Training on" not in done.stdout
+
+
+def test_chapter_6_is_drawn(run, tmp_path):
+    done = run("chapter6.py", "--steps", "10", "--output", str(tmp_path / "pictures"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # nobody watches
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
+        "activations_relu.png", "activations_sigmoid.png", "activations_tanh.png", "batch_norm.png",
+        "optimizer_paths.png", "optimizers.png", "overfitting.png",
+    }  # fmt: skip
+    again = run("chapter6.py", "--output", str(tmp_path / "pictures"))
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+
+
 def test_divergence_ends_the_run_with_its_history(run, tmp_path):
     done = run("train.py", "--learning-rate", "1e30", "--steps", "50", "--output", str(tmp_path / "run"))
     assert done.returncode == 1
@@ -151,6 +239,18 @@ REFUSED = {
     "unknown scale": ("--scale big", "scale: 'big', expected a number, he or xavier"),
     "no units": ("--hidden 50 0", "out_size: 0"),
     "negative seed": ("--seed -1", "seed: -1"),
+    "another's option": (
+        "--network simple-conv --hidden 20",
+        "hidden: an option of two-layer, deep, not of simple-conv",
+    ),
+    "images of text": ("--network transformer --dataset mnist", "dataset: an option of two-layer"),
+    "a text of images": ("--text mine.txt", "text: an option of transformer, not of two-layer"),
+    "no temperature": ("--network transformer --temperature 0", "temperature: 0"),
+    "no text": ("--network transformer --text nowhere.txt", "nowhere.txt: cannot be read"),
+    "no context": ("--network transformer --context 0", "text: "),
+    "no width": ("--network transformer --width 6", "heads: 4"),
+    "all dropped": ("--dropout 1", "rate: 1.0"),
+    "negative decay": ("--decay -1", "decay: -1"),
 }
 
 
