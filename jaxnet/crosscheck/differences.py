@@ -42,7 +42,8 @@ def derivative(phi: Callable[[float], float], floor: float, target: float, quant
         for h in others:
             if best.error <= target:
                 return best
-            found = _at_step(phi, h, floor, best.quantum)
+            seen = best.quantum if best.quantum > quantum else 0.0  # steps seen at one h are there at another
+            found = _at_step(phi, h, max(floor, seen), best.quantum)
             if found.error >= best.error:
                 best = best._replace(quantum=found.quantum)
                 break  # the other way, then
