@@ -50,7 +50,7 @@ class Options:
     clip_norm: float | None = None
     """Scale a gradient whose norm over all leaves is larger down to this."""
     decay: float | None = None
-    """Strength λ of weight decay, λ/2 Σ W² in the loss: 0 unless given, 5e-4 for simple-conv."""
+    """Strength λ of weight decay, λ/2 Σ W² in the loss: 0 unless given, 1e-4 for simple-conv."""
     batch_size: int | None = None
     """Samples a step, drawn with replacement; 100, or 32 for transformer, unless given."""
     steps: int | None = None
