@@ -18,8 +18,7 @@ import optax
 import tyro
 from jax import lax
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.progress import Progress
+from progress import counted
 
 import jaxnet
 from jaxnet import plots_comparing as plots
@@ -168,18 +167,16 @@ def drawn(options: Options) -> Iterator[str]:
             yield name
 
 
-def main(options: Options, console: Console) -> None:
+def main(options: Options) -> None:
     """Draw, with progress on a terminal, then say where."""
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("drawing", total=7)
-        for name in drawn(options):
-            bar.update(task, advance=1, description=name)
+    for _ in counted(drawn(options), "drawing", total=7):
+        pass
     print(f"{options.output}: {', '.join(sorted(path.name for path in options.output.iterdir()))}")
 
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(Options, description=__doc__), Console(stderr=True))
+        main(tyro.cli(Options, description=__doc__))
     except (ValueError, DatasetError) as error:
         print(f"chapter6.py: {error}", file=sys.stderr)
         sys.exit(2)

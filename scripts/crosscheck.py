@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal
 import jax
 import numpy as np
 import tyro
+from progress import awaited
 
 import jaxnet
 import numpy_ref
@@ -237,7 +238,7 @@ def main(options: Options) -> int:
     """Check and print; returns the exit status."""
     rng = np.random.default_rng(options.seed)
     done = []
-    for report in of_targets(options) if options.target else reports(options, rng):
+    for report in awaited(of_targets(options) if options.target else reports(options, rng), "cross-checking"):
         done.append(report)
         if not options.json:
             print(report, end="\n\n", flush=True)

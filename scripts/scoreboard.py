@@ -21,8 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from jax.test_util import check_grads
-from rich.console import Console
-from rich.progress import track
+from progress import counted
 
 import numpy_ref
 from jaxnet.crosscheck import check_layer, subject_of
@@ -177,7 +176,7 @@ def checkers() -> dict[str, Callable[[Any, tuple[Any, ...]], Answer]]:
     }
 
 
-def scoreboard(options: Options, console: Console) -> list[dict[str, Any]]:
+def scoreboard(options: Options) -> list[dict[str, Any]]:
     """Every checker on every case; the names of what it missed and accused."""
     rows: dict[str, dict[str, Any]] = {
         name: {"checker": name, "caught": 0, "wrong": 0, "accused": 0, "right": 0, "unsure": 0, "seconds": 0.0}
@@ -186,7 +185,7 @@ def scoreboard(options: Options, console: Console) -> list[dict[str, Any]]:
     }
     tried = checkers()
     jobs = [(case, draw) for case in CASES.values() for draw in range(options.draws)]
-    for case, draw in track(jobs, "checking", console=console, disable=not console.is_terminal):
+    for case, draw in counted(jobs, "checking", total=len(jobs)):
         for name, checker in tried.items():
             rng = np.random.default_rng([options.seed, draw])
             scale = 10 ** (rng.uniform(-3, 3) if case.right else rng.uniform(-0.5, 0.5))
@@ -240,7 +239,7 @@ def main(options: Options) -> None:
         return
     if options.draws < 1:
         raise ValueError(f"draws: {options.draws}, expected at least 1")
-    rows = scoreboard(options, Console(stderr=True))
+    rows = scoreboard(options)
     print(f"{'':<24} {'caught':>12} {'accused':>12} {'unsure':>7} {'seconds':>8}")
     for row in rows:
         caught, accused = f"{row['caught']}/{row['wrong']}", f"{row['accused']}/{row['right']}"
