@@ -4,24 +4,14 @@ from jaxnet import datasets, text
 from jaxnet.attention import attention, embedding, position
 from jaxnet.convolution import average_pool, convolution, max_pool
 from jaxnet.datasets import Dataset
+from jaxnet.divergence import DivergedError
 from jaxnet.inference import predict, sample
 from jaxnet.layers import Layer, affine, dropout, flatten, gelu, relu, residual, sequential, sigmoid, stateless, tanh
+from jaxnet.loop import Stage, fit, stages
 from jaxnet.losses import accuracy, mean_squared_error, softmax_cross_entropy, weight_decay
 from jaxnet.networks import deep_conv_net, multi_layer_net, notebook_net, simple_conv_net, transformer, two_layer_net
 from jaxnet.normalization import batch_norm, layer_norm
-from jaxnet.training import (
-    OPTIMIZERS,
-    DivergedError,
-    History,
-    TrainState,
-    draw_batches,
-    fit,
-    loss,
-    start,
-    step_draws,
-    train_loop,
-    train_step,
-)
+from jaxnet.training import OPTIMIZERS, History, TrainState, draw_batches, loss, start, step_draws, train_step
 
 __all__ = [
     "OPTIMIZERS",
@@ -29,6 +19,7 @@ __all__ = [
     "DivergedError",
     "History",
     "Layer",
+    "Stage",
     "TrainState",
     "accuracy",
     "affine",
@@ -59,12 +50,12 @@ __all__ = [
     "sigmoid",
     "simple_conv_net",
     "softmax_cross_entropy",
+    "stages",
     "start",
     "stateless",
     "step_draws",
     "tanh",
     "text",
-    "train_loop",
     "train_step",
     "transformer",
     "two_layer_net",

@@ -58,6 +58,16 @@ def check_count(name: str, value: int) -> None:
         raise ValueError(f"{name}: {value}, expected a whole number of at least 1")
 
 
+def check_positive(name: str, value: Any) -> None:
+    """`value` must be a finite number > 0.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 < value < float("inf"):
+        raise ValueError(f"{name}: {value}, expected a finite number > 0")
+
+
 def check_batches(name: str, batches: Any, samples: int) -> None:
     """`batches` must be row numbers (S, B) in [0, samples), S and B at least 1.
 

@@ -37,6 +37,7 @@ class Layer:
     draw: Callable[[PRNGKeyArray, Any], Tree] = field(compare=False, repr=False)
     train: Callable[[Params, Tree, Array, Tree], tuple[Array, Tree]] = field(compare=False, repr=False)
     infer: Callable[[Params, Tree, Array], Array] = field(compare=False, repr=False)
+    layers: Mapping[str, "Layer"] = field(default_factory=dict, compare=False, repr=False)  # within it, if any
 
 
 def stateless(
@@ -162,7 +163,7 @@ def sequential(layers: Mapping[str, Layer]) -> Layer:
     description = ("Sequential", tuple((name, layer.description) for name, layer in layers.items()))
     state = _present({name: layer.state for name, layer in layers.items()})
     random = any(layer.draw is not draw_nothing for layer in layers.values())
-    return Layer(description, init, state, draw if random else draw_nothing, train, infer)
+    return Layer(description, init, state, draw if random else draw_nothing, train, infer, layers)
 
 
 def residual(layers: Mapping[str, Layer]) -> Layer:
@@ -181,7 +182,7 @@ def residual(layers: Mapping[str, Layer]) -> Layer:
     def infer(params: Params, state: Tree, x: Array) -> Array:
         return add(x, inner.infer(params, state, x))
 
-    return Layer(("Residual", inner.description[1]), inner.init, inner.state, inner.draw, train, infer)
+    return Layer(("Residual", inner.description[1]), inner.init, inner.state, inner.draw, train, infer, inner.layers)
 
 
 def standard_deviation(scale: Scale, in_size: int, out_size: int) -> Any:

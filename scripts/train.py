@@ -30,7 +30,8 @@ from jaxnet import plots, runs, text
 from jaxnet.crosscheck import check_network
 from jaxnet.datasets import DATASETS, Dataset, DatasetError
 from jaxnet.layers import Params
-from jaxnet.training import OPTIMIZERS, MakeOptimizer, OnEvaluation
+from jaxnet.loop import OnEvaluation
+from jaxnet.training import OPTIMIZERS, MakeOptimizer
 
 CLASSES = 10
 HEADS = 4  # of the transformer's attention

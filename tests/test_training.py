@@ -11,6 +11,7 @@ from conftest import a_dataset, draws_of, hand_built, random_params
 
 import jaxnet
 import numpy_ref
+from jaxnet import loop
 
 STEPS = 500
 
@@ -202,7 +203,59 @@ def test_training_stops_soon_after_the_loss_is_lost(net, data):
             net, params, data, batches_for(data, 300), learning_rate=1e25, eval_every=10,
             on_evaluation=lambda step, *_: seen.append(step),
         )  # fmt: skip
-    assert seen[-1] < caught.value.step + 10
+    assert seen == list(range(10, caught.value.step, 10))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (lambda p: p["Affine1"]["W"].__setitem__((0, 0), np.nan), "Affine1.W is nan"),
+        (lambda p: p["Affine2"]["b"].__setitem__(0, np.inf), "Affine2.b is infinite"),
+        (lambda p: p["Affine1"]["W"].__imul__(np.float32(1e38)), "the output of Affine1 is "),
+        (lambda p: p["Affine2"]["W"].__imul__(np.float32(1e38)), "the output of Affine2 is "),
+    ],
+)
+def test_the_first_thing_that_goes_bad_is_named(net, data, spoil, what):
+    params = random_params(net, dtype=np.float32)
+    spoil(params)
+    data = data._replace(x_train=10 * data.x_train)
+    with np.errstate(all="ignore"), pytest.raises(jaxnet.DivergedError) as caught:
+        jaxnet.fit(net, params, data, batches_for(data, 20))
+    assert caught.value.what.startswith(what)
+    assert caught.value.step == 1
+
+
+@jax.custom_vjp
+def _identity(x):
+    return x
+
+
+_identity.defvjp(lambda x: (x, x), lambda x, g: (jnp.where(x.max() > 0, jnp.inf, g),))
+
+
+def test_a_gradient_that_goes_bad_behind_a_good_loss_is_named_with_its_step(data):
+    """The backward of a layer between the two overflows: Affine2's gradient is still good, Affine1's is the first."""
+    bad = jaxnet.stateless(("Bad",), lambda *_: {}, lambda _, x: _identity(x))
+    net = jaxnet.sequential({"Affine1": jaxnet.affine(12, 8), "Bad": bad, "Affine2": jaxnet.affine(8, 5)})
+    params = random_params(net, dtype=np.float32)
+    with pytest.raises(jaxnet.DivergedError) as caught:
+        jaxnet.fit(net, params, data, batches_for(data, 20))
+    assert caught.value.what in ("the gradient of Affine1.b is infinite", "the gradient of Affine1.b is nan")
+    assert caught.value.step == 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(caught.value.state.params))
+
+
+def test_a_step_that_jumps_too_far_is_named_by_the_parameter_it_made(net, data):
+    params, batches = random_params(net, dtype=np.float32), batches_for(data, 50)
+    with pytest.raises(jaxnet.DivergedError) as caught:
+        jaxnet.fit(net, params, data, batches, eval_every=20, optimizer=lambda rate: optax.chain(
+            optax.sgd(rate), optax.scale_by_schedule(lambda step: jnp.where(step == 30, jnp.inf, 1.0)),
+        ), learning_rate=0.1)  # fmt: skip
+    assert caught.value.step == 31
+    assert caught.value.what.startswith("Affine1.W, updated, is ")
+    assert caught.value.state.step == 30
+    assert caught.value.history.loss.shape == (30,)
+    assert caught.value.history.eval_step.tolist() == [0, 20]
 
 
 def test_parameters_that_overflow_from_the_start_are_named_as_the_cause(net, data):
@@ -321,18 +374,19 @@ def test_another_key_drops_others_and_the_same_key_the_same(data):
     assert (runs[0] != runs[2]).all()
 
 
-def test_a_run_may_be_taken_up_where_another_ended(data):
-    """Of running statistics: the keys of the steps are counted from 0 again."""
-    net = deep_net(False)
-    params, batches = random_params(net, dtype=np.float32), batches_for(data, 40)
-    whole, _ = jaxnet.fit(net, params, data, batches)
-    first, _ = jaxnet.fit(net, params, data, batches[:20])
-    second, _ = jaxnet.fit(net, first.params, data, batches[20:], state=first.net_state)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
-        (whole.params, whole.net_state),
-        (second.params, second.net_state),
-    )
+@pytest.mark.parametrize("stopped_at", [0, 1, 2, 3])
+def test_a_run_is_taken_up_bit_for_bit_where_it_was_left(data, stopped_at):
+    """Momentum, running statistics and masks, at every stage of 35 steps."""
+    net = deep_net(True)
+    params, batches = random_params(net, dtype=np.float32), batches_for(data, 35)
+    settings = {"optimizer": "momentum", "learning_rate": 0.01, "eval_every": 10}
+    whole = jaxnet.fit(net, params, data, batches, key=jax.random.key(3), **settings)
+    left = list(jaxnet.stages(net, params, data, batches, key=jax.random.key(3), **settings))[stopped_at]
+    assert left.state.step == 10 * stopped_at
+    other = random_params(net, 9, np.float32)  # the stage has its own, and its key
+    resumed = jaxnet.fit(net, other, data, batches, key=jax.random.key(4), resume=left, **settings)
+    same = jax.tree.map(np.array_equal, *(run._replace(state=run.state._replace(key=0)) for run in (whole, resumed)))
+    assert all(jax.tree.leaves(same))
 
 
 @pytest.mark.parametrize("dropped", [True, False])
@@ -340,9 +394,10 @@ def test_random_bits_are_made_where_a_layer_wants_them_and_nowhere_else(data, dr
     """Threefry shifts and xors words, and nothing else in a training step does."""
     net = deep_net(dropped)
     params = random_params(net, dtype=np.float32)
-    lowered = jaxnet.train_loop.lower(
-        net, params, tuple(map(jnp.asarray, data)), batches_for(data, 10), optax.sgd, jnp.array(0.1), 5,
-        key=jax.random.key(0),
+    first = jaxnet.start(net, optax.sgd(0.1), params, jax.random.key(0))
+    lowered = loop.compiled(loop.run_steps, "recipe", "length").lower(
+        loop.Recipe(net, optax.sgd, jaxnet.softmax_cross_entropy), loop.Rates(jnp.array(0.1), None, None), first,
+        jnp.asarray(data.x_train), jnp.asarray(data.t_train), batches_for(data, 10), 5, length=5,
     )  # fmt: skip
     program = lowered.compile().as_text()
     assert (" xor(" in program) == dropped
