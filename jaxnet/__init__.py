@@ -7,7 +7,7 @@ from jaxnet.datasets import Dataset
 from jaxnet.divergence import DivergedError
 from jaxnet.inference import predict, sample
 from jaxnet.layers import Layer, affine, dropout, flatten, gelu, relu, residual, sequential, sigmoid, stateless, tanh
-from jaxnet.loop import Stage, fit, stages
+from jaxnet.loop import Stage, beginning, fit, stages
 from jaxnet.losses import accuracy, mean_squared_error, softmax_cross_entropy, weight_decay
 from jaxnet.networks import deep_conv_net, multi_layer_net, notebook_net, simple_conv_net, transformer, two_layer_net
 from jaxnet.normalization import batch_norm, layer_norm
@@ -26,6 +26,7 @@ __all__ = [
     "attention",
     "average_pool",
     "batch_norm",
+    "beginning",
     "convolution",
     "datasets",
     "deep_conv_net",

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,8 @@ from jaxnet.layers import Layer, Params, Tree
 from jaxnet.training import History, TrainState
 from jaxnet.trees import flatten, unflatten
 
+OPTIONS = "options.json"  # of a run that has not come to its end
+
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
@@ -26,19 +29,68 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         ValueError: `path` is there already and not an empty folder, or cannot be written.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise ValueError(f"output: {path} is there already; name another folder or remove it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise ValueError(f"output: {path} cannot be written ({error.strerror}); name another folder") from error
+    check_new(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         yield folder
         folder.chmod(0o755)  # mkdtemp's is private
         folder.rename(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_new(path: Path) -> None:
+    """`path` must be free, or an empty folder, and such that it can be made.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        begun = f"; go on with --resume {path}" if (path / OPTIONS).exists() else ""
+        raise ValueError(f"output: {path} is there already; name another folder or remove it{begun}")
+    above = path if path.exists() else next(folder for folder in path.parents if folder.exists())
+    try:
+        os.rmdir(tempfile.mkdtemp(dir=above))
+    except OSError as error:
+        raise ValueError(f"output: {path} cannot be written ({error.strerror}); name another folder") from error
+
+
+def begin(path: Path, options: Mapping[str, Any]) -> None:
+    """The folder of a run that has not come to its end: checkpoints, and the options that `begun` reads again."""
+    path.mkdir(parents=True, exist_ok=True)
+    write_summary(path / f".{OPTIONS}", options)
+    (path / f".{OPTIONS}").rename(path / OPTIONS)
+
+
+def begun(path: Path) -> dict[str, Any]:
+    """The options of a run that was begun here, and has not come to its end.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if (path / "summary.json").exists():
+        raise ValueError(f"resume: {path} has come to its end: its summary is there; begin another run")
+    try:
+        return dict(json.loads((path / OPTIONS).read_text()))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"resume: {path} is not the folder of a run that was begun ({error}); name another") from error
+
+
+@contextmanager
+def results(path: Path) -> Iterator[Path]:
+    """A folder to write into, whose files move into `path` at the end of the block, the summary last.
+
+    With it the run has come to its end, and the options that `begin` wrote, which it has too, are gone.
+    """
+    into = Path(tempfile.mkdtemp(prefix=".results-", dir=path))
+    try:
+        yield into
+        for file in sorted(into.iterdir(), key=lambda file: file.name == "summary.json"):
+            file.rename(path / file.name)
+        (path / OPTIONS).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(into, ignore_errors=True)
 
 
 def write_history(path: Path, history: History) -> None:
@@ -95,4 +147,4 @@ def read_parameters(path: Path, net: Layer) -> Saved:
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """JSON, as a person would indent it."""
-    path.write_text(json.dumps(summary, indent=2) + "\n")
+    path.write_text(json.dumps(summary, indent=2, default=str) + "\n")

@@ -61,6 +61,10 @@ class Options:
     """The same seed gives the same bits."""
     output: Path | None = None
     """A new folder; runs/DATASET-TIME unless given."""
+    resume: Path | None = None
+    """The folder of a run that did not come to its end, to go on from its last checkpoint; the options are its own."""
+    checkpoint_seconds: float = 10.0
+    """Between two checkpoints; 0: at every stage."""
 
 
 COMMON: dict[str, Any] = {
@@ -70,6 +74,8 @@ COMMON: dict[str, Any] = {
     "eval_every": 100,
     "seed": 0,
     "output": None,
+    "resume": None,
+    "checkpoint_seconds": 10.0,
     "optimizer": "adam",
     "schedule": "constant",
     "scale": "he",

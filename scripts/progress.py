@@ -1,13 +1,16 @@
-"""Progress for who watches: nothing is shown where stderr is not a terminal."""
+"""Progress for who watches: nothing that moves is shown where the output is not a terminal."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, track
+
+from jaxnet import Stage
 
 T = TypeVar("T")
+LINES = 10  # of a run, where it cannot be shown live
 
 
 def counted(items: Iterable[T], what: str, total: int) -> Iterable[T]:
@@ -25,3 +28,37 @@ def awaited(items: Iterable[T], what: str) -> Iterator[T]:
         if item is end:
             return
         yield item  # type: ignore[misc]  # what is not the end is an item
+
+
+@contextmanager
+def training(console: Console, steps: int) -> Iterator[Callable[[Stage], None]]:
+    """What is to be shown every stage of a run: a live bar on a terminal, a line now and then elsewhere."""
+    if not console.is_terminal:
+        every, printed = max(1, steps // LINES), -1
+
+        def line(stage: Stage) -> None:
+            nonlocal printed
+            step = len(stage.history.loss)
+            if step == stage.history.eval_step[-1] and (step // every > printed or step == steps):
+                if step and printed >= 0:
+                    print(f"step {step:>6}  {said(stage)}", flush=True)
+                printed = step // every
+
+        yield line
+        return
+
+    columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("compiling", total=steps)
+
+        def update(stage: Stage) -> None:
+            if len(stage.history.loss):
+                bar.update(task, completed=len(stage.history.loss), description=said(stage))
+
+        yield update
+
+
+def said(stage: Stage) -> str:
+    """The latest figures."""
+    loss, _, train, test = stage.history
+    return f"loss {loss[-1]:.4f}  train {train[-1]:.4f}  test {test[-1]:.4f}"

@@ -2,279 +2,245 @@
 
 Without options: 64-50-10 on the handwritten digits that scikit-learn embeds. `--dataset mnist` is the notebook's run,
 `--network` another network: a deep one, a convolutional one, a transformer that learns to write a text.
+
+Interrupted, or told to stop, it saves where it is; killed, it has saved where it was some seconds ago.
+`--resume FOLDER` goes on from there, to the same bits as if nothing had happened.
+
+Exit status: 0 trained, 1 diverged or gradients that disagree, 2 an option that cannot be, 3 not all could be saved,
+128 and the signal's number where a signal stopped it.
 """
 
+import json
 import math
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
 from options import Options, settled
+from progress import training
+from results import draw_images, show_text
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from subjects import build, cross_check, optimizer, prepare
 
 import jaxnet
-import numpy_ref
-from jaxnet import plots, runs, text
-from jaxnet.crosscheck import check_network
-from jaxnet.datasets import DATASETS, Dataset, DatasetError
-from jaxnet.layers import Params
-from jaxnet.loop import OnEvaluation
-from jaxnet.training import OPTIMIZERS, MakeOptimizer
+from jaxnet import plots, runs
+from jaxnet.checkpoints import CheckpointError, Checkpoints, identity
+from jaxnet.datasets import Dataset, DatasetError
 
-CLASSES = 10
-HEADS = 4  # of the transformer's attention
-CHECKED = 3  # samples, as in the notebook's last cell; the statistics of a BatchNorm need more
-CHECKED_LENGTH = 8  # characters of each
-LINES = 10  # of progress, where it cannot be shown live
-WRITTEN = 400  # characters that the transformer writes at the end
+FAILED_TO_SAVE = 3
 
 
 def main(options: SimpleNamespace, console: Console) -> None:
-    """Everything in order: data, network, cross-check, training, folder.
+    """Everything in order: data, network, cross-check, training, results.
 
     Raises:
         ValueError: An option is out of range.
         DatasetError: The data cannot be had.
-        SystemExit: The gradients disagree, or training diverged.
+        CheckpointError: There is none to go on from.
+        SystemExit: The gradients disagree, training diverged or was stopped, or something could not be saved.
     """
     subject = options.network if options.network == "transformer" else options.dataset
-    output = options.output or Path("runs", f"{subject}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder = options.resume or options.output or Path("runs", f"{subject}-{datetime.now():%Y%m%d-%H%M%S}")
+    if not options.resume:
+        runs.check_new(folder)
 
-    with runs.new_folder(output) as folder:
-        data, vocabulary = prepare(options)
-        key = jax.random.key(options.seed)
-        key_params, key_batches = jax.random.split(key)
-        key_steps, key_text = jax.random.split(jax.random.fold_in(key, 1))
-        name, net = build(options, data, vocabulary)
-        params = net.init(key_params, options.scale)
-        batches = jaxnet.draw_batches(key_batches, len(data.x_train), options.batch_size, options.steps)
+    data, vocabulary = prepare(options)
+    key = jax.random.key(options.seed)
+    key_params, key_batches = jax.random.split(key)
+    key_steps, key_text = jax.random.split(jax.random.fold_in(key, 1))
+    name, net = build(options, data, vocabulary)
+    params = net.init(key_params, options.scale)
+    batches = jaxnet.draw_batches(key_batches, len(data.x_train), options.batch_size, options.steps)
+    settings: dict[str, Any] = {
+        "optimizer": optimizer(options),
+        "learning_rate": options.learning_rate,
+        "clip_norm": options.clip_norm,
+        "eval_every": options.eval_every,
+        "key": key_steps,
+        "decay": options.decay,
+    }
+    first = jaxnet.beginning(net, params, **settings)
+    told = {k: v for k, v in vars(options).items() if k not in ("resume", "output", "checkpoint_seconds")}
+    made_of = json.loads(json.dumps(told, default=str))  # as a run that goes on will read it
+    checkpoints = Checkpoints(
+        folder / "checkpoints",
+        lambda: identity(net, data, batches, jnp.float32, made_of),
+        seconds=options.checkpoint_seconds,
+    )
 
+    def tell(message: str) -> None:
+        console.print(f"train.py: {message}", style="red", highlight=False, soft_wrap=True)
+
+    if options.resume:
+        settings["resume"] = stage = checkpoints.latest(first, tell)
+        console.print(f"Going on after step {int(stage.state.step) if stage else 0:,}", style="bold")
+    else:
         cross_check(name, net, params, data, options, key_steps, console)
-        samples = "images" if not vocabulary else "windows of text"
-        console.print(
-            f"Training on {len(data.x_train):,} {samples}: {options.steps:,} steps of {options.batch_size}",
-            style="bold",
-        )
-        started = time.perf_counter()
-        try:
-            with progress(console, options.steps) as on_evaluation:
-                state, history = jaxnet.fit(
-                    net,
-                    params,
-                    data,
-                    batches,
-                    optimizer=optimizer(options),
-                    learning_rate=options.learning_rate,
-                    clip_norm=options.clip_norm,
-                    eval_every=options.eval_every,
-                    on_evaluation=on_evaluation,
-                    key=key_steps,
-                    decay=options.decay,
-                )
-            diverged = None
-        except jaxnet.DivergedError as error:
-            state, history, diverged = None, error.history, str(error)
-        seconds = time.perf_counter() - started
+    stages = jaxnet.stages(net, params, data, batches, **settings)  # refuses what cannot be
+    runs.begin(folder, made_of)
+    samples = "windows of text" if vocabulary else "images"
+    console.print(
+        f"Training on {len(data.x_train):,} {samples}: {options.steps:,} steps of {options.batch_size}", style="bold"
+    )
+    started = time.perf_counter()
+    state, history, diverged, unsaved = watched(stages, checkpoints, options.steps, console, tell)
+    seconds = time.perf_counter() - started
 
-        done = len(history.loss)
-        summary = {
-            "dataset": subject,
-            "network": name,
-            "steps": done,
-            "seed": options.seed,
-            "train_accuracy": float(history.train_accuracy[-1]),
-            "test_accuracy": float(history.test_accuracy[-1]),
-            "final_loss": float(history.loss[-1]) if done else None,
-            "seconds": round(seconds, 3),
-            "steps_per_second": round(done / seconds, 1),
-            "diverged": diverged,
-            "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()},
-        }
-        runs.write_history(folder / "history.csv", history)
-        plots.learning_curves(history).savefig(folder / "learning_curves.png")
-        console.print(
-            f"train accuracy {summary['train_accuracy']:.2%}, test accuracy {summary['test_accuracy']:.2%}, "
-            f"{seconds:.1f} s with compilation",
-            style="bold",
-        )
-        if state is not None:
-            runs.write_parameters(
-                folder / "parameters.npz", state, **({"vocabulary": vocabulary} if vocabulary else {})
+    try:
+        with runs.results(folder) as into:
+            summary = {
+                "dataset": subject,
+                "network": name,
+                "steps": len(history.loss),
+                "seed": options.seed,
+                "train_accuracy": float(history.train_accuracy[-1]),
+                "test_accuracy": float(history.test_accuracy[-1]),
+                "final_loss": float(history.loss[-1]) if len(history.loss) else None,
+                "seconds": round(seconds, 3),
+                "steps_per_second": round(len(history.loss) / seconds, 1),
+                "diverged": diverged,
+                "options": made_of,
+            }
+            console.print(
+                f"train accuracy {summary['train_accuracy']:.2%}, test accuracy {summary['test_accuracy']:.2%}, "
+                f"{seconds:.1f} s with compilation",
+                style="bold",
             )
-            logits = jaxnet.predict(net, state.params, state.net_state, data.x_test)
-            if vocabulary:
-                summary["test_loss"] = float(jaxnet.softmax_cross_entropy(logits, jnp.asarray(data.t_test)))
-                show_text(net, state, vocabulary, summary["test_loss"], key_text, options, folder, console)
-            else:
-                draw_images(state.params, data, np.asarray(logits), folder)
-        runs.write_summary(folder / "summary.json", summary)
+            runs.write_history(into / "history.csv", history)
+            plots.learning_curves(history).savefig(into / "learning_curves.png")
+            if not diverged:
+                summary |= kept(net, state, data, vocabulary, key_text, options, into, console)
+            runs.write_summary(into / "summary.json", summary)
+    except OSError as error:
+        unsaved = f"{folder}: the results could not be written ({error.strerror or error}); make room, then --resume it"
 
-    names = ", ".join(sorted(path.name for path in output.iterdir()))
-    console.print(f"{output}: {names}", highlight=False, soft_wrap=True)
+    names = ", ".join(sorted(path.name for path in folder.iterdir()))
+    console.print(f"{folder}: {names}", highlight=False, soft_wrap=True)
     if diverged:
         sys.exit(f"train.py: {diverged}")
+    if unsaved:
+        print(f"train.py: {unsaved}", file=sys.stderr)
+        sys.exit(FAILED_TO_SAVE)
 
 
-def prepare(options: SimpleNamespace) -> tuple[Dataset, str]:
-    """What the network is trained on, in the shape it takes, and the vocabulary if that is text."""
-    if options.network == "transformer":
-        words = text.read_text(options.text)
-        vocabulary = text.vocabulary_of(words)
-        return text.windows(words, vocabulary, options.context), vocabulary
-    data = DATASETS[options.dataset]()
-    if options.network.endswith("conv"):
-        side = math.isqrt(data.x_train.shape[1])
-        x_train, x_test = (x.reshape(-1, 1, side, side) for x in (data.x_train, data.x_test))
-        data = data._replace(x_train=x_train, x_test=x_test)
-    return data, ""
-
-
-def build(options: SimpleNamespace, data: Dataset, vocabulary: str) -> tuple[str, jaxnet.Layer]:
-    """The network that the options name, and what to call it."""
-    shape: Any = data.x_train.shape[1:]
-    match options.network:
-        case "simple-conv":
-            return options.network, jaxnet.simple_conv_net(shape, output_size=CLASSES)
-        case "deep-conv":
-            return options.network, jaxnet.deep_conv_net(shape, output_size=CLASSES, dropout=options.dropout)
-        case "transformer":
-            sizes = len(vocabulary), options.context, options.width, HEADS, options.blocks
-            return options.network, jaxnet.transformer(*sizes, dropout=options.dropout)
-    name = "-".join(map(str, (*shape, *options.hidden, CLASSES)))
-    return name, jaxnet.multi_layer_net(
-        shape[0],
-        options.hidden,
-        CLASSES,
-        options.activation,
-        batch_norm=options.batch_norm,
-        dropout=options.dropout,
-    )
-
-
-def optimizer(options: SimpleNamespace) -> MakeOptimizer:
-    """As named, and with its learning rate falling if it is to."""
-    make = OPTIMIZERS[options.optimizer].make
-    if options.schedule == "constant":
-        return make
-    return lambda learning_rate: make(optax.cosine_decay_schedule(learning_rate, options.steps))
-
-
-def cross_check(
-    name: str,
-    net: jaxnet.Layer,
-    params: Params,
-    data: Dataset,
-    options: SimpleNamespace,
-    key: Any,
-    console: Console,
-) -> None:
-    """Hand, autodiff and differences, leaf by leaf, on a few samples.
+def watched(
+    stages: Iterator[jaxnet.Stage], checkpoints: Checkpoints, steps: int, console: Console, tell: Callable[[str], None]
+) -> tuple[jaxnet.TrainState, jaxnet.History, str | None, str | None]:
+    """The run to its end, shown and saved as it goes: final state and history, why it diverged, what is not saved.
 
     Raises:
-        SystemExit: They disagree.
+        SystemExit: A signal stopped it.
     """
-    samples = 3 * CHECKED if getattr(options, "batch_norm", False) else CHECKED
-    if options.network == "deep-conv":
-        samples = 1  # of which the six convolutions by hand, a thousand times over, take long enough
-    x, t = data.x_train[:samples], data.t_train[:samples]
-    if options.network == "transformer":
-        x, t = x[:, :CHECKED_LENGTH], t[:, :CHECKED_LENGTH]
-    console.print(
-        f"Cross-check on {samples} training {'text' if t.ndim > 1 else 'image'}{'s'[: samples - 1]}", style="bold"
-    )
-    draws = jax.device_get(jax.jit(lambda x: jaxnet.step_draws(net, key, 0, x))(x))
-    hand = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=options.decay)
-    hand.give(draws)
-
-    def reference(params: Params, x: Any, t: Any) -> Any:
-        return jaxnet.loss(net, params, x, t, draws, decay=options.decay)
-
-    report = check_network(hand, x, t, reference=reference, name=name)
-    console.print(str(report), highlight=False, soft_wrap=True, markup=False)
-    if report.verdict == "FAIL":
-        sys.exit("train.py: the gradients disagree where the table says so; not training")
-
-
-def draw_images(params: Params, data: Dataset, logits: np.ndarray, folder: Path) -> None:
-    """What the first layer looks for, and what the network gets wrong."""
-    images = data.x_test.reshape(len(data.x_test), -1)
-    side = math.isqrt(images.shape[1])
-    if "Convolution1" in params:
-        kernels = np.asarray(params["Convolution1"]["W"])  # (F, 1, K, K)
-        W, pixels = kernels.reshape(len(kernels), -1).T, kernels.shape[-1]
-    else:
-        W, pixels = np.asarray(params["Affine1"]["W"]), side
-    plots.first_layer_weights(W, (pixels, pixels)).savefig(folder / "first_layer_weights.png")
-    plots.mistakes(images, data.t_test, logits, (side, side)).savefig(folder / "mistakes.png")
-
-
-def show_text(
-    net: jaxnet.Layer,
-    state: jaxnet.TrainState,
-    vocabulary: str,
-    loss: float,
-    key: Any,
-    options: SimpleNamespace,
-    folder: Path,
-    console: Console,
-) -> None:
-    """The loss on the text that was held out, and what the network writes itself, from a line's end on."""
-    console.print(f"held-out text: {loss:.3f} nats, {loss / math.log(2):.2f} bits per character", style="bold")
-    first = "\n" if "\n" in vocabulary else vocabulary[0]
-    prompt = text.encode(first, vocabulary)[None]
-    ids = jaxnet.sample(
-        net, state.params, state.net_state, key, prompt, options.temperature, length=options.context, count=WRITTEN
-    )
-    written = text.decode(np.asarray(ids)[0], vocabulary)
-    (folder / "sample.txt").write_text(written, encoding="utf-8")
-    console.print(f"Written at temperature {options.temperature:g}", style="bold")
-    console.print(written, highlight=False, markup=False, soft_wrap=True)
+    unsaved: str | None = None
+    try:
+        with training(console, steps) as show, asked_to_stop() as asked:
+            for stage in stages:
+                show(stage)
+                stopping = asked and len(stage.history.loss) < steps
+                try:
+                    checkpoints.save(stage) if stopping else checkpoints.offer(stage)
+                    if stopping:
+                        checkpoints.finish()
+                    unsaved = None
+                except CheckpointError as error:  # the training is worth more than the checkpoint
+                    if unsaved is None:
+                        tell(str(error))
+                    unsaved = str(error)
+                if stopping:
+                    break
+        checkpoints.finish()
+    except jaxnet.DivergedError as error:
+        return error.state, error.history, str(error), unsaved
+    except CheckpointError as error:
+        unsaved = str(error)
+    if stopping:
+        step, folder = len(stage.history.loss), checkpoints.folder.parent
+        if unsaved:
+            print(f"train.py: stopped after step {step}, which is not saved: {unsaved}", file=sys.stderr)
+            sys.exit(FAILED_TO_SAVE)
+        print(f"train.py: stopped and saved after step {step}; --resume {folder} goes on", file=sys.stderr)
+        sys.exit(128 + asked[0])
+    return *stage, None, unsaved
 
 
 @contextmanager
-def progress(console: Console, steps: int) -> Iterator[OnEvaluation]:
-    """What `fit` is to call while it runs: a live bar on a terminal, a line now and then elsewhere."""
-    if not console.is_terminal:
-        every = max(1, steps // LINES)
-        printed = 0
+def asked_to_stop() -> Iterator[list[int]]:
+    """A list that the first SIGINT or SIGTERM is put into. The second one does what it always does."""
+    asked: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-        def line(step: int, loss: float, train: float, test: float) -> None:
-            nonlocal printed
-            if step // every > printed or step == steps:
-                printed = step // every
-                print(f"step {step:>6}  loss {loss:.4f}  train {train:.4f}  test {test:.4f}", flush=True)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-        yield line
-        return
+    def ask(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
+        restore()
 
-    columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("compiling", total=steps)
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        restore()
 
-        def update(step: int, loss: float, train: float, test: float) -> None:
-            bar.update(task, completed=step, description=f"loss {loss:.4f}  train {train:.4f}  test {test:.4f}")
 
-        yield update
+def kept(
+    net: jaxnet.Layer,
+    state: jaxnet.TrainState,
+    data: Dataset,
+    vocabulary: str,
+    key: Any,
+    options: SimpleNamespace,
+    into: Path,
+    console: Console,
+) -> dict[str, float]:
+    """The trained network, and what it makes of its data; returns what the summary says more."""
+    runs.write_parameters(into / "parameters.npz", state, **({"vocabulary": vocabulary} if vocabulary else {}))
+    logits = jaxnet.predict(net, state.params, state.net_state, data.x_test)
+    if not vocabulary:
+        draw_images(state.params, data, np.asarray(logits), into)
+        return {}
+    loss = float(jaxnet.softmax_cross_entropy(logits, jnp.asarray(data.t_test)))
+    show_text(net, state, vocabulary, loss, key, options, into, console)
+    return {"test_loss": loss}
+
+
+def chosen() -> SimpleNamespace:
+    """The options of the command line, or of the run that it goes on with.
+
+    Raises:
+        ValueError: They cannot be.
+    """
+    options = tyro.cli(Options, description=__doc__)
+    if not 0 <= options.checkpoint_seconds < math.inf:
+        raise ValueError(f"checkpoint_seconds: {options.checkpoint_seconds}, expected a finite number >= 0")
+    if options.resume is None:
+        return settled(options)
+    if options != Options(resume=options.resume, checkpoint_seconds=options.checkpoint_seconds):
+        raise ValueError("resume: goes on with the options that the run was begun with; give no others")
+    return SimpleNamespace(
+        **runs.begun(options.resume), resume=options.resume, checkpoint_seconds=options.checkpoint_seconds
+    )
 
 
 if __name__ == "__main__":
     try:
-        main(settled(tyro.cli(Options)), Console())
-    except (ValueError, DatasetError) as error:
+        main(chosen(), Console())
+    except (ValueError, DatasetError, CheckpointError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("train.py: interrupted; the run is not kept", file=sys.stderr, flush=True)
-        os._exit(130)  # at once: the compiled loop still runs, and would call back into an interpreter that is leaving
+        print("train.py: interrupted; nothing since the last checkpoint is kept", file=sys.stderr, flush=True)
+        os._exit(130)  # at once: a compiled program may still run, and the interpreter would wait for it
