@@ -6,6 +6,8 @@ one is due. What is read is held against the digest that was written with it, an
 
 import hashlib
 import importlib.metadata
+import logging
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -73,13 +75,15 @@ class Checkpoints:
 
     def save(self, stage: Stage) -> None:
         """Save the stage now. Returns at once, as `offer` does, and raises what it raises."""
-        import orbax.checkpoint as ocp
-
+        ocp, step = _orbax(), int(stage.state.step)
         self._last = time.monotonic()
+        self._guarded(self._probe)
+        if step in self._manager.all_steps():  # it is what the run has just gone on from
+            return
         leaves = {name: leaf for name, leaf in _leaves(stage).items() if leaf.size}  # orbax saves nothing empty
         made_of = {**self._made_of, "digest": _digest(leaves)}
         args = ocp.args.Composite(leaves=ocp.args.StandardSave(leaves), made_of=ocp.args.JsonSave(made_of))
-        self._guarded(lambda: self._manager.save(int(stage.state.step), args=args, force=True))
+        self._guarded(lambda: self._manager.save(step, args=args, force=True))
 
     def finish(self) -> None:
         """Wait until the last one is written.
@@ -130,21 +134,25 @@ class Checkpoints:
 
     @cached_property
     def _manager(self) -> Any:
-        import orbax.checkpoint as ocp
-
+        ocp = _orbax()
         return ocp.CheckpointManager(
             self.folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=self.keep)
         )
 
     def _read(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-        import orbax.checkpoint as ocp
-
+        ocp = _orbax()
         args = ocp.args.Composite(leaves=ocp.args.StandardRestore(), made_of=ocp.args.JsonRestore())
         found = self._manager.restore(step, args=args)
         leaves, made_of = dict(found["leaves"]), dict(found["made_of"])
         if (digest := _digest(leaves)) != made_of.pop("digest", None):
             raise ValueError(f"its contents have the digest {digest[:12]}..., which is not the one written beside them")
         return leaves, made_of
+
+    def _probe(self) -> None:
+        """A folder that cannot be written is known at once; orbax would wait for it until a time-out."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.folder):
+            pass
 
     def _guarded(self, act: Callable[[], object]) -> None:
         try:
@@ -153,6 +161,13 @@ class Checkpoints:
             raise CheckpointError(
                 f"{self.folder}: no checkpoint could be saved ({_first_line(error)}); make room or name another folder"
             ) from error
+
+
+def _orbax() -> Any:
+    import orbax.checkpoint
+
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # it prints the traceback of every error, and raises it too
+    return orbax.checkpoint
 
 
 def _leaves(stage: Stage) -> dict[str, np.ndarray]:

@@ -1,9 +1,11 @@
 """The scripts as a person runs them: what they print, leave, refuse, and exit with."""
 
 import csv
+import importlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +15,9 @@ import numpy as np
 import pytest
 
 import jaxnet
-import jaxnet.crosscheck
 import numpy_ref
 from jaxnet import runs, text
+from jaxnet.checkpoints import CheckpointError, Checkpoints
 
 ROOT = Path(__file__).parent.parent
 
@@ -145,7 +147,8 @@ def test_a_convolutional_network_is_trained_on_images(run, tmp_path, monkeypatch
     """The deep one is cross-checked small, by scripts/crosscheck.py: of the book's size it takes a minute."""
     if network == "deep-conv":
         passed = type("Passed", (), {"verdict": "PASS", "__str__": lambda self: "PASS  deep-conv"})
-        monkeypatch.setattr(jaxnet.crosscheck, "check_network", lambda *_, **__: passed())
+        monkeypatch.syspath_prepend(ROOT / "scripts")
+        monkeypatch.setattr(importlib.import_module("subjects"), "check_network", lambda *_, **__: passed())
     options = f"--network {network} --steps 3 --batch-size 4 --eval-every 3 --output {tmp_path / 'run'}"
     done = run("train.py", *options.split())
     assert done.returncode == 0, done.stderr
@@ -211,13 +214,72 @@ def test_chapter_6_is_drawn(run, tmp_path):
 def test_divergence_ends_the_run_with_its_history(run, tmp_path):
     done = run("train.py", "--learning-rate", "1e30", "--steps", "50", "--output", str(tmp_path / "run"))
     assert done.returncode == 1
-    assert done.stderr.startswith("train.py: training diverged: the loss is")
+    assert done.stderr.startswith("train.py: training diverged: the output of Affine2 is nan at step 2")
     assert len(done.stderr.splitlines()) == 1
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert "learning rate" in summary["diverged"]
     assert 0 < summary["steps"] < 50
     with (tmp_path / "run" / "history.csv").open() as file:
         assert len(list(csv.DictReader(file))) == summary["steps"] + 1
+
+
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_bits(run, tmp_path):
+    options = ["--steps", "3000", "--eval-every", "50", "--optimizer", "momentum", "--checkpoint-seconds", "0"]
+    whole = run("train.py", *options, "--output", str(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    stopped = tmp_path / "stopped"
+    command = [sys.executable, ROOT / "scripts" / "train.py", *options, "--output", stopped]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not process.stdout.readline().startswith("step "):
+            pass
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM, stderr
+    assert "stopped and saved after step" in stderr
+    assert f"--resume {stopped}" in stderr
+    assert {path.name for path in stopped.iterdir()} == {"checkpoints", "options.json"}
+    refused = run("train.py", "--output", str(stopped))
+    assert refused.returncode == 2
+    assert "go on with --resume" in refused.stderr
+
+    done = run("train.py", "--resume", str(stopped))
+    assert done.returncode == 0, done.stderr
+    assert "Going on after step" in done.stdout
+    assert not (stopped / "options.json").exists()
+    with np.load(tmp_path / "whole" / "parameters.npz") as one, np.load(stopped / "parameters.npz") as other:
+        assert all(one[leaf].tobytes() == other[leaf].tobytes() for leaf in one.files)
+    assert (tmp_path / "whole" / "history.csv").read_bytes() == (stopped / "history.csv").read_bytes()
+    again = run("train.py", "--resume", str(stopped))
+    assert again.returncode == 2
+    assert "has come to its end" in again.stderr
+
+
+def test_training_goes_on_where_no_checkpoint_can_be_saved(run, tmp_path, monkeypatch):
+    def full(self, stage):
+        raise CheckpointError("checkpoints: no checkpoint could be saved (no space left)")
+
+    monkeypatch.setattr(Checkpoints, "offer", full)
+    done = run("train.py", "--steps", "50", "--output", str(tmp_path / "run"))
+    assert done.returncode == 3
+    assert done.stdout.count("no space left") == 1  # said when it happens, and not at every stage
+    assert "no space left" in done.stderr
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+RESUMED = {
+    "nothing there": ("--resume nowhere", "resume: nowhere is not the folder of a run that was begun"),
+    "other options": ("--resume nowhere --steps 5", "resume: goes on with the options that the run was begun with"),
+    "no seconds": ("--checkpoint-seconds -1", "checkpoint_seconds: -1"),
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_what_cannot_be_gone_on_with_is_one_line_and_status_2(run, name):
+    options, message = RESUMED[name]
+    done = run("train.py", *options.split())
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"train.py: {message}")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_clip_norm_holds_the_training_back(run, tmp_path):
