@@ -11,6 +11,7 @@ from jaxnet.loop import Stage, beginning, fit, stages
 from jaxnet.losses import accuracy, mean_squared_error, softmax_cross_entropy, weight_decay
 from jaxnet.networks import deep_conv_net, multi_layer_net, notebook_net, simple_conv_net, transformer, two_layer_net
 from jaxnet.normalization import batch_norm, layer_norm
+from jaxnet.sweeping import Sweep, sweep
 from jaxnet.training import OPTIMIZERS, History, TrainState, draw_batches, loss, start, step_draws, train_step
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "History",
     "Layer",
     "Stage",
+    "Sweep",
     "TrainState",
     "accuracy",
     "affine",
@@ -55,6 +57,7 @@ __all__ = [
     "start",
     "stateless",
     "step_draws",
+    "sweep",
     "tanh",
     "text",
     "train_step",

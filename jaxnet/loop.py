@@ -76,6 +76,21 @@ def optimizer_of(recipe: Recipe, rates: Rates) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(rates.clip_norm), optimizer)
 
 
+def batch_of(
+    batches: Int[Array, "S B"], step: Int[Array, ""], x: Array, t: Array, dtype: Any
+) -> tuple[Float[Array, "B ..."], Array]:
+    """The samples of a step's batch, and their labels, out of all that lie on the device."""
+    rows = lax.dynamic_index_in_dim(batches, step, keepdims=False)  # (B,)
+    x_rows, t_rows = (a.at[rows].get(mode="promise_in_bounds") for a in (x, t))  # `fit` has looked: no bounds check
+    return samples(x_rows, dtype), t_rows
+
+
+def step_of(recipe: Recipe, rates: Rates, now: TrainState, x: Array, t: Array) -> tuple[TrainState, Float[Array, ""]]:
+    """`train_step` as the recipe says."""
+    optimizer = optimizer_of(recipe, rates)
+    return train_step(recipe.net, optimizer, now, x, t, criterion=recipe.criterion, decay=rates.decay)
+
+
 def run_steps(
     recipe: Recipe,
     rates: Rates,
@@ -91,21 +106,20 @@ def run_steps(
     Returns the state after them, their losses with nan behind the last, and whether all parameters are finite. Where
     to stop is traced, so that a chunk cut short is no program of its own.
     """
-    optimizer, first = optimizer_of(recipe, rates), now.step
-    dtype = jnp.result_type(*jax.tree.leaves(now.params))
+    first, dtype = now.step, jnp.result_type(*jax.tree.leaves(now.params))
 
     def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
         now, losses = carry
-        rows = lax.dynamic_index_in_dim(batches, now.step, keepdims=False)  # (B,)
-        x_rows, t_rows = (a.at[rows].get(mode="promise_in_bounds") for a in (x, t))  # `fit` has looked: no bounds check
-        new, loss = train_step(
-            recipe.net, optimizer, now, samples(x_rows, dtype), t_rows, criterion=recipe.criterion, decay=rates.decay
-        )
-        return new, lax.dynamic_update_index_in_dim(losses, loss.astype(dtype), now.step - first, 0)
+        after, loss = step_of(recipe, rates, now, *batch_of(batches, now.step, x, t, dtype))
+        return after, lax.dynamic_update_index_in_dim(losses, loss.astype(dtype), now.step - first, 0)
 
     now, losses = lax.while_loop(lambda carry: carry[0].step < stop, step, (now, jnp.full(length, jnp.nan, dtype)))
-    finite = jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(now.params)]).all()
-    return now, losses, finite
+    return now, losses, all_finite(now.params)
+
+
+def all_finite(params: Params) -> Bool[Array, ""]:
+    """Neither nan nor infinite, in any leaf."""
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
 
 
 def evaluate(net: Layer, params: Params, net_state: Tree, x: Array, t: Array) -> Float[Array, ""]:
@@ -192,7 +206,7 @@ def stages(
         ValueError: At once, where an argument is out of range or does not fit the others.
         DivergedError: While iterating.
     """
-    recipe, rates = _recipe(net, params, settings)
+    recipe, rates = recipe_of(net, params, settings)
     first = beginning(net, params, **settings)
     check_count("eval_every", eval_every := settings.get("eval_every", 100))
     check_data(net, params, data)
@@ -207,7 +221,7 @@ def beginning(net: Layer, params: Params, **settings: Unpack[Settings]) -> Train
     Raises:
         ValueError: An argument is out of range or does not fit the others.
     """
-    recipe, rates = _recipe(net, params, settings)
+    recipe, rates = recipe_of(net, params, settings)
     key = settings.get("key")
     if key is None:
         if net.draw is not draw_nothing:
@@ -216,7 +230,12 @@ def beginning(net: Layer, params: Params, **settings: Unpack[Settings]) -> Train
     return start(net, optimizer_of(recipe, rates), params, key)
 
 
-def _recipe(net: Layer, params: Params, settings: Settings) -> tuple[Recipe, Rates]:
+def recipe_of(net: Layer, params: Params, settings: Settings) -> tuple[Recipe, Rates]:
+    """What a step does, as the settings say.
+
+    Raises:
+        ValueError: One of them is out of range.
+    """
     optimizer, learning_rate = settings.get("optimizer", "sgd"), settings.get("learning_rate")
     if isinstance(optimizer, str):
         if optimizer not in OPTIMIZERS:

@@ -6,15 +6,18 @@ pixels across.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from jaxnet.plots import DPI, STYLES, WIDTH
+from jaxnet.sweeping import Sweep
 from jaxnet.training import History
 
 LINES = [  # told apart by lightness and by dashes
@@ -183,6 +186,48 @@ def overfitting(title: str, histories: Mapping[str, History]) -> Figure:
         cell.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     cells[0].set_ylim(max(0, low - 0.1), 1.01)
     return _titled(figure, f"{title}: train dashed, test solid")
+
+
+def sweep_map(title: str, sweep: Sweep, marked: Mapping[str, tuple[float, float]] = MappingProxyType({})) -> Figure:
+    """Final test accuracy over learning rate and initial scale, in percent: light is good, crossed out has diverged.
+
+    Of several seeds the median; a combination of which one seed diverged is crossed out.
+
+    Args:
+        title: What was trained.
+        sweep: As from `jaxnet.sweep`.
+        marked: By name, combinations (learning rate, scale) to be framed; those that were not swept are passed over.
+    """
+    accuracy = 100 * np.median(np.nan_to_num(sweep.test_accuracy), axis=2).T  # (C, L)
+    diverged = np.any(sweep.diverged, axis=2).T
+    rows, columns = accuracy.shape
+    figure = Figure(figsize=(WIDTH, 1.4 + 0.42 * rows), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(np.where(diverged, np.nan, accuracy), cmap="gray", vmin=0, vmax=110, aspect="auto", origin="lower")
+    for i, j in np.ndindex(rows, columns):
+        if diverged[i, j]:
+            axes.text(j, i, "×", ha="center", va="center", color="#c46a00", fontsize="x-large", fontweight="bold")
+        else:
+            color = "black" if accuracy[i, j] > 50 else "white"
+            axes.text(j, i, f"{accuracy[i, j]:.0f}", ha="center", va="center", color=color)
+    for n, (name, (rate, scale)) in enumerate(marked.items()):
+        at = [np.flatnonzero(np.isclose(a, b)) for a, b in ((sweep.learning_rate, rate), (sweep.scale, scale))]
+        if all(len(found) for found in at):
+            j, i = (int(found[0]) for found in at)
+            dashes = "--" if n % 2 else "-"
+            corner, side = (j - 0.46, i - 0.46), 0.92
+            axes.add_patch(
+                Rectangle(
+                    corner, side, side, label=name, edgecolor="#c46a00", linewidth=2.5, linestyle=dashes, fill=False
+                )
+            )
+    axes.set_xticks(range(columns), [f"{rate:.2g}" for rate in sweep.learning_rate])
+    axes.set_yticks(range(rows), [f"{scale:.2g}" for scale in sweep.scale])
+    axes.set_xlabel("learning rate; × diverged")
+    _say(axes, "by initial standard deviation: test accuracy in percent")
+    if axes.patches:
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return _titled(figure, title)
 
 
 def _some(name: str, things: Mapping[Any, Any]) -> Mapping[Any, Any]:

@@ -31,6 +31,18 @@ def awaited(items: Iterable[T], what: str) -> Iterator[T]:
 
 
 @contextmanager
+def steps_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """What is to be told how many steps are done."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _steps: None
+        return
+    with Progress(console=console) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda steps: bar.update(task, completed=steps)
+
+
+@contextmanager
 def training(console: Console, steps: int) -> Iterator[Callable[[Stage], None]]:
     """What is to be shown every stage of a run: a live bar on a terminal, a line now and then elsewhere."""
     if not console.is_terminal:

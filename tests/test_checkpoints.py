@@ -204,6 +204,7 @@ def killed_run(folder, pause):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_in_the_same_bits(tmp_path):
     """JAXNET_KILLS of them, 3 unless it says otherwise; a checkpoint is being written nearly all the time."""
     with killed_run(tmp_path / "whole", 0) as whole:

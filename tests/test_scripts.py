@@ -126,6 +126,7 @@ def saved(folder, net):
     return runs.read_parameters(folder / "parameters.npz", net)
 
 
+@pytest.mark.slow
 def test_a_deep_network_is_saved_with_its_running_statistics_key_and_step(run, tmp_path):
     options = "--network deep --hidden 12 9 --batch-norm --dropout 0.1 --decay 0.001 --schedule cosine --steps 40"
     done = run("train.py", *options.split(), "--output", str(tmp_path / "run"))
@@ -142,6 +143,7 @@ def test_a_deep_network_is_saved_with_its_running_statistics_key_and_step(run, t
     assert summary["options"]["optimizer"] == "adam"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "shape"), [("simple-conv", (30, 1, 5, 5)), ("deep-conv", (16, 1, 3, 3))])
 def test_a_convolutional_network_is_trained_on_images(run, tmp_path, monkeypatch, network, shape):
     """The deep one is cross-checked small, by scripts/crosscheck.py: of the book's size it takes a minute."""
@@ -160,6 +162,7 @@ def test_a_convolutional_network_is_trained_on_images(run, tmp_path, monkeypatch
     assert (tmp_path / "run" / "mistakes.png").exists()
 
 
+@pytest.mark.slow
 def test_the_transformer_learns_a_text_and_writes(run, tmp_path):
     (tmp_path / "mine.txt").write_text("abcabcabd\n" * 60)
     options = "--network transformer --context 8 --width 8 --blocks 1 --steps 150 --eval-every 50 --temperature 0.5"
@@ -198,6 +201,7 @@ def test_a_backward_of_any_network_that_is_wrong_is_not_trained(run, tmp_path, m
     assert "Training on" not in done.stdout
 
 
+@pytest.mark.slow
 def test_chapter_6_is_drawn(run, tmp_path):
     done = run("chapter6.py", "--steps", "10", "--output", str(tmp_path / "pictures"))
     assert done.returncode == 0, done.stderr
@@ -223,6 +227,7 @@ def test_divergence_ends_the_run_with_its_history(run, tmp_path):
         assert len(list(csv.DictReader(file))) == summary["steps"] + 1
 
 
+@pytest.mark.slow
 def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_bits(run, tmp_path):
     options = ["--steps", "3000", "--eval-every", "50", "--optimizer", "momentum", "--checkpoint-seconds", "0"]
     whole = run("train.py", *options, "--output", str(tmp_path / "whole"))
@@ -378,6 +383,7 @@ def test_the_notebooks_run_reaches_its_accuracy(run, tmp_path):
     assert summary["test_accuracy"] >= 0.965
 
 
+@pytest.mark.slow
 def test_the_crosscheck_passes_on_all_that_is_here(run):
     done = run("crosscheck.py")
     assert done.returncode == 0, done.stdout + done.stderr
