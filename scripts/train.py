@@ -26,6 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pooch
 import tyro
 from options import Options, settled
 from progress import training
@@ -217,6 +218,14 @@ def kept(
     return {"test_loss": loss}
 
 
+def keep_programs() -> None:
+    """What XLA has compiled once it need not compile again, in the next run: half of the default job's time."""
+    config: Any = jax.config
+    if config.jax_compilation_cache_dir is None:
+        config.update("jax_compilation_cache_dir", str(pooch.os_cache("jaxnet") / "programs"))
+        config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
 def chosen() -> SimpleNamespace:
     """The options of the command line, or of the run that it goes on with.
 
@@ -237,6 +246,7 @@ def chosen() -> SimpleNamespace:
 
 if __name__ == "__main__":
     try:
+        keep_programs()
         main(chosen(), Console())
     except (ValueError, DatasetError, CheckpointError) as error:
         print(f"train.py: {error}", file=sys.stderr)
