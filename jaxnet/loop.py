@@ -249,9 +249,12 @@ def recipe_of(net: Layer, params: Params, settings: Settings) -> tuple[Recipe, R
     if decay:
         check_positive("decay", decay)
     dtype = jnp.result_type(*jax.tree.leaves(params))
-    clip, strength = (jnp.asarray(rate, dtype) if rate else None for rate in (clip_norm, decay))
+    numbers = {"learning_rate": learning_rate, "clip_norm": clip_norm, "decay": decay or None}
+    for name, number in numbers.items():
+        if number is not None and number > float(np.finfo(dtype).max):
+            raise ValueError(f"{name}: {number}, expected a number that {dtype} can hold")
     recipe = Recipe(net, optimizer, settings.get("criterion", softmax_cross_entropy))
-    return recipe, Rates(jnp.asarray(learning_rate, dtype), clip, strength)
+    return recipe, Rates(*(None if number is None else jnp.asarray(number, dtype) for number in numbers.values()))  # type: ignore[arg-type]
 
 
 def check_data(net: Layer, params: Params, data: Dataset) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,7 +73,10 @@ def begun(path: Path) -> dict[str, Any]:
     if (path / "summary.json").exists():
         raise ValueError(f"resume: {path} has come to its end: its summary is there; begin another run")
     try:
-        return dict(json.loads((path / OPTIONS).read_text()))
+        options = json.loads((path / OPTIONS).read_text())
+        if not isinstance(options, dict):
+            raise ValueError(f"{OPTIONS} is no object")
+        return options
     except (OSError, ValueError) as error:
         raise ValueError(f"resume: {path} is not the folder of a run that was begun ({error}); name another") from error
 
@@ -129,10 +133,19 @@ def read_parameters(path: Path, net: Layer) -> Saved:
     """What `write_parameters` wrote of this network.
 
     Raises:
-        ValueError: A leaf of the network is not there, or of another shape.
+        ValueError: The file cannot be read, or a leaf of the network is not there or of another shape.
     """
-    with np.load(path, allow_pickle=False) as file:
-        leaves = dict(file)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            leaves = dict(file)
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        TypeError,
+        zipfile.BadZipFile,
+    ) as error:  # TypeError: an array and no archive
+        raise ValueError(f"{path}: cannot be read ({error}); name a file that `write_parameters` wrote") from error
     shapes = jax.eval_shape(lambda key: net.init(key, 1.0), jax.random.key(0))
     trees = []
     for tree in (shapes, net.state):

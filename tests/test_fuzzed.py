@@ -1,0 +1,142 @@
+"""Whatever comes in: a documented error, or a result. Nothing else is raised, and nothing hangs."""
+
+import gzip
+import json
+import re
+import struct
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import jaxnet
+from jaxnet import runs
+from jaxnet.checks import check_batches, check_labels, check_samples
+from jaxnet.idx import IMAGES, read_idx
+
+quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(quick, max_examples=12)  # each compiles a program
+
+DTYPES = st.sampled_from(
+    [np.float16, np.float32, np.float64, np.int8, np.uint8, np.int32, np.int64, np.bool_, np.complex64]
+)
+ARRAYS = DTYPES.flatmap(
+    lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+)
+NUMBERS = st.one_of(st.integers(-3, 3), st.floats(), st.none(), st.booleans(), st.text(max_size=3))
+
+
+def refused(message, function, *arguments):
+    """Whether it raises a ValueError, which must begin like this. Any other error is the test's."""
+    try:
+        function(*arguments)
+    except ValueError as error:
+        assert re.match(message, str(error)), error  # noqa: PT017
+        return True
+    return False
+
+
+@quick
+@given(ARRAYS)
+def test_samples_of_any_kind(x):
+    good = x.ndim >= 2 and len(x) > 0 and x.dtype.kind in "fiu" and np.isfinite(x).all()
+    assert refused(r"x[:\[]", check_samples, "x", x) != good
+
+
+@quick
+@given(ARRAYS, st.integers(1, 4), st.integers(1, 4))
+def test_labels_of_any_kind(t, samples, classes):
+    rows = t.shape == (samples, classes)
+    good = (rows and t.dtype.kind in "fiub" and np.isin(t, [0, 1]).all() and (t.sum(axis=-1) == 1).all()) or (
+        t.shape == (samples,) and t.dtype.kind in "iu" and (t >= 0).all() and (t < classes).all()
+    )
+    assert refused(r"t[:\[]", check_labels, "t", t, (samples, classes)) != good
+
+
+@quick
+@given(ARRAYS, st.integers(1, 5))
+def test_batches_of_any_kind(batches, samples):
+    kind = batches.ndim == 2 and batches.size > 0 and batches.dtype.kind in "iu"
+    good = kind and (batches >= 0).all() and (batches < samples).all()
+    assert refused("batches: ", check_batches, "batches", batches, samples) != good
+
+
+@quick
+@given(NUMBERS, NUMBERS, NUMBERS)
+def test_sizes_of_any_kind(one, two, three):
+    """A layer, or a ValueError that names a size."""
+    good = all(isinstance(size, int) and size >= 1 for size in (one, two, three))
+    assert refused("(in|out)_size: .*, expected at least 1", jaxnet.two_layer_net, one, two, three) != good
+
+
+@few
+@given(
+    st.sampled_from([np.float16, np.float32, np.float64, np.int32, np.uint8]),
+    st.integers(1, 4),
+    st.floats(allow_subnormal=False),
+    st.floats(allow_subnormal=False),
+    NUMBERS,
+)
+def test_a_run_of_any_kind_ends_in_a_result_or_a_documented_error(dtype, features, value, rate, every):
+    """Pixels of any size, a learning rate of any size: trained, refused, or diverged and said so."""
+    with np.errstate(all="ignore"):
+        x = np.full((6, features), value).astype(dtype) if np.isfinite(value) else np.full((6, features), value)
+    t = np.arange(6, dtype=np.int32) % 3
+    data, net = jaxnet.Dataset(x, t, x, t), jaxnet.two_layer_net(features, 3, 3)
+    batches = jaxnet.draw_batches(jax.random.key(0), 6, 2, 5)
+    params = net.init(jax.random.key(1), 0.1)
+    ended = []
+
+    def fit():
+        try:
+            ended.append(jaxnet.fit(net, params, data, batches, learning_rate=rate, eval_every=every).history)
+        except jaxnet.DivergedError as error:
+            ended.append(error.history)
+
+    if not refused(r"(data\.x_train|x|learning_rate|eval_every)[:\[]", fit):
+        assert np.isfinite(ended[0].loss).all()
+        assert len(ended[0].loss) <= 5
+
+
+@quick
+@given(st.binary(max_size=60), st.booleans())
+def test_an_idx_file_of_any_bytes(tmp_path, content, zipped):
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    with pytest.raises(ValueError, match=r"images\.gz"):
+        read_idx(path, IMAGES)
+
+
+@quick
+@given(st.lists(st.integers(-1, 5), min_size=3, max_size=3), st.binary(max_size=40))
+def test_an_idx_file_of_any_sizes(tmp_path, sizes, content):
+    path = tmp_path / "images.gz"
+    head = struct.pack(">I", 0x0803) + struct.pack(">3i", *sizes)
+    path.write_bytes(gzip.compress(head + content))
+    good = min(sizes) >= 1 and np.prod(sizes) == len(content)
+    assert refused(r".*images\.gz", read_idx, path, IMAGES) != good
+    if good:
+        images = read_idx(path, IMAGES)
+        assert list(images.shape) == sizes
+        assert images.tobytes() == content
+
+
+@quick
+@given(st.one_of(st.binary(max_size=40), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
+def test_a_run_folder_with_any_options(tmp_path, content):
+    """What goes on reads them: an object, or a ValueError that names the folder."""
+    (tmp_path / "options.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match="is not the folder of a run that was begun"):
+        runs.begun(tmp_path)
+
+
+@quick
+@given(st.binary(max_size=60))
+def test_a_parameter_file_of_any_bytes(tmp_path, content):
+    path = tmp_path / "parameters.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"parameters\.npz"):
+        runs.read_parameters(path, jaxnet.two_layer_net(3, 2, 2))
