@@ -215,6 +215,28 @@ def test_chapter_6_is_drawn(run, tmp_path):
     assert "is there already" in again.stderr
 
 
+def test_a_sweep_leaves_a_picture_and_a_row_for_each_run(run, tmp_path):
+    options = "--learning-rates 0.01 0.5 1e30 --scales 0.1 0.5 --seeds 2 --hidden 8 --steps 60"
+    done = run("sweep.py", *options.split(), "--output", str(tmp_path / "sweep"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("12 runs of 60 steps at once")
+    assert "best: learning rate 0.5" in done.stdout
+    assert "4 of 12 diverged" in done.stdout
+    assert done.stderr == ""  # nobody watches
+    with (tmp_path / "sweep" / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(float(row["learning_rate"]), float(row["scale"]), row["seed"]) for row in rows[:3]] == [
+        (0.01, 0.1, "0"), (0.01, 0.1, "1"), (0.01, 0.5, "0"),
+    ]  # fmt: skip
+    assert [row["diverged"] for row in rows] == ["False"] * 8 + ["True"] * 4
+    assert rows[-1]["test_accuracy"] == ""
+    assert (tmp_path / "sweep" / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    refused = run("sweep.py", "--learning-rates", "-1", "--output", str(tmp_path / "other"))
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("sweep.py: learning_rates[0]: -1")
+    assert not (tmp_path / "other").exists()
+
+
 def test_divergence_ends_the_run_with_its_history(run, tmp_path):
     done = run("train.py", "--learning-rate", "1e30", "--steps", "50", "--output", str(tmp_path / "run"))
     assert done.returncode == 1
