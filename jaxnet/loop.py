@@ -1,8 +1,8 @@
 """Training as compiled programs: one that makes steps, one that evaluates, and a loop in Python around the two.
 
-The data lie on the device and the batches are drawn beforehand; what changes is an argument and a result. Between two
-evaluations nothing returns to Python, and at an evaluation everything does: there a run can be watched, saved, stopped
-and taken up again, without a bit of it changing.
+The data lie on the device and the batches are drawn beforehand; what changes is an argument and a result. From one
+evaluation to the next, or for about a second, nothing returns to Python, and then everything does: there a run can be
+watched, saved, stopped and taken up again, without a bit of it changing.
 """
 
 import time
