@@ -5,7 +5,7 @@ scales; overfitting with and without weight decay and Dropout. One PNG each, in 
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,6 @@ from jaxnet.networks import ACTIVATIONS
 from jaxnet.training import OPTIMIZERS
 
 CLASSES = 10
-HIDDEN = [100] * 5  # as the book's
 RATES = {"sgd": 0.95, "momentum": 0.1, "nesterov": 0.1, "adagrad": 1.5, "rmsprop": 0.2, "adam": 0.3}  # on the bowl
 COMPARED = {"sgd": 0.01, "momentum": 0.01, "nesterov": 0.01, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001}
 SCALES = np.logspace(0, -4, 16)
@@ -43,6 +42,8 @@ class Options:
     """digits: 8 by 8 pixels, embedded. mnist: 28 by 28, fetched once (or taken from $JAXNET_DATA/mnist)."""
     steps: int = 2_000
     """Of the longest runs; the others take less in proportion."""
+    hidden: tuple[int, ...] = (100,) * 5
+    """Units of the hidden layers, as the book's."""
     seed: int = 0
     """The same seed gives the same pictures."""
     output: Path = Path("runs", "chapter6")
@@ -51,13 +52,16 @@ class Options:
 
 def pictures(options: Options, data: Dataset) -> dict[str, Callable[[], Figure]]:
     """By file name, what draws it."""
-    seed, steps, dataset = options.seed, options.steps, options.dataset
+    seed, steps, dataset, hidden = options.seed, options.steps, options.dataset, options.hidden
     return {
         "optimizer_paths": lambda: plots.optimizer_paths(bowl, {name: path(name) for name in RATES}),
-        "optimizers": lambda: optimizers(data, steps // 2, seed, dataset),
-        **{f"activations_{name}": partial(activations, data, name, seed) for name in ("sigmoid", "tanh", "relu")},
-        "batch_norm": lambda: batch_norm(data, steps // 5, seed),
-        "overfitting": lambda: overfitting(data, steps, seed, dataset),
+        "optimizers": lambda: optimizers(data, hidden, steps // 2, seed, dataset),
+        **{
+            f"activations_{name}": partial(activations, data, hidden, name, seed)
+            for name in ("sigmoid", "tanh", "relu")
+        },
+        "batch_norm": lambda: batch_norm(data, hidden, steps // 5, seed),
+        "overfitting": lambda: overfitting(data, hidden, steps, seed, dataset),
     }
 
 
@@ -95,36 +99,36 @@ def trained(
         return error.history
 
 
-def optimizers(data: Dataset, steps: int, seed: int, dataset: str) -> Figure:
-    """The loss of five hidden layers of 100 under each optimizer, at the rate that it is usually run at."""
-    net = jaxnet.multi_layer_net(data.x_train.shape[1], HIDDEN, CLASSES)
+def optimizers(data: Dataset, hidden: Sequence[int], steps: int, seed: int, dataset: str) -> Figure:
+    """The loss under each optimizer, at the rate that it is usually run at."""
+    net = jaxnet.multi_layer_net(data.x_train.shape[1], hidden, CLASSES)
     curves = {
         f"{name} {rate:g}": trained(net, data, "he", steps, seed, optimizer=name, learning_rate=rate).loss
         for name, rate in COMPARED.items()
     }
-    return plots.losses(f"Five hidden layers on {dataset}: optimizers and rates", curves)
+    return plots.losses(f"{len(hidden)} hidden layers on {dataset}: optimizers and rates", curves)
 
 
-def activations(data: Dataset, name: str, seed: int) -> Figure:
-    """What 1,000 images become in five layers of 100, before any training."""
+def activations(data: Dataset, hidden: Sequence[int], name: str, seed: int) -> Figure:
+    """What 1,000 images become layer by layer, before any training."""
     images = jnp.asarray(data.x_train[:1000])
     x = (images - images.mean()) / images.std()
-    net = jaxnet.multi_layer_net(x.shape[1], HIDDEN, CLASSES, name)
+    net = jaxnet.multi_layer_net(x.shape[1], hidden, CLASSES, name)
     rows: dict[str, list[np.ndarray]] = {}
     scales: dict[str, float | str] = {"σ = 1": 1.0, "σ = 0.01": 0.01, "Xavier": "xavier", "He": "he"}
     for said, scale in scales.items():
         params, y = net.init(jax.random.key(seed), scale), x
         rows[said] = []
-        for i in range(1, len(HIDDEN) + 1):
+        for i in range(1, len(hidden) + 1):
             y = ACTIVATIONS[name]().infer({}, {}, y @ params[f"Affine{i}"]["W"] + params[f"Affine{i}"]["b"])
             rows[said].append(np.asarray(y))
     return plots.activations(f"Activations of {name} by layer and initial weights, before training", rows)
 
 
-def batch_norm(data: Dataset, steps: int, seed: int) -> Figure:
+def batch_norm(data: Dataset, hidden: Sequence[int], steps: int, seed: int) -> Figure:
     """Accuracies over initial scales, with and without BatchNorm."""
     nets = {
-        name: jaxnet.multi_layer_net(data.x_train.shape[1], HIDDEN, CLASSES, batch_norm=name == "with BatchNorm")
+        name: jaxnet.multi_layer_net(data.x_train.shape[1], hidden, CLASSES, batch_norm=name == "with BatchNorm")
         for name in ("without", "with BatchNorm")
     }
     curves: dict[float, dict[str, Any]] = {}
@@ -136,7 +140,7 @@ def batch_norm(data: Dataset, steps: int, seed: int) -> Figure:
     return plots.scales(curves)
 
 
-def overfitting(data: Dataset, steps: int, seed: int, dataset: str) -> Figure:
+def overfitting(data: Dataset, hidden: Sequence[int], steps: int, seed: int, dataset: str) -> Figure:
     """A few images learned by heart, and what helps."""
     few = data._replace(x_train=data.x_train[:FEW], t_train=data.t_train[:FEW])
     ways: dict[str, tuple[float, float]] = {  # weight decay and the share dropped
@@ -147,9 +151,9 @@ def overfitting(data: Dataset, steps: int, seed: int, dataset: str) -> Figure:
     }
     histories = {}
     for name, (decay, dropout) in ways.items():
-        net = jaxnet.multi_layer_net(data.x_train.shape[1], HIDDEN, CLASSES, dropout=dropout)
+        net = jaxnet.multi_layer_net(data.x_train.shape[1], hidden, CLASSES, dropout=dropout)
         histories[name] = trained(net, few, "he", steps, seed, decay=decay, learning_rate=0.05)
-    return plots.overfitting(f"Five hidden layers on {FEW} images of {dataset}", histories)
+    return plots.overfitting(f"{len(hidden)} hidden layers on {FEW} images of {dataset}", histories)
 
 
 def drawn(options: Options) -> Iterator[str]:

@@ -203,7 +203,7 @@ def test_a_backward_of_any_network_that_is_wrong_is_not_trained(run, tmp_path, m
 
 @pytest.mark.slow
 def test_chapter_6_is_drawn(run, tmp_path):
-    done = run("chapter6.py", "--steps", "10", "--output", str(tmp_path / "pictures"))
+    done = run("chapter6.py", "--steps", "10", "--hidden", "9", "8", "--output", str(tmp_path / "pictures"))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # nobody watches
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
