@@ -109,6 +109,20 @@ def rows_of(problem: Problem, steps: int) -> np.ndarray:
     return rng.integers(0, len(problem.data.x_train), (steps, problem.batch_size), dtype=np.int32)
 
 
+def busy(threads: int) -> float | None:
+    """The load average before a measurement, where the system tells, and a warning if others are at work."""
+    if not hasattr(os, "getloadavg"):
+        return None
+    load = os.getloadavg()[0]
+    if load > 1.5 * threads:  # what has just been compiled here is part of it
+        print(
+            f"bench.py: the machine is busy, load {load:.1f} on {threads} threads: those of NumPy's and PyTorch's "
+            "BLAS spin while they wait for each other, and their times are not what they could be",
+            file=sys.stderr,
+        )
+    return load
+
+
 def difference(weights: np.ndarray, reference: np.ndarray, initial: np.ndarray) -> float:
     """The largest difference of two weights, of how far the reference's furthest has moved; nan is infinite."""
     if weights.shape != reference.shape:
@@ -145,6 +159,7 @@ def compare(problem: Problem, name: str, options: Options) -> dict[str, Any]:
         else:
             differing[contender] = apart
 
+    load = busy(problem.threads)
     turns = [*bounds.values(), *(measured for measured, _ in entered.values())]
     for turn in counted(turns * rounds, f"{name}: measuring", total=len(turns) * rounds):
         turn.measure()
@@ -152,6 +167,7 @@ def compare(problem: Problem, name: str, options: Options) -> dict[str, Any]:
     least = bounds[by].microseconds
     return {
         "rows": len(problem.data.x_train),
+        "load": load,
         "bound": {"by": by} | summary(bounds[by], least),
         "products": {other: summary(measured, least) for other, measured in bounds.items()},
         "contenders": {
@@ -183,9 +199,9 @@ def runner(problem: Problem, train: Train) -> Run:
 def show(name: str, found: dict[str, Any], console: Console) -> None:
     """A table, the fastest first, and a line for whoever is not in it."""
     table = Table(title=f"{name}, bound by {found['bound']['by']}", title_justify="left")
-    table.add_column("")
-    for heading in ("min, us", "median, us", "min / bound", "median / bound", "difference"):
-        table.add_column(heading, justify="right")
+    table.add_column("", no_wrap=True)
+    for heading in ("min, us", "median, us", "min /\nbound", "median /\nbound", "differ-\nence"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for contender, row in sorted(
         [("bound", found["bound"]), *found["contenders"].items()], key=lambda pair: pair[1]["median"]
     ):

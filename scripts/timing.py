@@ -23,18 +23,16 @@ class Measured:
     """
 
     def __init__(self, run: Run, length: float) -> None:
-        """Compiles, and finds the number of steps that takes about so long, in seconds."""
+        """Compiles, and finds a number of steps that takes about so many seconds, and twice as long as all else."""
         self.run, self.steps, self.short, self.long = run, 2, list[float](), list[float]()
         while True:
             run(1), run(self.steps)
-            least = min(seconds(run, 1) for _ in range(2))
-            step = max(1e-7, (seconds(run, self.steps) - least) / (self.steps - 1))
-            enough = max(2, math.ceil(length / step))
-            if enough <= 4 * self.steps:  # long enough to know; a few steps would say little
+            least = min(seconds(run, 1) for _ in range(3))
+            wanted = max(length, 2 * least)
+            took = max(1e-9, min(seconds(run, self.steps) for _ in range(2)) - least)
+            if took >= wanted / 2:
                 break
-            self.steps = min(enough, 16 * self.steps)
-        self.steps = enough
-        run(self.steps)
+            self.steps = math.ceil(self.steps * min(16, max(2, wanted / took)))
 
     def measure(self) -> None:
         """Once more."""
