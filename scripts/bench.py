@@ -1,6 +1,6 @@
 """Every training loop that can be had here, side by side: microseconds a step, and how many times the least possible.
 
-The least possible, the bound, is the step's matrix products alone, by the fastest of the BLAS at hand. In each round
+The least possible, the bound, is the step's matrix products alone, by whichever BLAS at hand is fastest in a round. In each round
 every contender has its turn, the bound among them, so that what slows the machine slows all; each ratio is to the bound
 of the same round. All train the same network from the same parameters on the same rows, in float32, and use as many
 threads as the process may (`taskset -c 0,1` allows two); one that ends up with other weights is not timed.
@@ -163,12 +163,12 @@ def compare(problem: Problem, name: str, options: Options) -> dict[str, Any]:
     turns = [*bounds.values(), *(measured for measured, _ in entered.values())]
     for turn in counted(turns * rounds, f"{name}: measuring", total=len(turns) * rounds):
         turn.measure()
+    least = [min(times) for times in zip(*(measured.microseconds for measured in bounds.values()), strict=True)]
     by = fastest(bounds)
-    least = bounds[by].microseconds
     return {
         "rows": len(problem.data.x_train),
         "load": load,
-        "bound": {"by": by} | summary(bounds[by], least),
+        "bound": {"by": by, "microseconds": least, "min": min(least), "median": median(least)},
         "products": {other: summary(measured, least) for other, measured in bounds.items()},
         "contenders": {
             contender: summary(measured, least) | {"difference": apart}
@@ -213,6 +213,9 @@ def show(name: str, found: dict[str, Any], console: Console) -> None:
         ]
         table.add_row(contender, *numbers, f"{row['difference']:.0e}" if "difference" in row else "")
     console.print(table)
+    for contender, row in found["contenders"].items():
+        if row["min_ratio"] < 1:
+            console.print(f"unsteady: {contender} cannot take less than the bound: the machine is busy; measure again")
     for contender, apart in found["differing"].items():
         console.print(f"differs: {contender} trains something else, {apart:.1e} off after {COMPARED} steps; not timed")
     for reason in dict.fromkeys(found["skipped"].values()):
@@ -254,7 +257,8 @@ def whole_run(options: Options) -> dict[str, Any]:
         took.append(seconds(run, steps))
     times = {"step": steps, "evaluation": evaluations * -(-(len(data.x_train) + len(data.x_test)) // EVALUATED_AT_ONCE)}
     by = {kind: fastest(found) for kind, found in bounds.items()}
-    products = {kind: [1e-6 * times[kind] * us for us in bounds[kind][by[kind]].microseconds] for kind in kinds}
+    rounds = {kind: zip(*(m.microseconds for m in found.values()), strict=True) for kind, found in bounds.items()}
+    products = {kind: [1e-6 * times[kind] * min(us) for us in rounds[kind]] for kind in kinds}
     bound = [sum(parts) for parts in zip(*products.values(), strict=True)]
     ratios = [mine / least for mine, least in zip(took, bound, strict=True)]
     return {
