@@ -1,9 +1,9 @@
 """Every training loop that can be had here, side by side: microseconds a step, and how many times the least possible.
 
-The least possible, the bound, is the step's matrix products alone, by whichever BLAS at hand is fastest in a round. In each round
-every contender has its turn, the bound among them, so that what slows the machine slows all; each ratio is to the bound
-of the same round. All train the same network from the same parameters on the same rows, in float32, and use as many
-threads as the process may (`taskset -c 0,1` allows two); one that ends up with other weights is not timed.
+The least possible, the bound, is the step's matrix products alone, by whichever BLAS at hand was fastest. In each
+round every contender has its turn, the bound among them, so that what slows the machine slows all; each ratio is to
+the bound of the same round. All train the same network from the same parameters on the same rows, in float32, and use
+as many threads as the process may (`taskset -c 0,1` allows two); one that ends up with other weights is not timed.
 """
 
 import json
@@ -205,6 +205,7 @@ def show(name: str, found: dict[str, Any], console: Console) -> None:
     for contender, row in sorted(
         [("bound", found["bound"]), *found["contenders"].items()], key=lambda pair: pair[1]["median"]
     ):
+        row = {"min_ratio": 1.0, "median_ratio": 1.0} | row
         numbers = [
             f"{row['min']:,.0f}",
             f"{row['median']:,.0f}",
@@ -279,8 +280,8 @@ def show_whole_run(found: dict[str, Any], console: Console) -> None:
     sizes, batch_size, steps, _ = WHOLE
     name = "-".join(map(str, sizes))
     table = Table(title=f"{name}@{batch_size}, {steps:,} steps, {found['evaluations']} evaluations of 70,000 images")
-    table.add_column("")
-    for heading in ("min, s", "median, s", "min / bound", "median / bound"):
+    table.add_column("", no_wrap=True)
+    for heading in ("min, s", "median, s", "min /\nbound", "median /\nbound"):
         table.add_column(heading, justify="right")
     for kind, parts in found["products_seconds"].items():
         table.add_row(f"products of {kind}s, by {found['by'][kind]}", f"{min(parts):.2f}", f"{median(parts):.2f}")
