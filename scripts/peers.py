@@ -1,0 +1,258 @@
+"""One training loop for each library, as its own guide writes it: same network, parameters, batches and learning rate.
+
+A contender is a function from a problem to its loop; the loop trains from the problem's initial parameters, one step
+for each row of `batches`, and returns the first layer's weights (D, H) once they are there. What compiles, compiles at
+the first call with a number of steps. A library is imported where it is used, because none of them has to be there.
+"""
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from threadpoolctl import threadpool_limits
+
+import jaxnet
+import numpy_ref
+from jaxnet.datasets import Dataset
+from jaxnet.layers import Params
+
+Train = Callable[[np.ndarray], np.ndarray]  # batches (S, B) -> the first layer's weights (D, H)
+LEARNING_RATE = 0.1
+
+
+class Problem(NamedTuple):
+    """An affine network with ReLUs, where it starts, and the float32 samples that it learns."""
+
+    sizes: tuple[int, ...]  # of its layers: inputs, hidden units, classes
+    batch_size: int
+    net: jaxnet.Layer
+    params: Params
+    data: Dataset
+    threads: int
+
+    @property
+    def leaves(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """W (D, M) and b (M,) of each layer in order."""
+        return [tuple(np.asarray(layer[leaf]) for leaf in "Wb") for layer in self.params.values()]  # type: ignore[misc]
+
+
+class Skip(Exception):
+    """This contender cannot run here, and why."""
+
+
+def fit(problem: Problem) -> Train:
+    """`jaxnet.fit`; its two evaluations cost the same however many steps lie between them."""
+    data = jax.device_put(problem.data)
+
+    def train(batches: np.ndarray) -> np.ndarray:
+        state, _ = jaxnet.fit(
+            problem.net,
+            problem.params,
+            data,
+            jnp.asarray(batches),
+            learning_rate=LEARNING_RATE,
+            eval_every=len(batches),
+        )
+        return np.asarray(state.params["Affine1"]["W"])
+
+    return train
+
+
+def plain_scan(problem: Problem) -> Train:
+    """What a JAX user would write: a scan of steps that pick their rows, differentiate, and descend."""
+
+    def loss(leaves: Any, x: Any, t: Any) -> Any:
+        for W, b in leaves[:-1]:
+            x = jax.nn.relu(x @ W + b)
+        W, b = leaves[-1]
+        return optax.softmax_cross_entropy_with_integer_labels(x @ W + b, t).mean()
+
+    @jax.jit
+    def run(leaves: Any, x_train: Any, t_train: Any, batches: Any) -> Any:
+        def step(leaves: Any, batch: Any) -> Any:
+            value, grads = jax.value_and_grad(loss)(leaves, x_train[batch], t_train[batch])
+            return jax.tree.map(lambda leaf, grad: leaf - LEARNING_RATE * grad, leaves, grads), value
+
+        return lax.scan(step, leaves, batches)
+
+    leaves, data = jax.device_put((problem.leaves, problem.data))
+    return lambda batches: np.asarray(run(leaves, data.x_train, data.t_train, jnp.asarray(batches))[0][0][0])
+
+
+def by_hand(problem: Problem) -> Train:
+    """`numpy_ref.train`, the loop written by hand; its evaluations, which are no steps, are left out."""
+
+    def train(batches: np.ndarray) -> np.ndarray:
+        network = numpy_ref.Network(numpy_ref.build_layers(problem.net.description, problem.params))
+        network.accuracy = lambda *_: 0.0  # type: ignore[method-assign]
+        with threadpool_limits(problem.threads, user_api="blas"):
+            numpy_ref.train(network, *problem.data, batches, LEARNING_RATE, eval_every=len(batches))
+        return network.params["Affine1"]["W"]
+
+    return train
+
+
+def pytorch(*, fused: bool | None = None, compiled: bool = False) -> Callable[[Problem], Train]:
+    """PyTorch's loop, eager or compiled, with its SGD as it comes or fused."""
+
+    def make(problem: Problem) -> Train:
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # read at the import; workers would be forked
+        import torch
+
+        if compiled and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "c++"))):
+            raise Skip("torch.compile needs a C++ compiler, and none is on the PATH")
+        torch.set_num_threads(problem.threads)
+        layers: list[Any] = []
+        for fan_in, fan_out in pairwise(problem.sizes):
+            layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
+        model = torch.nn.Sequential(*layers[:-1])
+        optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, fused=fused)
+        x_train, t_train = torch.from_numpy(problem.data.x_train), torch.from_numpy(problem.data.t_train).long()
+
+        def step(x: Any, t: Any) -> None:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x), t).backward()
+            optimizer.step()
+
+        if compiled:
+            torch._dynamo.reset()
+            step = torch.compile(step, dynamic=False)
+
+        def train(batches: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                for layer, (W, b) in zip(model[::2], problem.leaves, strict=True):
+                    layer.weight.copy_(torch.tensor(W.T))
+                    layer.bias.copy_(torch.tensor(b))
+            for batch in torch.from_numpy(batches.astype(np.int64)):
+                step(x_train[batch], t_train[batch])
+            return np.array(model[0].weight.detach().numpy().T)
+
+        return train
+
+    return make
+
+
+def equinox(problem: Problem) -> Train:
+    """Equinox and optax, as its MNIST example goes; rows are picked in NumPy, as from a data loader.
+
+    Source: https://docs.kidger.site/equinox/examples/mnist/
+    """
+    import equinox as eqx
+
+    class Model(eqx.Module):  # type: ignore[misc]
+        layers: list[Any]
+
+        def __call__(self, x: Any) -> Any:
+            for layer in self.layers[:-1]:
+                x = jax.nn.relu(layer(x))
+            return self.layers[-1](x)
+
+    def loss(model: Any, x: Any, t: Any) -> Any:
+        return optax.softmax_cross_entropy_with_integer_labels(jax.vmap(model)(x), t).mean()
+
+    optimizer = optax.sgd(LEARNING_RATE)
+
+    @eqx.filter_jit  # type: ignore[untyped-decorator]
+    def make_step(model: Any, opt_state: Any, x: Any, t: Any) -> Any:
+        value, grads = eqx.filter_value_and_grad(loss)(model, x, t)
+        updates, opt_state = optimizer.update(grads, opt_state, eqx.filter(model, eqx.is_array))
+        return eqx.apply_updates(model, updates), opt_state, value
+
+    layers = [eqx.nn.Linear(*pair, key=jax.random.key(0)) for pair in pairwise(problem.sizes)]
+    given = [jnp.asarray(leaf) for W, b in problem.leaves for leaf in (W.T, b)]
+    initial = eqx.tree_at(lambda m: [a for layer in m.layers for a in (layer.weight, layer.bias)], Model(layers), given)
+    x_train, t_train = problem.data.x_train, problem.data.t_train
+
+    def train(batches: np.ndarray) -> np.ndarray:
+        model, opt_state = initial, optimizer.init(eqx.filter(initial, eqx.is_array))
+        for batch in batches:
+            model, opt_state, _ = make_step(model, opt_state, x_train[batch], t_train[batch])
+        return np.asarray(model.layers[0].weight).T
+
+    return train
+
+
+def flax_nnx(problem: Problem) -> Train:
+    """Flax NNX and optax, as its MNIST tutorial goes; rows are picked in NumPy, as from a data loader.
+
+    Source: https://flax.readthedocs.io/en/latest/mnist_tutorial.html
+    """
+    from flax import nnx
+
+    @nnx.jit  # type: ignore[untyped-decorator]
+    def train_step(model: Any, optimizer: Any, x: Any, t: Any) -> Any:
+        def loss(model: Any) -> Any:
+            return optax.softmax_cross_entropy_with_integer_labels(model(x), t).mean()
+
+        value, grads = nnx.value_and_grad(loss)(model)
+        optimizer.update(model, grads)
+        return value
+
+    x_train, t_train = problem.data.x_train, problem.data.t_train
+
+    def train(batches: np.ndarray) -> np.ndarray:
+        layers: list[Any] = []
+        for (fan_in, fan_out), (W, b) in zip(pairwise(problem.sizes), problem.leaves, strict=True):
+            layers += [nnx.Linear(fan_in, fan_out, rngs=nnx.Rngs(0)), nnx.relu]
+            layers[-2].kernel[...], layers[-2].bias[...] = W, b
+        model = nnx.Sequential(*layers[:-1])
+        optimizer = nnx.Optimizer(model, optax.sgd(LEARNING_RATE), wrt=nnx.Param)
+        for batch in batches:
+            train_step(model, optimizer, x_train[batch], t_train[batch])
+        return np.asarray(layers[0].kernel[...])
+
+    return train
+
+
+def scikit_learn(problem: Problem) -> Train:
+    """`MLPClassifier.partial_fit`: plain gradient descent, nothing decayed, nothing shuffled."""
+    from sklearn.neural_network import MLPClassifier
+
+    x_train, t_train = problem.data.x_train, problem.data.t_train
+    classes = np.arange(problem.sizes[-1])
+
+    def train(batches: np.ndarray) -> np.ndarray:
+        model = MLPClassifier(
+            problem.sizes[1:-1],
+            solver="sgd",
+            alpha=0.0,
+            batch_size=problem.batch_size,
+            learning_rate_init=LEARNING_RATE,
+            momentum=0.0,
+            nesterovs_momentum=False,
+            shuffle=False,
+        )
+        with warnings.catch_warnings(), threadpool_limits(problem.threads, user_api="blas"):
+            warnings.simplefilter("ignore")  # that a batch may lack a class, or that it has not converged
+            model.partial_fit(
+                x_train[batches[0]], t_train[batches[0]], classes=classes
+            )  # makes its own parameters first
+            for W, b, mine in zip(model.coefs_, model.intercepts_, problem.leaves, strict=True):
+                W[:], b[:] = mine
+            for batch in batches:
+                model.partial_fit(x_train[batch], t_train[batch])
+        return model.coefs_[0]
+
+    return train
+
+
+CONTENDERS: dict[str, Callable[[Problem], Train]] = {
+    "jaxnet.fit": fit,
+    "plain-scan": plain_scan,
+    "numpy_ref": by_hand,
+    "torch": pytorch(),
+    "torch-fused": pytorch(fused=True),
+    "torch-compile": pytorch(compiled=True),
+    "equinox": equinox,
+    "flax-nnx": flax_nnx,
+    "scikit-learn": scikit_learn,
+}
+PACKAGES = {"sklearn": "scikit-learn"}  # where what is imported is not what is installed

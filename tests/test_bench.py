@@ -1,0 +1,141 @@
+"""The benchmark as a person runs it: what it measures, leaves out, finds different, and refuses."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+SMALL = ["--sizes", "12-8-4@16", "--dataset", "random", "--rounds", "1", "--seconds", "0.002"]
+
+
+@pytest.fixture
+def contenders(monkeypatch):
+    """Those of the script, as it finds them; what a test plants is gone after it."""
+    monkeypatch.syspath_prepend(SCRIPTS)  # as `python scripts/bench.py` does
+    import bounds
+    import peers
+
+    one = bounds.by_numpy  # the slowest to get ready are left out: the first use of PyTorch, the loops of XLA
+    monkeypatch.setattr(bounds, "multipliers", lambda *shape: {"numpy": one(bounds.operands(*shape[:2], True), 1)})
+    monkeypatch.setattr(peers, "CONTENDERS", dict(peers.CONTENDERS))
+    return peers.CONTENDERS
+
+
+@pytest.fixture
+def run(contenders, monkeypatch, capsys):
+    """`python scripts/bench.py ARGUMENTS` in this process: exit status, stdout, stderr."""
+
+    def bench(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bench.py", *arguments])
+        try:
+            runpy.run_path(str(SCRIPTS / "bench.py"), run_name="__main__")
+            status = 0
+        except SystemExit as stopped:
+            status = stopped.code
+        return status, *capsys.readouterr()
+
+    return bench
+
+
+def test_it_measures_every_contender_and_the_bound(run, tmp_path):
+    file = tmp_path / "bench.json"
+    status, out, err = run(*SMALL, "--only", "plain-scan", "numpy_ref", "--output", str(file))
+    assert status == 0
+    assert not err or err.startswith("bench.py: the machine is busy")
+    written = json.loads(file.read_text())
+    assert list(tmp_path.iterdir()) == [file]
+    assert written["threads"] >= 1
+    assert {"jax", "numpy", "optax"} <= set(written["versions"])
+    assert written["options"]["rounds"] == 1
+    (size,) = written["sizes"].values()
+    assert size["bound"]["by"] == "numpy"
+    assert size["bound"]["microseconds"] == size["products"]["numpy"]["microseconds"]
+    assert set(size["contenders"]) == {"plain-scan", "numpy_ref"}
+    assert size["skipped"] == size["differing"] == {}
+    for name, row in size["contenders"].items():
+        assert name in out
+        assert row["difference"] < 1e-5
+        assert row["min"] == row["median"] == row["microseconds"][0]
+        assert row["min_ratio"] == pytest.approx(row["min"] / size["bound"]["min"])
+    assert size["contenders"]["numpy_ref"]["min"] > 1  # no NumPy loop takes less than a microsecond a step
+
+
+def test_whoever_trains_something_else_is_named_and_not_timed(run, contenders, tmp_path):
+    def too_fast(problem):
+        train = contenders["numpy_ref"](problem)
+        return lambda batches: train(batches[: len(batches) - 1])  # one step less
+
+    contenders["planted"] = too_fast
+    file = tmp_path / "bench.json"
+    status, out, _ = run(*SMALL, "--only", "numpy_ref", "planted", "--output", str(file))
+    (size,) = json.loads(file.read_text())["sizes"].values()
+    assert status == 0
+    assert "differs: planted trains something else" in out
+    assert set(size["contenders"]) == {"numpy_ref"}
+    assert 1e-3 < size["differing"]["planted"] < 1
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((12, 8)), np.full((12, 8), np.nan), np.zeros((8, 12))])
+def test_weights_of_another_shape_or_nan_are_something_else(run, contenders, wrong):
+    contenders["planted"] = lambda problem: lambda batches: wrong
+    assert "differs: planted" in run(*SMALL, "--only", "planted")[1]
+
+
+def test_a_missing_peer_is_skipped_and_said(run, contenders, monkeypatch):
+    monkeypatch.setitem(sys.modules, "equinox", None)
+    monkeypatch.setitem(sys.modules, "sklearn.neural_network", None)
+    status, out, _ = run(*SMALL, "--only", "equinox", "scikit-learn", "numpy_ref")
+    assert status == 0
+    assert "skipped: equinox is not installed (pip install equinox)" in out.splitlines()
+    assert "skipped: scikit-learn is not installed (pip install scikit-learn)" in out.splitlines()
+    assert "│ numpy_ref" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sizes", "784-50"], "sizes: '784-50', expected such as 784-50-10@100"),
+        (["--sizes", "784@10"], "sizes: '784@10', expected such as 784-50-10@100"),
+        (["--sizes", "784-0-10@10"], "sizes: '784-0-10@10', expected such as 784-50-10@100"),
+        (["--only", "nobody"], "only: 'nobody', expected some of jaxnet.fit, plain-scan, numpy_ref, torch,"),
+        (["--rounds", "0"], "rounds: 0, expected at least 1"),
+        (["--seconds", "nan"], "seconds: nan, expected a finite number > 0"),
+        (["--output", "/nowhere/bench.json"], "output: /nowhere is no folder"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_status_2(run, arguments, message):
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert out == ""
+    assert err.startswith(f"bench.py: {message}")
+    assert err.count("\n") == 1
+
+
+def test_a_round_is_a_turn_of_everybody(run, contenders):
+    turns = []
+
+    def watched(name):
+        def make(problem):
+            train = contenders["numpy_ref"](problem)
+            return lambda batches: turns.append((name, len(batches))) or train(batches)
+
+        return make
+
+    contenders |= {"one": watched("one"), "two": watched("two")}
+    run(*SMALL, "--only", "one", "two", "--rounds", "3")
+    names = [name for name, _ in turns[-12:]]
+    assert names == ["one", "one", "two", "two"] * 3  # a short run and a long one each
+    assert {length for _, length in turns[-12::2]} == {1}
+
+
+def test_the_products_are_those_of_a_step(contenders):
+    import bounds
+
+    for order in "CF":
+        shapes = [(a.shape, b.shape) for a, b in bounds.operands((12, 8, 4), 16, True, order)]
+        forward, by_weights = [((16, 12), (12, 8)), ((16, 8), (8, 4))], [((12, 16), (16, 8)), ((8, 16), (16, 4))]
+        assert shapes == [*forward, *by_weights, ((16, 4), (4, 8))]
