@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxnet.checks import check_batches, check_count, check_labels, check_positive, check_samples
 from jaxnet.datasets import Dataset
+from jaxnet.devices import ONE_DEVICE, OneDevice, placement
 from jaxnet.divergence import DivergedError, first_bad
 from jaxnet.inference import by_chunks
 from jaxnet.layers import Layer, Params, Tree, draw_nothing
@@ -50,6 +52,7 @@ class Settings(TypedDict, total=False):
     resume: Stage | None
     criterion: Criterion
     decay: float
+    mesh: Mesh | None
 
 
 class Recipe(NamedTuple):
@@ -58,6 +61,7 @@ class Recipe(NamedTuple):
     net: Layer
     make_optimizer: MakeOptimizer
     criterion: Criterion
+    devices: OneDevice = ONE_DEVICE
 
 
 class Rates(NamedTuple):
@@ -110,11 +114,12 @@ def run_steps(
 
     def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
         now, losses = carry
-        after, loss = step_of(recipe, rates, now, *batch_of(batches, now.step, x, t, dtype))
+        batch = recipe.devices.split(batch_of(batches, now.step, x, t, dtype))
+        after, loss = step_of(recipe, rates, now, *batch)
         return after, lax.dynamic_update_index_in_dim(losses, loss.astype(dtype), now.step - first, 0)
 
     now, losses = lax.while_loop(lambda carry: carry[0].step < stop, step, (now, jnp.full(length, jnp.nan, dtype)))
-    return now, losses, all_finite(now.params)
+    return recipe.devices.whole((now, losses, all_finite(now.params)))
 
 
 def all_finite(params: Params) -> Bool[Array, ""]:
@@ -122,14 +127,17 @@ def all_finite(params: Params) -> Bool[Array, ""]:
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
 
 
-def evaluate(net: Layer, params: Params, net_state: Tree, x: Array, t: Array) -> Float[Array, ""]:
-    """Accuracy in inference, in [0, 1], of samples that lie on the device, however many."""
+def evaluate(
+    net: Layer, params: Params, net_state: Tree, x: Array, t: Array, count: int | None = None,
+    devices: OneDevice = ONE_DEVICE,
+) -> Float[Array, ""]:  # fmt: skip
+    """Accuracy in inference, in [0, 1], of the first so many, or all, of the samples that lie on the device."""
     dtype = jnp.result_type(*jax.tree.leaves(params))
 
     def hits(x: Array, t: Array) -> Array:
         return correct(net.infer(params, net_state, samples(x, dtype)), t)
 
-    return by_chunks(hits, x, t).mean(dtype=dtype)
+    return devices.each(partial(by_chunks, hits))(x, t)[:count].mean(dtype=dtype)
 
 
 @cache
@@ -178,6 +186,9 @@ def fit(
             - `criterion`: What is made small, a function of (y, t), `softmax_cross_entropy` unless given. Like the
               optimizer, the same object every time.
             - `decay`: λ >= 0, to add λ/2 Σ W² to it: see `weight_decay`.
+            - `mesh`: As from `devices.mesh`, to share the data and every batch out over its devices, which must divide
+              the batch size; every process gives the same arguments. The numbers are those of one device but for
+              rounding.
 
     Returns:
         The final state, and the history as NumPy arrays.
@@ -209,8 +220,9 @@ def stages(
     recipe, rates = recipe_of(net, params, settings)
     first = beginning(net, params, **settings)
     check_count("eval_every", eval_every := settings.get("eval_every", 100))
-    check_data(net, params, data)
+    check_data(net, params, data, recipe.devices)
     check_batches("batches", batches, len(data.x_train))
+    recipe.devices.check_batch_size(batches.shape[1])
     resume = settings.get("resume") or Stage(first, _no_history(first))
     return _stages(recipe, rates, resume, data, jnp.asarray(batches), eval_every)
 
@@ -253,28 +265,32 @@ def recipe_of(net: Layer, params: Params, settings: Settings) -> tuple[Recipe, R
     for name, number in numbers.items():
         if number is not None and number > float(np.finfo(dtype).max):
             raise ValueError(f"{name}: {number}, expected a number that {dtype} can hold")
-    recipe = Recipe(net, optimizer, settings.get("criterion", softmax_cross_entropy))
+    criterion, devices = settings.get("criterion", softmax_cross_entropy), placement(settings.get("mesh"))
+    recipe = Recipe(net, optimizer, criterion, devices)
     return recipe, Rates(*(None if number is None else jnp.asarray(number, dtype) for number in numbers.values()))  # type: ignore[arg-type]
 
 
-def check_data(net: Layer, params: Params, data: Dataset) -> None:
-    """Samples that the network takes, and labels of what it makes of them.
+def check_data(net: Layer, params: Params, data: Dataset, devices: OneDevice = ONE_DEVICE) -> None:
+    """Samples that the network takes, and labels of what it makes of them; of the rows that this process holds.
 
     Raises:
         ValueError: They are not.
     """
     for name, x, t in (("train", data.x_train, data.t_train), ("test", data.x_test, data.t_test)):
-        check_samples(f"data.x_{name}", x)
-        logits = jax.eval_shape(net.infer, params, net.state, x[:1])
-        check_labels(f"data.t_{name}", t, (len(x), *logits.shape[1:]))
+        for piece, rows in devices.held(len(x)):
+            check_samples(f"data.x_{name}{piece}", x[rows])
+            logits = jax.eval_shape(net.infer, params, net.state, x[:1])
+            check_labels(f"data.t_{name}{piece}", t[rows], (len(x[rows]), *logits.shape[1:]))
 
 
 def _stages(
     recipe: Recipe, rates: Rates, stage: Stage, data: Dataset, batches: Int[Array, "S B"], eval_every: int
 ) -> Iterator[Stage]:
     dtype = jnp.result_type(*jax.tree.leaves(stage.state.params))
-    x_train, x_test = (resident(x, dtype) for x in (data.x_train, data.x_test))
-    t_train, t_test = (jnp.asarray(t) for t in (data.t_train, data.t_test))
+    devices = recipe.devices
+    x_train, x_test = (resident(devices.rows(x), dtype) for x in (data.x_train, data.x_test))
+    t_train, t_test = (jnp.asarray(devices.rows(t)) for t in (data.t_train, data.t_test))
+    now, rates, batches = devices.copied((stage.state, rates, batches))
     steps, length = len(batches), min(eval_every, len(batches))
 
     def advance(now: TrainState, stop: int) -> tuple[TrainState, Array, Array]:
@@ -283,11 +299,13 @@ def _stages(
         )
 
     def evaluated(now: TrainState, history: History) -> History:
-        look = partial(compiled(evaluate, "net"), recipe.net, now.params, now.net_state)
-        new = history.loss[:0], int(now.step), look(x_train, t_train), look(x_test, t_test)
+        look = partial(compiled(evaluate, "net", "count", "devices"), recipe.net, now.params, now.net_state)
+        train = look(x_train, t_train, count=len(data.x_train), devices=devices)
+        test = look(x_test, t_test, count=len(data.x_test), devices=devices)
+        new = history.loss[:0], int(now.step), train, test
         return History(*(np.append(old, np.asarray(more, old.dtype)) for old, more in zip(history, new, strict=True)))
 
-    now, history = stage
+    history = stage.history
     if not len(history.eval_step):
         history = evaluated(now, history)
     yield Stage(now, history)
@@ -304,7 +322,8 @@ def _stages(
         if done == next_evaluation:
             history = evaluated(now, history)
         yield Stage(now, history)
-        stride = max(1, stride // 2 if time.perf_counter() - started > STRIDE_SECONDS else min(2 * stride, length))
+        took = devices.agreed(time.perf_counter() - started)
+        stride = max(1, stride // 2 if took > STRIDE_SECONDS else min(2 * stride, length))
 
 
 def _no_history(first: TrainState) -> History:
