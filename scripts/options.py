@@ -65,7 +65,18 @@ class Options:
     """The folder of a run that did not come to its end, to go on from its last checkpoint; the options are its own."""
     checkpoint_seconds: float = 10.0
     """Between two checkpoints; 0: at every stage."""
+    devices: int | None = None
+    """Share the data and every batch out over so many devices; on a CPU they are simulated."""
+    coordinator: str | None = None
+    """HOST:PORT where process 0 of several listens; start the same command once for each --process."""
+    processes: int = 1
+    """That train together, on one machine or on several, with one file system for --output."""
+    process: int = 0
+    """Which of them this is, from 0; the first one prints and writes."""
 
+
+WHERE = ("resume", "output", "checkpoint_seconds", "devices", "coordinator", "processes", "process")
+"""What changes no bit of what is trained, on one device: how and where it is run. Not among what a run is made of."""
 
 COMMON: dict[str, Any] = {
     "clip_norm": None,
@@ -76,6 +87,10 @@ COMMON: dict[str, Any] = {
     "output": None,
     "resume": None,
     "checkpoint_seconds": 10.0,
+    "devices": None,
+    "coordinator": None,
+    "processes": 1,
+    "process": 0,
     "optimizer": "adam",
     "schedule": "constant",
     "scale": "he",

@@ -28,14 +28,15 @@ import jax.numpy as jnp
 import numpy as np
 import pooch
 import tyro
-from options import Options, settled
+from jax.sharding import Mesh
+from options import WHERE, Options, settled
 from progress import training
 from results import draw_images, show_text
 from rich.console import Console
 from subjects import build, cross_check, optimizer, prepare
 
 import jaxnet
-from jaxnet import plots, runs
+from jaxnet import devices, plots, runs
 from jaxnet.checkpoints import CheckpointError, Checkpoints, identity
 from jaxnet.datasets import Dataset, DatasetError
 
@@ -53,7 +54,8 @@ def main(options: SimpleNamespace, console: Console) -> None:
     """
     subject = options.network if options.network == "transformer" else options.dataset
     folder = options.resume or options.output or Path("runs", f"{subject}-{datetime.now():%Y%m%d-%H%M%S}")
-    if not options.resume:
+    alone, first_of_all = options.processes == 1, options.process == 0
+    if not options.resume and first_of_all:
         runs.check_new(folder)
 
     data, vocabulary = prepare(options)
@@ -70,9 +72,10 @@ def main(options: SimpleNamespace, console: Console) -> None:
         "eval_every": options.eval_every,
         "key": key_steps,
         "decay": options.decay,
+        "mesh": devices.mesh(options.devices) if options.devices or not alone else None,
     }
     first = jaxnet.beginning(net, params, **settings)
-    told = {k: v for k, v in vars(options).items() if k not in ("resume", "output", "checkpoint_seconds")}
+    told = {k: v for k, v in vars(options).items() if k not in WHERE}
     made_of = json.loads(json.dumps(told, default=str))  # as a run that goes on will read it
     checkpoints = Checkpoints(
         folder / "checkpoints",
@@ -89,14 +92,17 @@ def main(options: SimpleNamespace, console: Console) -> None:
     else:
         cross_check(name, net, params, data, options, key_steps, console)
     stages = jaxnet.stages(net, params, data, batches, **settings)  # refuses what cannot be
-    runs.begin(folder, made_of)
+    if first_of_all:
+        runs.begin(folder, made_of)
     samples = "windows of text" if vocabulary else "images"
     console.print(
         f"Training on {len(data.x_train):,} {samples}: {options.steps:,} steps of {options.batch_size}", style="bold"
     )
     started = time.perf_counter()
-    state, history, diverged, unsaved = watched(stages, checkpoints, options.steps, console, tell)
+    state, history, diverged, unsaved = watched(stages, checkpoints, options.steps, settings["mesh"], console, tell)
     seconds = time.perf_counter() - started
+    if not first_of_all:
+        return
 
     try:
         with runs.results(folder) as into:
@@ -136,7 +142,12 @@ def main(options: SimpleNamespace, console: Console) -> None:
 
 
 def watched(
-    stages: Iterator[jaxnet.Stage], checkpoints: Checkpoints, steps: int, console: Console, tell: Callable[[str], None]
+    stages: Iterator[jaxnet.Stage],
+    checkpoints: Checkpoints,
+    steps: int,
+    mesh: Mesh | None,
+    console: Console,
+    tell: Callable[[str], None],
 ) -> tuple[jaxnet.TrainState, jaxnet.History, str | None, str | None]:
     """The run to its end, shown and saved as it goes: final state and history, why it diverged, what is not saved.
 
@@ -148,7 +159,7 @@ def watched(
         with training(console, steps) as show, asked_to_stop() as asked:
             for stage in stages:
                 show(stage)
-                stopping = asked and len(stage.history.loss) < steps
+                stopping = bool(devices.placement(mesh).agreed(bool(asked))) and len(stage.history.loss) < steps
                 try:
                     checkpoints.save(stage) if stopping else checkpoints.offer(stage)
                     if stopping:
@@ -171,7 +182,7 @@ def watched(
             print(f"train.py: stopped after step {step}, which is not saved: {unsaved}", file=sys.stderr)
             sys.exit(FAILED_TO_SAVE)
         print(f"train.py: stopped and saved after step {step}; --resume {folder} goes on", file=sys.stderr)
-        sys.exit(128 + asked[0])
+        sys.exit(128 + (asked or [signal.SIGTERM])[0])  # or the first process was asked
     return *stage, None, unsaved
 
 
@@ -237,17 +248,31 @@ def chosen() -> SimpleNamespace:
         raise ValueError(f"checkpoint_seconds: {options.checkpoint_seconds}, expected a finite number >= 0")
     if options.resume is None:
         return settled(options)
-    if options != Options(resume=options.resume, checkpoint_seconds=options.checkpoint_seconds):
+    where = {name: getattr(options, name) for name in WHERE}
+    if options != Options(**where):
         raise ValueError("resume: goes on with the options that the run was begun with; give no others")
-    return SimpleNamespace(
-        **runs.begun(options.resume), resume=options.resume, checkpoint_seconds=options.checkpoint_seconds
-    )
+    return SimpleNamespace(**runs.begun(options.resume) | where)
+
+
+def gather(options: SimpleNamespace) -> Console:
+    """Join the other processes, if there are any, and have as many devices as are asked for.
+
+    Returns where this process may print: nowhere unless it is the first.
+    """
+    config: Any = jax.config
+    if options.devices and options.processes == 1:
+        config.update("jax_num_cpu_devices", options.devices)  # of other kinds there are as many as there are
+    if options.processes > 1 and options.output is None and options.resume is None:
+        raise ValueError("output: none is given, expected the same folder for all processes")
+    devices.join(options.coordinator, options.processes, options.process)
+    return Console(quiet=options.process > 0)
 
 
 if __name__ == "__main__":
     try:
         keep_programs()
-        main(chosen(), Console())
+        options = chosen()
+        main(options, gather(options))
     except (ValueError, DatasetError, CheckpointError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         sys.exit(2)
