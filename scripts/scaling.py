@@ -5,6 +5,7 @@ the exchange costs, not what devices of one's own would gain. With `--processes 
 `--process 1`, the sums go over gloo, and what goes over the loopback device is counted.
 """
 
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from jaxnet.resident import resident
 
 ROWS, FEATURES, CLASSES = 8192, 784, 10
 SIZES = {"pred": 1, "u8": 1, "s8": 1, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
+FLOPS, BANDWIDTH, LATENCY = 50e12, 50e9, 5e-6  # of a device, sustained: assumed, not measured. /s, bytes/s, s
 COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 
 
@@ -40,6 +42,8 @@ class Options:
     """Rows a step for each device instead."""
     steps: int = 200
     """Steps in one measurement; the fastest of five counts."""
+    model: bool = False
+    """Instead: what is to be expected of these many devices, from assumptions alone."""
     coordinator: str = "localhost:12355"
     """Where process 0 of several listens."""
     processes: int = 1
@@ -89,12 +93,36 @@ def measured(options: Options, count: int) -> tuple[list[tuple[str, str, int]], 
     return exchanged(program.as_text()), min(seconds) / options.steps, min(sent) / options.steps
 
 
+def modelled(gradient: int, size: int, count: int, row: int) -> float:
+    """Seconds a step of `size` rows over `count` devices, where a row drawn from the whole is so many bytes.
+
+    6 operations for a row and a parameter of 4 bytes; a ring takes 2(n-1)/n of the bytes past every device.
+    """
+    computing = 6 * gradient / 4 * size / FLOPS / count
+    exchanging = 2 * (count - 1) / count * (gradient + size * row) / BANDWIDTH
+    return computing + exchanging + LATENCY * math.log2(count)
+
+
+def expect(options: Options, gradient: int) -> None:
+    """The model's table: `times` is against one device, that would make as many rows in n steps where it is weak."""
+    print("devices  rows a step  ms, rows drawn from the whole  times  ms, each its own rows  times")
+    alone = modelled(gradient, options.batch_size, 1, FEATURES)
+    for count in options.devices:
+        size = options.batch_size * (count if options.weak else 1)
+        whole, own = (modelled(gradient, size, count, row) for row in (FEATURES, 0))
+        work = alone * size / options.batch_size
+        print(f"{count:7}  {size:11,}  {1e3 * whole:29.4f}  {work / whole:5.4g}  {1e3 * own:21.4f}  {work / own:5.4g}")
+
+
 def main(options: Options) -> None:
     """A row for each number of devices."""
     sizes = (FEATURES, *options.hidden, CLASSES)
     gradient = 4 * sum((m + 1) * n for m, n in pairwise(sizes))
     per = "a device" if options.weak else "in all"
     print(f"{'-'.join(map(str, sizes))}, batches of {options.batch_size} {per}, gradient {gradient:,} bytes")
+    if options.model:
+        expect(options, gradient)
+        return
     print("devices  gradient and loss  rows and labels  row numbers  2(n-1)/n * gradient  ms a step  over loopback")
     for count in options.devices if options.processes == 1 else [options.processes]:
         found, seconds, sent = measured(options, count)
@@ -110,7 +138,7 @@ def main(options: Options) -> None:
 
 if __name__ == "__main__":
     chosen = tyro.cli(Options, description=__doc__)
-    simulated = max(chosen.devices) if chosen.processes == 1 else 1
+    simulated = max(chosen.devices) if chosen.processes == 1 and not chosen.model else 1
     jax.config.update("jax_num_cpu_devices", simulated)  # type: ignore[no-untyped-call]
     devices.join(chosen.coordinator, chosen.processes, chosen.process)
     main(chosen)
