@@ -51,7 +51,7 @@ def identity(
 
 @dataclass
 class Checkpoints:
-    """The folder of one run.
+    """The folder of one run. Of several processes the first writes it; all can read it, on a file system of all.
 
     - `identity`: what the run is made of, as from the function of that name; asked for once, when it is needed.
     - `keep`: so many of the latest stay.
@@ -75,6 +75,8 @@ class Checkpoints:
 
     def save(self, stage: Stage) -> None:
         """Save the stage now. Returns at once, as `offer` does, and raises what it raises."""
+        if jax.process_index() > 0:
+            return
         ocp, step = _orbax(), int(stage.state.step)
         self._last = time.monotonic()
         self._guarded(self._probe)
@@ -121,7 +123,7 @@ class Checkpoints:
                         f"{path}: {what} was {made_of.get(what, 'not told')}, is {now}; go on with what the run was "
                         "begun with, or begin another run in a new folder"
                     )
-            for later in steps[: steps.index(step)]:
+            for later in steps[: steps.index(step)] if jax.process_index() == 0 else ():
                 self._manager.delete(later)
             return _stage(leaves, first, path)
         if damage:
@@ -134,10 +136,14 @@ class Checkpoints:
 
     @cached_property
     def _manager(self) -> Any:
-        ocp = _orbax()
-        return ocp.CheckpointManager(
-            self.folder.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=self.keep)
-        )
+        ocp, me = _orbax(), jax.process_index()
+        options = ocp.CheckpointManagerOptions(max_to_keep=self.keep)
+        if jax.process_count() > 1:  # none waits for another
+            options.create = False
+            options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+                primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+            )
+        return ocp.CheckpointManager(self.folder.absolute(), options=options)
 
     def _read(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         ocp = _orbax()

@@ -5,8 +5,11 @@ puts the sums over devices where a loss, a gradient or BatchNorm's statistics ne
 has both halves: "Distributed arrays and automatic parallelization", "Introduction to multi-controller JAX".
 """
 
+import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -76,6 +79,27 @@ def mesh(devices: int | None = None) -> Mesh:
     return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=there[:count])
 
 
+def any_process(yes: bool) -> bool:
+    """Whether any of the processes says yes; all must ask, as often and in the same order."""
+    return bool(np.any(multihost_utils.process_allgather(np.int32(yes))))
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Around what several processes do: where another one is gone, this one ends at once, with a line and status 1.
+
+    Without it JAX says so too, with a stack trace, and only after HEARTBEAT_SECONDS.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        why, me = (str(error).splitlines() or [""])[0], jax.process_index()
+        print(f"process {me}: another process is gone, so this one ends ({why[:200]})", file=sys.stderr, flush=True)
+        os._exit(1)  # a usual end would wait for the others
+
+
 @dataclass(frozen=True)
 class OneDevice:
     """Everything where JAX puts it: nothing here does anything."""
@@ -104,9 +128,9 @@ class OneDevice:
         """In a program: the function, which goes by rows, of all rows, where each device goes through its own."""
         return function
 
-    def agreed(self, value: float) -> float:
-        """What process 0 says, where the processes would say different things: no two may run different programs."""
-        return value
+    def any(self, yes: bool) -> bool:
+        """Whether any process says yes: where the clock decides, they must not decide differently."""
+        return yes
 
     def check_batch_size(self, size: int) -> None:
         """So many rows a step must be as many for each device.
@@ -165,8 +189,8 @@ class ManyDevices(OneDevice):
         by_rows = self._over(AXIS).spec
         return jax.shard_map(function, mesh=self.mesh, in_specs=by_rows, out_specs=by_rows)
 
-    def agreed(self, value: float) -> float:  # noqa: D102
-        return float(multihost_utils.broadcast_one_to_all(np.float32(value)))
+    def any(self, yes: bool) -> bool:  # noqa: D102
+        return any_process(yes)
 
     def check_batch_size(self, size: int) -> None:  # noqa: D102
         if size % self.mesh.size:

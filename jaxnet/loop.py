@@ -322,8 +322,8 @@ def _stages(
         if done == next_evaluation:
             history = evaluated(now, history)
         yield Stage(now, history)
-        took = devices.agreed(time.perf_counter() - started)
-        stride = max(1, stride // 2 if took > STRIDE_SECONDS else min(2 * stride, length))
+        slow = devices.any(time.perf_counter() - started > STRIDE_SECONDS)
+        stride = max(1, stride // 2 if slow else min(2 * stride, length))
 
 
 def _no_history(first: TrainState) -> History:
