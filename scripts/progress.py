@@ -53,7 +53,7 @@ def training(console: Console, steps: int) -> Iterator[Callable[[Stage], None]]:
             step = len(stage.history.loss)
             if step == stage.history.eval_step[-1] and (step // every > printed or step == steps):
                 if step and printed >= 0:
-                    print(f"step {step:>6}  {said(stage)}", flush=True)
+                    console.print(f"step {step:>6}  {said(stage)}", highlight=False, soft_wrap=True)
                 printed = step // every
 
         yield line

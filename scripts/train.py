@@ -159,7 +159,7 @@ def watched(
         with training(console, steps) as show, asked_to_stop() as asked:
             for stage in stages:
                 show(stage)
-                stopping = bool(devices.placement(mesh).agreed(bool(asked))) and len(stage.history.loss) < steps
+                stopping = devices.placement(mesh).any(bool(asked)) and len(stage.history.loss) < steps
                 try:
                     checkpoints.save(stage) if stopping else checkpoints.offer(stage)
                     if stopping:
@@ -272,7 +272,9 @@ if __name__ == "__main__":
     try:
         keep_programs()
         options = chosen()
-        main(options, gather(options))
+        console = gather(options)
+        with devices.together():
+            main(options, console)
     except (ValueError, DatasetError, CheckpointError) as error:
         print(f"train.py: {error}", file=sys.stderr)
         sys.exit(2)

@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -279,6 +280,39 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_bits(run, tmp_
     again = run("train.py", "--resume", str(stopped))
     assert again.returncode == 2
     assert "has come to its end" in again.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(run, tmp_path):
+    options = ["--steps", "60", "--eval-every", "20"]
+    alone = run("train.py", *options, "--output", str(tmp_path / "alone"))
+    assert alone.returncode == 0, alone.stderr
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        ROOT / "scripts" / "train.py",
+        *options,
+        "--output",
+        tmp_path / "two",
+        "--processes",
+        "2",
+    ]
+    first, second = (
+        subprocess.Popen(
+            [*command, "--coordinator", f"localhost:{port}", "--process", str(process)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for process in (0, 1)
+    )  # fmt: skip
+    said, quiet = (process.communicate(timeout=200)[0] for process in (first, second))
+    assert (first.returncode, second.returncode) == (0, 0), said + quiet
+    assert "test accuracy" in said
+    assert "step" not in quiet
+    with np.load(tmp_path / "alone" / "parameters.npz") as one, np.load(tmp_path / "two" / "parameters.npz") as two:
+        for leaf in one.files:  # float32 sums in another order
+            np.testing.assert_allclose(two[leaf], one[leaf], rtol=1e-3, atol=1e-5)
 
 
 def test_training_goes_on_where_no_checkpoint_can_be_saved(run, tmp_path, monkeypatch):
