@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from conftest import a_dataset, random_params
 
 import jaxnet
@@ -47,6 +48,7 @@ def simulated(folder, *counts):
 
 def one_of(folder, steps):
     """The run over all devices of all processes, from its last checkpoint to this step."""
+    loop.FIRST_STRIDE = 2
     loop.STRIDE_SECONDS = 1e9 * (jax.process_index() == 0)  # clocks that disagree: the strides must not
     (net, params, data, batches), settings = the_run()
     mesh = devices.mesh()
@@ -71,7 +73,21 @@ def one_of(folder, steps):
         "local": local,
         "any": [devices.any_process(me == 1), devices.any_process(False)],
     }
+    if steps < STEPS:
+        facts["diverged"] = diverged_at(stage, mesh)
     (folder / f"process{me}.json").write_text(json.dumps(facts))
+
+
+def diverged_at(stage, mesh):
+    """Where a run with too high a rate ends; and the first process makes something of a state alone."""
+    (net, params, data, batches), settings = the_run()
+    if jax.process_index() == 0:
+        own = devices.here(stage.state)
+        assert jaxnet.predict(net, own.params, own.net_state, data.x_test).is_fully_addressable
+        assert jax.random.bits(own.key) == jax.random.bits(settings["key"])
+    with pytest.raises(jaxnet.DivergedError) as caught:
+        jaxnet.fit(net, params, data, batches, mesh=mesh, **settings | {"learning_rate": 1e200})
+    return caught.value.step, caught.value.what, int(caught.value.state.step)
 
 
 def endless(folder):
