@@ -91,7 +91,7 @@ def here(tree: Any) -> Any:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Around what several processes do: where another one is gone, this one ends at once, with a line and status 1.
+    """Around what several processes do: where it fails, as when one is gone, this one ends at once: a line, status 1.
 
     Without it JAX says so too, with a stack trace, and only after HEARTBEAT_SECONDS.
     """
@@ -101,7 +101,8 @@ def together() -> Iterator[None]:
         if jax.process_count() == 1:
             raise
         why, me = (str(error).splitlines() or [""])[0], jax.process_index()
-        print(f"process {me}: another process is gone, so this one ends ({why[:200]})", file=sys.stderr, flush=True)
+        told = f"process {me}: a step of all processes failed, mostly because another one is gone; this one ends"
+        print(f"{told} ({why[:200]})", file=sys.stderr, flush=True)
         os._exit(1)  # a usual end would wait for the others
 
 

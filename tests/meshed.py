@@ -53,11 +53,12 @@ def one_of(folder, steps):
     (net, params, data, batches), settings = the_run()
     mesh = devices.mesh()
     checkpoints = Checkpoints(folder / "checkpoints", lambda: {"run": "the"}, seconds=0)
-    wrote = []
+    wrote, at = [], []
     checkpoints._probe = lambda probe=checkpoints._probe: (wrote.append(1), probe())
     resume = checkpoints.latest(jaxnet.beginning(net, params, **settings), print)
     for stage in jaxnet.stages(net, params, data, batches, mesh=mesh, resume=resume, **settings):
         checkpoints.offer(stage)
+        at.append(int(stage.state.step))
         if int(stage.state.step) >= steps:
             break
     checkpoints.finish()
@@ -68,6 +69,7 @@ def one_of(folder, steps):
     facts = {
         "from": int(resume.state.step) if resume else None,
         "wrote": len(wrote),
+        "at": at,
         "shards": mine,
         "padded": len(x),
         "local": local,
