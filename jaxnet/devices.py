@@ -84,9 +84,14 @@ def any_process(yes: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.int32(yes))))
 
 
+def here(tree: Any) -> Any:
+    """What is the same everywhere, such as a state, on this process's first device: for what it does alone with it."""
+    return jax.tree.map(lambda leaf: _as(leaf, jnp.asarray(_plain(leaf))), tree)
+
+
 @contextmanager
 def together() -> Iterator[None]:
-    """Around what several processes do: where another one is gone, this one ends at once, with a line and status 1.
+    """Around what several processes do: where it fails, as when one is gone, this one ends at once: a line, status 1.
 
     Without it JAX says so too, with a stack trace, and only after HEARTBEAT_SECONDS.
     """
@@ -96,7 +101,8 @@ def together() -> Iterator[None]:
         if jax.process_count() == 1:
             raise
         why, me = (str(error).splitlines() or [""])[0], jax.process_index()
-        print(f"process {me}: another process is gone, so this one ends ({why[:200]})", file=sys.stderr, flush=True)
+        told = f"process {me}: a step of all processes failed, mostly because another one is gone; this one ends"
+        print(f"{told} ({why[:200]})", file=sys.stderr, flush=True)
         os._exit(1)  # a usual end would wait for the others
 
 
@@ -151,13 +157,11 @@ class ManyDevices(OneDevice):
 
     def copied(self, tree: Any) -> Any:  # noqa: D102
         leaves, shape = jax.tree.flatten(tree)
-        keys = {i: jax.random.key_impl(leaf) for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, prng_key)}
-        leaves = [np.asarray(jax.random.key_data(leaf) if i in keys else leaf) for i, leaf in enumerate(leaves)]
-        check = reduce(lambda crc, leaf: zlib.crc32(leaf.tobytes(), crc), leaves, 0)
+        plain = [_plain(leaf) for leaf in leaves]
+        check = reduce(lambda crc, leaf: zlib.crc32(leaf.tobytes(), crc), plain, 0)
         multihost_utils.assert_equal(np.uint32(check), "the processes begin with different parameters, keys or batches")
-        leaves = [jax.make_array_from_callback(leaf.shape, self._over(), leaf.__getitem__) for leaf in leaves]
-        leaves = [jax.random.wrap_key_data(a, impl=keys[i]) if i in keys else a for i, a in enumerate(leaves)]
-        return jax.tree.unflatten(shape, leaves)
+        placed = [jax.make_array_from_callback(leaf.shape, self._over(), leaf.__getitem__) for leaf in plain]
+        return jax.tree.unflatten(shape, [_as(leaf, array) for leaf, array in zip(leaves, placed, strict=True)])
 
     def rows(self, x: Any) -> Any:  # noqa: D102
         def share(index: Any) -> np.ndarray:
@@ -212,3 +216,15 @@ ONE_DEVICE = OneDevice()
 def placement(mesh: Mesh | None) -> OneDevice:
     """Where `fit` puts things."""
     return ONE_DEVICE if mesh is None else ManyDevices(mesh)
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    """The numbers, of a key too: a key cannot be put where other processes are."""
+    return np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, prng_key) else leaf)
+
+
+def _as(leaf: Any, numbers: Array) -> Array:
+    """The inverse: a key again if the leaf is one."""
+    if not jnp.issubdtype(leaf.dtype, prng_key):
+        return numbers
+    return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf))

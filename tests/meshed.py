@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from conftest import a_dataset, random_params
 
 import jaxnet
@@ -47,15 +48,17 @@ def simulated(folder, *counts):
 
 def one_of(folder, steps):
     """The run over all devices of all processes, from its last checkpoint to this step."""
+    loop.FIRST_STRIDE = 2
     loop.STRIDE_SECONDS = 1e9 * (jax.process_index() == 0)  # clocks that disagree: the strides must not
     (net, params, data, batches), settings = the_run()
     mesh = devices.mesh()
     checkpoints = Checkpoints(folder / "checkpoints", lambda: {"run": "the"}, seconds=0)
-    wrote = []
+    wrote, at = [], []
     checkpoints._probe = lambda probe=checkpoints._probe: (wrote.append(1), probe())
     resume = checkpoints.latest(jaxnet.beginning(net, params, **settings), print)
     for stage in jaxnet.stages(net, params, data, batches, mesh=mesh, resume=resume, **settings):
         checkpoints.offer(stage)
+        at.append(int(stage.state.step))
         if int(stage.state.step) >= steps:
             break
     checkpoints.finish()
@@ -66,12 +69,27 @@ def one_of(folder, steps):
     facts = {
         "from": int(resume.state.step) if resume else None,
         "wrote": len(wrote),
+        "at": at,
         "shards": mine,
         "padded": len(x),
         "local": local,
         "any": [devices.any_process(me == 1), devices.any_process(False)],
     }
+    if steps < STEPS:
+        facts["diverged"] = diverged_at(stage, mesh)
     (folder / f"process{me}.json").write_text(json.dumps(facts))
+
+
+def diverged_at(stage, mesh):
+    """Where a run with too high a rate ends; and the first process makes something of a state alone."""
+    (net, params, data, batches), settings = the_run()
+    if jax.process_index() == 0:
+        own = devices.here(stage.state)
+        assert jaxnet.predict(net, own.params, own.net_state, data.x_test).is_fully_addressable
+        assert jax.random.bits(own.key) == jax.random.bits(settings["key"])
+    with pytest.raises(jaxnet.DivergedError) as caught:
+        jaxnet.fit(net, params, data, batches, mesh=mesh, **settings | {"learning_rate": 1e200})
+    return caught.value.step, caught.value.what, int(caught.value.state.step)
 
 
 def endless(folder):

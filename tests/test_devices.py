@@ -38,9 +38,18 @@ def start(what, folder, *arguments, local=1, processes=1):
 
 
 def run(what, folder, *arguments, **how):
-    for worker in start(what, folder, *arguments, **how):
-        _, errors = worker.communicate(timeout=120)
-        assert worker.returncode == 0, errors
+    workers = start(what, folder, *arguments, **how)
+    try:
+        errors = [worker.communicate(timeout=90)[1] for worker in workers]
+        assert all(worker.returncode == 0 for worker in workers), "\n".join(errors)
+    finally:
+        end(workers)
+
+
+def end(workers):
+    for worker in workers:
+        worker.kill()
+        worker.communicate()
 
 
 def farthest(one, other):
@@ -82,9 +91,14 @@ def test_two_processes_then_four_walk_it_too_each_with_its_rows_and_one_that_wri
         told = [json.loads((tmp_path / f"process{i}.json").read_text()) for i in range(processes)]
         assert [facts["from"] for facts in told] == [came_from] * processes
         assert [facts["wrote"] > 0 for facts in told] == [True] + [False] * (processes - 1)
+        assert all(facts["at"] == told[0]["at"] for facts in told)  # JAX wants the same programs everywhere
         shards = [tuple(shard) for facts in told for shard in facts["shards"]]
         assert shards == [(16 * i, 16) for i in range(4)]  # 61 rows, padded to 64: none is held twice
         assert all(facts["any"] == [True, False] for facts in told)
+        if processes == 2:
+            (step, _, before), other = (facts["diverged"] for facts in told)
+            assert other == told[0]["diverged"]
+            assert before == step - 1
     for process in range(4):
         assert farthest(folder / "alone.npz", tmp_path / f"process{process}.npz") < 1e-12
     kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
@@ -104,12 +118,10 @@ def test_a_killed_process_ends_the_others_with_a_line(tmp_path, victim):
         workers[victim].send_signal(signal.SIGKILL)
         _, errors = workers[1 - victim].communicate(timeout=30)
         assert workers[1 - victim].returncode != 0
-        ours = "another process is gone, so this one ends" in errors
+        ours = "a step of all processes failed, mostly because another one is gone" in errors
         assert ours or (victim == 0 and "another task died" in errors)  # JAX sees at once that process 0 is gone
     finally:
-        for worker in workers:
-            worker.kill()
-            worker.communicate()
+        end(workers)
 
 
 def test_more_devices_than_there_are_are_refused_with_what_to_do():
