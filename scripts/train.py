@@ -103,6 +103,7 @@ def main(options: SimpleNamespace, console: Console) -> None:
     seconds = time.perf_counter() - started
     if not first_of_all:
         return
+    state = devices.here(state)
 
     try:
         with runs.results(folder) as into:

@@ -21,6 +21,8 @@ from jaxnet import checkpoints
 from jaxnet.checkpoints import CheckpointError, Checkpoints, identity
 
 pytest.importorskip("orbax.checkpoint")
+# tensorstore's threads outlive the event loop of a read or write that failed, and complain of it to nobody
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 HERE = Path(__file__).parent
 KILLS = int(os.environ.get("JAXNET_KILLS", "3"))
 
@@ -162,8 +164,6 @@ def test_one_of_another_optimizer_is_refused_by_its_leaf(run, tmp_path):
         folder_of(run, tmp_path).latest(adam, nobody)
 
 
-# orbax's own threads outlive a loop that failed, and complain of it
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_disk_without_room_is_told_and_training_goes_on(run, tmp_path):
     """No file may grow beyond 100 bytes, which is what a full disk is to whoever writes."""
     arguments, settings = run
