@@ -110,7 +110,7 @@ def test_two_processes_then_four_walk_it_too_each_with_its_rows_and_one_that_wri
 def test_a_killed_process_ends_the_others_with_a_line(tmp_path, victim):
     workers = start("endless", tmp_path, processes=2)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not all((tmp_path / f"at{i}").exists() and (tmp_path / f"at{i}").read_text() >= "1" for i in (0, 1)):
             assert time.monotonic() < deadline
             assert all(worker.poll() is None for worker in workers), workers[1].stderr.read()
