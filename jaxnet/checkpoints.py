@@ -11,6 +11,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -71,10 +72,23 @@ class Checkpoints:
             CheckpointError: It cannot be saved, or the one before could not.
         """
         if time.monotonic() - self._last >= self.seconds:
-            self.save(stage)
+            try:
+                self.finish()
+            finally:
+                self._write(stage)
 
     def save(self, stage: Stage) -> None:
-        """Save the stage now. Returns at once, as `offer` does, and raises what it raises."""
+        """Save the stage now, and return when it is written.
+
+        Raises:
+            CheckpointError: It cannot be.
+        """
+        with suppress(CheckpointError):  # this one is later
+            self.finish()
+        self._write(stage)
+        self.finish()
+
+    def _write(self, stage: Stage) -> None:
         if jax.process_index() > 0:
             return
         ocp, step = _orbax(), int(stage.state.step)

@@ -163,8 +163,6 @@ def watched(
                 stopping = devices.placement(mesh).any(bool(asked)) and len(stage.history.loss) < steps
                 try:
                     checkpoints.save(stage) if stopping else checkpoints.offer(stage)
-                    if stopping:
-                        checkpoints.finish()
                     unsaved = None
                 except CheckpointError as error:  # the training is worth more than the checkpoint
                     if unsaved is None:

@@ -77,7 +77,6 @@ def test_a_stage_before_the_first_step_can_be_gone_on_from(run, tmp_path):
     whole = list(jaxnet.stages(*arguments, **settings))
     saved = folder_of(run, tmp_path)
     saved.save(whole[0])
-    saved.finish()
     resume = folder_of(run, tmp_path).latest(beginning(run), nobody)
     assert bits(jaxnet.fit(*arguments, **settings, resume=resume)) == bits(whole[-1])
 
@@ -175,7 +174,6 @@ def test_a_disk_without_room_is_told_and_training_goes_on(run, tmp_path):
         for stage in jaxnet.stages(*arguments, **settings):
             try:
                 saved.save(stage)
-                saved.finish()
             except CheckpointError as error:
                 failures.append(str(error))
     finally:
@@ -186,7 +184,6 @@ def test_a_disk_without_room_is_told_and_training_goes_on(run, tmp_path):
     assert "make room" in failures[0]
     assert stage.state.step == 60
     saved.save(stage)  # there is room again
-    saved.finish()
     assert bits(folder_of(run, tmp_path).latest(beginning(run), nobody)) == bits(stage)
 
 
@@ -237,7 +234,6 @@ def test_keys_of_every_kind_of_number_come_back(run, tmp_path, x64):
     saved = folder_of((arguments, settings), tmp_path, dtype=np.float64)
     stage = jaxnet.fit(*arguments, **settings)
     saved.save(stage)
-    saved.finish()
     found = folder_of((arguments, settings), tmp_path, dtype=np.float64).latest(
         jaxnet.beginning(net, params, **settings), nobody
     )
