@@ -64,6 +64,7 @@ class Checkpoints:
     keep: int = 3
     seconds: float = 10.0
     _last: float = field(default_factory=time.monotonic, init=False, repr=False)
+    _begun: Path | None = field(default=None, init=False, repr=False)
 
     def offer(self, stage: Stage) -> None:
         """Save the stage if it is time to. Returns at once: the writing goes on beside the training.
@@ -99,6 +100,7 @@ class Checkpoints:
         leaves = {name: leaf for name, leaf in _leaves(stage).items() if leaf.size}  # orbax saves nothing empty
         made_of = {**self._made_of, "digest": _digest(leaves)}
         args = ocp.args.Composite(leaves=ocp.args.StandardSave(leaves), made_of=ocp.args.JsonSave(made_of))
+        self._begun = self.folder / str(step)
         self._guarded(lambda: self._manager.save(step, args=args, force=True))
 
     def finish(self) -> None:
@@ -107,8 +109,14 @@ class Checkpoints:
         Raises:
             CheckpointError: It could not be.
         """
-        if "_manager" in vars(self):
-            self._guarded(self._manager.wait_until_finished)
+        begun, self._begun = self._begun, None
+        if begun:
+            self._guarded(lambda: self._written(begun))
+
+    def _written(self, path: Path) -> None:
+        self._manager.wait_until_finished()
+        if not path.exists():  # some versions of orbax say why only when the next is saved
+            raise OSError(f"{path.name} is not there after it was written")
 
     def latest(self, first: TrainState, tell: Tell) -> Stage | None:
         """The last stage that is whole; None if there is none at all.
@@ -178,6 +186,7 @@ class Checkpoints:
         try:
             act()
         except Exception as error:  # OSError, or what a storage library makes of it
+            vars(self).pop("_manager", None)  # it would raise the same again when the next is saved
             raise CheckpointError(
                 f"{self.folder}: no checkpoint could be saved ({_first_line(error)}); make room or name another folder"
             ) from error
