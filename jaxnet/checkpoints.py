@@ -7,6 +7,7 @@ one is due. What is read is held against the digest that was written with it, an
 import hashlib
 import importlib.metadata
 import logging
+import os
 import tempfile
 import time
 import zlib
@@ -94,10 +95,10 @@ class Checkpoints:
             return
         ocp, step = _orbax(), int(stage.state.step)
         self._last = time.monotonic()
-        self._guarded(self._probe)
+        leaves = {name: leaf for name, leaf in _leaves(stage).items() if leaf.size}  # orbax saves nothing empty
+        self._guarded(lambda: self._make_room(sum(leaf.nbytes for leaf in leaves.values())))
         if step in self._manager.all_steps():  # it is what the run has just gone on from
             return
-        leaves = {name: leaf for name, leaf in _leaves(stage).items() if leaf.size}  # orbax saves nothing empty
         made_of = {**self._made_of, "digest": _digest(leaves)}
         args = ocp.args.Composite(leaves=ocp.args.StandardSave(leaves), made_of=ocp.args.JsonSave(made_of))
         self._begun = self.folder / str(step)
@@ -176,11 +177,14 @@ class Checkpoints:
             raise ValueError(f"its contents have the digest {digest[:12]}..., which is not the one written beside them")
         return leaves, made_of
 
-    def _probe(self) -> None:
-        """A folder that cannot be written is known at once; orbax would wait for it until a time-out."""
+    def _make_room(self, size: int) -> None:
+        """Here a folder that cannot be written, or a disk that is full, is known at once and nothing is begun."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=self.folder):
-            pass
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.write(bytes(size))
 
     def _guarded(self, act: Callable[[], object]) -> None:
         try:

@@ -218,11 +218,11 @@ def stages(
         DivergedError: While iterating.
     """
     recipe, rates = recipe_of(net, params, settings)
-    first = beginning(net, params, **settings)
     check_count("eval_every", eval_every := settings.get("eval_every", 100))
     check_data(net, params, data, recipe.devices)
     check_batches("batches", batches, len(data.x_train))
     recipe.devices.check_batch_size(batches.shape[1])
+    first = beginning(net, params, **settings)
     resume = settings.get("resume") or Stage(first, _no_history(first))
     return _stages(recipe, rates, resume, data, jnp.asarray(batches), eval_every)
 
