@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from jaxnet.checks import check_count, check_labels, check_samples
@@ -101,12 +102,14 @@ def first_layer_weights(W: Float[np.ndarray, "D M"], image_shape: tuple[int, int
     order = np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:most]
     limit = float(np.quantile(np.abs(W), 0.995) or np.abs(W).max() or 1)
     title = f"First-layer weights: {len(order)} of {W.shape[1]:,} units\nlargest norm first"
-    figure, cells = _mosaic(title, W.T[order], image_shape, 10, "cividis", (-limit, limit))  # light and dark about grey
+    figure, images = _mosaic(
+        title, W.T[order], image_shape, 10, "cividis", (-limit, limit)
+    )  # light and dark about grey
     tall = figure.get_figheight()
     bar = figure.add_axes((0.68, 1 - 0.24 / tall, 0.26, 0.1 / tall))
     bar.tick_params(labelsize="small")
-    image, ticks = cells[0].images[0], [-limit, 0, limit]
-    figure.colorbar(image, cax=bar, orientation="horizontal", ticks=ticks, format="{x:.2g}", extend="both")
+    ticks = [-limit, 0, limit]
+    figure.colorbar(images[0], cax=bar, orientation="horizontal", ticks=ticks, format="{x:.2g}", extend="both")
     return figure
 
 
@@ -144,9 +147,11 @@ def mistakes(
     shown = f"the {len(drawn)} surest" if len(drawn) < len(wrong) else "surest first"
     what = f"{shown}: true → predicted, and its probability" if len(wrong) else "no mistakes to show"
     title = f"{len(wrong):,} of {len(x):,} images misread\n{what}"
-    figure, cells = _mosaic(title, x[drawn], image_shape, 6, "gray_r", (x.min(), x.max()), caption=0.2, gap=0.12)
-    for cell, i in zip(cells, drawn, strict=True):
-        cell.set_title(f"{true[i]} → {predicted[i]}  {sure[i]:.0%}", fontsize=9, pad=3)
+    figure, images = _mosaic(title, x[drawn], image_shape, 6, "gray_r", (x.min(), x.max()), caption=0.2, gap=0.12)
+    for image, i in zip(images, drawn, strict=True):
+        left, right, _, top = image.get_extent()
+        says = f"{true[i]} → {predicted[i]}  {sure[i]:.0%}"
+        image.axes.text((left + right) / 2, top + 0.04, says, fontsize=9, ha="center")
     return figure
 
 
@@ -159,8 +164,11 @@ def _mosaic(
     limits: tuple[float, float],
     caption: float = 0.0,
     gap: float = 0.04,
-) -> tuple[Figure, list[Axes]]:
-    """Rows of images below two lines of title, `caption` inches above each image, `gap` inches below and beside it."""
+) -> tuple[Figure, list[AxesImage]]:
+    """Rows of images below two lines of title, `caption` inches above each image, `gap` inches below and beside it.
+
+    All lie on one sheet, measured in inches: axes of its own for each would take a second.
+    """
     if len(image_shape) != 2 or min(image_shape) < 1 or math.prod(image_shape) != images.shape[1]:
         raise ValueError(f"image_shape: {image_shape}, expected (height, width) of {images.shape[1]} pixels in all")
     columns = min(columns, max(len(images), 4))
@@ -170,15 +178,17 @@ def _mosaic(
     tall = head + math.ceil(len(images) / columns) * pitch
     figure = Figure(figsize=(WIDTH, tall), dpi=DPI)
     figure.suptitle(title, x=0.02, y=1 - 0.1 / tall, ha="left", va="top", fontsize=11)
-    cells = []
-    for i, image in enumerate(images):
+    sheet = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, tall))
+    sheet.set_axis_off()
+    low, high = limits
+    drawn = []
+    for i, image in enumerate(images.reshape(-1, *image_shape)):
         row, column = divmod(i, columns)
         left, bottom = gap + column * (width + gap), tall - head - row * pitch - caption - height
-        cell = figure.add_axes((left / WIDTH, bottom / tall, width / WIDTH, height / tall), xticks=[], yticks=[])
-        cell.imshow(image.reshape(image_shape), cmap=cmap, vmin=limits[0], vmax=limits[1])
-        cell.spines[:].set(color="0.8", linewidth=0.5)
-        cells.append(cell)
-    return figure, cells
+        extent = (left, left + width, bottom, bottom + height)
+        drawn.append(sheet.imshow(image, cmap=cmap, vmin=low, vmax=high, extent=extent, aspect="auto"))
+        sheet.add_patch(Rectangle((left, bottom), width, height, fill=False, edgecolor="0.8", linewidth=0.5))
+    return figure, drawn
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -453,10 +454,10 @@ def test_faulty_file_with_its_own_checksum(serve: Serve, cache: Path, name: str,
 def test_digits() -> None:
     data = digits()
     assert [(a.shape, a.dtype) for a in data] == [
-        ((1437, 64), np.float32),
-        ((1437,), np.int32),
-        ((360, 64), np.float32),
-        ((360,), np.int32),
+        ((1442, 64), np.float32),
+        ((1442,), np.int32),
+        ((355, 64), np.float32),
+        ((355,), np.int32),
     ]
     # UCI, Optical Recognition of Handwritten Digits, class labels of the testing set:
     # https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits
@@ -467,8 +468,17 @@ def test_digits() -> None:
     pixels, labels = load_digits(return_X_y=True)
     x, t = np.concatenate((data.x_train, data.x_test)), np.concatenate((data.t_train, data.t_test))
     assert sorted(zip(t, (x * 16).tolist(), strict=True)) == sorted(zip(labels, pixels.tolist(), strict=True))
-    for first, second in zip(data, digits(), strict=True):
-        np.testing.assert_array_equal(first, second)
+    for c in range(10):  # in their order, the fifth, the tenth, ... apart
+        of_class = pixels[labels == c]
+        np.testing.assert_array_equal(16 * data.x_test[data.t_test == c], of_class[4::5])
+        np.testing.assert_array_equal(16 * data.x_train[data.t_train == c], np.delete(of_class, np.s_[4::5], axis=0))
+
+
+def test_digits_that_are_not_where_they_were(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spec = ModuleSpec("sklearn", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(datasets, "find_spec", lambda _: spec)
+    assert "digits.csv.gz: cannot be read (" in error_of(digits)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -487,7 +497,7 @@ def test_load_mnist(monkeypatch: pytest.MonkeyPatch, normalize: bool, one_hot_la
 
 
 def test_extra_is_not_installed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("pooch", "sklearn.datasets"):
+    for name in ("pooch", "sklearn"):
         monkeypatch.setitem(sys.modules, name, None)
     for dataset in (digits, mnist):
         assert error_of(dataset).endswith('pip install "jaxnet[train]"')

@@ -21,8 +21,8 @@ def drawn(figure):
     return figure
 
 
-def with_images(figure):
-    return [axes for axes in figure.axes if axes.images]
+def images_of(figure):
+    return [image for axes in figure.axes for image in axes.images]
 
 
 @pytest.mark.parametrize(("steps", "evaluations"), [(0, 1), (1, 2), (10, 2), (3000, 31), (3000, 300)])
@@ -89,11 +89,11 @@ def test_the_accuracy_axis_begins_where_the_training_has_begun_and_ends_at_1():
 
 def test_weights_are_images_about_zero_the_largest_norm_first(rng):
     W = rng.standard_normal((12, 5)) * [1, 5, 2, 4, 3]
-    cells = with_images(drawn(plots.first_layer_weights(W, (3, 4))))
-    assert len(cells) == 5
-    for cell, unit in zip(cells, [1, 3, 4, 2, 0], strict=True):
-        np.testing.assert_array_equal(cell.images[0].get_array(), W[:, unit].reshape(3, 4))
-    (limits,) = {cell.images[0].get_clim() for cell in cells}  # one scale for all
+    images = images_of(drawn(plots.first_layer_weights(W, (3, 4))))
+    assert len(images) == 5
+    for image, unit in zip(images, [1, 3, 4, 2, 0], strict=True):
+        np.testing.assert_array_equal(image.get_array(), W[:, unit].reshape(3, 4))
+    (limits,) = {image.get_clim() for image in images}  # one scale for all
     assert limits[0] == -limits[1] < 0
     assert np.mean(np.abs(W) > limits[1]) <= 1 / 60
 
@@ -102,21 +102,21 @@ def test_weights_are_images_about_zero_the_largest_norm_first(rng):
 def test_weights_of_nothing_but_zeros_or_nearly_so_are_drawn(largest, limit):
     W = np.zeros((400, 1))
     W[0] = largest
-    (cell,) = with_images(drawn(plots.first_layer_weights(W, (20, 20))))
-    assert cell.images[0].get_clim() == (-limit, limit)
+    (image,) = images_of(drawn(plots.first_layer_weights(W, (20, 20))))
+    assert image.get_clim() == (-limit, limit)
 
 
 @pytest.mark.parametrize(("units", "most", "count"), [(30, 7, 7), (30, 100, 30)])
 def test_at_most_so_many_units_are_drawn(rng, units, most, count):
     figure = plots.first_layer_weights(rng.standard_normal((4, units)), (2, 2), most=most)
     assert f"{count} of {units} units" in figure.get_suptitle()
-    assert len(with_images(figure)) == count
+    assert len(images_of(figure)) == count
 
 
 @pytest.mark.parametrize("image_shape", [(2, 6), (3, 4), (6, 2)])
-def test_cells_fill_the_figure_with_thin_gaps(rng, image_shape):
+def test_images_fill_the_figure_with_thin_gaps(rng, image_shape):
     figure = drawn(plots.first_layer_weights(rng.standard_normal((12, 13)), image_shape))
-    boxes = [cell.get_window_extent() for cell in with_images(figure)]  # ten in a row
+    boxes = [image.get_window_extent() for image in images_of(figure)]  # ten in a row
     gap = boxes[0].x0
     assert 0 < gap < 0.01 * figure.bbox.width
     assert boxes[1].x0 - boxes[0].x1 == pytest.approx(gap)
@@ -134,30 +134,30 @@ LOGITS = np.array([[5.0, 0], [0, 3], [9, 0], [0, 0.5]])  # says 0, 1, 0, 1
 def test_mistakes_come_surest_first(t):
     figure = drawn(plots.mistakes(X, t, LOGITS, (2, 2)))
     assert figure.get_suptitle().startswith("3 of 4 images misread\nsurest first")
-    cells = with_images(figure)
+    images = images_of(figure)
     sure = [f"{1 / (1 + np.exp(-gap)):.0%}" for gap in (9, 3, 0.5)]
     expected = [f"1 → 0  {sure[0]}", f"0 → 1  {sure[1]}", f"0 → 1  {sure[2]}"]
-    assert [cell.get_title() for cell in cells] == expected
-    for cell, row in zip(cells, [2, 1, 3], strict=True):
-        np.testing.assert_array_equal(cell.images[0].get_array(), X[row].reshape(2, 2))
+    assert [text.get_text() for text in images[0].axes.texts] == expected
+    for image, row in zip(images, [2, 1, 3], strict=True):
+        np.testing.assert_array_equal(image.get_array(), X[row].reshape(2, 2))
 
 
 def test_mistakes_that_float32_calls_certain_keep_their_order():
     logits = np.array([[20, 0], [30, 0], [25, 0]], np.float32)
-    cells = with_images(plots.mistakes(X[:3], np.ones(3, int), logits, (2, 2)))
-    assert [cell.images[0].get_array()[0, 0] for cell in cells] == [X[1, 0], X[2, 0], X[0, 0]]
+    images = images_of(plots.mistakes(X[:3], np.ones(3, int), logits, (2, 2)))
+    assert [image.get_array()[0, 0] for image in images] == [X[1, 0], X[2, 0], X[0, 0]]
 
 
 def test_at_most_so_many_mistakes_are_drawn_and_all_are_counted():
     figure = plots.mistakes(X, np.array([0, 0, 1, 0]), LOGITS, (2, 2), most=2)
     assert figure.get_suptitle().startswith("3 of 4 images misread\nthe 2 surest")
-    assert len(with_images(figure)) == 2
+    assert len(images_of(figure)) == 2
 
 
 def test_no_mistakes_say_so():
     figure = drawn(plots.mistakes(X, np.array([0, 1, 0, 1]), LOGITS, (2, 2)))
     assert figure.get_suptitle() == "0 of 4 images misread\nno mistakes to show"
-    assert not figure.axes
+    assert not images_of(figure)
 
 
 @pytest.mark.parametrize(
