@@ -1,6 +1,7 @@
 import os
 
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what is compiled here is compiled here, and counted
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # thousands of programs, most of which run once
 
 import jax
 import numpy as np

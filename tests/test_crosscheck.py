@@ -26,7 +26,7 @@ class Planted(numpy_ref.Affine):
         return dx
 
 
-def test_the_certificate_holds_for_a_thousand_planted_errors():
+def test_the_certificate_holds_for_hundreds_of_planted_errors():
     """An error of the norm that it claims to catch with probability 0.99, in a random direction each time."""
     rng = np.random.default_rng(0)
     W, x = rng.standard_normal((3, 4)), rng.standard_normal((2, 3))
@@ -36,7 +36,7 @@ def test_the_certificate_holds_for_a_thousand_planted_errors():
         (leaf,) = check_layer(product, W, seed=seed).leaves
         return leaf.detects, leaf.verdict == "FAIL"
 
-    caught, trials = 0, 1000
+    caught, trials = 0, 300
     for seed in range(trials):
         detects, _ = claimed_and_caught(1.0, seed)
         direction = rng.standard_normal(W.shape)

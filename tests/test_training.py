@@ -1,5 +1,6 @@
 """The compiled loop against the NumPy loop, and what it refuses, compiles and reports."""
 
+import os
 from collections import Counter
 
 import jax
@@ -14,6 +15,16 @@ import numpy_ref
 from jaxnet import loop
 
 STEPS = 500
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimized():
+    """The loop as it is used: XLA optimizes its programs."""
+    jax.clear_caches()
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ)
+    jax.clear_caches()
 
 
 @pytest.fixture
