@@ -30,6 +30,7 @@ from jaxnet.training import OPTIMIZERS, Criterion, History, MakeOptimizer, Train
 
 FIRST_STRIDE = 10  # steps until the program returns to Python for the first time
 STRIDE_SECONDS = 1.0  # between two returns, about, however long an evaluation's distance is
+WIDE = 256  # columns of a weight matrix
 
 OnEvaluation = Callable[[int, float, float, float], None]  # step, loss, train accuracy, test accuracy
 
@@ -140,13 +141,18 @@ def evaluate(
     return devices.each(partial(by_chunks, hits))(x, t)[:count].mean(dtype=dtype)
 
 
-@cache
-def compiled(function: Callable[..., Any], *static: str) -> Callable[..., Any]:
-    """The function as one program, whose matrix products are Eigen's on a CPU.
+def compiled(function: Callable[..., Any], params: Params, *static: str) -> Callable[..., Any]:
+    """The function as one program, with the matrix products that are the quicker ones for these weights on a CPU.
 
-    XLA would take YNNPACK's there, which lose a third of the time at products as narrow as (N, 784) @ (784, 50).
+    XLA takes YNNPACK's. At (N, 784) @ (784, 50) they take a third longer than Eigen's, at 512 columns a sixth less.
     """
-    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    columns = [leaf.shape[-1] for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
+    return _compiled(function, max(columns, default=0) < WIDE, static)
+
+
+@cache
+def _compiled(function: Callable[..., Any], narrow: bool, static: tuple[str, ...]) -> Callable[..., Any]:
+    options = {"xla_cpu_experimental_ynn_fusion_type": ""} if narrow else {}
     try:
         jax.jit(lambda: 0, compiler_options=options)()
     except jax.errors.JaxRuntimeError:  # another version or device does not know of it
@@ -294,12 +300,13 @@ def _stages(
     steps, length = len(batches), min(eval_every, len(batches))
 
     def advance(now: TrainState, stop: int) -> tuple[TrainState, Array, Array]:
-        return compiled(run_steps, "recipe", "length")(
+        return compiled(run_steps, now.params, "recipe", "length")(
             recipe, rates, now, x_train, t_train, batches, stop, length=length
         )
 
     def evaluated(now: TrainState, history: History) -> History:
-        look = partial(compiled(evaluate, "net", "count", "devices"), recipe.net, now.params, now.net_state)
+        look = compiled(evaluate, now.params, "net", "count", "devices")
+        look = partial(look, recipe.net, now.params, now.net_state)
         train = look(x_train, t_train, count=len(data.x_train), devices=devices)
         test = look(x_test, t_test, count=len(data.x_test), devices=devices)
         new = history.loss[:0], int(now.step), train, test

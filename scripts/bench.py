@@ -35,7 +35,7 @@ from jaxnet.datasets import Dataset, DatasetError, mnist
 SIZES = ("784-50-10@32", "784-50-10@100", "784-50-10@1000", "784-512-512-10@128", "784-1024-1024-10@1024")
 COMPARED = 10  # steps, after which all must have the same weights
 ALIKE = 1e-3  # largest difference of two weights, of how far the one that moved furthest has come
-WORK = 5 * 10**9  # rows times parameters: `fit` looks at all rows before and after, which must not drown the steps
+WORK = 2 * 10**9  # rows times parameters: `fit` looks at all rows before and after, which must not drown the steps
 WHOLE = (784, 50, 10), 100, 10_000, 100  # sizes, batch size, steps, steps between evaluations
 EVALUATED_AT_ONCE = 1000  # rows, in the bound of an evaluation
 
