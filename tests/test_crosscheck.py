@@ -26,6 +26,7 @@ class Planted(numpy_ref.Affine):
         return dx
 
 
+@pytest.mark.slow
 def test_the_certificate_holds_for_hundreds_of_planted_errors():
     """An error of the norm that it claims to catch with probability 0.99, in a random direction each time."""
     rng = np.random.default_rng(0)
@@ -223,6 +224,7 @@ def test_a_resolution_that_differences_cannot_reach_is_inconclusive():
         report.raise_if_failed()
 
 
+@pytest.mark.slow
 def test_more_kinks_than_can_be_looked_at_are_judged_beside_them():
     x = np.zeros((40, 30))
     assert check_layer(numpy_ref.ReLU(), x).verdict == "PASS"

@@ -12,6 +12,8 @@ import numpy_ref
 from jaxnet.crosscheck import check_network
 from jaxnet.trees import flatten
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(9)
 STEPS, RATE = 60, 0.1
 

@@ -18,6 +18,8 @@ from meshed import ROWS, STEPS
 import jaxnet
 from jaxnet import devices
 
+pytestmark = pytest.mark.slow
+
 WORKER = Path(__file__).parent / "meshed.py"
 # Programs that are compiled fast, since they run for moments
 ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}

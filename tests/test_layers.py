@@ -326,6 +326,7 @@ def test_a_convolution_of_known_numbers():
 CONVOLUTIONS = [name for name in LAYERS if name.startswith("Convolution")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_a_convolution_is_laxs_own_which_devices_other_than_a_cpu_take(name, rng, x64, monkeypatch):
     layer, x = LAYERS[name][0], rng.standard_normal((2, 3, 6, 8))

@@ -51,6 +51,7 @@ def test_a_right_layer_is_not_accused(name, dtype):
         assert report.verdict == "PASS" or "resolve" in str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RIGHT)
 def test_what_is_held_to_be_right_is_what_jax_says(name):
     """Without the checker: the right layers and their references compute the same."""

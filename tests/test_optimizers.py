@@ -380,6 +380,7 @@ def test_the_compiled_loop_refuses_a_clip_norm_by_name(clip_norm, net, data, bat
         jaxnet.fit(net, random_params(net), data, batches, clip_norm=clip_norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "adamw"])
 def test_pytorch_is_of_the_same_opinion(name, rng):
     """A third derivation, where it is installed. AdaGrad and RMSprop it has with the book's guard, beside the root."""

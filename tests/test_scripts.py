@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
+from conftest import AS_A_USER
 
 import jaxnet
 import numpy_ref
@@ -55,8 +56,7 @@ def default_run(tmp_path_factory):
     """The one run in a process of its own, as on a new machine."""
     output = tmp_path_factory.mktemp("runs") / "digits"
     command = [sys.executable, ROOT / "scripts" / "train.py", "--output", str(output)]
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "false"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment), output
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, env=AS_A_USER), output
 
 
 def test_the_default_run_reaches_96_percent_and_says_so(default_run):
@@ -198,6 +198,7 @@ def test_the_transformer_learns_a_text_and_writes(run, tmp_path):
     assert float(loss) == pytest.approx(summary["test_loss"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_backward_of_any_network_that_is_wrong_is_not_trained(run, tmp_path, monkeypatch):
     right = numpy_ref.Convolution.backward
 
@@ -227,6 +228,7 @@ def test_chapter_6_is_drawn(run, tmp_path):
     assert "is there already" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_a_picture_and_a_row_for_each_run(run, tmp_path):
     options = "--learning-rates 0.01 0.5 1e30 --scales 0.1 0.5 --seeds 2 --hidden 8 --steps 60"
     done = run("sweep.py", *options.split(), "--output", str(tmp_path / "sweep"))
@@ -441,6 +443,7 @@ def test_mnist_without_files_or_network_says_what_to_do(run, tmp_path, monkeypat
     assert str(tmp_path / "mnist") in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("JAXNET_DATA" not in os.environ, reason="JAXNET_DATA does not say where the MNIST files are")
 def test_the_notebooks_run_reaches_its_accuracy(run, tmp_path):
     done = run("train.py", "--dataset", "mnist", "--eval-every", "2500", "--output", str(tmp_path / "run"))

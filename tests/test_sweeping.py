@@ -19,6 +19,7 @@ def batches_for(data, steps):
     return jaxnet.draw_batches(jax.random.key(7), len(data.x_train), 10, steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_every_run_is_the_one_that_fit_makes(data, x64, optimizer):
     """In float64, to rounding: with running statistics and masks, over more than one stride."""
@@ -43,6 +44,7 @@ def test_every_run_is_the_one_that_fit_makes(data, x64, optimizer):
     assert not found.diverged.any()
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_takes_no_other_with_it(data):
     net, batches = jaxnet.two_layer_net(12, 8, 5), batches_for(data, 40)
     alone = jaxnet.sweep(net, data, batches, learning_rates=[0.1])

@@ -99,6 +99,7 @@ def test_samples_are_drawn_from_what_the_net_says_of_the_last_characters(prompt)
     assert ids[0].tolist() == one_by_one(params, prompt, jax.random.split(key, 10), 0.7)
 
 
+@pytest.mark.slow
 def test_a_low_temperature_takes_the_likeliest_and_the_key_decides_at_a_high_one():
     params = random_params(NET, dtype=np.float32)
     prompts = np.repeat([[0, 1]], 4, axis=0)

@@ -1,6 +1,5 @@
 """The compiled loop against the NumPy loop, and what it refuses, compiles and reports."""
 
-import os
 from collections import Counter
 
 import jax
@@ -15,16 +14,6 @@ import numpy_ref
 from jaxnet import loop
 
 STEPS = 500
-
-
-@pytest.fixture(scope="module", autouse=True)
-def optimized():
-    """The loop as it is used: XLA optimizes its programs."""
-    jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", "JAX_DISABLE_MOST_OPTIMIZATIONS" in os.environ)
-    jax.clear_caches()
 
 
 @pytest.fixture
@@ -256,6 +245,7 @@ def test_a_gradient_that_goes_bad_behind_a_good_loss_is_named_with_its_step(data
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(caught.value.state.params))
 
 
+@pytest.mark.slow
 def test_a_step_that_jumps_too_far_is_named_by_the_parameter_it_made(net, data):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 50)
     with pytest.raises(jaxnet.DivergedError) as caught:
@@ -355,6 +345,7 @@ def deep_net(dropped):
     return jaxnet.sequential(layers if dropped else {n: layers[n] for n in layers if n[0] in "AB"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decay", [0.0, 0.01])
 def test_200_steps_with_batch_norm_and_dropout_are_one_trajectory(data, x64, decay):
     net, key = deep_net(True), jax.random.key(11)
