@@ -282,9 +282,9 @@ def show_whole_run(found: dict[str, Any], console: Console) -> None:
     table = Table(title=f"{name}@{batch_size}, {steps:,} steps, {found['evaluations']} evaluations of 70,000 images")
     table.add_column("", no_wrap=True)
     for heading in ("min, s", "median, s", "min /\nbound", "median /\nbound"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for kind, parts in found["products_seconds"].items():
-        table.add_row(f"products of {kind}s, by {found['by'][kind]}", f"{min(parts):.2f}", f"{median(parts):.2f}")
+        table.add_row(f"products, {kind}s: {found['by'][kind]}", f"{min(parts):.2f}", f"{median(parts):.2f}")
     table.add_row(
         "bound", f"{min(found['bound_seconds']):.2f}", f"{median(found['bound_seconds']):.2f}", "1.00", "1.00"
     )
