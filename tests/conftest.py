@@ -1,9 +1,11 @@
 import os
+from importlib.metadata import version
 
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what is compiled here is compiled here, and counted
 # Thousands of programs, most of which run once, are compiled in half the time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # 0.12 does not know the flag, and ends the process
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 import jax
 import numpy as np
