@@ -11,8 +11,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxnet.layers import Layer, Params, Tree
 
-CHUNK = 250  # samples at once, so that a convolution's intermediate images fit in memory
-
 
 @partial(jax.jit, static_argnames="net")
 def predict(net: Layer, params: Params, state: Tree, x: Array) -> Array:
@@ -20,12 +18,22 @@ def predict(net: Layer, params: Params, state: Tree, x: Array) -> Array:
     return by_chunks(partial(net.infer, params, state), x)
 
 
+def chunk_of(x: Any) -> int:
+    """How many samples at once: rows of numbers, or fewer where a sample is an image or a text.
+
+    What a convolution makes of 100 images fits in a cache, and takes two thirds of the time that it takes by thousands;
+    the products of plain rows are the quicker the more there are.
+    """
+    return 1000 if x.ndim == 2 and x.dtype != jnp.int32 else 100
+
+
 def by_chunks(function: Callable[..., Array], *arrays: Array) -> Array:
-    """function(*arrays), where the function goes by rows, taken CHUNK rows at a time."""
-    whole = len(arrays[0]) - len(arrays[0]) % CHUNK
+    """function(*arrays), where the function goes by samples, taken so many at a time as `chunk_of` says."""
+    chunk = chunk_of(arrays[0])
+    whole = len(arrays[0]) - len(arrays[0]) % chunk
     rest, parts = [a[whole:] for a in arrays], []
     if whole:
-        chunked = lax.map(lambda chunk: function(*chunk), [a[:whole].reshape(-1, CHUNK, *a.shape[1:]) for a in arrays])
+        chunked = lax.map(lambda chunk: function(*chunk), [a[:whole].reshape(-1, chunk, *a.shape[1:]) for a in arrays])
         parts.append(chunked.reshape(whole, *chunked.shape[2:]))
     if len(rest[0]):
         parts.append(function(*rest))

@@ -22,15 +22,17 @@ from jaxnet.checks import check_batches, check_count, check_labels, check_positi
 from jaxnet.datasets import Dataset
 from jaxnet.devices import ONE_DEVICE, OneDevice, placement
 from jaxnet.divergence import DivergedError, first_bad
-from jaxnet.inference import by_chunks
+from jaxnet.inference import by_chunks, chunk_of
 from jaxnet.layers import Layer, Params, Tree, draw_nothing
 from jaxnet.losses import correct, softmax_cross_entropy
+from jaxnet.products import ACROSS, Way, compiler_options, way_of
 from jaxnet.resident import resident, samples
 from jaxnet.training import OPTIMIZERS, Criterion, History, MakeOptimizer, TrainState, start, train_step
 
 FIRST_STRIDE = 10  # steps until the program returns to Python for the first time
+NO_CHECK = "promise_in_bounds"  # of row numbers: `fit` has looked
+FETCHED = 4 * 2**20  # bytes of samples that are fetched at once, where those of several steps are
 STRIDE_SECONDS = 1.0  # between two returns, about, however long an evaluation's distance is
-WIDE = 256  # columns of a weight matrix
 
 OnEvaluation = Callable[[int, float, float, float], None]  # step, loss, train accuracy, test accuracy
 
@@ -81,12 +83,16 @@ def optimizer_of(recipe: Recipe, rates: Rates) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(rates.clip_norm), optimizer)
 
 
+def fetched(rows: Int[Array, "*S B"], x: Array, t: Array) -> tuple[Array, Array]:
+    """The samples of these row numbers, and their labels, out of all that lie on the device, as they lie there."""
+    return x.at[rows].get(mode=NO_CHECK), t.at[rows].get(mode=NO_CHECK)
+
+
 def batch_of(
     batches: Int[Array, "S B"], step: Int[Array, ""], x: Array, t: Array, dtype: Any
 ) -> tuple[Float[Array, "B ..."], Array]:
-    """The samples of a step's batch, and their labels, out of all that lie on the device."""
-    rows = lax.dynamic_index_in_dim(batches, step, keepdims=False)  # (B,)
-    x_rows, t_rows = (a.at[rows].get(mode="promise_in_bounds") for a in (x, t))  # `fit` has looked: no bounds check
+    """The samples of a step's batch, as a network takes them, and their labels."""
+    x_rows, t_rows = fetched(lax.dynamic_index_in_dim(batches, step, keepdims=False), x, t)
     return samples(x_rows, dtype), t_rows
 
 
@@ -112,15 +118,35 @@ def run_steps(
     to stop is traced, so that a chunk cut short is no program of its own.
     """
     first, dtype = now.step, jnp.result_type(*jax.tree.leaves(now.params))
+    way = way_of(recipe.net, batches.shape[1])
+    recipe = recipe._replace(net=way.net(recipe.net))
+    block = steps_fetched(way, recipe.devices, batches, x)
 
-    def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-        now, losses = carry
-        batch = recipe.devices.split(batch_of(batches, now.step, x, t, dtype))
-        after, loss = step_of(recipe, rates, now, *batch)
-        return after, lax.dynamic_update_index_in_dim(losses, loss.astype(dtype), now.step - first, 0)
+    def steps(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+        begin = jnp.minimum(carry[0].step, len(batches) - block)
+        x_rows, t_rows = fetched(lax.dynamic_slice_in_dim(batches, begin, block), x, t)  # (block, B, ...)
 
-    now, losses = lax.while_loop(lambda carry: carry[0].step < stop, step, (now, jnp.full(length, jnp.nan, dtype)))
-    return recipe.devices.whole((now, losses, all_finite(now.params)))
+        def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+            now, losses = way.turn(carry[0]), carry[1]
+            here = now.step - begin if block > 1 else 0
+            x_batch, t_batch = (lax.dynamic_index_in_dim(a, here, keepdims=False) for a in (x_rows, t_rows))
+            batch = recipe.devices.split((samples(x_batch, dtype), t_batch))
+            after, loss = step_of(recipe, rates, now, *batch)
+            return way.turn(after), lax.dynamic_update_index_in_dim(losses, loss.astype(dtype), now.step - first, 0)
+
+        end = jnp.minimum(stop, begin + block)
+        return lax.while_loop(lambda carry: carry[0].step < end, step, carry) if block > 1 else step(carry)
+
+    empty = jnp.full(length, jnp.nan, dtype)
+    now, losses = lax.while_loop(lambda carry: carry[0].step < stop, steps, (way.turn(now), empty))
+    return recipe.devices.whole((way.turn(now), losses, all_finite(now.params)))
+
+
+def steps_fetched(way: Way, devices: OneDevice, batches: Int[Array, "S B"], x: Array) -> int:
+    """Of how many steps the samples are fetched at once."""
+    if way is not ACROSS or devices != ONE_DEVICE:
+        return 1
+    return max(1, min(len(batches), FETCHED // (batches.shape[1] * x[0].nbytes)))
 
 
 def all_finite(params: Params) -> Bool[Array, ""]:
@@ -134,30 +160,25 @@ def evaluate(
 ) -> Float[Array, ""]:  # fmt: skip
     """Accuracy in inference, in [0, 1], of the first so many, or all, of the samples that lie on the device."""
     dtype = jnp.result_type(*jax.tree.leaves(params))
+    way = way_of(net, chunk_of(x))
+    lying, net = way.turn(params), way.net(net)
 
     def hits(x: Array, t: Array) -> Array:
-        return correct(net.infer(params, net_state, samples(x, dtype)), t)
+        return correct(net.infer(way.turn(lying), net_state, samples(x, dtype)), t)
 
     return devices.each(partial(by_chunks, hits))(x, t)[:count].mean(dtype=dtype)
 
 
-def compiled(function: Callable[..., Any], params: Params, *static: str) -> Callable[..., Any]:
-    """The function as one program, with the matrix products that are the quicker ones for these weights on a CPU.
-
-    XLA takes YNNPACK's. At (N, 784) @ (784, 50) they take a third longer than Eigen's, at 512 columns a sixth less.
-    """
-    columns = [leaf.shape[-1] for leaf in jax.tree.leaves(params) if leaf.ndim == 2]
-    return _compiled(function, max(columns, default=0) < WIDE, static)
+def compiled(function: Callable[..., Any], net: Layer, params: Params, rows: int, *static: str) -> Callable[..., Any]:
+    """The function as one program, which takes so many rows at once through the network."""
+    return _compiled(function, tuple(compiler_options(net, params, rows).items()), static)
 
 
 @cache
-def _compiled(function: Callable[..., Any], narrow: bool, static: tuple[str, ...]) -> Callable[..., Any]:
-    options = {"xla_cpu_experimental_ynn_fusion_type": ""} if narrow else {}
-    try:
-        jax.jit(lambda: 0, compiler_options=options)()
-    except jax.errors.JaxRuntimeError:  # another version or device does not know of it
-        options = {}
-    return jax.jit(function, static_argnames=static, compiler_options=options)
+def _compiled(
+    function: Callable[..., Any], options: tuple[tuple[str, str], ...], static: tuple[str, ...]
+) -> Callable[..., Any]:
+    return jax.jit(function, static_argnames=static, compiler_options=dict(options))
 
 
 def fit(
@@ -300,12 +321,12 @@ def _stages(
     steps, length = len(batches), min(eval_every, len(batches))
 
     def advance(now: TrainState, stop: int) -> tuple[TrainState, Array, Array]:
-        return compiled(run_steps, now.params, "recipe", "length")(
+        return compiled(run_steps, recipe.net, now.params, batches.shape[1], "recipe", "length")(
             recipe, rates, now, x_train, t_train, batches, stop, length=length
         )
 
     def evaluated(now: TrainState, history: History) -> History:
-        look = compiled(evaluate, now.params, "net", "count", "devices")
+        look = compiled(evaluate, recipe.net, now.params, chunk_of(x_train), "net", "count", "devices")
         look = partial(look, recipe.net, now.params, now.net_state)
         train = look(x_train, t_train, count=len(data.x_train), devices=devices)
         test = look(x_test, t_test, count=len(data.x_test), devices=devices)
