@@ -1,7 +1,8 @@
 """The least that a training step can take: its matrix products alone, by the fastest BLAS at hand.
 
 A step on an affine network multiplies x W in each layer forward; backward x' d for each layer's weights and d W' for
-each layer's inputs but the first's. Rows are not picked, nothing is added, compared or updated.
+each layer's inputs but the first's; one product after the other, since each needs what came before it. Rows are not
+picked, nothing is added, compared or updated.
 """
 
 from collections.abc import Callable
@@ -78,21 +79,24 @@ def by_torch(products: Operands, threads: int) -> Multiply:
 def by_xla(products: Operands) -> Multiply:
     """In one compiled loop; a factor seen transposed is stored as it is and contracted along its other axis.
 
-    One element of each factor becomes the loop's count, in place: what did not change would be multiplied but once.
+    In each product one element becomes the loop's count, in place, and waits for the product before: what did not
+    change would be multiplied but once, and what did not wait would be multiplied beside what it needs.
     """
     stored = [a if a.flags.c_contiguous else a.T for pair in products for a in pair]
     addresses = [a.ctypes.data for a in stored]
     places = [addresses.index(address) for address in addresses]  # a factor of two products is one array
+    pairs = list(zip(places[::2], places[1::2], strict=True))
     axes = [(int(a.flags.c_contiguous), int(not b.flags.c_contiguous)) for a, b in products]
 
     @jax.jit
     def run(distinct: Any, times: Any) -> Any:
         def once(count: Any, now: Any) -> Any:
-            arrays = {place: a.at[0, 0].set(count) for place, a in now[0].items()}
-            pairs = [(arrays[places[2 * n]], arrays[places[2 * n + 1]]) for n in range(len(axes))]
-            return arrays, [
-                lax.dot_general(a, b, (((i,), (j,)), ((), ()))) for (a, b), (i, j) in zip(pairs, axes, strict=True)
-            ]
+            arrays, made, last = dict(now[0]), [], jnp.float32(0)
+            for (left, right), (i, j) in zip(pairs, axes, strict=True):
+                arrays[left] = arrays[left].at[0, 0].set(count + 0 * last)
+                made.append(lax.dot_general(arrays[left], arrays[right], (((i,), (j,)), ((), ()))))
+                last = made[-1][0, 0]
+            return arrays, made
 
         return lax.fori_loop(
             0, times, once, (distinct, [jnp.zeros((len(a), b.shape[1]), a.dtype) for a, b in products])
