@@ -111,14 +111,19 @@ def way_of(net: Layer, rows: int) -> Way:
     return ACROSS if rows >= MANY or largest < FEW else AS_WRITTEN
 
 
-def compiler_options(net: Layer, params: Params, rows: int) -> dict[str, str]:
-    """For `jax.jit`: by Eigen where it is the quicker one, by YNNPACK, XLA's own choice, elsewhere."""
+def by_eigen(net: Layer, params: Params, rows: int) -> bool:
+    """Whether Eigen's products are the quicker ones for such a program, rather than YNNPACK's, XLA's own choice."""
     columns = max((leaf.shape[-1] for leaf in jax.tree.leaves(params) if leaf.ndim == 2), default=0)
-    return {} if way_of(net, rows) is ACROSS or columns >= WIDE else _by_eigen()
+    return columns < WIDE and way_of(net, rows) is AS_WRITTEN
+
+
+def compiler_options(net: Layer, params: Params, rows: int) -> dict[str, str]:
+    """For `jax.jit`."""
+    return _without_ynnpack() if by_eigen(net, params, rows) else {}
 
 
 @cache
-def _by_eigen() -> dict[str, str]:
+def _without_ynnpack() -> dict[str, str]:
     options = {"xla_cpu_experimental_ynn_fusion_type": ""}
     try:
         jax.jit(lambda: 0, compiler_options=options)()
