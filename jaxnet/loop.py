@@ -326,16 +326,15 @@ def _stages(
     now, rates, batches = devices.copied((stage.state, rates, batches))
     steps, length = len(batches), min(eval_every, len(batches))
 
+    run = compiled(run_steps, recipe.net, now.params, batches.shape[1], "recipe", "length")
+    look = compiled(evaluate, recipe.net, now.params, chunk_of(x_train), "net", "count", "devices")
+
     def advance(now: TrainState, stop: int) -> tuple[TrainState, Array, Array]:
-        return compiled(run_steps, recipe.net, now.params, batches.shape[1], "recipe", "length")(
-            recipe, rates, now, x_train, t_train, batches, stop, length=length
-        )
+        return run(recipe, rates, now, x_train, t_train, batches, stop, length=length)
 
     def evaluated(now: TrainState, history: History) -> History:
-        look = compiled(evaluate, recipe.net, now.params, chunk_of(x_train), "net", "count", "devices")
-        look = partial(look, recipe.net, now.params, now.net_state)
-        train = look(x_train, t_train, count=len(data.x_train), devices=devices)
-        test = look(x_test, t_test, count=len(data.x_test), devices=devices)
+        of = partial(look, recipe.net, now.params, now.net_state, devices=devices)
+        train, test = of(x_train, t_train, count=len(data.x_train)), of(x_test, t_test, count=len(data.x_test))
         new = history.loss[:0], int(now.step), train, test
         return History(*(np.append(old, np.asarray(more, old.dtype)) for old, more in zip(history, new, strict=True)))
 
