@@ -18,19 +18,9 @@ from jaxtyping import Array, Float, Int
 from jaxnet.checks import check_batches, check_positive
 from jaxnet.datasets import Dataset
 from jaxnet.layers import Layer, Params
-from jaxnet.loop import (
-    Rates,
-    Recipe,
-    Settings,
-    all_finite,
-    batch_of,
-    check_data,
-    evaluate,
-    optimizer_of,
-    recipe_of,
-    step_of,
-)
+from jaxnet.loop import Settings, check_data, recipe_of
 from jaxnet.losses import softmax_cross_entropy
+from jaxnet.programs import Rates, Recipe, all_finite, batch_of, evaluate, optimizer_of, step_of
 from jaxnet.resident import resident
 from jaxnet.training import Criterion, MakeOptimizer, TrainState, start
 

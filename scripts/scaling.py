@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 
 import jaxnet
-from jaxnet import devices, loop
+from jaxnet import devices, loop, programs
 from jaxnet.resident import resident
 
 ROWS, FEATURES, CLASSES = 8192, 784, 10
@@ -82,7 +82,7 @@ def measured(options: Options, count: int) -> tuple[list[tuple[str, str, int]], 
     batches = jaxnet.draw_batches(jax.random.key(1), ROWS, size, options.steps)
     first, rates, batches = recipe.devices.copied((jaxnet.beginning(net, params, **settings), rates, batches))
     arrays = resident(recipe.devices.rows(x), jnp.float32), recipe.devices.rows(t), batches
-    run: Any = loop.compiled(loop.run_steps, net, params, size, "recipe", "length")
+    run: Any = programs.compiled(programs.run_steps, net, params, size, "recipe", "length")
     program = run.lower(recipe, rates, first, *arrays, options.steps, length=options.steps).compile()
     seconds, sent = [], []
     for _ in range(5):

@@ -8,7 +8,7 @@ from conftest import a_dataset, hand_built, random_params
 
 import jaxnet
 import numpy_ref
-from jaxnet import loop, products
+from jaxnet import loop, products, programs
 from jaxnet.products import ACROSS, AS_WRITTEN
 
 
@@ -65,7 +65,7 @@ def test_the_trajectory_is_the_same_either_way_and_however_many_batches_are_fetc
     data = jax.tree.map(lambda a: a.astype(float) if a.ndim == 2 else a, a_dataset(rng))
     batches = jaxnet.draw_batches(jax.random.key(7), len(data.x_train), 10, 35)
     monkeypatch.setattr(products, "FEW", few)
-    monkeypatch.setattr(loop, "FETCHED", at_once * 10 * 12 * 8)  # rows of 12 numbers of 8 bytes
+    monkeypatch.setattr(programs, "FETCHED", at_once * 10 * 12 * 8)  # rows of 12 numbers of 8 bytes
     net = jaxnet.two_layer_net(12, 7, 5)
     params = random_params(net)
     network = hand_built(net, params)
@@ -85,7 +85,7 @@ def test_the_program_makes_every_product_with_its_long_side_along_the_rows():
     recipe, rates = loop.recipe_of(net, params, {"learning_rate": 0.1})
     now = jaxnet.beginning(net, params, learning_rate=0.1)
     x, t, batches = (jnp.zeros(*of) for of in (((2000, 784),), ((2000,), int), ((5, 1000), int)))
-    lowered = loop.compiled(loop.run_steps, net, params, 1000, "recipe", "length").lower(
+    lowered = programs.compiled(programs.run_steps, net, params, 1000, "recipe", "length").lower(
         recipe, rates, now, x, t, batches, 5, length=5
     )
     products_of = [line.split(" = ")[1] for line in lowered.compile().as_text().splitlines() if " dot(" in line]
