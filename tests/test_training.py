@@ -167,12 +167,13 @@ def test_an_optimizer_of_ones_own_may_be_given(net, data):
     jax.tree.map(np.testing.assert_array_equal, own.params, named.params)
 
 
-def test_labels_may_be_one_hot(net, data):
-    params, batches = random_params(net, dtype=np.float32), batches_for(data, 20)
+def test_labels_may_be_one_hot(net, data, x64):
+    """Another program than of class numbers, so it may round elsewhere."""
+    params, batches = random_params(net), batches_for(data, 20)
     rows = data._replace(t_train=np.eye(5)[data.t_train], t_test=np.eye(5)[data.t_test])
     one, history = jaxnet.fit(net, params, data, batches)
     two, same = jaxnet.fit(net, params, rows, batches)
-    jax.tree.map(np.testing.assert_array_equal, (one.params, history), (two.params, same))
+    assert farthest((one.params, history), (two.params, same)) < 1e-12
 
 
 def test_batches_are_uniform_rows_that_their_key_decides():
