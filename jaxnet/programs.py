@@ -53,14 +53,6 @@ def fetched(rows: Int[Array, "*S B"], x: Array, t: Array) -> tuple[Array, Array]
     return x.at[rows].get(mode=NO_CHECK), t.at[rows].get(mode=NO_CHECK)
 
 
-def batch_of(
-    batches: Int[Array, "S B"], step: Int[Array, ""], x: Array, t: Array, dtype: Any
-) -> tuple[Float[Array, "B ..."], Array]:
-    """The samples of a step's batch, as a network takes them, and their labels."""
-    x_rows, t_rows = fetched(lax.dynamic_index_in_dim(batches, step, keepdims=False), x, t)
-    return samples(x_rows, dtype), t_rows
-
-
 def step_of(recipe: Recipe, rates: Rates, now: TrainState, x: Array, t: Array) -> tuple[TrainState, Float[Array, ""]]:
     """`train_step` as the recipe says."""
     optimizer = optimizer_of(recipe, rates)

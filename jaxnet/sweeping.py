@@ -20,8 +20,8 @@ from jaxnet.datasets import Dataset
 from jaxnet.layers import Layer, Params
 from jaxnet.loop import Settings, check_data, recipe_of
 from jaxnet.losses import softmax_cross_entropy
-from jaxnet.programs import Rates, Recipe, all_finite, batch_of, evaluate, optimizer_of, step_of
-from jaxnet.resident import resident
+from jaxnet.programs import Rates, Recipe, all_finite, evaluate, fetched, optimizer_of, step_of
+from jaxnet.resident import resident, samples
 from jaxnet.training import Criterion, MakeOptimizer, TrainState, start
 
 STRIDE = 100  # steps between two reports
@@ -137,7 +137,8 @@ def _steps_of_all(
 
     def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
         now, losses = carry
-        x_rows, t_rows = batch_of(batches, now.step, x, t, dtype)
+        x_rows, t_rows = fetched(lax.dynamic_index_in_dim(batches, now.step, keepdims=False), x, t)
+        x_rows = samples(x_rows, dtype)
 
         def one(learning_rate: Array, now: TrainState) -> tuple[TrainState, Array]:
             return step_of(recipe, rates._replace(learning_rate=learning_rate), now, x_rows, t_rows)
