@@ -5,6 +5,7 @@ is Wᵀ xᵀ, (M, D) (D, N); of the gradient by W it is dᵀ x, (M, N) (N, D). S
 as Wᵀ. Nothing else changes: layers and optimizers see W, activations are only numbered the other way, nothing is moved.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,6 +23,8 @@ FEW = 2_000_000  # multiplications of the largest product, below which it is not
 MANY = 256  # rows, from which YNNPACK gives both cores as much to do
 WIDE = 256  # columns of a weight matrix, from which YNNPACK is the quicker one either way round
 
+_as_it_is: Callable[[Array], Array] = lax.optimization_barrier  # or XLA merges transposes, and turns products round
+
 
 @register_dataclass
 @dataclass(frozen=True)
@@ -36,13 +39,14 @@ class Across:
         return Product(x, self.T)
 
 
-class Product(NamedTuple):
+@dataclass(frozen=True)
+class Product:
     """x W, as yet to be made."""
 
     x: Float[Array, "*N D"]
     WT: Float[Array, "M D"]
 
-    def __add__(self, b: Float[Array, " M"]) -> Float[Array, "*N M"]:  # type: ignore[override]
+    def __add__(self, b: Float[Array, " M"]) -> Float[Array, "*N M"]:
         """x W + b."""
         return _affine(self.x.reshape(-1, self.x.shape[-1]), self.WT, b).reshape(*self.x.shape[:-1], -1)
 
@@ -63,7 +67,6 @@ def _affine_backward(cache: tuple[Array, Array], dout: Float[Array, "N M"]) -> t
 
 
 _affine.defvjp(_affine_forward, _affine_backward)
-_as_it_is: Callable[[Array], Array] = lax.optimization_barrier  # or XLA merges transposes, and turns products round
 
 
 class Way(NamedTuple):
@@ -109,8 +112,8 @@ def way_of(net: Layer, rows: int) -> Way:
     layers = [description for _, description in layers[0]] if kind == "Sequential" else []
     if not layers or any(kind not in PLAIN for kind, *_ in layers):
         return AS_WRITTEN
-    largest = max((rows * D * M for kind, *sizes in layers if kind == "Affine" for D, M in [sizes]), default=0)
-    return ACROSS if rows >= MANY or largest < FEW else AS_WRITTEN
+    largest = max((math.prod(sizes) for kind, *sizes in layers if kind == "Affine"), default=0)
+    return ACROSS if rows >= MANY or rows * largest < FEW else AS_WRITTEN
 
 
 def by_eigen(net: Layer, params: Params, rows: int) -> bool:
@@ -120,7 +123,7 @@ def by_eigen(net: Layer, params: Params, rows: int) -> bool:
 
 
 def compiler_options(net: Layer, params: Params, rows: int) -> dict[str, str]:
-    """For `jax.jit`."""
+    """What `jax.jit` is to tell XLA, so that it takes the quicker library."""
     return _without_ynnpack() if by_eigen(net, params, rows) else {}
 
 
