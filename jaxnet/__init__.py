@@ -1,18 +1,18 @@
 """Layers and networks as pure functions in JAX, their gradients cross-checked, their training one compiled program."""
 
-from jaxnet import datasets, text
+from jaxnet import crosscheck, datasets, devices, runs, text
 from jaxnet.attention import attention, embedding, position
 from jaxnet.convolution import average_pool, convolution, max_pool
 from jaxnet.datasets import Dataset
 from jaxnet.divergence import DivergedError
 from jaxnet.inference import predict, sample
 from jaxnet.layers import Layer, affine, dropout, flatten, gelu, relu, residual, sequential, sigmoid, stateless, tanh
-from jaxnet.loop import Stage, beginning, fit, stages
+from jaxnet.loop import beginning, fit, stages
 from jaxnet.losses import accuracy, mean_squared_error, softmax_cross_entropy, weight_decay
 from jaxnet.networks import deep_conv_net, multi_layer_net, notebook_net, simple_conv_net, transformer, two_layer_net
 from jaxnet.normalization import batch_norm, layer_norm
 from jaxnet.sweeping import Sweep, sweep
-from jaxnet.training import OPTIMIZERS, History, TrainState, draw_batches, loss, start, step_draws, train_step
+from jaxnet.training import OPTIMIZERS, History, Stage, TrainState, draw_batches, loss, start, step_draws, train_step
 
 __all__ = [
     "OPTIMIZERS",
@@ -30,8 +30,10 @@ __all__ = [
     "batch_norm",
     "beginning",
     "convolution",
+    "crosscheck",
     "datasets",
     "deep_conv_net",
+    "devices",
     "draw_batches",
     "dropout",
     "embedding",
@@ -48,6 +50,7 @@ __all__ = [
     "predict",
     "relu",
     "residual",
+    "runs",
     "sample",
     "sequential",
     "sigmoid",

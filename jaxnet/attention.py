@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxnet.layers import Layer, Params, Scale, check_sizes, standard_deviation, stateless
+from jaxnet.checks import check_counts
+from jaxnet.layers import Layer, Params, Scale, standard_deviation, stateless
 
 
 def embedding(vocabulary: int, size: int) -> Layer:
@@ -18,7 +19,7 @@ def embedding(vocabulary: int, size: int) -> Layer:
     Raises:
         ValueError: A size is below 1; in use, x is no matrix of integers.
     """
-    check_sizes(vocabulary=vocabulary, size=size)
+    check_counts(vocabulary=vocabulary, size=size)
 
     def init(key: PRNGKeyArray, scale: Scale) -> Params:
         return {"E": standard_deviation(scale, size, size) * jax.random.normal(key, (vocabulary, size))}
@@ -40,7 +41,7 @@ def position(length: int, size: int) -> Layer:
     Raises:
         ValueError: A size is below 1; in use, x is longer or of another width.
     """
-    check_sizes(length=length, size=size)
+    check_counts(length=length, size=size)
 
     def init(key: PRNGKeyArray, scale: Scale) -> Params:
         return {"P": standard_deviation(scale, size, size) * jax.random.normal(key, (length, size))}
@@ -62,7 +63,7 @@ def attention(size: int, heads: int) -> Layer:
     Raises:
         ValueError: A size is below 1 or not divisible by the heads; in use, x is of another width.
     """
-    check_sizes(size=size, heads=heads)
+    check_counts(size=size, heads=heads)
     if size % heads:
         raise ValueError(f"heads: {heads}, expected a divisor of the size, {size}")
 

@@ -24,8 +24,7 @@ from jaxtyping import Array, Int
 
 from jaxnet.datasets import Dataset
 from jaxnet.layers import Layer
-from jaxnet.loop import Stage
-from jaxnet.training import History, TrainState
+from jaxnet.training import History, Stage, TrainState
 
 Tell = Callable[[str], object]
 

@@ -48,14 +48,15 @@ def check_labels(name: str, t: Any, shape: tuple[int, ...]) -> None:
         )
 
 
-def check_count(name: str, value: int) -> None:
-    """`value` must be a whole number, at least 1.
+def check_counts(at_least: int = 1, /, **counts: int) -> None:
+    """Every one must be a whole number, large enough.
 
     Raises:
-        ValueError: It is not.
+        ValueError: One is not.
     """
-    if not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name}: {value}, expected a whole number of at least 1")
+    for name, count in counts.items():
+        if not isinstance(count, (int, np.integer)) or isinstance(count, bool) or count < at_least:
+            raise ValueError(f"{name}: {count!r}, expected a whole number of at least {at_least}")
 
 
 def check_positive(name: str, value: Any) -> None:
@@ -65,7 +66,17 @@ def check_positive(name: str, value: Any) -> None:
         ValueError: It is not.
     """
     if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 < value < float("inf"):
-        raise ValueError(f"{name}: {value}, expected a finite number > 0")
+        raise ValueError(f"{name}: {value!r}, expected a finite number > 0")
+
+
+def check_not_negative(name: str, value: Any) -> None:
+    """`value` must be a finite number >= 0.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 <= value < float("inf"):
+        raise ValueError(f"{name}: {value!r}, expected a finite number >= 0")
 
 
 def check_batches(name: str, batches: Any, samples: int) -> None:

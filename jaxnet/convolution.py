@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxnet.layers import Layer, Params, Scale, check_sizes, standard_deviation, stateless
+from jaxnet.checks import check_counts
+from jaxnet.layers import Layer, Params, Scale, standard_deviation, stateless
 
 
 def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padding: int = 0) -> Layer:
@@ -28,8 +29,8 @@ def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padd
     Raises:
         ValueError: A size is out of range; in use, x has other channels or no room for one window.
     """
-    check_sizes(in_channels=in_channels, filters=filters, size=size, stride=stride)
-    check_sizes(0, padding=padding)
+    check_counts(in_channels=in_channels, filters=filters, size=size, stride=stride)
+    check_counts(0, padding=padding)
 
     def init(key: PRNGKeyArray, scale: Scale) -> Params:
         std = standard_deviation(scale, in_channels * size**2, filters * size**2)
@@ -56,14 +57,16 @@ def max_pool(size: int, stride: int | None = None, padding: int = 0) -> Layer:
     """y = the largest element of each window, of each channel; windows side by side unless a stride is given.
 
     Where several are largest, the gradient goes to the first of them by rows. Padding is -inf. Not `lax.reduce_window`:
-    on a CPU its gradient takes eight times as long.
+    on a CPU its gradient takes eight times as long. As in NumPy, a nan is larger than every number.
 
     Raises:
         ValueError: A size is out of range; in use, x is no batch of images or has no room for one window.
     """
 
     def largest(x: Array, stride: int) -> Array:
-        return reduce(lambda y, e: jnp.where(e > y, e, y), _shifted(x, size, stride, padding, -jnp.inf))
+        return reduce(
+            lambda y, e: jnp.where((e > y) | jnp.isnan(e), e, y), _shifted(x, size, stride, padding, -jnp.inf)
+        )
 
     return _pool("MaxPool", size, stride, padding, largest)
 
@@ -83,8 +86,8 @@ def average_pool(size: int, stride: int | None = None, padding: int = 0) -> Laye
 
 def _pool(kind: str, size: int, stride: int | None, padding: int, function: Callable[[Array, int], Array]) -> Layer:
     stride = size if stride is None else stride
-    check_sizes(size=size, stride=stride)
-    check_sizes(0, padding=padding)
+    check_counts(size=size, stride=stride)
+    check_counts(0, padding=padding)
     if padding >= size:
         raise ValueError(f"padding: {padding}, expected less than the size, {size}")
 

@@ -121,8 +121,8 @@ def mnist(
         return Dataset(*_labelled_images(x_train, t_train), *_labelled_images(x_test, t_test))
     except OSError as error:
         raise DatasetError(
-            f"MNIST could not be loaded ({_reason(error)}): use --dataset digits, or put {', '.join(checksums)} "
-            f"into {folder}, or set JAXNET_DATA to a folder that has them in mnist/"
+            f"MNIST could not be loaded ({_reason(error)}): use the digits instead (--dataset digits), "
+            f"or put {', '.join(checksums)} into {folder}, or set JAXNET_DATA to a folder that has them in mnist/"
         ) from error
 
 

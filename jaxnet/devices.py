@@ -23,6 +23,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from jaxnet.checks import check_counts
+
 AXIS = "batch"
 HEARTBEAT_SECONDS = 30  # a process that was silent for so long is dead, and ends the others
 
@@ -42,12 +44,15 @@ def join(coordinator: str | None = None, processes: int = 1, process: int = 0) -
         ValueError: They do not fit.
         RuntimeError: JAX has been used before, or the others did not come.
     """
+    check_counts(processes=processes)
+    if not 0 <= process < processes:
+        raise ValueError(f"process: {process}, expected 0 to {processes - 1}, another one in each of {processes}")
     if processes == 1:
         return
     if coordinator is None or ":" not in coordinator:
-        raise ValueError(f"coordinator: {coordinator}, expected host:port of process 0, since there are {processes}")
-    if not 0 <= process < processes:
-        raise ValueError(f"process: {process}, expected 0 to {processes - 1}, another one in each process")
+        raise ValueError(
+            f"coordinator: {coordinator}, expected host:port where process 0 listens, the same for all {processes}"
+        )
     jax.distributed.initialize(
         coordinator,
         processes,

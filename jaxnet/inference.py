@@ -9,12 +9,18 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxnet.checks import check_counts
 from jaxnet.layers import Layer, Params, Tree
 
 
 @partial(jax.jit, static_argnames="net")
 def predict(net: Layer, params: Params, state: Tree, x: Array) -> Array:
-    """The logits in inference, (N, ...) -> (N, ..., C), however large N is."""
+    """The logits in inference, (N, ...) -> (N, ..., C), however large N is.
+
+    Raises:
+        ValueError: N is 0, or the network does not take such samples.
+    """
+    check_counts(samples=len(x))
     return by_chunks(partial(net.infer, params, state), x)
 
 

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxnet.checks import check_counts
+
 Tree = dict[str, Any]  # {"Affine1": {"W": ..., "b": ...}, ...}, nested as the layers are, without those that have none
 Params = Tree  # what is trained; gradients and optimizer state have the same tree
 Scale = float | Float[Array, ""] | str  # a standard deviation, "he" or "xavier"
@@ -69,15 +71,17 @@ def affine(in_size: int, out_size: int) -> Layer:
     Raises:
         ValueError: A size is below 1; in use, x is of another width.
     """
-    check_sizes(in_size=in_size, out_size=out_size)
+    check_counts(in_size=in_size, out_size=out_size)
 
     def init(key: PRNGKeyArray, scale: Scale) -> Params:
         std = standard_deviation(scale, in_size, out_size)
         return {"W": std * jax.random.normal(key, (in_size, out_size)), "b": jnp.zeros(out_size)}
 
     def apply(params: Params, x: Array) -> Array:
-        if x.ndim < 2 or x.shape[-1] != in_size or not jnp.issubdtype(x.dtype, jnp.floating):
-            raise ValueError(f"x: shape {x.shape}, expected (N, {in_size}), one sample a row, of floats; is {x.dtype}")
+        if x.ndim < 2 or x.shape[-1] != in_size:
+            raise ValueError(f"x: shape {x.shape}, expected (N, {in_size}), one sample a row")
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"x: {x.dtype}, expected floats, such as pixels / 255")
         return x @ params["W"] + params["b"]  # (N, in_size) @ (in_size, out_size) + (out_size,) -> (N, out_size)
 
     return stateless(("Affine", in_size, out_size), init, apply)
@@ -99,7 +103,10 @@ def tanh() -> Layer:
 
 
 def gelu() -> Layer:
-    """y = x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))): the tanh form, within 5e-4 of x Φ(x), which NumPy cannot say."""
+    """y = x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))): the tanh form, within 5e-4 of x Φ(x), since NumPy has no erf.
+
+    Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016, section 2.
+    """
     return _elementwise("GELU", lambda x: jax.nn.gelu(x, approximate=True))
 
 
@@ -204,17 +211,6 @@ def standard_deviation(scale: Scale, in_size: int, out_size: int) -> Any:
     if isinstance(scale, (int, float)) and not 0 <= scale < math.inf:
         raise ValueError(f"scale: {scale}, expected a finite standard deviation >= 0")
     return scale
-
-
-def check_sizes(at_least: int = 1, **sizes: int) -> None:
-    """Every size must be a whole number, large enough.
-
-    Raises:
-        ValueError: One is not.
-    """
-    for argument, size in sizes.items():
-        if not isinstance(size, int) or size < at_least:
-            raise ValueError(f"{argument}: {size}, expected at least {at_least}")
 
 
 def _elementwise(kind: str, function: Callable[[Array], Array]) -> Layer:

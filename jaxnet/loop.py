@@ -8,50 +8,27 @@ watched, saved, stopped and taken up again, without a bit of it changing.
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple, TypedDict, Unpack
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Int
 
-from jaxnet.checks import check_batches, check_count, check_labels, check_positive, check_samples
+from jaxnet.checks import check_batches, check_counts
 from jaxnet.datasets import Dataset
-from jaxnet.devices import ONE_DEVICE, OneDevice, placement
 from jaxnet.divergence import DivergedError, first_bad
 from jaxnet.inference import chunk_of
 from jaxnet.layers import Layer, Params, draw_nothing
-from jaxnet.losses import softmax_cross_entropy
 from jaxnet.programs import Rates, Recipe, compiled, evaluate, optimizer_of, run_steps
 from jaxnet.resident import resident, samples
-from jaxnet.training import OPTIMIZERS, Criterion, History, MakeOptimizer, TrainState, start
+from jaxnet.settings import Settings, check_data, recipe_of
+from jaxnet.training import History, Stage, TrainState, start
 
 FIRST_STRIDE = 10  # steps until the program returns to Python for the first time
 STRIDE_SECONDS = 1.0  # between two returns, about, however long an evaluation's distance is
 
 OnEvaluation = Callable[[int, float, float, float], None]  # step, loss, train accuracy, test accuracy
-
-
-class Stage(NamedTuple):
-    """A run as far as it has come: all that the next step needs, and what the steps until then have shown."""
-
-    state: TrainState
-    history: History
-
-
-class Settings(TypedDict, total=False):
-    """How `fit` trains; see there."""
-
-    optimizer: str | MakeOptimizer
-    learning_rate: float | None
-    clip_norm: float | None
-    eval_every: int
-    key: PRNGKeyArray | None
-    resume: Stage | None
-    criterion: Criterion
-    decay: float
-    mesh: Mesh | None
 
 
 def fit(
@@ -94,12 +71,15 @@ def fit(
         The final state, and the history as NumPy arrays.
 
     Raises:
+        TypeError: There is no setting of this name.
         ValueError: An argument is out of range or does not fit the others.
         DivergedError: A value, a gradient or a parameter is nan or infinite.
     """
+    resume = settings.get("resume")
+    done = len(resume.history.loss) if resume else 0
     for stage in stages(net, params, data, batches, **settings):
         history = stage.history
-        if on_evaluation is not None and 0 < history.eval_step[-1] == len(history.loss):
+        if on_evaluation is not None and done < history.eval_step[-1] == len(history.loss):
             seen = history.loss[-1], history.train_accuracy[-1], history.test_accuracy[-1]
             on_evaluation(int(history.eval_step[-1]), *map(float, seen))
     return stage
@@ -118,13 +98,14 @@ def stages(
         DivergedError: While iterating.
     """
     recipe, rates = recipe_of(net, params, settings)
-    check_count("eval_every", eval_every := settings.get("eval_every", 100))
+    check_counts(eval_every=(eval_every := settings.get("eval_every", 100)))
     check_data(net, params, data, recipe.devices)
     check_batches("batches", batches, len(data.x_train))
+    batches = jnp.asarray(batches)
     recipe.devices.check_batch_size(batches.shape[1])
     first = beginning(net, params, **settings)
     resume = settings.get("resume") or Stage(first, _no_history(first))
-    return _stages(recipe, rates, resume, data, jnp.asarray(batches), eval_every)
+    return _stages(recipe, rates, resume, data, batches, eval_every)
 
 
 def beginning(net: Layer, params: Params, **settings: Unpack[Settings]) -> TrainState:
@@ -140,47 +121,6 @@ def beginning(net: Layer, params: Params, **settings: Unpack[Settings]) -> Train
             raise ValueError("key: none is given, but the network draws, for Dropout; pass jax.random.key(seed)")
         key = jax.random.key(0)
     return start(net, optimizer_of(recipe, rates), params, key)
-
-
-def recipe_of(net: Layer, params: Params, settings: Settings) -> tuple[Recipe, Rates]:
-    """What a step does, as the settings say.
-
-    Raises:
-        ValueError: One of them is out of range.
-    """
-    optimizer, learning_rate = settings.get("optimizer", "sgd"), settings.get("learning_rate")
-    if isinstance(optimizer, str):
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer: {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}, or a function")
-        optimizer, usual = OPTIMIZERS[optimizer]
-        learning_rate = usual if learning_rate is None else learning_rate
-    check_positive("learning_rate", learning_rate)
-    clip_norm, decay = settings.get("clip_norm"), settings.get("decay", 0.0)
-    if clip_norm is not None:
-        check_positive("clip_norm", clip_norm)
-    if decay:
-        check_positive("decay", decay)
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    numbers = {"learning_rate": learning_rate, "clip_norm": clip_norm, "decay": decay or None}
-    for name, number in numbers.items():
-        if number is not None and number > float(np.finfo(dtype).max):
-            raise ValueError(f"{name}: {number}, expected a number that {dtype} can hold")
-    criterion, devices = settings.get("criterion", softmax_cross_entropy), placement(settings.get("mesh"))
-    recipe = Recipe(net, optimizer, criterion, devices)
-    return recipe, Rates(*(None if number is None else jnp.asarray(number, dtype) for number in numbers.values()))  # type: ignore[arg-type]
-
-
-def check_data(net: Layer, params: Params, data: Dataset, devices: OneDevice = ONE_DEVICE) -> None:
-    """Samples that the network takes, and labels of what it makes of them; of the rows that this process holds.
-
-    Raises:
-        ValueError: They are not.
-    """
-    for name, x, t in (("train", data.x_train, data.t_train), ("test", data.x_test, data.t_test)):
-        for piece, rows in devices.held(len(x)):
-            check_samples(f"data.x_{name}{piece}", x[rows])
-            logits = jax.eval_shape(net.infer, params, net.state, x[:1])
-            check_labels(f"data.t_{name}{piece}", t[rows], (len(x[rows]), *logits.shape[1:]))
 
 
 def _stages(
@@ -260,8 +200,9 @@ def _diverged(
         cause = "the initial parameters already overflow: lower the initial scale"
     else:
         rate, before, after = float(rates.learning_rate), history.loss[0], history.loss[-1]
+        later = f" and {after:.4g} at step {step - 1}" if step > 2 else ""
         cause = (
-            f"the loss was {before:.4g} at step 1 and {after:.4g} at step {step - 1}: "
+            f"the loss was {before:.4g} at step 1{later}: "
             f"the learning rate {rate:g} is probably too high, try {min(rate / 10, 0.1):g}"
         )
     return DivergedError(f"training diverged: {what} at step {step}; {cause}", step, what, history, now)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from jaxnet.checks import check_labels
 from jaxnet.layers import Params
 from jaxnet.trees import flatten
 
@@ -20,8 +21,7 @@ def softmax_cross_entropy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Nu
     Bishop, *Pattern Recognition and Machine Learning*, equation 4.108, averaged over the batch.
 
     Raises:
-        ValueError: The shapes of `logits` and `t` do not fit. A class number out of range is not seen here, where
-            values may be traced: `fit` looks at them.
+        ValueError: `t` does not label `logits`; within a traced function by its shape alone.
     """
     log_y = jax.nn.log_softmax(logits, axis=-1)  # (N, C), shifted by each row's maximum
     return -jnp.sum(_one_hot(t, logits) * log_y) / math.prod(logits.shape[:-1])
@@ -76,4 +76,6 @@ def _one_hot(t: Array, logits: Array) -> Array:
             f"t: {t.dtype} of shape {t.shape} does not label logits of shape {logits.shape}; "
             f"expected integers of shape {logits.shape[:-1]} or one-hot rows of shape {logits.shape}"
         )
+    if not isinstance(t, jax.core.Tracer):  # whose values are known only later; `fit` has looked at them
+        check_labels("t", t, logits.shape)
     return jax.nn.one_hot(t, logits.shape[-1], dtype=logits.dtype)

@@ -9,8 +9,9 @@ from jaxtyping import Array
 
 from jaxnet import normalization
 from jaxnet.attention import attention, embedding, position
+from jaxnet.checks import check_counts
 from jaxnet.convolution import convolution, max_pool
-from jaxnet.layers import Layer, affine, check_sizes, flatten, gelu, relu, residual, sequential, sigmoid, tanh
+from jaxnet.layers import Layer, affine, flatten, gelu, relu, residual, sequential, sigmoid, tanh
 from jaxnet.layers import dropout as drop
 from jaxnet.normalization import layer_norm
 
@@ -23,6 +24,7 @@ def two_layer_net(input_size: int, hidden_size: int, output_size: int, activatio
     Raises:
         ValueError: A size is below 1, or the activation is unknown.
     """
+    check_counts(hidden_size=hidden_size)
     return multi_layer_net(input_size, [hidden_size], output_size, activation)
 
 
@@ -63,6 +65,8 @@ def multi_layer_net(
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation: {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+    hidden = {f"hidden_sizes[{i}]": size for i, size in enumerate(hidden_sizes)}
+    check_counts(input_size=input_size, **hidden, output_size=output_size)
     layers, sizes = {}, [input_size, *hidden_sizes]
     for i, (in_size, out_size) in enumerate(pairwise(sizes), start=1):
         layers[f"Affine{i}"] = affine(in_size, out_size)
@@ -151,7 +155,7 @@ def transformer(
     Raises:
         ValueError: A size is below 1, the heads do not divide the size, or the rate is not in [0, 1).
     """
-    check_sizes(blocks=blocks)
+    check_counts(blocks=blocks)
     dropped = {"Dropout": drop(dropout)} if dropout else {}
     layers = {"Embedding": embedding(vocabulary, size), "Position": position(length, size)}
     for i in range(1, blocks + 1):

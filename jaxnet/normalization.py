@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxnet.layers import Layer, Params, Scale, Tree, check_sizes, draw_nothing, stateless
+from jaxnet.checks import check_counts
+from jaxnet.layers import Layer, Params, Scale, Tree, draw_nothing, stateless
 
 
 def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
@@ -21,7 +22,7 @@ def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
     Raises:
         ValueError: A number is out of range; in use, x has not `size` elements or channels.
     """
-    check_sizes(size=size)
+    check_counts(size=size)
     if not (0 <= momentum < 1 and eps > 0):
         raise ValueError(f"momentum, eps: {momentum}, {eps}, expected a share in [0, 1) and a number > 0")
 
@@ -62,7 +63,7 @@ def layer_norm(size: int, eps: float = 1e-5) -> Layer:
     Raises:
         ValueError: A number is out of range; in use, x is of another width.
     """
-    check_sizes(size=size)
+    check_counts(size=size)
     if not eps > 0:
         raise ValueError(f"eps: {eps}, expected a number > 0")
 

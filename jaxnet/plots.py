@@ -11,7 +11,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from jaxnet.checks import check_count, check_labels, check_samples
+from jaxnet.checks import check_counts, check_labels, check_samples
 from jaxnet.crosscheck.steps import StepErrors
 from jaxnet.training import History
 
@@ -98,7 +98,7 @@ def first_layer_weights(W: Float[np.ndarray, "D M"], image_shape: tuple[int, int
     W = np.asarray(W)
     if W.ndim != 2 or W.size == 0 or not np.isfinite(W).all():
         raise ValueError(f"W: {W.dtype} of shape {W.shape}, expected finite numbers (D, M), D and M at least 1")
-    check_count("most", most)
+    check_counts(most=most)
     order = np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:most]
     limit = float(np.quantile(np.abs(W), 0.995) or np.abs(W).max() or 1)
     title = f"First-layer weights: {len(order)} of {W.shape[1]:,} units\nlargest norm first"
@@ -138,7 +138,7 @@ def mistakes(
     if len(logits) != len(x):
         raise ValueError(f"logits: {len(logits)} rows, expected {len(x)}, one for each row of x")
     check_labels("t", t, logits.shape)
-    check_count("most", most)
+    check_counts(most=most)
     true, predicted = t.argmax(axis=1) if t.ndim == 2 else t, logits.argmax(axis=1)
     shifted = logits - logits.max(axis=1, keepdims=True).astype(float)  # in float32 many would be 1, and tie
     sure = 1 / np.exp(shifted).sum(axis=1)  # softmax of the largest logit

@@ -18,10 +18,10 @@ from jaxtyping import Array, Float, Int
 from jaxnet.checks import check_batches, check_positive
 from jaxnet.datasets import Dataset
 from jaxnet.layers import Layer, Params
-from jaxnet.loop import Settings, check_data, recipe_of
 from jaxnet.losses import softmax_cross_entropy
 from jaxnet.programs import Rates, Recipe, all_finite, evaluate, fetched, optimizer_of, step_of
 from jaxnet.resident import resident, samples
+from jaxnet.settings import Settings, check_data, recipe_of
 from jaxnet.training import Criterion, MakeOptimizer, TrainState, start
 
 STRIDE = 100  # steps between two reports

@@ -30,7 +30,7 @@ def read_text(path: Path | None = None) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path or own}: cannot be read as UTF-8 text ({error}); name another file") from error
     except metadata.PackageNotFoundError:
-        raise DatasetError("the README is neither beside jaxnet nor in its metadata; name a text with --text") from None
+        raise DatasetError("the README is neither beside jaxnet nor in its metadata; name a text of yours") from None
 
 
 def vocabulary_of(text: str) -> str:

@@ -10,11 +10,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxnet.checks import check_count
+from jaxnet.checks import check_counts
 from jaxnet.layers import Layer, Params, Tree
 from jaxnet.losses import softmax_cross_entropy, weight_decay
 
 Criterion = Callable[[Array, Array], Float[Array, ""]]  # (y, t) -> what is made small, such as mean_squared_error
+MOST = 2**31  # row numbers that are drawn at once
 MakeOptimizer = Callable[[Any], optax.GradientTransformation]  # learning rate -> optimizer
 
 
@@ -55,14 +56,22 @@ class History(NamedTuple):
     test_accuracy: Float[Array | np.ndarray, " E"]
 
 
+class Stage(NamedTuple):
+    """A run as far as it has come: all that the next step needs, and what the steps until then have shown."""
+
+    state: TrainState
+    history: History
+
+
 def draw_batches(key: PRNGKeyArray, samples: int, batch_size: int, steps: int) -> Int[Array, "S B"]:
     """Row numbers in [0, samples), one row a step: each batch is drawn with replacement, as the notebook draws.
 
     Raises:
-        ValueError: A count is below 1.
+        ValueError: A count is below 1, or they make 2³¹ row numbers or more.
     """
-    for name, value in {"samples": samples, "batch_size": batch_size, "steps": steps}.items():
-        check_count(name, value)
+    check_counts(samples=samples, batch_size=batch_size, steps=steps)
+    if steps * batch_size >= MOST:
+        raise ValueError(f"steps, batch_size: {steps}, {batch_size}, expected fewer than {MOST:,} row numbers in all")
     return jax.random.randint(key, (steps, batch_size), 0, samples)
 
 

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 import tyro
 from bounds import multipliers
+from ending import one_line
 from peers import CONTENDERS, LEARNING_RATE, PACKAGES, Problem, Skip, Train
 from progress import counted
 from rich.console import Console
@@ -347,9 +348,7 @@ def main(options: Options, console: Console) -> None:
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(Options, description=__doc__), Console(highlight=False, soft_wrap=True))
-    except (ValueError, DatasetError, OSError) as error:
-        print(f"bench.py: {error}", file=sys.stderr)
-        sys.exit(2)
+        with one_line("bench.py", DatasetError):
+            main(tyro.cli(Options, description=__doc__), Console(highlight=False, soft_wrap=True))
     except KeyboardInterrupt:
         sys.exit("bench.py: interrupted")

@@ -1,10 +1,9 @@
-"""The pictures that chapter 6 of *Deep Learning from Scratch* is loved for, from runs on handwritten digits.
+"""The pictures of chapter 6 of *Deep Learning from Scratch*, from runs on handwritten digits.
 
 Optimizers compared; activations under different initial values; training with and without BatchNorm over initial
 scales; overfitting with and without weight decay and Dropout. One PNG each, in a new folder.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,13 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from ending import one_line
 from jax import lax
 from matplotlib.figure import Figure
+from options import check_hidden, check_seed
 from progress import counted
 
 import jaxnet
 from jaxnet import plots_comparing as plots
 from jaxnet import runs
+from jaxnet.checks import check_counts
 from jaxnet.datasets import DATASETS, Dataset, DatasetError
 from jaxnet.networks import ACTIVATIONS
 from jaxnet.training import OPTIMIZERS
@@ -163,8 +165,9 @@ def drawn(options: Options) -> Iterator[str]:
         ValueError: An option is out of range.
         DatasetError: The data cannot be had.
     """
-    if options.steps < 1 or options.seed < 0:
-        raise ValueError(f"steps, seed: {options.steps}, {options.seed}, expected at least 1 and at least 0")
+    check_counts(steps=options.steps)
+    check_seed(options.seed)
+    check_hidden(options.hidden)
     with runs.new_folder(options.output) as folder:
         for name, draw in pictures(options, DATASETS[options.dataset]()).items():
             draw().savefig(folder / f"{name}.png")
@@ -179,8 +182,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line("chapter6.py", DatasetError):
         main(tyro.cli(Options, description=__doc__))
-    except (ValueError, DatasetError) as error:
-        print(f"chapter6.py: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -25,6 +25,8 @@ from typing import Annotated, Any, Literal
 import jax
 import numpy as np
 import tyro
+from ending import check_writable, one_line
+from options import check_seed
 from progress import awaited
 
 import jaxnet
@@ -235,7 +237,17 @@ def why_the_notebook_fails(rng: np.random.Generator) -> Iterator[str]:
 
 
 def main(options: Options) -> int:
-    """Check and print; returns the exit status."""
+    """Check and print; returns the exit status.
+
+    Raises:
+        ValueError: An option is out of range, or not one of what is checked.
+    """
+    check_seed(options.seed)
+    check_writable("plot", options.plot)
+    for name in ("network",) if options.target else ("init", "inputs", "reference", "dtype", "resolution", "plot"):
+        if getattr(options, name) != getattr(Options(), name):
+            one = "the project's own networks" if options.target else "FILE.py:NAME"
+            raise ValueError(f"{name}: an option of {one}; leave it out here")
     rng = np.random.default_rng(options.seed)
     done = []
     for report in awaited(of_targets(options) if options.target else reports(options, rng), "cross-checking"):
@@ -255,8 +267,5 @@ def main(options: Options) -> int:
 if __name__ == "__main__":
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, without a traceback
-    try:
+    with one_line("crosscheck.py", SubjectError):
         sys.exit(main(tyro.cli(Options, description=__doc__)))
-    except (targets.TargetError, SubjectError, ValueError, OSError) as error:
-        print(f"crosscheck.py: {error}", file=sys.stderr)
-        sys.exit(2)

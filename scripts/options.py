@@ -1,12 +1,16 @@
 """What `train.py` can be told, and what each network is trained with where nothing is said."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
+from jaxnet.checks import check_counts
 from jaxnet.training import OPTIMIZERS
+
+HEADS = 4  # of the transformer's attention
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,13 @@ def settled(options: Options) -> SimpleNamespace:
         others = ", ".join(network for network in USUAL if name in USUAL[network])
         raise ValueError(f"{name}: an option of {others}, not of {options.network}")
     now = SimpleNamespace(**({"network": options.network} | usual | given))
-    if now.seed < 0:
-        raise ValueError(f"seed: {now.seed}, expected a whole number >= 0")
+    check_seed(now.seed)
+    check_hidden(getattr(now, "hidden", ()))
+    check_counts(**{name: vars(now)[name] for name in ("context", "width", "blocks") if name in vars(now)})
+    if getattr(now, "width", HEADS) % HEADS:
+        raise ValueError(f"width: {now.width}, expected a multiple of {HEADS}, the number of attention heads")
+    if not 0 <= getattr(now, "dropout", 0) < 1:
+        raise ValueError(f"dropout: {now.dropout}, expected a share in [0, 1)")
     if not 0 < getattr(now, "temperature", 1) < math.inf:
         raise ValueError(f"temperature: {now.temperature}, expected a finite number > 0")
     if not hasattr(now, "steps"):
@@ -136,6 +145,26 @@ def settled(options: Options) -> SimpleNamespace:
         now.learning_rate = OPTIMIZERS[now.optimizer].learning_rate
     now.scale = parse_scale(now.scale)
     return now
+
+
+def check_seed(seed: int) -> None:
+    """A seed must be one that JAX's keys and NumPy's generators take alike.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: {seed}, expected a whole number from 0 to 2^32 - 1")
+
+
+def check_hidden(sizes: Sequence[int]) -> None:
+    """Units of hidden layers.
+
+    Raises:
+        ValueError: A layer has none.
+    """
+    for size in sizes:
+        check_counts(hidden=size)
 
 
 def parse_scale(text: str) -> float | str:

@@ -17,9 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from ending import one_line
+from options import check_hidden
 
 import jaxnet
-from jaxnet import devices, loop, programs
+from jaxnet import devices, programs, settings
+from jaxnet.checks import check_counts
 from jaxnet.resident import resident
 
 ROWS, FEATURES, CLASSES = 8192, 784, 10
@@ -76,11 +79,11 @@ def measured(options: Options, count: int) -> tuple[list[tuple[str, str, int]], 
     size = options.batch_size * (count if options.weak else 1)
     net = jaxnet.multi_layer_net(FEATURES, list(options.hidden), CLASSES)
     params = net.init(jax.random.key(0), "he")
-    settings: loop.Settings = {"mesh": devices.mesh(count), "learning_rate": 0.01}
-    recipe, rates = loop.recipe_of(net, params, settings)
+    given: settings.Settings = {"mesh": devices.mesh(count), "learning_rate": 0.01}
+    recipe, rates = settings.recipe_of(net, params, given)
     recipe.devices.check_batch_size(size)
     batches = jaxnet.draw_batches(jax.random.key(1), ROWS, size, options.steps)
-    first, rates, batches = recipe.devices.copied((jaxnet.beginning(net, params, **settings), rates, batches))
+    first, rates, batches = recipe.devices.copied((jaxnet.beginning(net, params, **given), rates, batches))
     arrays = resident(recipe.devices.rows(x), jnp.float32), recipe.devices.rows(t), batches
     run: Any = programs.compiled(programs.run_steps, net, params, size, "recipe", "length")
     program = run.lower(recipe, rates, first, *arrays, options.steps, length=options.steps).compile()
@@ -137,8 +140,12 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    chosen = tyro.cli(Options, description=__doc__)
-    simulated = max(chosen.devices) if chosen.processes == 1 and not chosen.model else 1
-    jax.config.update("jax_num_cpu_devices", simulated)  # type: ignore[no-untyped-call]
-    devices.join(chosen.coordinator, chosen.processes, chosen.process)
-    main(chosen)
+    with one_line("scaling.py"):
+        chosen = tyro.cli(Options, description=__doc__)
+        check_hidden(chosen.hidden)
+        check_counts(batch_size=chosen.batch_size, steps=chosen.steps)
+        check_counts(**{f"devices[{i}]": count for i, count in enumerate(chosen.devices)})
+        simulated = max(chosen.devices, default=1) if chosen.processes == 1 and not chosen.model else 1
+        jax.config.update("jax_num_cpu_devices", simulated)  # type: ignore[no-untyped-call]
+        devices.join(chosen.coordinator, chosen.processes, chosen.process)
+        main(chosen)

@@ -20,10 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from ending import check_writable, one_line
 from jax.test_util import check_grads
+from options import check_seed
 from progress import counted
 
 import numpy_ref
+from jaxnet.checks import check_counts
 from jaxnet.crosscheck import check_layer, subject_of
 from jaxnet.crosscheck.subjects import Leaves, Subject
 
@@ -169,7 +172,9 @@ def checkers() -> dict[str, Callable[[Any, tuple[Any, ...]], Answer]]:
     try:
         found |= {"torch gradcheck, slow": by_torch(fast=False), "torch gradcheck, fast": by_torch(fast=True)}
     except ImportError:
-        print("PyTorch is not installed here: its gradcheck is left out", file=sys.stderr)
+        print(
+            "PyTorch is not installed here: its gradcheck is left out; `uv pip install torch` adds it", file=sys.stderr
+        )
     return found | {
         "the book's mean": by_difference(BOOK_STEP, mean_difference),
         "relative error": by_difference(COURSE_STEP, relative_error),
@@ -178,12 +183,12 @@ def checkers() -> dict[str, Callable[[Any, tuple[Any, ...]], Answer]]:
 
 def scoreboard(options: Options) -> list[dict[str, Any]]:
     """Every checker on every case; the names of what it missed and accused."""
+    tried = checkers()
     rows: dict[str, dict[str, Any]] = {
         name: {"checker": name, "caught": 0, "wrong": 0, "accused": 0, "right": 0, "unsure": 0, "seconds": 0.0}
         | {"missed": [], "accused of": []}
-        for name in checkers()
+        for name in tried
     }
-    tried = checkers()
     jobs = [(case, draw) for case in CASES.values() for draw in range(options.draws)]
     for case, draw in counted(jobs, "checking", total=len(jobs)):
         for name, checker in tried.items():
@@ -233,12 +238,17 @@ def growth() -> None:
 
 
 def main(options: Options) -> None:
-    """Compare and print."""
+    """Compare and print.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
+    check_counts(draws=options.draws)
+    check_seed(options.seed)
+    check_writable("output", options.output)
     if options.growth:
         growth()
         return
-    if options.draws < 1:
-        raise ValueError(f"draws: {options.draws}, expected at least 1")
     rows = scoreboard(options)
     print(f"{'':<24} {'caught':>12} {'accused':>12} {'unsure':>7} {'seconds':>8}")
     for row in rows:
@@ -253,8 +263,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line("scoreboard.py"):
         main(tyro.cli(Options, description=__doc__))
-    except ValueError as error:
-        print(f"scoreboard.py: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import optax
+from options import HEADS
 from rich.console import Console
 
 import jaxnet
@@ -18,7 +19,6 @@ from jaxnet.layers import Params
 from jaxnet.training import OPTIMIZERS, MakeOptimizer
 
 CLASSES = 10
-HEADS = 4  # of the transformer's attention
 CHECKED = 3  # samples, as in the notebook's last cell; the statistics of a BatchNorm need more
 CHECKED_LENGTH = 8  # characters of each
 

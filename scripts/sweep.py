@@ -5,7 +5,6 @@ for each run.
 """
 
 import csv
-import sys
 import time
 from dataclasses import dataclass
 from itertools import product
@@ -15,10 +14,13 @@ from typing import Literal
 import jax
 import numpy as np
 import tyro
+from ending import one_line
+from options import check_hidden, check_seed
 from progress import steps_of
 
 import jaxnet
 from jaxnet import runs
+from jaxnet.checks import check_counts
 from jaxnet.datasets import DATASETS, DatasetError
 from jaxnet.plots_comparing import sweep_map
 
@@ -59,8 +61,9 @@ def main(options: Options) -> None:
         ValueError: An option is out of range.
         DatasetError: The data cannot be had.
     """
-    if options.seed < 0 or options.seeds < 1:
-        raise ValueError(f"seed, seeds: {options.seed}, {options.seeds}, expected at least 0 and at least 1")
+    check_counts(seeds=options.seeds)
+    check_seed(options.seed + options.seeds - 1)
+    check_hidden((options.hidden,))
     with runs.new_folder(options.output) as folder:
         data = DATASETS[options.dataset]()
         net = jaxnet.two_layer_net(data.x_train.shape[1], options.hidden, CLASSES)
@@ -86,6 +89,8 @@ def main(options: Options) -> None:
         name = f"{data.x_train.shape[1]}-{options.hidden}-{CLASSES} on {options.dataset}"
         title = f"{name}: {options.steps:,} steps of {options.optimizer}"
         sweep_map(title, swept, MARKED).savefig(folder / "sweep.png")
+    if np.isnan(swept.test_accuracy).all():
+        raise SystemExit(f"sweep.py: all {count} runs diverged; take lower learning rates or scales")
     best = np.unravel_index(np.argmax(np.nan_to_num(swept.test_accuracy)), swept.test_accuracy.shape)
     print(
         f"best: learning rate {swept.learning_rate[best[0]]:.2g}, initial scale {swept.scale[best[1]]:.2g}: "
@@ -108,8 +113,5 @@ def write_csv(path: Path, swept: jaxnet.Sweep) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line("sweep.py", DatasetError):
         main(tyro.cli(Options, description=__doc__))
-    except (ValueError, DatasetError) as error:
-        print(f"sweep.py: {error}", file=sys.stderr)
-        sys.exit(2)

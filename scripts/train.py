@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import pooch
 import tyro
+from ending import one_line
 from jax.sharding import Mesh
 from options import WHERE, Options, settled
 from progress import training
@@ -38,6 +39,7 @@ from subjects import build, cross_check, optimizer, prepare
 import jaxnet
 from jaxnet import devices, plots, runs
 from jaxnet.checkpoints import CheckpointError, Checkpoints, identity
+from jaxnet.checks import check_counts
 from jaxnet.datasets import Dataset, DatasetError
 
 FAILED_TO_SAVE = 3
@@ -72,7 +74,7 @@ def main(options: SimpleNamespace, console: Console) -> None:
         "eval_every": options.eval_every,
         "key": key_steps,
         "decay": options.decay,
-        "mesh": devices.mesh(options.devices) if options.devices or not alone else None,
+        "mesh": devices.mesh(options.devices) if options.devices is not None or not alone else None,
     }
     first = jaxnet.beginning(net, params, **settings)
     told = {k: v for k, v in vars(options).items() if k not in WHERE}
@@ -89,9 +91,9 @@ def main(options: SimpleNamespace, console: Console) -> None:
     if options.resume:
         settings["resume"] = stage = checkpoints.latest(first, tell)
         console.print(f"Going on after step {int(stage.state.step) if stage else 0:,}", style="bold")
-    else:
-        cross_check(name, net, params, data, options, key_steps, console)
     stages = jaxnet.stages(net, params, data, batches, **settings)  # refuses what cannot be
+    if not options.resume:
+        cross_check(name, net, params, data, options, key_steps, console)
     if first_of_all:
         runs.begin(folder, made_of)
     samples = "windows of text" if vocabulary else "images"
@@ -259,6 +261,8 @@ def gather(options: SimpleNamespace) -> Console:
     Returns where this process may print: nowhere unless it is the first.
     """
     config: Any = jax.config
+    if options.devices is not None:
+        check_counts(devices=options.devices)
     if options.devices and options.processes == 1:
         config.update("jax_num_cpu_devices", options.devices)  # of other kinds there are as many as there are
     if options.processes > 1 and options.output is None and options.resume is None:
@@ -269,14 +273,12 @@ def gather(options: SimpleNamespace) -> Console:
 
 if __name__ == "__main__":
     try:
-        keep_programs()
-        options = chosen()
-        console = gather(options)
-        with devices.together():
-            main(options, console)
-    except (ValueError, DatasetError, CheckpointError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        sys.exit(2)
+        with one_line("train.py", DatasetError, CheckpointError):
+            keep_programs()
+            options = chosen()
+            console = gather(options)
+            with devices.together():
+                main(options, console)
     except KeyboardInterrupt:
         print("train.py: interrupted; nothing since the last checkpoint is kept", file=sys.stderr, flush=True)
         os._exit(130)  # at once: a compiled program may still run, and the interpreter would wait for it

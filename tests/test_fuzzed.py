@@ -68,8 +68,9 @@ def test_batches_of_any_kind(batches, samples):
 @given(NUMBERS, NUMBERS, NUMBERS)
 def test_sizes_of_any_kind(one, two, three):
     """A layer, or a ValueError that names a size."""
-    good = all(isinstance(size, int) and size >= 1 for size in (one, two, three))
-    assert refused("(in|out)_size: .*, expected at least 1", jaxnet.two_layer_net, one, two, three) != good
+    good = all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in (one, two, three))
+    message = "(input|hidden|output)_size: .*, expected a whole number of at least 1"
+    assert refused(message, jaxnet.two_layer_net, one, two, three) != good
 
 
 @few

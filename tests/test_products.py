@@ -8,7 +8,7 @@ from conftest import a_dataset, hand_built, random_params
 
 import jaxnet
 import numpy_ref
-from jaxnet import loop, products, programs
+from jaxnet import products, programs, settings
 from jaxnet.products import ACROSS, AS_WRITTEN
 
 
@@ -82,7 +82,7 @@ def test_the_program_makes_every_product_with_its_long_side_along_the_rows():
     """XLA would turn them round again if it were let: then there is one of (784, 50) or (1000, 50)."""
     net = jaxnet.two_layer_net(784, 50, 10)
     params = net.init(jax.random.key(0), 0.1)
-    recipe, rates = loop.recipe_of(net, params, {"learning_rate": 0.1})
+    recipe, rates = settings.recipe_of(net, params, {"learning_rate": 0.1})
     now = jaxnet.beginning(net, params, learning_rate=0.1)
     x, t, batches = (jnp.zeros(*of) for of in (((2000, 784),), ((2000,), int), ((5, 1000), int)))
     lowered = programs.compiled(programs.run_steps, net, params, 1000, "recipe", "length").lower(

@@ -375,8 +375,12 @@ REFUSED = {
     "no clip norm": ("--clip-norm 0", "clip_norm: 0"),
     "negative scale": ("--scale -1", "scale: -1"),
     "unknown scale": ("--scale big", "scale: 'big', expected a number, he or xavier"),
-    "no units": ("--hidden 50 0", "out_size: 0"),
+    "no units": ("--hidden 50 0", "hidden: 0, expected a whole number of at least 1"),
     "negative seed": ("--seed -1", "seed: -1"),
+    "large seed": ("--seed 99999999999999999999", "seed: 99999999999999999999, expected a whole number from 0 to"),
+    "no device": ("--devices 0", "devices: 0, expected a whole number of at least 1"),
+    "a process too many": ("--process 3", "process: 3, expected 0 to 0"),
+    "too many rows": ("--batch-size 2000000000", "steps, batch_size: 2000, 2000000000, expected fewer than"),
     "another's option": (
         "--network simple-conv --hidden 20",
         "hidden: an option of two-layer, deep, not of simple-conv",
@@ -385,10 +389,10 @@ REFUSED = {
     "a text of images": ("--text mine.txt", "text: an option of transformer, not of two-layer"),
     "no temperature": ("--network transformer --temperature 0", "temperature: 0"),
     "no text": ("--network transformer --text nowhere.txt", "nowhere.txt: cannot be read"),
-    "no context": ("--network transformer --context 0", "text: "),
-    "no width": ("--network transformer --width 6", "heads: 4"),
-    "all dropped": ("--dropout 1", "rate: 1.0"),
-    "negative decay": ("--decay -1", "decay: -1"),
+    "no context": ("--network transformer --context 0", "context: 0"),
+    "no width": ("--network transformer --width 6", "width: 6, expected a multiple of 4"),
+    "all dropped": ("--dropout 1", "dropout: 1.0, expected a share in [0, 1)"),
+    "negative decay": ("--decay -1", "decay: -1.0, expected a finite number >= 0"),
 }
 
 
@@ -572,7 +576,7 @@ REFUSED_TARGETS = {
     "no shape": ("MINE:Affine --init 4x0 3 --inputs 3x4", "a size below 1"),
     "no weights": ("MINE:Affine --init weights.npz --inputs 3x4", "weights.npz: cannot be read"),
     "no inputs": ("MINE:Lookup --init 4x3", "Lookup.forward: raised TypeError"),
-    "no folder": ("MINE:sine --inputs 3 --plot nowhere/v.png", "cannot be written"),
+    "no folder": ("MINE:sine --inputs 3 --plot nowhere/v.png", "expected a file in a folder that is there"),
 }
 
 

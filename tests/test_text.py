@@ -75,7 +75,7 @@ def test_the_readme_is_found_in_a_checkout_in_an_installed_package_and_else_aske
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "distribution", missing)
-    with pytest.raises(DatasetError, match="--text"):
+    with pytest.raises(DatasetError, match="name a text of yours"):
         text.read_text()
 
 

@@ -295,7 +295,10 @@ def test_bad_input_is_refused_by_name(net, data, name):
         (lambda d: {"x_train": d.x_train[:, :-1]}, r"x: shape \(1, 11\), expected \(N, 12\)"),
         (lambda d: {"x_train": d.x_train[:0], "t_train": d.t_train[:0]}, r"data\.x_train: .* N >= 1"),
         (lambda d: {"x_train": d.x_train[0]}, r"data\.x_train: .*shape \(12,\)"),
-        (lambda d: {"x_train": d.x_train.astype(int)}, r"x: shape \(1, 12\).* of floats; is int"),
+        (
+            lambda d: {"x_train": d.x_train.astype(int)},
+            "data.x_train: the network does not take it: x: int32",
+        ),
         (lambda d: {"t_train": d.t_train[:-1]}, r"data\.t_train: int32 of shape \(59,\)"),
         (lambda d: {"t_train": d.t_train.astype(float)}, r"data\.t_train: float64"),
         (lambda d: {"t_test": np.full((30, 5), 0.2)}, r"data\.t_test\[0\]: .*single 1 among zeros"),
@@ -305,6 +308,60 @@ def test_data_that_do_not_fit_are_refused_by_name(net, data, replacement, messag
     data = data._replace(**replacement(data))
     with pytest.raises(ValueError, match=message):
         jaxnet.fit(net, random_params(net, dtype=np.float32), data, np.zeros((2, 3), int))
+
+
+def test_what_is_no_dataset_is_refused(net, data):
+    params, batches = random_params(net, dtype=np.float32), np.zeros((2, 3), int)
+    with pytest.raises(ValueError, match=r"data: tuple, expected a Dataset\(x_train, t_train, x_test, t_test\)"):
+        jaxnet.fit(net, params, tuple(data), batches)
+    with pytest.raises(ValueError, match=r"data\.t_test: list, expected an array"):
+        jaxnet.fit(net, params, data._replace(t_test=data.t_test.tolist()), batches)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda params: None, r"params: Affine1\.W is not there, expected \(12, \d+\)"),
+        (lambda params: params | {"Affine1": {"W": params["Affine1"]["W"]}}, r"params: Affine1\.b is not there"),
+        (lambda params: params | {"Affine3": params["Affine1"]}, r"params: Affine3\.W is .*, expected no such leaf"),
+        (lambda params: params | {"Affine1": params["Affine2"]}, r"params: Affine1\.W is .*, expected \(12, "),
+    ],
+)
+def test_parameters_of_another_network_are_refused_by_name(net, data, change, message):
+    params = random_params(net, dtype=np.float32)
+    with pytest.raises(ValueError, match=message):
+        jaxnet.fit(net, change(params), data, np.zeros((2, 3), int))
+    with pytest.raises(ValueError, match="net: dict, expected a network"):
+        jaxnet.fit(params, net, data, np.zeros((2, 3), int))
+
+
+def test_a_setting_of_another_name_is_refused_by_name(net, data):
+    """Else a run would go on with the usual learning rate, and nobody would know."""
+    params = random_params(net, dtype=np.float32)
+    with pytest.raises(TypeError, match="lr: no setting, expected some of optimizer, learning_rate, "):
+        jaxnet.fit(net, params, data, np.zeros((2, 3), int), lr=0.5)
+    with pytest.raises(TypeError, match="lr: no setting"):
+        jaxnet.beginning(net, params, lr=0.5)
+
+
+def test_a_run_that_goes_on_tells_its_new_evaluations_alone(net, data):
+    params, batches = random_params(net, dtype=np.float32), batches_for(data, 40).tolist()  # a list is as good
+    told = []
+    first = jaxnet.fit(net, params, data, batches[:20], eval_every=10)
+    jaxnet.fit(net, params, data, batches, eval_every=10, resume=first, on_evaluation=lambda *now: told.append(now[0]))
+    assert told == [30, 40]
+
+
+@pytest.mark.parametrize("t", [[0, 3], [-1, 0]])
+def test_a_loss_of_labels_that_are_none_is_refused(t):
+    """Their one-hot rows would be zero, and so would the loss."""
+    with pytest.raises(ValueError, match="t"):
+        jaxnet.softmax_cross_entropy(jnp.ones((2, 3)), jnp.asarray(t))
+
+
+def test_more_batches_than_can_be_drawn_are_refused():
+    with pytest.raises(ValueError, match="steps, batch_size: 1000, 100000000, expected fewer than 2,147,483,648"):
+        jaxnet.draw_batches(jax.random.key(0), 10, 10**8, 1000)
 
 
 @pytest.mark.parametrize("batches", [np.zeros((0, 3), int), np.zeros(3, int), np.full((2, 3), 60), np.ones((2, 3))])

@@ -1,0 +1,45 @@
+"""How a script ends that cannot do what it is asked: one line, and exit status 2."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+
+CANNOT = 2
+
+
+@contextmanager
+def one_line(script: str, *errors: type[Exception]) -> Iterator[None]:
+    """Where one of these is raised, or what is asked does not fit into memory or onto the disk, no traceback.
+
+    Raises:
+        SystemExit: Instead of the error.
+    """
+    one_liners: tuple[type[Exception], ...] = (ValueError, OSError, *errors)
+    try:
+        yield
+    except one_liners as error:
+        _end(script, str(error))
+    except MemoryError as error:
+        _end(script, f"there is not enough memory ({error}); take smaller sizes")
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _end(script, f"there is not enough memory ({error}); take smaller sizes or batches")
+
+
+def check_writable(option: str, path: Path | None) -> None:
+    """A file that is to be written at the end must have a folder now.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(f"{option}: {path}, expected a file in a folder that is there; make {path.parent} first")
+
+
+def _end(script: str, message: str) -> None:
+    print(f"{script}: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(CANNOT)
