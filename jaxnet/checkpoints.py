@@ -46,7 +46,7 @@ def identity(
         "network": repr(net.description),
         "dtype": str(np.dtype(dtype)),
         **{name: f"{a.dtype}{list(a.shape)}, CRC-32 {_crc(a):08x}" for name, a in arrays.items()},
-        **{name: str(value) for name, value in settings.items()},
+        **{f"option {name}": str(value) for name, value in settings.items()},
     }
 
 
@@ -130,14 +130,17 @@ class Checkpoints:
         """
         if not self.folder.exists():
             return None
+        if not self.folder.is_dir():
+            raise CheckpointError(f"{self.folder}: a file, expected a folder of checkpoints; begin a new run")
         steps, damage = sorted(self._manager.all_steps(), reverse=True), ""
         for step in steps:
             path = self.folder / str(step)
             try:
                 leaves, made_of = self._read(step)
             except Exception as error:  # whatever a storage library says of a file that is not what it wrote
-                damage = f"{path} is damaged ({type(error).__name__}: {_first_line(error)})"
-                tell(f"checkpoint {damage}; trying the one before")
+                damaged = f"{path} is damaged ({type(error).__name__}: {_first_line(error)})"
+                damage = damage or damaged
+                tell(f"checkpoint {damaged}; trying the one before")
                 continue
             for what, now in self._made_of.items():
                 if made_of.get(what) != now:

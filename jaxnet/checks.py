@@ -2,23 +2,30 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 
-def check_samples(name: str, x: Any) -> None:
-    """`x` must be (N, ...) with N >= 1, of finite real numbers or of integers.
+def check_samples(name: str, x: Any, dtype: Any = np.float64) -> None:
+    """`x` must be (N, ...) with N >= 1, of real numbers that are finite in this dtype, or of integers of 32 bits.
 
     Raises:
         ValueError: It is not.
     """
     array = np.asarray(x)
     numbers = np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
-    if array.ndim < 2 or len(array) == 0 or not numbers:
+    if array.ndim < 2 or array.size == 0 or not numbers:
         raise ValueError(
             f"{name}: {array.dtype} of shape {array.shape}, expected numbers (N, D) with N >= 1, one sample a row"
         )
-    if not np.isfinite(array).all():
-        i = tuple(map(int, np.argwhere(~np.isfinite(array))[0]))
+    if np.issubdtype(array.dtype, np.integer):
+        if not np.iinfo(np.int32).min <= array.min() <= array.max() <= np.iinfo(np.int32).max:
+            raise ValueError(f"{name}: runs from {array.min()} to {array.max()}, expected integers of 32 bits")
+        return
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype(dtype) if np.dtype(dtype).itemsize < array.itemsize else array)
+    if not finite.all():
+        i = tuple(map(int, np.argwhere(~finite)[0]))
         raise ValueError(f"{name}[{', '.join(map(str, i))}]: {array[i]}, expected finite numbers; clean the data first")
 
 
@@ -67,6 +74,16 @@ def check_positive(name: str, value: Any) -> None:
     """
     if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 < value < float("inf"):
         raise ValueError(f"{name}: {value!r}, expected a finite number > 0")
+
+
+def check_holds(name: str, value: Any, dtype: Any) -> None:
+    """`value` must be a number that the dtype can hold.
+
+    Raises:
+        ValueError: It is too large for it.
+    """
+    if (value if isinstance(value, int) else float(value)) > float(jnp.finfo(dtype).max):  # type: ignore[no-untyped-call]
+        raise ValueError(f"{name}: {value}, expected a number that {np.dtype(dtype)} can hold")
 
 
 def check_not_negative(name: str, value: Any) -> None:

@@ -89,6 +89,24 @@ def any_process(yes: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.int32(yes))))
 
 
+def first_checks(check: Callable[[], None]) -> None:
+    """What the first process alone looks at, such as a folder; where it refuses, all do, and none waits for it.
+
+    Raises:
+        ValueError: It refuses.
+    """
+    refused: ValueError | None = None
+    if jax.process_index() == 0:
+        try:
+            check()
+        except ValueError as error:
+            refused = error
+    if jax.process_count() > 1 and any_process(refused is not None) and refused is None:
+        raise ValueError("the first process refuses, and says why")
+    if refused is not None:
+        raise refused
+
+
 def here(tree: Any) -> Any:
     """What is the same everywhere, such as a state, on this process's first device: for what it does alone with it."""
     return jax.tree.map(lambda leaf: _as(leaf, jnp.asarray(_plain(leaf))), tree)

@@ -1,6 +1,7 @@
 """Where a number first stopped being one: a step made once more, and looked at value by value."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,8 +75,19 @@ def _made(
         yield f"the gradient of {name}", grad
 
     after, _ = train_step(net, optimizer, now, x, t, criterion=criterion, decay=decay)
+    for name, value in flatten(after.net_state).items():
+        yield f"{name}, updated,", value
+    for path, value in jax.tree_util.tree_leaves_with_path(after.opt_state):
+        yield f"the optimizer's {_said(path)}, updated,", value
     for name, value in _leaves(net, after.params):
         yield f"{name}, updated,", value
+
+
+def _said(path: Sequence[Any]) -> str:
+    """Of a leaf in optax's state: (0, "nu", "Affine1", "W") is "nu of Affine1.W"."""
+    attributes = [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)]
+    names = [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)]
+    return " of ".join(filter(None, (".".join(attributes), ".".join(names))))
 
 
 def _leaves(layer: Layer, tree: Params, prefix: str = "") -> Iterator[tuple[str, Array]]:

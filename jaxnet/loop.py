@@ -105,6 +105,12 @@ def stages(
     recipe.devices.check_batch_size(batches.shape[1])
     first = beginning(net, params, **settings)
     resume = settings.get("resume") or Stage(first, _no_history(first))
+    if jax.tree.structure(resume.state) != jax.tree.structure(first):
+        raise ValueError("resume: a stage of another network or optimizer, expected one of this run")
+    if resume.state.step > len(batches):
+        raise ValueError(
+            f"resume: a stage after {resume.state.step} steps, expected at most the {len(batches)} of batches"
+        )
     return _stages(recipe, rates, resume, data, batches, eval_every)
 
 
@@ -196,13 +202,16 @@ def _diverged(
     step += 1
     seen = history.eval_step < step
     history = History(history.loss[: step - 1], *(a[seen] for a in history[1:]))
-    if step == 1:
-        cause = "the initial parameters already overflow: lower the initial scale"
-    else:
-        rate, before, after = float(rates.learning_rate), history.loss[0], history.loss[-1]
-        later = f" and {after:.4g} at step {step - 1}" if step > 2 else ""
-        cause = (
-            f"the loss was {before:.4g} at step 1{later}: "
-            f"the learning rate {rate:g} is probably too high, try {min(rate / 10, 0.1):g}"
-        )
-    return DivergedError(f"training diverged: {what} at step {step}; {cause}", step, what, history, now)
+    message = f"training diverged: {what} at step {step}; {_cause(what, history, rates)}"
+    return DivergedError(message, step, what, history, now)
+
+
+def _cause(what: str, history: History, rates: Rates) -> str:
+    """What to try, as the losses before the bad step and what went bad in it tell."""
+    loss, rate = history.loss, float(rates.learning_rate)
+    if not len(loss) and "updated" not in what:
+        return "that is what the run began with: lower the initial scale, or look for samples out of range"
+    seen = f"the loss was {loss[0]:.4g} at step 1" if len(loss) else ""
+    seen += f" and {loss[-1]:.4g} at step {len(loss)}" if len(loss) > 1 else ""
+    advice = f"the learning rate {rate:g} is probably too high, try {min(rate / 10, 0.1):g}"
+    return f"{seen}: {advice}" if seen else advice

@@ -71,7 +71,7 @@ def run_steps(
 ) -> tuple[TrainState, Float[Array, " {length}"], Bool[Array, ""]]:
     """Steps now.step, ..., stop - 1, at most `length` of them, each on its row of `batches`.
 
-    Returns the state after them, their losses with nan behind the last, and whether all parameters are finite. Where
+    Returns the state after them, their losses with nan behind the last, and whether all of the state is finite. Where
     to stop is traced, so that a chunk cut short is no program of its own.
     """
     first, dtype = now.step, jnp.result_type(*jax.tree.leaves(now.params))
@@ -96,7 +96,7 @@ def run_steps(
 
     empty = jnp.full(length, jnp.nan, dtype)
     now, losses = lax.while_loop(lambda carry: carry[0].step < stop, steps, (way.turn(now), empty))
-    return recipe.devices.whole((way.turn(now), losses, all_finite(now.params)))
+    return recipe.devices.whole((way.turn(now), losses, all_finite((now.params, now.net_state, now.opt_state))))
 
 
 def steps_fetched(recipe: Recipe, params: Params, batches: Int[Array, "S B"], x: Array) -> int:
@@ -111,9 +111,10 @@ def steps_fetched(recipe: Recipe, params: Params, batches: Int[Array, "S B"], x:
     return max(1, min(len(batches), FETCHED // each))
 
 
-def all_finite(params: Params) -> Bool[Array, ""]:
-    """Neither nan nor infinite, in any leaf."""
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Neither nan nor infinite, in any leaf of floats."""
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in floats]).all()
 
 
 def evaluate(

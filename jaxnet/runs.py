@@ -58,10 +58,21 @@ def check_new(path: Path) -> None:
 
 
 def begin(path: Path, options: Mapping[str, Any]) -> None:
-    """The folder of a run that has not come to its end: checkpoints, and the options that `begun` reads again."""
-    path.mkdir(parents=True, exist_ok=True)
-    write_summary(path / f".{OPTIONS}", options)
-    (path / f".{OPTIONS}").rename(path / OPTIONS)
+    """The folder of a run that has not come to its end: checkpoints, and the options that `begun` reads again.
+
+    Raises:
+        ValueError: It cannot be written; then it is as it was.
+    """
+    there = path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_summary(path / f".{OPTIONS}", options)
+        (path / f".{OPTIONS}").rename(path / OPTIONS)
+    except OSError as error:
+        (path / f".{OPTIONS}").unlink(missing_ok=True)
+        if path.exists() and not there:
+            path.rmdir()
+        raise ValueError(f"output: {path} cannot be written ({error.strerror}); make room, or name another") from error
 
 
 def begun(path: Path) -> dict[str, Any]:
@@ -87,6 +98,9 @@ def results(path: Path) -> Iterator[Path]:
 
     With it the run has come to its end, and the options that `begin` wrote, which it has too, are gone.
     """
+    path.mkdir(parents=True, exist_ok=True)  # somebody may have removed it while the run went on
+    for left in path.glob(".results-*"):  # by one that was killed here
+        shutil.rmtree(left)
     into = Path(tempfile.mkdtemp(prefix=".results-", dir=path))
     try:
         yield into

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
-from jaxnet.checks import check_labels, check_not_negative, check_positive, check_samples
+from jaxnet.checks import check_holds, check_labels, check_not_negative, check_positive, check_samples
 from jaxnet.datasets import Dataset
 from jaxnet.devices import ONE_DEVICE, OneDevice, placement
 from jaxnet.layers import Layer, Params
@@ -49,6 +49,8 @@ def recipe_of(net: Layer, params: Params, settings: Settings) -> tuple[Recipe, R
             raise ValueError(f"optimizer: {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}, or a function")
         optimizer, usual = OPTIMIZERS[optimizer]
         learning_rate = usual if learning_rate is None else learning_rate
+    if not callable(optimizer):
+        raise ValueError(f"optimizer: {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}, or a function")
     check_positive("learning_rate", learning_rate)
     clip_norm, decay = settings.get("clip_norm"), settings.get("decay", 0.0)
     if clip_norm is not None:
@@ -57,8 +59,8 @@ def recipe_of(net: Layer, params: Params, settings: Settings) -> tuple[Recipe, R
     dtype = jnp.result_type(*jax.tree.leaves(params))
     numbers = {"learning_rate": learning_rate, "clip_norm": clip_norm, "decay": decay or None}
     for name, number in numbers.items():
-        if number is not None and number > float(np.finfo(dtype).max):
-            raise ValueError(f"{name}: {number}, expected a number that {dtype} can hold")
+        if number is not None:
+            check_holds(name, number, dtype)
     criterion, devices = settings.get("criterion", softmax_cross_entropy), placement(settings.get("mesh"))
     recipe = Recipe(net, optimizer, criterion, devices)
     return recipe, Rates(*(None if number is None else jnp.asarray(number, dtype) for number in numbers.values()))  # type: ignore[arg-type]
@@ -80,6 +82,9 @@ def check_params(net: Layer, params: Params) -> None:
                 f"params: {name} is {found.get(name, 'not there')}, expected {wanted.get(name, 'no such leaf')}; "
                 "pass what `net.init` of this network returns"
             )
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"params: {dtype}, expected floats; pass what `net.init` of this network returns")
 
 
 @cache
@@ -99,9 +104,10 @@ def check_data(net: Layer, params: Params, data: Dataset, devices: OneDevice = O
     for field, array in data._asdict().items():
         if not hasattr(array, "dtype"):
             raise ValueError(f"data.{field}: {type(array).__name__}, expected an array")
+    dtype = jnp.result_type(*jax.tree.leaves(params))
     for name, x, t in (("train", data.x_train, data.t_train), ("test", data.x_test, data.t_test)):
         for piece, rows in devices.held(len(x)):
-            check_samples(f"data.x_{name}{piece}", x[rows])
+            check_samples(f"data.x_{name}{piece}", x[rows], dtype)
             try:
                 logits = jax.eval_shape(net.infer, params, net.state, x[:1])
             except ValueError as error:

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxnet.checks import check_batches, check_positive
+from jaxnet.checks import check_batches, check_counts, check_holds, check_positive
 from jaxnet.datasets import Dataset
 from jaxnet.layers import Layer, Params
 from jaxnet.losses import softmax_cross_entropy
@@ -75,14 +75,16 @@ def sweep(
         if not len(values):
             raise ValueError(f"{name}: none is given, expected at least one")
         for i, value in enumerate(values):
-            if name != "seeds":
+            if name == "seeds":
+                check_counts(0, **{f"seeds[{i}]": value})  # type: ignore[arg-type]
+            else:
                 check_positive(f"{name}[{i}]", value)
-            elif value < 0:
-                raise ValueError(f"seeds[{i}]: {value}, expected a whole number >= 0")
+                check_holds(f"{name}[{i}]", value, jnp.float32)
     runs = list(product(learning_rates, scales, seeds))
-    rates, stds, keys = (jnp.array([run[i] for run in runs]) for i in range(3))
+    rates, stds = (jnp.array([float(run[i]) for run in runs]) for i in range(2))
+    keys = jnp.stack([jax.random.key(seed) for _, _, seed in runs])
 
-    params = jax.vmap(net.init)(jax.vmap(jax.random.key)(keys), stds)
+    params = jax.vmap(net.init)(keys, stds)
     one = jax.tree.map(lambda leaf: leaf[0], params)
     check_data(net, one, data)
     check_batches("batches", batches, len(data.x_train))
@@ -106,7 +108,8 @@ def sweep(
     look = jax.jit(jax.vmap(partial(evaluate, net), (axes.params, axes.net_state, None, None)))
     grid = len(learning_rates), len(scales), len(seeds)
     loss = np.concatenate(losses, axis=1)
-    finite = jax.vmap(all_finite, (axes.params,))(now.params)
+    parts, places = (now.params, now.net_state, now.opt_state), (axes.params, axes.net_state, axes.opt_state)
+    finite = jax.vmap(all_finite, (places,))(parts)
     bad = ~(np.isfinite(loss).all(axis=1) & np.asarray(finite))
     loss[np.maximum.accumulate(~np.isfinite(loss), axis=1)] = np.nan
     train, test = (

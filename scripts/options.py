@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from jaxnet.checks import check_counts
 from jaxnet.training import OPTIMIZERS
@@ -130,6 +130,54 @@ def settled(options: Options) -> SimpleNamespace:
         others = ", ".join(network for network in USUAL if name in USUAL[network])
         raise ValueError(f"{name}: an option of {others}, not of {options.network}")
     now = SimpleNamespace(**({"network": options.network} | usual | given))
+    if not hasattr(now, "steps"):
+        now.steps = STEPS[now.dataset][now.network]
+    if now.learning_rate is None:
+        now.learning_rate = OPTIMIZERS[now.optimizer].learning_rate
+    now.scale = parse_scale(now.scale)
+    check_ranges(now)
+    return now
+
+
+def begun_with(told: dict[str, Any], where: dict[str, Any]) -> SimpleNamespace:
+    """The options of a run that goes on, as it wrote them down; how and where it is run may be another way.
+
+    Raises:
+        ValueError: They are not what it wrote.
+    """
+    network, hints = told.get("network"), get_type_hints(Options) | {"scale": float | str}
+    usual = USUAL.get(network, {}) if isinstance(network, str) else {}
+    wanted = (usual.keys() | {"network", "steps"}) - {*WHERE}
+    for name in sorted(wanted | told.keys()):
+        value = told.get(name)
+        known = name in told and name in wanted and _of_type(value, hints[name])
+        if not known or (value is None and usual.get(name, "") is not None):
+            found = repr(value) if name in told else "missing"
+            raise ValueError(f"resume: its options.json is not as it was written: {name} is {found}; begin another run")
+    now = SimpleNamespace(**told | where)
+    check_ranges(now)
+    return now
+
+
+def _of_type(value: Any, hint: Any) -> bool:
+    """Whether JSON has kept a value of such a type."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, list) and all(_of_type(part, get_args(hint)[0]) for part in value)
+    if get_args(hint):
+        return any(_of_type(value, one) for one in get_args(hint))
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, {float: int | float, Path: str}.get(hint, hint))
+
+
+def check_ranges(now: SimpleNamespace) -> None:
+    """What no library would refuse by the option's own name.
+
+    Raises:
+        ValueError: An option is out of range.
+    """
     check_seed(now.seed)
     check_hidden(getattr(now, "hidden", ()))
     check_counts(**{name: vars(now)[name] for name in ("context", "width", "blocks") if name in vars(now)})
@@ -139,12 +187,6 @@ def settled(options: Options) -> SimpleNamespace:
         raise ValueError(f"dropout: {now.dropout}, expected a share in [0, 1)")
     if not 0 < getattr(now, "temperature", 1) < math.inf:
         raise ValueError(f"temperature: {now.temperature}, expected a finite number > 0")
-    if not hasattr(now, "steps"):
-        now.steps = STEPS[now.dataset][now.network]
-    if now.learning_rate is None:
-        now.learning_rate = OPTIMIZERS[now.optimizer].learning_rate
-    now.scale = parse_scale(now.scale)
-    return now
 
 
 def check_seed(seed: int) -> None:

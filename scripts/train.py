@@ -30,7 +30,7 @@ import pooch
 import tyro
 from ending import one_line
 from jax.sharding import Mesh
-from options import WHERE, Options, settled
+from options import WHERE, Options, begun_with, settled
 from progress import training
 from results import draw_images, show_text
 from rich.console import Console
@@ -57,8 +57,8 @@ def main(options: SimpleNamespace, console: Console) -> None:
     subject = options.network if options.network == "transformer" else options.dataset
     folder = options.resume or options.output or Path("runs", f"{subject}-{datetime.now():%Y%m%d-%H%M%S}")
     alone, first_of_all = options.processes == 1, options.process == 0
-    if not options.resume and first_of_all:
-        runs.check_new(folder)
+    if not options.resume:
+        devices.first_checks(lambda: runs.check_new(folder))
 
     data, vocabulary = prepare(options)
     key = jax.random.key(options.seed)
@@ -90,12 +90,12 @@ def main(options: SimpleNamespace, console: Console) -> None:
 
     if options.resume:
         settings["resume"] = stage = checkpoints.latest(first, tell)
-        console.print(f"Going on after step {int(stage.state.step) if stage else 0:,}", style="bold")
+        after = f"Going on after step {int(stage.state.step):,}" if stage else "Nothing is saved here: beginning again"
+        console.print(after, style="bold")
     stages = jaxnet.stages(net, params, data, batches, **settings)  # refuses what cannot be
     if not options.resume:
         cross_check(name, net, params, data, options, key_steps, console)
-    if first_of_all:
-        runs.begin(folder, made_of)
+        devices.first_checks(lambda: runs.begin(folder, made_of))
     samples = "windows of text" if vocabulary else "images"
     console.print(
         f"Training on {len(data.x_train):,} {samples}: {options.steps:,} steps of {options.batch_size}", style="bold"
@@ -107,26 +107,26 @@ def main(options: SimpleNamespace, console: Console) -> None:
         return
     state = devices.here(state)
 
+    summary = {
+        "dataset": subject,
+        "network": name,
+        "steps": len(history.loss),
+        "seed": options.seed,
+        "train_accuracy": float(history.train_accuracy[-1]),
+        "test_accuracy": float(history.test_accuracy[-1]),
+        "final_loss": float(history.loss[-1]) if len(history.loss) else None,
+        "seconds": round(seconds, 3),
+        "steps_per_second": round(len(history.loss) / seconds, 1),
+        "diverged": diverged,
+        "options": made_of,
+    }
+    console.print(
+        f"train accuracy {summary['train_accuracy']:.2%}, test accuracy {summary['test_accuracy']:.2%}, "
+        f"{seconds:.1f} s with compilation",
+        style="bold",
+    )
     try:
         with runs.results(folder) as into:
-            summary = {
-                "dataset": subject,
-                "network": name,
-                "steps": len(history.loss),
-                "seed": options.seed,
-                "train_accuracy": float(history.train_accuracy[-1]),
-                "test_accuracy": float(history.test_accuracy[-1]),
-                "final_loss": float(history.loss[-1]) if len(history.loss) else None,
-                "seconds": round(seconds, 3),
-                "steps_per_second": round(len(history.loss) / seconds, 1),
-                "diverged": diverged,
-                "options": made_of,
-            }
-            console.print(
-                f"train accuracy {summary['train_accuracy']:.2%}, test accuracy {summary['test_accuracy']:.2%}, "
-                f"{seconds:.1f} s with compilation",
-                style="bold",
-            )
             runs.write_history(into / "history.csv", history)
             plots.learning_curves(history).savefig(into / "learning_curves.png")
             if not diverged:
@@ -135,12 +135,14 @@ def main(options: SimpleNamespace, console: Console) -> None:
     except OSError as error:
         unsaved = f"{folder}: the results could not be written ({error.strerror or error}); make room, then --resume it"
 
-    names = ", ".join(sorted(path.name for path in folder.iterdir()))
-    console.print(f"{folder}: {names}", highlight=False, soft_wrap=True)
+    if folder.is_dir():
+        names = ", ".join(sorted(path.name for path in folder.iterdir()))
+        console.print(f"{folder}: {names}", highlight=False, soft_wrap=True)
+    if unsaved:
+        print(f"train.py: {unsaved}", file=sys.stderr)
     if diverged:
         sys.exit(f"train.py: {diverged}")
     if unsaved:
-        print(f"train.py: {unsaved}", file=sys.stderr)
         sys.exit(FAILED_TO_SAVE)
 
 
@@ -249,10 +251,12 @@ def chosen() -> SimpleNamespace:
         raise ValueError(f"checkpoint_seconds: {options.checkpoint_seconds}, expected a finite number >= 0")
     if options.resume is None:
         return settled(options)
+    if options.output is not None:
+        raise ValueError("output: a run that goes on stays in its folder; leave it out")
     where = {name: getattr(options, name) for name in WHERE}
     if options != Options(**where):
         raise ValueError("resume: goes on with the options that the run was begun with; give no others")
-    return SimpleNamespace(**runs.begun(options.resume) | where)
+    return begun_with(runs.begun(options.resume), where)
 
 
 def gather(options: SimpleNamespace) -> Console:

@@ -88,6 +88,19 @@ def test_where_nothing_is_saved_there_is_nothing_to_go_on_from(run, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_a_file_where_the_checkpoints_should_be_is_said_to_be_one(run, tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(CheckpointError, match="a file, expected a folder of checkpoints"):
+        folder_of(run, tmp_path).latest(beginning(run), nobody)
+
+
+def test_the_network_and_an_option_of_that_name_are_both_compared(run):
+    (net, _, data, batches), _ = run
+    made_of = identity(net, data, batches, np.float32, {"network": "deep"})
+    assert made_of["network"] == repr(net.description)
+    assert made_of["option network"] == "deep"
+
+
 def cut_short(file):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 

@@ -52,6 +52,27 @@ def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path):
         pytest.fail("the work was begun")
 
 
+def test_a_run_that_cannot_be_begun_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs, "write_summary", full)
+    with pytest.raises(ValueError, match=r"output: .*run cannot be written \(No space left on device\); make room"):
+        runs.begin(tmp_path / "run", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_written_into_a_folder_that_was_removed_and_beside_nothing_half_done(tmp_path):
+    half = tmp_path / "run" / ".results-killed"
+    half.mkdir(parents=True)
+    with runs.results(tmp_path / "run") as into:
+        (into / "summary.json").write_text("{}")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["summary.json"]
+    with runs.results(tmp_path / "gone") as into:
+        (into / "summary.json").write_text("{}")
+    assert [path.name for path in (tmp_path / "gone").iterdir()] == ["summary.json"]
+
+
 def test_the_history_is_a_row_a_step(tmp_path):
     runs.write_history(tmp_path / "history.csv", HISTORY)
     with (tmp_path / "history.csv").open() as file:

@@ -328,6 +328,26 @@ def test_two_processes_train_what_one_does(run, tmp_path):
             np.testing.assert_allclose(two[leaf], one[leaf], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_of_two_processes_both_end_at_once_where_the_first_refuses(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, ROOT / "scripts" / "train.py", "--output", tmp_path, "--processes", "2"]
+    both = [
+        subprocess.Popen(
+            [*command, "--coordinator", f"localhost:{port}", "--process", str(process)],
+            stderr=subprocess.PIPE, text=True,
+        )
+        for process in (0, 1)
+    ]  # fmt: skip
+    first, second = (process.communicate(timeout=25)[1] for process in both)  # JAX itself would wait for 30 seconds
+    assert [process.returncode for process in both] == [2, 2], first + second
+    assert "is there already" in first
+    assert "the first process refuses" in second
+
+
 def test_training_goes_on_where_no_checkpoint_can_be_saved(run, tmp_path, monkeypatch):
     def full(self, stage):
         raise CheckpointError("checkpoints: no checkpoint could be saved (no space left)")
@@ -340,9 +360,37 @@ def test_training_goes_on_where_no_checkpoint_can_be_saved(run, tmp_path, monkey
     assert (tmp_path / "run" / "summary.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"seed": "abc"}, "seed is 'abc'"),
+        ({"hidden": 50}, "hidden is 50"),
+        ({"hidden": None}, "hidden is None"),
+        ({"dataset": "cifar"}, "dataset is 'cifar'"),
+        ({"batch_norm": 1}, "batch_norm is 1"),
+        ({"width": 64}, "width is 64"),
+        ({"optimizer": ...}, "optimizer is missing"),
+        ({"network": None}, "is "),
+        ({"seed": 10**30}, "seed: 1000000000000000000000000000000, expected"),
+    ],
+)
+def test_options_that_are_not_as_they_were_written_are_refused_by_name(run, tmp_path, change, found):
+    done = run("train.py", "--steps", "20", "--output", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    options = json.loads((tmp_path / "run" / "summary.json").read_text())["options"] | change
+    (tmp_path / "begun").mkdir()
+    told = {name: value for name, value in options.items() if value is not ...}
+    (tmp_path / "begun" / "options.json").write_text(json.dumps(told))
+    refused = run("train.py", "--resume", str(tmp_path / "begun"))
+    assert refused.returncode == 2
+    assert found in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
 RESUMED = {
     "nothing there": ("--resume nowhere", "resume: nowhere is not the folder of a run that was begun"),
     "other options": ("--resume nowhere --steps 5", "resume: goes on with the options that the run was begun with"),
+    "another folder": ("--resume nowhere --output other", "output: a run that goes on stays in its folder"),
     "no seconds": ("--checkpoint-seconds -1", "checkpoint_seconds: -1"),
 }
 

@@ -61,7 +61,9 @@ BAD = {
     "learning_rates: none is given": {"learning_rates": []},
     r"learning_rates\[1\]: -1": {"learning_rates": [0.1, -1]},
     r"scales\[0\]: nan": {"learning_rates": [0.1], "scales": [float("nan")]},
+    r"learning_rates\[0\]: 1e\+39, expected a number that float32 can hold": {"learning_rates": [1e39]},
     r"seeds\[0\]: -2": {"learning_rates": [0.1], "seeds": [-2]},
+    r"seeds\[1\]: 1.5, expected a whole number": {"learning_rates": [0.1], "seeds": [1, 1.5]},
     "optimizer: 'sdg'": {"learning_rates": [0.1], "optimizer": "sdg"},
 }
 
@@ -70,3 +72,11 @@ BAD = {
 def test_what_cannot_be_swept_is_refused_by_name(data, message):
     with pytest.raises(ValueError, match=message):
         jaxnet.sweep(jaxnet.two_layer_net(12, 8, 5), data, batches_for(data, 10), **BAD[message])
+
+
+def test_a_seed_may_be_as_large_as_a_key_takes_and_a_rate_of_any_kind_of_number(data):
+    net, batches = jaxnet.two_layer_net(12, 8, 5), batches_for(data, 3)
+    swept = jaxnet.sweep(net, data, batches, learning_rates=[np.float16(0.5), 0.1], seeds=[2**31])
+    params = net.init(jax.random.key(2**31), 0.1)
+    alone = jaxnet.fit(net, params, data, batches, learning_rate=0.1).history
+    np.testing.assert_allclose(swept.loss[1, 0, 0], alone.loss, rtol=1e-6)

@@ -246,6 +246,30 @@ def test_a_gradient_that_goes_bad_behind_a_good_loss_is_named_with_its_step(data
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(caught.value.state.params))
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "batch_norm", "scale", "what"),
+    [
+        ("adam", False, 1e25, "the optimizer's nu of Affine1."),
+        ("adagrad", False, 1e25, "the optimizer's sum_of_squares of Affine1."),
+        ("sgd", True, 1e19, "BatchNorm1.var, updated, is infinite"),
+    ],
+)
+def test_what_the_optimizer_and_the_layers_gather_is_seen_to_overflow(data, optimizer, batch_norm, scale, what):
+    """The loss and the parameters stay finite: a leaf whose second moment is infinite is just not trained any more."""
+    net = jaxnet.multi_layer_net(12, [8], 5, batch_norm=batch_norm)
+    data = data._replace(x_train=np.float32(scale) * data.x_train)
+    with pytest.raises(jaxnet.DivergedError) as caught:
+        jaxnet.fit(net, random_params(net, dtype=np.float32), data, batches_for(data, 5), optimizer=optimizer)
+    assert caught.value.what.startswith(what)
+    assert caught.value.step == 1
+
+
+def test_a_rate_that_overflows_in_the_first_step_is_the_cause(net, data):
+    params = jax.tree.map(lambda a: np.float32(5) * a, random_params(net, dtype=np.float32))
+    with pytest.raises(jaxnet.DivergedError, match=r"updated, is .* at step 1; the learning rate 1e\+38 is probably"):
+        jaxnet.fit(net, params, data, batches_for(data, 20), learning_rate=1e38)
+
+
 @pytest.mark.slow
 def test_a_step_that_jumps_too_far_is_named_by_the_parameter_it_made(net, data):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 50)
@@ -262,7 +286,9 @@ def test_a_step_that_jumps_too_far_is_named_by_the_parameter_it_made(net, data):
 
 def test_parameters_that_overflow_from_the_start_are_named_as_the_cause(net, data):
     params = jax.tree.map(lambda a: np.float32(1e38) * a, random_params(net, dtype=np.float32))
-    with pytest.raises(jaxnet.DivergedError, match="at step 1; the initial parameters"):
+    with pytest.raises(
+        jaxnet.DivergedError, match="at step 1; that is what the run began with: lower the initial scale"
+    ):
         jaxnet.fit(net, params, data, batches_for(data, 20))
 
 
@@ -335,6 +361,26 @@ def test_parameters_of_another_network_are_refused_by_name(net, data, change, me
         jaxnet.fit(params, net, data, np.zeros((2, 3), int))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x_train": np.full((60, 12), 1e300)}, r"data\.x_train\[0, 0\]: 1e\+300, expected finite numbers"),
+        (
+            {"x_test": np.full((30, 12), 2**40)},
+            r"data\.x_test: runs from 1099511627776 .*, expected integers of 32 bits",
+        ),
+    ],
+)
+def test_samples_that_the_computation_cannot_hold_are_refused(net, data, change, message):
+    with pytest.raises(ValueError, match=message):
+        jaxnet.fit(net, random_params(net, dtype=np.float32), data._replace(**change), np.zeros((2, 3), int))
+
+
+def test_an_optimizer_that_is_none_is_refused(net, data):
+    with pytest.raises(ValueError, match=r"optimizer: 3, expected one of sgd, .* or a function"):
+        jaxnet.fit(net, random_params(net, dtype=np.float32), data, np.zeros((2, 3), int), optimizer=3)
+
+
 def test_a_setting_of_another_name_is_refused_by_name(net, data):
     """Else a run would go on with the usual learning rate, and nobody would know."""
     params = random_params(net, dtype=np.float32)
@@ -342,6 +388,15 @@ def test_a_setting_of_another_name_is_refused_by_name(net, data):
         jaxnet.fit(net, params, data, np.zeros((2, 3), int), lr=0.5)
     with pytest.raises(TypeError, match="lr: no setting"):
         jaxnet.beginning(net, params, lr=0.5)
+
+
+def test_a_stage_of_another_run_is_refused(net, data):
+    params, batches = random_params(net, dtype=np.float32), batches_for(data, 20)
+    stage = jaxnet.fit(net, params, data, batches)
+    with pytest.raises(ValueError, match="resume: a stage of another network or optimizer"):
+        jaxnet.fit(net, params, data, batches, optimizer="adam", resume=stage)
+    with pytest.raises(ValueError, match="resume: a stage after 20 steps, expected at most the 10 of batches"):
+        jaxnet.fit(net, params, data, batches[:10], resume=stage)
 
 
 def test_a_run_that_goes_on_tells_its_new_evaluations_alone(net, data):
