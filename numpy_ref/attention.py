@@ -15,6 +15,9 @@ class Embedding(Layer):
 
     The product of one-hot rows with E, so dE is that of Affine (Mikolov et al., *Efficient Estimation of Word
     Representations in Vector Space*, 2013, section 2). An id has no gradient: `backward` returns zeros.
+
+    Raises:
+        ValueError: E is no matrix; in use, x is no matrix of integers, or an id is out of range.
     """
 
     parameters = ("E",)
@@ -42,6 +45,9 @@ class Position(Layer):
     """y[n, t] = x[n, t] + P[t], with a row learned for each position; dP[t] = Σₙ dout[n, t], dx = dout.
 
     Gehring et al., *Convolutional Sequence to Sequence Learning*, 2017, section 3.1. x (N, T, D) with T up to P's.
+
+    Raises:
+        ValueError: P is no matrix; in use, x is longer or of another width.
     """
 
     parameters = ("P",)
@@ -68,6 +74,10 @@ class Attention(Layer):
     With q = x Wq, k = x Wk, v = x Wv, each cut into heads of K = D / heads columns. Vaswani et al., *Attention Is All
     You Need*, 2017, section 3.2. Backward by the chain rule; softmax's is dS = A (dA - Σₛ dA A), by rows, and a
     position that is masked has A = 0, so its dS is 0 without further ado.
+
+    Raises:
+        ValueError: The matrices are not square and of one size, or that is not divisible by the heads; in use, x is of
+            another width.
     """
 
     parameters = ("Wq", "Wk", "Wv", "Wo")

@@ -20,6 +20,10 @@ class Convolution(Layer):
     As a product of matrices: `windows` lays every patch of x out as a row ("im2col"), so forward and backward are
     those of Affine, and `scatter` adds a patch's gradient back to where it was taken from ("col2im"). Chellapilla,
     Puri and Simard, *High Performance Convolutional Neural Networks for Document Processing*, 2006, section 4.
+
+    Raises:
+        ValueError: The arrays do not fit each other, or a number is out of range; in use, x has other channels or no
+            room for one window.
     """
 
     parameters = ("W", "b")
@@ -49,16 +53,25 @@ class Convolution(Layer):
         return scatter(dpatches, self.shape, self.stride, self.padding)
 
 
-class MaxPool(Layer):
+class Pool(Layer):
+    """A window that makes one element of many, in each channel for itself."""
+
+    def __init__(self, size: int, stride: int, padding: int = 0) -> None:
+        check_window(size, stride, padding)
+        if padding >= size:  # a window would stand on padding alone
+            raise ValueError(f"padding: {padding}, expected less than the size, {size}")
+        self.size, self.stride, self.padding = size, stride, padding
+
+
+class MaxPool(Pool):
     """y = the largest element of each window, of each channel; dout goes to that element of x.
 
     Where several are largest, to the first of them by rows. An element that is the largest of several windows that
     overlap gets the sum. Padding is -inf, so it is never the largest.
-    """
 
-    def __init__(self, size: int, stride: int, padding: int = 0) -> None:
-        check_window(size, stride, padding, pool=True)
-        self.size, self.stride, self.padding = size, stride, padding
+    Raises:
+        ValueError: A size is out of range; in use, x is no batch of images or has no room for one window.
+    """
 
     def forward(self, x: Array) -> Array:
         check_images(x, None, self.size, self.padding)
@@ -74,12 +87,12 @@ class MaxPool(Layer):
         return scatter(dpatches.reshape(*dout.shape, K, K), self.shape, self.stride, self.padding)
 
 
-class AveragePool(Layer):
-    """y = the mean of each window, of each channel; each element of the window gets dout / K². Padding counts as 0."""
+class AveragePool(Pool):
+    """y = the mean of each window, of each channel; each element of the window gets dout / K². Padding counts as 0.
 
-    def __init__(self, size: int, stride: int, padding: int = 0) -> None:
-        check_window(size, stride, padding, pool=True)
-        self.size, self.stride, self.padding = size, stride, padding
+    Raises:
+        ValueError: A size is out of range; in use, x is no batch of images or has no room for one window.
+    """
 
     def forward(self, x: Array) -> Array:
         check_images(x, None, self.size, self.padding)
@@ -108,16 +121,14 @@ def scatter(dpatches: Array, shape: tuple[int, ...], stride: int, padding: int) 
     return dx[:, :, padding : padding + shape[2], padding : padding + shape[3]]
 
 
-def check_window(size: int, stride: int, padding: int, pool: bool = False) -> None:
-    """A pool's padding may not reach as far as its window, or a window would stand on padding alone.
+def check_window(size: int, stride: int, padding: int) -> None:
+    """A window must have an element at least, and move on; padding may be none.
 
     Raises:
         ValueError: A number is out of range.
     """
     if size < 1 or stride < 1 or padding < 0:
         raise ValueError(f"size, stride, padding: {size}, {stride}, {padding}, expected at least 1, 1 and 0")
-    if pool and padding >= size:
-        raise ValueError(f"padding: {padding}, expected less than the size, {size}")
 
 
 def check_images(x: Array, channels: int | None, size: int, padding: int) -> None:

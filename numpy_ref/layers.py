@@ -52,6 +52,9 @@ class Affine(Layer):
     """y = x W + b, for the last axis of x.
 
     dx = dout Wᵀ, dW = xᵀ dout, db = Σₙ dout (Goodfellow, Bengio, Courville, *Deep Learning*, section 6.5.6).
+
+    Raises:
+        ValueError: W is no matrix or b does not fit it; in use, x is of another width.
     """
 
     parameters = ("W", "b")
@@ -110,7 +113,7 @@ class GELU(Layer):
     """y = x/2 (1 + tanh u), u = c (x + a x³) with c = √(2/π), a = 0.044715.
 
     dx = dout ((1 + tanh u)/2 + x/2 (1 - tanh² u) c (1 + 3 a x²)). The tanh form of Hendrycks and Gimpel, *Gaussian
-    Error Linear Units*, 2016, section 2: within 5e-4 of x Φ(x), whose erf NumPy does not have.
+    Error Linear Units*, 2016, section 2: within 5e-4 of x Φ(x), since NumPy has no erf.
     """
 
     c, a = math.sqrt(2 / math.pi), 0.044715
@@ -141,6 +144,9 @@ class Dropout(Layer):
 
     Srivastava et al., *Dropout*, 2014, section 10, where the division is done in training ("inverted"). The mask,
     of x's shape and true where an element is kept, is given: `give({"mask": ...})`.
+
+    Raises:
+        ValueError: The rate is not in [0, 1); in use, no mask of the shape of x was given.
     """
 
     mask: Any = None
@@ -208,16 +214,24 @@ class Residual(Sequential):
     """y = x + f(x), with f the layers one after the other; dx = dout + what comes back through f.
 
     He et al., *Deep Residual Learning for Image Recognition*, 2015, equation 1.
+
+    Raises:
+        ValueError: In use, f(x) has not the shape of x.
     """
 
     def forward(self, x: Array) -> Array:
-        return x + super().forward(x)
+        return self._add(x, super().forward(x))
 
     def backward(self, dout: Array) -> Array:
         return dout + super().backward(dout)
 
     def infer(self, x: Array) -> Array:
-        return x + super().infer(x)
+        return self._add(x, super().infer(x))
+
+    def _add(self, x: Array, y: Array) -> Array:
+        if x.shape != y.shape:
+            raise ValueError(f"layers: make {y.shape} of {x.shape}, expected the shape they were given, to add to it")
+        return x + y
 
 
 class SoftmaxWithLoss:

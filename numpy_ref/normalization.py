@@ -19,6 +19,10 @@ class BatchNorm(Layer):
     running ones, which inference takes, become momentum * running + (1 - momentum) * batch. Both variances are
     divided by the number of elements, as in the book; the paper's running one is divided by one less.
     dgamma = Σ dout x̂, dbeta = Σ dout, dx̂ = dout gamma, and dx as above.
+
+    Raises:
+        ValueError: The arrays are no vectors of one size, or a number is out of range; in use, x has not as many
+            elements or channels.
     """
 
     parameters = ("gamma", "beta")
@@ -30,6 +34,8 @@ class BatchNorm(Layer):
         if gamma.ndim != 1 or not gamma.shape == beta.shape == mean.shape == var.shape:
             shapes = ", ".join(str(a.shape) for a in (gamma, beta, mean, var))
             raise ValueError(f"gamma, beta, mean, var: shapes {shapes}, expected (D,) each")
+        if not (0 <= momentum < 1 and eps > 0):
+            raise ValueError(f"momentum, eps: {momentum}, {eps}, expected a share in [0, 1) and a number > 0")
         self.gamma, self.beta, self.mean, self.var, self.momentum, self.eps = gamma, beta, mean, var, momentum, eps
 
     def forward(self, x: Array) -> Array:
@@ -69,6 +75,9 @@ class LayerNorm(Layer):
     """y = gamma x̂ + beta, x̂ = (x - mean) / √(var + eps), over the last axis: (..., D) -> (..., D).
 
     Ba, Kiros and Hinton, *Layer Normalization*, 2016, equation 4; backward as Karpathy's llm.c, doc/layernorm.
+
+    Raises:
+        ValueError: The arrays are no vectors of one size, or eps is not > 0; in use, x is of another width.
     """
 
     parameters = ("gamma", "beta")
@@ -76,6 +85,8 @@ class LayerNorm(Layer):
     def __init__(self, gamma: Array, beta: Array, eps: float = 1e-5) -> None:
         if gamma.ndim != 1 or gamma.shape != beta.shape:
             raise ValueError(f"gamma, beta: shapes {gamma.shape} and {beta.shape}, expected (D,) each")
+        if not eps > 0:
+            raise ValueError(f"eps: {eps}, expected a number > 0")
         self.gamma, self.beta, self.eps = gamma, beta, eps
 
     def forward(self, x: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,11 +24,11 @@ class History(NamedTuple):
 
 def train(
     network: Network,
-    x_train: Array,
+    x_train: ArrayLike,
     t_train: ArrayLike,
-    x_test: Array,
+    x_test: ArrayLike,
     t_test: ArrayLike,
-    batches: NDArray[np.integer],
+    batches: ArrayLike,
     learning_rate: float | None = None,
     eval_every: int = 100,
     *,
@@ -52,11 +52,10 @@ def train(
     Raises:
         ValueError: An argument does not fit the others or is out of range.
     """
-    t_train = np.asarray(t_train)
-    if batches.ndim != 2 or batches.size == 0 or batches.min() < 0 or batches.max() >= len(x_train):
-        raise ValueError(f"batches: shape {batches.shape}, expected (S, B) row numbers below {len(x_train)}")
-    if eval_every < 1:
-        raise ValueError(f"eval_every: {eval_every}, expected at least 1")
+    x, t, x_unseen, rows = (np.asarray(a) for a in (x_train, t_train, x_test, batches))
+    _check_batches(rows, len(x))
+    if not isinstance(eval_every, (int, np.integer)) or isinstance(eval_every, bool) or eval_every < 1:
+        raise ValueError(f"eval_every: {eval_every!r}, expected a whole number of at least 1")
     if isinstance(optimizer, str):
         optimizer = make_optimizer(optimizer, learning_rate)
     elif learning_rate is not None:
@@ -65,18 +64,27 @@ def train(
     loss, evaluations = [], []
 
     def evaluate(step: int) -> None:
-        evaluations.append((step, network.accuracy(x_train, t_train), network.accuracy(x_test, t_test)))
+        evaluations.append((step, network.accuracy(x, t), network.accuracy(x_unseen, t_test)))
 
     evaluate(0)
-    every_draw = repeat({}, len(batches)) if draws is None else draws
-    for step, (batch, drawn) in enumerate(zip(batches, every_draw, strict=True), start=1):
+    every_draw = repeat({}, len(rows)) if draws is None else draws
+    for step, (batch, drawn) in enumerate(zip(rows, every_draw, strict=True), start=1):
         network.give(drawn)
-        batch_loss, grads = network.value_and_gradient(x_train[batch], t_train[batch])
+        batch_loss, grads = network.value_and_gradient(x[batch], t[batch])
         if clip_norm is not None:
             grads = clip_by_global_norm(grads, clip_norm)
         optimizer.update(network.params, grads)
         loss.append(batch_loss)
-        if step % eval_every == 0 or step == len(batches):
+        if step % eval_every == 0 or step == len(rows):
             evaluate(step)
     steps, train_accuracy, test_accuracy = zip(*evaluations, strict=True)
     return History(np.array(loss), np.array(steps), np.array(train_accuracy), np.array(test_accuracy))
+
+
+def _check_batches(batches: NDArray[Any], samples: int) -> None:
+    if batches.ndim != 2 or batches.size == 0 or not np.issubdtype(batches.dtype, np.integer):
+        raise ValueError(f"batches: {batches.dtype} of shape {batches.shape}, expected integers (steps, batch size)")
+    if not 0 <= batches.min() <= batches.max() < samples:
+        raise ValueError(
+            f"batches: runs from {batches.min()} to {batches.max()}, expected rows from 0 to {samples - 1}"
+        )

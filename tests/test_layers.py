@@ -506,3 +506,40 @@ def test_a_nan_is_the_largest_of_its_window_in_both_worlds(where):
     x = x.reshape(1, 1, 2, 2)
     assert np.isnan(jaxnet.max_pool(2).infer({}, {}, jnp.asarray(x))).all()
     assert np.isnan(numpy_ref.MaxPool(2, 2).forward(x)).all()
+
+
+NARROWED = {"A": numpy_ref.Affine(np.ones((4, 1)), np.zeros(1))}  # its (N, 1) would broadcast to x's (N, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: numpy_ref.Residual(NARROWED).forward(np.ones((3, 4))),
+            r"layers: make \(3, 1\) of \(3, 4\), expected the shape they were given, to add to it",
+        ),
+        (lambda: numpy_ref.Residual(NARROWED).infer(np.ones((3, 4))), r"layers: make \(3, 1\) of \(3, 4\)"),
+        (
+            lambda: numpy_ref.BatchNorm(D4, D4, D4, D4, momentum=5),
+            r"momentum, eps: 5, 1e-05, expected a share in \[0, 1\) and a number > 0",
+        ),
+        (lambda: numpy_ref.BatchNorm(D4, D4, D4, D4, momentum=1.0), "momentum, eps: 1.0, 1e-05"),
+        (lambda: numpy_ref.BatchNorm(D4, D4, D4, D4, momentum=-0.1), "momentum, eps: -0.1"),
+        (lambda: numpy_ref.BatchNorm(D4, D4, D4, D4, eps=-1), "momentum, eps: 0.9, -1"),
+        (lambda: numpy_ref.BatchNorm(D4, D4, D4, D4, eps=np.nan), "momentum, eps: 0.9, nan"),
+        (lambda: numpy_ref.LayerNorm(D4, D4, eps=0), "eps: 0, expected a number > 0"),
+        (lambda: numpy_ref.LayerNorm(D4, D4, eps=np.nan), "eps: nan, expected a number > 0"),
+        (lambda: numpy_ref.AveragePool(2, 2, 2), "padding: 2, expected less than the size, 2"),
+        (lambda: numpy_ref.MaxPool(0, 1), "size, stride, padding: 0, 1, 0, expected at least 1, 1 and 0"),
+    ],
+)
+def test_by_hand_as_in_jax(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "kind", [layer for layer, _ in numpy_ref.networks.LAYERS.values() if layer.__init__ is not object.__init__]
+)
+def test_a_layer_that_is_made_from_something_says_what_it_refuses(kind):
+    assert "\n    Raises:\n        ValueError: " in kind.__doc__

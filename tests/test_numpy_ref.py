@@ -108,6 +108,33 @@ def test_numerical_gradient_of_a_cubic(rng, dtype):
     assert found.dtype == dtype
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("at", [1e-3, 1, 100, 1e4])
+def test_numerical_gradients_divide_by_the_step_that_was_taken(rng, at, dtype):
+    """The gradient of a sum is 1, at any x. Divided by 2h, which x + h and x - h do not keep once they are rounded,
+    it would be 1.2e-4 off at 100 in float32, and 0.8 % at 10,000."""
+    X = (at * rng.uniform(1, 2, (4, 3))).astype(dtype)
+    X[0] = at
+    kept = X.copy()
+
+    def f(a):
+        return np.sum(a - kept, axis=-1, dtype=np.float64)  # the shift alone, so that no large sum rounds it
+
+    x, start = X[0].copy(), kept[0]
+    one = {"rtol": 4 * np.finfo(dtype).eps, "atol": 0}
+    np.testing.assert_allclose(numerical_gradient(lambda a: np.sum(a - start, dtype=np.float64), x), 1, **one)
+    np.testing.assert_allclose(numerical_gradient_batch(lambda _: f(X).sum(), X), 1, **one)
+    np.testing.assert_allclose(numerical_gradient_batch_v2(f, X), 1, **one)
+    np.testing.assert_array_equal(X, kept)
+    np.testing.assert_array_equal(x, start)
+
+
+def test_numerical_gradient_of_the_plain_sum_in_float32():
+    x = np.array([100], np.float32)
+    assert numerical_gradient(np.sum, x) == 1
+    assert x == 100
+
+
 def test_numerical_gradients_row_by_row_and_by_columns_agree(rng):
     X = rng.standard_normal((5, 3))
 
@@ -136,7 +163,16 @@ def test_parameters_are_restored_even_when_the_function_raises(rng):
     [
         (lambda: numerical_gradient(np.sum, np.arange(3)), TypeError, "x: ndarray of int64, expected a floating-point"),
         (lambda: numerical_gradient(np.sum, [1.0]), TypeError, "x: list of no dtype"),
+        (lambda: numerical_gradient_batch(np.sum, [1.0]), TypeError, "x: list of no dtype"),
+        (lambda: numerical_gradient_batch(np.sum, [[1.0]]), TypeError, "x: list of no dtype"),
         (lambda: numerical_gradient(np.sum, np.ones(3), h=0), ValueError, "h: 0, expected a step > 0"),
+        (lambda: numerical_gradient(np.sum, np.ones(3), h=np.nan), ValueError, "h: nan, expected a step > 0"),
+        (
+            lambda: numerical_gradient(np.sum, np.array([1, 1e6], np.float32)),
+            ValueError,
+            r"h: 0.0049\d*, too small for",
+        ),
+        (lambda: numerical_gradient_batch_v2(np.ravel, np.array([[1], [1e12]])), ValueError, "h: 6.05.*, too small"),
         (lambda: numerical_gradient_batch_v2(np.sum, np.ones((4, 3))), ValueError, r"f: returned shape \(\).*\(4,\)"),
     ],
 )
@@ -238,16 +274,31 @@ def test_the_notebooks_loop_learns_and_looks_when_it_should(rng):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batches": np.full((2, 3), 60)}, "batches: .*row numbers below 60"),
-        ({"batches": np.zeros(3, int)}, r"batches: shape \(3,\)"),
+        ({"batches": np.array([[0, 60]])}, "batches: runs from 0 to 60, expected rows from 0 to 59"),
+        ({"batches": [[0, -1]]}, "batches: runs from -1 to 0, expected rows from 0 to 59"),
+        ({"batches": np.zeros(3, int)}, r"batches: int64 of shape \(3,\), expected integers \(steps, batch size\)"),
+        ({"batches": np.zeros((2, 3))}, r"batches: float64 of shape \(2, 3\), expected integers"),
+        ({"batches": np.zeros((2, 3), bool)}, "batches: bool of shape"),
+        ({"batches": []}, r"batches: float64 of shape \(0,\)"),
         ({"learning_rate": 0}, "learning_rate: 0, expected"),
-        ({"eval_every": 0}, "eval_every: 0, expected"),
+        ({"eval_every": 0}, "eval_every: 0, expected a whole number of at least 1"),
+        ({"eval_every": 2.5}, "eval_every: 2.5, expected a whole number of at least 1"),
+        ({"eval_every": True}, "eval_every: True, expected a whole number"),
     ],
 )
 def test_the_notebooks_loop_refuses_what_does_not_fit(rng, change, message):
     arguments = a_dataset(rng)._asdict() | {"batches": np.zeros((2, 3), int)} | change
     with pytest.raises(ValueError, match=message):
         train(TwoLayerNet(12, 8, 5), **arguments)
+
+
+def test_the_notebooks_loop_takes_lists_for_arrays(rng):
+    data, batches = a_dataset(rng)._asdict(), rng.integers(0, 60, (3, 10))
+    one, same = TwoLayerNet(12, 8, 5), TwoLayerNet(12, 8, 5)
+    by_arrays = train(one, **data, batches=batches)
+    by_lists = train(same, **{name: a.tolist() for name, a in data.items()}, batches=batches.tolist())
+    np.testing.assert_equal(by_lists, by_arrays)
+    np.testing.assert_equal(same.params, one.params)
 
 
 def test_the_notebooks_order_is_the_books_and_one_more_relu(rng):
