@@ -105,7 +105,7 @@ def stages(
     recipe.devices.check_batch_size(batches.shape[1])
     first = beginning(net, params, **settings)
     resume = settings.get("resume") or Stage(first, _no_history(first))
-    if jax.tree.structure(resume.state) != jax.tree.structure(first):
+    if jax.tree.structure(resume.state) != jax.tree.structure(first):  # type: ignore[operator]
         raise ValueError("resume: a stage of another network or optimizer, expected one of this run")
     if resume.state.step > len(batches):
         raise ValueError(

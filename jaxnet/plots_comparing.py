@@ -223,7 +223,7 @@ def sweep_map(title: str, sweep: Sweep, marked: Mapping[str, tuple[float, float]
             )
     axes.set_xticks(range(columns), [f"{rate:.2g}" for rate in sweep.learning_rate])
     axes.set_yticks(range(rows), [f"{scale:.2g}" for scale in sweep.scale])
-    axes.set_xlabel("learning rate; × diverged")
+    axes.set_xlabel("learning rate" + ("; × diverged" if diverged.any() else ""))
     _say(axes, "by initial standard deviation: test accuracy in percent")
     if axes.patches:
         figure.legend(loc="outside lower center", ncols=2, frameon=False)

@@ -1,4 +1,4 @@
-"""How a program makes its matrix products: which way round, and by which of XLA's two libraries for a CPU.
+"""The memory layout of weights, and which of XLA's two libraries for a CPU multiplies them.
 
 YNNPACK wants the long side of every result to lie along its rows. Of x W, (N, D) (D, M), with few hidden units M, that
 is Wᵀ xᵀ, (M, D) (D, N); of the gradient by W it is dᵀ x, (M, N) (N, D). So a program may keep its weights lying across,

@@ -56,7 +56,7 @@ class Options:
     dataset: Literal["mnist", "random"] = "mnist"
     """mnist: as for train.py. random: pixels and classes drawn at random, of any number."""
     whole_run: bool = False
-    """Instead of steps: 10,000 of them on MNIST, 784-50-10@100, with 100 evaluations of all 70,000 images."""
+    """Instead of steps: 10,000 of them on MNIST, 784-50-10@100, with 101 evaluations of all 70,000 images."""
     output: Path | None = None
     """Write everything measured as JSON here, too."""
 
