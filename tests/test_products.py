@@ -56,6 +56,33 @@ def test_only_plain_networks_lie_across_where_that_is_quicker(net, rows, way):
     assert products.way_of(net, rows) is way
 
 
+@pytest.mark.parametrize(
+    ("sizes", "rows", "eigen"),
+    [
+        ((784, 50, 10), 32, False),
+        ((784, 50, 10), 100, True),
+        ((784, 50, 10), 1000, False),
+        ((784, 255, 10), 128, True),
+        ((784, 256, 10), 128, False),
+        ((784, 512, 512, 10), 128, False),
+    ],
+)
+def test_narrow_networks_that_stay_as_written_are_multiplied_by_eigen(sizes, rows, eigen):
+    net = jaxnet.multi_layer_net(sizes[0], sizes[1:-1], sizes[-1])
+    params = net.init(jax.random.key(0), 0.1)
+    assert products.by_eigen(net, params, rows) is eigen
+    known = products._without_ynnpack()  # nothing, where this version of XLA does not know of it
+    assert products.compiler_options(net, params, rows) == (known if eigen else {})
+
+
+def test_this_xla_is_told_of_eigen_or_does_not_know_ynnpack():
+    """The option is private to XLA: where a version renames it, this says so, and the figures in the README are old."""
+    options = products._without_ynnpack()
+    assert (
+        options or "ynn" not in jax.jit(jnp.matmul).lower(jnp.ones((64, 512)), jnp.ones((512, 512))).compile().as_text()
+    )
+
+
 @pytest.mark.parametrize("few", [0, products.FEW], ids=["as written", "across"])
 @pytest.mark.parametrize("at_once", [1, 3, 100], ids="fetched {}".format)
 def test_the_trajectory_is_the_same_either_way_and_however_many_batches_are_fetched_at_once(

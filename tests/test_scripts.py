@@ -111,7 +111,36 @@ def test_the_history_it_leaves_ends_where_the_summary_does(default_run):
     assert float(rows[-1]["loss"]) == pytest.approx(summary["final_loss"])
 
 
-def test_every_option_is_taken(run, tmp_path):
+TAKEN = {
+    "two-layer": [
+        "--hidden 20", "--activation tanh", "--batch-norm", "--dropout 0.2", "--scale he", "--optimizer adam",
+        "--learning-rate 0.05", "--schedule cosine", "--clip-norm 0.01", "--decay 0.01", "--batch-size 50",
+        "--steps 21", "--seed 3", "--dataset mnist",
+    ],
+    "transformer": ["--context 9", "--width 12", "--blocks 1", "--dropout 0", "--text other.txt"],
+}  # fmt: skip
+USED = {"two-layer": "--steps 20", "transformer": "--context 8 --width 8 --steps 2 --batch-size 2 --text some.txt"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", TAKEN)
+def test_every_option_alone_makes_another_run(run, tmp_path, monkeypatch, network):
+    """What is trained is other where any one of them is other; and what it is not told of is the same twice."""
+    monkeypatch.chdir(tmp_path)
+    Path("some.txt").write_text("the quick brown fox jumps over the lazy dog, " * 20)
+    Path("other.txt").write_text("the quick brown dog jumps over the lazy fox, " * 20)
+    made = {}
+    for i, option in enumerate(["", "--eval-every 7", *TAKEN[network]]):
+        if "mnist" in option and "JAXNET_DATA" not in os.environ:
+            continue
+        done = run("train.py", *f"--network {network} {USED[network]} {option} --output run{i}".split())
+        assert done.returncode == 0, (option, done.stderr)
+        made[option] = (Path(f"run{i}") / "parameters.npz").read_bytes()
+    assert made.pop("--eval-every 7") == made[""]
+    assert len(set(made.values())) == len(made)
+
+
+def test_the_options_are_written_down(run, tmp_path):
     options = "--hidden 20 10 --activation tanh --scale xavier --optimizer adam --learning-rate 0.005 --batch-size 50"
     done = run("train.py", *f"{options} --steps 130 --eval-every 60 --seed 3 --output {tmp_path / 'run'}".split())
     assert done.returncode == 0, done.stderr

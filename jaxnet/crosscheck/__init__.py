@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from jaxnet.checks import check_counts, check_positive
 from jaxnet.crosscheck.inputs import drawn
 from jaxnet.crosscheck.judging import judge
 from jaxnet.crosscheck.layerwise import judge_layers
@@ -48,8 +49,9 @@ def check_layer(
 
     Args:
         layer: An object with `forward(*inputs)` and `backward(dout)`, whose parameters are the float arrays with a
-            `d`-name beside them after `backward` (`W`, `dW`), or listed in `params` and `grads`; a loss's `backward()`
-            may take nothing. Or a pair of functions, `forward(*inputs) -> (y, cache)` and `backward(dout, cache)`.
+            `d`-name beside them after `backward` (`W` and `dW`, or `grad_W`, `gW`, `dw` and the like), or listed in
+            `params` and `grads`; a loss's `backward()` may take nothing. Or a pair of functions,
+            `forward(*inputs) -> (y, cache)` and `backward(dout, cache)`.
         inputs: What `forward` takes. A tuple of whole numbers is a shape, and good inputs of it are drawn. `backward`
             returns a gradient for each input, or for the first of those that are floats; integers have none.
         reference: The same function in JAX, of (params, *inputs) where the layer has parameters, else of (*inputs).
@@ -61,7 +63,9 @@ def check_layer(
 
     Raises:
         SubjectError: What was brought has no such methods, or raises, or holds no floats; the message says whose fault.
+        ValueError: `seed` or `resolution` is out of range.
     """
+    _check_options(seed, resolution)
     return _judged(_layer(layer, inputs, seed), reference, seed, resolution, name)
 
 
@@ -82,15 +86,16 @@ def check_network(
         network: An object with `params`, a tree of dicts, `loss(x, t)` and `gradient(x, t)` in the same tree; it is
             copied, never changed. A flag of `loss` such as `train_flg` is set: `gradient` belongs to training.
         x: Samples, (N, ...).
-        t: Labels, as the network takes them.
+        t: Labels, as the network takes them; one for each sample.
         reference: The same loss in JAX, of (params, x, t).
         seed: Of the directions probed.
         resolution: As for `check_layer`.
         name: What the report calls it; its class unless given.
 
     Raises:
-        SubjectError: As for `check_layer`.
+        SubjectError, ValueError: As for `check_layer`.
     """
+    _check_options(seed, resolution)
     return _judged(NetworkSubject(network, x, t), reference, seed, resolution, name)
 
 
@@ -118,8 +123,9 @@ def check_function(
         name: What the report calls it; the function's unless given.
 
     Raises:
-        SubjectError: As for `check_layer`.
+        SubjectError, ValueError: As for `check_layer`.
     """
+    _check_options(seed, resolution)
     return _judged(FunctionSubject(f, args, gradient), reference, seed, resolution, name)
 
 
@@ -133,6 +139,7 @@ def check(
     name: str | None = None,
 ) -> Report:
     """`check_network`, `check_layer` or `check_function`, the first that fits; arguments and errors as theirs."""
+    _check_options(seed, resolution)
     return _judged(subject_of(thing, *inputs, seed=seed), reference, seed, resolution, name)
 
 
@@ -146,12 +153,20 @@ def subject_of(thing: Any, *inputs: Any, seed: int = 0) -> Subject:
 
     Raises:
         SubjectError: None of them fits, or it cannot be run.
+        ValueError: `seed` is out of range.
     """
+    _check_options(seed, None)
     if hasattr(thing, "loss") and hasattr(thing, "gradient"):
         return NetworkSubject(thing, *inputs)
     if isinstance(thing, tuple | list) or hasattr(thing, "backward"):
         return _layer(thing, inputs, seed)
     return FunctionSubject(thing, drawn(thing, inputs, None, seed), None)
+
+
+def _check_options(seed: int, resolution: float | None) -> None:
+    check_counts(0, seed=seed)
+    if resolution is not None:
+        check_positive("resolution", resolution)
 
 
 def _layer(layer: Any, inputs: tuple[Any, ...], seed: int) -> LayerSubject | PairSubject:

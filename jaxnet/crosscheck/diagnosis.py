@@ -14,6 +14,8 @@ from jaxnet.crosscheck.subjects import Array, Leaves
 
 DIGITS = 1e-6  # the true gradient may come from differences, good to some 1e-9
 SHOWN = 5  # rows named one by one
+# The cosine that still passes for orthogonal: an eps under the root leaves eps / (var + eps) over, a hundredth where
+# the variance is 100 eps. It only says which terms there may be to miss; whether one is missing is told to six digits.
 NEARLY = 0.01
 REST = "the rest is right to six digits"
 
@@ -28,6 +30,7 @@ class Scene(NamedTuple):
     dout: Array
     constants: dict[str, float]  # the layer's own numbers: a dropout rate, a stride, an eps
     integers: dict[str, Array]  # ids and labels
+    batch: dict[str, Array]  # a network's samples
 
 
 def diagnose(scene: Scene) -> str:
@@ -96,7 +99,7 @@ def _meanings(ratio: float, scene: Scene) -> Iterator[str]:
 def _sizes(scene: Scene) -> dict[int, str]:
     """The sizes that a wrong mean may be over, and what they are called."""
     sizes: dict[int, list[str]] = {}
-    for name, array in {**scene.leaves, "dout": scene.dout}.items():
+    for name, array in {**scene.leaves, **scene.batch, "dout": scene.dout}.items():
         for i in range(array.ndim):
             for j in range(i + 1, array.ndim + 1):
                 batch = (i, j) == (0, 1) and array.ndim >= 2 and (name == "dout" or name[:1] == "x")

@@ -52,9 +52,12 @@ def derivative(phi: Callable[[float], float], floor: float, target: float, quant
 
 
 def _at_step(phi: Callable[[float], float], h: float, floor: float, quantum: float) -> Derivative:
-    """Richardson's D4 = (4 D(h) - D(2h)) / 3, whose error is the two's difference over 3 and three times noise / h.
+    """Richardson's fine = (4 D(h) - D(2h)) / 3, of D(h) = (phi(h) - phi(-h)) / 2h, and a bound on its error.
 
-    Where neighbouring values are the same, phi moves in steps, and the step is its noise.
+    Truncation is taken to be |fine - coarse|, coarse = (4 D(2h) - D(4h)) / 3. Both err by a multiple of h⁴, coarse by
+    16 times as much, so that this is about 15 times fine's own error: on the safe side. Roundoff is 3 noise / 2h, what
+    fine is off by where each of its four values is off by the noise, and the worst way. Where neighbouring values are
+    the same, phi moves in steps, and the step is its noise.
     """
     values = np.array([phi(j * h) if j else 0.0 for j in range(-4, 5)])
     if not np.isfinite(values).all():
@@ -63,9 +66,9 @@ def _at_step(phi: Callable[[float], float], h: float, floor: float, quantum: flo
     if moved := jumps[jumps > 0].tolist():
         quantum = max(quantum, min(moved)) if len(moved) < len(jumps) else quantum
     plateau = max([quantum, *moved]) if len(moved) < len(jumps) else 0.0
-    D1, D2, D4 = ((values[4 + j] - values[4 - j]) / (2 * j * h) for j in (1, 2, 4))
+    D_h, D_2h, D_4h = ((values[4 + j] - values[4 - j]) / (2 * j * h) for j in (1, 2, 4))
     roundoff = 3 * max(noise(values), floor, plateau) / (2 * h)
-    fine, coarse = (4 * D1 - D2) / 3, (4 * D2 - D4) / 3
+    fine, coarse = (4 * D_h - D_2h) / 3, (4 * D_2h - D_4h) / 3
     truncation = abs(fine - coarse)
     limit = "truncation" if truncation > roundoff else "roundoff"
     return Derivative(fine, truncation + roundoff, limit, quantum)

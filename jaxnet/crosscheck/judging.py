@@ -4,9 +4,12 @@ All is computed in float64: forward passes, because a difference quotient needs 
 wrong formula is wrong in every precision. Where the caller's arrays are float32, the gradients are computed in float32
 as well, and held against the same code's float64 ones.
 
-No tolerance is typed in. What rounding may do to a result is measured, by moving every leaf by a unit in its last
-place and looking at what comes of it; and it is at least what sums of n terms suffer, sqrt(n) u times their size
-(Higham and Mary, *A New Approach to Probabilistic Rounding Error Analysis*, SIAM J. Sci. Comput. 41, 2019).
+In float64 no tolerance is typed in: it is made of the noise measured in the function, the quotient's own error, and
+rounding. What rounding may do to a result is measured, by moving every leaf by a unit in its last place and looking at
+what comes of it; and it is at least what sums of n terms suffer, sqrt(n) u times their size (Higham and Mary, *A New
+Approach to Probabilistic Rounding Error Analysis*, SIAM J. Sci. Comput. 41, 2019). The comparison of float32 with
+float64 is allowed `resolution` times the gradient's size as well, for what a layer rounds within itself, where moving
+its leaves does not show it.
 """
 
 import math
@@ -17,12 +20,19 @@ import numpy as np
 from jaxnet.crosscheck import behaviour, testpoint
 from jaxnet.crosscheck.diagnosis import Scene, diagnose
 from jaxnet.crosscheck.report import PROBABILITY, PROBES, Gap, Leaf, Report, Verdict
-from jaxnet.crosscheck.subjects import Array, Subject, SubjectError, blaming
+from jaxnet.crosscheck.subjects import Array, Leaves, Subject, SubjectError, blaming
 from jaxnet.crosscheck.witness import MOST_KINKS, Measured, Witness, between, measure, scale_of
 
 MANY_NUDGES = 16  # before single precision is blamed
+# Of a leaf's size: eight times as far as a probe's first step ever goes, 4 STEP along a direction's 4 at most, so that
+# the kinks left behind are out of its reach; and near enough to be the same point in all else.
 BESIDE = 1e-3
 MOST_ELEMENTS = 1024  # of a failing leaf are derived one by one, for the diagnosis
+NO_GRADIENT = (
+    "changes the output, and no array of the layer has a gradient beside it, a dW: forgotten, or under another name? "
+    "Where all are constants, say so with an empty list `params`"
+)
+TOO_LARGE = "its numbers and the output's are too large to be squared and added up: make them smaller"
 WRONG = "hand is wrong"
 THEIR_OWN = f"{WRONG}: it is not the derivative of its own forward"
 
@@ -54,13 +64,20 @@ def judge(
     try:
         own = hand.backward({name: array.copy() for name, array in hand.leaves.items()}, dout.copy())
         faults = list(behaviour.faults(hand, dout))
-        warnings = [*behaviour.lends_its_cache(hand, dout), *testpoint.warnings(hand, y)]
+        constants, in_doubt = testpoint.without_gradient(hand)
+        warnings = [*behaviour.lends_its_cache(hand, dout), *testpoint.warnings(hand, y), *constants]
     except Exception as error:
         return Report(title, None, (), (f"backward raises {type(error).__name__}: {error}",))
     if any(fault == behaviour.NOT_REPEATABLE for fault in faults):
         return Report(title, None, (), tuple(faults), tuple(warnings))
-    forms = {name: behaviour.misshapen(name, leaf, own.get(name), y) for name, leaf in hand.leaves.items()}
-    leaves = [Leaf(name, "FAIL", form, (), {}, {}) for name, form in forms.items() if form]
+    forms = {
+        name: behaviour.misshapen(name, leaf, own[name], y)
+        if name in own
+        else f"the gradient has no {name}, expected an array of shape {leaf.shape}"
+        for name, leaf in hand.leaves.items()
+    }
+    leaves = [Leaf(name, "INCONCLUSIVE", f"{name} {NO_GRADIENT}", (), {}, {}) for name in in_doubt]
+    leaves += [Leaf(name, "FAIL", form, (), {}, {}) for name, form in forms.items() if form]
     sound = [name for name, form in forms.items() if not form]
     if not sound:
         return Report(title, None, tuple(leaves), tuple(faults), tuple(warnings))
@@ -74,17 +91,18 @@ def judge(
             _same_shape(hand, reference, witnesses["hand"].output.value, reference.forward(at))
             witnesses["autodiff"] = Witness(reference, at, dout, sound, rng)
             forward = between(witnesses["hand"].output, witnesses["autodiff"].output)
-        if hand.takes_dout:
+        measurable = [name for name in sound if witnesses["hand"].measurable(name)]
+        if hand.takes_dout and measurable:
             faults += behaviour.nonlinear(hand, at, dout, witnesses["hand"].gradient)
-        faults += behaviour.stale(hand, at, dout, sound, rng)
+        faults += behaviour.stale(hand, at, dout, measurable, rng)
         single: dict[str, Measured] = {}
         if y.dtype == np.float32:
-            single = _in_single(hand, dout, witnesses["hand"].gradient, sound, rng)
+            single = _in_single(hand, hand.leaves, dout, witnesses["hand"].gradient, sound, rng)
         for name in sound:
             half = math.sqrt(np.finfo(hand.leaves[name].dtype).eps) if resolution is None else resolution
-            leaf = _judge_leaf(name, witnesses, single.get(name), forward, rng, half)
+            leaf, heard = _judge_leaf(name, witnesses, single.get(name), forward, rng, half)
             if leaf.blame.startswith(WRONG) and "slopes" not in leaf.blame:  # a kink has no true gradient
-                leaf = replace(leaf, diagnosis=_diagnosis(leaf, witnesses, rng, elements))
+                leaf = replace(leaf, diagnosis=_diagnosis(leaf, heard, rng, elements))
             leaves.append(leaf)
     return Report(title, forward, tuple(leaves), tuple(faults), tuple(warnings))
 
@@ -103,17 +121,22 @@ def _same_shape(hand: Subject, reference: Subject, y: Array, theirs: Array) -> N
 
 
 def _in_single(
-    hand: Subject, dout: Array, double: dict[str, Measured], names: list[str], rng: np.random.Generator
+    hand: Subject,
+    leaves: Leaves,
+    dout: Array,
+    double: dict[str, Measured],
+    names: list[str],
+    rng: np.random.Generator,
 ) -> dict[str, Measured]:
     """The gradients in float32. An element of the rounding may be rare, so it is sought longer before it is blamed."""
 
     def backward(at: dict[str, Array]) -> dict[str, Array]:
         return hand.backward(at, dout.astype(np.float32))
 
-    single = measure(backward, hand.leaves, names, rng)
+    single = measure(backward, leaves, names, rng)
     if all(between(single[name], double[name]).closed for name in names):
         return single
-    return measure(backward, hand.leaves, names, rng, MANY_NUDGES)
+    return measure(backward, leaves, names, rng, MANY_NUDGES)
 
 
 def _judge_leaf(
@@ -123,20 +146,31 @@ def _judge_leaf(
     forward: Gap | None,
     rng: np.random.Generator,
     resolution: float,
-) -> Leaf:
+) -> tuple[Leaf, dict[str, Witness]]:
+    """A leaf, and the witnesses that were heard: a little way off where it has kinks everywhere."""
     hand = witnesses["hand"]
     shape = hand.at[name].shape
+    if not hand.measurable(name):
+        return Leaf(name, "INCONCLUSIVE", f"{name}: {TOO_LARGE}", (), {}, {}), witnesses
     directions = [rng.standard_normal(shape) for _ in range(PROBES)]
     probes = [hand.probe(name, d, resolution) for d in directions]
-    blurred = resolution * hand.size(name)  # a wider tolerance than this shows too little
 
-    kinks: list[int] | None = []
-    if any(gap.tolerance > blurred for gap, _ in probes):
-        kinks = hand.kinks(name, rng)
-        if kinks:
-            for d in directions:
-                d.flat[kinks] = 0
+    note, kinks, everywhere = "", [], False
+    if any(gap.tolerance > resolution * hand.size(name) for gap, _ in probes):
+        found = hand.kinks(name, rng)
+        kinks, everywhere = found or [], found is None
+        if everywhere:
+            witnesses, single = _beside(name, witnesses, single, rng)
+            hand, note = (
+                witnesses["hand"],
+                f"at a kink in more than {MOST_KINKS} elements: judged a thousandth beside them",
+            )
+        for d in directions:
+            d.flat[kinks] = 0
+        if kinks or everywhere:
             probes = [hand.probe(name, d, resolution) for d in directions]
+    blurred = resolution * hand.size(name)  # a wider tolerance than this shows too little
+    widest = max(gap.tolerance for gap, _ in probes)
 
     gradients = {who: witness.gradient[name] for who, witness in witnesses.items()}
     gaps = {}
@@ -151,15 +185,13 @@ def _judge_leaf(
         gaps["autodiff - difference"] = max(theirs, key=Gap.width)
 
     verdict, blame = vote(gaps, forward)
-    note = ""
-    if kinks is None:
-        verdict, blame, note = _beside(hand, name, rng, resolution)
+    if everywhere and not widest <= blurred:
+        verdict, blame = "INCONCLUSIVE", "kinks at more elements than can be looked at: move the inputs off them"
     elif verdict == "PASS" and kinks:
         outside = hand.outside(name, kinks, rng)
         verdict, blame = ("FAIL", f"{WRONG}: {outside}") if outside else ("PASS", "")
         note = f"at a kink in {len(kinks)} of {math.prod(shape)} elements: any slope between the two sides' is right"
-    widest = max(gap.tolerance for gap, _ in probes)
-    if verdict == "PASS" and kinks is not None and not widest <= blurred:
+    if verdict == "PASS" and not widest <= blurred:
         limit = max(probes, key=lambda probe: probe[0].tolerance)[1]
         verdict, blame = "INCONCLUSIVE", f"the differences resolve {widest / hand.size(name):.1g} of it: {limit}"
 
@@ -171,21 +203,23 @@ def _judge_leaf(
     place = int(np.ravel_multi_index(index, shape)) if shape else 0
     values["difference"] = float(hand.by_element(name, np.array([place]))[0])
     detects = 1.6 * widest / (1 - PROBABILITY) ** (1 / PROBES)
-    return Leaf(name, verdict, blame, index, values, gaps, detects=detects, note=note)
+    return Leaf(name, verdict, blame, index, values, gaps, detects=detects, note=note), witnesses
 
 
-def _beside(hand: Witness, name: str, rng: np.random.Generator, resolution: float) -> tuple[Verdict, str, str]:
-    """A leaf with kinks everywhere is judged a little way off, where it has none."""
-    start = hand.at[name]
+def _beside(
+    name: str, witnesses: dict[str, Witness], single: Measured | None, rng: np.random.Generator
+) -> tuple[dict[str, Witness], Measured | None]:
+    """All the witnesses a little way off from where the leaf has kinks everywhere, and single precision's gradient."""
+    hand = witnesses["hand"].subject
+    start, dout = witnesses["hand"].at[name], witnesses["hand"].dout
     d = rng.standard_normal(start.shape)
-    moved = start + BESIDE * scale_of(start) * (d + np.sign(d))
-    beside = Witness(hand.subject, hand.at | {name: moved}, hand.dout, [name], rng)
-    probes = [beside.probe(name, rng.standard_normal(start.shape), resolution)[0] for _ in range(PROBES)]
-    if any(gap.tolerance > resolution * beside.size(name) for gap in probes):
-        return "INCONCLUSIVE", "kinks at more elements than can be looked at: move the inputs off them", ""
-    if not all(gap.closed for gap in probes):
-        return "FAIL", THEIR_OWN, ""
-    return "PASS", "", f"at a kink in more than {MOST_KINKS} elements: judged a thousandth beside them"
+    moved = (start + BESIDE * scale_of(start) * (d + np.sign(d))).astype(hand.leaves[name].dtype)  # the same in both
+    at = witnesses["hand"].at | {name: moved.astype(np.float64)}
+    beside = {who: Witness(witness.subject, at, dout, [name], rng) for who, witness in witnesses.items()}
+    if single is not None:
+        leaves = hand.leaves | {name: moved}
+        single = _in_single(hand, leaves, dout, beside["hand"].gradient, [name], rng)[name]
+    return beside, single
 
 
 def _diagnosis(leaf: Leaf, witnesses: dict[str, Witness], rng: np.random.Generator, elements: int) -> str:
@@ -200,8 +234,9 @@ def _diagnosis(leaf: Leaf, witnesses: dict[str, Witness], rng: np.random.Generat
     else:
         some = np.sort(rng.choice(claimed.size, elements, replace=False))
         name, claimed, true = f"some of {name}", claimed.flat[some], hand.by_element(name, some)
-    subject = hand.subject
-    return diagnose(Scene(name, claimed, true, hand.at, hand.dout, dict(subject.numbers), dict(subject.integers)))
+    its = hand.subject
+    made_of = dict(its.numbers), dict(its.integers), dict(its.batch)
+    return diagnose(Scene(name, claimed, true, hand.at, hand.dout, *made_of))
 
 
 def vote(gaps: dict[str, Gap], forward: Gap | None) -> tuple[Verdict, str]:

@@ -29,8 +29,10 @@ def _blamed(leaf: Leaf, owner: tuple[str, str] | None, layers: tuple[Report, ...
     if leaf.verdict != "FAIL" or not leaf.blame.startswith("hand is wrong") or owner is None:
         return leaf
     own = {one.name: one for layer in layers if layer.subject == owner[0] for one in layer.leaves}.get(owner[1])
-    if own is None or own.verdict == "FAIL":
+    if own is None or own.verdict != "PASS":
         return replace(leaf, diagnosis=own.diagnosis or leaf.diagnosis) if own else leaf
+    if not wrong and any(layer.verdict != "PASS" for layer in layers):
+        return leaf
     if not wrong:
         return replace(leaf, blame=f"hand is wrong: {TOGETHER}")
     return replace(leaf, blame=f"{owner[0]} is right, and is handed a wrong gradient by {wrong[-1]}", diagnosis="")

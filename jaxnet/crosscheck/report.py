@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 PROBES = 3  # random directions a leaf: a Gaussian one misses an error of norm e with probability 1.6 tolerance / e
@@ -58,6 +58,11 @@ class Leaf:
         """Of the same gap."""
         return self._decisive.tolerance
 
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields, and the gap that decided."""
+        gaps = {name: gap._asdict() for name, gap in self.gaps.items()}
+        return vars(self) | {"gaps": gaps, "error": self.error, "tolerance": self.tolerance}
+
     @property
     def _decisive(self) -> Gap:
         return max(self.gaps.values(), key=Gap.width, default=NOTHING)
@@ -80,9 +85,13 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """FAIL where a leaf, a layer or the behaviour fails or the forwards differ; PASS where all of them pass."""
-        verdicts = {leaf.verdict for leaf in self.leaves} | {layer.verdict for layer in self.layers} - {"INCONCLUSIVE"}
-        if "FAIL" in verdicts or self.behaviour or (self.forward is not None and not self.forward.closed):
+        """FAIL where a leaf, a layer or the behaviour fails or the forwards differ; PASS where every leaf passes.
+
+        An inconclusive layer does not count: the network's own leaves were judged. Without leaves it is INCONCLUSIVE.
+        """
+        verdicts = {leaf.verdict for leaf in self.leaves}
+        failing = verdicts | {layer.verdict for layer in self.layers}
+        if "FAIL" in failing or self.behaviour or (self.forward is not None and not self.forward.closed):
             return "FAIL"
         return "PASS" if verdicts == {"PASS"} else "INCONCLUSIVE"
 
@@ -99,14 +108,17 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as for JSON: lists, dicts, strings and numbers; None for a number that is not finite."""
-        layers = [layer.to_dict() for layer in self.layers]
-        leaves = [asdict(leaf) | {"error": leaf.error, "tolerance": leaf.tolerance} for leaf in self.leaves]
-        gaps = [{name: gap._asdict() for name, gap in leaf.gaps.items()} for leaf in self.leaves]
-        leaves = [leaf | {"gaps": gap} for leaf, gap in zip(leaves, gaps, strict=True)]
-        forward = self.forward and self.forward._asdict()
-        return _plain({"verdict": self.verdict} | asdict(self) | {"forward": forward, "leaves": leaves}) | {
-            "layers": layers
-        }
+        return _plain(
+            {
+                "verdict": self.verdict,
+                "subject": self.subject,
+                "forward": self.forward and self.forward._asdict(),
+                "leaves": [leaf.to_dict() for leaf in self.leaves],
+                "behaviour": self.behaviour,
+                "warnings": self.warnings,
+                "layers": [layer.to_dict() for layer in self.layers],
+            }
+        )
 
     def __str__(self) -> str:
         lines = [f"{self.verdict}  {self.subject}", *self.findings()]
@@ -117,8 +129,11 @@ class Report:
             for leaf in self.leaves:
                 cells = [f"{gap.error:.1e}/{gap.tolerance:.0e}" for gap in leaf.gaps.values()]
                 lines.append(_row(width, leaf.name, leaf.verdict, cells, _brackets(leaf.index)))
-        if self.verdict == "PASS" and not math.isnan(least := max(leaf.detects for leaf in self.leaves)):
-            lines.append(f"  an error of norm {least:.0e} in any leaf is caught with probability {PROBABILITY}")
+        least = max((leaf.detects for leaf in self.leaves), default=math.nan)
+        if self.verdict == "PASS" and not math.isnan(least):
+            lines.append(
+                f"  an error of norm {least:.0e} in any of these leaves is caught with probability {PROBABILITY}"
+            )
         lines += [f"  note: {leaf.name}: {leaf.note}" for leaf in self.leaves if leaf.note]
         return "\n".join([*lines, *(f"  warning: {warning}" for warning in self.warnings)])
 
@@ -152,8 +167,9 @@ def _plain(value: Any) -> Any:
 
 
 def _row(width: int, name: str, verdict: str, cells: Iterable[str], index: str) -> str:
-    return "  ".join(["", f"{name:<{width}}", f"{verdict:<16}", *(f"{cell:>21}" for cell in cells), index])
+    return "  ".join(["", f"{name:<{width}}", f"{verdict:<16}", *(f"{cell:>21}" for cell in cells), index]).rstrip()
 
 
 def _brackets(index: tuple[int, ...]) -> str:
-    return f"[{', '.join(map(str, index))}]"
+    """Empty of a number, and of a leaf that was not compared."""
+    return f"[{', '.join(map(str, index))}]" if index else ""

@@ -33,9 +33,22 @@ def warnings(subject: Subject, y: Array) -> Iterator[str]:
             yield f"{name} repeats no number: gradients that overwrite each other where they should add up would pass"
     if _windows_apart(vars(subject.layer)):
         yield "the windows do not overlap: gradients that overwrite each other where they should add up would pass"
-    for name, array in subject.constants.items():
-        if _matters(subject, {name: array * 1.25 + 0.125}):
-            yield f"{name} changes the output and has no d{name} beside it: a constant, or its gradient is missing"
+
+
+def without_gradient(subject: Subject) -> tuple[list[str], list[str]]:
+    """The arrays that change the output with no gradient beside them: a warning each, and the names of those in doubt.
+
+    Beside an array that has one, most such are constants, and a warning is enough. Where no array at all has one, the
+    gradients may as well be forgotten, or stand under a name that is not known here, and to PASS would be to speak of
+    x alone. A layer that holds nothing but constants can say so: with a `params` that is empty, as in volume 2.
+    """
+    if not isinstance(subject, LayerSubject):
+        return [], []
+    names = [name for name, array in subject.constants.items() if _matters(subject, {name: array * 1.25 + 0.125})]
+    if names and not subject.parameters and not subject.declares_none:
+        return [], names
+    text = "changes the output and has no d{0} beside it: a constant, or its gradient is missing"
+    return [f"{name} {text.format(name)}" for name in names], []
 
 
 def _windows_apart(attributes: dict[str, Any]) -> bool:

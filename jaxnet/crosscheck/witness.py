@@ -78,6 +78,10 @@ class Witness:
         whole = self.natural / scale_of(self.at[name])
         return norm if norm > SAFETY * self.gradient[name].rounding * math.sqrt(self.at[name].size) else whole
 
+    def measurable(self, name: str) -> bool:
+        """Whether the squares of the leaf's elements and of the output's can be added up."""
+        return math.isfinite(self.natural * scale_of(self.at[name]))
+
     def magnitude(self, name: str) -> float:
         """What rounding within the layer may be relative to, by element: where it saturates, more than the gradient."""
         moved = {name: np.roll(array.ravel(), 1).reshape(array.shape) for name, array in self.at.items()}
@@ -129,6 +133,8 @@ class Witness:
         phi, h = self.along(name, scale_of(self.at[name]) * d), STEP
         bend = [phi(j * h) + phi(-j * h) for j in (1, 2, 4)]
         noise = self.floor + self.quantum
+        # The h⁴ left over in bend(4h) is h² phi'''' / phi'' of it: a phi'''' of 64 phi'', in units of the leaf's size,
+        # is still taken for smooth. A kink leaves half of bend(4h), 10⁸ times more.
         smooth = 64 * h**2 * abs(bend[2])
         return max(abs(bend[1] - 4 * bend[0]), abs(bend[2] - 4 * bend[1])) > 4 * SAFETY * noise + smooth
 

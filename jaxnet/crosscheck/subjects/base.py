@@ -98,6 +98,7 @@ class Subject:
     fault = ""  # why it cannot be opened at all: its backward raises
     numbers: Mapping[str, float] = {}  # what it was made with: a dropout rate, a stride, an eps
     integers: Mapping[str, Array] = {}  # its ids and labels
+    batch: Mapping[str, Array] = {}  # a network's samples: no leaf, but a mean may be over their sizes
 
     @contextmanager
     def trying(self, what: str) -> Iterator[None]:
@@ -138,7 +139,7 @@ def as_arrays(inputs: tuple[Any, ...], names: list[str]) -> tuple[Any, ...]:
 
 
 def _as_array(name: str, given: Any) -> Any:
-    if isinstance(given, bool | int | np.integer | str | dict) or given is None or not _is_numbers(given):
+    if isinstance(given, bool | int | np.integer | str | dict) or given is None or not is_numbers(given):
         return given
     try:
         array = np.asarray(given)
@@ -154,9 +155,10 @@ def _as_array(name: str, given: Any) -> Any:
     return array
 
 
-def _is_numbers(given: Any) -> bool:
+def is_numbers(given: Any) -> bool:
+    """Whether this is a number, a list of numbers, of lists of them, or an array."""
     if isinstance(given, list):
-        return bool(given) and all(isinstance(part, list | float | int) and _is_numbers(part) for part in given)
+        return bool(given) and all(isinstance(part, list | float | int) and is_numbers(part) for part in given)
     return isinstance(given, float | int | complex | np.generic) or hasattr(given, "__array__")
 
 

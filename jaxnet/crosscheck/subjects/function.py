@@ -35,9 +35,10 @@ class FunctionSubject(Subject):
     """
 
     def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], gradient: Callable[..., Any] | None) -> None:
-        for name, function in {"f": f, "gradient": gradient or f}.items():
-            if not callable(function):
-                raise SubjectError(f"{name}: a {type(function).__name__}, expected a function")
+        if not callable(f):
+            raise SubjectError(f"f: a {type(f).__name__}, expected a function")
+        if gradient is not None and not callable(gradient):
+            raise SubjectError(f"gradient: a {type(gradient).__name__}, expected a function of the same arguments")
         self.f, self.gradient = f, gradient
         self.name = getattr(f, "__name__", type(f).__name__).replace("<lambda>", "f")
         self.names = input_names(f, len(args))
@@ -57,7 +58,7 @@ class FunctionSubject(Subject):
             self.takes_dout = len(takes) > len(args) if takes else y.ndim > 0
             self.dout_first = bool(takes) and takes[0] in FROM_ABOVE
         returned = self.leaves
-        with self.trying("gradient" if gradient else "jax.vjp"):
+        with self.trying("jax.vjp" if gradient is None else "gradient"):
             try:
                 returned = opened.backward(np.ones_like(y))
             except NOT_TRACEABLE as error:

@@ -1,13 +1,14 @@
 """Hand-written layers: the class style of the book, and the pairs of functions of courses."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnet.crosscheck.subjects.attributes import gradients_of, is_array, is_left, parameters_of, unlike_arrays
 from jaxnet.crosscheck.subjects.base import (
     Array,
     Leaves,
@@ -30,17 +31,15 @@ from jaxnet.crosscheck.subjects.base import (
     positional,
 )
 
-BESIDE = ("d{}", "d_{}", "grad_{}", "{}_grad")  # where the gradient by an attribute stands
 CACHE = ("cache", "ctx")
-DEEPEST = 8  # layers within layers; they may point back at each other
 
 
 class LayerSubject(Subject):
     """A layer in the class style of the book: forward(*inputs), backward(dout), and a gradient beside each parameter.
 
     A parameter is a float array that the layer, or a layer within it, holds before and after `forward`: an attribute
-    `W` with a `dW` beside it after `backward`, or an entry of a list or dict `params` with one in `grads`. `backward`
-    returns a gradient for each input, or for the first of those that are floats.
+    `W` with a `dW` (`grad_W`, `gW`, `dw`, ...) beside it after `backward`, or an entry of a list or dict `params` with
+    one in `grads`. `backward` returns a gradient for each input, or for the first of those that are floats.
     """
 
     def __init__(self, layer: Any, inputs: tuple[Any, ...]) -> None:
@@ -56,29 +55,43 @@ class LayerSubject(Subject):
 
         with blaming(f"copying {self.name}"):
             trial = copy.deepcopy(layer)
-        held, outputs = parameters_of(trial), Outputs()
+        held, unlike, outputs = parameters_of(trial), unlike_arrays(trial), Outputs()
         with blaming(f"{self.name}.forward"):
             y = outputs.pack(trial.forward(*copy.deepcopy(self.inputs)))
         held = {name: array for name, array in parameters_of(trial).items() if held.get(name) is array}
+        unlike = {name: value for name, value in unlike_arrays(trial).items() if unlike.get(name) is value}
+        before = {name: (g, copy.deepcopy(g)) for name, g in gradients_of(trial, self.names).items()}
         with self.trying("backward"):
             returned = as_tuple(self._backward(trial, outputs.unpack(np.ones_like(y))))
         if self.fault:
             return
         if len(returned) > len(inputs):
             raise SubjectError(f"{self.name}.backward: returned {len(returned)} gradients for {len(inputs)} inputs")
-        found = gradients_of(trial)
+        left = {n for n, g in gradients_of(trial, self.names).items() if is_left(g, *before.get(n, (None, None)))}
+        surely = gradients_of(trial).keys()
+        self._refuse({name: value for name, value in unlike.items() if name in left & surely})
+        found = left | surely
         self.returned = derived_by(self.inputs, self.names, len(returned))
         self.parameters = [name for name in held if name in found]
         its = arrays_in(self.inputs, self.names)
         self.held = own = parameters_of(layer)
         self.in_less = any(value.dtype != np.float64 for value in floats_in((layer, self.inputs)))
         self.constants = {n: own[n] for n in held if n not in found}  # no parameters, or their gradient is forgotten
+        params = getattr(layer, "params", None)
+        self.declares_none = isinstance(params, list | tuple | Mapping) and not params
         self.numbers = numbers_in(vars(layer) | dict(zip(self.names, self.inputs, strict=True)))
         self.integers = integers_in(self.inputs, self.names)
         self.leaves = {name: np.asarray(own[name]) for name in self.parameters}
         self.leaves |= {name: its[name] for name in self.returned if is_float(its.get(name))}
         if not self.leaves:
             raise SubjectError(f"{self.name}: no input and no parameter of floats with a gradient, nothing to check")
+
+    def _refuse(self, unlike: dict[str, Any]) -> None:
+        for name, value in unlike.items():
+            kind = f"an array of {value.dtype}" if is_array(value) else f"a {type(value).__name__}"
+            raise SubjectError(
+                f"{self.name}.{name}: {kind}, expected an array of floats, since backward leaves a gradient beside it"
+            )
 
     def open(self, leaves: Leaves) -> Opened:
         replaced = {id(array): as_kind(leaves[name], array) for name, array in self.held.items() if name in leaves}
@@ -88,8 +101,9 @@ class LayerSubject(Subject):
             layer, inputs = in_double((layer, inputs))
 
         def backward(*douts: Array) -> dict[str, Any]:
-            gradients = dict(zip(self.returned, as_tuple(self._backward(layer, douts)), strict=False))
-            gradients |= gradients_of(layer)
+            returned = dict(zip(self.returned, as_tuple(self._backward(layer, douts)), strict=False))
+            gradients = gradients_of(layer, self.names)  # a `dx`, too, which counts where nothing is returned
+            gradients |= {name: g for name, g in returned.items() if g is not None}
             return {name: gradients.get(name) for name in self.leaves}
 
         handed = arrays_in(inputs, self.names) | {name: leaves[name] for name in self.parameters}
@@ -179,71 +193,6 @@ def as_pair(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
         return tuple(layer)
     takes = positional(getattr(layer, "backward", None) or (lambda: None))
     return (layer.forward, layer.backward) if takes and takes[-1].name in CACHE else None
-
-
-def parameters_of(layer: Any) -> dict[str, Any]:
-    """The float arrays that a layer and those within it hold, each once: by attribute, or by its place in `params`."""
-    found: dict[str, Any] = {}
-    for prefix, one in _within(layer):
-        beside = _gradients_beside(one)
-        attributes = {name: value for name, value in vars(one).items() if is_float(value)}
-        listed = {name: value for name, value in _entries("params", one).items() if is_float(value)}
-        # a name that has its gradient beside it goes before a mere place in a list
-        for name, value in sorted((attributes | listed).items(), key=lambda item: item[0] not in beside):
-            if isinstance(value, np.ndarray | jax.Array) and not any(value is other for other in found.values()):
-                found[prefix + name] = value
-    return found
-
-
-def gradients_of(layer: Any) -> dict[str, Any]:
-    """What stands beside each array: `dW` beside `W`, `grads[0]` beside `params[0]`; None where that is empty still."""
-    return {prefix + name: value for prefix, one in _within(layer) for name, value in _gradients_beside(one).items()}
-
-
-def _gradients_beside(layer: Any) -> dict[str, Any]:
-    grads = getattr(layer, "grads", None)
-    named = grads if isinstance(grads, Mapping) else {}
-    found = {}
-    for name in vars(layer):
-        beside = [vars(layer)[form.format(name)] for form in BESIDE if form.format(name) in vars(layer)]
-        beside += [named[form.format(name)] for form in ("{}", *BESIDE) if form.format(name) in named]
-        if beside:
-            found[name] = next((value for value in beside if value is not None), None)
-    return found | {name.replace("grads", "params", 1): value for name, value in _entries("grads", layer).items()}
-
-
-def _entries(attribute: str, layer: Any) -> dict[str, Any]:
-    """`params` = [W, b] as {"params[0]": W, "params[1]": b}, and a dict by its keys."""
-    entries = getattr(layer, attribute, None)
-    if isinstance(entries, Mapping):
-        return {f"{attribute}[{key!r}]": value for key, value in entries.items()}
-    if isinstance(entries, list | tuple):
-        return {f"{attribute}[{i}]": value for i, value in enumerate(entries)}
-    return {}
-
-
-def _within(layer: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """A layer, and the layers that it holds, by attribute, in lists or in dicts, and those within them."""
-    if hasattr(layer, "__dict__") and depth < DEEPEST:
-        yield prefix, layer
-        for name, value in list(vars(layer).items()):
-            for place, one in sublayers(name, value):
-                yield from _within(one, f"{prefix}{place}.", depth + 1)
-
-
-def sublayers(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The layers in an attribute's value, each with the place where it stands."""
-    if isinstance(value, Mapping):
-        yield from ((str(key), part) for key, part in value.items() if is_layer(part))
-    elif isinstance(value, list | tuple):
-        yield from ((f"{name}[{i}]", part) for i, part in enumerate(value) if is_layer(part))
-    elif is_layer(value):
-        yield name, value
-
-
-def is_layer(value: Any) -> bool:
-    """Whether it can be asked for both passes."""
-    return hasattr(value, "__dict__") and all(callable(getattr(value, m, None)) for m in ("forward", "backward"))
 
 
 def _outputs(result: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnet.crosscheck.subjects.attributes import DEEPEST, parameters_of, sublayers
 from jaxnet.crosscheck.subjects.base import (
     Array,
     Leaves,
@@ -15,12 +16,13 @@ from jaxnet.crosscheck.subjects.base import (
     are_double,
     arrays_in,
     as_arrays,
+    blaming,
     floats_in,
     in_double,
     is_float,
     positional,
 )
-from jaxnet.crosscheck.subjects.layer import DEEPEST, LayerSubject, parameters_of, sublayers
+from jaxnet.crosscheck.subjects.layer import LayerSubject
 from jaxnet.trees import flatten
 
 TRAINING = ("train_flg", "train", "training", "is_training")  # what a loss may ask for, to be gradient's function
@@ -39,20 +41,29 @@ class NetworkSubject(Subject):
             if not hasattr(network, name):
                 raise SubjectError(f"network: {self.name} has no `{name}`, expected params, loss(x, t), gradient(x, t)")
         self.network, (self.x, self.t) = network, as_arrays((x, t), ["x", "t"])
-        self.leaves = {name: leaf for name, leaf in flatten(network.params).items() if is_float(leaf)}
+        _check_labels(self.x, self.t)
+        self.batch = arrays_in((self.x,), ["x"])
+        params = flatten(network.params)
+        self.leaves = {name: leaf for name, leaf in params.items() if is_float(leaf)}
         if not self.leaves:
             raise SubjectError("network: its params hold no float array, nothing to check")
         self.in_less = any(value.dtype != np.float64 for value in floats_in(network))
         flags = [p.name for p in positional(network.loss)[2:] if p.name in TRAINING]
         self.training = dict.fromkeys(flags, True)
+        self._loss(copy.deepcopy(network))  # before the gradient is blamed for what both cannot take
         with self.trying("gradient"):
-            found = set(flatten(copy.deepcopy(network).gradient(copy.deepcopy(self.x), copy.deepcopy(self.t))))
+            found = flatten(copy.deepcopy(network).gradient(copy.deepcopy(self.x), copy.deepcopy(self.t)))
         if self.fault:
             return
-        if missing := set(self.leaves) - found:
+        if not self.leaves.keys() & found.keys():
             raise SubjectError(
-                f"{self.name}.gradient: has no {', '.join(sorted(missing))}, expected the tree of params"
+                f"{self.name}.gradient: has none of {', '.join(self.leaves)}, expected the tree of params"
             )
+        for name, gradient in found.items():
+            if name not in self.leaves and is_float(gradient) and any(f"{p}.".startswith(f"{name}.") for p in params):
+                raise SubjectError(
+                    f"{self.name}.params: {name} is no array of floats, expected one, as it has a gradient"
+                )
 
     def open(self, leaves: Leaves) -> Opened:
         network, inputs = self.instance(leaves), copy.deepcopy((self.x, self.t))
@@ -64,7 +75,8 @@ class NetworkSubject(Subject):
 
         def backward(dout: Array) -> dict[str, Any]:
             gradient = flatten(network.gradient(*inputs))
-            return {name: None if gradient[name] is None else gradient[name] * dout for name in self.leaves}
+            found = [name for name in self.leaves if name in gradient]
+            return {name: None if gradient[name] is None else gradient[name] * dout for name in found}
 
         return Opened(forward, backward, inputs, leaves | arrays_in(inputs, ["x", "t"]))
 
@@ -94,12 +106,16 @@ class NetworkSubject(Subject):
         for name, layer in list(innermost(network)):
             before = copy.deepcopy(layer)  # as it was: without what `forward` will keep
             layer.forward = _recorded(layer.forward, name, before, calls)
-        network.loss(copy.deepcopy(self.x), copy.deepcopy(self.t), **self.training)
+        self._loss(network)
         for name, layer, inputs in calls:
             try:
                 yield name, LayerSubject(layer, inputs)
             except SubjectError:  # nothing in it has a gradient: the network's own leaves are judged all the same
                 continue
+
+    def _loss(self, network: Any) -> None:
+        with blaming(f"{self.name}.loss"):
+            network.loss(copy.deepcopy(self.x), copy.deepcopy(self.t), **self.training)
 
 
 def innermost(whole: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
@@ -120,6 +136,20 @@ def _recorded(
         return forward(*inputs, **options)
 
     return record
+
+
+def _check_labels(x: Any, t: Any) -> None:
+    """One for each sample, along the first axis; or along another of x: columns (D, N), sequences (T, N, D).
+
+    Raises:
+        SubjectError: There are more or fewer.
+    """
+    if not (isinstance(x, np.ndarray) and isinstance(t, np.ndarray) and x.ndim and t.ndim):
+        return
+    columns = t.ndim > 1 and t.shape[-1] == x.shape[-1]  # t (C, N) beside x (D, N)
+    flat = len(t) in np.cumprod(x.shape)  # t (N T,) beside x (N, T, D)
+    if len(t) not in x.shape and not columns and not flat:
+        raise SubjectError(f"t: {len(t)} labels, expected one for each of the {len(x)} samples of x")
 
 
 def _refill(tree: Any, leaves: Leaves, prefix: str = "") -> Any:
