@@ -7,12 +7,22 @@ from jaxnet.datasets import Dataset
 from jaxnet.divergence import DivergedError
 from jaxnet.inference import predict, sample
 from jaxnet.layers import Layer, affine, dropout, flatten, gelu, relu, residual, sequential, sigmoid, stateless, tanh
-from jaxnet.loop import beginning, fit, stages
+from jaxnet.loop import fit, initial_state, stages
 from jaxnet.losses import accuracy, mean_squared_error, softmax_cross_entropy, weight_decay
 from jaxnet.networks import deep_conv_net, multi_layer_net, notebook_net, simple_conv_net, transformer, two_layer_net
 from jaxnet.normalization import batch_norm, layer_norm
 from jaxnet.sweeping import Sweep, sweep
-from jaxnet.training import OPTIMIZERS, History, Stage, TrainState, draw_batches, loss, start, step_draws, train_step
+from jaxnet.training import (
+    OPTIMIZERS,
+    History,
+    Stage,
+    TrainState,
+    draw_batches,
+    init_train_state,
+    loss,
+    step_draws,
+    train_step,
+)
 
 __all__ = [
     "OPTIMIZERS",
@@ -28,7 +38,6 @@ __all__ = [
     "attention",
     "average_pool",
     "batch_norm",
-    "beginning",
     "convolution",
     "crosscheck",
     "datasets",
@@ -40,6 +49,8 @@ __all__ = [
     "fit",
     "flatten",
     "gelu",
+    "init_train_state",
+    "initial_state",
     "layer_norm",
     "loss",
     "max_pool",
@@ -57,7 +68,6 @@ __all__ = [
     "simple_conv_net",
     "softmax_cross_entropy",
     "stages",
-    "start",
     "stateless",
     "step_draws",
     "sweep",

@@ -23,7 +23,7 @@ from jaxnet.layers import Layer, Params, draw_nothing
 from jaxnet.programs import Rates, Recipe, compiled, evaluate, optimizer_of, run_steps
 from jaxnet.resident import resident, samples
 from jaxnet.settings import Settings, check_data, recipe_of
-from jaxnet.training import History, Stage, TrainState, start
+from jaxnet.training import History, Stage, TrainState, init_train_state
 
 FIRST_STRIDE = 10  # steps until the program returns to Python for the first time
 STRIDE_SECONDS = 1.0  # between two returns, about, however long an evaluation's distance is
@@ -103,7 +103,7 @@ def stages(
     check_batches("batches", batches, len(data.x_train))
     batches = jnp.asarray(batches)
     recipe.devices.check_batch_size(batches.shape[1])
-    first = beginning(net, params, **settings)
+    first = initial_state(net, params, **settings)
     resume = settings.get("resume") or Stage(first, _no_history(first))
     if jax.tree.structure(resume.state) != jax.tree.structure(first):  # type: ignore[operator]
         raise ValueError("resume: a stage of another network or optimizer, expected one of this run")
@@ -114,7 +114,7 @@ def stages(
     return _stages(recipe, rates, resume, data, batches, eval_every)
 
 
-def beginning(net: Layer, params: Params, **settings: Unpack[Settings]) -> TrainState:
+def initial_state(net: Layer, params: Params, **settings: Unpack[Settings]) -> TrainState:
     """What `fit` begins with, given the same.
 
     Raises:
@@ -126,7 +126,7 @@ def beginning(net: Layer, params: Params, **settings: Unpack[Settings]) -> Train
         if net.draw is not draw_nothing:
             raise ValueError("key: none is given, but the network draws, for Dropout; pass jax.random.key(seed)")
         key = jax.random.key(0)
-    return start(net, optimizer_of(recipe, rates), params, key)
+    return init_train_state(net, optimizer_of(recipe, rates), params, key)
 
 
 def _stages(

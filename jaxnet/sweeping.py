@@ -22,7 +22,7 @@ from jaxnet.losses import softmax_cross_entropy
 from jaxnet.programs import Rates, Recipe, all_finite, evaluate, fetched, optimizer_of, step_of
 from jaxnet.resident import resident, samples
 from jaxnet.settings import Settings, check_data, recipe_of
-from jaxnet.training import Criterion, MakeOptimizer, TrainState, start
+from jaxnet.training import Criterion, MakeOptimizer, TrainState, init_train_state
 
 STRIDE = 100  # steps between two reports
 
@@ -124,7 +124,7 @@ def sweep(
 def _begin(recipe: Recipe, rates: Rates, learning_rate: Array, params: Params) -> TrainState:
     """Of one run."""
     optimizer = optimizer_of(recipe, rates._replace(learning_rate=learning_rate))
-    return start(recipe.net, optimizer, params, jax.random.key(0))
+    return init_train_state(recipe.net, optimizer, params, jax.random.key(0))
 
 
 def _side_by_side(leaf: Any) -> int:

@@ -75,7 +75,7 @@ def draw_batches(key: PRNGKeyArray, samples: int, batch_size: int, steps: int) -
     return jax.random.randint(key, (steps, batch_size), 0, samples)
 
 
-def start(
+def init_train_state(
     net: Layer, optimizer: optax.GradientTransformation, params: Params, key: PRNGKeyArray, state: Tree | None = None
 ) -> TrainState:
     """Before the first step: the layers' state, the network's own unless given, takes the parameters' dtype."""

@@ -83,7 +83,7 @@ def measured(options: Options, count: int) -> tuple[list[tuple[str, str, int]], 
     recipe, rates = settings.recipe_of(net, params, given)
     recipe.devices.check_batch_size(size)
     batches = jaxnet.draw_batches(jax.random.key(1), ROWS, size, options.steps)
-    first, rates, batches = recipe.devices.copied((jaxnet.beginning(net, params, **given), rates, batches))
+    first, rates, batches = recipe.devices.copied((jaxnet.initial_state(net, params, **given), rates, batches))
     arrays = resident(recipe.devices.rows(x), jnp.float32), recipe.devices.rows(t), batches
     run: Any = programs.compiled(programs.run_steps, net, params, size, "recipe", "length")
     program = run.lower(recipe, rates, first, *arrays, options.steps, length=options.steps).compile()

@@ -76,7 +76,7 @@ def main(options: SimpleNamespace, console: Console) -> None:
         "decay": options.decay,
         "mesh": devices.mesh(options.devices) if options.devices is not None or not alone else None,
     }
-    first = jaxnet.beginning(net, params, **settings)
+    first = jaxnet.initial_state(net, params, **settings)
     told = {k: v for k, v in vars(options).items() if k not in WHERE}
     made_of = json.loads(json.dumps(told, default=str))  # as a run that goes on will read it
     checkpoints = Checkpoints(

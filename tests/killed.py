@@ -23,7 +23,7 @@ def main(folder: Path, pause: float) -> None:
     saved = Checkpoints(
         folder / "checkpoints", lambda: identity(net, data, batches, np.float32, {"rate": 0.01}), seconds=0
     )
-    resume = saved.latest(jaxnet.beginning(net, params, **settings), lambda told: print(told, flush=True))
+    resume = saved.latest(jaxnet.initial_state(net, params, **settings), lambda told: print(told, flush=True))
     for stage in jaxnet.stages(net, params, data, batches, resume=resume, **settings):
         saved.offer(stage)
         print(f"step {int(stage.state.step)}", flush=True)

@@ -55,7 +55,7 @@ def one_of(folder, steps):
     checkpoints = Checkpoints(folder / "checkpoints", lambda: {"run": "the"}, seconds=0)
     wrote, at = [], []
     checkpoints._make_room = lambda size, make=checkpoints._make_room: (wrote.append(1), make(size))
-    resume = checkpoints.latest(jaxnet.beginning(net, params, **settings), print)
+    resume = checkpoints.latest(jaxnet.initial_state(net, params, **settings), print)
     for stage in jaxnet.stages(net, params, data, batches, mesh=mesh, resume=resume, **settings):
         checkpoints.offer(stage)
         at.append(int(stage.state.step))

@@ -55,7 +55,7 @@ def saved_at_every_stage(run, path):
 
 def beginning(run):
     (net, params, *_), settings = run
-    return jaxnet.beginning(net, params, **settings)
+    return jaxnet.initial_state(net, params, **settings)
 
 
 def nobody(message):
@@ -173,7 +173,7 @@ def test_one_of_another_version_is_refused(run, tmp_path, monkeypatch):
 def test_one_of_another_optimizer_is_refused_by_its_leaf(run, tmp_path):
     (net, params, *_), settings = run
     saved_at_every_stage(run, tmp_path)
-    adam = jaxnet.beginning(net, params, optimizer="adam", **settings)
+    adam = jaxnet.initial_state(net, params, optimizer="adam", **settings)
     with pytest.raises(CheckpointError, match=r"\.state\.opt_state.*of another optimizer or network"):
         folder_of(run, tmp_path).latest(adam, nobody)
 
@@ -269,7 +269,7 @@ def test_keys_of_every_kind_of_number_come_back(run, tmp_path, x64):
     stage = jaxnet.fit(*arguments, **settings)
     saved.save(stage)
     found = folder_of((arguments, settings), tmp_path, dtype=np.float64).latest(
-        jaxnet.beginning(net, params, **settings), nobody
+        jaxnet.initial_state(net, params, **settings), nobody
     )
     assert bits(found) == bits(stage)
     assert jnp.result_type(*jax.tree.leaves(found.state.params)) == np.float64

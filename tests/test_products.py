@@ -110,7 +110,7 @@ def test_the_program_makes_every_product_with_its_long_side_along_the_rows():
     net = jaxnet.two_layer_net(784, 50, 10)
     params = net.init(jax.random.key(0), 0.1)
     recipe, rates = settings.recipe_of(net, params, {"learning_rate": 0.1})
-    now = jaxnet.beginning(net, params, learning_rate=0.1)
+    now = jaxnet.initial_state(net, params, learning_rate=0.1)
     x, t, batches = (jnp.zeros(*of) for of in (((2000, 784),), ((2000,), int), ((5, 1000), int)))
     lowered = programs.compiled(programs.run_steps, net, params, 1000, "recipe", "length").lower(
         recipe, rates, now, x, t, batches, 5, length=5

@@ -387,7 +387,7 @@ def test_a_setting_of_another_name_is_refused_by_name(net, data):
     with pytest.raises(TypeError, match="lr: no setting, expected some of optimizer, learning_rate, "):
         jaxnet.fit(net, params, data, np.zeros((2, 3), int), lr=0.5)
     with pytest.raises(TypeError, match="lr: no setting"):
-        jaxnet.beginning(net, params, lr=0.5)
+        jaxnet.initial_state(net, params, lr=0.5)
 
 
 def test_a_stage_of_another_run_is_refused(net, data):
@@ -435,7 +435,9 @@ def test_a_training_step_is_the_update_it_says(net, data, x64):
     params = random_params(net)
     x, t = jnp.asarray(data.x_train[:4], jnp.float64), jnp.asarray(data.t_train[:4])
     optimizer = optax.sgd(0.5)
-    state, value = jaxnet.train_step(net, optimizer, jaxnet.start(net, optimizer, params, jax.random.key(0)), x, t)
+    state, value = jaxnet.train_step(
+        net, optimizer, jaxnet.init_train_state(net, optimizer, params, jax.random.key(0)), x, t
+    )
     hand = hand_built(net, params)
     loss, grads = hand.value_and_gradient(np.asarray(x), np.asarray(t))
     np.testing.assert_allclose(value, loss, rtol=1e-14)
@@ -509,7 +511,7 @@ def test_random_bits_are_made_where_a_layer_wants_them_and_nowhere_else(data, dr
     """Threefry shifts and xors words, and nothing else in a training step does."""
     net = deep_net(dropped)
     params = random_params(net, dtype=np.float32)
-    first = jaxnet.start(net, optax.sgd(0.1), params, jax.random.key(0))
+    first = jaxnet.init_train_state(net, optax.sgd(0.1), params, jax.random.key(0))
     lowered = programs.compiled(programs.run_steps, net, params, 10, "recipe", "length").lower(
         programs.Recipe(net, optax.sgd, jaxnet.softmax_cross_entropy),
         programs.Rates(jnp.array(0.1), None, None), first,
