@@ -24,6 +24,7 @@ import numpy as np
 import tyro
 from bounds import multipliers
 from ending import one_line
+from options import File
 from peers import CONTENDERS, LEARNING_RATE, PACKAGES, Problem, Skip, Train
 from progress import counted
 from rich.console import Console
@@ -57,7 +58,7 @@ class Options:
     """mnist: as for train.py. random: pixels and classes drawn at random, of any number."""
     whole_run: bool = False
     """Instead of steps: 10,000 of them on MNIST, 784-50-10@100, with 101 evaluations of all 70,000 images."""
-    output: Path | None = None
+    output: File = None
     """Write everything measured as JSON here, too."""
 
 

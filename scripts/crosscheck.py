@@ -14,19 +14,17 @@ Exit status: 0 right, 1 wrong, 2 cannot be checked, 3 inconclusive.
 """
 
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
 import tyro
 from ending import check_writable, one_line
-from options import check_seed
+from options import File, Number, Word, check_seed
 from progress import awaited
 
 import jaxnet
@@ -53,15 +51,15 @@ class Options:
     W=4x3: by name. FILE.npz, FILE.npy: arrays."""
     inputs: tuple[str, ...] = ()
     """What forward is called with, in the same form."""
-    reference: str | None = None
+    reference: Word = None
     """FILE.py:NAME of the same function in JAX, of (params, *inputs) where there are parameters, else of (*inputs)."""
     dtype: Literal["float64", "float32"] = "float64"
     """Of the arrays that the values become."""
-    resolution: float | None = None
+    resolution: Number = None
     """The relative error that must be visible; half of the dtype's digits unless given."""
     json: bool = False
     """Print the reports as JSON."""
-    plot: Path | None = None
+    plot: File = None
     """Draw the error against the step size, for every leaf, into this PNG."""
     network: Literal["all", "book", "notebook-order", "notebook"] = "all"
     """Without a name. book: Affine, ReLU, Affine. notebook-order: one more ReLU. all: both, the other networks, and
@@ -265,7 +263,5 @@ def main(options: Options) -> int:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it, without a traceback
     with one_line("crosscheck.py", SubjectError):
         sys.exit(main(tyro.cli(Options, description=__doc__)))

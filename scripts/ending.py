@@ -1,5 +1,6 @@
 """How a script ends that cannot do what it is asked: one line, and exit status 2."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 import jax
 
 CANNOT = 2
+UNREAD = 141  # as a shell says of a program that was ended by SIGPIPE
 
 
 @contextmanager
@@ -20,6 +22,9 @@ def one_line(script: str, *errors: type[Exception]) -> Iterator[None]:
     one_liners: tuple[type[Exception], ...] = (ValueError, OSError, *errors)
     try:
         yield
+    except BrokenPipeError:  # nobody reads any more, as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so at its end
+        sys.exit(UNREAD)
     except one_liners as error:
         _end(script, str(error))
     except MemoryError as error:

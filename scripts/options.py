@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import tyro
 
 from jaxnet.checks import check_counts
 from jaxnet.training import OPTIMIZERS
@@ -13,65 +15,80 @@ from jaxnet.training import OPTIMIZERS
 HEADS = 4  # of the transformer's attention
 
 
+def usual(metavar: str) -> Any:
+    """In the help of an option that has its usual value where none is given: not that this is None to begin with."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+Whole = Annotated[int | None, usual("INT")]
+Wholes = Annotated[tuple[int, ...] | None, usual("INT [INT ...]")]
+Number = Annotated[float | None, usual("FLOAT")]
+Word = Annotated[str | None, usual("STR")]
+File = Annotated[Path | None, usual("PATH")]
+
+
 @dataclass(frozen=True)
 class Options:
     """Train a network whose gradients have been cross-checked."""
 
     network: Literal["two-layer", "deep", "simple-conv", "deep-conv", "transformer"] = "two-layer"
-    """two-layer, deep: affine layers, of chapters 5 and 6. simple-conv, deep-conv: of chapters 7 and 8. transformer:
-    it reads characters and says the next."""
-    dataset: Literal["digits", "mnist"] | None = None
+    """two-layer, deep: affine layers, of chapters 5 and 6. simple-conv, deep-conv: of chapters 7 and 8.
+    transformer: it reads characters and says the next."""
+    dataset: Annotated[Literal["digits", "mnist"] | None, usual("{digits,mnist}")] = None
     """digits, unless given: 8 by 8 pixels, embedded. mnist: 28 by 28, fetched once (or taken from $JAXNET_DATA/mnist).
     """
-    text: Path | None = None
+    text: File = None
     """transformer: what it learns to write, UTF-8; this project's README unless given."""
-    hidden: tuple[int, ...] | None = None
+    hidden: Wholes = None
     """two-layer, deep: units of the hidden layers, first to last; 50, or five times 100, unless given."""
-    activation: Literal["relu", "sigmoid", "tanh", "gelu"] | None = None
+    activation: Annotated[Literal["relu", "sigmoid", "tanh", "gelu"] | None, usual("{relu,sigmoid,tanh,gelu}")] = None
     """two-layer, deep: between two affine layers; relu unless given."""
     batch_norm: bool = False
     """two-layer, deep: normalize what goes into each activation."""
-    dropout: float | None = None
+    dropout: Number = None
     """Share of the units that each step drops: 0 unless given, 0.5 for deep-conv, 0.3 for transformer."""
-    context: int | None = None
+    context: Whole = None
     """transformer: characters that it looks back on; 64 unless given."""
-    width: int | None = None
+    width: Whole = None
     """transformer: numbers that stand for a character, 4 heads in all; 64 unless given."""
-    blocks: int | None = None
+    blocks: Whole = None
     """transformer: of attention and a hidden layer; 2 unless given."""
-    temperature: float | None = None
+    temperature: Number = None
     """transformer: of the text it writes at the end; below 1 the likely becomes likelier. 0.8 unless given."""
-    scale: str | None = None
-    """Standard deviation of the initial weights: a number, he or xavier. 0.1 for two-layer, xavier for transformer, he
-    for the others, unless given."""
-    optimizer: Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"] | None = None
+    scale: Word = None
+    """Standard deviation of the initial weights: a number, he or xavier.
+    0.1 for two-layer, xavier for transformer, he for the others, unless given."""
+    optimizer: Annotated[
+        Literal["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"] | None,
+        usual("{sgd,momentum,nesterov,adagrad,rmsprop,adam,adamw}"),
+    ] = None
     """From optax; sgd for two-layer, adamw for transformer, adam for the others, unless given."""
-    learning_rate: float | None = None
+    learning_rate: Number = None
     """The optimizer's usual one unless given, 0.1 for sgd; 0.003 for transformer."""
-    schedule: Literal["constant", "cosine"] | None = None
+    schedule: Annotated[Literal["constant", "cosine"] | None, usual("{constant,cosine}")] = None
     """cosine: the learning rate falls to 0 along half a wave. constant for two-layer and deep, cosine for the others,
     unless given."""
-    clip_norm: float | None = None
+    clip_norm: Number = None
     """Scale a gradient whose norm over all leaves is larger down to this."""
-    decay: float | None = None
+    decay: Number = None
     """Strength λ of weight decay, λ/2 Σ W² in the loss: 0 unless given, 1e-4 for simple-conv."""
-    batch_size: int | None = None
+    batch_size: Whole = None
     """Samples a step, drawn with replacement; 100, or 32 for transformer, unless given."""
-    steps: int | None = None
+    steps: Whole = None
     """2,000 for two-layer on digits and 10,000 on mnist; 500 to 6,000 for the others, unless given."""
-    eval_every: int | None = None
+    eval_every: Whole = None
     """Steps between two evaluations of all training and test samples; 100 for two-layer, unless given."""
     seed: int = 0
     """The same seed gives the same bits."""
-    output: Path | None = None
+    output: File = None
     """A new folder; runs/DATASET-TIME unless given."""
-    resume: Path | None = None
+    resume: File = None
     """The folder of a run that did not come to its end, to go on from its last checkpoint; the options are its own."""
     checkpoint_seconds: float = 10.0
     """Between two checkpoints; 0: at every stage."""
-    devices: int | None = None
+    devices: Whole = None
     """Share the data and every batch out over so many devices; on a CPU they are simulated."""
-    coordinator: str | None = None
+    coordinator: Word = None
     """HOST:PORT where process 0 of several listens; start the same command once for each --process."""
     processes: int = 1
     """That train together, on one machine or on several, with one file system for --output."""

@@ -22,7 +22,7 @@ import numpy as np
 import tyro
 from ending import check_writable, one_line
 from jax.test_util import check_grads
-from options import check_seed
+from options import File, check_seed
 from progress import counted
 
 import numpy_ref
@@ -46,7 +46,7 @@ class Options:
     """Of shapes, values and scales for each case."""
     dtype: Literal["float64", "float32"] = "float64"
     seed: int = 0
-    output: Path | None = None
+    output: File = None
     """Write the counts as JSON here, too."""
     growth: bool = False
     """Instead: forward passes and seconds for layers of 10³ to 10⁷ parameters."""
