@@ -98,7 +98,8 @@ def stages(
         DivergedError: While iterating.
     """
     recipe, rates = recipe_of(net, params, settings)
-    check_counts(eval_every=(eval_every := settings.get("eval_every", 100)))
+    eval_every = settings.get("eval_every", 100)
+    check_counts(eval_every=eval_every)
     check_data(net, params, data, recipe.devices)
     check_batches("batches", batches, len(data.x_train))
     batches = jnp.asarray(batches)

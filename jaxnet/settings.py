@@ -44,9 +44,7 @@ def recipe_of(net: Layer, params: Params, settings: Settings) -> tuple[Recipe, R
         raise TypeError(f"{min(unknown)}: no setting, expected some of {', '.join(Settings.__annotations__)}")
     check_params(net, params)
     optimizer, learning_rate = settings.get("optimizer", "sgd"), settings.get("learning_rate")
-    if isinstance(optimizer, str):
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer: {optimizer!r}, expected one of {', '.join(OPTIMIZERS)}, or a function")
+    if isinstance(optimizer, str) and optimizer in OPTIMIZERS:
         optimizer, usual = OPTIMIZERS[optimizer]
         learning_rate = usual if learning_rate is None else learning_rate
     if not callable(optimizer):
