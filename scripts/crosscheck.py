@@ -13,6 +13,7 @@ notebook's own network, as it was written, and says why it fails.
 Exit status: 0 right, 1 wrong, 2 cannot be checked, 3 inconclusive.
 """
 
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -89,12 +90,31 @@ def of_targets(options: Options) -> Iterator[Report]:
                 raise targets.TargetError(
                     f"{target}: making one raised {type(error).__name__}: {error}; say with --init what it is made with"
                 ) from error
-        inputs = [*inputs, *more.values()]
+        inputs = in_place(target, thing, inputs, more)
         name = target.rpartition(":")[2]
         yield check(thing, *inputs, reference=reference, seed=options.seed, resolution=options.resolution, name=name)
         if options.plot:
             figure = plots.step_sizes(name, step_errors(subject_of(thing, *inputs, seed=options.seed), options.seed))
             plots.save(figure, options.plot)
+
+
+def in_place(target: str, thing: Any, inputs: list[Any], named: dict[str, Any]) -> list[Any]:
+    """The inputs as forward takes them, those with a name where it has that name.
+
+    Raises:
+        TargetError: It has no such name, or is given one twice.
+    """
+    if not named:
+        return inputs
+    held = next((getattr(thing, method) for method in ("forward", "loss") if hasattr(thing, method)), thing)
+    call = thing[0] if isinstance(thing, tuple) else held
+    try:
+        bound = inspect.signature(call).bind(*inputs, **named)
+    except TypeError as error:
+        takes = ", ".join(inspect.signature(call).parameters)
+        raise targets.TargetError(f"{target}: inputs: {error}; it takes {takes}") from error
+    bound.apply_defaults()
+    return [*bound.args, *bound.kwargs.values()]
 
 
 def reports(options: Options, rng: np.random.Generator) -> Iterator[Report]:

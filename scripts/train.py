@@ -269,6 +269,8 @@ def gather(options: SimpleNamespace) -> Console:
         check_counts(devices=options.devices)
     if options.devices and options.processes == 1:
         config.update("jax_num_cpu_devices", options.devices)  # of other kinds there are as many as there are
+    if options.processes == 1 and options.coordinator is not None:
+        raise ValueError(f"coordinator: {options.coordinator}, for one process alone; say with --processes how many")
     if options.processes > 1 and options.output is None and options.resume is None:
         raise ValueError("output: none is given, expected the same folder for all processes")
     devices.join(options.coordinator, options.processes, options.process)

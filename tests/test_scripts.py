@@ -456,6 +456,7 @@ REFUSED = {
     "negative seed": ("--seed -1", "seed: -1"),
     "large seed": ("--seed 99999999999999999999", "seed: 99999999999999999999, expected a whole number from 0 to"),
     "no device": ("--devices 0", "devices: 0, expected a whole number of at least 1"),
+    "alone with others": ("--coordinator here:1", "coordinator: here:1, for one process alone"),
     "a process too many": ("--process 3", "process: 3, expected 0 to 0"),
     "too many rows": ("--batch-size 2000000000", "steps, batch_size: 2000, 2000000000, expected fewer than"),
     "another's option": (
@@ -604,6 +605,13 @@ class Lookup:
 
 def sine(x):
     return jnp.sin(x)
+
+def stretch(x, by=1, shift=0):
+    assert (by, shift) == (1, 3), (by, shift)
+    return x * by + shift, by
+
+def unstretch(dout, by):
+    return dout * by
 """
 
 
@@ -618,6 +626,7 @@ CHECKED = {
     "with a reference": (":Affine --init 4x3 3 --inputs 5x4 --reference MINE:reference", 0, "hand - autodiff"),
     "by name, wrong": (":Affine --init b=3 W=4x3 wrong=0.5 --inputs 5x4", 1, "times 1.5"),
     "a pair": (":forward,backward --inputs 5x4 5x4", 0, "PASS  forward,backward"),
+    "inputs by name": (":stretch,unstretch --inputs shift=3 x=5x4", 0, "PASS  stretch,unstretch"),
     "integers": (":Lookup --init 6x3 --inputs 2x5<6", 0, "PASS  Lookup"),
     "single precision": (":Affine --init 4x3 3 --inputs 5x4 --dtype float32", 0, "float32 - float64"),
     "a JAX function": (":sine --inputs 3x4", 0, "PASS  sine"),
@@ -653,6 +662,13 @@ REFUSED_TARGETS = {
     "no shape": ("MINE:Affine --init 4x0 3 --inputs 3x4", "a size below 1"),
     "no weights": ("MINE:Affine --init weights.npz --inputs 3x4", "weights.npz: cannot be read"),
     "no inputs": ("MINE:Lookup --init 4x3", "Lookup.forward: raised TypeError"),
+    "no such input": (
+        "MINE:stretch,unstretch --inputs 5x4 shft=3",
+        "an unexpected keyword argument 'shft'; it takes x, by",
+    ),
+    "an input twice": ("MINE:sine --inputs 5x4 x=3x4", "multiple values for argument 'x'; it takes x"),
+    "of the networks": ("MINE:sine --inputs 3 --network book", "network: an option of the project's own networks"),
+    "of a target": ("--inputs 3x4", "inputs: an option of FILE.py:NAME"),
     "no folder": ("MINE:sine --inputs 3 --plot nowhere/v.png", "expected a file in a folder that is there"),
 }
 
