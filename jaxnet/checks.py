@@ -26,7 +26,10 @@ def check_samples(name: str, x: Any, dtype: Any = np.float64) -> None:
         finite = np.isfinite(array.astype(dtype) if np.dtype(dtype).itemsize < array.itemsize else array)
     if not finite.all():
         i = tuple(map(int, np.argwhere(~finite)[0]))
-        raise ValueError(f"{name}[{', '.join(map(str, i))}]: {array[i]}, expected finite numbers; clean the data first")
+        raise ValueError(
+            f"{name}[{', '.join(map(str, i))}]: {array[i]}, expected numbers that are finite in {np.dtype(dtype)}; "
+            "clean the data first"
+        )
 
 
 def check_labels(name: str, t: Any, shape: tuple[int, ...]) -> None:

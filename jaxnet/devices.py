@@ -93,13 +93,13 @@ def first_checks(check: Callable[[], None]) -> None:
     """What the first process alone looks at, such as a folder; where it refuses, all do, and none waits for it.
 
     Raises:
-        ValueError: It refuses.
+        ValueError, OSError: It refuses, or fails.
     """
-    refused: ValueError | None = None
+    refused: Exception | None = None
     if jax.process_index() == 0:
         try:
             check()
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             refused = error
     if jax.process_count() > 1 and any_process(refused is not None) and refused is None:
         raise ValueError("the first process refuses, and says why")

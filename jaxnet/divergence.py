@@ -87,7 +87,7 @@ def _said(path: Sequence[Any]) -> str:
     """Of a leaf in optax's state: (0, "nu", "Affine1", "W") is "nu of Affine1.W"."""
     attributes = [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)]
     names = [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)]
-    return " of ".join(filter(None, (".".join(attributes), ".".join(names))))
+    return " of ".join(filter(None, (".".join(attributes), ".".join(names)))) or "state"
 
 
 def _leaves(layer: Layer, tree: Params, prefix: str = "") -> Iterator[tuple[str, Array]]:

@@ -24,7 +24,8 @@ Scale = float | Float[Array, ""] | str  # a standard deviation, "he" or "xavier"
 class Layer:
     """Training and inference are two functions, and training draws its random arrays beforehand.
 
-    - `init(key, scale) -> params`; `state` is where what training gathers begins, such as running means.
+    - `init(key, scale) -> params`, which JAX can trace, and whose scale may be a number.
+    - `state` is where what training gathers begins, such as running means.
     - `draw(key, x) -> draws`: random arrays, such as Dropout's mask, for an input of the shape of x.
     - `train(params, state, x, draws) -> (y, new state)`.
     - `infer(params, state, x) -> y`.

@@ -8,7 +8,7 @@ watched, saved, stopped and taken up again, without a bit of it changing.
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from jaxnet.programs import Rates, Recipe, compiled, evaluate, optimizer_of, run
 from jaxnet.resident import resident, samples
 from jaxnet.settings import Settings, check_data, recipe_of
 from jaxnet.training import History, Stage, TrainState, init_train_state
+from jaxnet.trees import flatten
 
 FIRST_STRIDE = 10  # steps until the program returns to Python for the first time
 STRIDE_SECONDS = 1.0  # between two returns, about, however long an evaluation's distance is
@@ -52,7 +53,8 @@ def fit(
         settings: The rest, by name:
 
             - `optimizer`: A name in `OPTIMIZERS`, sgd unless given, or a function from a learning rate to an optax
-              optimizer. Give the same function object every time: another object is another program to compile.
+              optimizer, whose state is finite from the start. Give the same function object every time: another
+              object is another program to compile.
             - `learning_rate`: > 0; the usual one of the named optimizer unless given.
             - `clip_norm`: > 0; a gradient whose norm over all leaves is larger is scaled down to it, before the
               optimizer sees it. Never, unless given.
@@ -106,7 +108,7 @@ def stages(
     recipe.devices.check_batch_size(batches.shape[1])
     first = initial_state(net, params, **settings)
     resume = settings.get("resume") or Stage(first, _no_history(first))
-    if jax.tree.structure(resume.state) != jax.tree.structure(first):  # type: ignore[operator]
+    if _form(resume.state) != _form(first):
         raise ValueError("resume: a stage of another network or optimizer, expected one of this run")
     if resume.state.step > len(batches):
         raise ValueError(
@@ -173,6 +175,12 @@ def _stages(
         stride = max(1, stride // 2 if slow else min(2 * stride, length))
 
 
+def _form(state: TrainState) -> tuple[Any, list[tuple[Any, ...]]]:
+    """Its tree, and each leaf's shape and dtype."""
+    leaves, tree = jax.tree.flatten(state)
+    return tree, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
+
+
 def _no_history(first: TrainState) -> History:
     dtype = jnp.result_type(*jax.tree.leaves(first.params))
     return History(np.zeros(0, dtype), np.zeros(0, np.int32), np.zeros(0, dtype), np.zeros(0, dtype))
@@ -203,14 +211,14 @@ def _diverged(
     step += 1
     seen = history.eval_step < step
     history = History(history.loss[: step - 1], *(a[seen] for a in history[1:]))
-    message = f"training diverged: {what} at step {step}; {_cause(what, history, rates)}"
+    message = f"training diverged: {what} at step {step}; {_cause(what, history, rates, now.params)}"
     return DivergedError(message, step, what, history, now)
 
 
-def _cause(what: str, history: History, rates: Rates) -> str:
+def _cause(what: str, history: History, rates: Rates, params: Params) -> str:
     """What to try, as the losses before the bad step and what went bad in it tell."""
     loss, rate = history.loss, float(rates.learning_rate)
-    if not len(loss) and "updated" not in what:
+    if not len(loss) and what.split(", updated,")[0] not in flatten(params):  # which alone the rate has a part in
         return "that is what the run began with: lower the initial scale, or look for samples out of range"
     seen = f"the loss was {loss[0]:.4g} at step 1" if len(loss) else ""
     seen += f" and {loss[-1]:.4g} at step {len(loss)}" if len(loss) > 1 else ""

@@ -21,7 +21,8 @@ def softmax_cross_entropy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Nu
     Bishop, *Pattern Recognition and Machine Learning*, equation 4.108, averaged over the batch.
 
     Raises:
-        ValueError: `t` does not label `logits`; within a traced function by its shape alone.
+        ValueError: A class number is out of range, or the shapes do not fit; within a traced function the shapes alone
+            are seen. Rows of the shape of `logits` are taken as they are.
     """
     log_y = jax.nn.log_softmax(logits, axis=-1)  # (N, C), shifted by each row's maximum
     return -jnp.sum(_one_hot(t, logits) * log_y) / math.prod(logits.shape[:-1])
@@ -34,7 +35,7 @@ def mean_squared_error(y: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array,
     (y - t) / N, as that of softmax cross-entropy is.
 
     Raises:
-        ValueError: The shapes of `y` and `t` do not fit.
+        ValueError: As for `softmax_cross_entropy`.
     """
     return jnp.sum((y - _one_hot(t, y)) ** 2) / (2 * math.prod(y.shape[:-1]))
 
@@ -53,7 +54,7 @@ def accuracy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N 
     """The share of samples whose largest logit is the true class's, in [0, 1].
 
     Raises:
-        ValueError: The shapes of `logits` and `t` do not fit.
+        ValueError: As for `softmax_cross_entropy`.
     """
     return jnp.mean(correct(logits, t), dtype=logits.dtype)
 
@@ -62,7 +63,7 @@ def correct(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C
     """Whether each sample's largest logit is the true class's.
 
     Raises:
-        ValueError: The shapes of `logits` and `t` do not fit.
+        ValueError: As for `softmax_cross_entropy`.
     """
     return jnp.argmax(logits, axis=-1) == jnp.argmax(_one_hot(t, logits), axis=-1)
 
@@ -76,6 +77,6 @@ def _one_hot(t: Array, logits: Array) -> Array:
             f"t: {t.dtype} of shape {t.shape} does not label logits of shape {logits.shape}; "
             f"expected integers of shape {logits.shape[:-1]} or one-hot rows of shape {logits.shape}"
         )
-    if not isinstance(t, jax.core.Tracer):  # whose values are known only later; `fit` has looked at them
+    if t.size and not isinstance(t, jax.core.Tracer):  # whose values are known only later; `fit` has looked at them
         check_labels("t", t, logits.shape)
     return jax.nn.one_hot(t, logits.shape[-1], dtype=logits.dtype)

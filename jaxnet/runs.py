@@ -63,15 +63,17 @@ def begin(path: Path, options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: It cannot be written; then it is as it was.
     """
-    there = path.exists()
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         write_summary(path / f".{OPTIONS}", options)
         (path / f".{OPTIONS}").rename(path / OPTIONS)
     except OSError as error:
-        (path / f".{OPTIONS}").unlink(missing_ok=True)
-        if path.exists() and not there:
-            path.rmdir()
+        if path.is_dir():
+            (path / f".{OPTIONS}").unlink(missing_ok=True)
+        for folder in made:
+            if folder.is_dir():
+                folder.rmdir()
         raise ValueError(f"output: {path} cannot be written ({error.strerror}); make room, or name another") from error
 
 

@@ -80,9 +80,11 @@ def check_params(net: Layer, params: Params) -> None:
                 f"params: {name} is {found.get(name, 'not there')}, expected {wanted.get(name, 'no such leaf')}; "
                 "pass what `net.init` of this network returns"
             )
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"params: {dtype}, expected floats; pass what `net.init` of this network returns")
+    for name, leaf in flatten(params).items():
+        if not jnp.issubdtype(dtype := jnp.result_type(leaf), jnp.floating):
+            raise ValueError(
+                f"params: {name} is {dtype}, expected floats; pass what `net.init` of this network returns"
+            )
 
 
 @cache
@@ -100,8 +102,8 @@ def check_data(net: Layer, params: Params, data: Dataset, devices: OneDevice = O
     if not isinstance(data, Dataset):
         raise ValueError(f"data: {type(data).__name__}, expected a Dataset(x_train, t_train, x_test, t_test)")
     for field, array in data._asdict().items():
-        if not hasattr(array, "dtype"):
-            raise ValueError(f"data.{field}: {type(array).__name__}, expected an array")
+        if not getattr(array, "ndim", 0):
+            raise ValueError(f"data.{field}: {type(array).__name__}, expected an array with an entry for each sample")
     dtype = jnp.result_type(*jax.tree.leaves(params))
     for name, x, t in (("train", data.x_train, data.t_train), ("test", data.x_test, data.t_test)):
         for piece, rows in devices.held(len(x)):

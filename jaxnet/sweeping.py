@@ -79,7 +79,7 @@ def sweep(
                 check_counts(0, **{f"seeds[{i}]": value})  # type: ignore[arg-type]
             else:
                 check_positive(f"{name}[{i}]", value)
-                check_holds(f"{name}[{i}]", value, jnp.float32)
+                check_holds(f"{name}[{i}]", value, jnp.result_type(float))
     runs = list(product(learning_rates, scales, seeds))
     rates, stds = (jnp.array([float(run[i]) for run in runs]) for i in range(2))
     keys = jnp.stack([jax.random.key(seed) for _, _, seed in runs])

@@ -15,7 +15,7 @@ from jaxnet.layers import Layer, Params, Tree
 from jaxnet.losses import softmax_cross_entropy, weight_decay
 
 Criterion = Callable[[Array, Array], Float[Array, ""]]  # (y, t) -> what is made small, such as mean_squared_error
-MOST = 2**31  # row numbers that are drawn at once
+MOST = 2**31  # row numbers drawn at once are fewer
 MakeOptimizer = Callable[[Any], optax.GradientTransformation]  # learning rate -> optimizer
 
 

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 import tyro
 from bounds import multipliers
-from ending import one_line
+from ending import check_writable, one_line
 from options import File
 from peers import CONTENDERS, LEARNING_RATE, PACKAGES, Problem, Skip, Train
 from progress import counted
@@ -332,8 +332,7 @@ def main(options: Options, console: Console) -> None:
             raise ValueError(f"only: {name!r}, expected some of {', '.join(CONTENDERS)}")
     sizes = {text: parse_size(text) for text in options.sizes}
     found = circumstances(options)
-    if options.output and not options.output.parent.is_dir():
-        raise ValueError(f"output: {options.output.parent} is no folder")
+    check_writable("output", options.output)
     if options.whole_run:
         found["whole_run"] = whole_run(options)
         show_whole_run(found["whole_run"], console)

@@ -41,8 +41,8 @@ def check_writable(option: str, path: Path | None) -> None:
     Raises:
         ValueError: It has none.
     """
-    if path is not None and not path.parent.is_dir():
-        raise ValueError(f"{option}: {path}, expected a file in a folder that is there; make {path.parent} first")
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise ValueError(f"{option}: {path}, expected a file, in a folder that is there")
 
 
 def _end(script: str, message: str) -> None:

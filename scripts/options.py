@@ -163,7 +163,11 @@ def begun_with(told: dict[str, Any], where: dict[str, Any]) -> SimpleNamespace:
         ValueError: They are not what it wrote.
     """
     network, hints = told.get("network"), get_type_hints(Options) | {"scale": float | str}
-    usual = USUAL.get(network, {}) if isinstance(network, str) else {}
+    if not _of_type(network, hints["network"]):
+        raise ValueError(
+            f"resume: its options.json is not as it was written: network is {network!r}; begin another run"
+        )
+    usual = USUAL[str(network)]
     wanted = (usual.keys() | {"network", "steps"}) - {*WHERE}
     for name in sorted(wanted | told.keys()):
         value = told.get(name)
@@ -172,6 +176,8 @@ def begun_with(told: dict[str, Any], where: dict[str, Any]) -> SimpleNamespace:
             found = repr(value) if name in told else "missing"
             raise ValueError(f"resume: its options.json is not as it was written: {name} is {found}; begin another run")
     now = SimpleNamespace(**told | where)
+    if getattr(now, "text", None) is not None:
+        now.text = Path(now.text)
     check_ranges(now)
     return now
 

@@ -62,6 +62,7 @@ def main(options: Options) -> None:
         DatasetError: The data cannot be had.
     """
     check_counts(seeds=options.seeds)
+    check_seed(options.seed)
     check_seed(options.seed + options.seeds - 1)
     check_hidden((options.hidden,))
     with runs.new_folder(options.output) as folder:

@@ -104,7 +104,10 @@ def test_a_missing_peer_is_skipped_and_said(run, contenders, monkeypatch):
         (["--only", "nobody"], "only: 'nobody', expected some of jaxnet.fit, plain-scan, numpy_ref, torch,"),
         (["--rounds", "0"], "rounds: 0, expected at least 1"),
         (["--seconds", "nan"], "seconds: nan, expected a finite number > 0"),
-        (["--output", "/nowhere/bench.json"], "output: /nowhere is no folder"),
+        (
+            ["--output", "/nowhere/bench.json"],
+            "output: /nowhere/bench.json, expected a file, in",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line_and_status_2(run, arguments, message):

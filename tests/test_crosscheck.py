@@ -279,3 +279,198 @@ def test_a_function_of_the_reference_kind_agrees_three_ways():
     )
     report.raise_if_failed()
     assert set(report.leaves[0].gaps) == {"hand - autodiff", "hand - difference", "autodiff - difference"}
+
+
+# -- what is right, and must not be accused
+
+
+class Centre:
+    """Less a running mean, which every call moves."""
+
+    params = ()
+
+    def __init__(self):
+        self.m = 0.0
+
+    def forward(self, x):
+        y = x - self.m
+        self.m = 0.9 * self.m + 0.1 * x.mean(0)
+        return y
+
+    def backward(self, dout):
+        return dout
+
+
+class Recurrent:
+    """A cell that starts from where its last call ended, and whose gradient ends where the call began."""
+
+    def __init__(self, W, U):
+        self.W, self.U, self.h = W, U, 0.0
+
+    def forward(self, x):
+        self.x, self.before = x, np.broadcast_to(self.h, (len(x), len(self.U)))
+        self.h = np.tanh(x @ self.W + self.before @ self.U)
+        return self.h
+
+    def backward(self, dout):
+        d = dout * (1 - self.h**2)
+        self.dW, self.dU = self.x.T @ d, self.before.T @ d
+        return d @ self.W.T
+
+
+class Stuck(Recurrent):
+    """Goes on with the state of its first call in the backward alone."""
+
+    def backward(self, dout):
+        self.before = np.zeros_like(self.before)
+        return super().backward(dout)
+
+
+def test_a_state_that_an_earlier_call_left_is_a_constant_of_the_next():
+    rng = np.random.default_rng(0)
+    W, U, x = rng.standard_normal((3, 4)), rng.standard_normal((4, 4)), rng.standard_normal((5, 3))
+    check_layer(Centre(), x).raise_if_failed()
+    check_layer(Recurrent(W, U), x).raise_if_failed()
+    (fault,) = check_layer(Stuck(W, U), x).behaviour
+    assert "earlier call" in fault
+    assert "dU" in fault
+
+
+class OwnMask:
+    """A dropout that draws from its own generator."""
+
+    params = ()
+    by = 1.0
+
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def forward(self, x):
+        self.mask = self.rng.random(x.shape) > 0.5
+        return x * self.mask / 0.5
+
+    def backward(self, dout):
+        return dout * self.mask / self.by
+
+
+def test_a_wrong_gradient_is_not_put_down_to_an_earlier_call_as_well():
+    right = OwnMask()
+    right.by = 0.5
+    x = np.random.default_rng(0).standard_normal((6, 5))
+    check_layer(right, x).raise_if_failed()
+    report = check_layer(OwnMask(), x)
+    assert report.verdict == "FAIL"
+    assert not report.behaviour
+
+
+NEAR_ZERO = np.array([[1e-6, 1.0, 3.0], [2.0, 1.5, 1.0]])
+NEAR_ONE = np.array([[0.999999, 0.1], [-0.3, 0.5]])
+AT_THE_EDGE = {
+    "log": (np.log, NEAR_ZERO, lambda x: 1 / x),
+    "sqrt": (np.sqrt, NEAR_ZERO, lambda x: 0.5 / np.sqrt(x)),
+    "power": (lambda x: x**1.5, NEAR_ZERO, lambda x: 1.5 * np.sqrt(x)),
+    "arcsin": (np.arcsin, NEAR_ONE, lambda x: 1 / np.sqrt(1 - x**2)),
+}
+OUTSIDE = "the step leaves the function's domain: give it inputs further inside"
+
+
+@pytest.mark.parametrize("name", AT_THE_EDGE)
+def test_near_the_edge_of_a_domain_the_right_gradient_is_not_accused_and_the_wrong_one_does_not_pass(name):
+    f, x, slope = AT_THE_EDGE[name]
+    for seed in range(20):
+        report = check_function(f, x, gradient=lambda x, dout: dout * slope(x), seed=seed)
+        assert report.verdict == "PASS" or OUTSIDE in report.leaves[0].blame
+        wrong = check_function(f, x, gradient=lambda x, dout: 1.01 * dout * slope(x), seed=seed)
+        assert wrong.verdict == "FAIL"
+
+
+def test_where_a_function_is_steep_the_rounding_of_its_moved_argument_accuses_nobody():
+    rng = np.random.default_rng(0)
+    for seed in range(40):
+        x = rng.uniform(-0.5, 2, (3, 4))
+        x[1, 2] = -0.9999
+        report = check_function(np.log1p, x, gradient=lambda x, dout: dout / (1 + x), seed=seed)
+        assert report.verdict != "FAIL"
+
+
+def test_the_step_shrinks_until_it_stays_in_the_domain():
+    f, x, slope = AT_THE_EDGE["log"]
+    check_function(f, x, gradient=lambda x, dout: dout * slope(x)).raise_if_failed()
+
+
+def test_a_function_that_is_finite_at_one_point_alone_is_inconclusive():
+    at = np.array([0.5, 1.5])
+    report = check_function(lambda x: np.where(x == at, x, np.nan), at, gradient=lambda x, dout: dout)
+    assert report.verdict == "INCONCLUSIVE"
+    assert report.leaves[0].blame == OUTSIDE
+
+
+def test_a_number_stays_one():
+    @jax.custom_vjp
+    def scaled(x, a):
+        return x * a
+
+    def backward(kept, g):
+        x, a = kept
+        assert a.shape == ()
+        return g * a, (g * x).sum()
+
+    scaled.defvjp(lambda x, a: (x * a, (x, a)), backward)
+    x = np.random.default_rng(0).standard_normal((2, 3))
+    report = check_function(scaled, x, np.array(1.7))
+    report.raise_if_failed()
+    assert [leaf.name for leaf in report.leaves] == ["x", "a"]
+    check_function(lambda a: np.abs(a), np.array(0.0), gradient=lambda a, dout: dout * np.sign(a)).raise_if_failed()
+    wrong = check_function(lambda x, a: x * a, x, np.array(1.7), gradient=lambda x, a, g: (g * a, 2 * (g * x).sum()))
+    assert [leaf.verdict for leaf in wrong.leaves] == ["PASS", "FAIL"]
+
+
+# -- what a report says
+
+
+def test_a_gradient_of_zero_is_called_that():
+    x = np.random.default_rng(0).standard_normal((4, 3))
+    report = check_function(lambda p: np.mean((p - x) ** 2), x, gradient=lambda p: 2 * (p - x) / p.size)
+    assert report.verdict == "INCONCLUSIVE"
+    assert report.leaves[0].blame == "the gradient is 0 here: give it other inputs"
+
+
+def test_a_generator_beside_the_layer_comes_with_what_to_do():
+    rng = np.random.default_rng(0)
+
+    class Dropout(OwnMask):
+        def __init__(self):
+            pass
+
+        rng = property(lambda self: rng)
+
+    (fault,) = check_layer(Dropout(), (4, 3)).behaviour
+    assert "hold the generator in the layer, or draw from np.random, or fix the mask" in fault
+
+
+def test_a_gradient_that_is_added_up_is_called_that():
+    class Adding(numpy_ref.Affine):
+        def backward(self, dout):
+            before = self.dW
+            dx = super().backward(dout)
+            self.dW += before
+            return dx
+
+    rng = np.random.default_rng(0)
+    adding = Adding(rng.standard_normal((3, 4)), rng.standard_normal(4))
+    adding.dW = np.zeros((3, 4))
+    (fault,) = check_layer(adding, (5, 3)).behaviour
+    assert fault.endswith("it adds to the gradient instead of setting it")
+
+
+def test_one_row_is_it_and_several_are_they():
+    x = np.random.default_rng(0).standard_normal((4, 3))
+
+    def rows(*masked):
+        mask = np.ones((4, 3))
+        mask[list(masked)] = 0
+        report = check_function(lambda x: x * mask, x, gradient=lambda x, dout: dout)
+        return report.leaves[0].diagnosis.partition("a mask is missing: ")[2]
+
+    assert rows(1).startswith("row 1 is not zero as it should be")
+    assert rows(1, 2).startswith("rows 1, 2 are not zero as they should be")

@@ -174,7 +174,11 @@ def test_no_mistakes_say_so():
         ("first_layer_weights", [np.full((4, 3), np.nan), (2, 2)], "W: .* expected finite"),
         ("first_layer_weights", [np.ones((4, 3)), (2, 2), 0], "most: 0, expected"),
         ("mistakes", [X, np.ones(4, int), LOGITS, (2, 3)], r"image_shape: \(2, 3\), expected .* 4 pixels"),
-        ("mistakes", [X * np.nan, np.ones(4, int), LOGITS, (2, 2)], r"x\[0, 0\]: nan, expected finite"),
+        (
+            "mistakes",
+            [X * np.nan, np.ones(4, int), LOGITS, (2, 2)],
+            r"x\[0, 0\]: nan, expected numbers that are finite",
+        ),
         ("mistakes", [X, np.ones(3, int), LOGITS, (2, 2)], r"t: int64 of shape \(3,\), expected"),
         ("mistakes", [X, np.full(4, 2), LOGITS, (2, 2)], "t: runs from 2 to 2, expected class numbers from 0 to 1"),
         ("mistakes", [X, np.ones(4, int), LOGITS[:3], (2, 2)], "logits: 3 rows, expected 4"),

@@ -399,7 +399,7 @@ def test_training_goes_on_where_no_checkpoint_can_be_saved(run, tmp_path, monkey
         ({"batch_norm": 1}, "batch_norm is 1"),
         ({"width": 64}, "width is 64"),
         ({"optimizer": ...}, "optimizer is missing"),
-        ({"network": None}, "is "),
+        ({"network": None}, "network is None"),
         ({"seed": 10**30}, "seed: 1000000000000000000000000000000, expected"),
     ],
 )
@@ -414,6 +414,24 @@ def test_options_that_are_not_as_they_were_written_are_refused_by_name(run, tmp_
     assert refused.returncode == 2
     assert found in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["two-layer", "deep", "simple-conv", "deep-conv", "transformer"])
+def test_a_run_goes_on_from_the_options_that_it_wrote(run, tmp_path, monkeypatch, network):
+    monkeypatch.chdir(tmp_path)
+    Path("some.txt").write_text("the quick brown fox jumps over the lazy dog, " * 20)
+    own = {"transformer": "--context 8 --width 8 --text some.txt", "deep": "--batch-norm --dropout 0.1 --hidden 9 8"}
+    done = run(
+        "train.py", *f"--network {network} --steps 3 --batch-size 4 {own.get(network, '')} --output whole".split()
+    )
+    assert done.returncode == 0, done.stderr
+    Path("begun").mkdir()
+    Path("begun/options.json").write_text(json.dumps(json.loads(Path("whole/summary.json").read_text())["options"]))
+    again = run("train.py", "--resume", "begun")
+    assert again.returncode == 0, again.stderr
+    assert "Nothing is saved here: beginning again" in again.stdout
+    assert Path("begun/parameters.npz").read_bytes() == Path("whole/parameters.npz").read_bytes()
 
 
 RESUMED = {
@@ -669,7 +687,7 @@ REFUSED_TARGETS = {
     "an input twice": ("MINE:sine --inputs 5x4 x=3x4", "multiple values for argument 'x'; it takes x"),
     "of the networks": ("MINE:sine --inputs 3 --network book", "network: an option of the project's own networks"),
     "of a target": ("--inputs 3x4", "inputs: an option of FILE.py:NAME"),
-    "no folder": ("MINE:sine --inputs 3 --plot nowhere/v.png", "expected a file in a folder that is there"),
+    "no folder": ("MINE:sine --inputs 3 --plot nowhere/v.png", "expected a file, in a folder that is there"),
 }
 
 

@@ -277,18 +277,31 @@ def test_labels_that_are_not_one_for_each_sample_are_refused():
         check_network(Net(), x, t[:8])
 
 
-def test_samples_may_lie_along_another_axis_than_the_first():
-    class Columns(Net):
-        """x (D, N), as in courses; t (N,)."""
+@pytest.mark.parametrize(
+    ("x", "t", "laid"),
+    [
+        ((4, 9), (9,), lambda x: x.T),  # columns
+        ((4, 9), (3, 9), lambda x: x.T),
+        ((3, 3, 4), (9,), lambda x: x.reshape(9, 4)),  # positions of sequences, laid end to end
+        ((3, 4, 3, 1), (9,), lambda x: x.transpose(0, 2, 3, 1).reshape(9, 4)),  # pixels, channels first
+        ((4,), (3,), lambda x: x[None]),  # a single sample
+    ],
+)
+def test_labels_may_go_by_other_axes_than_the_first(x, t, laid):
+    """A network whose loss is linear in what it sees of x, and takes t as it comes."""
+
+    class Anyhow:
+        def __init__(self):
+            self.params = {"w": np.random.default_rng(0).standard_normal(4)}
 
         def loss(self, x, t):
-            return super().loss(x.T, t)
+            return float(np.sum(laid(x) @ self.params["w"]) * np.mean(t))
 
         def gradient(self, x, t):
-            return super().gradient(x.T, t)
+            return {"w": laid(x).sum(axis=0) * np.mean(t)}
 
-    x, t = samples(9)
-    check_network(Columns(), x.T, t).raise_if_failed()
+    rng = np.random.default_rng(1)
+    check_network(Anyhow(), rng.standard_normal(x), rng.standard_normal(t)).raise_if_failed()
 
 
 def test_a_leaf_that_the_gradient_lacks_is_a_wrong_gradient():
@@ -406,3 +419,431 @@ def test_the_verdict_is_of_the_leaves_and_of_whatever_fails():
     assert Report("net", None, (good, unsure), layers=(passing,)).verdict == "INCONCLUSIVE"
     assert Report("net", None, (), layers=(passing,)).verdict == "INCONCLUSIVE"
     assert Report("net", Gap(2.0, 1.0), (good,)).verdict == "FAIL"
+
+
+class P:
+    """A parameter as frameworks of one's own have it: an array, and the gradient that is added up beside it."""
+
+    def __init__(self, data, where="data", grad=True, **attributes):
+        vars(self).update({where: data} | attributes)
+        self.where = where
+        if grad:
+            self.grad = np.zeros_like(data)
+
+    @property
+    def array(self):
+        return getattr(self, self.where)
+
+
+class Kept:
+    """An Affine that keeps its parameters, and their gradients, where it is told to."""
+
+    factor = 1.0
+
+    def __init__(self, keep, get, leave):
+        rng = np.random.default_rng(0)
+        self.get, self.leave = get, leave
+        keep(self, rng.standard_normal((4, 3)), rng.standard_normal(3))
+
+    def forward(self, x):
+        self.x = x
+        W, b = self.get(self)
+        return x @ W + b
+
+    def backward(self, dout):
+        self.leave(self, self.factor * self.x.T @ dout, dout.sum(axis=0))
+        return dout @ self.get(self)[0].T
+
+
+def _set(**attributes):
+    return lambda self, *arrays: vars(self).update({k: make(*arrays) for k, make in attributes.items()})
+
+
+def _add(self, W, b):
+    self.W.grad += W
+    self.b.grad += b
+
+
+UNKNOWN = {
+    "objects without grad": (
+        _set(W=lambda W, b: P(W, grad=False), b=lambda W, b: P(b, grad=False)),
+        lambda s: (s.W.array, s.b.array),
+        lambda s, dW, db: None,
+        ("W", "b"),
+    ),
+    "objects that are not recognised": (
+        _set(W=lambda W, b: P(W, "array_", grad=False), b=lambda W, b: P(b, "array_", grad=False)),
+        lambda s: (s.W.array, s.b.array),
+        _set(g=lambda dW, db: [dW, db]),
+        ("W.array_", "b.array_"),
+    ),
+    "dicts": (
+        _set(p=lambda W, b: {"W": W, "b": b}),
+        lambda s: list(s.p.values()),
+        _set(g=lambda dW, db: {"W": dW, "b": db}),
+        ("p['W']", "p['b']"),
+    ),
+    "parameters and grads": (
+        _set(parameters=lambda W, b: {"W": W, "b": b}),
+        lambda s: list(s.parameters.values()),
+        _set(grads=lambda dW, db: {"dW": dW, "db": db}),
+        ("parameters['W']", "parameters['b']"),
+    ),
+    "lists": (
+        _set(weights=lambda W, b: [W, b]),
+        lambda s: s.weights,
+        _set(grads=lambda dW, db: [dW, db]),
+        ("weights[0]", "weights[1]"),
+    ),
+    "lists and dweights": (
+        _set(weights=lambda W, b: [W, b]),
+        lambda s: s.weights,
+        _set(dweights=lambda dW, db: [dW, db]),
+        ("weights[0]", "weights[1]"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_parameters_that_are_held_where_no_gradient_is_known_leave_the_layer_in_doubt(name):
+    *how, places = UNKNOWN[name]
+    report = check_layer(Kept(*how), (5, 4))
+    assert report.verdict == "INCONCLUSIVE"
+    assert {leaf.name: leaf.verdict for leaf in report.leaves} == dict.fromkeys(places, "INCONCLUSIVE") | {"x": "PASS"}
+    assert f"{places[0]} changes the output, and no array of the layer has a gradient beside it" in str(report)
+
+
+def test_an_array_in_a_dict_is_missed_aloud_where_another_has_its_gradient():
+    keep = _set(W=lambda W, b: W, rest=lambda W, b: {"b": b})
+    report = check_layer(Kept(keep, lambda s: (s.W, s.rest["b"]), _set(dW=lambda dW, db: dW)), (5, 4))
+    assert report.verdict == "PASS"
+    assert "rest['b'] changes the output and has no db beside it: a constant, or its gradient is missing" in str(report)
+
+
+def test_what_forward_leaves_and_what_does_not_matter_is_no_parameter():
+    class Cached:
+        def __init__(self):
+            self.cache, self.unused, self.itself = {}, [np.ones(3)], self
+
+        def forward(self, x):
+            self.cache = {"x": x, "all": [x]}
+            return x**2
+
+        def backward(self, dout):
+            return 2 * self.cache["x"] * dout
+
+    layer = Cached()
+    layer.forward(np.ones((5, 4)))
+    report = check_layer(layer, (5, 4))
+    assert report.verdict == "PASS"
+    assert not report.warnings
+
+
+OBJECTS = {
+    "data": (_set(W=lambda W, b: P(W), b=lambda W, b: P(b)), lambda s: (s.W.array, s.b.array), _add, ("W", "b")),
+    "value": (
+        _set(W=lambda W, b: P(W, "value"), b=lambda W, b: P(b, "value")),
+        lambda s: (s.W.array, s.b.array),
+        _add,
+        ("W", "b"),
+    ),
+    "in params": (
+        _set(params=lambda W, b: {"W": P(W), "b": P(b)}),
+        lambda s: [p.array for p in s.params.values()],
+        lambda s, dW, db: [vars(p).update(grad=g) for p, g in zip(s.params.values(), (dW, db), strict=True)],
+        ("params['W']", "params['b']"),
+    ),
+    "beside an array": (
+        _set(W=lambda W, b: W, b=lambda W, b: P(b)),
+        lambda s: (s.W, s.b.array),
+        lambda s, dW, db: [vars(s).update(dW=dW), vars(s.b).update(grad=db)],
+        ("W", "b"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_an_object_with_data_and_grad_is_a_parameter_and_its_gradient(name):
+    *how, places = OBJECTS[name]
+    report = check_layer(Kept(*how), (5, 4))
+    report.raise_if_failed()
+    assert [leaf.name for leaf in report.leaves] == [*places, "x"]
+    wrong = type("Wrong", (Kept,), {"factor": 1.001})(*how)
+    report = check_layer(wrong, (5, 4))
+    assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == [places[0]]
+
+
+def test_gradients_that_are_added_up_are_cleared_and_a_frozen_one_is_a_constant():
+    keep, get, leave, _ = OBJECTS["data"]
+    layer = Kept(keep, get, leave)
+    layer.W.grad += 1  # of the step before
+    check_layer(layer, (5, 4)).raise_if_failed()
+    layer.b.requires_grad = False
+    report = check_layer(layer, (5, 4))
+    assert [leaf.name for leaf in report.leaves] == ["W", "x"]
+    assert "b changes the output and has no db beside it" in str(report)
+
+
+class Product:
+    """x * w, of two inputs."""
+
+    returned = staticmethod(lambda dx, dw: {"x": dx, "dw": dw})
+
+    def forward(self, x, w):
+        self.x, self.w = x, w
+        return x * w
+
+    def backward(self, dout):
+        return self.returned(dout * self.w, dout * self.x)
+
+
+DICTS = {
+    "plain names": lambda dx, dw: {"x": dx, "w": dw},
+    "d-names in another order": lambda dx, dw: {"dw": dw, "dx": dx},
+}
+
+
+@pytest.mark.parametrize("name", DICTS)
+def test_a_backward_may_return_a_dict_by_the_names_of_the_inputs(name):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 5, 4))
+
+    def backward(dout, cache):
+        x, w = cache
+        return DICTS[name](dout * w, dout * x)
+
+    def check_all(returned):
+        yield check_layer(type("Layer", (Product,), {"returned": staticmethod(returned)})(), x, w)
+        yield check_layer((lambda x, w: (x * w, (x, w)), lambda dout, cache: returned(*pair(dout, cache))), x, w)
+        yield check_function(lambda x, w: x * w, x, w, gradient=lambda x, w, dout: returned(dout * w, dout * x))
+
+    def pair(dout, cache):
+        return dout * cache[1], dout * cache[0]
+
+    for report in check_all(DICTS[name]):
+        report.raise_if_failed()
+        assert sorted(leaf.name for leaf in report.leaves) == ["w", "x"]
+    for report in check_all(lambda dx, dw: DICTS[name](dx, 1.001 * dw)):
+        assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == ["w"]
+
+
+def test_a_backward_that_returns_a_dict_of_inputs_and_parameters_is_understood():
+    def backward(self, dout):
+        return {"dx": dout @ self.W.T, "dW": self.x.T @ dout, "db": dout.sum(axis=0)}
+
+    report = check_layer(linear(None, None, backward=backward), (5, 4))
+    report.raise_if_failed()
+    assert [leaf.name for leaf in report.leaves] == ["W", "b", "x"]
+
+
+def test_a_dict_under_other_names_is_refused():
+    other = type("Layer", (Product,), {"returned": staticmethod(lambda dx, dw: {"left": dx, "right": dw})})()
+    expected = "backward: returned a dict of left, right, expected a gradient for each input, in their order: x, w"
+    with pytest.raises(SubjectError, match=expected):
+        check_layer(other, (5, 4), (5, 4))
+
+
+class Slotted:
+    """An Affine without a __dict__."""
+
+    __slots__ = ("W", "b", "dW", "db", "x")
+    factor = 1.0
+
+    def __init__(self, dtype):
+        rng = np.random.default_rng(0)
+        self.W, self.b = rng.standard_normal((4, 3)).astype(dtype), rng.standard_normal(3).astype(dtype)
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, dout):
+        self.dW, self.db = self.factor * self.x.T @ dout, dout.sum(axis=0)
+        return dout @ self.W.T
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_layer_may_hold_its_arrays_in_slots(dtype):
+    x = np.random.default_rng(1).standard_normal((5, 4)).astype(dtype)
+    report = check_layer(Slotted(dtype), x)
+    report.raise_if_failed()
+    assert [leaf.name for leaf in report.leaves] == ["W", "b", "x"]
+    wrong = type("Wrong", (Slotted,), {"__slots__": (), "factor": 1.01})(dtype)
+    assert check_layer(wrong, x).verdict == "FAIL"
+
+
+GRADIENTS = {
+    "dY first": lambda dY, x, w: (dY * w, dY * x),
+    "grad first": lambda grad, x, w: (grad * w, grad * x),
+    "ybar first": lambda ybar, x, w: (ybar * w, ybar * x),
+    "delta last": lambda x, w, delta: (delta * w, delta * x),
+    "v last": lambda x, w, v: (v * w, v * x),
+    "other names, dout first": lambda dout, a, b: (dout * b, dout * a),
+    "other names": lambda a, b, c: (c * b, c * a),
+    "keyword": lambda x, w, *, dout: (dout * w, dout * x),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_the_gradient_from_above_is_told_by_its_name(name):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 5, 4))
+    gradient = GRADIENTS[name]
+    check_function(lambda x, w: x * w, x, w, gradient=gradient).raise_if_failed()
+
+
+def test_an_argument_may_be_called_as_the_gradient_from_above_is():
+    rng = np.random.default_rng(0)
+    g, x = rng.standard_normal((2, 5, 4))
+    check_function(lambda g, x: g * x, g, x, gradient=lambda g, x, above: (above * x, above * g)).raise_if_failed()
+
+
+x54 = np.random.default_rng(0).standard_normal((5, 4))
+
+
+def test_the_cache_may_come_first_where_it_is_called_so():
+    check_layer((lambda x: (x**2, x), lambda cache, dout: 2 * cache * dout), x54).raise_if_failed()
+
+    class Methods:
+        def forward(self, x):
+            return x**2, x
+
+        def backward(self, cache, dout):
+            return 2 * cache * dout
+
+    check_layer(Methods(), x54).raise_if_failed()
+
+
+CALLS = {
+    "a layer's": (
+        lambda: check_layer(linear(backward=lambda self, x, dout: dout), (5, 4)),
+        r"Linear\.backward: takes \(x, dout\), expected backward\(dout\)",
+    ),
+    "a layer's keyword": (
+        lambda: check_layer(linear(backward=lambda self, *, dout: dout), (5, 4)),
+        r"Linear\.backward: takes \(\*, dout\), expected backward\(dout\)",
+    ),
+    "a pair's": (
+        lambda: check_layer((lambda x: (x**2, x), lambda dout: dout), x54),
+        r"backward: takes \(dout\), expected backward\(dout, cache\)",
+    ),
+    "a gradient's": (
+        lambda: check_function(lambda x: x**2, x54, gradient=lambda x, y, z, dout: dout),
+        r"gradient: takes \(x, y, z, dout\), expected gradient\(x, dout\), or gradient\(x\) where f is a scalar",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_backward_that_cannot_be_called_as_agreed_is_refused(name):
+    call, message = CALLS[name]
+    with pytest.raises(SubjectError, match=message):
+        call()
+
+
+def test_a_networks_gradient_that_returns_nothing_is_refused():
+    silent = type("Silent", (Net,), {"gradient": lambda self, x, t: None})()
+    with pytest.raises(SubjectError, match=r"Silent\.gradient: returned None, expected the tree of params"):
+        check_network(silent, *samples())
+
+
+def test_gradients_may_have_d_names_in_a_dict():
+    keep = _set(params=lambda W, b: {"W": W, "b": b})
+    leave = _set(grads=lambda dW, db: {"dW": dW, "db": db})
+    how = keep, lambda s: list(s.params.values()), leave
+    check_layer(Kept(*how), (5, 4)).raise_if_failed()
+    report = check_layer(type("Wrong", (Kept,), {"factor": 1.001})(*how), (5, 4))
+    assert {leaf.name: leaf.verdict for leaf in report.leaves} == {
+        "params['W']": "FAIL",
+        "params['b']": "PASS",
+        "x": "PASS",
+    }
+
+    def prefixed(form, factor=1.0):
+        def gradient(self, x, t):
+            return {form.format(k): factor * g for k, g in Net.gradient(self, x, t).items()}
+
+        return type("Prefixed", (Net,), {"gradient": gradient})()
+
+    check_network(prefixed("d{}"), *samples()).raise_if_failed()
+    assert check_network(prefixed("d{}", 1.001), *samples()).verdict == "FAIL"
+    with pytest.raises(SubjectError, match="has none of W1, b1, W2, b2, expected the tree of params; it has of_W1"):
+        check_network(prefixed("of_{}"), *samples())
+
+
+def test_a_backward_that_returns_the_gradients_of_parameters_is_told_where_to_leave_them():
+    returning = linear(backward=lambda self, dout: (dout, self.W, self.b))
+    with pytest.raises(
+        SubjectError, match=r"returned 3 gradients for 1 inputs; leave those of parameters in self\.dW, self\.db"
+    ):
+        check_layer(returning, (5, 4))
+
+
+def test_functions_with_a_context_are_to_be_wrapped():
+    class Square:
+        @staticmethod
+        def forward(ctx, x):
+            ctx.x = x
+            return x**2
+
+        @staticmethod
+        def backward(ctx, g):
+            return 2 * ctx.x * g
+
+    for one in (Square, Square(), (Square.forward, Square.backward)):
+        with pytest.raises(SubjectError, match=r"wrap it in a pair of functions .* whose cache is ctx"):
+            check(one, (5, 4))
+
+
+def test_a_value_and_its_gradient_from_one_function_are_to_be_brought_as_two():
+    def both(x):
+        return (np.asarray(x) ** 2).sum(), 2 * np.asarray(x)
+
+    advice = r"check_function\(lambda \.\.\.: f\(\.\.\.\)\[0\], \.\.\., gradient=lambda \.\.\.: f\(\.\.\.\)\[1\]\)"
+    with pytest.raises(SubjectError, match=advice):
+        check(both, x54)
+    with pytest.raises(SubjectError, match=advice):
+        check_function(both, x54, gradient=lambda x: 2 * x)
+
+    class LossAndGrads:
+        params: dict = {"W": x54}  # noqa: RUF012
+
+        def loss(self, x, t):
+            return 0.0, {}
+
+    for run in (check, check_network):
+        with pytest.raises(SubjectError, match=rf"LossAndGrads has no `gradient`.*{advice}"):
+            run(LossAndGrads(), *samples())
+
+
+def test_what_a_layer_kept_does_not_stand_in_the_way_of_a_dict():
+    class Square:
+        def forward(self, x):
+            self.x = x
+            return x**2
+
+        def backward(self, dout):
+            self.dx = 2 * self.x * dout
+            return {"dx": self.dx}
+
+    layer = Square()
+    layer.forward(np.ones((5, 4)))
+    layer.backward(np.ones((5, 4)))
+    report = check_layer(layer, (5, 4))
+    report.raise_if_failed()
+    assert [leaf.name for leaf in report.leaves] == ["x"]
+
+
+def test_a_layer_that_keeps_its_loss_is_no_network():
+    class HalfSquares:
+        def __init__(self):
+            self.params, self.grads, self.loss = [], [], None
+
+        def forward(self, x):
+            self.x, self.loss = x, 0.5 * (x**2).sum()
+            return self.loss
+
+        def backward(self, dout=1):
+            return dout * self.x
+
+    check(HalfSquares(), (5, 4)).raise_if_failed()

@@ -80,3 +80,11 @@ def test_a_seed_may_be_as_large_as_a_key_takes_and_a_rate_of_any_kind_of_number(
     params = net.init(jax.random.key(2**31), 0.1)
     alone = jaxnet.fit(net, params, data, batches, learning_rate=0.1).history
     np.testing.assert_allclose(swept.loss[1, 0, 0], alone.loss, rtol=1e-6)
+
+
+def test_what_the_optimizer_gathers_is_seen_to_overflow(data):
+    data = data._replace(x_train=np.float32(1e25) * data.x_train)
+    net = jaxnet.two_layer_net(12, 8, 5)
+    swept = jaxnet.sweep(net, data, batches_for(data, 3), learning_rates=[1e-3], optimizer="adam")
+    assert np.isfinite(swept.loss).all()
+    assert swept.diverged.all()

@@ -262,6 +262,7 @@ def test_what_the_optimizer_and_the_layers_gather_is_seen_to_overflow(data, opti
         jaxnet.fit(net, random_params(net, dtype=np.float32), data, batches_for(data, 5), optimizer=optimizer)
     assert caught.value.what.startswith(what)
     assert caught.value.step == 1
+    assert "look for samples out of range" in str(caught.value)  # the learning rate has no part in it
 
 
 def test_a_rate_that_overflows_in_the_first_step_is_the_cause(net, data):
@@ -350,6 +351,14 @@ def test_what_is_no_dataset_is_refused(net, data):
         (lambda params: None, r"params: Affine1\.W is not there, expected \(12, \d+\)"),
         (lambda params: params | {"Affine1": {"W": params["Affine1"]["W"]}}, r"params: Affine1\.b is not there"),
         (lambda params: params | {"Affine3": params["Affine1"]}, r"params: Affine3\.W is .*, expected no such leaf"),
+        (
+            lambda params: jax.tree.map(lambda a: a.astype(int), params),
+            r"params: Affine1\.W is int\d+, expected floats",
+        ),
+        (
+            lambda params: params | {"Affine2": params["Affine2"] | {"b": np.zeros(5, int)}},
+            r"params: Affine2\.b is int\d+, expected floats",
+        ),
         (lambda params: params | {"Affine1": params["Affine2"]}, r"params: Affine1\.W is .*, expected \(12, "),
     ],
 )
@@ -364,7 +373,10 @@ def test_parameters_of_another_network_are_refused_by_name(net, data, change, me
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x_train": np.full((60, 12), 1e300)}, r"data\.x_train\[0, 0\]: 1e\+300, expected finite numbers"),
+        (
+            {"x_train": np.full((60, 12), 1e300)},
+            r"data\.x_train\[0, 0\]: 1e\+300, expected numbers that are finite in float32",
+        ),
         (
             {"x_test": np.full((30, 12), 2**40)},
             r"data\.x_test: runs from 1099511627776 .*, expected integers of 32 bits",
@@ -395,6 +407,9 @@ def test_a_stage_of_another_run_is_refused(net, data):
     stage = jaxnet.fit(net, params, data, batches)
     with pytest.raises(ValueError, match="resume: a stage of another network or optimizer"):
         jaxnet.fit(net, params, data, batches, optimizer="adam", resume=stage)
+    narrower = jaxnet.two_layer_net(12, 3, 5)
+    with pytest.raises(ValueError, match="resume: a stage of another network or optimizer"):
+        jaxnet.fit(narrower, random_params(narrower, dtype=np.float32), data, batches, resume=stage)
     with pytest.raises(ValueError, match="resume: a stage after 20 steps, expected at most the 10 of batches"):
         jaxnet.fit(net, params, data, batches[:10], resume=stage)
 
@@ -410,7 +425,7 @@ def test_a_run_that_goes_on_tells_its_new_evaluations_alone(net, data):
 @pytest.mark.parametrize("t", [[0, 3], [-1, 0]])
 def test_a_loss_of_labels_that_are_none_is_refused(t):
     """Their one-hot rows would be zero, and so would the loss."""
-    with pytest.raises(ValueError, match="t"):
+    with pytest.raises(ValueError, match="t: runs from"):
         jaxnet.softmax_cross_entropy(jnp.ones((2, 3)), jnp.asarray(t))
 
 

@@ -50,10 +50,11 @@ def check_layer(
     Args:
         layer: An object with `forward(*inputs)` and `backward(dout)`, whose parameters are the float arrays with a
             `d`-name beside them after `backward` (`W` and `dW`, or `grad_W`, `gW`, `dw` and the like), or listed in
-            `params` and `grads`; a loss's `backward()` may take nothing. Or a pair of functions,
-            `forward(*inputs) -> (y, cache)` and `backward(dout, cache)`.
+            `params` and `grads`, or stand in an object's `data` or `value` with its `grad`; a loss's `backward()` may
+            take nothing. Or a pair of functions, `forward(*inputs) -> (y, cache)` and `backward(dout, cache)`.
         inputs: What `forward` takes. A tuple of whole numbers is a shape, and good inputs of it are drawn. `backward`
-            returns a gradient for each input, or for the first of those that are floats; integers have none.
+            returns a gradient for each input, or for the first of those that are floats, or a dict of them by name;
+            integers have none.
         reference: The same function in JAX, of (params, *inputs) where the layer has parameters, else of (*inputs).
         seed: Of the inputs that are drawn, the directions probed and the gradient that comes from above.
         resolution: The relative error of a leaf's gradient, by norm, that the difference quotients must be able to
@@ -115,8 +116,8 @@ def check_function(
         f: Returns an array, or several.
         args: What it is called with. Integers have no gradient.
         gradient: Of (*args) where f is a scalar, of (*args, dout) else, and of (dout, *args) where its first argument
-            is called `dout`, `g` or `ct`; it returns a gradient for each argument. JAX's own unless given, so that
-            this checks what a `jax.custom_vjp` says.
+            alone is none of f's by name, or is called `dout`, `g` or `ct`; it returns a gradient for each argument.
+            JAX's own unless given, so that this checks what a `jax.custom_vjp` says.
         reference: The same function in JAX, of (*args).
         seed: Of the directions probed and of the gradient that comes from above.
         resolution: As for `check_layer`.
@@ -156,9 +157,10 @@ def subject_of(thing: Any, *inputs: Any, seed: int = 0) -> Subject:
         ValueError: `seed` is out of range.
     """
     _check_options(seed, None)
-    if hasattr(thing, "loss") and hasattr(thing, "gradient"):
+    is_layer = hasattr(thing, "backward")  # which may keep its last `loss` beside its `params`
+    if hasattr(thing, "loss") and (hasattr(thing, "gradient") or (hasattr(thing, "params") and not is_layer)):
         return NetworkSubject(thing, *inputs)
-    if isinstance(thing, tuple | list) or hasattr(thing, "backward"):
+    if isinstance(thing, tuple | list) or is_layer:
         return _layer(thing, inputs, seed)
     return FunctionSubject(thing, drawn(thing, inputs, None, seed), None)
 

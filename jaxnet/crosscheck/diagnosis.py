@@ -172,7 +172,9 @@ def _wrong_part(claimed: Array, true: Array) -> Iterator[str]:
         yield f"a part is missing: {_where(missing)} zero, and {REST}"
     tiny = (claimed != 0) & (np.abs(true) <= DIGITS * np.abs(true).max())
     if (extra.any() or tiny.any()) and _equal(claimed[~(extra | tiny)], true[~(extra | tiny)], true):
-        yield f"a mask is missing: {_where(extra | tiny)} not zero as they should be, and {REST}"
+        where = _where(extra | tiny)
+        should = "it should" if where.endswith(" is") else "they should"
+        yield f"a mask is missing: {where} not zero as {should} be, and {REST}"
     wrong = np.abs(claimed - true) > DIGITS * np.abs(true).max()
     if 1 < wrong.sum() < true.size and np.vdot(true[wrong], true[wrong]) > 0:
         ratio = float(np.vdot(claimed[wrong], true[wrong]) / np.vdot(true[wrong], true[wrong]))

@@ -17,18 +17,22 @@ from numpy.typing import NDArray
 # enough that roundoff leaves nine digits; smaller ones step out of the reach of a kink, larger ones out of the noise.
 STEP = 2.0**-17
 SMALLER, LARGER = (tuple(2.0**-k for k in powers) for powers in ((19, 21, 23, 25), (15, 13, 11, 9, 7, 5)))
+SMALLEST = tuple(2.0**-k for k in range(27, 43, 2))  # for a point so near the edge of the domain that others leave it
+OUTSIDE = "the step leaves the function's domain: give it inputs further inside"
 
 
 class Derivative(NamedTuple):
-    """phi'(0), and how far off it may be."""
+    """phi'(0), and how far off it may be; nan, and any way off, where phi is finite at no step."""
 
     value: float
     error: float
-    limit: str  # what makes the error: "roundoff" or "truncation"
+    limit: str  # what makes the error: "roundoff", "truncation" or OUTSIDE
     quantum: float  # the least step in which phi was seen to move, where it moves in steps
 
 
-def derivative(phi: Callable[[float], float], floor: float, target: float, quantum: float = 0.0) -> Derivative:
+def derivative(
+    phi: Callable[[float], float], floor: float, target: float, quantum: float = 0.0, argument: float = 0.0
+) -> Derivative:
     """phi'(0) to an error of `target`, or as near to it as steps away from what limits it get.
 
     Args:
@@ -36,19 +40,28 @@ def derivative(phi: Callable[[float], float], floor: float, target: float, quant
         floor: The smallest noise that phi can have: unit roundoff times what it is the sum of.
         target: The error below which no other step is tried.
         quantum: How far phi may move without showing it: its noise where it does not move at all.
+        argument: What it does to phi that what is moved is rounded. It counts near the edge of phi's domain, where phi
+            may be steep and the steps are short.
     """
     best = _at_step(phi, STEP, floor, quantum)
-    for others in (LARGER, SMALLER) if best.limit == "roundoff" else (SMALLER, LARGER):
+    outside = best.limit == OUTSIDE
+    ways: tuple[tuple[float, ...], ...]
+    if outside:
+        floor, ways = floor + argument, ((*SMALLER, *SMALLEST),)
+    else:
+        ways = (LARGER, SMALLER) if best.limit == "roundoff" else (SMALLER, LARGER)
+    for others in ways:
         for h in others:
             if best.error <= target:
                 return best
             seen = best.quantum if best.quantum > quantum else 0.0  # steps seen at one h are there at another
             found = _at_step(phi, h, max(floor, seen), best.quantum)
-            if found.error >= best.error:
+            outside = outside or found.limit == OUTSIDE
+            if found.error >= best.error and math.isfinite(best.error):
                 best = best._replace(quantum=found.quantum)
                 break  # the other way, then
             best = found
-    return best
+    return best._replace(limit=OUTSIDE) if outside and not best.error <= target else best
 
 
 def _at_step(phi: Callable[[float], float], h: float, floor: float, quantum: float) -> Derivative:
@@ -61,7 +74,7 @@ def _at_step(phi: Callable[[float], float], h: float, floor: float, quantum: flo
     """
     values = np.array([phi(j * h) if j else 0.0 for j in range(-4, 5)])
     if not np.isfinite(values).all():
-        return Derivative(math.nan, math.inf, "truncation", quantum)
+        return Derivative(math.nan, math.inf, OUTSIDE, quantum)
     jumps = np.abs(np.diff(values))
     if moved := jumps[jumps > 0].tolist():
         quantum = max(quantum, min(moved)) if len(moved) < len(jumps) else quantum

@@ -19,19 +19,22 @@ import numpy as np
 
 from jaxnet.crosscheck import behaviour, testpoint
 from jaxnet.crosscheck.diagnosis import Scene, diagnose
+from jaxnet.crosscheck.differences import OUTSIDE
 from jaxnet.crosscheck.report import PROBABILITY, PROBES, Gap, Leaf, Report, Verdict
 from jaxnet.crosscheck.subjects import Array, Leaves, Subject, SubjectError, blaming
 from jaxnet.crosscheck.witness import MOST_KINKS, Measured, Witness, between, measure, scale_of
 
 MANY_NUDGES = 16  # before single precision is blamed
 # Of a leaf's size: eight times as far as a probe's first step ever goes, 4 STEP along a direction's 4 at most, so that
-# the kinks left behind are out of its reach; and near enough to be the same point in all else.
+# kinks that stand at one value are out of its reach, while ties that were broken may still be near; and near enough to
+# be the same point in all else.
 BESIDE = 1e-3
 MOST_ELEMENTS = 1024  # of a failing leaf are derived one by one, for the diagnosis
 NO_GRADIENT = (
     "changes the output, and no array of the layer has a gradient beside it, a dW: forgotten, or under another name? "
     "Where all are constants, say so with an empty list `params`"
 )
+ZERO = "the gradient is 0 here: give it other inputs"
 TOO_LARGE = "its numbers and the output's are too large to be squared and added up: make them smaller"
 WRONG = "hand is wrong"
 THEIR_OWN = f"{WRONG}: it is not the derivative of its own forward"
@@ -94,7 +97,6 @@ def judge(
         measurable = [name for name in sound if witnesses["hand"].measurable(name)]
         if hand.takes_dout and measurable:
             faults += behaviour.nonlinear(hand, at, dout, witnesses["hand"].gradient)
-        faults += behaviour.stale(hand, at, dout, measurable, rng)
         single: dict[str, Measured] = {}
         if y.dtype == np.float32:
             single = _in_single(hand, hand.leaves, dout, witnesses["hand"].gradient, sound, rng)
@@ -104,6 +106,8 @@ def judge(
             if leaf.blame.startswith(WRONG) and "slopes" not in leaf.blame:  # a kink has no true gradient
                 leaf = replace(leaf, diagnosis=_diagnosis(leaf, heard, rng, elements))
             leaves.append(leaf)
+        right = [leaf.name for leaf in leaves if leaf.verdict == "PASS"]
+        faults += behaviour.stale(hand, at, dout, right, rng)
     return Report(title, forward, tuple(leaves), tuple(faults), tuple(warnings))
 
 
@@ -152,7 +156,7 @@ def _judge_leaf(
     shape = hand.at[name].shape
     if not hand.measurable(name):
         return Leaf(name, "INCONCLUSIVE", f"{name}: {TOO_LARGE}", (), {}, {}), witnesses
-    directions = [rng.standard_normal(shape) for _ in range(PROBES)]
+    directions = [np.asarray(rng.standard_normal(shape)) for _ in range(PROBES)]
     probes = [hand.probe(name, d, resolution) for d in directions]
 
     note, kinks, everywhere = "", [], False
@@ -186,14 +190,14 @@ def _judge_leaf(
 
     verdict, blame = vote(gaps, forward)
     if everywhere and not widest <= blurred:
-        verdict, blame = "INCONCLUSIVE", "kinks at more elements than can be looked at: move the inputs off them"
+        where = "kinks at more elements than can be looked at, and too near beside them: move the inputs off them"
+        verdict, blame, note = "INCONCLUSIVE", where, ""
     elif verdict == "PASS" and kinks:
         outside = hand.outside(name, kinks, rng)
         verdict, blame = ("FAIL", f"{WRONG}: {outside}") if outside else ("PASS", "")
         note = f"at a kink in {len(kinks)} of {math.prod(shape)} elements: any slope between the two sides' is right"
     if verdict == "PASS" and not widest <= blurred:
-        limit = max(probes, key=lambda probe: probe[0].tolerance)[1]
-        verdict, blame = "INCONCLUSIVE", f"the differences resolve {widest / hand.size(name):.1g} of it: {limit}"
+        verdict, blame = "INCONCLUSIVE", _unresolved(hand, name, *max(probes, key=lambda probe: probe[0].tolerance))
 
     if not forward:
         index = locate(hand, name, resolution) if verdict == "FAIL" else _largest(gradients["hand"].value)
@@ -206,6 +210,15 @@ def _judge_leaf(
     return Leaf(name, verdict, blame, index, values, gaps, detects=detects, note=note), witnesses
 
 
+def _unresolved(hand: Witness, name: str, gap: Gap, limit: str) -> str:
+    """Why the differences say too little of a leaf's gradient."""
+    if hand.size(name) == 0:
+        return ZERO
+    return (
+        limit if limit == OUTSIDE else f"the differences resolve {gap.tolerance / hand.size(name):.1g} of it: {limit}"
+    )
+
+
 def _beside(
     name: str, witnesses: dict[str, Witness], single: Measured | None, rng: np.random.Generator
 ) -> tuple[dict[str, Witness], Measured | None]:
@@ -213,7 +226,8 @@ def _beside(
     hand = witnesses["hand"].subject
     start, dout = witnesses["hand"].at[name], witnesses["hand"].dout
     d = rng.standard_normal(start.shape)
-    moved = (start + BESIDE * scale_of(start) * (d + np.sign(d))).astype(hand.leaves[name].dtype)  # the same in both
+    there = np.asarray(start + BESIDE * scale_of(start) * (d + np.sign(d)))
+    moved = there.astype(hand.leaves[name].dtype)  # the same in both
     at = witnesses["hand"].at | {name: moved.astype(np.float64)}
     beside = {who: Witness(witness.subject, at, dout, [name], rng) for who, witness in witnesses.items()}
     if single is not None:

@@ -1,12 +1,13 @@
 """What the point of a check cannot show: at some inputs, a wrong backward pass and a right one are alike."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from jaxnet.crosscheck import behaviour
-from jaxnet.crosscheck.subjects import Array, LayerSubject, Leaves, Subject
+from jaxnet.crosscheck.subjects import Array, LayerSubject, Leaves, Subject, attributes_of
 
 WINDOW = ("pool_h", "pool_w", "pool_height", "pool_width", "pool_size", "kernel_size", "size", "window")
 
@@ -31,7 +32,7 @@ def warnings(subject: Subject, y: Array) -> Iterator[str]:
         ids = isinstance(given, np.ndarray) and np.issubdtype(given.dtype, np.integer)
         if ids and given.size > 1 and subject.parameters and len(np.unique(given)) == given.size:
             yield f"{name} repeats no number: gradients that overwrite each other where they should add up would pass"
-    if _windows_apart(vars(subject.layer)):
+    if _windows_apart(attributes_of(subject.layer)):
         yield "the windows do not overlap: gradients that overwrite each other where they should add up would pass"
 
 
@@ -47,8 +48,14 @@ def without_gradient(subject: Subject) -> tuple[list[str], list[str]]:
     names = [name for name, array in subject.constants.items() if _matters(subject, {name: array * 1.25 + 0.125})]
     if names and not subject.parameters and not subject.declares_none:
         return [], names
-    text = "changes the output and has no d{0} beside it: a constant, or its gradient is missing"
-    return [f"{name} {text.format(name)}" for name in names], []
+    text = "changes the output and has no d{} beside it: a constant, or its gradient is missing"
+    return [f"{name} {text.format(_last(name))}" for name in names], []
+
+
+def _last(place: str) -> str:
+    """What an array is called where it stands: p['W'] and cell.W are W; an entry of a list has but its place."""
+    key = re.search(r"""\[(['"])(.*)\1\]$""", place)
+    return key[2] if key else place.rpartition(".")[2]
 
 
 def _windows_apart(attributes: dict[str, Any]) -> bool:

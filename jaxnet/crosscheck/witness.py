@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.differences import STEP, Derivative, derivative
+from jaxnet.crosscheck.differences import SMALLER, STEP, Derivative, derivative
 from jaxnet.crosscheck.report import Gap
 from jaxnet.crosscheck.subjects import Array, Leaves, Subject
 
@@ -61,14 +61,16 @@ class Witness:
         dout = self.dout if dout is None else dout
 
         def phi(t: float) -> float:
-            moved = self.subject.forward(self.at | {name: start + t * d})
+            moved = self.subject.forward(self.at | {name: np.asarray(start + t * d)})
             return float(np.vdot(dout, moved - y))
 
         return phi
 
     def difference(self, name: str, d: Array, target: float = 0.0) -> Derivative:
         """The derivative of <dout, forward> as the leaf `name` moves along d, by differences of the forward pass."""
-        found = derivative(self.along(name, d), self.floor, target, self.quantum)
+        steep = float(np.linalg.norm(self.gradient[name].value * self.at[name]))
+        argument = float(np.finfo(np.float64).eps) * steep
+        found = derivative(self.along(name, d), self.floor, target, self.quantum, argument)
         self.quantum = max(self.quantum, found.quantum)
         return found
 
@@ -90,9 +92,15 @@ class Witness:
         return max(whole, float(np.abs(self.gradient[name].value).max(initial=0)))
 
     def probe(self, name: str, d: Array, resolution: float) -> tuple[Gap, str]:
-        """The gap between the gradient along d and the difference quotient, and what limits it; d of unit scale."""
+        """The gap between the gradient along d and the difference quotient, and what limits it; d of unit scale.
+
+        Where the quotient is not finite, the gap is nought and any would be allowed: it says nothing of the gradient.
+        """
         gradient, scale = self.gradient[name], scale_of(self.at[name])
+        d = exact(self.at[name], scale * d) / scale
         quotient = self.difference(name, scale * d, resolution * scale * self.size(name) / SAFETY / 2)
+        if not math.isfinite(quotient.value):
+            return Gap(0.0, math.inf), quotient.limit
         rounding = gradient.rounding * float(np.linalg.norm(d))
         error = abs(float(np.vdot(gradient.value, d)) - quotient.value / scale)
         return Gap(error, SAFETY * (quotient.error / scale + rounding)), quotient.limit
@@ -187,9 +195,15 @@ def scale_of(array: Array) -> float:
     return float(np.sqrt(np.mean(array**2))) or 1.0
 
 
+def exact(start: Array, d: Array) -> Array:
+    """The direction d, rounded so that start + t d is without rounding for all multiples t of the least usual step."""
+    grid = np.spacing(np.maximum(2 * np.abs(start), SMALLER[-1] * np.abs(d))) / SMALLER[-1]
+    return np.asarray(np.round(d / grid) * grid)
+
+
 def _nudge(array: Array, rng: np.random.Generator) -> Array:
     """Every element moved by a unit in its last place, up or down; equal ones alike, so that ties stay ties."""
     odd = np.uint64(rng.integers(2**62) * 2 + 1)
-    up = (np.ascontiguousarray(array, np.float64).view(np.uint64) * odd) >> np.uint64(63) == 1
+    up = (np.asarray(array, np.float64).view(np.uint64) * odd) >> np.uint64(63) == 1
     away = np.where(up, np.inf, -np.inf).astype(array.dtype)
     return np.where(array == 0, array, np.nextafter(array, away))

@@ -4,45 +4,115 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.crosscheck.subjects.base import is_float, is_numbers
+from jaxnet.crosscheck.subjects.base import BESIDE, attributes_of, is_float, is_numbers
 
-BESIDE = ("d{}", "d_{}", "grad_{}", "{}_grad")  # where the gradient by an attribute stands
 # These may mean something else, such as gW the weights of a gate: only what backward leaves there is a gradient.
 LOOSELY = ("g{}", "g_{}", "grad{}", "{}grad", "delta_{}", "nabla_{}")
+HOLDS = ("data", "value")  # what an object calls its array, with the gradient in `grad`
 DEEPEST = 8  # layers within layers; they may point back at each other
 
 
 def parameters_of(layer: Any) -> dict[str, Any]:
-    """The float arrays that a layer and those within it hold, each once: by attribute, or by its place in `params`."""
+    """The float arrays that a layer and those within it hold, each once: by attribute, or by its place in `params`.
+
+    An object that has an array as its `data` or `value` counts as that array, wherever it stands.
+    """
     found: dict[str, Any] = {}
     for prefix, one in _within(layer):
         beside = _gradients_beside(one)
-        attributes = {name: value for name, value in vars(one).items() if is_float(value)}
+        attributes = {name: value for name, value in attributes_of(one).items() if is_float(value)}
         listed = {name: value for name, value in _entries("params", one).items() if is_float(value)}
         # a name that has its gradient beside it goes before a mere place in a list
         for name, value in sorted((attributes | listed).items(), key=lambda item: item[0] not in beside):
             if is_array(value) and not any(value is other for other in found.values()):
                 found[prefix + name] = value
+    for place, _, array in _holders(layer):
+        if not any(array is other for other in found.values()):
+            found[place] = array
     return found
 
 
-def gradients_of(layer: Any, loosely: Collection[str] | None = None) -> dict[str, Any]:
+def arrays_of(layer: Any) -> dict[str, Any]:
+    """Those of `parameters_of`, and every other float array within dicts, lists and objects: `p['W']`, `cell.W`."""
+    found = parameters_of(layer)
+    known = {id(array) for array in found.values()}
+    for place, value in _everything(layer):
+        if is_array(value) and is_float(value) and id(value) not in known:
+            known.add(id(value))
+            found[place] = value
+    return found
+
+
+def clear(layer: Any) -> None:
+    """The gradients in `grad` become nought: such are added up, until they are cleared before the next backward."""
+    for _, holder, _ in _holders(layer):
+        gradient = getattr(holder, "grad", None)
+        if is_float(gradient):
+            object.__setattr__(holder, "grad", (jnp if isinstance(gradient, jax.Array) else np).zeros_like(gradient))
+
+
+def gradients_of(layer: Any, loosely: Collection[str] | None = None, *, objects: bool = True) -> dict[str, Any]:
     """What stands beside each array: `dW` beside `W`, `grads[0]` beside `params[0]`; None where that is empty still.
 
     With the names of the inputs given, under looser names, too: `gW`, or `dw` beside `W`. But a `dx` is the input's,
-    not that of an attribute `X`.
+    not that of an attribute `X`. Without `objects`, those with a `grad` are not sought.
     """
-    return {
+    held = {place: one.grad for place, one, _ in _holders(layer) if _has_gradient(one)} if objects else {}
+    beside = {
         prefix + name: value
         for prefix, one in _within(layer)
         for name, value in _gradients_beside(one, loosely).items()
     }
+    return beside | held
+
+
+def has_objects(layer: Any) -> bool:
+    """Whether any object in it has an array as its `data` or `value`."""
+    return any(True for _ in _holders(layer))
+
+
+def _holders(layer: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The objects with an array as their `data` or `value`: the place of each, it, and its array."""
+    for place, one in _everything(layer):
+        if is_array(one) or is_layer(one):
+            continue
+        held = attributes_of(one)
+        arrays = [held[name] for name in HOLDS if is_array(held.get(name)) and is_float(held[name])]
+        if arrays:
+            yield place, one, arrays[0]
+
+
+def _has_gradient(holder: Any) -> bool:
+    """Whether its `grad` is one: None is that of a constant, or forgotten."""
+    return getattr(holder, "grad", None) is not None and getattr(holder, "requires_grad", True) is not False
+
+
+def _everything(
+    value: Any, place: str = "", depth: int = 0, known: set[int] | None = None
+) -> Iterator[tuple[str, Any]]:
+    """What a layer holds by attribute, in lists, in dicts and in objects, each once, with its place: `p['W'][0]`."""
+    known = set() if known is None else known
+    if value is None or isinstance(value, int | float | str | bytes) or depth > DEEPEST or id(value) in known:
+        return
+    known.add(id(value))
+    yield place, value
+    if isinstance(value, Mapping):
+        parts = [(f"{place}[{key!r}]", part) for key, part in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [(f"{place}[{i}]", part) for i, part in enumerate(value)]
+    elif is_array(value):
+        parts = []
+    else:
+        parts = [(f"{place}.{name}" if place else name, part) for name, part in attributes_of(value).items()]
+    for where, part in parts:
+        yield from _everything(part, where, depth + 1, known)
 
 
 def _gradients_beside(layer: Any, loosely: Collection[str] | None = None) -> dict[str, Any]:
-    grads, held = getattr(layer, "grads", None), vars(layer)
+    grads, held = getattr(layer, "grads", None), attributes_of(layer)
     named = grads if isinstance(grads, Mapping) else {}
     found = {}
     for name in held:
@@ -52,7 +122,11 @@ def _gradients_beside(layer: Any, loosely: Collection[str] | None = None) -> dic
             beside += [held[place] for place in _loose_places(name, held, loosely) if is_float(held.get(place))]
         if beside:
             found[name] = next((value for value in beside if value is not None), None)
-    return found | {name.replace("grads", "params", 1): value for name, value in _entries("grads", layer).items()}
+    found |= {name.replace("grads", "params", 1): value for name, value in _entries("grads", layer).items()}
+    for key in keys if isinstance(keys := held.get("params"), Mapping) else ():  # grads["dW"] beside params["W"]
+        for place in [form.format(key) for form in BESIDE if form.format(key) in named and key not in named]:
+            found[f"params[{key!r}]"] = named[place]
+    return found
 
 
 def _loose_places(name: str, held: Collection[str], inputs: Collection[str]) -> Iterator[str]:
@@ -65,7 +139,9 @@ def _loose_places(name: str, held: Collection[str], inputs: Collection[str]) -> 
 
 def unlike_arrays(layer: Any) -> dict[str, Any]:
     """What may be meant for a parameter and is no array of floats: numbers in a list, an array of integers."""
-    return {p + name: value for p, one in _within(layer) for name, value in vars(one).items() if _is_unlike(value)}
+    return {
+        p + name: value for p, one in _within(layer) for name, value in attributes_of(one).items() if _is_unlike(value)
+    }
 
 
 def _is_unlike(value: Any) -> bool:
@@ -105,9 +181,9 @@ def _entries(attribute: str, layer: Any) -> dict[str, Any]:
 
 def _within(layer: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     """A layer, and the layers that it holds, by attribute, in lists or in dicts, and those within them."""
-    if hasattr(layer, "__dict__") and depth < DEEPEST:
+    if depth < DEEPEST:
         yield prefix, layer
-        for name, value in list(vars(layer).items()):
+        for name, value in attributes_of(layer).items():
             for place, one in sublayers(name, value):
                 yield from _within(one, f"{prefix}{place}.", depth + 1)
 
@@ -124,4 +200,4 @@ def sublayers(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def is_layer(value: Any) -> bool:
     """Whether it can be asked for both passes."""
-    return hasattr(value, "__dict__") and all(callable(getattr(value, m, None)) for m in ("forward", "backward"))
+    return not isinstance(value, type) and all(callable(getattr(value, m, None)) for m in ("forward", "backward"))

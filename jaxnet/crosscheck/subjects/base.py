@@ -8,7 +8,7 @@ import copy
 import inspect
 import random
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Leaves = dict[str, Array]
+BESIDE = ("d{}", "d_{}", "grad_{}", "{}_grad")  # how the gradient by something is called
+TWO_FUNCTIONS = "bring them apart: check_function(lambda ...: f(...)[0], ..., gradient=lambda ...: f(...)[1])"
 NO_STATE = (type, types.ModuleType, types.FunctionType, types.MethodType)
 
 
@@ -186,6 +188,53 @@ def derived_by(inputs: tuple[Any, ...], names: list[str], returned: int) -> list
     return floats[:returned]
 
 
+def claimed(
+    result: Any, inputs: tuple[Any, ...], names: list[str], who: str, others: Collection[str] = ()
+) -> dict[str, Any]:
+    """What a backward returns, by input: in their order, or in a dict by their names, with or without a d.
+
+    Args:
+        others: What a dict may have a gradient for besides: the parameters.
+
+    Raises:
+        SubjectError: There are more gradients than inputs, or they have other names.
+    """
+    if isinstance(result, Mapping):
+        places = {form.format(n): n for some in (others, names) for form in (*BESIDE, "{}") for n in some}
+        if not result.keys() <= places.keys():
+            raise SubjectError(
+                f"{who}: returned a dict of {', '.join(map(str, result))}, "
+                f"expected a gradient for each input, in their order: {', '.join(names)}"
+            )
+        return {places[key]: gradient for key, gradient in result.items()}
+    returned = as_tuple(result)
+    if len(returned) > len(inputs):
+        hint = ", ".join(f"self.d{name}" for name in others if name.isidentifier())
+        raise SubjectError(
+            f"{who}: returned {len(returned)} gradients for {len(inputs)} inputs"
+            + (f"; leave those of parameters in {hint}" if hint else "")
+        )
+    return dict(zip(derived_by(inputs, names, len(returned)), returned, strict=False))
+
+
+def expect_call(function: Callable[..., Any], count: int, who: str, expected: str, **named: Any) -> None:
+    """That a function can be called with so many arguments.
+
+    Raises:
+        SubjectError: It takes fewer, or asks for more.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*[None] * count, **named)
+    except TypeError as error:
+        bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+        takes = signature.replace(parameters=bare, return_annotation=signature.empty)
+        raise SubjectError(f"{who}: takes {takes}, expected {expected}") from error
+
+
 def elsewhere(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Other inputs of the same kind: the same numbers in other places, floats halved, so that they stay in range."""
     moved = (
@@ -205,6 +254,16 @@ def is_float(value: Any) -> bool:
     return isinstance(value, np.ndarray | np.generic | jax.Array) and value.dtype.kind == "f"
 
 
+def attributes_of(value: Any) -> dict[str, Any]:
+    """What an object holds, in its `__slots__` too; nothing for a class, a module or a function."""
+    if isinstance(value, NO_STATE):
+        return {}
+    slots = (getattr(kind, "__slots__", ()) for kind in type(value).__mro__)
+    names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
+    filled = {name: getattr(value, name) for name in names if name != "__dict__" and hasattr(value, name)}
+    return filled | getattr(value, "__dict__", {})
+
+
 def in_double(value: Any, known: dict[int, Any] | None = None) -> Any:
     """The float arrays in a structure of lists, dicts and objects as float64, changed where they stand.
 
@@ -222,8 +281,10 @@ def in_double(value: Any, known: dict[int, Any] | None = None) -> Any:
         known[id(value)] = tuple(in_double(part, known) for part in value)
     elif isinstance(value, dict):
         value.update({key: in_double(part, known) for key, part in value.items()})
-    elif hasattr(value, "__dict__") and not isinstance(value, NO_STATE):
-        vars(value).update({key: in_double(part, known) for key, part in vars(value).items()})
+    else:
+        for name, part in attributes_of(value).items():
+            if (other := in_double(part, known)) is not part:
+                object.__setattr__(value, name, other)  # a frozen dataclass's, too
     return known[id(value)]
 
 
@@ -258,8 +319,8 @@ def floats_in(value: Any, known: set[int] | None = None) -> Iterator[Array]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from floats_in(part, known)
-    elif isinstance(value, dict) or (hasattr(value, "__dict__") and not isinstance(value, NO_STATE)):
-        for part in (value if isinstance(value, dict) else vars(value)).values():
+    else:
+        for part in (value if isinstance(value, dict) else attributes_of(value)).values():
             yield from floats_in(part, known)
 
 

@@ -1,7 +1,8 @@
 """Functions of arrays: with a gradient written beside them, or with JAX's own, a `jax.custom_vjp` included."""
 
 import copy
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.crosscheck.subjects.base import (
+    TWO_FUNCTIONS,
     Array,
     Leaves,
     Opened,
@@ -17,6 +19,8 @@ from jaxnet.crosscheck.subjects.base import (
     as_arrays,
     as_tuple,
     blaming,
+    claimed,
+    expect_call,
     input_names,
     is_float,
     positional,
@@ -30,8 +34,8 @@ class FunctionSubject(Subject):
     """f(*args), of arrays or trees of arrays, and what claims to be its gradient; JAX's own where none is given.
 
     `gradient` is called with the arguments, and where it takes one more, with the gradient from above: as the last,
-    or as the first where that is called `dout`, `g`, `ct` or the like. It returns a gradient for each argument, or for
-    the first of those with floats.
+    or as the first where that alone is no name of f's, or is called `dout`, `g`, `ct` or the like; or by keyword. It
+    returns a gradient for each argument, or for the first of those with floats.
     """
 
     def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], gradient: Callable[..., Any] | None) -> None:
@@ -54,18 +58,40 @@ class FunctionSubject(Subject):
         with blaming(self.name):
             y = opened.forward()
         if gradient is not None:
-            takes = [p.name for p in positional(gradient)]
-            self.takes_dout = len(takes) > len(args) if takes else y.ndim > 0
-            self.dout_first = bool(takes) and takes[0] in FROM_ABOVE
+            self._find_dout(gradient, opened.outputs.unpack(np.ones_like(y)), y)
+            if not self.takes_dout and y.size > 1 and self._has_value_first(opened):
+                raise SubjectError(f"{self.name}: returns a number and more, expected one output; {TWO_FUNCTIONS}")
         returned = self.leaves
         with self.trying("jax.vjp" if gradient is None else "gradient"):
             try:
                 returned = opened.backward(np.ones_like(y))
             except NOT_TRACEABLE as error:
+                hint = f"; where it returns its value and its gradient, {TWO_FUNCTIONS}"
                 raise SubjectError(
                     f"{self.name}: JAX cannot trace it ({type(error).__name__}); give a gradient, or use jax.numpy"
+                    + (hint if self._has_value_first(opened) else "")
                 ) from error
         self.leaves = {name: leaf for name, leaf in self.leaves.items() if name in returned}
+
+    def _find_dout(self, gradient: Callable[..., Any], douts: tuple[Array, ...], y: Array) -> None:
+        """Whether the gradient takes one from above, and where: the one argument that f does not have, told by name."""
+        takes = [p.name for p in positional(gradient)]
+        required = [p.name for p in keywords(gradient) if p.default is p.empty]
+        self.dout_named = required[0] if len(required) == 1 else ""
+        self.takes_dout = bool(self.dout_named) or (len(takes) > len(self.names) if takes else y.ndim > 0)
+        self.dout_first = bool(takes) and takes[0] in FROM_ABOVE
+        others = [name for name in takes if name not in self.names]
+        if len(takes) == len(self.names) + 1 and len(others) == 1 and others[0] in (takes[0], takes[-1]):
+            self.dout_first = others[0] == takes[0]
+        args = ", ".join(self.names)
+        count = len(self.names) + (len(douts) if self.takes_dout and not self.dout_named else 0)
+        named = dict.fromkeys(filter(None, [self.dout_named]))
+        expected = f"gradient({args}, dout), or gradient({args}) where f is a scalar"
+        expect_call(gradient, count, "gradient", expected, **named)
+
+    def _has_value_first(self, opened: Opened) -> bool:
+        shapes = opened.outputs.shapes
+        return shapes is not None and shapes[0] == ()
 
     def open(self, leaves: Leaves) -> Opened:
         args = self.arguments(leaves)
@@ -96,15 +122,23 @@ class FunctionSubject(Subject):
         assert self.gradient is not None
         with jax.enable_x64(True):
             above = douts if self.takes_dout else ()
-            result = self.gradient(*above, *args) if self.dout_first else self.gradient(*args, *above)
+            if self.takes_dout and self.dout_named:
+                result = self.gradient(*args, **{self.dout_named: douts[0] if len(douts) == 1 else douts})
+            else:
+                result = self.gradient(*above, *args) if self.dout_first else self.gradient(*args, *above)
+        if isinstance(result, Mapping) and not isinstance(args[0], Mapping):
+            result = claimed(result, args, self.names, "gradient")
+            return self._as_numpy(_named(result))
         returned = (result,) if len(args) == 1 and not _is_tuple_of_one(result) else as_tuple(result)
         if len(returned) > len(args):
             raise SubjectError(f"gradient: returned {len(returned)} gradients for {len(args)} arguments")
         with_floats = [n for n, arg in zip(self.names, args, strict=True) if any(map(_is_floats, jax.tree.leaves(arg)))]
         names = self.names if len(returned) == len(args) else with_floats
-        gradients = _named(dict(zip(names, returned, strict=False)))
+        return self._as_numpy(_named(dict(zip(names, returned, strict=False))))
+
+    def _as_numpy(self, gradients: dict[str, Any]) -> dict[str, Any]:
         if self.jax:
-            gradients = {name: None if g is None else np.asarray(g) for name, g in gradients.items()}
+            return {name: None if g is None else np.asarray(g) for name, g in gradients.items()}
         return gradients
 
 
@@ -124,6 +158,15 @@ class JaxSubject(Subject):
     def backward(self, leaves: Leaves, dout: Array) -> Leaves:
         with jax.enable_x64(True), blaming(f"the reference {self.name}"):
             return {name: np.asarray(g) for name, g in self._backward(leaves, dout).items()}
+
+
+def keywords(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters that only a keyword fills; none where the signature cannot be read."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
 
 
 def pack(result: Any) -> jax.Array:

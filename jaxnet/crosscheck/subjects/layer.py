@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.crosscheck.subjects.attributes import gradients_of, is_array, is_left, parameters_of, unlike_arrays
+from jaxnet.crosscheck.subjects.attributes import (
+    arrays_of,
+    clear,
+    gradients_of,
+    has_objects,
+    is_array,
+    is_left,
+    unlike_arrays,
+)
 from jaxnet.crosscheck.subjects.base import (
     Array,
     Leaves,
@@ -20,8 +28,10 @@ from jaxnet.crosscheck.subjects.base import (
     arrays_in,
     as_arrays,
     as_tuple,
+    attributes_of,
     blaming,
-    derived_by,
+    claimed,
+    expect_call,
     floats_in,
     in_double,
     input_names,
@@ -39,7 +49,8 @@ class LayerSubject(Subject):
 
     A parameter is a float array that the layer, or a layer within it, holds before and after `forward`: an attribute
     `W` with a `dW` (`grad_W`, `gW`, `dw`, ...) beside it after `backward`, or an entry of a list or dict `params` with
-    one in `grads`. `backward` returns a gradient for each input, or for the first of those that are floats.
+    one in `grads`, or the `data` of an object with a `grad`. Every other float array that is held so is a constant, or
+    its gradient is missing. `backward` returns a gradient for each input, or for the first of those that are floats.
     """
 
     def __init__(self, layer: Any, inputs: tuple[Any, ...]) -> None:
@@ -55,31 +66,35 @@ class LayerSubject(Subject):
 
         with blaming(f"copying {self.name}"):
             trial = copy.deepcopy(layer)
-        held, unlike, outputs = parameters_of(trial), unlike_arrays(trial), Outputs()
+        held, unlike, outputs = arrays_of(trial), unlike_arrays(trial), Outputs()
         with blaming(f"{self.name}.forward"):
             y = outputs.pack(trial.forward(*copy.deepcopy(self.inputs)))
-        held = {name: array for name, array in parameters_of(trial).items() if held.get(name) is array}
+        held = {name: array for name, array in arrays_of(trial).items() if held.get(name) is array}
         unlike = {name: value for name, value in unlike_arrays(trial).items() if unlike.get(name) is value}
         before = {name: (g, copy.deepcopy(g)) for name, g in gradients_of(trial, self.names).items()}
+        douts = outputs.unpack(np.ones_like(y))
+        count = len(douts) if self.takes_dout else 0
+        expect_call(trial.backward, count, f"{self.name}.backward", f"backward({_named(douts)})")
         with self.trying("backward"):
-            returned = as_tuple(self._backward(trial, outputs.unpack(np.ones_like(y))))
+            result = self._backward(trial, douts)
         if self.fault:
             return
-        if len(returned) > len(inputs):
-            raise SubjectError(f"{self.name}.backward: returned {len(returned)} gradients for {len(inputs)} inputs")
+        self.others = [name for name in held if name not in self.names]
+        returned = self._claimed(result)
         left = {n for n, g in gradients_of(trial, self.names).items() if is_left(g, *before.get(n, (None, None)))}
         surely = gradients_of(trial).keys()
         self._refuse({name: value for name, value in unlike.items() if name in left & surely})
-        found = left | surely
-        self.returned = derived_by(self.inputs, self.names, len(returned))
+        found = left | surely | returned.keys()
+        self.returned = [name for name in returned if name in self.names]
         self.parameters = [name for name in held if name in found]
         its = arrays_in(self.inputs, self.names)
-        self.held = own = parameters_of(layer)
+        self.objects = has_objects(trial)  # to look for them is slow where a layer holds much else
+        self.held = own = arrays_of(layer)
         self.in_less = any(value.dtype != np.float64 for value in floats_in((layer, self.inputs)))
         self.constants = {n: own[n] for n in held if n not in found}  # no parameters, or their gradient is forgotten
         params = getattr(layer, "params", None)
         self.declares_none = isinstance(params, list | tuple | Mapping) and not params
-        self.numbers = numbers_in(vars(layer) | dict(zip(self.names, self.inputs, strict=True)))
+        self.numbers = numbers_in(attributes_of(layer) | dict(zip(self.names, self.inputs, strict=True)))
         self.integers = integers_in(self.inputs, self.names)
         self.leaves = {name: np.asarray(own[name]) for name in self.parameters}
         self.leaves |= {name: its[name] for name in self.returned if is_float(its.get(name))}
@@ -101,8 +116,11 @@ class LayerSubject(Subject):
             layer, inputs = in_double((layer, inputs))
 
         def backward(*douts: Array) -> dict[str, Any]:
-            returned = dict(zip(self.returned, as_tuple(self._backward(layer, douts)), strict=False))
-            gradients = gradients_of(layer, self.names)  # a `dx`, too, which counts where nothing is returned
+            if self.objects:
+                clear(layer)
+            returned = self._claimed(self._backward(layer, douts))
+            # a `dx`, too, which counts where nothing is returned
+            gradients = gradients_of(layer, self.names, objects=self.objects)
             gradients |= {name: g for name, g in returned.items() if g is not None}
             return {name: gradients.get(name) for name in self.leaves}
 
@@ -115,6 +133,9 @@ class LayerSubject(Subject):
 
     def _backward(self, layer: Any, douts: tuple[Array, ...]) -> Any:
         return layer.backward(*douts) if self.takes_dout else layer.backward()
+
+    def _claimed(self, result: Any) -> dict[str, Any]:
+        return claimed(result, self.inputs, self.names, f"{self.name}.backward", self.others)
 
     def _inputs(self, leaves: Leaves) -> tuple[Any, ...]:
         taken = set(self.returned)
@@ -144,13 +165,16 @@ class PairSubject(Subject):
             raise SubjectError(f"{self.name}: returned {type(result).__name__}, expected a pair (output, cache)")
         outputs = Outputs()
         y = outputs.pack(_outputs(result))
-        with self.trying(getattr(backward, "__name__", "backward")):
-            returned = as_tuple(backward(*outputs.unpack(np.ones_like(y)), result[-1]))
+        douts = outputs.unpack(np.ones_like(y))
+        self.its_backward = getattr(backward, "__name__", "backward").replace("<lambda>", "backward")
+        takes = [p.name for p in positional(backward)]
+        self.cache_first = len(takes) > 1 and takes[0] in CACHE and takes[-1] not in CACHE
+        expect_call(backward, len(douts) + 1, self.its_backward, f"backward({_named(douts)}, cache)")
+        with self.trying(self.its_backward):
+            returned = self._backward(douts, result[-1])
         if self.fault:
             return
-        if len(returned) > len(inputs):
-            raise SubjectError(f"{self.name}: {len(returned)} gradients come back for {len(inputs)} inputs")
-        self.returned = derived_by(self.inputs, self.names, len(returned))
+        self.returned = list(returned)
         its = arrays_in(self.inputs, self.names)
         self.numbers = numbers_in(dict(zip(self.names, self.inputs, strict=True)))
         self.integers = integers_in(self.inputs, self.names)
@@ -170,10 +194,16 @@ class PairSubject(Subject):
             return _outputs(result)
 
         def backward(*douts: Array) -> dict[str, Any]:
-            gradients = dict(zip(self.returned, as_tuple(self.pair[1](*douts, *cache)), strict=False))
+            gradients = self._backward(douts, *cache)
             return {name: gradients.get(name) for name in self.leaves}
 
         return Opened(forward, backward, inputs, arrays_in(inputs, self.names))
+
+    def _backward(self, douts: tuple[Array, ...], cache: Any) -> dict[str, Any]:
+        result = self.pair[1](cache, *douts) if self.cache_first else self.pair[1](*douts, cache)
+        if (count := len(as_tuple(result))) > len(self.inputs):
+            raise SubjectError(f"{self.name}: {count} gradients come back for {len(self.inputs)} inputs")
+        return claimed(result, self.inputs, self.names, self.its_backward)
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         return tuple(
@@ -190,9 +220,33 @@ def as_kind(array: Array, like: Any) -> Any:
 def as_pair(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
     """The two functions, where that is what was brought: as a tuple, or as methods that hand the cache over."""
     if isinstance(layer, tuple | list):
+        if len(layer) == 2:
+            _refuse_context(*layer)
         return tuple(layer)
-    takes = positional(getattr(layer, "backward", None) or (lambda: None))
-    return (layer.forward, layer.backward) if takes and takes[-1].name in CACHE else None
+    backward = getattr(layer, "backward", None)
+    takes = [p.name for p in positional(backward)] if callable(backward) else []
+    if backward is None or not any(name in CACHE for name in takes):
+        return None
+    _refuse_context(layer.forward, backward)
+    return (layer.forward, backward) if takes[-1] in CACHE or (len(takes) > 1 and takes[0] in CACHE) else None
+
+
+def _refuse_context(forward: Any, backward: Any) -> None:
+    """The style of torch.autograd.Function: forward writes to the context that it is handed.
+
+    Raises:
+        SubjectError: Both take one first.
+    """
+    firsts = [takes[0].name for takes in map(positional, (forward, backward)) if takes]
+    if len(firsts) == 2 and all(name in CACHE for name in firsts):
+        raise SubjectError(
+            f"forward({firsts[0]}, ...), backward({firsts[1]}, ...): expected forward(x) -> (y, cache) and "
+            "backward(dout, cache); wrap it in a pair of functions (forward, backward) whose cache is ctx"
+        )
+
+
+def _named(douts: tuple[Array, ...]) -> str:
+    return "dout" if len(douts) == 1 else ", ".join(f"dout{i}" for i in range(len(douts)))
 
 
 def _outputs(result: Any) -> Any:

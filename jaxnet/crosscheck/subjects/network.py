@@ -1,13 +1,17 @@
 """A whole network, and its layers one by one."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from jaxnet.crosscheck.subjects.attributes import DEEPEST, parameters_of, sublayers
 from jaxnet.crosscheck.subjects.base import (
+    BESIDE,
+    TWO_FUNCTIONS,
     Array,
     Leaves,
     Opened,
@@ -16,6 +20,7 @@ from jaxnet.crosscheck.subjects.base import (
     are_double,
     arrays_in,
     as_arrays,
+    attributes_of,
     blaming,
     floats_in,
     in_double,
@@ -39,7 +44,11 @@ class NetworkSubject(Subject):
             raise SubjectError(f"network: the class {network.__name__}, expected an instance of it")
         for name in ("params", "loss", "gradient"):
             if not hasattr(network, name):
-                raise SubjectError(f"network: {self.name} has no `{name}`, expected params, loss(x, t), gradient(x, t)")
+                hint = f"; where one function returns the loss and the gradients, {TWO_FUNCTIONS}"
+                raise SubjectError(
+                    f"network: {self.name} has no `{name}`, expected params, loss(x, t), gradient(x, t)"
+                    + (hint if name == "gradient" else "")
+                )
         self.network, (self.x, self.t) = network, as_arrays((x, t), ["x", "t"])
         _check_labels(self.x, self.t)
         self.batch = arrays_in((self.x,), ["x"])
@@ -52,12 +61,13 @@ class NetworkSubject(Subject):
         self.training = dict.fromkeys(flags, True)
         self._loss(copy.deepcopy(network))  # before the gradient is blamed for what both cannot take
         with self.trying("gradient"):
-            found = flatten(copy.deepcopy(network).gradient(copy.deepcopy(self.x), copy.deepcopy(self.t)))
+            found = self._found(copy.deepcopy(network), copy.deepcopy(self.x), copy.deepcopy(self.t))
         if self.fault:
             return
         if not self.leaves.keys() & found.keys():
             raise SubjectError(
-                f"{self.name}.gradient: has none of {', '.join(self.leaves)}, expected the tree of params"
+                f"{self.name}.gradient: has none of {', '.join(self.leaves)}, expected the tree of params; "
+                f"it has {', '.join(found) or 'nothing'}"
             )
         for name, gradient in found.items():
             if name not in self.leaves and is_float(gradient) and any(f"{p}.".startswith(f"{name}.") for p in params):
@@ -74,11 +84,26 @@ class NetworkSubject(Subject):
             return network.loss(x, t, **self.training)
 
         def backward(dout: Array) -> dict[str, Any]:
-            gradient = flatten(network.gradient(*inputs))
+            gradient = self._found(network, *inputs)
             found = [name for name in self.leaves if name in gradient]
             return {name: None if gradient[name] is None else gradient[name] * dout for name in found}
 
         return Opened(forward, backward, inputs, leaves | arrays_in(inputs, ["x", "t"]))
+
+    def _found(self, network: Any, x: Any, t: Any) -> dict[str, Any]:
+        """The gradients by the names of the leaves, where theirs are the same or have a d: `dW1` or `Affine1.dW`."""
+        tree = network.gradient(x, t)
+        if not isinstance(tree, Mapping | list | tuple):
+            kind = "None" if tree is None else f"a {type(tree).__name__}"
+            raise SubjectError(f"{self.name}.gradient: returned {kind}, expected the tree of params")
+        found = flatten(tree)
+        for name in [name for name in self.leaves if name not in found]:
+            above, dot, last = name.rpartition(".")
+            for place in (f"{above}{dot}{form.format(last)}" for form in BESIDE):
+                if place in found and place not in self.leaves:
+                    found[name] = found.pop(place)
+                    break
+        return found
 
     def instance(self, leaves: Leaves) -> Any:
         """A copy of the network around these leaves."""
@@ -104,6 +129,8 @@ class NetworkSubject(Subject):
         network = self.instance(self.leaves)
         calls: list[tuple[str, Any, tuple[Any, ...]]] = []
         for name, layer in list(innermost(network)):
+            if not hasattr(layer, "__dict__"):  # with `__slots__` alone, its calls cannot be recorded
+                continue
             before = copy.deepcopy(layer)  # as it was: without what `forward` will keep
             layer.forward = _recorded(layer.forward, name, before, calls)
         self._loss(network)
@@ -120,7 +147,7 @@ class NetworkSubject(Subject):
 
 def innermost(whole: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     """The layers that hold no others, by name; what merely holds them by an attribute does not lend its name."""
-    for attribute, value in vars(whole).items():
+    for attribute, value in attributes_of(whole).items():
         for place, layer in sublayers(attribute, value):
             name = prefix if place == attribute else f"{prefix}{place}."
             within = list(innermost(layer, name, depth + 1)) if depth < DEEPEST else []
@@ -139,16 +166,17 @@ def _recorded(
 
 
 def _check_labels(x: Any, t: Any) -> None:
-    """One for each sample, along the first axis; or along another of x: columns (D, N), sequences (T, N, D).
+    """As many as the samples of x (N, ...), or as some of its axes together: x (D, N), or t (N T,) of x (N, T, D).
+
+    A single sample, x (D,), may have any t.
 
     Raises:
         SubjectError: There are more or fewer.
     """
-    if not (isinstance(x, np.ndarray) and isinstance(t, np.ndarray) and x.ndim and t.ndim):
+    if not (isinstance(x, np.ndarray) and isinstance(t, np.ndarray) and x.ndim > 1 and t.ndim):
         return
-    columns = t.ndim > 1 and t.shape[-1] == x.shape[-1]  # t (C, N) beside x (D, N)
-    flat = len(t) in np.cumprod(x.shape)  # t (N T,) beside x (N, T, D)
-    if len(t) not in x.shape and not columns and not flat:
+    counts = {math.prod(axes) for n in range(1, x.ndim + 1) for axes in combinations(x.shape, n)}
+    if counts.isdisjoint({len(t), t.shape[-1]}):
         raise SubjectError(f"t: {len(t)} labels, expected one for each of the {len(x)} samples of x")
 
 
