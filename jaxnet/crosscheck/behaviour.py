@@ -13,7 +13,7 @@ from jaxnet.crosscheck.witness import Witness
 
 Rounded = tuple[Array, float]  # a gradient, and what rounding may have done to any element of it
 NOT_REPEATABLE = (
-    "two forward passes at the same inputs differ: it draws random numbers that no seed decides: "
+    "two forward passes at the same inputs differ, since it draws random numbers that no seed decides: "
     "hold the generator in the layer, or draw from np.random, or fix the mask"
 )
 COARSE = 1e-6  # values of another call are off by more
