@@ -5,6 +5,7 @@ for each run.
 """
 
 import csv
+import sys
 import time
 from dataclasses import dataclass
 from itertools import product
@@ -90,15 +91,15 @@ def main(options: Options) -> None:
         name = f"{data.x_train.shape[1]}-{options.hidden}-{CLASSES} on {options.dataset}"
         title = f"{name}: {options.steps:,} steps of {options.optimizer}"
         sweep_map(title, swept, MARKED).savefig(folder / "sweep.png")
+    print(f"{options.output}: sweep.csv, sweep.png")
     if np.isnan(swept.test_accuracy).all():
-        raise SystemExit(f"sweep.py: all {count} runs diverged; take lower learning rates or scales")
+        sys.exit(f"sweep.py: all {count} runs diverged; take lower learning rates or scales")
     best = np.unravel_index(np.argmax(np.nan_to_num(swept.test_accuracy)), swept.test_accuracy.shape)
     print(
         f"best: learning rate {swept.learning_rate[best[0]]:.2g}, initial scale {swept.scale[best[1]]:.2g}: "
         f"test accuracy {swept.test_accuracy[best]:.2%}; {int(swept.diverged.sum())} of {count} diverged; "
         f"{seconds:.1f} s with compilation, {1e6 * seconds / count / options.steps:.0f} us a step of each"
     )
-    print(f"{options.output}: sweep.csv, sweep.png")
 
 
 def write_csv(path: Path, swept: jaxnet.Sweep) -> None:

@@ -267,8 +267,8 @@ def gather(options: SimpleNamespace) -> Console:
     config: Any = jax.config
     if options.devices is not None:
         check_counts(devices=options.devices)
-    if options.devices and options.processes == 1:
-        config.update("jax_num_cpu_devices", options.devices)  # of other kinds there are as many as there are
+        if options.processes == 1:
+            config.update("jax_num_cpu_devices", options.devices)  # of other kinds there are as many as there are
     if options.processes == 1 and options.coordinator is not None:
         raise ValueError(f"coordinator: {options.coordinator}, for one process alone; say with --processes how many")
     if options.processes > 1 and options.output is None and options.resume is None:

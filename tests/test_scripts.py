@@ -274,6 +274,10 @@ def test_a_sweep_leaves_a_picture_and_a_row_for_each_run(run, tmp_path):
     assert [row["diverged"] for row in rows] == ["False"] * 8 + ["True"] * 4
     assert rows[-1]["test_accuracy"] == ""
     assert (tmp_path / "sweep" / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    lost = run("sweep.py", *f"--learning-rates 1e30 --scales 1 --steps 5 --output {tmp_path / 'lost'}".split())
+    assert "all 1 runs diverged; take lower learning rates" in str(lost)
+    assert lost.returncode == 1
+    assert (tmp_path / "lost" / "sweep.png").exists()
     refused = run("sweep.py", "--learning-rates", "-1", "--output", str(tmp_path / "other"))
     assert refused.returncode == 2
     assert refused.stderr.startswith("sweep.py: learning_rates[0]: -1")
