@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from jaxnet.checks import check_counts, check_labels, check_samples
-from jaxnet.crosscheck.steps import StepErrors
+from jaxnet.crosscheck.measure.steps import StepErrors
 from jaxnet.training import History
 
 WIDTH, DPI = 6.0, 150  # inches, and pixels to the inch
@@ -212,7 +212,7 @@ def step_sizes(title: str, errors: Mapping[str, StepErrors]) -> Figure:
 
     Args:
         title: What was checked.
-        errors: Of each leaf, as from `jaxnet.crosscheck.steps.step_errors`; at least one.
+        errors: Of each leaf, as from `jaxnet.crosscheck.measure.steps.step_errors`; at least one.
 
     Raises:
         ValueError: There is no leaf.

@@ -31,8 +31,8 @@ from progress import awaited
 import jaxnet
 import numpy_ref
 from jaxnet import plots
-from jaxnet.crosscheck import Report, SubjectError, check, check_layer, check_network, subject_of, targets
-from jaxnet.crosscheck.steps import step_errors
+from jaxnet.crosscheck import Report, SubjectError, check, check_layer, check_network, inspected, targets
+from jaxnet.crosscheck.measure.steps import step_errors
 from jaxnet.trees import unflatten
 from numpy_ref import notebook
 
@@ -94,7 +94,7 @@ def of_targets(options: Options) -> Iterator[Report]:
         name = target.rpartition(":")[2]
         yield check(thing, *inputs, reference=reference, seed=options.seed, resolution=options.resolution, name=name)
         if options.plot:
-            figure = plots.step_sizes(name, step_errors(subject_of(thing, *inputs, seed=options.seed), options.seed))
+            figure = plots.step_sizes(name, step_errors(inspected(thing, *inputs, seed=options.seed), options.seed))
             plots.save(figure, options.plot)
 
 

@@ -27,8 +27,8 @@ from progress import counted
 
 import numpy_ref
 from jaxnet.checks import check_counts
-from jaxnet.crosscheck import check_layer, subject_of
-from jaxnet.crosscheck.subjects import Leaves, Subject
+from jaxnet.crosscheck import check_layer, inspected
+from jaxnet.crosscheck.inspect import Checkable, Leaves
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from mutants import CASES
@@ -60,7 +60,7 @@ def ours(layer: Any, inputs: tuple[Any, ...]) -> Answer:
 
 def by_jax(layer: Any, inputs: tuple[Any, ...]) -> Answer:
     """`check_grads`, the layer called back from a `custom_vjp`."""
-    subject = subject_of(layer, *inputs)
+    subject = inspected(layer, *inputs)
     names, y = list(subject.leaves), subject.forward(subject.leaves)
 
     @jax.custom_vjp
@@ -88,7 +88,7 @@ def by_torch(fast: bool) -> Callable[[Any, tuple[Any, ...]], Answer]:
     import torch
 
     def check(layer: Any, inputs: tuple[Any, ...]) -> Answer:
-        subject = subject_of(layer, *inputs)
+        subject = inspected(layer, *inputs)
         names = list(subject.leaves)
 
         class Function(torch.autograd.Function):  # type: ignore[misc]
@@ -116,7 +116,7 @@ def by_difference(step: float, wrong: Callable[[np.ndarray, np.ndarray], bool]) 
     """Central differences of <dout, y> for every element, and one number made of them."""
 
     def check(layer: Any, inputs: tuple[Any, ...]) -> Answer:
-        subject = subject_of(layer, *inputs)
+        subject = inspected(layer, *inputs)
         names, y = list(subject.leaves), subject.forward(subject.leaves)
         dout = np.asarray(np.random.default_rng(0).standard_normal(y.shape), y.dtype) if y.ndim else np.ones_like(y)
         try:
@@ -148,18 +148,18 @@ def relative_error(claimed: np.ndarray, numerical: np.ndarray) -> bool:
     return bool(np.max(np.abs(claimed - numerical) / sizes) > COURSE_LIMIT)
 
 
-def forward(subject: Subject, names: list[str], leaves: Any) -> np.ndarray:
+def forward(subject: Checkable, names: list[str], leaves: Any) -> np.ndarray:
     """At these leaves."""
     return subject.forward(_named(subject, names, leaves))
 
 
-def gradients(subject: Subject, names: list[str], leaves: Any, dout: Any) -> tuple[Any, ...]:
+def gradients(subject: Checkable, names: list[str], leaves: Any, dout: Any) -> tuple[Any, ...]:
     """In the order of the names."""
     found = subject.backward(_named(subject, names, leaves), np.array(dout))
     return tuple(found[name] for name in names)
 
 
-def _named(subject: Subject, names: list[str], leaves: Any) -> Leaves:
+def _named(subject: Checkable, names: list[str], leaves: Any) -> Leaves:
     return {n: np.array(leaf, subject.leaves[n].dtype) for n, leaf in zip(names, leaves, strict=True)}
 
 

@@ -15,11 +15,11 @@ from jaxnet.crosscheck import (
     check_function,
     check_layer,
     check_network,
-    subject_of,
+    inspected,
 )
-from jaxnet.crosscheck.differences import derivative, noise
+from jaxnet.crosscheck.measure.differences import derivative, noise
+from jaxnet.crosscheck.measure.steps import step_errors
 from jaxnet.crosscheck.report import PROBABILITY
-from jaxnet.crosscheck.steps import step_errors
 
 
 class Planted(numpy_ref.Affine):
@@ -209,7 +209,7 @@ def test_inputs_are_drawn_where_shapes_are_given():
     check_layer(numpy_ref.ReLU(), (5, 4)).raise_if_failed()
     check_layer(numpy_ref.SoftmaxWithLoss(), (5, 4), (5,)).raise_if_failed()
     check_layer(numpy_ref.SoftmaxWithLoss(), (5, 4), (5, 4)).raise_if_failed()
-    x = subject_of(numpy_ref.ReLU(), (50, 40)).leaves["x"]
+    x = inspected(numpy_ref.ReLU(), (50, 40)).leaves["x"]
     assert np.abs(x).min() >= 0.1
     assert x.min() < 0 < x.max()
 
@@ -263,10 +263,10 @@ def test_the_v_has_its_foot_at_rounding_and_a_wrong_gradient_a_floor():
     W, b = rng.standard_normal((4, 3)), rng.standard_normal(3)
     layer = Planted(W, b)
     layer.factor = 1.01
-    errors = step_errors(subject_of(layer, (5, 4)))
+    errors = step_errors(inspected(layer, (5, 4)))
     assert errors["x"].floor < 1e-10
     assert errors["W"].floor > 1e-3
-    tanh = step_errors(subject_of(numpy_ref.Tanh(), (5, 4)))["x"]
+    tanh = step_errors(inspected(numpy_ref.Tanh(), (5, 4)))["x"]
     foot = int(tanh.error.argmin())
     assert 5 < foot < 35
     assert tanh.error[0] > 1e3 * tanh.error[foot]

@@ -17,9 +17,9 @@ from jaxnet.crosscheck import (
     check_function,
     check_layer,
     check_network,
-    subject_of,
+    inspected,
 )
-from jaxnet.crosscheck.subjects import NetworkSubject
+from jaxnet.crosscheck.inspect import CheckableNetwork
 
 
 def test_where_kinks_are_everywhere_the_certificate_is_of_the_point_that_was_judged():
@@ -335,7 +335,7 @@ def test_a_loss_that_raises_is_said_to_be_the_networks():
     x, t = samples()
     with pytest.raises(SubjectError, match=r"Net.loss: raised IndexError"):
         check_network(Net(), x, t + 3)
-    subject = NetworkSubject(Net(), x, t)
+    subject = CheckableNetwork(Net(), x, t)
     subject.t = t + 3
     with pytest.raises(SubjectError, match=r"Net.loss: raised IndexError"):
         list(subject.layers())
@@ -369,7 +369,7 @@ def test_a_seed_that_is_none_is_refused_before_any_work(name, seed):
     with pytest.raises(ValueError, match=f"^seed: {seed!r}, expected a whole number"):
         CHECKS[name](seed=seed)
     with pytest.raises(ValueError, match=f"^seed: {seed!r}, expected a whole number"):
-        subject_of(Unrunnable(), (3, 4), seed=seed)
+        inspected(Unrunnable(), (3, 4), seed=seed)
 
 
 def test_a_gradient_that_is_no_function_is_refused():

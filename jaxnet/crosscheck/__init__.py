@@ -4,21 +4,21 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxnet.checks import check_counts, check_positive
-from jaxnet.crosscheck.inputs import drawn
-from jaxnet.crosscheck.judging import judge
-from jaxnet.crosscheck.layerwise import judge_layers
-from jaxnet.crosscheck.report import Gap, InconclusiveWarning, Leaf, Report
-from jaxnet.crosscheck.subjects import (
-    FunctionSubject,
-    JaxSubject,
-    LayerSubject,
-    NetworkSubject,
-    PairSubject,
-    Subject,
+from jaxnet.crosscheck.examine import judge
+from jaxnet.crosscheck.inspect import (
+    Checkable,
+    CheckableFunction,
+    CheckableLayer,
+    CheckableNetwork,
+    CheckablePair,
+    JaxReference,
     SubjectError,
     as_pair,
     surroundings_kept,
 )
+from jaxnet.crosscheck.inspect.drawing import drawn
+from jaxnet.crosscheck.layerwise import judge_layers
+from jaxnet.crosscheck.report import Gap, InconclusiveWarning, Leaf, Report
 
 SOME = 64  # elements of a network's leaf that are derived one by one: its layers, alone, show more
 
@@ -32,7 +32,7 @@ __all__ = [
     "check_function",
     "check_layer",
     "check_network",
-    "subject_of",
+    "inspected",
 ]
 
 
@@ -97,7 +97,7 @@ def check_network(
         SubjectError, ValueError: As for `check_layer`.
     """
     _check_options(seed, resolution)
-    return _judged(NetworkSubject(network, x, t), reference, seed, resolution, name)
+    return _judged(CheckableNetwork(network, x, t), reference, seed, resolution, name)
 
 
 @surroundings_kept()
@@ -127,7 +127,7 @@ def check_function(
         SubjectError, ValueError: As for `check_layer`.
     """
     _check_options(seed, resolution)
-    return _judged(FunctionSubject(f, args, gradient), reference, seed, resolution, name)
+    return _judged(CheckableFunction(f, args, gradient), reference, seed, resolution, name)
 
 
 @surroundings_kept()
@@ -141,10 +141,10 @@ def check(
 ) -> Report:
     """`check_network`, `check_layer` or `check_function`, the first that fits; arguments and errors as theirs."""
     _check_options(seed, resolution)
-    return _judged(subject_of(thing, *inputs, seed=seed), reference, seed, resolution, name)
+    return _judged(inspected(thing, *inputs, seed=seed), reference, seed, resolution, name)
 
 
-def subject_of(thing: Any, *inputs: Any, seed: int = 0) -> Subject:
+def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
     """What is to be checked, told by its looks: a network, a layer, a pair of functions, or a function.
 
     Args:
@@ -159,10 +159,10 @@ def subject_of(thing: Any, *inputs: Any, seed: int = 0) -> Subject:
     _check_options(seed, None)
     is_layer = hasattr(thing, "backward")  # which may keep its last `loss` beside its `params`
     if hasattr(thing, "loss") and (hasattr(thing, "gradient") or (hasattr(thing, "params") and not is_layer)):
-        return NetworkSubject(thing, *inputs)
+        return CheckableNetwork(thing, *inputs)
     if isinstance(thing, tuple | list) or is_layer:
         return _layer(thing, inputs, seed)
-    return FunctionSubject(thing, drawn(thing, inputs, None, seed), None)
+    return CheckableFunction(thing, drawn(thing, inputs, None, seed), None)
 
 
 def _check_options(seed: int, resolution: float | None) -> None:
@@ -171,17 +171,17 @@ def _check_options(seed: int, resolution: float | None) -> None:
         check_positive("resolution", resolution)
 
 
-def _layer(layer: Any, inputs: tuple[Any, ...], seed: int) -> LayerSubject | PairSubject:
+def _layer(layer: Any, inputs: tuple[Any, ...], seed: int) -> CheckableLayer | CheckablePair:
     pair = as_pair(layer)
     inputs = drawn(pair[0] if pair else getattr(layer, "forward", None), inputs, layer, seed)
-    return LayerSubject(layer, inputs) if pair is None else PairSubject(pair, inputs)
+    return CheckableLayer(layer, inputs) if pair is None else CheckablePair(pair, inputs)
 
 
 def _judged(
-    hand: Subject, reference: Callable[..., Any] | None, seed: int, resolution: float | None, name: str | None
+    hand: Checkable, reference: Callable[..., Any] | None, seed: int, resolution: float | None, name: str | None
 ) -> Report:
-    theirs = JaxSubject(reference, hand) if reference is not None else None
-    if not isinstance(hand, NetworkSubject):
+    theirs = JaxReference(reference, hand) if reference is not None else None
+    if not isinstance(hand, CheckableNetwork):
         return judge(name or hand.name, hand, theirs, seed=seed, resolution=resolution)
     whole = judge(name or hand.name, hand, theirs, seed=seed, resolution=resolution, elements=SOME)
     return judge_layers(whole, hand, seed=seed, resolution=resolution)

@@ -6,14 +6,14 @@ it and a gradient from above that owes nothing to the others, each layer answers
 
 from dataclasses import replace
 
-from jaxnet.crosscheck.judging import judge
+from jaxnet.crosscheck.examine import judge
+from jaxnet.crosscheck.inspect import CheckableNetwork
 from jaxnet.crosscheck.report import Leaf, Report
-from jaxnet.crosscheck.subjects import NetworkSubject
 
 TOGETHER = "each layer is right on its own, so they are put together wrongly: an order, a factor, a layer left out"
 
 
-def judge_layers(whole: Report, network: NetworkSubject, *, seed: int, resolution: float | None) -> Report:
+def judge_layers(whole: Report, network: CheckableNetwork, *, seed: int, resolution: float | None) -> Report:
     """The report of the whole, with one of each layer, and with blame laid where it belongs."""
     layers = tuple(judge(name, layer, None, seed=seed, resolution=resolution) for name, layer in network.layers())
     if not layers:

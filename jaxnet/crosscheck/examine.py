@@ -17,12 +17,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from jaxnet.crosscheck import behaviour, testpoint
-from jaxnet.crosscheck.diagnosis import Scene, diagnose
-from jaxnet.crosscheck.differences import OUTSIDE
+from jaxnet.crosscheck.explain.diagnosis import DiagnosisInput, diagnose
+from jaxnet.crosscheck.inspect import Array, Checkable, Leaves, SubjectError, blaming
+from jaxnet.crosscheck.measure import behaviour, testpoint
+from jaxnet.crosscheck.measure.derivation import MOST_KINKS, Derivation, Measured, between, measure, scale_of
+from jaxnet.crosscheck.measure.differences import OUTSIDE
 from jaxnet.crosscheck.report import PROBABILITY, PROBES, Gap, Leaf, Report, Verdict
-from jaxnet.crosscheck.subjects import Array, Leaves, Subject, SubjectError, blaming
-from jaxnet.crosscheck.witness import MOST_KINKS, Measured, Witness, between, measure, scale_of
 
 MANY_NUDGES = 16  # before single precision is blamed
 # Of a leaf's size: eight times as far as a probe's first step ever goes, 4 STEP along a direction's 4 at most, so that
@@ -42,8 +42,8 @@ THEIR_OWN = f"{WRONG}: it is not the derivative of its own forward"
 
 def judge(
     title: str,
-    hand: Subject,
-    reference: Subject | None,
+    hand: Checkable,
+    reference: Checkable | None,
     *,
     seed: int,
     resolution: float | None,
@@ -88,11 +88,11 @@ def judge(
     at = {name: array.astype(np.float64) for name, array in hand.leaves.items()}
     dout = dout.astype(np.float64)
     with blaming(f"{hand.name}, in float64,"), np.errstate(all="ignore"):
-        witnesses = {"hand": Witness(hand, at, dout, sound, rng)}
+        witnesses = {"hand": Derivation(hand, at, dout, sound, rng)}
         forward = None
         if reference is not None:
             _same_shape(hand, reference, witnesses["hand"].output.value, reference.forward(at))
-            witnesses["autodiff"] = Witness(reference, at, dout, sound, rng)
+            witnesses["autodiff"] = Derivation(reference, at, dout, sound, rng)
             forward = between(witnesses["hand"].output, witnesses["autodiff"].output)
         measurable = [name for name in sound if witnesses["hand"].measurable(name)]
         if hand.takes_dout and measurable:
@@ -116,7 +116,7 @@ def _from_above(y: Array, rng: np.random.Generator) -> Array:
     return np.asarray(rng.standard_normal(y.shape) if y.ndim else 0.5 + rng.random()).astype(y.dtype)
 
 
-def _same_shape(hand: Subject, reference: Subject, y: Array, theirs: Array) -> None:
+def _same_shape(hand: Checkable, reference: Checkable, y: Array, theirs: Array) -> None:
     if y.shape != theirs.shape:
         raise SubjectError(
             f"reference: {reference.name} returns shape {theirs.shape} where {hand.name} returns {y.shape}; "
@@ -125,7 +125,7 @@ def _same_shape(hand: Subject, reference: Subject, y: Array, theirs: Array) -> N
 
 
 def _in_single(
-    hand: Subject,
+    hand: Checkable,
     leaves: Leaves,
     dout: Array,
     double: dict[str, Measured],
@@ -145,12 +145,12 @@ def _in_single(
 
 def _judge_leaf(
     name: str,
-    witnesses: dict[str, Witness],
+    witnesses: dict[str, Derivation],
     single: Measured | None,
     forward: Gap | None,
     rng: np.random.Generator,
     resolution: float,
-) -> tuple[Leaf, dict[str, Witness]]:
+) -> tuple[Leaf, dict[str, Derivation]]:
     """A leaf, and the witnesses that were heard: a little way off where it has kinks everywhere."""
     hand = witnesses["hand"]
     shape = hand.at[name].shape
@@ -210,7 +210,7 @@ def _judge_leaf(
     return Leaf(name, verdict, blame, index, values, gaps, detects=detects, note=note), witnesses
 
 
-def _unresolved(hand: Witness, name: str, gap: Gap, limit: str) -> str:
+def _unresolved(hand: Derivation, name: str, gap: Gap, limit: str) -> str:
     """Why the differences say too little of a leaf's gradient."""
     if hand.size(name) == 0:
         return ZERO
@@ -220,8 +220,8 @@ def _unresolved(hand: Witness, name: str, gap: Gap, limit: str) -> str:
 
 
 def _beside(
-    name: str, witnesses: dict[str, Witness], single: Measured | None, rng: np.random.Generator
-) -> tuple[dict[str, Witness], Measured | None]:
+    name: str, witnesses: dict[str, Derivation], single: Measured | None, rng: np.random.Generator
+) -> tuple[dict[str, Derivation], Measured | None]:
     """All the witnesses a little way off from where the leaf has kinks everywhere, and single precision's gradient."""
     hand = witnesses["hand"].subject
     start, dout = witnesses["hand"].at[name], witnesses["hand"].dout
@@ -229,14 +229,14 @@ def _beside(
     there = np.asarray(start + BESIDE * scale_of(start) * (d + np.sign(d)))
     moved = there.astype(hand.leaves[name].dtype)  # the same in both
     at = witnesses["hand"].at | {name: moved.astype(np.float64)}
-    beside = {who: Witness(witness.subject, at, dout, [name], rng) for who, witness in witnesses.items()}
+    beside = {who: Derivation(witness.subject, at, dout, [name], rng) for who, witness in witnesses.items()}
     if single is not None:
         leaves = hand.leaves | {name: moved}
         single = _in_single(hand, leaves, dout, beside["hand"].gradient, [name], rng)[name]
     return beside, single
 
 
-def _diagnosis(leaf: Leaf, witnesses: dict[str, Witness], rng: np.random.Generator, elements: int) -> str:
+def _diagnosis(leaf: Leaf, witnesses: dict[str, Derivation], rng: np.random.Generator, elements: int) -> str:
     """Of the slip, from the true gradient: autodiff's where it is a witness to trust, else by differences."""
     hand = witnesses["hand"]
     claimed = hand.gradient[leaf.name].value
@@ -250,7 +250,7 @@ def _diagnosis(leaf: Leaf, witnesses: dict[str, Witness], rng: np.random.Generat
         name, claimed, true = f"some of {name}", claimed.flat[some], hand.by_element(name, some)
     its = hand.subject
     made_of = dict(its.numbers), dict(its.integers), dict(its.batch)
-    return diagnose(Scene(name, claimed, true, hand.at, hand.dout, *made_of))
+    return diagnose(DiagnosisInput(name, claimed, true, hand.at, hand.dout, *made_of))
 
 
 def vote(gaps: dict[str, Gap], forward: Gap | None) -> tuple[Verdict, str]:
@@ -274,7 +274,7 @@ def vote(gaps: dict[str, Gap], forward: Gap | None) -> tuple[Verdict, str]:
     return "FAIL", f"{WRONG}, by less than differences can see"
 
 
-def locate(witness: Witness, name: str, resolution: float) -> tuple[int, ...]:
+def locate(witness: Derivation, name: str, resolution: float) -> tuple[int, ...]:
     """The element whose gradient is worst, by halving the leaf, with nothing but difference quotients."""
     shape = witness.at[name].shape
     suspects = np.arange(witness.at[name].size)

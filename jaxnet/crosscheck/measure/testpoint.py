@@ -6,20 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck import behaviour
-from jaxnet.crosscheck.subjects import Array, LayerSubject, Leaves, Subject, attributes_of
+from jaxnet.crosscheck.inspect import Array, Checkable, CheckableLayer, Leaves, attributes_of
+from jaxnet.crosscheck.measure import behaviour
 
 WINDOW = ("pool_h", "pool_w", "pool_height", "pool_width", "pool_size", "kernel_size", "size", "window")
 
 
-def warnings(subject: Subject, y: Array) -> Iterator[str]:
+def warnings(subject: Checkable, y: Array) -> Iterator[str]:
     """Each in a sentence: what about the inputs, and which class of bug they hide."""
     for name, array in subject.leaves.items():
         if array.size > 1 and np.ptp(array) == 0 and (array.flat[0] != 0 or array.ndim > 1):
             yield f"{name} is {array.flat[0]:g} everywhere: a gradient that forgets it as a factor may pass"
         if array.ndim == 2 and array.shape[0] == array.shape[1] > 1 and np.array_equal(array, array.T):
             yield f"{name} is symmetric: one that is transposed would pass"
-    if not isinstance(subject, LayerSubject):
+    if not isinstance(subject, CheckableLayer):
         return
     inputs = {name: given for name, given in zip(subject.names, subject.inputs, strict=True) if name in subject.leaves}
     if any(given.ndim >= 2 and len(given) == 1 for given in inputs.values()):
@@ -36,14 +36,14 @@ def warnings(subject: Subject, y: Array) -> Iterator[str]:
         yield "the windows do not overlap: gradients that overwrite each other where they should add up would pass"
 
 
-def without_gradient(subject: Subject) -> tuple[list[str], list[str]]:
+def without_gradient(subject: Checkable) -> tuple[list[str], list[str]]:
     """The arrays that change the output with no gradient beside them: a warning each, and the names of those in doubt.
 
     Beside an array that has one, most such are constants, and a warning is enough. Where no array at all has one, the
     gradients may as well be forgotten, or stand under a name that is not known here, and to PASS would be to speak of
     x alone. A layer that holds nothing but constants can say so: with a `params` that is empty, as in volume 2.
     """
-    if not isinstance(subject, LayerSubject):
+    if not isinstance(subject, CheckableLayer):
         return [], []
     names = [name for name, array in subject.constants.items() if _matters(subject, {name: array * 1.25 + 0.125})]
     if names and not subject.parameters and not subject.declares_none:
@@ -64,7 +64,7 @@ def _windows_apart(attributes: dict[str, Any]) -> bool:
     return bool(sizes) and isinstance(stride, int) and stride >= max(sizes)
 
 
-def _matters(subject: LayerSubject, moved: Leaves) -> bool:
+def _matters(subject: CheckableLayer, moved: Leaves) -> bool:
     """Whether the output changes with an array that the layer holds."""
     other = subject.open({name: array.copy() for name, array in subject.leaves.items()} | moved)
     try:

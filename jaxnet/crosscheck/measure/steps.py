@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck import behaviour
-from jaxnet.crosscheck.subjects import Array, Subject, surroundings_kept
-from jaxnet.crosscheck.witness import Witness, scale_of
+from jaxnet.crosscheck.inspect import Array, Checkable, surroundings_kept
+from jaxnet.crosscheck.measure import behaviour
+from jaxnet.crosscheck.measure.derivation import Derivation, scale_of
 
 POWERS = np.arange(-1, -46, -1)
 
@@ -28,7 +28,7 @@ class StepErrors(NamedTuple):
 
 
 @surroundings_kept()
-def step_errors(subject: Subject, seed: int = 0) -> dict[str, StepErrors]:
+def step_errors(subject: Checkable, seed: int = 0) -> dict[str, StepErrors]:
     """For each leaf with a gradient of its own shape: |D(h) - <g, d>| / |g| at h = 1/2, 1/4, ... of the leaf's size.
 
     D(h) = (phi(h) - phi(-h)) / 2h, with phi(h) = <dout, forward> as the leaf moves by h along d, in float64.
@@ -39,7 +39,7 @@ def step_errors(subject: Subject, seed: int = 0) -> dict[str, StepErrors]:
     at = {name: array.astype(np.float64) for name, array in subject.leaves.items()}
     gradients = subject.backward(at, dout)
     sound = [n for n, g in gradients.items() if not behaviour.misshapen(n, at[n], g, dout)]
-    witness, steps, found = Witness(subject, at, dout, sound, rng), 2.0**POWERS, {}
+    witness, steps, found = Derivation(subject, at, dout, sound, rng), 2.0**POWERS, {}
     for name in sound:
         d = rng.standard_normal(at[name].shape)
         phi, scale = witness.along(name, scale_of(at[name]) * d), scale_of(at[name])

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.subjects.attributes import is_layer, parameters_of
-from jaxnet.crosscheck.subjects.base import Array, input_names
+from jaxnet.crosscheck.inspect.attributes import is_layer, parameters_of
+from jaxnet.crosscheck.inspect.checkable import Array, input_names
 
 INTEGERS = ("t", "target", "targets", "label", "labels", "ids", "idx", "tokens", "index", "indices")
 GAP = 0.1  # from 0, where ReLU has its kink

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.crosscheck.subjects.base import BESIDE, attributes_of, is_float, is_numbers
+from jaxnet.crosscheck.inspect.checkable import BESIDE, attributes_of, is_float, is_numbers
 
 # These may mean something else, such as gW the weights of a gate: only what backward leaves there is a gradient.
 LOOSELY = ("g{}", "g_{}", "grad{}", "{}grad", "delta_{}", "nabla_{}")

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.subjects import Array, Leaves, Opened, Subject, is_float
-from jaxnet.crosscheck.witness import Witness
+from jaxnet.crosscheck.inspect import Array, Checkable, Instance, Leaves, is_float
+from jaxnet.crosscheck.measure.derivation import Derivation
 
 Rounded = tuple[Array, float]  # a gradient, and what rounding may have done to any element of it
 NOT_REPEATABLE = (
@@ -19,7 +19,7 @@ NOT_REPEATABLE = (
 COARSE = 1e-6  # values of another call are off by more
 
 
-def faults(subject: Subject, dout: Array) -> Iterator[str]:
+def faults(subject: Checkable, dout: Array) -> Iterator[str]:
     """What a correct layer never does, each in a sentence."""
     opened = fresh(subject)
     handed = {name: array.copy() for name, array in opened.handed.items()}
@@ -27,7 +27,7 @@ def faults(subject: Subject, dout: Array) -> Iterator[str]:
     yield from (f"forward overwrites {name}" for name in _changed(handed, opened.handed))
     first, given = y.copy(), dout.copy()
     opened.handed = {name: array for name, array in opened.handed.items() if same(array, handed[name])}
-    gradient = _kept(opened.backward(given))
+    gradient = _kept(opened.backward_as_given(*opened.outputs.unpack(given)))
     if not same(given, dout):
         yield "backward overwrites dout, the array that it is given"
     yield from (f"backward overwrites {name}" for name in _changed(handed, opened.handed))
@@ -53,20 +53,20 @@ def faults(subject: Subject, dout: Array) -> Iterator[str]:
             yield "backward uses values of another instance's call: what it remembers is shared by the class"
 
 
-class Later(Subject):
+class Later(Checkable):
     """A subject after a call at other inputs, which may change what it computes: the mask drawn next, a state.
 
     The earlier call is always the same one, from the leaves `at`: what it left is a constant of the call that follows.
     """
 
-    def __init__(self, subject: Subject, at: Leaves) -> None:
+    def __init__(self, subject: Checkable, at: Leaves) -> None:
         self.subject, self.leaves, self.takes_dout, self.at = subject, subject.leaves, subject.takes_dout, at
 
-    def open(self, leaves: Leaves) -> Opened:
+    def open(self, leaves: Leaves) -> Instance:
         """An instance that has been called before."""
         return self.moved(leaves, called=True)
 
-    def moved(self, leaves: Leaves, *, called: bool) -> Opened:
+    def moved(self, leaves: Leaves, *, called: bool) -> Instance:
         """An instance at `at`, called or not, whose arrays then get the values of these leaves."""
         own = {name: array.copy() for name, array in self.at.items()}
         opened = self.subject.open(own)
@@ -82,7 +82,7 @@ class Later(Subject):
         return same(self.moved(leaves, called=False).forward(), self.subject.forward(leaves))
 
 
-def stale(subject: Subject, at: Leaves, dout: Array, names: list[str], rng: np.random.Generator) -> Iterator[str]:
+def stale(subject: Checkable, at: Leaves, dout: Array, names: list[str], rng: np.random.Generator) -> Iterator[str]:
     """Where an earlier call changes the output, the gradient must be that of the changed one; by differences.
 
     Args:
@@ -93,7 +93,7 @@ def stale(subject: Subject, at: Leaves, dout: Array, names: list[str], rng: np.r
         if same(later.forward(at), first) or not same(later.forward(at), later.forward(at)):
             return
         names = [name for name in names if later.movable(name)]
-        witness = Witness(later, at, dout, names, rng)
+        witness = Derivation(later, at, dout, names, rng)
     except Exception:
         return  # it refuses the other inputs
     for name in names:
@@ -103,7 +103,7 @@ def stale(subject: Subject, at: Leaves, dout: Array, names: list[str], rng: np.r
             return
 
 
-def lends_its_cache(subject: Subject, dout: Array) -> Iterator[str]:
+def lends_its_cache(subject: Checkable, dout: Array) -> Iterator[str]:
     """Warnings: an array that it hands out and still needs, so that whoever writes to it changes the next backward."""
     gradient = _gradient(subject, dout)
     opened = fresh(subject)
@@ -114,7 +114,7 @@ def lends_its_cache(subject: Subject, dout: Array) -> Iterator[str]:
             yield "forward hands out an array that backward still reads: writing to the output changes the gradient"
 
 
-def nonlinear(subject: Subject, at: Leaves, dout: Array, gradient: Mapping[str, Rounded]) -> Iterator[str]:
+def nonlinear(subject: Checkable, at: Leaves, dout: Array, gradient: Mapping[str, Rounded]) -> Iterator[str]:
     """A backward pass is linear in dout, whatever the layer: gradients at multiples of dout are multiples."""
     for factor in (-2.0, 2.0**-20, 2.0**20):  # powers of two: the products are exact
         scaled = subject.backward(at, factor * dout)
@@ -147,7 +147,7 @@ def misshapen(name: str, leaf: Array, gradient: Any, y: Array) -> str:
     return ""
 
 
-def fresh(subject: Subject) -> Opened:
+def fresh(subject: Checkable) -> Instance:
     """An instance at copies of the caller's leaves."""
     return subject.open({name: array.copy() for name, array in subject.leaves.items()})
 
@@ -157,13 +157,13 @@ def same(one: Any, other: Any) -> bool:
     return bool(np.array_equal(one, other, equal_nan=is_float(np.asarray(one))))
 
 
-def _gradient(subject: Subject, dout: Array) -> dict[str, Any]:
+def _gradient(subject: Checkable, dout: Array) -> dict[str, Any]:
     opened = fresh(subject)
     opened.forward()
     return _kept(opened.backward(dout.copy()))
 
 
-def _elsewhere(opened: Opened) -> bool:
+def _elsewhere(opened: Instance) -> bool:
     """A forward pass at other inputs; false where there are none, or it refuses them."""
     try:
         return opened.forward_elsewhere()

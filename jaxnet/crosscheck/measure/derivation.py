@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.differences import SMALLER, STEP, Derivative, derivative
+from jaxnet.crosscheck.inspect import Array, Checkable, Leaves
+from jaxnet.crosscheck.measure.differences import SMALLER, STEP, Derivative, derivative
 from jaxnet.crosscheck.report import Gap
-from jaxnet.crosscheck.subjects import Array, Leaves, Subject
 
 SAFETY = 8.0  # from the error that is estimated to the one that is allowed
 NUDGES = 2
@@ -44,10 +44,10 @@ def measure(
     return results
 
 
-class Witness:
+class Derivation:
     """One derivation: a forward and a backward pass at the point where they are checked, in float64."""
 
-    def __init__(self, subject: Subject, at: Leaves, dout: Array, names: list[str], rng: np.random.Generator) -> None:
+    def __init__(self, subject: Checkable, at: Leaves, dout: Array, names: list[str], rng: np.random.Generator) -> None:
         self.subject, self.at, self.dout = subject, at, dout
         self.output = measure(lambda leaves: {"y": subject.forward(leaves)}, at, ["y"], rng)["y"]
         self.gradient = measure(lambda leaves: subject.backward(leaves, dout), at, names, rng)

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.subjects.attributes import DEEPEST, parameters_of, sublayers
-from jaxnet.crosscheck.subjects.base import (
+from jaxnet.crosscheck.inspect.attributes import DEEPEST, parameters_of, sublayers
+from jaxnet.crosscheck.inspect.checkable import (
     BESIDE,
     TWO_FUNCTIONS,
     Array,
+    Checkable,
+    Instance,
     Leaves,
-    Opened,
-    Subject,
     SubjectError,
     are_double,
     arrays_in,
@@ -27,13 +27,13 @@ from jaxnet.crosscheck.subjects.base import (
     is_float,
     positional,
 )
-from jaxnet.crosscheck.subjects.layer import LayerSubject
+from jaxnet.crosscheck.inspect.layer import CheckableLayer
 from jaxnet.trees import flatten
 
 TRAINING = ("train_flg", "train", "training", "is_training")  # what a loss may ask for, to be gradient's function
 
 
-class NetworkSubject(Subject):
+class CheckableNetwork(Checkable):
     """An object with `params`, a tree of dicts, and `loss(x, t)` and `gradient(x, t)`, the latter in the same tree."""
 
     takes_dout = False
@@ -75,7 +75,7 @@ class NetworkSubject(Subject):
                     f"{self.name}.params: {name} is no array of floats, expected one, as it has a gradient"
                 )
 
-    def open(self, leaves: Leaves) -> Opened:
+    def open(self, leaves: Leaves) -> Instance:
         network, inputs = self.instance(leaves), copy.deepcopy((self.x, self.t))
         if are_double(leaves):
             inputs = in_double(inputs)
@@ -88,7 +88,7 @@ class NetworkSubject(Subject):
             found = [name for name in self.leaves if name in gradient]
             return {name: None if gradient[name] is None else gradient[name] * dout for name in found}
 
-        return Opened(forward, backward, inputs, leaves | arrays_in(inputs, ["x", "t"]))
+        return Instance(forward, backward, inputs, leaves | arrays_in(inputs, ["x", "t"]))
 
     def _found(self, network: Any, x: Any, t: Any) -> dict[str, Any]:
         """The gradients by the names of the leaves, where theirs are the same or have a d: `dW1` or `Affine1.dW`."""
@@ -124,7 +124,7 @@ class NetworkSubject(Subject):
             mine: (name, leaf) for mine, array in self.leaves.items() for name, leaf, other in held if other is array
         }
 
-    def layers(self) -> Iterator[tuple[str, LayerSubject]]:
+    def layers(self) -> Iterator[tuple[str, CheckableLayer]]:
         """Its layers, in the order in which the forward pass comes to them, each at the input that it then gets."""
         network = self.instance(self.leaves)
         calls: list[tuple[str, Any, tuple[Any, ...]]] = []
@@ -136,7 +136,7 @@ class NetworkSubject(Subject):
         self._loss(network)
         for name, layer, inputs in calls:
             try:
-                yield name, LayerSubject(layer, inputs)
+                yield name, CheckableLayer(layer, inputs)
             except SubjectError:  # nothing in it has a gradient: the network's own leaves are judged all the same
                 continue
 

@@ -7,6 +7,7 @@ is opened is a copy, and the leaves that it holds are replaced on the way.
 import copy
 import inspect
 import random
+import sys
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ class Outputs:
         return tuple(part.reshape(s) for part, s in zip(np.split(dout, ends[:-1]), self.shapes, strict=True))
 
 
-class Opened:
+class Instance:
     """One instance, to be called in any order; what it remembers between calls is its own affair.
 
     Args:
@@ -72,26 +73,30 @@ class Opened:
         self.outputs = Outputs()
 
     def forward(self) -> Array:
-        """Its output; the global generators start anew, so that a mask drawn from them is drawn again."""
-        np.random.seed(0)  # noqa: NPY002
-        random.seed(0)
+        """Returns the output. The global generators start anew, so that a mask drawn from them is drawn again."""
+        restart_generators()
         return self.outputs.pack(self._forward(*self.inputs))
 
     def forward_elsewhere(self) -> bool:
-        """A forward pass at other inputs of the same shapes; whether there were any other."""
+        """Runs a forward pass at other inputs of the same shapes; returns whether there were any other."""
         other = elsewhere(self.inputs)
+        restart_generators()
         self._forward(*other)
         return any(
             isinstance(a, np.ndarray) and not np.array_equal(a, b) for a, b in zip(other, self.inputs, strict=True)
         )
 
     def backward(self, dout: Array) -> dict[str, Any]:
-        """What it returns or leaves as the gradient of each leaf."""
-        found = self._backward(*self.outputs.unpack(dout))
+        """Returns the gradient of each leaf, for a copy of `dout`: a backward may write to what it is given."""
+        return self.backward_as_given(*(part.copy() for part in self.outputs.unpack(dout)))
+
+    def backward_as_given(self, *douts: Any) -> dict[str, Any]:
+        """Returns the gradient of each leaf for gradients from above that are handed over as they lie in memory."""
+        found = self._backward(*douts)
         return {name: np.asarray(g) if isinstance(g, jax.Array) else g for name, g in found.items()}
 
 
-class Subject:
+class Checkable:
     """A function of arrays, and what it claims to be its vector-Jacobian product."""
 
     name: str
@@ -112,7 +117,7 @@ class Subject:
         except Exception as error:
             self.fault, self.leaves = f"{what} raises {type(error).__name__}: {error}", {}
 
-    def open(self, leaves: Leaves) -> Opened:
+    def open(self, leaves: Leaves) -> Instance:
         """A fresh instance at these leaves."""
         raise NotImplementedError
 
@@ -129,6 +134,14 @@ class Subject:
         opened = self.open(leaves)
         opened.forward()
         return opened.backward(dout)
+
+
+def restart_generators() -> None:
+    """Seeds the global random generators of NumPy, Python and, where it is loaded, PyTorch."""
+    np.random.seed(0)  # noqa: NPY002
+    random.seed(0)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
 
 
 def as_arrays(inputs: tuple[Any, ...], names: list[str]) -> tuple[Any, ...]:

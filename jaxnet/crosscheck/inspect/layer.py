@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.crosscheck.subjects.attributes import (
+from jaxnet.crosscheck.inspect.attributes import (
     arrays_of,
     clear,
     gradients_of,
@@ -17,12 +17,12 @@ from jaxnet.crosscheck.subjects.attributes import (
     is_left,
     unlike_arrays,
 )
-from jaxnet.crosscheck.subjects.base import (
+from jaxnet.crosscheck.inspect.checkable import (
     Array,
+    Checkable,
+    Instance,
     Leaves,
-    Opened,
     Outputs,
-    Subject,
     SubjectError,
     are_double,
     arrays_in,
@@ -44,7 +44,7 @@ from jaxnet.crosscheck.subjects.base import (
 CACHE = ("cache", "ctx")
 
 
-class LayerSubject(Subject):
+class CheckableLayer(Checkable):
     """A layer in the class style of the book: forward(*inputs), backward(dout), and a gradient beside each parameter.
 
     A parameter is a float array that the layer, or a layer within it, holds before and after `forward`: an attribute
@@ -108,7 +108,7 @@ class LayerSubject(Subject):
                 f"{self.name}.{name}: {kind}, expected an array of floats, since backward leaves a gradient beside it"
             )
 
-    def open(self, leaves: Leaves) -> Opened:
+    def open(self, leaves: Leaves) -> Instance:
         replaced = {id(array): as_kind(leaves[name], array) for name, array in self.held.items() if name in leaves}
         inputs = self._inputs(leaves)
         layer = copy.deepcopy(self.layer, replaced)
@@ -125,7 +125,7 @@ class LayerSubject(Subject):
             return {name: gradients.get(name) for name in self.leaves}
 
         handed = arrays_in(inputs, self.names) | {name: leaves[name] for name in self.parameters}
-        return Opened(layer.forward, backward, inputs, handed)
+        return Instance(layer.forward, backward, inputs, handed)
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         params = {name: leaves[name] for name in self.parameters}
@@ -145,7 +145,7 @@ class LayerSubject(Subject):
         )
 
 
-class PairSubject(Subject):
+class CheckablePair(Checkable):
     """The function style of courses: forward(x, w, b) -> (y, cache), backward(dout, cache) -> (dx, dw, db).
 
     Several outputs, forward(...) -> (h, c, cache), have as many gradients from above: backward(dh, dc, cache).
@@ -182,7 +182,7 @@ class PairSubject(Subject):
         if not self.leaves:
             raise SubjectError(f"{self.name}: no float input whose gradient comes back, nothing to check")
 
-    def open(self, leaves: Leaves) -> Opened:
+    def open(self, leaves: Leaves) -> Instance:
         cache: list[Any] = []
         inputs = self.arguments(leaves)
         if are_double(leaves):
@@ -197,7 +197,7 @@ class PairSubject(Subject):
             gradients = self._backward(douts, *cache)
             return {name: gradients.get(name) for name in self.leaves}
 
-        return Opened(forward, backward, inputs, arrays_in(inputs, self.names))
+        return Instance(forward, backward, inputs, arrays_in(inputs, self.names))
 
     def _backward(self, douts: tuple[Array, ...], cache: Any) -> dict[str, Any]:
         result = self.pair[1](cache, *douts) if self.cache_first else self.pair[1](*douts, cache)

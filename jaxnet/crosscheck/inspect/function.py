@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.crosscheck.subjects.base import (
+from jaxnet.crosscheck.inspect.checkable import (
     TWO_FUNCTIONS,
     Array,
+    Checkable,
+    Instance,
     Leaves,
-    Opened,
-    Subject,
     SubjectError,
     as_arrays,
     as_tuple,
@@ -30,7 +30,7 @@ FROM_ABOVE = ("dout", "dy", "dz", "dh", "g", "ct", "cotangent", "upstream", "gra
 NOT_TRACEABLE = (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError)
 
 
-class FunctionSubject(Subject):
+class CheckableFunction(Checkable):
     """f(*args), of arrays or trees of arrays, and what claims to be its gradient; JAX's own where none is given.
 
     `gradient` is called with the arguments, and where it takes one more, with the gradient from above: as the last,
@@ -89,11 +89,11 @@ class FunctionSubject(Subject):
         expected = f"gradient({args}, dout), or gradient({args}) where f is a scalar"
         expect_call(gradient, count, "gradient", expected, **named)
 
-    def _has_value_first(self, opened: Opened) -> bool:
+    def _has_value_first(self, opened: Instance) -> bool:
         shapes = opened.outputs.shapes
         return shapes is not None and shapes[0] == ()
 
-    def open(self, leaves: Leaves) -> Opened:
+    def open(self, leaves: Leaves) -> Instance:
         args = self.arguments(leaves)
         if self.jax:
             with jax.enable_x64(True):
@@ -101,7 +101,7 @@ class FunctionSubject(Subject):
         backward = self._by_jax if self.gradient is None else self._by_hand
         named = _named(dict(zip(self.names, args, strict=True)))
         handed = {name: leaf for name, leaf in named.items() if isinstance(leaf, np.ndarray)}
-        return Opened(self._f, lambda *douts: backward(args, douts), args, handed)
+        return Instance(self._f, lambda *douts: backward(args, douts), args, handed)
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         return tuple(_refill(self.args, leaves).values())
@@ -142,10 +142,10 @@ class FunctionSubject(Subject):
         return gradients
 
 
-class JaxSubject(Subject):
+class JaxReference(Checkable):
     """A JAX function of the arguments of another subject, differentiated by JAX."""
 
-    def __init__(self, function: Callable[..., Any], like: Subject) -> None:
+    def __init__(self, function: Callable[..., Any], like: Checkable) -> None:
         self.name = getattr(function, "__name__", "reference")
         self.leaves, self.arguments = like.leaves, like.arguments  # type: ignore[method-assign]
         self._forward = jax.jit(lambda leaves: pack(function(*like.arguments(leaves))))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.subjects import Array, Leaves
+from jaxnet.crosscheck.inspect import Array, Leaves
 
 DIGITS = 1e-6  # the true gradient may come from differences, good to some 1e-9
 SHOWN = 5  # rows named one by one
@@ -20,7 +20,7 @@ NEARLY = 0.01
 REST = "the rest is right to six digits"
 
 
-class Scene(NamedTuple):
+class DiagnosisInput(NamedTuple):
     """One leaf's gradient, claimed and true, and what a wrong formula may have made it from."""
 
     name: str
@@ -33,7 +33,7 @@ class Scene(NamedTuple):
     batch: dict[str, Array]  # a network's samples
 
 
-def diagnose(scene: Scene) -> str:
+def diagnose(scene: DiagnosisInput) -> str:
     """What was probably written, in a clause; empty where no slip explains the whole error."""
     claimed, true = scene.claimed, scene.true
     if not (np.isfinite(true).all() and np.abs(true).max(initial=0) > 0) or _equal(claimed, true):
@@ -46,7 +46,7 @@ def diagnose(scene: Scene) -> str:
     return ""
 
 
-def _slips(scene: Scene) -> Iterator[str]:
+def _slips(scene: DiagnosisInput) -> Iterator[str]:
     claimed, true = scene.claimed, scene.true
     if not np.abs(claimed).max(initial=0) > 0:
         yield "it is zero everywhere"
@@ -66,7 +66,7 @@ def _slips(scene: Scene) -> Iterator[str]:
         yield from _missing_statistics(claimed, true, scene.leaves[scene.name])
 
 
-def _meanings(ratio: float, scene: Scene) -> Iterator[str]:
+def _meanings(ratio: float, scene: DiagnosisInput) -> Iterator[str]:
     """What a factor may be."""
     for number, meaning in {
         -1.0: "the sign is wrong",
@@ -96,7 +96,7 @@ def _meanings(ratio: float, scene: Scene) -> Iterator[str]:
                 yield text
 
 
-def _sizes(scene: Scene) -> dict[int, str]:
+def _sizes(scene: DiagnosisInput) -> dict[int, str]:
     """The sizes that a wrong mean may be over, and what they are called."""
     sizes: dict[int, list[str]] = {}
     for name, array in {**scene.leaves, **scene.batch, "dout": scene.dout}.items():
@@ -132,7 +132,7 @@ def _misplaced(claimed: Array, true: Array) -> Iterator[str]:
         yield "it equals the true gradient in reverse along its last two axes: a kernel that is not flipped"
 
 
-def _wrong_reduction(scene: Scene) -> Iterator[str]:
+def _wrong_reduction(scene: DiagnosisInput) -> Iterator[str]:
     """A gradient of what was broadcast is a sum over the axes that it was broadcast along, and over no others."""
     claimed, true, dout = scene.claimed, scene.true, scene.dout
     for axis in range(dout.ndim if claimed.ndim == 1 else 0):
@@ -152,7 +152,7 @@ def _wrong_reduction(scene: Scene) -> Iterator[str]:
                 yield f"it is the true gradient's {what} over {_axes(axes)}, broadcast: summed over an axis too many"
 
 
-def _overwritten(scene: Scene) -> Iterator[str]:
+def _overwritten(scene: DiagnosisInput) -> Iterator[str]:
     """A row that several ids share gets the sum of their gradients; assigning keeps the last one."""
     dout, claimed = scene.dout, scene.claimed
     for name, ids in scene.integers.items():
@@ -182,7 +182,7 @@ def _wrong_part(claimed: Array, true: Array) -> Iterator[str]:
             yield f"{_where(wrong)} the true gradient times {ratio:.7g}, and {REST}"
 
 
-def _missing_factor(scene: Scene) -> Iterator[str]:
+def _missing_factor(scene: DiagnosisInput) -> Iterator[str]:
     """A factor that is one of the arrays: gamma forgotten on the way to dx."""
     claimed, true = scene.claimed, scene.true
     for name, array in scene.leaves.items():
