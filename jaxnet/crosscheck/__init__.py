@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxnet.checks import check_counts, check_positive
-from jaxnet.crosscheck.examine import judge
+from jaxnet.crosscheck.examine import Options, examine
 from jaxnet.crosscheck.inspect import (
     Checkable,
     CheckableFunction,
@@ -17,10 +17,8 @@ from jaxnet.crosscheck.inspect import (
     surroundings_kept,
 )
 from jaxnet.crosscheck.inspect.drawing import drawn
-from jaxnet.crosscheck.layerwise import judge_layers
+from jaxnet.crosscheck.layerwise import examine_layers
 from jaxnet.crosscheck.report import Gap, InconclusiveWarning, Leaf, Report
-
-SOME = 64  # elements of a network's leaf that are derived one by one: its layers, alone, show more
 
 __all__ = [
     "Gap",
@@ -43,6 +41,10 @@ def check_layer(
     reference: Callable[..., Any] | None = None,
     seed: int = 0,
     resolution: float | None = None,
+    accuracy: float | None = None,
+    expected: Callable[..., Any] | None = None,
+    constants: tuple[str, ...] = (),
+    max_seconds: float | None = None,
     name: str | None = None,
 ) -> Report:
     """A hand-written layer, against differences of its own forward pass, and against JAX where a reference is given.
@@ -66,8 +68,8 @@ def check_layer(
         SubjectError: What was brought has no such methods, or raises, or holds no floats; the message says whose fault.
         ValueError: `seed` or `resolution` is out of range.
     """
-    _check_options(seed, resolution)
-    return _judged(_layer(layer, inputs, seed), reference, seed, resolution, name)
+    options = _options(seed, resolution, accuracy, expected, max_seconds)
+    return _judged(_layer(layer, inputs, seed), reference, options, name)
 
 
 @surroundings_kept()
@@ -79,6 +81,10 @@ def check_network(
     reference: Callable[..., Any] | None = None,
     seed: int = 0,
     resolution: float | None = None,
+    accuracy: float | None = None,
+    expected: Callable[..., Any] | None = None,
+    constants: tuple[str, ...] = (),
+    max_seconds: float | None = None,
     name: str | None = None,
 ) -> Report:
     """A whole network, and where it has a sequence of layers, each of them alone.
@@ -96,8 +102,8 @@ def check_network(
     Raises:
         SubjectError, ValueError: As for `check_layer`.
     """
-    _check_options(seed, resolution)
-    return _judged(CheckableNetwork(network, x, t), reference, seed, resolution, name)
+    options = _options(seed, resolution, accuracy, expected, max_seconds)
+    return _judged(CheckableNetwork(network, x, t), reference, options, name)
 
 
 @surroundings_kept()
@@ -108,6 +114,10 @@ def check_function(
     reference: Callable[..., Any] | None = None,
     seed: int = 0,
     resolution: float | None = None,
+    accuracy: float | None = None,
+    expected: Callable[..., Any] | None = None,
+    constants: tuple[str, ...] = (),
+    max_seconds: float | None = None,
     name: str | None = None,
 ) -> Report:
     """A function of arrays or trees of arrays, in NumPy or JAX, and a gradient of it.
@@ -126,8 +136,8 @@ def check_function(
     Raises:
         SubjectError, ValueError: As for `check_layer`.
     """
-    _check_options(seed, resolution)
-    return _judged(CheckableFunction(f, args, gradient), reference, seed, resolution, name)
+    options = _options(seed, resolution, accuracy, expected, max_seconds)
+    return _judged(CheckableFunction(f, args, gradient), reference, options, name)
 
 
 @surroundings_kept()
@@ -137,11 +147,15 @@ def check(
     reference: Callable[..., Any] | None = None,
     seed: int = 0,
     resolution: float | None = None,
+    accuracy: float | None = None,
+    expected: Callable[..., Any] | None = None,
+    constants: tuple[str, ...] = (),
+    max_seconds: float | None = None,
     name: str | None = None,
 ) -> Report:
     """`check_network`, `check_layer` or `check_function`, the first that fits; arguments and errors as theirs."""
-    _check_options(seed, resolution)
-    return _judged(inspected(thing, *inputs, seed=seed), reference, seed, resolution, name)
+    options = _options(seed, resolution, accuracy, expected, max_seconds)
+    return _judged(inspected(thing, *inputs, seed=seed), reference, options, name)
 
 
 def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
@@ -156,7 +170,7 @@ def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
         SubjectError: None of them fits, or it cannot be run.
         ValueError: `seed` is out of range.
     """
-    _check_options(seed, None)
+    _options(seed)
     is_layer = hasattr(thing, "backward")  # which may keep its last `loss` beside its `params`
     if hasattr(thing, "loss") and (hasattr(thing, "gradient") or (hasattr(thing, "params") and not is_layer)):
         return CheckableNetwork(thing, *inputs)
@@ -165,10 +179,20 @@ def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
     return CheckableFunction(thing, drawn(thing, inputs, None, seed), None)
 
 
-def _check_options(seed: int, resolution: float | None) -> None:
+def _options(
+    seed: int,
+    resolution: float | None = None,
+    accuracy: float | None = None,
+    expected: Callable[..., Any] | None = None,
+    max_seconds: float | None = None,
+) -> Options:
     check_counts(0, seed=seed)
-    if resolution is not None:
-        check_positive("resolution", resolution)
+    for option, value in {"resolution": resolution, "accuracy": accuracy, "max_seconds": max_seconds}.items():
+        if value is not None:
+            check_positive(option, value)
+    if expected is not None and not callable(expected):
+        raise SubjectError(f"expected: a {type(expected).__name__}, expected a function of the same arguments")
+    return Options(seed, resolution, accuracy or 0.0, expected, max_seconds)
 
 
 def _layer(layer: Any, inputs: tuple[Any, ...], seed: int) -> CheckableLayer | CheckablePair:
@@ -178,10 +202,9 @@ def _layer(layer: Any, inputs: tuple[Any, ...], seed: int) -> CheckableLayer | C
 
 
 def _judged(
-    hand: Checkable, reference: Callable[..., Any] | None, seed: int, resolution: float | None, name: str | None
+    checkable: Checkable, reference: Callable[..., Any] | None, options: Options, name: str | None
 ) -> Report:
-    theirs = JaxReference(reference, hand) if reference is not None else None
-    if not isinstance(hand, CheckableNetwork):
-        return judge(name or hand.name, hand, theirs, seed=seed, resolution=resolution)
-    whole = judge(name or hand.name, hand, theirs, seed=seed, resolution=resolution, elements=SOME)
-    return judge_layers(whole, hand, seed=seed, resolution=resolution)
+    theirs = JaxReference(reference, checkable) if reference is not None else None
+    if not isinstance(checkable, CheckableNetwork):
+        return examine(name or checkable.name, checkable, theirs, options)
+    return examine_layers(name or checkable.name, checkable, theirs, options)

@@ -1,295 +1,416 @@
-"""Three derivations of each gradient are held against each other, and the one that dissents is named.
+"""Checks one layer, network or function: inspects it no further, measures, decides, and lets the findings be explained.
 
-All is computed in float64: forward passes, because a difference quotient needs the digits; backward passes, because a
-wrong formula is wrong in every precision. Where the caller's arrays are float32, the gradients are computed in float32
-as well, and held against the same code's float64 ones.
-
-In float64 no tolerance is typed in: it is made of the noise measured in the function, the quotient's own error, and
-rounding. What rounding may do to a result is measured, by moving every leaf by a unit in its last place and looking at
-what comes of it; and it is at least what sums of n terms suffer, sqrt(n) u times their size (Higham and Mary, *A New
-Approach to Probabilistic Rounding Error Analysis*, SIAM J. Sci. Comput. 41, 2019). The comparison of float32 with
-float64 is allowed `resolution` times the gradient's size as well, for what a layer rounds within itself, where moving
-its leaves does not show it.
+The forward pass is computed in float64 where the code takes it, because a difference quotient needs the digits; where
+it does not, in the arrays' own dtype. No tolerance is typed in: it comes from the noise that was measured, the
+quotient's own error, and rounding.
 """
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from jaxnet.crosscheck.decide import WRONG, Cause, Verdict, decide
+from jaxnet.crosscheck.explain import words
+from jaxnet.crosscheck.explain.behaviour_words import sentence
 from jaxnet.crosscheck.explain.diagnosis import DiagnosisInput, diagnose
-from jaxnet.crosscheck.inspect import Array, Checkable, Leaves, SubjectError, blaming
-from jaxnet.crosscheck.measure import behaviour, testpoint
-from jaxnet.crosscheck.measure.derivation import MOST_KINKS, Derivation, Measured, between, measure, scale_of
-from jaxnet.crosscheck.measure.differences import OUTSIDE
-from jaxnet.crosscheck.report import PROBABILITY, PROBES, Gap, Leaf, Report, Verdict
+from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves, SubjectError, blaming
+from jaxnet.crosscheck.inspect.expected import Surrogate
+from jaxnet.crosscheck.measure import testpoint
+from jaxnet.crosscheck.measure.behaviour import Behaviour, Finding, Level, findings
+from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
+from jaxnet.crosscheck.measure.differences import STEP
+from jaxnet.crosscheck.measure.form import is_floating, misshapen
+from jaxnet.crosscheck.measure.kinks import Roughness
+from jaxnet.crosscheck.measure.leaf import PROBES, Coverage, LeafMeasurement, measure_leaf
+from jaxnet.crosscheck.measure.points import Point, beside, elsewhere
+from jaxnet.crosscheck.measure.precision import chosen_point
+from jaxnet.crosscheck.measure.rounding import low_precision_gap
+from jaxnet.crosscheck.measure.sampling import Sample, sample
+from jaxnet.crosscheck.measure.scale import eps_of, in_float64
+from jaxnet.crosscheck.measure.streams import Stream, stream
+from jaxnet.crosscheck.meter import OutOfTime, metered
+from jaxnet.crosscheck.report import PROBABILITY, Leaf, Report
 
-MANY_NUDGES = 16  # before single precision is blamed
-# Of a leaf's size: eight times as far as a probe's first step ever goes, 4 STEP along a direction's 4 at most, so that
-# kinks that stand at one value are out of its reach, while ties that were broken may still be near; and near enough to
-# be the same point in all else.
-BESIDE = 1e-3
-MOST_ELEMENTS = 1024  # of a failing leaf are derived one by one, for the diagnosis
-NO_GRADIENT = (
-    "changes the output, and no array of the layer has a gradient beside it, a dW: forgotten, or under another name? "
-    "Where all are constants, say so with an empty list `params`"
-)
-ZERO = "the gradient is 0 here: give it other inputs"
-TOO_LARGE = "its numbers and the output's are too large to be squared and added up: make them smaller"
-WRONG = "hand is wrong"
-THEIR_OWN = f"{WRONG}: it is not the derivative of its own forward"
+# An error of norm e in a random Gaussian direction is missed with probability 0.8 tolerance / e.
+MISSED = 0.8
+SAMPLES = 48  # elements of a wrong leaf that are derived for its diagnosis
 
 
-def judge(
-    title: str,
-    hand: Checkable,
-    reference: Checkable | None,
-    *,
-    seed: int,
-    resolution: float | None,
-    elements: int = MOST_ELEMENTS,
-) -> Report:
-    """Every leaf of `hand`, with the reference's forward pass and autodiff as further witnesses where there is one.
+@dataclass(frozen=True)
+class Options:
+    """How a check is made; the public functions describe each of them."""
 
-    To say why a leaf is wrong, up to `elements` of it are derived one by one.
+    seed: int = 0
+    resolution: float | None = None
+    accuracy: float = 0.0
+    expected: Callable[..., Any] | None = None
+    max_seconds: float | None = None
+    samples: int = SAMPLES
+
+
+def examine(title: str, checkable: Checkable, reference: Checkable | None, options: Options) -> Report:
+    """Checks every leaf of a checkable, and how it behaves.
+
+    Args:
+        title: What the report calls it.
+        checkable: What was brought.
+        reference: The same function in JAX, as a third derivation, or None.
+        options: The seed, and what is allowed.
+
+    Raises:
+        SubjectError: If it cannot be run at all; the message says why.
     """
-    rng = np.random.default_rng(seed)
-    if hand.fault:
-        return Report(title, None, (), (hand.fault,))
-    with blaming(hand.name):
-        y = behaviour.fresh(hand).forward()
-    if not np.issubdtype(y.dtype, np.floating) or y.size == 0:
-        raise SubjectError(f"{hand.name}: forward returns {y.dtype} of shape {y.shape}, expected floats, one at least")
-    if not np.isfinite(y).all():
-        return Report(title, None, (), warnings=("the forward pass is not finite at these inputs: give it others",))
-    dout = np.ones_like(y) if not hand.takes_dout else _from_above(y, rng)
-
-    try:
-        own = hand.backward({name: array.copy() for name, array in hand.leaves.items()}, dout.copy())
-        faults = list(behaviour.faults(hand, dout))
-        constants, in_doubt = testpoint.without_gradient(hand)
-        warnings = [*behaviour.lends_its_cache(hand, dout), *testpoint.warnings(hand, y), *constants]
-    except Exception as error:
-        return Report(title, None, (), (f"backward raises {type(error).__name__}: {error}",))
-    if any(fault == behaviour.NOT_REPEATABLE for fault in faults):
-        return Report(title, None, (), tuple(faults), tuple(warnings))
-    forms = {
-        name: behaviour.misshapen(name, leaf, own[name], y)
-        if name in own
-        else f"the gradient has no {name}, expected an array of shape {leaf.shape}"
-        for name, leaf in hand.leaves.items()
-    }
-    leaves = [Leaf(name, "INCONCLUSIVE", f"{name} {NO_GRADIENT}", (), {}, {}) for name in in_doubt]
-    leaves += [Leaf(name, "FAIL", form, (), {}, {}) for name, form in forms.items() if form]
-    sound = [name for name, form in forms.items() if not form]
-    if not sound:
-        return Report(title, None, tuple(leaves), tuple(faults), tuple(warnings))
-
-    at = {name: array.astype(np.float64) for name, array in hand.leaves.items()}
-    dout = dout.astype(np.float64)
-    with blaming(f"{hand.name}, in float64,"), np.errstate(all="ignore"):
-        witnesses = {"hand": Derivation(hand, at, dout, sound, rng)}
-        forward = None
-        if reference is not None:
-            _same_shape(hand, reference, witnesses["hand"].output.value, reference.forward(at))
-            witnesses["autodiff"] = Derivation(reference, at, dout, sound, rng)
-            forward = between(witnesses["hand"].output, witnesses["autodiff"].output)
-        measurable = [name for name in sound if witnesses["hand"].measurable(name)]
-        if hand.takes_dout and measurable:
-            faults += behaviour.nonlinear(hand, at, dout, witnesses["hand"].gradient)
-        single: dict[str, Measured] = {}
-        if y.dtype == np.float32:
-            single = _in_single(hand, hand.leaves, dout, witnesses["hand"].gradient, sound, rng)
-        for name in sound:
-            half = math.sqrt(np.finfo(hand.leaves[name].dtype).eps) if resolution is None else resolution
-            leaf, heard = _judge_leaf(name, witnesses, single.get(name), forward, rng, half)
-            if leaf.blame.startswith(WRONG) and "slopes" not in leaf.blame:  # a kink has no true gradient
-                leaf = replace(leaf, diagnosis=_diagnosis(leaf, heard, rng, elements))
-            leaves.append(leaf)
-        right = [leaf.name for leaf in leaves if leaf.verdict == "PASS"]
-        faults += behaviour.stale(hand, at, dout, right, rng)
-    return Report(title, forward, tuple(leaves), tuple(faults), tuple(warnings))
+    with metered(title, options.max_seconds) as meter:
+        report = _report(title, checkable, reference, options)
+        if any(leaf.cause in {*WRONG, Cause.FORM} for leaf in report.leaves):
+            report = _other_reading(title, checkable, reference, options) or report
+        return replace(report, calls=meter.calls, seconds=meter.seconds, seed=options.seed)
 
 
-def _from_above(y: Array, rng: np.random.Generator) -> Array:
-    """A gradient from above without structure: no two of its elements are alike, none is nought."""
-    return np.asarray(rng.standard_normal(y.shape) if y.ndim else 0.5 + rng.random()).astype(y.dtype)
+def _other_reading(
+    title: str, checkable: Checkable, reference: Checkable | None, options: Options
+) -> Report | None:
+    """Returns the report of another reading of what the backward returned, if one passes."""
+    for reading in checkable.readings():
+        report = _report(title, reading, reference, options)
+        if report.verdict is Verdict.PASS:
+            names = " and ".join(reading.leaves)
+            return replace(report, notes=(*report.notes, f"the gradient that comes back is the one by {names}"))
+    return None
 
 
-def _same_shape(hand: Checkable, reference: Checkable, y: Array, theirs: Array) -> None:
-    if y.shape != theirs.shape:
+def _report(title: str, checkable: Checkable, reference: Checkable | None, options: Options) -> Report:
+    if checkable.fault:
+        return Report(title, None, (), (checkable.fault,))
+    with blaming(checkable.name):
+        output = checkable.open(_copies(checkable.leaves)).forward()
+    if not is_floating(output.dtype) or output.size == 0:
         raise SubjectError(
-            f"reference: {reference.name} returns shape {theirs.shape} where {hand.name} returns {y.shape}; "
-            "expected the same function of the same arguments"
+            f"{checkable.name}: forward returns {output.dtype} of shape {output.shape}, expected floats, one at least"
+        )
+    if not np.isfinite(in_float64(output)).all():
+        return Report(title, None, (), undecided=("the forward pass is not finite at these inputs: give it others",))
+    try:
+        return _Examination(title, checkable, reference, options, output).report()
+    except OutOfTime:
+        leaves = tuple(
+            Leaf(name, Verdict.INCONCLUSIVE, Cause.OUT_OF_TIME, checkable.derived_by) for name in checkable.leaves
+        )
+        return Report(title, None, leaves)
+
+
+class _Examination:
+    """The state of one check: the point, the derivations there, and what was decided so far."""
+
+    def __init__(
+        self, title: str, checkable: Checkable, reference: Checkable | None, options: Options, output: Array
+    ) -> None:
+        self.title, self.checkable, self.reference, self.options = title, checkable, reference, options
+        self.output = output
+        self.directions = stream(Stream.DIRECTIONS, options.seed)
+        self.rounding = stream(Stream.ROUNDING, options.seed)
+        self.points = stream(Stream.POINTS, options.seed)
+        self.samples = stream(Stream.SAMPLES, options.seed)
+        self.dout = _from_above(checkable, output, stream(Stream.DOUT, options.seed))
+        self.derived = Surrogate(checkable, options.expected) if options.expected else checkable
+        self.budget = options.samples
+        self.done: list[Leaf] = []
+
+    def report(self) -> Report:
+        """Examines the form of the gradients, then their values, then the behaviour."""
+        try:
+            own = self.checkable.backward(_copies(self.checkable.leaves), self.dout.copy())
+        except SubjectError:
+            raise
+        except Exception as error:  # somebody's code
+            return Report(self.title, None, (), (f"backward raises {type(error).__name__}: {error}",))
+        names = self._of_right_form(own)
+        with blaming(f"{self.checkable.name}, at other points,"), np.errstate(all="ignore"):
+            self.at = chosen_point(self.checkable, self.output, self.dout)
+            forward = None
+            if names:
+                self.analytic = Derivation(self.derived, self.at, self._dout(), names, self.rounding)
+                self.autodiff, forward = self._by_reference(names)
+                self.low = low_precision_gap(self.checkable, self.analytic, self.dout, names, self.rounding)
+            found = self._behaviour(names)
+            undecided = [sentence(f) for f in found if f.kind is Behaviour.NOT_REPEATABLE]
+            if not undecided:
+                try:
+                    for name in names:
+                        self.done.append(self._leaf(name, forward))
+                    self._judge_zeros(names)
+                except OutOfTime:
+                    self._out_of_time(names)
+            warnings = [*testpoint.warnings(self.checkable, self.output), *self._without_gradient()]
+        order = [*self.checkable.leaves, *self.checkable.others]
+        leaves = sorted(self.done, key=lambda leaf: order.index(leaf.name))
+        return Report(
+            self.title,
+            forward,
+            tuple(leaves),
+            behaviour=tuple(sentence(f) for f in found if f.level is Level.FAULT),
+            undecided=tuple(undecided),
+            warnings=(
+                *(sentence(f) for f in found if f.level is Level.WARNING and f.kind is not Behaviour.NOT_REPEATABLE),
+                *warnings,
+            ),
+            notes=(*(sentence(f) for f in found if f.level is Level.NOTE), *self.checkable.notes),
         )
 
+    def _of_right_form(self, own: dict[str, Any]) -> list[str]:
+        """Returns the leaves whose gradients can be compared, and fails those whose form is wrong."""
+        names = []
+        for name, leaf in self.checkable.leaves.items():
+            wrong = misshapen(name, leaf, own.get(name), self.output)
+            if wrong is not None:
+                self._add(name, Verdict.FAIL, Cause.FORM, detail=sentence(wrong))
+            elif leaf.size == 0:
+                self._add(name, Verdict.PASS, Cause.EMPTY)
+            else:
+                names.append(name)
+        return names
 
-def _in_single(
-    hand: Checkable,
-    leaves: Leaves,
-    dout: Array,
-    double: dict[str, Measured],
-    names: list[str],
-    rng: np.random.Generator,
-) -> dict[str, Measured]:
-    """The gradients in float32. An element of the rounding may be rare, so it is sought longer before it is blamed."""
-
-    def backward(at: dict[str, Array]) -> dict[str, Array]:
-        return hand.backward(at, dout.astype(np.float32))
-
-    single = measure(backward, leaves, names, rng)
-    if all(between(single[name], double[name]).closed for name in names):
-        return single
-    return measure(backward, leaves, names, rng, MANY_NUDGES)
-
-
-def _judge_leaf(
-    name: str,
-    witnesses: dict[str, Derivation],
-    single: Measured | None,
-    forward: Gap | None,
-    rng: np.random.Generator,
-    resolution: float,
-) -> tuple[Leaf, dict[str, Derivation]]:
-    """A leaf, and the witnesses that were heard: a little way off where it has kinks everywhere."""
-    hand = witnesses["hand"]
-    shape = hand.at[name].shape
-    if not hand.measurable(name):
-        return Leaf(name, "INCONCLUSIVE", f"{name}: {TOO_LARGE}", (), {}, {}), witnesses
-    directions = [np.asarray(rng.standard_normal(shape)) for _ in range(PROBES)]
-    probes = [hand.probe(name, d, resolution) for d in directions]
-
-    note, kinks, everywhere = "", [], False
-    if any(gap.tolerance > resolution * hand.size(name) for gap, _ in probes):
-        found = hand.kinks(name, rng)
-        kinks, everywhere = found or [], found is None
-        if everywhere:
-            witnesses, single = _beside(name, witnesses, single, rng)
-            hand, note = (
-                witnesses["hand"],
-                f"at a kink in more than {MOST_KINKS} elements: judged a thousandth beside them",
+    def _by_reference(self, names: list[str]) -> tuple[Derivation | None, Gap | None]:
+        """Derives by the reference, where there is one, and compares the forward passes."""
+        if self.reference is None:
+            return None, None
+        theirs = in_float64(self.reference.forward(self.at))
+        if theirs.shape != self.analytic.output.shape:
+            raise SubjectError(
+                f"reference: {self.reference.name} returns shape {theirs.shape} where {self.checkable.name} returns "
+                f"{self.analytic.output.shape}; expected the same function of the same arguments"
             )
-        for d in directions:
-            d.flat[kinks] = 0
-        if kinks or everywhere:
-            probes = [hand.probe(name, d, resolution) for d in directions]
-    blurred = resolution * hand.size(name)  # a wider tolerance than this shows too little
-    widest = max(gap.tolerance for gap, _ in probes)
+        autodiff = Derivation(self.reference, self.at, self._dout(), names, self.rounding)
+        return autodiff, self.analytic.forward_gap(autodiff)
 
-    gradients = {who: witness.gradient[name] for who, witness in witnesses.items()}
-    gaps = {}
-    if forward is not None:
-        gaps["hand - autodiff"] = between(gradients["hand"], gradients["autodiff"], kinks)
-    if single is not None:
-        gap = between(single, gradients["hand"], kinks)
-        gaps["float32 - float64"] = gap._replace(tolerance=gap.tolerance + resolution * hand.magnitude(name))
-    gaps["hand - difference"] = max((gap for gap, _ in probes), key=Gap.width)
-    if forward is not None:
-        theirs = [witnesses["autodiff"].probe(name, d, resolution)[0] for d in directions]
-        gaps["autodiff - difference"] = max(theirs, key=Gap.width)
+    def _behaviour(self, names: list[str]) -> list[Finding]:
+        gradient = {name: self.analytic.measured(name) for name in names}
+        found = findings(self.checkable, self.dout, self.at, gradient, stream(Stream.BEHAVIOUR, self.options.seed))
+        value = self.checkable.value_under_differentiation(self.at)
+        if names and value is not None and not self.analytic.agrees_with_output(in_float64(value)):
+            found.append(Finding(Behaviour.OTHER_VALUE, Level.FAULT))
+        return found
 
-    verdict, blame = vote(gaps, forward)
-    if everywhere and not widest <= blurred:
-        where = "kinks at more elements than can be looked at, and too near beside them: move the inputs off them"
-        verdict, blame, note = "INCONCLUSIVE", where, ""
-    elif verdict == "PASS" and kinks:
-        outside = hand.outside(name, kinks, rng)
-        verdict, blame = ("FAIL", f"{WRONG}: {outside}") if outside else ("PASS", "")
-        note = f"at a kink in {len(kinks)} of {math.prod(shape)} elements: any slope between the two sides' is right"
-    if verdict == "PASS" and not widest <= blurred:
-        verdict, blame = "INCONCLUSIVE", _unresolved(hand, name, *max(probes, key=lambda probe: probe[0].tolerance))
+    def _dout(self) -> Array:
+        return in_float64(self.dout)
 
-    if not forward:
-        index = locate(hand, name, resolution) if verdict == "FAIL" else _largest(gradients["hand"].value)
-    else:
-        index = _largest(np.abs(gradients["hand"].value - gradients["autodiff"].value))
-    values = {who: float(gradient.value[index]) for who, gradient in gradients.items()}
-    place = int(np.ravel_multi_index(index, shape)) if shape else 0
-    values["difference"] = float(hand.by_element(name, np.array([place]))[0])
-    detects = 1.6 * widest / (1 - PROBABILITY) ** (1 / PROBES)
-    return Leaf(name, verdict, blame, index, values, gaps, detects=detects, note=note), witnesses
+    def _resolution(self, name: str, analytic: Derivation) -> float:
+        """Returns the relative error to be seen: half of the digits, of the dtype or of what computes in fact."""
+        if self.options.resolution is not None:
+            return self.options.resolution
+        eps = max(eps_of(self.checkable.leaves[name]), eps_of(self.at[name]), analytic.noise.relative)
+        return max(math.sqrt(eps), 2 * SAFETY * self.options.accuracy)
+
+    def _measure(
+        self, name: str, analytic: Derivation, autodiff: Derivation | None, start: float | None = None
+    ) -> LeafMeasurement:
+        resolution = self._resolution(name, analytic)
+        return measure_leaf(name, analytic, autodiff, resolution, self.options.accuracy, self.directions, start)
+
+    def _leaf(self, name: str, forward: Gap | None) -> Leaf:
+        """Judges a leaf at the given point, and beside it where kinks spoil that."""
+        analytic, point = self.analytic, Point.GIVEN
+        measured = self._measure(name, analytic, self.autodiff)
+        verdict, cause = decide(measured, forward, self.low.get(name), analytic.coarse)
+        if cause in WRONG and (tied := self.checkable.tied_gradient(name, analytic.gradient)) is not None:
+            analytic = analytic.with_gradient(name, tied)
+            again = self._measure(name, analytic, None)
+            if decide(again, None, None, analytic.coarse)[0] is Verdict.PASS:
+                return self._as_leaf(again, Verdict.PASS, Cause.AGREES, analytic, note=words.TIED)
+            analytic = self.analytic
+        if cause in (Cause.AT_KINKS, Cause.NOTHING_COMPARED):
+            moved = beside(self.at, name, self.points)
+            there = Derivation(self.derived, moved, self._dout(), [name], self.rounding)
+            theirs = self.autodiff and Derivation(self.autodiff.checkable, moved, self._dout(), [name], self.rounding)
+            again = self._measure(name, there, theirs, there.first_step / 16)
+            found, why = decide(again, forward, None, there.coarse)
+            if cause is Cause.NOTHING_COMPARED and found is Verdict.FAIL:
+                verdict, cause = Verdict.INCONCLUSIVE, Cause.WRONG_BESIDE
+            elif found is not Verdict.INCONCLUSIVE:
+                analytic, point, verdict, cause = there, Point.BESIDE, found, why
+                measured = again
+        return self._as_leaf(measured, verdict, cause, analytic, point)
+
+    def _judge_zeros(self, names: list[str]) -> None:
+        """Looks for points that show something of leaves whose gradients are zero here."""
+        zeros = {leaf.name for leaf in self.done if leaf.cause is Cause.ZERO_HERE}
+        if not zeros:
+            return
+        judged: dict[str, list[Leaf]] = {name: [] for name in zeros}
+        zero_at = dict.fromkeys(zeros, 0)
+        for point, at in elsewhere(self.at, self.points):
+            try:
+                there = Derivation(self.derived, at, self._dout(), sorted(zeros), self.rounding)
+            except OutOfTime:
+                raise
+            except Exception:  # somebody's code refuses these values
+                continue
+            if not np.isfinite(there.output).all():
+                continue
+            for name in [n for n in names if n in zeros and len(judged[n]) < 2]:
+                if judged[name] and judged[name][0].verdict is Verdict.PASS:
+                    continue
+                measured = self._measure(name, there, None)
+                verdict, cause = decide(measured, None, None, there.coarse)
+                if cause is Cause.ZERO_HERE:
+                    zero_at[name] += 1
+                elif verdict is not Verdict.INCONCLUSIVE:
+                    judged[name].append(self._as_leaf(measured, verdict, cause, there, point))
+        for i, leaf in enumerate(self.done):
+            if leaf.name in zeros:
+                self.done[i] = self._of_zero(leaf, judged[leaf.name], zero_at[leaf.name])
+
+    @staticmethod
+    def _of_zero(leaf: Leaf, judged: list[Leaf], zero_at: int) -> Leaf:
+        """Returns the verdict on a leaf whose gradient is zero at the given point."""
+        if not judged:
+            if zero_at < 2:
+                return leaf
+            settled = replace(leaf, verdict=Verdict.PASS, cause=Cause.ZERO_EVERYWHERE, min_detectable_error=math.nan)
+            return replace(settled, notes=tuple(words.notes(settled)))
+        wrong = [other for other in judged if other.verdict is Verdict.FAIL]
+        if len(wrong) == 1:
+            return replace(leaf, cause=Cause.WRONG_ELSEWHERE, min_detectable_error=math.nan)
+        return wrong[0] if wrong else judged[0]
+
+    def _without_gradient(self) -> list[str]:
+        """Lists what moves the output and has no gradient: a leaf in doubt, or a warning for a constant."""
+        warnings = []
+        for name, array in self.checkable.others.items():
+            if array.size == 0 or not self._moves_output(name, array):
+                continue
+            if name in self.checkable.constants:
+                warnings.append(words.constant(name))
+            else:
+                self._add(name, Verdict.INCONCLUSIVE, Cause.NO_GRADIENT)
+        return warnings
+
+    def _moves_output(self, name: str, array: Array) -> bool:
+        """Whether the output changes with an array; False where that cannot be tried."""
+        moved = (in_float64(array) * 1.25 + 0.125).astype(array.dtype)
+        own = self.checkable.leaves
+        try:
+            before = self.checkable.open(_copies(own) | {name: array.copy()}).forward()
+            after = self.checkable.open(_copies(own) | {name: moved}).forward()
+        except Exception:  # somebody's code refuses these values
+            return False
+        return not np.array_equal(in_float64(before), in_float64(after), equal_nan=True)
+
+    def _as_leaf(
+        self,
+        measured: LeafMeasurement,
+        verdict: Verdict,
+        cause: Cause,
+        analytic: Derivation,
+        point: Point = Point.GIVEN,
+        note: str = "",
+    ) -> Leaf:
+        """Returns the leaf with its numbers in the gradient's own unit, and a diagnosis where it is wrong."""
+        name, unit = measured.name, 1 / measured.factor
+        gaps = {f"{self.checkable.derived_by} - numerical": measured.with_numerical.scaled(unit)}
+        if measured.with_autodiff is not None and measured.autodiff_with_numerical is not None:
+            gaps = {f"{self.checkable.derived_by} - autodiff": measured.with_autodiff.scaled(unit), **gaps}
+            gaps["autodiff - numerical"] = measured.autodiff_with_numerical.scaled(unit)
+        if point is Point.GIVEN and name in self.low:
+            gaps[f"{self.checkable.leaves[name].dtype} - float64"] = self.low[name].scaled(unit)
+        size = measured.size or 1.0
+        sharp = measured.compared and measured.coverage is not Coverage.SPOILED
+        detects = 2 * MISSED * measured.tolerance / (1 - PROBABILITY) ** (1 / PROBES) * unit
+        index, values, diagnosis = self._where_and_why(measured, cause, analytic)
+        leaf = Leaf(
+            name,
+            verdict,
+            cause,
+            self.checkable.derived_by,
+            relative_error=measured.relative_error,
+            relative_tolerance=measured.tolerance / size,
+            min_detectable_error=detects if sharp and detects > 0 else math.nan,
+            index=index,
+            values=values,
+            gaps=gaps,
+            size=int(analytic.at[name].size),
+            compared=measured.compared,
+            kinks=len(measured.kinks),
+            point=point,
+            noise=max(analytic.noise.relative, 2 * analytic.unit_roundoff),
+            diagnosis=diagnosis,
+            detail=measured.limit.value,
+        )
+        return replace(leaf, notes=tuple([*words.notes(leaf), *([note] if note else [])]))
+
+    def _where_and_why(
+        self, measured: LeafMeasurement, cause: Cause, analytic: Derivation
+    ) -> tuple[tuple[int, ...], dict[str, float], str]:
+        """Returns the worst element of a leaf, the derivatives there, and the diagnosis."""
+        name, gradient = measured.name, analytic.gradient[measured.name]
+        outside = measured.outside
+        who = self.checkable.derived_by
+        if outside is not None and outside.roughness is not Roughness.UNRESOLVED:
+            index = tuple(int(i) for i in np.unravel_index(outside.place, gradient.shape))
+            low, high = outside.low / measured.factor, outside.high / measured.factor
+            slopes = {"slopes from": low, "to": high} if outside.roughness is Roughness.KINK else {"numerical": low}
+            return index, {who: float(gradient[index]), **slopes}, ""
+        if cause in (Cause.BELOW_DIFFERENCES, Cause.FORWARDS_DIFFER, Cause.AUTODIFF_WRONG) and self.autodiff:
+            theirs = self.autodiff.gradient[name]
+            index = tuple(int(i) for i in np.unravel_index(int(np.argmax(np.abs(gradient - theirs))), gradient.shape))
+            return index, {who: float(gradient[index]), "autodiff": float(theirs[index])}, ""
+        if cause is not Cause.ANALYTIC_WRONG:
+            return (), {}, ""
+        step = min((p.numerical for p in measured.probes), key=lambda d: d.error).step if measured.probes else STEP
+        found = sample(analytic, name, step, max(self.budget, 12), self.samples)
+        self.budget = self.budget // 2
+        values = {who: float(gradient[found.worst]), "numerical": float(found.true[found.worst])}
+        return found.worst, values, self._diagnosis(measured, analytic, found)
+
+    def _diagnosis(self, measured: LeafMeasurement, analytic: Derivation, found: Sample) -> str:
+        """Returns the slip that explains a wrong gradient, in a clause; empty where none does."""
+        name, scale = measured.name, analytic.factor(measured.name)
+        true, accuracy = found.true, found.accuracy
+        if self.autodiff is not None and measured.autodiff_with_numerical is not None:
+            if measured.autodiff_with_numerical.within_tolerance and analytic is self.analytic:
+                true = self.autodiff.gradient[name]
+                accuracy = max(1e-12, analytic.noise.relative)
+        evidence = DiagnosisInput(
+            leaf=name,
+            claimed=analytic.gradient[name],
+            true=true,
+            accuracy=accuracy,
+            probes=tuple(
+                (p.direction, p.numerical.value / scale, SAFETY * p.numerical.error / scale) for p in measured.probes
+            ),
+            leaves={key: in_float64(value) for key, value in analytic.at.items()},
+            dout=analytic.dout,
+            output=analytic.output,
+            numbers=dict(self.checkable.numbers),
+            integers=dict(self.checkable.integers),
+            batch=dict(self.checkable.batch),
+        )
+        slip = diagnose(evidence)
+        return slip.sentence if slip is not None else ""
+
+    def _add(self, name: str, verdict: Verdict, cause: Cause, detail: str = "") -> None:
+        self.done.append(Leaf(name, verdict, cause, self.checkable.derived_by, detail=detail))
+
+    def _out_of_time(self, names: list[str]) -> None:
+        judged = {leaf.name for leaf in self.done}
+        for name in names:
+            if name not in judged:
+                self._add(name, Verdict.INCONCLUSIVE, Cause.OUT_OF_TIME)
 
 
-def _unresolved(hand: Derivation, name: str, gap: Gap, limit: str) -> str:
-    """Why the differences say too little of a leaf's gradient."""
-    if hand.size(name) == 0:
-        return ZERO
-    return (
-        limit if limit == OUTSIDE else f"the differences resolve {gap.tolerance / hand.size(name):.1g} of it: {limit}"
-    )
+def _from_above(checkable: Checkable, output: Array, rng: np.random.Generator) -> Array:
+    """Draws a gradient from above without structure: no two of its elements are alike, and none is 0.
+
+    It is 1 where the backward takes none.
+    """
+    if not checkable.takes_dout:
+        return np.ones_like(output)
+    drawn = rng.standard_normal(output.shape) if output.ndim else np.asarray(0.5 + rng.random())
+    return drawn.astype(output.dtype)
 
 
-def _beside(
-    name: str, witnesses: dict[str, Derivation], single: Measured | None, rng: np.random.Generator
-) -> tuple[dict[str, Derivation], Measured | None]:
-    """All the witnesses a little way off from where the leaf has kinks everywhere, and single precision's gradient."""
-    hand = witnesses["hand"].subject
-    start, dout = witnesses["hand"].at[name], witnesses["hand"].dout
-    d = rng.standard_normal(start.shape)
-    there = np.asarray(start + BESIDE * scale_of(start) * (d + np.sign(d)))
-    moved = there.astype(hand.leaves[name].dtype)  # the same in both
-    at = witnesses["hand"].at | {name: moved.astype(np.float64)}
-    beside = {who: Derivation(witness.subject, at, dout, [name], rng) for who, witness in witnesses.items()}
-    if single is not None:
-        leaves = hand.leaves | {name: moved}
-        single = _in_single(hand, leaves, dout, beside["hand"].gradient, [name], rng)[name]
-    return beside, single
-
-
-def _diagnosis(leaf: Leaf, witnesses: dict[str, Derivation], rng: np.random.Generator, elements: int) -> str:
-    """Of the slip, from the true gradient: autodiff's where it is a witness to trust, else by differences."""
-    hand = witnesses["hand"]
-    claimed = hand.gradient[leaf.name].value
-    name = leaf.name
-    if leaf.gaps.get("autodiff - difference", Gap(1.0, 0.0)).closed:
-        true = witnesses["autodiff"].gradient[name].value
-    elif claimed.size <= elements:
-        true = hand.by_element(name, np.arange(claimed.size)).reshape(claimed.shape)
-    else:
-        some = np.sort(rng.choice(claimed.size, elements, replace=False))
-        name, claimed, true = f"some of {name}", claimed.flat[some], hand.by_element(name, some)
-    its = hand.subject
-    made_of = dict(its.numbers), dict(its.integers), dict(its.batch)
-    return diagnose(DiagnosisInput(name, claimed, true, hand.at, hand.dout, *made_of))
-
-
-def vote(gaps: dict[str, Gap], forward: Gap | None) -> tuple[Verdict, str]:
-    """Who dissents, where some do."""
-    own = gaps["hand - difference"].closed  # the backward is the derivative of its own forward
-    if own and not gaps.get("float32 - float64", Gap(0.0, 0.0)).closed:
-        return "FAIL", "in float32 the backward is off by more than rounding explains"
-    if forward is None:
-        return ("PASS", "") if own else ("FAIL", THEIR_OWN)
-    same, theirs = gaps["hand - autodiff"].closed, gaps["autodiff - difference"].closed
-    if own and same and theirs:
-        return "PASS", ""
-    if not own and not theirs and same:
-        return "INCONCLUSIVE", "the differences alone dissent: a kink nearby, or noise"
-    if not own:
-        return "FAIL", THEIR_OWN
-    if not theirs:
-        return "FAIL", "autodiff is wrong: it is not the derivative of the reference's forward"
-    if not forward.closed:
-        return "FAIL", "each is the derivative of its own forward, and the forwards are two functions"
-    return "FAIL", f"{WRONG}, by less than differences can see"
-
-
-def locate(witness: Derivation, name: str, resolution: float) -> tuple[int, ...]:
-    """The element whose gradient is worst, by halving the leaf, with nothing but difference quotients."""
-    shape = witness.at[name].shape
-    suspects = np.arange(witness.at[name].size)
-    while suspects.size > 1:
-        halves = np.array_split(suspects, 2)
-        suspects = max(halves, key=lambda half: witness.probe(name, _signs(half, shape), resolution)[0].width())
-    return tuple(int(i) for i in np.unravel_index(suspects[0], shape))
-
-
-def _largest(values: Array) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.unravel_index(np.argmax(np.abs(values)), values.shape))
-
-
-def _signs(where: Array, shape: tuple[int, ...]) -> Array:
-    """A direction that moves the elements `where`, alternately up and down."""
-    d = np.zeros(math.prod(shape))
-    d[where] = 1 - 2 * (np.arange(where.size) % 2)
-    return d.reshape(shape)
+def _copies(leaves: Leaves) -> Leaves:
+    return {name: array.copy() for name, array in leaves.items()}

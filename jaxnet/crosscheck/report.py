@@ -1,71 +1,75 @@
-"""What a check found, by leaf: made to be read, raised or kept."""
+"""What a check found: made to be read, raised, kept or sent."""
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any
 
-PROBES = 3  # random directions a leaf: a Gaussian one misses an error of norm e with probability 1.6 tolerance / e
+from jaxnet.crosscheck.decide import Cause, Verdict
+from jaxnet.crosscheck.explain import words
+from jaxnet.crosscheck.measure.derivation import Gap
+from jaxnet.crosscheck.measure.points import Point
+
 PROBABILITY = 0.99
-
-Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
-
-
-class Gap(NamedTuple):
-    """How far two derivations of one number lie apart, and how far rounding and step size let them."""
-
-    error: float
-    tolerance: float
-
-    @property
-    def closed(self) -> bool:
-        """False for nan, whatever the tolerance."""
-        return bool(self.error <= self.tolerance)
-
-    def width(self) -> float:
-        """The error in units of the tolerance, above 1 where it is not closed; a nan is the widest there is."""
-        if math.isnan(self.error):
-            return math.inf
-        return self.error / self.tolerance if self.tolerance else self.error
-
-
-NOTHING = Gap(math.nan, math.nan)
+NAMES_SHOWN = 32  # characters of a leaf's name in the table
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One array of gradients. Errors and tolerances are absolute, in the gradient's own unit."""
+    """The verdict on one gradient and the numbers behind it.
 
-    name: str  # "Affine1.W", or an input's name
+    Errors, tolerances and derivatives are in the gradient's own unit, but for the relative ones.
+
+    Attributes:
+        name: "Affine1.W", or an input's name.
+        verdict: PASS, FAIL or INCONCLUSIVE.
+        cause: Why.
+        derived_by: Who made the gradient: "analytic", "JAX" or "PyTorch".
+        relative_error: The largest error found, over the gradient's norm; nan where nothing was compared.
+        relative_tolerance: The error, over the gradient's norm, that noise and step sizes explain.
+        min_detectable_error: The norm of the smallest error, among the elements compared, that is caught with a
+            probability of 0.99; nan where no such promise can be made.
+        index: The element where the derivations are farthest apart; () for a number or where none was singled out.
+        values: The derivatives by that element: "analytic" (or "JAX", ...), "numerical", and at a kink the slopes.
+        gaps: Error and tolerance of every pair of derivations: "analytic - numerical", "analytic - autodiff", ...
+        size: The number of elements.
+        compared: The number of elements that probes compare; kinks are judged by their slopes.
+        kinks: The number of elements found at kinks.
+        point: Where the leaf was judged.
+        noise: The relative noise of the forward pass; that of its precision, or more.
+        diagnosis: The slip that explains the error; empty where none does.
+        detail: What the cause is about, in words: a form, an exception.
+        notes: What a reader should know of a leaf that is not wrong.
+    """
+
+    name: str
     verdict: Verdict
-    blame: str  # which derivation dissents, and what that means; empty where none does
-    index: tuple[int, ...]  # the element in which the derivations lie farthest apart
-    values: dict[str, float]  # the derivative by that element: "hand", "autodiff", "difference"
-    gaps: dict[str, Gap]  # "hand - autodiff" by element; "hand - difference", "autodiff - difference" along probes
-    detects: float = math.nan  # the norm of the smallest error that the probes catch with this probability
-    probability: float = PROBABILITY
-    note: str = ""  # what a reader should know of a leaf that passed
-    diagnosis: str = ""  # the slip that would explain the error, where one does
+    cause: Cause
+    derived_by: str = "analytic"
+    relative_error: float = math.nan
+    relative_tolerance: float = math.nan
+    min_detectable_error: float = math.nan
+    index: tuple[int, ...] = ()
+    values: dict[str, float] = field(default_factory=dict)
+    gaps: dict[str, Gap] = field(default_factory=dict)
+    size: int = 0
+    compared: int = 0
+    kinks: int = 0
+    point: Point = Point.GIVEN
+    noise: float = 0.0
+    diagnosis: str = ""
+    detail: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
-    def error(self) -> float:
-        """Of the gap that is widest for its tolerance; nan where the form was wrong and nothing was compared."""
-        return self._decisive.error
-
-    @property
-    def tolerance(self) -> float:
-        """Of the same gap."""
-        return self._decisive.tolerance
+    def reason(self) -> str:
+        """The cause in a sentence; empty for a PASS."""
+        return words.reason(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Its fields, and the gap that decided."""
-        gaps = {name: gap._asdict() for name, gap in self.gaps.items()}
-        return vars(self) | {"gaps": gaps, "error": self.error, "tolerance": self.tolerance}
-
-    @property
-    def _decisive(self) -> Gap:
-        return max(self.gaps.values(), key=Gap.width, default=NOTHING)
+        """Returns the fields as plain data."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"reason": self.reason}
 
 
 class InconclusiveWarning(UserWarning):
@@ -74,14 +78,33 @@ class InconclusiveWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Report:
-    """Of one layer, network or function."""
+    """The result of checking one layer, network or function.
+
+    Attributes:
+        subject: Its name.
+        forward: The difference of the two forward passes, where there are two.
+        leaves: A verdict each.
+        behaviour: Faults beside the numbers, a sentence each; any of them makes the verdict FAIL.
+        undecided: Why nothing can be said of the whole, a sentence each; the verdict is INCONCLUSIVE at best.
+        warnings: What these inputs cannot show, and what is risky without being wrong.
+        notes: What was noticed and is neither.
+        layers: Reports of a network's layers, each alone, in the order of the forward pass.
+        calls: Forward passes that were run.
+        seconds: How long the check took.
+        seed: The seed of the check.
+    """
 
     subject: str
-    forward: Gap | None  # of the two forward passes, where there are two
+    forward: Gap | None
     leaves: tuple[Leaf, ...]
-    behaviour: tuple[str, ...] = ()  # faults beside the numbers
-    warnings: tuple[str, ...] = ()  # what these inputs cannot show, or what is risky without being wrong
-    layers: tuple["Report", ...] = ()  # of a network's layers, each alone, in the order of the forward pass
+    behaviour: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    layers: tuple["Report", ...] = ()
+    calls: int = 0
+    seconds: float = 0.0
+    seed: int = 0
 
     @property
     def verdict(self) -> Verdict:
@@ -91,85 +114,77 @@ class Report:
         """
         verdicts = {leaf.verdict for leaf in self.leaves}
         failing = verdicts | {layer.verdict for layer in self.layers}
-        if "FAIL" in failing or self.behaviour or (self.forward is not None and not self.forward.closed):
-            return "FAIL"
-        return "PASS" if verdicts == {"PASS"} else "INCONCLUSIVE"
+        forwards_differ = self.forward is not None and not self.forward.within_tolerance
+        if Verdict.FAIL in failing or self.behaviour or forwards_differ:
+            return Verdict.FAIL
+        return Verdict.PASS if verdicts == {Verdict.PASS} and not self.undecided else Verdict.INCONCLUSIVE
+
+    def __bool__(self) -> bool:
+        """Whether the verdict is PASS, so that `assert check_layer(...)` does what it says."""
+        return self.verdict is Verdict.PASS
 
     def raise_if_failed(self) -> None:
-        """Pass in silence, or fail with the whole report as the message; INCONCLUSIVE is said aloud, as a warning.
+        """Returns silently for a PASS, warns where the verdict is INCONCLUSIVE, and raises for a FAIL.
 
         Raises:
-            AssertionError: The verdict is FAIL.
+            AssertionError: If the verdict is FAIL; the message is the report.
         """
-        if self.verdict == "FAIL":
+        if self.verdict is Verdict.FAIL:
             raise AssertionError(str(self))
-        if self.verdict == "INCONCLUSIVE":
+        if self.verdict is Verdict.INCONCLUSIVE:
             warnings.warn(str(self), InconclusiveWarning, stacklevel=2)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as for JSON: lists, dicts, strings and numbers; None for a number that is not finite."""
-        return _plain(
-            {
-                "verdict": self.verdict,
-                "subject": self.subject,
-                "forward": self.forward and self.forward._asdict(),
-                "leaves": [leaf.to_dict() for leaf in self.leaves],
-                "behaviour": self.behaviour,
-                "warnings": self.warnings,
-                "layers": [layer.to_dict() for layer in self.layers],
-            }
-        )
+        """Returns plain data, as for JSON: lists, dicts, strings and numbers; None for a number that is not finite."""
+        shown = {f.name: getattr(self, f.name) for f in fields(self)}
+        shown |= {
+            "verdict": self.verdict,
+            "leaves": [leaf.to_dict() for leaf in self.leaves],
+            "layers": [layer.to_dict() for layer in self.layers],
+        }
+        return _plain(shown)
 
     def __str__(self) -> str:
-        lines = [f"{self.verdict}  {self.subject}", *self.findings()]
-        gaps = next((list(leaf.gaps) for leaf in self.leaves if leaf.gaps), [])
-        if gaps:
-            width = max(len(leaf.name) for leaf in self.leaves)
-            lines.append(_row(width, "", "error / allowed:", gaps, "worst at"))
-            for leaf in self.leaves:
-                cells = [f"{gap.error:.1e}/{gap.tolerance:.0e}" for gap in leaf.gaps.values()]
-                lines.append(_row(width, leaf.name, leaf.verdict, cells, _brackets(leaf.index)))
-        least = max((leaf.detects for leaf in self.leaves), default=math.nan)
-        if self.verdict == "PASS" and not math.isnan(least):
-            lines.append(
-                f"  an error of norm {least:.0e} in any of these leaves is caught with probability {PROBABILITY}"
-            )
-        lines += [f"  note: {leaf.name}: {leaf.note}" for leaf in self.leaves if leaf.note]
-        return "\n".join([*lines, *(f"  warning: {warning}" for warning in self.warnings)])
+        return "\n".join([f"{self.verdict}  {self.subject}", *words.findings(self), *self._table(), *self._asides()])
 
-    def findings(self) -> Iterator[str]:
-        """What is wrong, a line each, what helps most first."""
+    def details(self) -> str:
+        """Returns the report with every pair of derivations: errors, tolerances, steps and costs."""
+        lines = [str(self)]
+        for leaf in self.leaves:
+            for pair, gap in leaf.gaps.items():
+                lines.append(f"  {leaf.name}: {pair}: error {gap.error:.2e}, tolerance {gap.tolerance:.2e}")
+        lines.append(f"  {self.calls:,} forward passes, {self.seconds:.2f} s, seed {self.seed}")
         for layer in self.layers:
-            if layer.verdict == "FAIL":
-                yield f"  {layer.subject} is wrong on its own:"
-                yield from (f"  {line}" for line in layer.findings())
-        for leaf in self.leaves:
-            if leaf.diagnosis:
-                yield f"  {leaf.name}: the backward is wrong; {leaf.diagnosis}"
-        yield from (f"  {fault}" for fault in self.behaviour)
-        if self.forward is not None and not self.forward.closed:
-            error, tolerance = self.forward
-            yield f"  the forwards differ by {error:.2g}, rounding explains {tolerance:.1g}: they are two functions"
-        for leaf in self.leaves:
-            if leaf.blame:
-                numbers = ", ".join(f"{name} {value:.6g}" for name, value in leaf.values.items())
-                yield (
-                    f"  {leaf.name}{_brackets(leaf.index)}: {numbers} -> {leaf.blame}" if numbers else f"  {leaf.blame}"
-                )
+            lines += ["", layer.details()]
+        return "\n".join(lines)
+
+    def _table(self) -> list[str]:
+        rows = [leaf for leaf in self.leaves if not math.isnan(leaf.relative_error)]
+        if not rows:
+            return []
+        width = min(max(len(leaf.name) for leaf in rows), NAMES_SHOWN)
+        lines = [f"  {'':<{width}}  {'':<12}  {'relative error':<14}  {'explained':<9}  worst at"]
+        for leaf in rows:
+            name = leaf.name if len(leaf.name) <= width else "..." + leaf.name[3 - width :]
+            error, explained = f"{leaf.relative_error:.1e}", f"{leaf.relative_tolerance:.0e}"
+            place = words.brackets(leaf.index)
+            lines.append(f"  {name:<{width}}  {leaf.verdict:<12}  {error:<14}  {explained:<9}  {place}".rstrip())
+        return lines
+
+    def _asides(self) -> list[str]:
+        lines = [f"  {line}" for line in words.certificate(self)]
+        lines += [f"  note: {leaf.name}: {note}" for leaf in self.leaves for note in leaf.notes]
+        lines += [f"  note: {note}" for note in self.notes]
+        return lines + [f"  warning: {warning}" for warning in self.warnings]
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Gap):
+        return {"error": _plain(value.error), "tolerance": _plain(value.tolerance)}
+    if isinstance(value, Enum):
+        return value.value if isinstance(value, str) else value.name
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _row(width: int, name: str, verdict: str, cells: Iterable[str], index: str) -> str:
-    return "  ".join(["", f"{name:<{width}}", f"{verdict:<16}", *(f"{cell:>21}" for cell in cells), index]).rstrip()
-
-
-def _brackets(index: tuple[int, ...]) -> str:
-    """Empty of a number, and of a leaf that was not compared."""
-    return f"[{', '.join(map(str, index))}]" if index else ""

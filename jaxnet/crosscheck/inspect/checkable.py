@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxnet.crosscheck.meter import count_forward
+
 Array = NDArray[Any]
 Leaves = dict[str, Array]
 BESIDE = ("d{}", "d_{}", "grad_{}", "{}_grad")  # how the gradient by something is called
@@ -33,23 +35,29 @@ class Outputs:
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] | None = None  # of several; None for one
+        self.arrays: list[Array] = []  # as they were returned
+        self.numbers: list[bool] = []  # which of them were numbers, of Python or NumPy: nothing can write to those
 
     def pack(self, result: Any) -> Array:
+        parts = [part for part in result if is_float(part)] if isinstance(result, tuple | list) else [result]
+        self.numbers = [isinstance(part, float | int | np.generic) for part in parts]
+        self.arrays = arrays = [np.asarray(part) for part in parts]
         if not isinstance(result, tuple | list):
             self.shapes = None
-            return np.asarray(result)
-        arrays = [np.asarray(part) for part in result if is_float(part)]
+            return arrays[0]
         if not arrays:
             raise SubjectError(f"forward: returned {type(result).__name__} without an array of floats, expected one")
         self.shapes = [array.shape for array in arrays]
         return np.concatenate([array.ravel() for array in arrays])
 
     def unpack(self, dout: Array) -> tuple[Array, ...]:
-        """The gradient from above by each output."""
+        """The gradient from above by each output: a number for a number, a view of `dout` for an array."""
         if self.shapes is None:
-            return (dout,)
-        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
-        return tuple(part.reshape(s) for part, s in zip(np.split(dout, ends[:-1]), self.shapes, strict=True))
+            parts = [dout]
+        else:
+            ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
+            parts = [part.reshape(s) for part, s in zip(np.split(dout, ends[:-1]), self.shapes, strict=True)]
+        return tuple(part[()] if number else part for part, number in zip(parts, self.numbers, strict=True))
 
 
 class Instance:
@@ -75,6 +83,7 @@ class Instance:
     def forward(self) -> Array:
         """Returns the output. The global generators start anew, so that a mask drawn from them is drawn again."""
         restart_generators()
+        count_forward()
         return self.outputs.pack(self._forward(*self.inputs))
 
     def forward_elsewhere(self) -> bool:
@@ -106,6 +115,21 @@ class Checkable:
     numbers: Mapping[str, float] = {}  # what it was made with: a dropout rate, a stride, an eps
     integers: Mapping[str, Array] = {}  # its ids and labels
     batch: Mapping[str, Array] = {}  # a network's samples: no leaf, but a mean may be over their sizes
+
+    others: Leaves = {}  # float arrays for which no gradient is claimed
+    constants: Collection[str] = ()  # those of `others` that are constants
+    derived_by = "analytic"  # who made the gradient that is checked
+    notes: Collection[str] = ()
+
+    def tied_gradient(self, name: str, gradients: Leaves) -> Array | None:
+        """Returns the sum of the gradients of all leaves that share memory with one; None where none does."""
+
+    def readings(self) -> Iterator["Checkable"]:
+        """Yields other readings of what the backward returned."""
+        return iter(())
+
+    def value_under_differentiation(self, leaves: Leaves) -> Array | None:
+        """Returns the output as differentiation computes it, where that may be another code than forward's."""
 
     @contextmanager
     def trying(self, what: str) -> Iterator[None]:

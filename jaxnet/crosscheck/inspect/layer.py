@@ -79,7 +79,7 @@ class CheckableLayer(Checkable):
             result = self._backward(trial, douts)
         if self.fault:
             return
-        self.others = [name for name in held if name not in self.names]
+        self.unreturned = [name for name in held if name not in self.names]
         returned = self._claimed(result)
         left = {n for n, g in gradients_of(trial, self.names).items() if is_left(g, *before.get(n, (None, None)))}
         surely = gradients_of(trial).keys()
@@ -135,7 +135,7 @@ class CheckableLayer(Checkable):
         return layer.backward(*douts) if self.takes_dout else layer.backward()
 
     def _claimed(self, result: Any) -> dict[str, Any]:
-        return claimed(result, self.inputs, self.names, f"{self.name}.backward", self.others)
+        return claimed(result, self.inputs, self.names, f"{self.name}.backward", self.unreturned)
 
     def _inputs(self, leaves: Leaves) -> tuple[Any, ...]:
         taken = set(self.returned)

@@ -1,20 +1,84 @@
-"""One derivation at one point: output and gradient with their rounding, and the difference quotients beside them."""
+"""One derivation at one point: an output, gradients, their noise, and difference quotients beside them.
 
+Everything is scaled. A leaf moves in units of its own size s, phi is <dout, forward> in units of a power of two near
+its size, and gradients are in the unit that follows: G = g s / unit. So numbers of 1e-200 and of 1e200 are as good as
+numbers of 1, and noise and errors compare across leaves.
+"""
+
+import copy
 import math
-from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect import Array, Checkable, Leaves
-from jaxnet.crosscheck.measure.differences import SMALLER, STEP, Derivative, derivative
-from jaxnet.crosscheck.report import Gap
+from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
+from jaxnet.crosscheck.measure.differences import STEP, Derivative, Look, Phi, derivative
+from jaxnet.crosscheck.measure.noise import Noise, measure_noise
+from jaxnet.crosscheck.measure.scale import (
+    EXACT_FROM,
+    eps_of,
+    exact_direction,
+    in_float64,
+    own_scales,
+    scale_of,
+    stepped,
+    unit_of,
+)
 
 SAFETY = 8.0  # from the error that is estimated to the one that is allowed
-NUDGES = 2
-MOST_KINKS = 256  # elements looked at one by one
-JOINT_PROBES = 4
-KINK_SLACK = 1e-6  # one-sided differences are good to h² of the size, and roundoff over h: some 1e-10
+COARSE = 2.0**-40  # relative noise above which a forward pass computes in less than float64
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far two derivations of one number lie apart, and how far noise, rounding and step size let them."""
+
+    error: float
+    tolerance: float
+
+    @property
+    def within_tolerance(self) -> bool:
+        """Whether the error is allowed; False where it is nan."""
+        return bool(self.error <= self.tolerance)
+
+    @property
+    def ratio(self) -> float:
+        """The error in units of the tolerance; infinite where it is nan."""
+        if math.isnan(self.error):
+            return math.inf
+        return self.error / self.tolerance if self.tolerance else (math.inf if self.error else 0.0)
+
+    def scaled(self, factor: float) -> "Gap":
+        """Returns the gap in another unit."""
+        return Gap(self.error * factor, self.tolerance * factor)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A gradient along one direction, beside the difference quotient along it."""
+
+    direction: Array  # in units of the leaf's scale
+    claimed: float
+    rounding: float  # of `claimed`
+    numerical: Derivative
+
+    @property
+    def gap(self) -> Gap:
+        """Their distance; nothing is known, and anything allowed, where the quotient is not finite."""
+        if not math.isfinite(self.numerical.value):
+            return Gap(0.0, math.inf)
+        error = abs(self.claimed - self.numerical.value)
+        return Gap(error, SAFETY * (self.numerical.error + self.rounding))
+
+    def contradicted_by(self, found: Look) -> bool:
+        """Whether another look's quotient is too far from the claim, too."""
+        return abs(self.claimed - found.value) > SAFETY * (found.error + self.rounding)
+
+    def with_claim(self, claimed: float) -> "Probe":
+        """Returns the same quotient beside another claim."""
+        return replace(self, claimed=claimed)
 
 
 class Measured(NamedTuple):
@@ -24,186 +88,205 @@ class Measured(NamedTuple):
     rounding: float
 
 
-def measure(
-    function: Callable[[Leaves], Leaves],
-    at: Leaves,
-    names: Iterable[str],
-    rng: np.random.Generator,
-    nudges: int = NUDGES,
-) -> dict[str, Measured]:
-    """`function` at the leaves, and how it moves when each of their elements moves by one unit in its last place."""
-    values = function(at)
-    nudged = [function({name: _nudge(array, rng) for name, array in at.items()}) for _ in range(nudges)]
-    terms = sum(array.size for array in at.values())
-    results = {}
-    for name in names:
-        value = values[name]
-        u = float(np.finfo(value.dtype).eps) / 2
-        moved = max(np.abs(other[name].astype(np.float64) - value).max(initial=0) for other in nudged)
-        results[name] = Measured(value, float(moved + math.sqrt(terms) * u * np.abs(value).max(initial=0)))
-    return results
-
-
 class Derivation:
-    """One derivation: a forward and a backward pass at the point where they are checked, in float64."""
+    """A forward and a backward pass at a point, and the derivatives of the forward by differences.
 
-    def __init__(self, subject: Checkable, at: Leaves, dout: Array, names: list[str], rng: np.random.Generator) -> None:
-        self.subject, self.at, self.dout = subject, at, dout
-        self.output = measure(lambda leaves: {"y": subject.forward(leaves)}, at, ["y"], rng)["y"]
-        self.gradient = measure(lambda leaves: subject.backward(leaves, dout), at, names, rng)
-        self.natural = float(np.linalg.norm(dout * self.output.value))  # what a gradient by relative change compares to
-        self.floor = float(np.finfo(np.float64).eps) * self.natural
-        self.quantum = self.output.rounding * float(np.linalg.norm(dout))  # and more, where the output moves in steps
+    Args:
+        checkable: What is derived.
+        at: The values of its leaves, all float64 or all in one smaller dtype.
+        dout: The gradient from above, of the output's shape, float64.
+        names: The leaves that are compared.
+        rng: Draws the direction of the walk that measures the noise.
+    """
 
-    def along(self, name: str, d: Array, dout: Array | None = None) -> Callable[[float], float]:
-        """phi(t) = <dout, forward> as the leaf `name` moves by t d, less its value at 0."""
-        start, y = self.at[name], self.output.value
-        dout = self.dout if dout is None else dout
+    def __init__(
+        self, checkable: Checkable, at: Leaves, dout: Array, names: list[str], rng: np.random.Generator
+    ) -> None:
+        self.checkable, self.at, self.dout, self.names = checkable, at, dout, names
+        instance = checkable.open(at)
+        self.output = in_float64(instance.forward())
+        self.dout_given = dout.astype(self.output_dtype(at))
+        found = instance.backward(self.dout_given)
+        self.gradient = {name: in_float64(found[name]) for name in names}
+        self.noise: Noise = measure_noise(checkable, at, self.dout_given, names, rng, self.first_step)
+        self.unit_roundoff = max((eps_of(a) for a in at.values()), default=2.0**-52) / 2
+        weighted = dout * self.output
+        sizes = [self.gradient[name] * scale_of(at[name]) for name in names]
+        self.unit = unit_of(weighted) if np.any(weighted) else unit_of(*sizes)
+        self.natural = float(np.linalg.norm(weighted / self.unit))  # phi's own size
+        spread = float(np.linalg.norm(dout.ravel() * self.noise.output / self.unit))
+        self.phi_noise = spread + self.unit_roundoff * self.natural
+
+    @staticmethod
+    def output_dtype(at: Leaves) -> np.dtype:
+        """Returns the dtype of a dout for these leaves: float64, or the largest of the leaves' own."""
+        dtypes = [a.dtype for a in at.values()]
+        return max(dtypes, key=lambda dtype: dtype.itemsize) if dtypes else np.dtype(np.float64)
+
+    @cached_property
+    def first_step(self) -> float:
+        """The step of the first look: larger where the leaves' own dtype is coarse."""
+        eps = max((eps_of(a) for a in self.at.values()), default=2.0**-52)
+        return STEP if eps < 2.0**-40 else 2.0**-8 if eps < 2.0**-12 else 2.0**-4
+
+    @cached_property
+    def smallest_exact(self) -> float:
+        """The smallest step whose multiples leave the leaves without rounding."""
+        return EXACT_FROM if self.first_step == STEP else self.first_step / 16
+
+    @property
+    def coarse(self) -> bool:
+        """Whether the forward pass computes in less than float64."""
+        return self.noise.relative > COARSE
+
+    def measured(self, name: str) -> "Measured":
+        """Returns a gradient and what rounding may have done to an element of it, in its own unit."""
+        return Measured(self.gradient[name], self.rounding(name) / self.factor(name))
+
+    def with_gradient(self, name: str, gradient: Array) -> "Derivation":
+        """Returns the same derivation with another gradient of one leaf."""
+        other = copy.copy(self)
+        other.gradient = self.gradient | {name: in_float64(gradient)}
+        return other
+
+    def output_rounding(self) -> float:
+        """Returns what rounding may do to an element of the output."""
+        largest = float(np.abs(self.output).max(initial=0.0))
+        terms = math.sqrt(sum(a.size for a in self.at.values()))
+        unit_roundoff = max(self.unit_roundoff, self.noise.relative / 4)
+        return float(self.noise.output.max(initial=0.0)) + terms * unit_roundoff * largest
+
+    def forward_gap(self, other: "Derivation") -> Gap:
+        """Returns the largest difference of an element of the two outputs."""
+        error = float(np.abs(self.output - other.output).max(initial=0.0))
+        return Gap(error, SAFETY * (self.output_rounding() + other.output_rounding()))
+
+    def agrees_with_output(self, value: Array) -> bool:
+        """Whether another value of the same forward pass is its output, but for rounding."""
+        same_shape = value.shape == self.output.shape
+        return same_shape and bool(np.abs(value - self.output).max(initial=0.0) <= 2 * SAFETY * self.output_rounding())
+
+    def factor(self, name: str) -> float:
+        """Returns what turns a gradient into G."""
+        return scale_of(self.at[name]) / self.unit
+
+    def scaled_gradient(self, name: str) -> Array:
+        """Returns G = g s / unit, zero where the leaf's value is not finite and is not moved."""
+        G = self.gradient[name] * scale_of(self.at[name]) / self.unit
+        return np.where(np.isfinite(in_float64(self.at[name])), G, 0.0)
+
+    def rounding(self, name: str) -> float:
+        """Returns the standard deviation of the noise in an element of G, at least what sums of n terms suffer.
+
+        sqrt(n) u times their size: Higham and Mary, *A New Approach to Probabilistic Rounding Error Analysis*, SIAM J.
+        Sci. Comput. 41 (2019).
+        """
+        terms = sum(a.size for a in self.at.values())
+        unit_roundoff = max(self.unit_roundoff, self.noise.relative / 4)
+        largest = float(np.abs(self.scaled_gradient(name)).max(initial=0.0))
+        return self.noise.gradients[name] * self.factor(name) + math.sqrt(terms) * unit_roundoff * largest
+
+    def size(self, name: str, weights: Array) -> float:
+        """Returns what an error of G is small or large against: its norm, or phi's own size where it is rounding."""
+        G = self.scaled_gradient(name) * weights
+        norm = float(np.linalg.norm(G))
+        return norm if norm > SAFETY * self.rounding(name) * math.sqrt(G.size) else max(self.natural, norm)
+
+    def is_zero(self, name: str) -> bool:
+        """Whether G is nothing but rounding."""
+        G = self.scaled_gradient(name)
+        return float(np.abs(G).max(initial=0.0)) <= SAFETY * self.phi_noise
+
+    def phi(self, name: str, direction: Array, dout: Array | None = None) -> Phi:
+        """Returns phi(t) = <dout, forward> in its unit, as the leaf moves by t times a direction, less its value at 0.
+
+        Args:
+            name: The leaf that moves.
+            direction: Of the leaf's shape, in units of its scale.
+            dout: Another gradient from above than the derivation's.
+        """
+        start, y, scale = self.at[name], self.output, scale_of(self.at[name])
+        above = (self.dout if dout is None else dout) / self.unit
+        step = scale * direction
 
         def phi(t: float) -> float:
-            moved = self.subject.forward(self.at | {name: np.asarray(start + t * d)})
-            return float(np.vdot(dout, moved - y))
+            moved = in_float64(self.checkable.forward(self.at | {name: stepped(start, t, step)}))
+            if moved.shape != y.shape:
+                return math.nan
+            return float(np.vdot(above, moved - y))
 
         return phi
 
-    def difference(self, name: str, d: Array, target: float = 0.0) -> Derivative:
-        """The derivative of <dout, forward> as the leaf `name` moves along d, by differences of the forward pass."""
-        steep = float(np.linalg.norm(self.gradient[name].value * self.at[name]))
-        argument = float(np.finfo(np.float64).eps) * steep
-        found = derivative(self.along(name, d), self.floor, target, self.quantum, argument)
-        self.quantum = max(self.quantum, found.quantum)
-        return found
+    def slopes_by_output(self, name: str, direction: Array, step: float) -> tuple[Array, Array]:
+        """Returns the slopes of each output element on both sides of the point, from below and from above.
 
-    def size(self, name: str) -> float:
-        """What an error of a leaf's gradient is small or large against: its norm, or where it is all rounding, y's."""
-        norm = float(np.linalg.norm(self.gradient[name].value))
-        whole = self.natural / scale_of(self.at[name])
-        return norm if norm > SAFETY * self.gradient[name].rounding * math.sqrt(self.at[name].size) else whole
-
-    def measurable(self, name: str) -> bool:
-        """Whether the squares of the leaf's elements and of the output's can be added up."""
-        return math.isfinite(self.natural * scale_of(self.at[name]))
-
-    def magnitude(self, name: str) -> float:
-        """What rounding within the layer may be relative to, by element: where it saturates, more than the gradient."""
-        moved = {name: np.roll(array.ravel(), 1).reshape(array.shape) for name, array in self.at.items()}
-        elsewhere = float(np.linalg.norm(self.dout * self.subject.forward(moved)))  # a loss may be 0 by chance
-        whole = max(self.natural, elsewhere) / scale_of(self.at[name]) / math.sqrt(self.at[name].size)
-        return max(whole, float(np.abs(self.gradient[name].value).max(initial=0)))
-
-    def probe(self, name: str, d: Array, resolution: float) -> tuple[Gap, str]:
-        """The gap between the gradient along d and the difference quotient, and what limits it; d of unit scale.
-
-        Where the quotient is not finite, the gap is nought and any would be allowed: it says nothing of the gradient.
+        Args:
+            name: The leaf that moves.
+            direction: In units of the leaf's scale.
+            step: A step at which both sides are smooth.
         """
-        gradient, scale = self.gradient[name], scale_of(self.at[name])
-        d = exact(self.at[name], scale * d) / scale
-        quotient = self.difference(name, scale * d, resolution * scale * self.size(name) / SAFETY / 2)
-        if not math.isfinite(quotient.value):
-            return Gap(0.0, math.inf), quotient.limit
-        rounding = gradient.rounding * float(np.linalg.norm(d))
-        error = abs(float(np.vdot(gradient.value, d)) - quotient.value / scale)
-        return Gap(error, SAFETY * (quotient.error / scale + rounding)), quotient.limit
+        start, scale = self.at[name], scale_of(self.at[name])
 
-    def by_element(self, name: str, where: Array) -> Array:
-        """The derivatives by single elements, by differences: eight forward passes each or more."""
-        found, unit, scale = [], np.zeros(self.at[name].shape), scale_of(self.at[name])
-        target = 1e-7 * scale * self.size(name) / math.sqrt(self.at[name].size)
-        for i in where:
-            unit.flat[i] = scale
-            found.append(self.difference(name, unit, target).value / scale)
-            unit.flat[i] = 0
-        return np.array(found)
+        def change(t: float) -> Array:
+            moved = in_float64(self.checkable.forward(self.at | {name: stepped(start, t, scale * direction)}))
+            return np.asarray((moved - self.output) / self.unit)
 
-    def kinks(self, name: str, rng: np.random.Generator) -> list[int] | None:
-        """The elements of a leaf with a kink nearby, by halving; None where they are too many to look at each."""
-        found: list[int] = []
-        groups = [np.arange(self.at[name].size)]
-        while groups:
-            group = groups.pop()
-            d = np.zeros(self.at[name].size)
-            d[group] = rng.choice([-1, 1], group.size) * rng.uniform(3, 4, group.size)  # as far as a probe ever goes
-            if not self._bends(name, d.reshape(self.at[name].shape)):
-                continue
-            if group.size > 1:
-                groups += np.array_split(group, 2)
-            elif len(found) == MOST_KINKS:
-                return None
-            else:
-                found.append(int(group[0]))
-        return found
+        below, above = ((4 * change(s * step) - change(2 * s * step)) / (2 * s * step) for s in (-1, 1))
+        return below, above
 
-    def _bends(self, name: str, d: Array) -> bool:
-        """Whether a kink lies within the reach of the first step along d.
-
-        bend(h) = phi(h) + phi(-h) is h² phi'' where phi is smooth, so that bend(2h) = 4 bend(h) up to h⁴ and noise.
-        """
-        phi, h = self.along(name, scale_of(self.at[name]) * d), STEP
-        bend = [phi(j * h) + phi(-j * h) for j in (1, 2, 4)]
-        noise = self.floor + self.quantum
-        # The h⁴ left over in bend(4h) is h² phi'''' / phi'' of it: a phi'''' of 64 phi'', in units of the leaf's size,
-        # is still taken for smooth. A kink leaves half of bend(4h), 10⁸ times more.
-        smooth = 64 * h**2 * abs(bend[2])
-        return max(abs(bend[1] - 4 * bend[0]), abs(bend[2] - 4 * bend[1])) > 4 * SAFETY * noise + smooth
-
-    def outside(self, name: str, kinks: list[int], rng: np.random.Generator) -> str:
-        """Whether the gradient leaves the slopes on both sides of the kinks; a clause, empty where it does not.
-
-        At a kink of a convex function every subgradient g is right: slopes obey D- <= <g, d> <= D+ along every d, for
-        a dout without negative elements. Along single elements this holds for what is not convex, too.
-        """
-        dout = np.abs(self.dout)
-        gradient = self.subject.backward(self.at, dout)[name].ravel()
-        size = float(np.abs(gradient).max(initial=0)) + float(np.linalg.norm(dout * self.output.value))
+    def exact(self, name: str, direction: Array) -> Array:
+        """Returns the direction rounded so that steps along it are exact."""
         scale = scale_of(self.at[name])
-        slack = KINK_SLACK * size / min(scale, 1.0) + SAFETY * self.quantum / (STEP * scale)
+        return exact_direction(self.at[name], scale * direction, self.smallest_exact) / scale
 
-        def slopes(d: Array) -> tuple[float, float]:
-            h = STEP
-            phi = self.along(name, scale * d.reshape(self.at[name].shape), dout)
-            one, two = np.array([-phi(-h), phi(h)]) / h, np.array([-phi(-2 * h), phi(2 * h)]) / (2 * h)
-            (back, ahead), (nearer, farther) = one / scale, (2 * one - two) / scale  # and less their truncation
-            return min(back, nearer), max(ahead, farther)
+    def probe(self, name: str, direction: Array, target: float, start: float) -> Probe:
+        """Holds the gradient along a direction against difference quotients.
 
-        for i in kinks:
-            d = np.zeros(gradient.size)
-            d[i] = 1.0
-            low, high = sorted(slopes(d))
-            if not low - slack <= gradient[i] <= high + slack:
-                return f"at a kink its slopes are {low:.6g} and {high:.6g}, and hand says {gradient[i]:.6g}"
-        together = np.zeros((JOINT_PROBES, gradient.size))
-        together[:, kinks] = np.abs(rng.standard_normal((JOINT_PROBES, len(kinks))))
-        together[0, kinks] = 1.0
-        both = [(*slopes(d), float(gradient @ d)) for d in together]
-        if all(low <= high + slack for low, high, _ in both):
-            for low, high, claimed in both:
-                if not low - slack <= claimed <= high + slack:
-                    return f"at its ties together the slopes are {low:.6g} to {high:.6g}, and hand says {claimed:.6g}"
-        return ""
+        Args:
+            name: The leaf.
+            direction: In units of the leaf's scale.
+            target: The error of the quotient at which no further step is taken.
+            start: The first step.
+        """
+        direction = self.exact(name, direction)
+        found = derivative(self.phi(name, direction), self.phi_noise, target, start)
+        found = _with_noise(found, self.phi_noise)
+        claimed = float(np.vdot(self.scaled_gradient(name), direction))
+        return Probe(direction, claimed, self.rounding(name) * float(np.linalg.norm(direction)), found)
 
+    def own_weights(self, name: str) -> Array:
+        """Returns each element's own size in units of the leaf's scale, at most 1."""
+        return own_scales(self.at[name])
 
-def between(one: Measured, other: Measured, without: list[int] | None = None) -> Gap:
-    """The widest gap between two results, element by element."""
-    difference = np.abs(one.value.astype(np.float64) - other.value).ravel()
-    if without:
-        difference[without] = 0
-    return Gap(float(difference.max(initial=0)), SAFETY * (one.rounding + other.rounding))
+    def by_element(self, name: str, where: Array, step: float) -> tuple[Array, float]:
+        """Computes derivatives by single elements, with four forward passes each.
 
-
-def scale_of(array: Array) -> float:
-    """The size of a leaf's elements, root mean square; 1 for a leaf of zeros, such as a bias not yet trained."""
-    return float(np.sqrt(np.mean(array**2))) or 1.0
-
-
-def exact(start: Array, d: Array) -> Array:
-    """The direction d, rounded so that start + t d is without rounding for all multiples t of the least usual step."""
-    grid = np.spacing(np.maximum(2 * np.abs(start), SMALLER[-1] * np.abs(d))) / SMALLER[-1]
-    return np.asarray(np.round(d / grid) * grid)
+        Returns:
+            The derivatives, in the gradient's own unit, and how far any of them may be off.
+        """
+        found, error = np.empty(len(where)), 0.0
+        unit = np.zeros(self.at[name].shape)
+        for i, place in enumerate(where):
+            unit.flat[place] = 1.0
+            direction = self.exact(name, unit)
+            phi, length = self.phi(name, direction), float(direction.flat[place]) or 1.0
+            D1, D2 = ((phi(j * step) - phi(-j * step)) / (2 * j * step) / length for j in (1, 2))
+            found[i] = (4 * D1 - D2) / 3
+            error = max(error, abs(D1 - D2) / 3 + 1.5 * self.phi_noise / step)
+            unit.flat[place] = 0.0
+        return found / self.factor(name), error / self.factor(name)
 
 
-def _nudge(array: Array, rng: np.random.Generator) -> Array:
-    """Every element moved by a unit in its last place, up or down; equal ones alike, so that ties stay ties."""
-    odd = np.uint64(rng.integers(2**62) * 2 + 1)
-    up = (np.asarray(array, np.float64).view(np.uint64) * odd) >> np.uint64(63) == 1
-    away = np.where(up, np.inf, -np.inf).astype(array.dtype)
-    return np.where(array == 0, array, np.nextafter(array, away))
+def _with_noise(found: Derivative, noise: float) -> Derivative:
+    """Returns the derivative judged by the noise that its own looks show at every step, where that is larger.
+
+    A kink looks like noise at one step and like less at a smaller one; noise is the same at all.
+    """
+    local = [look.noise for look in found.looks if look.finite]
+    if len(local) < 3 or min(local) <= 2 * noise:
+        return found
+    looks = sorted(
+        (replace(look, roundoff=1.5 * min(local) / look.step) if look.finite else look for look in found.looks),
+        key=lambda look: look.error,
+    )
+    return replace(found, looks=tuple(looks))

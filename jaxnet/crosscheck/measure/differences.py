@@ -1,106 +1,234 @@
-"""The derivative of a function of one variable by differences, with an error that is estimated, not assumed.
+"""Computes the derivative of a function of one variable by differences, with an error that is estimated, not assumed.
 
-The function is looked at in nine places, t = -4h ... 4h. They give, together: three central differences and with them
-Richardson's extrapolation and its error; and the function's own noise, from differences of high order, where a smooth
-function has nothing left to say (ECnoise: Moré and Wild, *Estimating Computational Noise*, SIAM J. Sci. Comput. 33,
-2011, section 5).
+A *look* at step h evaluates phi at -4h, ..., 4h. It gives three central differences, Richardson's extrapolation of
+them and its error, and the bend of the function: what phi(t) + phi(-t) is made of. One look never decides: where its
+error is too large, others are taken at larger steps (against roundoff) and at smaller ones (against truncation).
+
+    D(h) = (phi(h) - phi(-h)) / 2h              truncation h² phi''' / 6, roundoff noise / h
+    fine = (4 D(h) - D(2h)) / 3                 truncation of order h⁴
+    coarse = (4 D(2h) - D(4h)) / 3              errs by 16 times as much, so |fine - coarse| bounds fine's error
+    bend(t) = phi(t) + phi(-t)                  t² phi'' where phi is smooth, |t| (D+ - D-) at a kink
+
+References:
+    Press et al., *Numerical Recipes*, section 5.7, after Ridders (1982); Moré and Wild, *Estimating Computational
+    Noise*, SIAM J. Sci. Comput. 33 (2011).
 """
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Relative to the size of what is moved. The first is small enough that a ReLU's kink seldom lies within 4h, and large
-# enough that roundoff leaves nine digits; smaller ones step out of the reach of a kink, larger ones out of the noise.
+Phi = Callable[[float], float]
+
+# Steps are relative to the size of what is moved. The first is small enough that a kink seldom lies within 4h, and
+# large enough that roundoff leaves nine digits in float64.
 STEP = 2.0**-17
-SMALLER, LARGER = (tuple(2.0**-k for k in powers) for powers in ((19, 21, 23, 25), (15, 13, 11, 9, 7, 5)))
-SMALLEST = tuple(2.0**-k for k in range(27, 43, 2))  # for a point so near the edge of the domain that others leave it
-OUTSIDE = "the step leaves the function's domain: give it inputs further inside"
+RATIO = 16.0
+LARGEST, SMALLEST = 2.0**-4, 2.0**-42
+POINTS = np.arange(-4, 5)
+SIXTH, THIRD = 924.0, 20.0  # (2k)! / (k!)²: the variance of a k-th difference of noise of variance 1
 
 
-class Derivative(NamedTuple):
-    """phi'(0), and how far off it may be; nan, and any way off, where phi is finite at no step."""
+class Limit(Enum):
+    """What keeps a difference quotient from being more accurate."""
 
+    NONE = "none"
+    ROUNDOFF = "roundoff"
+    TRUNCATION = "truncation"
+    DOMAIN = "domain"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What nine values of phi say of its derivative at 0."""
+
+    step: float
     value: float
-    error: float
-    limit: str  # what makes the error: "roundoff", "truncation" or OUTSIDE
-    quantum: float  # the least step in which phi was seen to move, where it moves in steps
+    truncation: float
+    roundoff: float
+    bends: tuple[float, float, float]  # phi(jh) + phi(-jh) for j = 1, 2, 4
+    noise: float  # the standard deviation of the noise that the values show by themselves
+
+    @property
+    def error(self) -> float:
+        """How far `value` may be off."""
+        return self.truncation + self.roundoff
+
+    @property
+    def finite(self) -> bool:
+        """Whether all nine values are."""
+        return math.isfinite(self.error)
 
 
-def derivative(
-    phi: Callable[[float], float], floor: float, target: float, quantum: float = 0.0, argument: float = 0.0
-) -> Derivative:
-    """phi'(0) to an error of `target`, or as near to it as steps away from what limits it get.
+@dataclass(frozen=True)
+class Derivative:
+    """phi'(0), how far off it may be, and the looks that it comes from, best first."""
+
+    looks: tuple[Look, ...]
+    limit: Limit
+
+    @property
+    def value(self) -> float:
+        """phi'(0); nan where phi is finite at no step."""
+        return self.looks[0].value
+
+    @property
+    def error(self) -> float:
+        """How far off `value` may be."""
+        return self.looks[0].error
+
+    @property
+    def step(self) -> float:
+        """The step of the best look."""
+        return self.looks[0].step
+
+
+def derivative(phi: Phi, noise: float, target: float, start: float = STEP) -> Derivative:
+    """Computes phi'(0) to an error of `target`, or as well as any step allows.
 
     Args:
-        phi: A function of one variable, evaluated eight times a step; its value at 0 is 0.
-        floor: The smallest noise that phi can have: unit roundoff times what it is the sum of.
-        target: The error below which no other step is tried.
-        quantum: How far phi may move without showing it: its noise where it does not move at all.
-        argument: What it does to phi that what is moved is rounded. It counts near the edge of phi's domain, where phi
-            may be steep and the steps are short.
+        phi: A function with phi(0) = 0, evaluated eight times a look.
+        noise: The standard deviation of phi's noise, at least.
+        target: The error at which no further look is taken.
+        start: The step of the first look.
+
+    Examples:
+        >>> found = derivative(lambda t: math.expm1(3 * t), noise=1e-16, target=1e-9)
+        >>> abs(found.value - 3) < found.error < 1e-9
+        True
     """
-    best = _at_step(phi, STEP, floor, quantum)
-    outside = best.limit == OUTSIDE
-    ways: tuple[tuple[float, ...], ...]
-    if outside:
-        floor, ways = floor + argument, ((*SMALLER, *SMALLEST),)
-    else:
-        ways = (LARGER, SMALLER) if best.limit == "roundoff" else (SMALLER, LARGER)
-    for others in ways:
-        for h in others:
+    looks = [look(phi, start, noise)]
+    best = looks[0]
+    for step in _other_steps(looks, noise, target):
+        looks.append(look(phi, step, noise))
+        best = min(best, looks[-1], key=lambda found: found.error)
+    if best.finite and best.error > target:
+        for step in (best.step * 4, best.step / 4):
+            if SMALLEST <= step <= LARGEST and 1.5 * noise / step < best.error:
+                looks.append(look(phi, step, noise))
+    looks.sort(key=lambda found: found.error)
+    return Derivative(tuple(looks), _limit(looks, target))
+
+
+def _other_steps(looks: list[Look], noise: float, target: float) -> Iterator[float]:
+    """Yields the steps to look at next, until the best look is good enough."""
+    start = looks[0]
+    upwards = start.finite and start.roundoff > start.truncation
+    for up in (upwards, not upwards):
+        step = start.step
+        while True:
+            best = min(looks, key=lambda found: found.error)
             if best.error <= target:
-                return best
-            seen = best.quantum if best.quantum > quantum else 0.0  # steps seen at one h are there at another
-            found = _at_step(phi, h, max(floor, seen), best.quantum)
-            outside = outside or found.limit == OUTSIDE
-            if found.error >= best.error and math.isfinite(best.error):
-                best = best._replace(quantum=found.quantum)
-                break  # the other way, then
-            best = found
-    return best._replace(limit=OUTSIDE) if outside and not best.error <= target else best
+                return
+            step = step * RATIO if up else step / RATIO
+            if not SMALLEST <= step <= LARGEST or (up and not start.finite):
+                break
+            if not up and math.isfinite(best.error) and 1.5 * noise / step >= best.error:
+                break
+            yield step
+            if up and looks[-1].error > 4 * best.error:
+                break
 
 
-def _at_step(phi: Callable[[float], float], h: float, floor: float, quantum: float) -> Derivative:
-    """Richardson's fine = (4 D(h) - D(2h)) / 3, of D(h) = (phi(h) - phi(-h)) / 2h, and a bound on its error.
+def _limit(looks: list[Look], target: float) -> Limit:
+    best = looks[0]
+    if best.error <= target:
+        return Limit.NONE
+    if not all(found.finite for found in looks):
+        return Limit.DOMAIN
+    return Limit.ROUNDOFF if best.roundoff > best.truncation else Limit.TRUNCATION
 
-    Truncation is taken to be |fine - coarse|, coarse = (4 D(2h) - D(4h)) / 3. Both err by a multiple of h⁴, coarse by
-    16 times as much, so that this is about 15 times fine's own error: on the safe side. Roundoff is 3 noise / 2h, what
-    fine is off by where each of its four values is off by the noise, and the worst way. Where neighbouring values are
-    the same, phi moves in steps, and the step is its noise.
+
+def look(phi: Phi, step: float, noise: float) -> Look:
+    """Evaluates phi around 0 at one step.
+
+    Args:
+        phi: A function with phi(0) = 0.
+        step: The distance h of neighbouring values.
+        noise: The standard deviation of phi's noise; roundoff is 1.5 noise / h, some 1.6 standard deviations of `fine`.
     """
-    values = np.array([phi(j * h) if j else 0.0 for j in range(-4, 5)])
+    values = np.array([phi(j * step) if j else 0.0 for j in POINTS])
     if not np.isfinite(values).all():
-        return Derivative(math.nan, math.inf, OUTSIDE, quantum)
-    jumps = np.abs(np.diff(values))
-    if moved := jumps[jumps > 0].tolist():
-        quantum = max(quantum, min(moved)) if len(moved) < len(jumps) else quantum
-    plateau = max([quantum, *moved]) if len(moved) < len(jumps) else 0.0
-    D_h, D_2h, D_4h = ((values[4 + j] - values[4 - j]) / (2 * j * h) for j in (1, 2, 4))
-    roundoff = 3 * max(noise(values), floor, plateau) / (2 * h)
-    fine, coarse = (4 * D_h - D_2h) / 3, (4 * D_2h - D_4h) / 3
-    truncation = abs(fine - coarse)
-    limit = "truncation" if truncation > roundoff else "roundoff"
-    return Derivative(fine, truncation + roundoff, limit, quantum)
+        return Look(step, math.nan, math.inf, math.inf, (math.nan,) * 3, math.nan)
+    D1, D2, D4 = ((values[4 + j] - values[4 - j]) / (2 * j * step) for j in (1, 2, 4))
+    fine, coarse = (4 * D1 - D2) / 3, (4 * D2 - D4) / 3
+    bends = (*(float(values[4 + j] + values[4 - j]) for j in (1, 2, 4)),)
+    seen = float(noise_of(values[:, None])[0])
+    return Look(step, float(fine), float(abs(fine - coarse)), 1.5 * noise / step, bends, seen)  # type: ignore[arg-type]
 
 
-def noise(values: NDArray[Any]) -> float:
-    """The standard deviation of the noise in equispaced values of a smooth function, by ECnoise.
+def noise_of(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Estimates the noise in nine equispaced values of functions that are smooth on either side of the middle.
 
-    sigma_k² = (k!)² / (2k)! mean((Delta^k phi)²) settles, as k grows, on the noise. The first k counts where three
-    neighbours agree within a factor of four and Delta^k changes its sign; 0 where none does.
+    A smooth function leaves h⁶ of itself in a sixth difference, which at small steps is nothing; noise of variance
+    sigma² leaves 924 sigma². Where a kink in the middle fills the sixth differences, third differences of the four
+    values on either side are much smaller, and count instead: noise leaves 20 sigma² in them.
+
+    Args:
+        values: (9, n), a function a column.
+
+    Returns:
+        The standard deviations (n,), each from two or three differences: good to a factor of about two.
     """
-    sigmas, changes = [], []
-    for k in range(1, len(values) - 1):
-        values = np.diff(values)
-        gamma = math.factorial(k) ** 2 / math.factorial(2 * k)
-        sigmas.append(math.sqrt(gamma * float(np.mean(values**2))))
-        changes.append(bool((values > 0).any() and (values < 0).any()))
-    for k in range(len(sigmas) - 2):
-        three = sigmas[k : k + 3]
-        if changes[k] and max(three) <= 4 * min(three):
-            return three[0]
-    return 0.0
+    values = np.asarray(values, np.float64)
+    whole = np.sqrt(np.mean(np.diff(values, n=6, axis=0) ** 2, axis=0) / SIXTH)
+    below, above = (np.diff(side, n=3, axis=0)[0] for side in (values[:4], values[5:]))
+    sides = np.sqrt((below**2 + above**2) / 2 / THIRD)
+    return np.where(sides < whole / 4, sides, whole)
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """The derivatives of phi at 0 from below and from above, and how far either may be off."""
+
+    below: float
+    above: float
+    error: float
+    step: float = math.nan
+
+    @property
+    def is_kink(self) -> bool:
+        """Whether they differ by more than their errors."""
+        return abs(self.above - self.below) > 2 * self.error
+
+    @property
+    def settled(self) -> bool:
+        """Whether smaller steps could only say the same more exactly."""
+        return self.error < 1e-6 * max(abs(self.above), abs(self.below), abs(self.above - self.below))
+
+
+def one_sided(phi: Phi, noise: float, start: float = STEP) -> Slopes:
+    """Computes both one-sided derivatives of phi at 0, with steps that shrink until each side is smooth.
+
+    (4 phi(h) - phi(2h)) / 2h has a truncation of order h²; the values at two steps give its error.
+    """
+    best = Slopes(math.nan, math.nan, math.inf)
+    step = start
+    while step >= SMALLEST and 4 * noise / step < best.error and not best.settled:
+        found = [_one_side(phi, sign * step) for sign in (-1, 1)]
+        error = max(abs(fine - coarse) for fine, coarse in found) + 4 * noise / step
+        if error < best.error:
+            best = Slopes(found[0][0], found[1][0], error, step)
+        step /= RATIO
+    return best
+
+
+def _one_side(phi: Phi, step: float) -> tuple[float, float]:
+    """Returns the slope towards one side at two accuracies."""
+    near, middle, far = (phi(j * step) for j in (1, 2, 4))
+    return (4 * near - middle) / (2 * step), (4 * middle - far) / (4 * step)
+
+
+def bends_beyond(bends: tuple[float, float, float], noise: float, step: float) -> bool:
+    """Returns whether phi is anything but smooth within 4h: its bends are not in the ratio 1 : 4 : 16.
+
+    A smooth phi leaves h⁴ phi'''' in the differences below, which is allowed up to 64 h² of bend(4h): a phi'''' of 64
+    phi'' in units of what is moved. A kink leaves half of bend(4h).
+    """
+    first, second, fourth = bends
+    smooth = 64 * step**2 * abs(fourth)
+    return max(abs(second - 4 * first), abs(fourth - 4 * second)) > 32 * noise + smooth

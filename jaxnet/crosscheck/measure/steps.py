@@ -9,8 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.inspect import Array, Checkable, surroundings_kept
-from jaxnet.crosscheck.measure import behaviour
-from jaxnet.crosscheck.measure.derivation import Derivation, scale_of
+from jaxnet.crosscheck.measure.derivation import Derivation
+from jaxnet.crosscheck.measure.form import misshapen
+from jaxnet.crosscheck.measure.scale import in_float64
+from jaxnet.crosscheck.measure.streams import Stream, stream
 
 POWERS = np.arange(-1, -46, -1)
 
@@ -28,22 +30,22 @@ class StepErrors(NamedTuple):
 
 
 @surroundings_kept()
-def step_errors(subject: Checkable, seed: int = 0) -> dict[str, StepErrors]:
-    """For each leaf with a gradient of its own shape: |D(h) - <g, d>| / |g| at h = 1/2, 1/4, ... of the leaf's size.
+def step_errors(checkable: Checkable, seed: int = 0) -> dict[str, StepErrors]:
+    """Returns |D(h) - <g, d>| / |g| for each leaf whose gradient has its shape, at h = 1/2, 1/4, ... of its size.
 
     D(h) = (phi(h) - phi(-h)) / 2h, with phi(h) = <dout, forward> as the leaf moves by h along d, in float64.
     """
-    rng = np.random.default_rng(seed)
-    y = behaviour.fresh(subject).forward()
-    dout = np.asarray(rng.standard_normal(y.shape) if subject.takes_dout and y.ndim else np.ones_like(y), np.float64)
-    at = {name: array.astype(np.float64) for name, array in subject.leaves.items()}
-    gradients = subject.backward(at, dout)
-    sound = [n for n, g in gradients.items() if not behaviour.misshapen(n, at[n], g, dout)]
-    witness, steps, found = Derivation(subject, at, dout, sound, rng), 2.0**POWERS, {}
-    for name in sound:
+    rng = stream(Stream.DIRECTIONS, seed)
+    y = checkable.open({name: array.copy() for name, array in checkable.leaves.items()}).forward()
+    dout = np.asarray(rng.standard_normal(y.shape) if checkable.takes_dout and y.ndim else np.ones_like(y), np.float64)
+    at = {name: in_float64(array) for name, array in checkable.leaves.items()}
+    gradients = checkable.backward(at, dout)
+    names = [n for n, leaf in at.items() if leaf.size and not misshapen(n, leaf, gradients.get(n), dout)]
+    derivation, steps, found = Derivation(checkable, at, dout, names, rng), 2.0**POWERS, {}
+    for name in names:
         d = rng.standard_normal(at[name].shape)
-        phi, scale = witness.along(name, scale_of(at[name]) * d), scale_of(at[name])
-        quotients = np.array([(phi(h) - phi(-h)) / (2 * h * scale) for h in steps])
-        claimed = float(np.vdot(witness.gradient[name].value, d))
-        found[name] = StepErrors(steps, np.abs(quotients - claimed) / (witness.size(name) or 1.0))
+        phi = derivation.phi(name, d)
+        quotients = np.array([(phi(h) - phi(-h)) / (2 * h) for h in steps])
+        G = derivation.scaled_gradient(name)
+        found[name] = StepErrors(steps, np.abs(quotients - float(np.vdot(G, d))) / (float(np.linalg.norm(G)) or 1.0))
     return found

@@ -1,13 +1,11 @@
 """What the point of a check cannot show: at some inputs, a wrong backward pass and a right one are alike."""
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect import Array, Checkable, CheckableLayer, Leaves, attributes_of
-from jaxnet.crosscheck.measure import behaviour
+from jaxnet.crosscheck.inspect import Array, Checkable, CheckableLayer, attributes_of
 
 WINDOW = ("pool_h", "pool_w", "pool_height", "pool_width", "pool_size", "kernel_size", "size", "window")
 
@@ -36,38 +34,9 @@ def warnings(subject: Checkable, y: Array) -> Iterator[str]:
         yield "the windows do not overlap: gradients that overwrite each other where they should add up would pass"
 
 
-def without_gradient(subject: Checkable) -> tuple[list[str], list[str]]:
-    """The arrays that change the output with no gradient beside them: a warning each, and the names of those in doubt.
-
-    Beside an array that has one, most such are constants, and a warning is enough. Where no array at all has one, the
-    gradients may as well be forgotten, or stand under a name that is not known here, and to PASS would be to speak of
-    x alone. A layer that holds nothing but constants can say so: with a `params` that is empty, as in volume 2.
-    """
-    if not isinstance(subject, CheckableLayer):
-        return [], []
-    names = [name for name, array in subject.constants.items() if _matters(subject, {name: array * 1.25 + 0.125})]
-    if names and not subject.parameters and not subject.declares_none:
-        return [], names
-    text = "changes the output and has no d{} beside it: a constant, or its gradient is missing"
-    return [f"{name} {text.format(_last(name))}" for name in names], []
-
-
-def _last(place: str) -> str:
-    """What an array is called where it stands: p['W'] and cell.W are W; an entry of a list has but its place."""
-    key = re.search(r"""\[(['"])(.*)\1\]$""", place)
-    return key[2] if key else place.rpartition(".")[2]
-
-
 def _windows_apart(attributes: dict[str, Any]) -> bool:
     sizes = [attributes[name] for name in WINDOW if isinstance(attributes.get(name), int)]
     stride = attributes.get("stride")
     return bool(sizes) and isinstance(stride, int) and stride >= max(sizes)
 
 
-def _matters(subject: CheckableLayer, moved: Leaves) -> bool:
-    """Whether the output changes with an array that the layer holds."""
-    other = subject.open({name: array.copy() for name, array in subject.leaves.items()} | moved)
-    try:
-        return not behaviour.same(other.forward(), behaviour.fresh(subject).forward())
-    except Exception:
-        return False

@@ -1,0 +1,108 @@
+"""Decides from measurements: a verdict and a cause for each leaf. Numbers in, enums out."""
+
+from enum import Enum, StrEnum
+
+from jaxnet.crosscheck.measure.derivation import Gap
+from jaxnet.crosscheck.measure.kinks import Roughness
+from jaxnet.crosscheck.measure.leaf import Coverage, LeafMeasurement
+
+BLURRED = 5e-3  # the relative error that must be seen at least where kinks and a coarse arithmetic come together
+BLIND = 0.05  # a relative error that nobody would call seen
+
+
+class Verdict(StrEnum):
+    """What a check says of a leaf, a layer or a whole."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+class Cause(Enum):
+    """Why a verdict is what it is."""
+
+    AGREES = "all derivations agree"
+    ZERO_EVERYWHERE = "the gradient is zero at every point that was tried"
+    EMPTY = "the leaf has no elements"
+
+    ANALYTIC_WRONG = "the analytic gradient is not the derivative of its own forward"
+    OUTSIDE_SLOPES = "the gradient is outside the slopes on both sides of a kink"
+    OUTSIDE_TIE = "the gradient is outside the slopes of tied kinks that move together"
+    AUTODIFF_WRONG = "the reference's gradient is not the derivative of the reference"
+    FORWARDS_DIFFER = "each gradient is the derivative of its own forward, and the forwards are two functions"
+    BELOW_DIFFERENCES = "the gradient differs from the reference's, by less than difference quotients see"
+    LOW_PRECISION = "the gradient in the arrays' own precision is off by more than rounding explains"
+    FORM = "the gradient's form is wrong"
+    HANDED_WRONG = "the layer is right, and is handed a wrong gradient by another"
+    PUT_TOGETHER_WRONGLY = "every layer is right alone"
+
+    NO_GRADIENT = "it moves the output and no gradient came back for it"
+    UNRESOLVED = "the difference quotients see too little"
+    UNCONFIRMED = "the difference quotients at several step sizes do not agree"
+    ONLY_NUMERICAL_DISSENTS = "analytic and autodiff agree, and the difference quotients do not"
+    AT_KINKS = "too many elements are at kinks"
+    NOTHING_COMPARED = "every element is at a kink"
+    WRONG_BESIDE = "every element is at a kink, and beside it the gradient is wrong"
+    WRONG_ELSEWHERE = "the gradient is zero here, and wrong at one other point"
+    ZERO_HERE = "the gradient is zero here, and no other point could be judged"
+    NOT_FINITE = "an element or the output is not finite"
+    OUT_OF_TIME = "the time that was allowed was used up"
+
+
+WRONG = frozenset({Cause.ANALYTIC_WRONG, Cause.OUTSIDE_SLOPES, Cause.OUTSIDE_TIE})
+
+
+def decide(
+    measured: LeafMeasurement, forward: Gap | None, low_precision: Gap | None, coarse: bool
+) -> tuple[Verdict, Cause]:
+    """Returns the verdict on a leaf and its cause.
+
+    Args:
+        measured: What was measured of the leaf.
+        forward: The difference of the two forward passes, where there is a reference.
+        low_precision: The difference between the gradient in the arrays' own dtype and in float64, where both are.
+        coarse: Whether the forward pass computes in less than float64.
+    """
+    outside = measured.outside
+    if outside is not None and outside.roughness is not Roughness.UNRESOLVED:
+        kink = outside.roughness is Roughness.KINK
+        return Verdict.FAIL, Cause.OUTSIDE_SLOPES if kink else Cause.ANALYTIC_WRONG
+    if measured.tie is not None:
+        return Verdict.FAIL, Cause.OUTSIDE_TIE
+    agrees = measured.with_numerical.within_tolerance
+    if measured.coverage is Coverage.SPOILED:
+        blurred = coarse and measured.tolerance <= BLURRED * measured.size
+        return (Verdict.PASS, Cause.AGREES) if agrees and blurred else (Verdict.INCONCLUSIVE, Cause.AT_KINKS)
+    if measured.compared == 0:
+        return Verdict.INCONCLUSIVE, Cause.NOTHING_COMPARED
+    if measured.is_zero:
+        return Verdict.INCONCLUSIVE, Cause.ZERO_HERE
+    verdict, cause = _vote(measured, forward, agrees)
+    if agrees and low_precision is not None and not low_precision.within_tolerance:
+        return Verdict.FAIL, Cause.LOW_PRECISION
+    sees = measured.resolved or (coarse and measured.tolerance <= BLURRED * measured.size)
+    if verdict is Verdict.PASS and not (sees and measured.resolution <= BLIND):
+        return Verdict.INCONCLUSIVE, Cause.UNRESOLVED
+    return verdict, cause
+
+
+def _vote(measured: LeafMeasurement, forward: Gap | None, agrees: bool) -> tuple[Verdict, Cause]:
+    """Returns which derivation dissents."""
+    same, theirs = measured.with_autodiff, measured.autodiff_with_numerical
+    if same is None or theirs is None or forward is None:
+        if agrees:
+            return Verdict.PASS, Cause.AGREES
+        return (
+            (Verdict.FAIL, Cause.ANALYTIC_WRONG) if measured.confirmed else (Verdict.INCONCLUSIVE, Cause.UNCONFIRMED)
+        )
+    if not agrees:
+        if same.within_tolerance and not theirs.within_tolerance:
+            return Verdict.INCONCLUSIVE, Cause.ONLY_NUMERICAL_DISSENTS
+        if not measured.confirmed:
+            return Verdict.INCONCLUSIVE, Cause.UNCONFIRMED
+        return Verdict.FAIL, Cause.ANALYTIC_WRONG
+    if same.within_tolerance:
+        return Verdict.PASS, Cause.AGREES
+    if not theirs.within_tolerance:
+        return Verdict.FAIL, Cause.AUTODIFF_WRONG
+    return Verdict.FAIL, Cause.BELOW_DIFFERENCES if forward.within_tolerance else Cause.FORWARDS_DIFFER

@@ -1,0 +1,147 @@
+"""Puts verdicts into words: from enums and numbers, never the other way round."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from jaxnet.crosscheck.decide import WRONG, Cause, Verdict
+from jaxnet.crosscheck.measure.points import Point
+
+if TYPE_CHECKING:
+    from jaxnet.crosscheck.report import Leaf, Report
+
+SOLVER = 1e-4  # the relative error that an iterative solver, a table or a lower precision may leave by design
+PRECISIONS = (("float16 or bfloat16", 1e-5), ("float32", 1e-9))  # and the relative noise above which they are named
+WRAPPED = 64  # characters of a certificate's list of leaves
+
+TIED = "it shares memory with another leaf: its gradient is the sum of theirs"
+POINTS = {
+    Point.BESIDE: "moved off its kinks by a thousandth",
+    Point.MOVED: "moved",
+    Point.DRAWN: "drawn anew",
+    Point.FLIPPED: "negated",
+}
+
+
+def maker(leaf: "Leaf") -> str:
+    """Returns what made the gradient, as the subject of a sentence."""
+    return "the backward" if leaf.derived_by == "analytic" else f"{leaf.derived_by}'s gradient"
+
+
+def reason(leaf: "Leaf") -> str:
+    """Returns why a leaf did not pass, in one sentence; empty for a PASS."""
+    who = maker(leaf)
+    resolved = f"{leaf.relative_tolerance:.0e} of the gradient"
+    sentences = {
+        Cause.ANALYTIC_WRONG: f"{who} is not the derivative of its own forward",
+        Cause.OUTSIDE_SLOPES: f"{who} is wrong at a kink: it is outside the slopes of both sides",
+        Cause.OUTSIDE_TIE: f"{who} is wrong where kinks are tied: together they leave the slopes of both sides",
+        Cause.AUTODIFF_WRONG: "autodiff is wrong: it is not the derivative of the reference's forward",
+        Cause.FORWARDS_DIFFER: "each is the derivative of its own forward, and the forwards are two functions",
+        Cause.BELOW_DIFFERENCES: f"{who} differs from autodiff's gradient, by less than differences can see",
+        Cause.LOW_PRECISION: "in the arrays' own precision the gradient is off by more than rounding explains",
+        Cause.FORM: leaf.detail,
+        Cause.HANDED_WRONG: leaf.detail,
+        Cause.PUT_TOGETHER_WRONGLY: "each layer is right on its own, so they are put together wrongly: "
+        "an order, a factor, a layer left out",
+        Cause.NO_GRADIENT: f"{leaf.name} moves the output, and no gradient came back for it: was it forgotten, or is it "
+        f"under another name? If it is a constant, say so: constants=({leaf.name!r},)",
+        Cause.UNRESOLVED: f"the differences see no error below {resolved}{_limit(leaf)}",
+        Cause.UNCONFIRMED: f"the differences contradict the gradient by {leaf.relative_error:.1e} at one step size and "
+        "not at others, as of kinks nearby: move the inputs and check again",
+        Cause.ONLY_NUMERICAL_DISSENTS: "the differences alone dissent: a kink nearby, or noise; move the inputs",
+        Cause.AT_KINKS: "too many elements are at kinks, here and a thousandth beside: move the inputs off them",
+        Cause.NOTHING_COMPARED: "every element is at a kink, so nothing was compared: move the inputs off them",
+        Cause.WRONG_BESIDE: "every element is at a kink, where many gradients are right; a thousandth beside it the "
+        "gradient is wrong: move the inputs and check again",
+        Cause.ZERO_HERE: "the gradient is zero at these inputs, and it could not be judged at others: give it other ones",
+        Cause.WRONG_ELSEWHERE: "the gradient is zero at these inputs, and looks wrong at others: check it there",
+        Cause.NOT_FINITE: leaf.detail,
+        Cause.OUT_OF_TIME: "max_seconds passed before it was judged: allow more",
+    }
+    return sentences.get(leaf.cause, "")
+
+
+def _limit(leaf: "Leaf") -> str:
+    detail = {"roundoff": ", for rounding in the forward", "truncation": ", for its curvature"}.get(leaf.detail, "")
+    if leaf.detail == "domain":
+        return ": steps leave the function's domain; give it inputs further inside"
+    return f"{detail}: scale or move the inputs, or pass resolution="
+
+
+def notes(leaf: "Leaf") -> Iterator[str]:
+    """Yields what a reader should know of how a leaf was judged."""
+    if leaf.cause is Cause.ZERO_EVERYWHERE:
+        yield "the gradient is zero wherever tried: at these inputs, and at others moved, negated and drawn anew"
+    elif leaf.point is Point.BESIDE:
+        yield "at a kink in many elements: judged with inputs a thousandth beside them"
+    elif leaf.point is not Point.GIVEN:
+        yield f"the gradient is zero at these inputs: judged with all leaves {POINTS[leaf.point]}"
+    if leaf.kinks and leaf.point is Point.GIVEN:
+        yield f"at a kink in {leaf.kinks} of {leaf.size} elements, where any slope between the two sides' is right"
+    precision = next((name for name, noise in PRECISIONS if leaf.noise > noise), "")
+    if precision and leaf.verdict is not Verdict.FAIL and not math.isnan(leaf.relative_tolerance):
+        yield f"computes in {precision}: judged to {leaf.relative_tolerance:.0e}"
+
+
+def findings(report: "Report") -> Iterator[str]:
+    """Yields what is wrong or undecided, a line each, what helps most first."""
+    for layer in report.layers:
+        if layer.verdict is Verdict.FAIL:
+            yield f"  {layer.subject} is wrong on its own:"
+            yield from (f"  {line}" for line in findings(layer))
+    for leaf in report.leaves:
+        if leaf.diagnosis and leaf.verdict is Verdict.FAIL:
+            yield f"  {leaf.name}: {maker(leaf)} is wrong; {leaf.diagnosis}"
+    yield from (f"  {fault}" for fault in report.behaviour)
+    if report.forward is not None and not report.forward.within_tolerance:
+        error, tolerance = report.forward.error, report.forward.tolerance
+        yield f"  the forwards differ by {error:.2g}, rounding explains {tolerance:.1g}: they are two functions"
+    yield from (f"  {reason}" for reason in report.undecided)
+    for leaf in report.leaves:
+        if text := reason(leaf):
+            numbers = ", ".join(f"{name} {value:.6g}" for name, value in leaf.values.items())
+            place = f"{leaf.name}{brackets(leaf.index)}: "
+            if leaf.cause in (Cause.NO_GRADIENT, Cause.FORM):
+                yield f"  {text}"
+            elif leaf.verdict is Verdict.FAIL and numbers:
+                yield f"  {place}{numbers} -> {text}"
+                yield from _solver(leaf)
+            else:
+                yield f"  {leaf.name}: {text}"
+
+
+def _solver(leaf: "Leaf") -> Iterator[str]:
+    if leaf.cause in WRONG and leaf.relative_error <= SOLVER:
+        yield (
+            f"  {leaf.name}: the relative error is {leaf.relative_error:.1e}, which is what a solver's tolerance, a "
+            f"table or a lower precision looks like; where that is meant, pass accuracy={2 * leaf.relative_error:.0e}"
+        )
+
+
+def certificate(report: "Report") -> Iterator[str]:
+    """Yields what would have been caught, for the elements that were compared."""
+    if report.verdict is not Verdict.PASS:
+        return
+    sure = [leaf for leaf in report.leaves if leaf.min_detectable_error > 0]
+    if not sure:
+        return
+    least = max(leaf.min_detectable_error for leaf in sure)
+    whole = all(leaf.compared == leaf.size and leaf.point is Point.GIVEN for leaf in report.leaves)
+    if whole and len(sure) == len(report.leaves):
+        where = "in any of these leaves"
+    else:
+        parts = [leaf.name if leaf.compared == leaf.size else f"{leaf.compared} elements of {leaf.name}" for leaf in sure]
+        listed = ", ".join(parts)
+        where = f"in {listed}" if len(listed) <= WRAPPED else "in the elements that were compared"
+    yield f"an error of norm {least:.0e} {where} is caught with probability 0.99"
+
+
+def brackets(index: tuple[int, ...]) -> str:
+    """Returns "[2, 1]"; empty for a number and for a leaf none of whose elements was singled out."""
+    return f"[{', '.join(map(str, index))}]" if index else ""
+
+
+def constant(name: str) -> str:
+    """Returns what is said of an array that moves the output and is taken for a constant."""
+    return f"{name} moves the output and has no gradient: taken for a constant"

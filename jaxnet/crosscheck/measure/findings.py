@@ -1,0 +1,83 @@
+"""Findings: what a check of behaviour can find beside the numbers, as enums and numbers."""
+
+import math
+from dataclasses import dataclass
+from enum import Enum, auto
+
+
+class Level(Enum):
+    """What a finding means for the verdict."""
+
+    FAULT = auto()  # proved to be wrong: the verdict is FAIL
+    WARNING = auto()  # right here, and a risk elsewhere; or nothing can be judged
+    NOTE = auto()  # worth knowing; never changes the verdict
+
+
+class Behaviour(Enum):
+    """What was found, one member a finding."""
+
+    # memory
+    OVERWRITES_DOUT = auto()
+    FORWARD_OVERWRITES = auto()
+    BACKWARD_OVERWRITES = auto()
+    NOT_CONTIGUOUS_DOUT = auto()
+    FORTRAN_DOUT = auto()
+    NEGATIVE_STRIDE_DOUT = auto()
+    STRIDE_0_DOUT = auto()
+    READ_ONLY_DOUT = auto()
+    NOT_CONTIGUOUS_INPUT = auto()
+    FORTRAN_INPUT = auto()
+    NEGATIVE_STRIDE_INPUT = auto()
+    STRIDE_0_INPUT = auto()
+    READ_ONLY_INPUT = auto()
+    INPUT_AS_BROUGHT = auto()
+    REUSES_OUTPUT = auto()
+    REUSES_GRADIENT = auto()
+    LENDS_CACHE = auto()
+    # state
+    ADDS_UP = auto()
+    RUNS_ONCE = auto()
+    SECOND_BACKWARD_DIFFERS = auto()
+    EARLIER_CALL = auto()
+    LATER_CALL = auto()
+    SHARED_BY_CLASS = auto()
+    STALE_FORWARD = auto()
+    STALE_BACKWARD = auto()
+    WRONG_AFTER_STEP = auto()
+    OTHER_BATCH_SIZE = auto()
+    ONE_BATCH_SIZE = auto()
+    # call to call
+    NOT_REPEATABLE = auto()
+    DRAWS_AGAIN = auto()
+    ROUNDS_DIFFERENTLY = auto()
+    OTHER_VALUE = auto()
+    # linearity
+    IGNORES_DOUT = auto()
+    NOT_LINEAR = auto()
+    # form
+    NO_GRADIENT = auto()
+    NOT_FLOATING = auto()
+    WRONG_SHAPE = auto()
+    TRANSPOSED = auto()
+    ONLY_BROADCASTS = auto()
+    NOT_FINITE = auto()
+    OTHER_DTYPE = auto()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Args:
+        kind: What it is.
+        level: What it means for the verdict.
+        leaf: The leaf or the input that it concerns, empty where it concerns all of them.
+        size: The number that measures it: a difference of gradients, a factor of `dout`, the number of a call.
+        detail: What only words can say: the text of an exception, a shape, a dtype.
+    """
+
+    kind: Behaviour
+    level: Level
+    leaf: str = ""
+    size: float = math.nan
+    detail: str = ""

@@ -1,0 +1,272 @@
+"""Measures one leaf: its gradient along random directions, and its rough elements one by one. Numbers, no verdicts."""
+
+import math
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import numpy as np
+
+from jaxnet.crosscheck.inspect.checkable import Array
+from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap, Probe
+from jaxnet.crosscheck.measure.differences import LARGEST, SMALLEST, Derivative, Limit, bends_beyond, look
+from jaxnet.crosscheck.measure.kinks import Element, Roughness, Tie, broken_tie, examine_elements, rough_elements
+
+PROBES = 3  # random directions a leaf
+MARGIN = 2 * SAFETY  # by how much a quotient's error must be below what is to be resolved
+SAMPLED_KINKS = 12  # elements that are looked at where too many are rough
+
+
+class Coverage(Enum):
+    """How much of a leaf the probes cover."""
+
+    WHOLE = "whole"
+    SMOOTH_ELEMENTS = "smooth elements"  # the rough ones were taken out
+    SPOILED = "spoiled"  # too many rough elements to take out
+
+
+@dataclass(frozen=True)
+class LeafMeasurement:
+    """What was measured of one leaf. Gaps and sizes are of the scaled gradient G = gradient x `factor`.
+
+    Attributes:
+        name: The leaf.
+        size: What an error counts against: the norm of G.
+        probes: The analytic gradient along random directions.
+        elements: The rough elements that were examined by themselves.
+        tie: A tie of kinks whose slopes the gradient leaves.
+        coverage: What the probes cover.
+        compared: The number of elements that are compared: by probes, or one by one.
+        resolution: The relative error that has to be seen.
+        confirmed: Whether quotients at several step sizes contradict the gradient.
+        is_zero: Whether gradient and quotients are zero, but for rounding.
+        with_autodiff: The largest difference of an element to autodiff's gradient, where there is a reference.
+        autodiff: The reference's gradient along the same directions.
+        factor: From the gradient's own unit to G's.
+    """
+
+    name: str
+    size: float
+    probes: tuple[Probe, ...]
+    elements: tuple[Element, ...]
+    tie: Tie | None
+    coverage: Coverage
+    compared: int
+    resolution: float
+    confirmed: bool
+    is_zero: bool
+    factor: float
+    with_autodiff: Gap | None = None
+    autodiff: tuple[Probe, ...] = ()
+
+    @property
+    def with_numerical(self) -> Gap:
+        """The widest gap of a probe or of a smooth element, for its tolerance."""
+        gaps = [probe.gap for probe in self.probes] + [e.gap for e in self._curved]
+        return max(gaps, key=lambda gap: gap.ratio, default=Gap(0.0, math.inf))
+
+    @property
+    def autodiff_with_numerical(self) -> Gap | None:
+        """The same for the reference's gradient."""
+        return max((probe.gap for probe in self.autodiff), key=lambda gap: gap.ratio, default=None)
+
+    @property
+    def tolerance(self) -> float:
+        """The largest tolerance of a probe or of a smooth element: errors below it may be missed."""
+        tolerances = [probe.gap.tolerance for probe in self.probes] + [e.error for e in self._curved]
+        return max(tolerances, default=math.inf)
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the probes see errors of the resolution that is asked for."""
+        return self.tolerance <= self.resolution * self.size
+
+    @property
+    def relative_error(self) -> float:
+        """The largest error found, over the size of the gradient."""
+        errors = [probe.gap.error for probe in self.probes] + [e.gap.error for e in self.elements]
+        return max(errors, default=math.nan) / (self.size or 1.0)
+
+    @property
+    def limit(self) -> Limit:
+        """What keeps the blurriest probe from seeing more."""
+        blurred = max(self.probes, key=lambda probe: probe.gap.tolerance, default=None)
+        return blurred.numerical.limit if blurred else Limit.TRUNCATION
+
+    @property
+    def _curved(self) -> list[Element]:
+        return [e for e in self.elements if e.roughness is Roughness.CURVED]
+
+    @property
+    def kinks(self) -> list[Element]:
+        """The examined elements at which the slopes of both sides differ."""
+        return [e for e in self.elements if e.roughness is Roughness.KINK]
+
+    @property
+    def outside(self) -> Element | None:
+        """The rough element whose gradient is farthest outside its slopes, if one is."""
+        failing = [e for e in self.elements if not e.gap.within_tolerance]
+        return max(failing, key=lambda e: e.gap.error, default=None)
+
+    @property
+    def unresolved(self) -> int:
+        """The number of examined elements of which nothing is known."""
+        return sum(e.roughness is Roughness.UNRESOLVED for e in self.elements)
+
+
+def measure_leaf(
+    name: str,
+    analytic: Derivation,
+    autodiff: Derivation | None,
+    resolution: float,
+    accuracy: float,
+    rng: np.random.Generator,
+    start: float | None = None,
+) -> LeafMeasurement:
+    """Measures a leaf's gradient against difference quotients, and against autodiff's where there is one.
+
+    Args:
+        name: The leaf.
+        analytic: The derivation that is checked.
+        autodiff: The reference's, if any.
+        resolution: The relative error that has to be seen.
+        accuracy: The relative error that is declared and allowed.
+        rng: Draws directions.
+        start: The first step; the derivation's own by default.
+    """
+    shape = analytic.at[name].shape
+    directions = [rng.standard_normal(shape) for _ in range(PROBES)]
+    weights = np.where(np.isfinite(np.asarray(analytic.at[name], np.float64)), 1.0, 0.0)
+    probing = _Probing(name, analytic, directions, resolution, start)
+    probes = probing.along(weights)
+    if not probing.sharp(probes, weights):
+        weights, probes = probing.by_own_size(weights, probes)
+    elements: list[Element] = []
+    tie, coverage = None, Coverage.WHOLE
+    if not probing.sharp(probes, weights):
+        noise, step = _noise_and_step(probes, analytic.phi_noise)
+        places = rough_elements(analytic, name, weights, step, noise, rng)
+        target = resolution * analytic.size(name, weights) / MARGIN
+        if places is None:
+            coverage = Coverage.SPOILED
+            places = list(rng.choice(np.flatnonzero(weights), SAMPLED_KINKS, replace=False))
+            elements = examine_elements(analytic, name, places, weights, target, noise)
+        elif places:
+            coverage = Coverage.SMOOTH_ELEMENTS
+            elements = examine_elements(analytic, name, places, weights, target, noise)
+            weights = weights.copy()
+            weights.flat[places] = 0.0
+            probes = probing.along(weights) if weights.any() else []
+        kinks = [e.place for e in elements if e.roughness is Roughness.KINK]
+        tied = list(np.flatnonzero(weights)) if coverage is Coverage.SPOILED else kinks
+        if len(kinks) > 1:
+            tie = broken_tie(analytic, name, tied, noise, rng)
+    size = analytic.size(name, np.ones(shape) if not weights.any() else weights)
+    probes = [_allowing(probe, accuracy * size) for probe in probes]
+    return LeafMeasurement(
+        name,
+        size,
+        tuple(probes),
+        tuple(elements),
+        tie,
+        coverage,
+        int(np.count_nonzero(weights)) + sum(e.roughness is Roughness.CURVED for e in elements),
+        resolution,
+        confirmed=any(_confirmed(analytic, name, probe) for probe in probes if not probe.gap.within_tolerance),
+        is_zero=analytic.is_zero(name)
+        and all(abs(p.numerical.value) <= p.gap.tolerance for p in probes)
+        and all(abs(e.low) <= e.error for e in elements),
+        factor=analytic.factor(name),
+        with_autodiff=None if autodiff is None else between(name, analytic, autodiff, elements, accuracy),
+        autodiff=() if autodiff is None else tuple(_Probing(name, autodiff, directions, resolution).along(weights)),
+    )
+
+
+class _Probing:
+    """Probes of one leaf along given directions, each beginning at the step at which the last one ended."""
+
+    def __init__(
+        self, name: str, derivation: Derivation, directions: list[Array], resolution: float, start: float | None = None
+    ) -> None:
+        self.name, self.derivation, self.directions, self.resolution = name, derivation, directions, resolution
+        self.step = self.start = start or derivation.first_step
+
+    def along(self, weights: Array) -> list[Probe]:
+        """Probes every direction, with elements weighted by how far they may move."""
+        target = self.resolution * self.derivation.size(self.name, weights) / MARGIN
+        probes = []
+        for direction in self.directions:
+            probes.append(self.derivation.probe(self.name, direction * weights, target, self.step))
+            if math.isfinite(probes[-1].numerical.error):
+                self.step = min(max(probes[-1].numerical.step, SMALLEST), LARGEST)
+        return probes
+
+    def sharp(self, probes: list[Probe], weights: Array) -> bool:
+        """Whether every probe agrees with the gradient and sees what it should."""
+        tolerance = self.resolution * self.derivation.size(self.name, weights)
+        return all(p.gap.within_tolerance and p.gap.tolerance <= tolerance and not self._bent(p) for p in probes)
+
+    def _bent(self, probe: Probe) -> bool:
+        """Whether the best look meets a kink, which central differences may pass over."""
+        best = probe.numerical.looks[0]
+        return bends_beyond(best.bends, max(self.derivation.phi_noise, best.noise), best.step)
+
+    def by_own_size(self, weights: Array, probes: list[Probe]) -> tuple[Array, list[Probe]]:
+        """Probes again with steps that follow the elements' own sizes, where that helps."""
+        own = self.derivation.own_weights(self.name) * weights
+        if not (own < 0.1 * weights).any():
+            return weights, probes
+        self.step = self.start
+        again = self.along(own)
+        sharper = self.sharp(again, own) or self._blur(again, own) < self._blur(probes, weights)
+        return (own, again) if sharper else (weights, probes)
+
+    def _blur(self, probes: list[Probe], weights: Array) -> float:
+        return max(p.gap.tolerance for p in probes) / (self.derivation.size(self.name, weights) or 1.0)
+
+
+def between(
+    name: str, analytic: Derivation, autodiff: Derivation, elements: list[Element], accuracy: float = 0.0
+) -> Gap:
+    """Returns the largest difference of an element of two gradients, in units of G, apart from rough elements."""
+    factor = analytic.factor(name)
+    difference = np.abs(analytic.gradient[name] - autodiff.gradient[name]).ravel() * factor
+    difference[[e.place for e in elements]] = 0.0
+    theirs = autodiff.rounding(name) * factor / autodiff.factor(name)
+    largest = float(np.abs(autodiff.gradient[name]).max(initial=0.0)) * factor
+    tolerance = SAFETY * (analytic.rounding(name) + theirs) + accuracy * largest
+    return Gap(float(difference.max(initial=0.0)), tolerance)
+
+
+def _allowing(probe: Probe, error: float) -> Probe:
+    """Returns the probe with an error of this norm allowed: four standard deviations of what it is along a direction."""
+    return replace(probe, rounding=probe.rounding + 4 * error / SAFETY) if error else probe
+
+
+def _confirmed(derivation: Derivation, name: str, probe: Probe) -> bool:
+    """Whether two step sizes at least contradict the claim, and none that could tell supports it.
+
+    A look can tell where its own error is below half of the gap.
+    """
+    looks = list(probe.numerical.looks)
+    if len(looks) == 1:
+        phi, step = derivation.phi(name, probe.direction), looks[0].step
+        looks += [look(phi, other, derivation.phi_noise) for other in (step / 4, step * 4)]
+    gap = probe.gap.error
+    telling = [found for found in looks if found.finite and SAFETY * (found.error + probe.rounding) < gap]
+    blurred = [
+        found
+        for found in looks
+        if found.finite and found not in telling and found.error < gap / 2 and not probe.contradicted_by(found)
+    ]
+    return len(telling) >= 2 and len(telling) > len(blurred)
+
+
+def _noise_and_step(probes: list[Probe], noise: float) -> tuple[float, float]:
+    """Returns phi's noise as the probes show it, and the step at which they are best."""
+    best: Derivative = min((p.numerical for p in probes), key=lambda d: d.error)
+    finite = [found for found in best.looks if found.finite]
+    if not finite:
+        return noise, min(found.step for found in best.looks)
+    seen = min(found.noise for found in finite) if len(finite) > 2 else 0.0
+    return max(noise, seen), best.step
+

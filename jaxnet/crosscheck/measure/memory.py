@@ -1,0 +1,215 @@
+"""Memory: arrays that are overwritten, memory layouts that are misread, arrays that are handed out and still in use."""
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.inspect.checkable import Array, Instance, Leaves
+from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
+from jaxnet.crosscheck.measure.form import as_double, is_floating
+from jaxnet.crosscheck.measure.trial import Call, Trial, distance
+
+ELSE = 7.0  # what is written to an output that may still be in use
+
+
+class Layout(Enum):
+    """How an array lies in memory."""
+
+    NOT_CONTIGUOUS = "not contiguous"
+    FORTRAN = "Fortran"
+    NEGATIVE_STRIDE = "negative stride"
+    STRIDE_0 = "stride 0"
+    READ_ONLY = "read-only"
+    AS_BROUGHT = "as brought"
+
+
+OF_DOUT = {
+    Layout.NOT_CONTIGUOUS: Behaviour.NOT_CONTIGUOUS_DOUT,
+    Layout.FORTRAN: Behaviour.FORTRAN_DOUT,
+    Layout.NEGATIVE_STRIDE: Behaviour.NEGATIVE_STRIDE_DOUT,
+    Layout.STRIDE_0: Behaviour.STRIDE_0_DOUT,
+    Layout.READ_ONLY: Behaviour.READ_ONLY_DOUT,
+}
+OF_INPUTS = {
+    Layout.NOT_CONTIGUOUS: Behaviour.NOT_CONTIGUOUS_INPUT,
+    Layout.FORTRAN: Behaviour.FORTRAN_INPUT,
+    Layout.NEGATIVE_STRIDE: Behaviour.NEGATIVE_STRIDE_INPUT,
+    Layout.STRIDE_0: Behaviour.STRIDE_0_INPUT,
+    Layout.READ_ONLY: Behaviour.READ_ONLY_INPUT,
+    Layout.AS_BROUGHT: Behaviour.INPUT_AS_BROUGHT,
+}
+NOT_IN_TORCH = (Layout.NEGATIVE_STRIDE, Layout.READ_ONLY)
+
+
+def overwriting(trial: Trial) -> list[Finding]:
+    """Finds the arrays of the caller that forward and backward write to: inputs, parameters, `dout`."""
+    opened = trial.open(trial.checkable.leaves)
+    before = {name: array.copy() for name, array in opened.handed.items()}
+    opened.forward()
+    after_forward = {name: array.copy() for name, array in opened.handed.items()}
+    given = trial.dout.copy()
+    opened.backward_as_given(*opened.outputs.unpack(given))
+    found = [Finding(Behaviour.FORWARD_OVERWRITES, Level.FAULT, n) for n in _changed(before, after_forward)]
+    if distance(given, trial.dout) > 0:
+        found.append(Finding(Behaviour.OVERWRITES_DOUT, Level.FAULT))
+    known = {finding.leaf for finding in found}
+    by_backward = [name for name in _changed(after_forward, opened.handed) if name not in known]
+    return found + [Finding(Behaviour.BACKWARD_OVERWRITES, Level.FAULT, name) for name in by_backward]
+
+
+def dout_layouts(trial: Trial) -> list[Finding]:
+    """Hands over the same `dout` in other memory layouts: the gradient must be the same up to rounding."""
+    found = []
+    for layout, kind in OF_DOUT.items():
+        if trial.by_torch and layout in NOT_IN_TORCH:
+            continue
+        values = np.ones_like(trial.dout) if layout is Layout.STRIDE_0 else trial.dout
+        opened = trial.open()
+        opened.forward()
+        douts = [laid_out(np.asarray(part), layout) for part in opened.outputs.unpack(values)]
+        if all(part is None for part in douts):
+            continue
+        handed = tuple(
+            part if laid is None else laid for part, laid in zip(opened.outputs.unpack(values), douts, strict=True)
+        )
+        expected = trial.gradient
+        if layout is Layout.STRIDE_0:
+            expected = trial.call(trial.open(), values).gradient
+
+        def run(opened: Instance = opened, handed: tuple[Array, ...] = handed) -> dict[str, Array]:
+            return trial.copied(opened.backward_as_given(*handed))
+
+        found += _compared(trial, kind, run, expected)
+    return found
+
+
+def input_layouts(trial: Trial) -> list[Finding]:
+    """Hands over the same inputs in other memory layouts: output and gradient must be the same up to rounding."""
+    found = []
+    for layout, kind in OF_INPUTS.items():
+        if not trial.inputs or (trial.by_torch and layout in NOT_IN_TORCH):
+            continue
+        leaves, expected = trial.leaves, Call(trial.output, trial.gradient)
+        if layout is Layout.STRIDE_0:
+            leaves = leaves | {n: _constant(leaves[n]) for n in trial.inputs if _is_wide(leaves[n])}
+        brought = {n: trial.checkable.leaves[n] for n in trial.inputs}
+        laid = {n: laid_out(leaves[n], layout, brought[n]) for n in trial.inputs}
+        changed = {name: array for name, array in laid.items() if array is not None}
+        if not changed:
+            continue
+        if layout is Layout.STRIDE_0:
+            expected = trial.call(trial.open(leaves))
+            if not np.isfinite(as_double(expected.output)).all():
+                continue
+        copies = {name: array.copy() for name, array in leaves.items() if name not in changed}
+
+        def run(handed: Leaves = copies | changed, expected: Call = expected) -> dict[str, Array]:
+            call = trial.call(trial.checkable.open(handed))
+            coarse = np.sqrt(np.finfo(np.float64).eps) if call.output.dtype.itemsize >= 8 else 1e-3
+            size = float(np.abs(as_double(expected.output)).max(initial=0))
+            if distance(call.output, expected.output) > coarse * size and not trial.same_output(
+                call.output, expected.output
+            ):
+                raise _OtherOutput(distance(call.output, expected.output))
+            return call.gradient
+
+        found += _compared(trial, kind, run, expected.gradient)
+    return found
+
+
+def lends_its_cache(trial: Trial) -> list[Finding]:
+    """Finds an output that backward still reads, so that writing to it changes the gradient: right, and a risk."""
+    opened = trial.open()
+    y = opened.forward()
+    arrays = getattr(opened.outputs, "arrays", None) or [y]
+    own = [
+        array
+        for array in arrays
+        if isinstance(array, np.ndarray) and is_floating(array.dtype) and array.ndim and array.flags.writeable
+    ]
+    if not own or any(np.shares_memory(array, other) for array in own for other in opened.handed.values()):
+        return []
+    for array in own:
+        array[...] = ELSE
+    gradient = trial.copied(opened.backward(trial.dout))
+    return [Finding(Behaviour.LENDS_CACHE, Level.WARNING)] if trial.differing(gradient) else []
+
+
+def laid_out(array: Array, layout: Layout, brought: Array | None = None) -> Array | None:
+    """Returns an equal array in a memory layout, or None where the layout is no other than a contiguous one.
+
+    Args:
+        array: The values. For STRIDE_0 all must be equal.
+        layout: The memory layout.
+        brought: An array whose order of axes AS_BROUGHT takes over.
+    """
+    if array.size < 2:
+        return None
+    if layout is Layout.NOT_CONTIGUOUS:
+        wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), _gap(array.dtype), array.dtype)
+        wide[..., ::2] = array
+        return wide[..., ::2]
+    if layout is Layout.FORTRAN:
+        laid = np.array(array.T, order="C").T
+        return None if laid.flags.c_contiguous else laid
+    if layout is Layout.NEGATIVE_STRIDE:
+        return np.flip(np.flip(array).copy())
+    if layout is Layout.STRIDE_0:
+        first = np.array(array.reshape(-1)[:1])
+        return np.lib.stride_tricks.as_strided(first, array.shape, (0,) * array.ndim)
+    if layout is Layout.READ_ONLY:
+        laid = array.copy()
+        laid.flags.writeable = False
+        return laid
+    if brought is None or brought.flags.c_contiguous:
+        return None
+    laid = np.empty_like(brought, dtype=array.dtype, order="K", subok=False)
+    laid[...] = array
+    return laid
+
+
+class _OtherOutput(Exception):
+    """The output is another in another memory layout."""
+
+    def __init__(self, gap: float) -> None:
+        self.gap = gap
+
+
+def _compared(
+    trial: Trial, kind: Behaviour, run: Callable[[], dict[str, Array]], expected: Mapping[str, Array]
+) -> list[Finding]:
+    """A fault where the gradient is another, a warning where the layout is refused with an exception."""
+    try:
+        with np.errstate(all="ignore"):
+            gradient = run()
+    except _OtherOutput as other:
+        return [Finding(kind, Level.FAULT, size=other.gap, detail="forward")]
+    except Exception as error:
+        return [Finding(kind, Level.WARNING, detail=f"{type(error).__name__}: {error}")]
+    differing = trial.differing(gradient, expected)
+    return [Finding(kind, Level.FAULT, name, gap, "backward") for name, gap in list(differing.items())[:1]]
+
+
+def _changed(before: Leaves, after: Leaves) -> list[str]:
+    return [name for name, array in after.items() if _differs(array, before[name])]
+
+
+def _differs(array: Array, before: Array) -> bool:
+    return not np.array_equal(array, before, equal_nan=array.dtype.kind in "fc")
+
+
+def _gap(dtype: np.dtype[Any]) -> Any:
+    """What stands between the elements, so that a gradient that reads it is wrong: nan."""
+    return np.nan if is_floating(dtype) else 0
+
+
+def _constant(array: Array) -> Array:
+    """All elements equal to the first that is not 0."""
+    values = array.reshape(-1)
+    return np.full_like(array, values[int(np.argmax(values != 0))])
+
+
+def _is_wide(array: Array) -> bool:
+    return array.size > 1

@@ -1,0 +1,55 @@
+"""Other points to look at, where the point that was brought shows nothing of a gradient."""
+
+from collections.abc import Iterator
+from enum import Enum
+
+import numpy as np
+
+from jaxnet.crosscheck.inspect.checkable import Leaves
+from jaxnet.crosscheck.measure.scale import in_float64, scale_of
+
+# Of a leaf's scale: eight times as far as a probe's first step goes, so that kinks at one value are out of its reach,
+# and near enough to be the same point in all else.
+BESIDE = 1e-3
+
+
+class Point(Enum):
+    """Where a leaf was judged."""
+
+    GIVEN = "given"
+    BESIDE = "beside"
+    MOVED = "moved"
+    DRAWN = "drawn"
+    FLIPPED = "flipped"
+
+
+def beside(at: Leaves, name: str, rng: np.random.Generator) -> Leaves:
+    """Returns the point with one leaf a thousandth of its scale away from where it was, off its kinks."""
+    array = at[name]
+    offsets = np.linspace(1, 3, array.size)[rng.permutation(array.size)].reshape(array.shape)  # no two are alike
+    moved = in_float64(array) + BESIDE * scale_of(array) * offsets * rng.choice([-1.0, 1.0], array.shape)
+    return at | {name: moved.astype(array.dtype)}
+
+
+def elsewhere(at: Leaves, rng: np.random.Generator) -> Iterator[tuple[Point, Leaves]]:
+    """Yields points at which a leaf whose gradient is zero here may show something.
+
+    All leaves are moved by half of themselves, then negated, then drawn anew with their own scale, twice.
+    """
+
+    def changed(make: str) -> Leaves:
+        moved = {}
+        for name, array in at.items():
+            values, scale = in_float64(array), scale_of(array)
+            drawn = scale * rng.standard_normal(array.shape)
+            if make == "moved":
+                other = values * (1 + 0.5 * rng.uniform(-1, 1, array.shape)) + 0.1 * drawn
+            else:
+                other = -values + 0.01 * drawn if make == "flipped" else drawn
+            moved[name] = np.where(np.isfinite(values), other, values).astype(array.dtype)
+        return moved
+
+    yield Point.MOVED, changed("moved")
+    yield Point.FLIPPED, changed("flipped")
+    yield Point.DRAWN, changed("drawn")
+    yield Point.DRAWN, changed("drawn")

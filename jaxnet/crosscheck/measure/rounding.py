@@ -1,0 +1,86 @@
+"""Compares gradients in the arrays' own precision with those in float64.
+
+What rounding may do in the lower precision is measured: every element moves by a unit in its last place, and the
+gradient with it.
+"""
+
+import math
+
+import numpy as np
+
+from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
+from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
+from jaxnet.crosscheck.measure.scale import eps_of, in_float64
+
+NUDGES, MANY_NUDGES = 2, 16  # an element of the rounding may be rare: it is sought longer before it is blamed
+
+
+def low_precision_gap(
+    checkable: Checkable, analytic: Derivation, dout: Array, names: list[str], rng: np.random.Generator
+) -> dict[str, Gap]:
+    """Returns, for each leaf, how far its gradient in its own dtype is from the one in float64, in units of G.
+
+    Nothing is compared where all leaves are float64, or where the check computes in their own dtype anyway. Half of
+    the digits of the dtype are allowed besides, for what a layer rounds within itself.
+    """
+    own = checkable.leaves
+    if all(a.dtype == np.float64 for a in own.values()) or any(a.dtype != np.float64 for a in analytic.at.values()):
+        return {}
+    gaps = _gaps(checkable, analytic, dout, names, rng, NUDGES)
+    if all(gap.within_tolerance for gap in gaps.values()):
+        return gaps
+    return _gaps(checkable, analytic, dout, names, rng, MANY_NUDGES)
+
+
+def _gaps(
+    checkable: Checkable, analytic: Derivation, dout: Array, names: list[str], rng: np.random.Generator, nudges: int
+) -> dict[str, Gap]:
+    own = checkable.leaves
+    values = _backward(checkable, own, dout, names)
+    nudged = [
+        _backward(checkable, {name: _nudged(a, rng) for name, a in own.items()}, dout, names) for _ in range(nudges)
+    ]
+    terms = sum(a.size for a in own.values())
+    gaps = {}
+    for name in names:
+        factor, value = analytic.factor(name), values[name]
+        moved = max((float(np.abs(other[name] - value).max(initial=0.0)) for other in nudged), default=0.0)
+        eps = eps_of(own[name])
+        largest = float(np.abs(value).max(initial=0.0))
+        rounding = moved + math.sqrt(terms) * eps / 2 * largest
+        allowed = SAFETY * rounding * factor + math.sqrt(eps) * _magnitude(analytic, name)
+        error = float(np.abs(value - analytic.gradient[name]).max(initial=0.0)) * factor
+        gaps[name] = Gap(error, allowed + SAFETY * analytic.rounding(name))
+    return gaps
+
+
+def _magnitude(analytic: Derivation, name: str) -> float:
+    """Returns what rounding within a layer is relative to, an element: where it saturates, more than the gradient."""
+    shuffled = {key: np.roll(a.ravel(), 1).reshape(a.shape) for key, a in analytic.at.items()}
+    elsewhere = in_float64(analytic.checkable.forward(shuffled))
+    weighted = np.linalg.norm(analytic.dout * elsewhere / analytic.unit) if elsewhere.shape == analytic.dout.shape else 0
+    other = float(weighted) if math.isfinite(float(weighted)) else 0.0  # a loss may be 0 by chance
+    whole = max(analytic.natural, other) / math.sqrt(analytic.at[name].size)
+    return max(whole, float(np.abs(analytic.scaled_gradient(name)).max(initial=0.0)))
+
+
+def _backward(checkable: Checkable, leaves: Leaves, dout: Array, names: list[str]) -> Leaves:
+    found = checkable.backward({name: a.copy() for name, a in leaves.items()}, dout)
+    return {name: in_float64(found[name]) for name in names}
+
+
+def _nudged(array: Array, rng: np.random.Generator) -> Array:
+    """Moves every element by a unit in its last place, up or down; equal elements alike, so that ties stay ties."""
+    if array.dtype.kind != "f":  # bfloat16 has no nextafter: its own spacing is taken
+        values = in_float64(array)
+        return np.asarray(values * (1 + eps_of(array) * _signs(values, rng))).astype(array.dtype)
+    away = np.where(_signs(array, rng) > 0, np.inf, -np.inf).astype(array.dtype)
+    return np.where(array == 0, array, np.nextafter(array, away))
+
+
+def _signs(array: Array, rng: np.random.Generator) -> Array:
+    odd = np.uint64(rng.integers(2**62) * 2 + 1)
+    up = (np.asarray(array, np.float64).view(np.uint64) * odd) >> np.uint64(63) == 1
+    return np.where(up, 1.0, -1.0)
+
+
