@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 
 from jaxnet.crosscheck.explain.diagnosis import DiagnosisInput, diagnose
-from jaxnet.crosscheck.inspect import Array, Checkable, Leaves, SubjectError, blaming
+from jaxnet.crosscheck.inspect import Array, Checkable, CheckableJax, CheckableLayer, Leaves, SubjectError, blaming
 from jaxnet.crosscheck.measure import behaviour, testpoint
 from jaxnet.crosscheck.measure.derivation import MOST_KINKS, Derivation, Measured, between, measure, scale_of
 from jaxnet.crosscheck.measure.differences import OUTSIDE
@@ -68,7 +68,11 @@ def judge(
         own = hand.backward({name: array.copy() for name, array in hand.leaves.items()}, dout.copy())
         faults = list(behaviour.faults(hand, dout))
         constants, in_doubt = testpoint.without_gradient(hand)
-        warnings = [*behaviour.lends_its_cache(hand, dout), *testpoint.warnings(hand, y), *constants]
+        warnings = [*hand.notes, *behaviour.lends_its_cache(hand, dout), *testpoint.warnings(hand, y), *constants]
+        faults += _other_value(hand, y)
+        still = _moving_others(hand, y)
+        warnings += [f"{name} changes the output: taken for a constant" for name in still if name in hand.constants]
+        in_doubt += [name for name in still if name not in hand.constants]
     except Exception as error:
         return Report(title, None, (), (f"backward raises {type(error).__name__}: {error}",))
     if any(fault == behaviour.NOT_REPEATABLE for fault in faults):
@@ -109,6 +113,23 @@ def judge(
         right = [leaf.name for leaf in leaves if leaf.verdict == "PASS"]
         faults += behaviour.stale(hand, at, dout, right, rng)
     return Report(title, forward, tuple(leaves), tuple(faults), tuple(warnings))
+
+
+def _other_value(hand: Checkable, y: Array) -> list[str]:
+    if not isinstance(hand, CheckableJax):
+        return []
+    value = hand.value_under_differentiation(hand.leaves)
+    if value.shape == y.shape and np.allclose(value.astype(float), y.astype(float), rtol=1e-3, atol=0):
+        return []
+    return ["the primal value that differentiation returns (fwd) is not the function's value"]
+
+
+def _moving_others(hand: Checkable, y: Array) -> list[str]:
+    if isinstance(hand, CheckableLayer):
+        return []
+    moved = {n: n in hand.immovable or not np.array_equal(hand.forward(hand.leaves | {n: a * 1.25 + 0.125}), y)
+             for n, a in hand.others.items()}  # fmt: skip
+    return [name for name, moves in moved.items() if moves]
 
 
 def _from_above(y: Array, rng: np.random.Generator) -> Array:

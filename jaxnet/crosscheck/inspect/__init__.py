@@ -11,7 +11,8 @@ from jaxnet.crosscheck.inspect.checkable import (
     is_float,
     surroundings_kept,
 )
-from jaxnet.crosscheck.inspect.function import CheckableFunction, JaxReference
+from jaxnet.crosscheck.inspect.function import CheckableFunction, function_subject
+from jaxnet.crosscheck.inspect.jax_function import CheckableJax, JaxReference
 from jaxnet.crosscheck.inspect.layer import CheckableLayer, CheckablePair, as_pair
 from jaxnet.crosscheck.inspect.network import CheckableNetwork
 
@@ -19,6 +20,7 @@ __all__ = [
     "Array",
     "Checkable",
     "CheckableFunction",
+    "CheckableJax",
     "CheckableLayer",
     "CheckableNetwork",
     "CheckablePair",
@@ -29,6 +31,7 @@ __all__ = [
     "as_pair",
     "attributes_of",
     "blaming",
+    "function_subject",
     "is_float",
     "surroundings_kept",
 ]
