@@ -21,7 +21,7 @@ class Arguments:
     """What a function is called with.
 
     Numbers become arrays of 0 axes where they are floats; everything else stays as it is: whole numbers, random keys,
-    strings, None. A complex array counts as two leaves of floats, `z.real` and `z.imag`, where complex ones are allowed.
+    strings, None. A complex array, where it is allowed, counts as two leaves of floats, `z.real` and `z.imag`.
 
     Args:
         f: The function; its parameters name the arguments.
@@ -101,7 +101,7 @@ class Arguments:
         elif isinstance(given, complex) and not isinstance(given, np.generic):
             given = np.asarray(given)
         elif isinstance(given, np.generic):
-            given = np.asarray(given) if given.dtype.kind != "b" else given
+            given = np.asarray(given) if is_float(given) or is_complex(given) else given
         elif not is_array(given):
             return self._other(place, given)
         if given.dtype == object:

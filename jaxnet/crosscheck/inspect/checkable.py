@@ -15,10 +15,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnet.crosscheck.inspect.errors import SubjectError, blaming
-from jaxnet.crosscheck.inspect.outputs import Outputs
-from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
-from jaxnet.crosscheck.inspect.trees import Array, copied, is_float
+from jaxnet.crosscheck.inspect.errors import SubjectError as SubjectError
+from jaxnet.crosscheck.inspect.errors import blaming as blaming
+from jaxnet.crosscheck.inspect.outputs import Outputs as Outputs
+from jaxnet.crosscheck.inspect.signatures import expect_call as expect_call
+from jaxnet.crosscheck.inspect.signatures import input_names as input_names
+from jaxnet.crosscheck.inspect.signatures import positional as positional
+from jaxnet.crosscheck.inspect.trees import Array as Array
+from jaxnet.crosscheck.inspect.trees import copied
+from jaxnet.crosscheck.inspect.trees import is_float as is_float
 
 Leaves = dict[str, Array]
 BESIDE = ("d{}", "d_{}", "grad_{}", "{}_grad")  # how the gradient by something is called
@@ -77,7 +82,7 @@ class Checkable:
     leaves: Leaves  # what a gradient is claimed for: "W", "x", "Affine1.W"
     takes_dout = True  # whether its backward can be given a gradient from above
     derived_by = "analytic"  # who made the gradient that is checked: "analytic", "JAX" or "PyTorch"
-    others: Leaves = {}  # float arrays that it is handed or holds, and for which no gradient comes back
+    others: Mapping[str, Array] = {}  # float arrays that it is handed or holds, and for which no gradient comes back
     constants: Collection[str] = frozenset()  # those of them that are constants
     immovable: Collection[str] = frozenset()  # those of them that `open` cannot replace
     held_leaves: Collection[str] = frozenset()  # the leaves that are no arguments, which a reference does not know

@@ -73,7 +73,7 @@ class CheckableFunction(Checkable):
     def _look(self, takes_dout: bool | None) -> None:
         """Runs both passes once, and finds out how they are to be called and read."""
         args, f, gradient = self._copies(self.leaves)
-        opened = Instance(lambda *inputs: self._f(f, inputs), lambda *douts: {}, args, {})
+        opened = Instance(lambda *inputs: self._f(f, inputs), lambda *_: {}, args, {})
         with blaming(self.name):
             y = opened.forward()
         outputs = opened.outputs
@@ -110,7 +110,8 @@ class CheckableFunction(Checkable):
             if is_constant(name, array)
             or (bare and self.given.owner[name] not in reading.owners and not is_parameter(name))
         }
-        closed_over = {name: np.asarray(array) for name, array in self.held.arrays.items() if is_float(array)}
+        held = {name: self.held.arrays[name] for name in self.held.of_first}
+        closed_over = {name: np.asarray(array) for name, array in held.items() if is_float(array)}
         self.others |= closed_over
         self.constants |= closed_over.keys()
         self.immovable = closed_over.keys() - self.held.movable

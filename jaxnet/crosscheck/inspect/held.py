@@ -29,6 +29,7 @@ class Held:
     Attributes:
         arrays: The float and complex arrays by name, as they are held.
         movable: The names of those that can be replaced.
+        of_first: The names of those that the first of the callables holds.
     """
 
     def __init__(self, callables: tuple[Callable[..., Any], ...], known: tuple[str, ...] = ()) -> None:
@@ -36,12 +37,15 @@ class Held:
         self.stateful = any(_is_object(f) or isinstance(f, types.MethodType) for f in callables)
         walk = _Walk(callables)
         found: dict[int, tuple[str, Any]] = {}
+        counts = []
         for f in callables:
             for name, array in walk.arrays(f, ""):
                 found.setdefault(id(array), (name or "array", array))
+            counts.append(len(found))
         names = distinct([*known, *(name if name not in known else f"self.{name}" for name, _ in found.values())])
         named = zip(names[len(known) :], found.values(), strict=True)
         self.arrays: dict[str, Any] = {name: array for name, (_, array) in named}
+        self.of_first = list(self.arrays)[: counts[0]]
         self._by_shallow_copies = False
         self.movable = self._find_movable()
 

@@ -98,7 +98,9 @@ class CheckableJax(Checkable):
                 held[name] = as_complex(jnp.asarray(leaves[name + REAL]), jnp.asarray(leaves[name + IMAG]))
         (f,) = self.held.rebuilt(held)
         result = f(*args)
-        self._has_number_first = isinstance(result, tuple | list) and len(result) > 1 and np.ndim(result[0]) == 0
+        self._has_number_first = (
+            isinstance(result, tuple | list) and len(result) > 1 and getattr(result[0], "shape", None) == ()
+        )
         return packed(result)
 
     def _pulled_back(self, leaves: Mapping[str, Any], dout: jax.Array) -> Any:

@@ -58,8 +58,7 @@ class Outputs:
         if (
             result is None
             or isinstance(result, str | bytes)
-            or not hasattr(result, "__array__")
-            and not _is_number(result)
+            or (not hasattr(result, "__array__") and not _is_number(result))
         ):
             raise SubjectError(f"forward: returned {_kind(result)}, expected an array of floats")
         array = np.asarray(result)

@@ -61,11 +61,11 @@ def reason(error: Exception) -> str:
 def whole_tracebacks() -> Iterator[None]:
     """Keeps JAX's own frames in tracebacks within the block."""
     before = jax.config.jax_traceback_filtering  # type: ignore[attr-defined]
-    jax.config.update("jax_traceback_filtering", "off")
+    jax.config.update("jax_traceback_filtering", "off")  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        jax.config.update("jax_traceback_filtering", before)
+        jax.config.update("jax_traceback_filtering", before)  # type: ignore[no-untyped-call]
 
 
 def _is_inside(file: str) -> bool:
@@ -73,6 +73,6 @@ def _is_inside(file: str) -> bool:
 
 
 def _is_users(file: str) -> bool:
-    if file.startswith((*INSIDE, OURS)) or file.startswith("<frozen"):
+    if file.startswith((*INSIDE, OURS, "<frozen")):
         return False
     return not file.startswith(STANDARD) or "-packages" in file

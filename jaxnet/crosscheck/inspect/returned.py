@@ -11,7 +11,7 @@ import numpy as np
 from jaxnet.crosscheck.inspect.arguments import Arguments
 from jaxnet.crosscheck.inspect.constants import is_label
 from jaxnet.crosscheck.inspect.errors import SubjectError
-from jaxnet.crosscheck.inspect.trees import Array, is_array, leaves_of
+from jaxnet.crosscheck.inspect.trees import Array, distinct, is_array, leaves_of
 
 BESIDE = ("d{}", "d_{}", "grad_{}", "{}_grad")  # how the gradient by something is called
 CLOSE = 1e-6  # relative difference between a value that is computed twice
@@ -72,7 +72,13 @@ def by_leaf(result: Any, reading: Reading, given: Arguments) -> dict[str, Any]:
                 found[owner] = part if is_array(part) or isinstance(part, int | float) else _as_array(part)
             continue
         names = {place: name for name in given.of(owner) for place in _places(name)}
-        found |= {names[place]: g for place, g in leaves_of(part, owner) if place in names and g is not None}
+        parts = list(leaves_of(part, owner))
+        places = distinct(place for place, _ in parts)
+        found |= {
+            names[place]: gradient
+            for place, (_, gradient) in zip(places, parts, strict=True)
+            if place in names and gradient is not None
+        }
     return {name: gradient for name, gradient in found.items() if name in given.floats}
 
 
@@ -169,6 +175,8 @@ def _has_value_first(result: Any, y: Array) -> bool:
     if not (isinstance(result, tuple | list) and len(result) == 2 and y.size == 1):
         return False
     first = result[0]
+    if isinstance(first, tuple | list) and first:  # the value comes with what is auxiliary
+        first = first[0]
     if not (is_array(first) or isinstance(first, int | float)) or np.size(first) != 1:
         return False
     value, own = float(np.ravel(first)[0]), float(y.ravel()[0])
@@ -190,5 +198,7 @@ def _unreadable(result: Any, given: Arguments) -> str:
         keys = ", ".join(map(str, result))
         return f"gradient: returned a dict of {keys}, expected a gradient for each input, in their order: {args}"
     if isinstance(result, tuple | list):
-        return f"gradient: returned {len(result)} gradients for {len(given.names)} arguments, {args}"
+        hint = "; where the function's value comes first, leave it out, gradient=lambda ...: value_and_grad(...)[1]"
+        hint = hint if len(result) == len(given.names) + 1 else ""
+        return f"gradient: returned {len(result)} gradients for {len(given.names)} arguments, {args}{hint}"
     return f"gradient: returned None, expected a gradient for each of {args}"
