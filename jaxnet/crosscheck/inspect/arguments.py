@@ -1,14 +1,13 @@
 """The arguments of a function: which of their leaves are floats, and the same arguments at other values."""
 
 import copy
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.jax_loaded import as_jax, is_of_jax
 from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.trees import Array, distinct, is_array, is_complex, is_float, leaves_of, with_leaves
 
@@ -145,25 +144,6 @@ def as_complex(real: Any, imag: Any) -> Any:
     import jax
 
     return jax.lax.complex(real, imag)
-
-
-def as_jax(value: Any) -> Any:
-    """Returns an array as JAX's."""
-    import jax.numpy as jnp
-
-    return jnp.asarray(value)
-
-
-def is_of_jax(value: Any) -> bool:
-    """Returns whether this is an array of JAX's, a typed random key included."""
-    jax = sys.modules.get("jax")
-    return jax is not None and isinstance(value, jax.Array)
-
-
-def double_precision() -> AbstractContextManager[Any]:
-    """Returns the scope in which JAX, where it is loaded, has double precision."""
-    jax = sys.modules.get("jax")
-    return nullcontext() if jax is None else jax.enable_x64(True)
 
 
 def _following(floats: Mapping[str, Array], leaves: Mapping[str, Any]) -> Callable[[Array], Array]:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxnet.crosscheck.inspect.errors import SubjectError as SubjectError
 from jaxnet.crosscheck.inspect.errors import blaming as blaming
+from jaxnet.crosscheck.inspect.jax_loaded import double_precision, is_of_jax
 from jaxnet.crosscheck.inspect.outputs import Outputs as Outputs
 from jaxnet.crosscheck.inspect.signatures import expect_call as expect_call
 from jaxnet.crosscheck.inspect.signatures import input_names as input_names
@@ -72,7 +72,7 @@ class Instance:
     def backward_as_given(self, *douts: Any) -> dict[str, Any]:
         """Returns the gradient of each leaf for gradients from above that are handed over as they lie in memory."""
         found = self._backward(*douts)
-        return {name: np.asarray(g) if isinstance(g, jax.Array) else g for name, g in found.items()}
+        return {name: np.asarray(g) if is_of_jax(g) else g for name, g in found.items()}
 
 
 class Checkable:
@@ -297,7 +297,7 @@ def surroundings_kept() -> Iterator[None]:
     """The global random generators are found afterwards as they were before; within, JAX has double precision."""
     before = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
-        with jax.enable_x64(True):
+        with double_precision():
             yield
     finally:
         np.random.set_state(before[0])  # noqa: NPY002

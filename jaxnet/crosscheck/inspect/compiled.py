@@ -52,7 +52,7 @@ class Compiled:
             if not _all(np.array_equal, value, self._plain(args)):
                 return False
             restart_generators()
-            return _all(_is_close, value, _as_numpy(self.jitted(*args)))
+            return _all(is_close, value, _as_numpy(self.jitted(*args)))
         except Exception:
             return False
 
@@ -66,7 +66,8 @@ def _all(test: Callable[[Any, Any], bool], one: Any, other: Any) -> bool:
     return all(a.shape == b.shape and a.dtype == b.dtype and test(a, b) for a, b in pairs)
 
 
-def _is_close(one: Any, other: Any) -> bool:
+def is_close(one: Any, other: Any) -> bool:
+    """Returns whether two arrays are alike up to rounding."""
     if not is_float_dtype(one.dtype):
         return bool(np.array_equal(one, other))
     eps = machine_epsilon(one.dtype)

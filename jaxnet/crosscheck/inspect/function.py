@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.arguments import Arguments, double_precision
+from jaxnet.crosscheck.inspect.arguments import Arguments
 from jaxnet.crosscheck.inspect.checkable import (
     TWO_FUNCTIONS,
     Checkable,
@@ -18,6 +18,7 @@ from jaxnet.crosscheck.inspect.checkable import (
 from jaxnet.crosscheck.inspect.constants import is_constant, is_parameter
 from jaxnet.crosscheck.inspect.errors import SubjectError, blaming
 from jaxnet.crosscheck.inspect.held import Held
+from jaxnet.crosscheck.inspect.jax_loaded import double_precision
 from jaxnet.crosscheck.inspect.returned import Form, Reading, by_leaf, readings_of
 from jaxnet.crosscheck.inspect.signatures import from_above
 from jaxnet.crosscheck.inspect.trees import is_float, leaves_of

@@ -57,19 +57,21 @@ class Held:
         return _Rebuild(self.callables, replaced, deeply=not self._by_shallow_copies).all(self.callables)
 
     def _find_movable(self) -> set[str]:
+        """Finds the way of copying that replaces most, deep copies first; sets it, and returns what it replaces."""
         if not self.arrays and not self.stateful:
             return set()
-        best: set[str] = set()
+        best: tuple[bool, set[str]] = (True, set())
         for shallow in (False, True):
             self._by_shallow_copies = shallow
             try:
                 movable = self._replaced_in_copies()
-            except Exception:
-                movable = None
+            except Exception:  # it holds what cannot be copied
+                continue
             if movable == set(self.arrays):
                 return movable
-            best = movable if movable is not None and len(movable) > len(best) else best
-        return best
+            best = (shallow, movable) if len(movable) > len(best[1]) else best
+        self._by_shallow_copies, movable = best
+        return movable
 
     def _replaced_in_copies(self) -> set[str]:
         other = {name: copy.copy(array) for name, array in self.arrays.items()}

@@ -9,13 +9,14 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.arguments import IMAG, REAL, Arguments, as_complex, float_parts
 from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS, Array, Checkable, Instance, Leaves, numbers_in
-from jaxnet.crosscheck.inspect.compiled import Compiled
+from jaxnet.crosscheck.inspect.compiled import Compiled, is_close
 from jaxnet.crosscheck.inspect.errors import SubjectError, blaming
 from jaxnet.crosscheck.inspect.function import expect_function, name_of
 from jaxnet.crosscheck.inspect.held import Held
+from jaxnet.crosscheck.inspect.jax_loaded import is_of_jax
 from jaxnet.crosscheck.inspect.outputs import flat_parts
 from jaxnet.crosscheck.inspect.refusals import Origin, origin, reason, whole_tracebacks
-from jaxnet.crosscheck.inspect.trees import is_complex, is_float_dtype, node_of
+from jaxnet.crosscheck.inspect.trees import is_complex, is_float, is_float_dtype, node_of
 
 
 class CheckableJax(Checkable):
@@ -37,31 +38,58 @@ class CheckableJax(Checkable):
 
     def __init__(self, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
         expect_function(f)
-        self.f, self.name, self.raw = f, name_of(f), args
+        self.f, self.name = f, name_of(f)
         self.given = Arguments(f, args, complex_as_two=True)
         self.names = self.given.names
         self.held = Held((f,), tuple(self.given.leaves))
-        within = {
-            place: part
-            for name in self.held.arrays
-            if name in self.held.movable
-            for place, part in float_parts(name, self.held.arrays[name])
-        }
-        self.leaves = self.given.floats | within
-        fixed = {name: np.asarray(a) for name, a in self.held.arrays.items() if name not in self.held.movable}
-        self.others, self.immovable = fixed, set(fixed)
-        if not self.leaves:
+        if not self.given.floats and not self.held.movable:
             raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
         self.numbers = numbers_in(dict(zip(self.names, args, strict=True)))
         self._has_number_first = False
-        self._forward = Compiled(self._function)
-        self._backward = Compiled(self._pulled_back)
-        y = self._first_forward()
+        self._within: list[str] = []  # the arrays that it holds and that are leaves
+        self.others, self.constants, self.immovable = {}, set(), set()
+        y = self._as_brought()
         if not is_float_dtype(y.dtype):
             raise SubjectError(f"{self.name}: returns {y.dtype}, expected floats, which JAX can differentiate")
-        self.held_leaves = frozenset(self._used(within))
-        self.leaves = {n: a for n, a in self.leaves.items() if n in self.given.floats or n in self.held_leaves}
+        *choices, nothing = self._choices()
+        for names in choices:
+            try:
+                self._differentiate_by(names, y)
+            except SubjectError:  # JAX cannot trace the function of these arrays that it holds
+                continue
+            return
+        self._differentiate_by(nothing, y)
+
+    def _choices(self) -> list[list[str]]:
+        """Which arrays that the function holds are leaves: all, else only JAX's, else none, the last."""
+        movable = [name for name in self.held.arrays if name in self.held.movable]
+        of_jax = [name for name in movable if is_of_jax(self.held.arrays[name])]
+        choices = [movable, of_jax, []]
+        return [names for i, names in enumerate(choices) if names not in choices[:i]]
+
+    def _differentiate_by(self, names: list[str], y: Array) -> None:
+        """Takes these arrays for leaves, and differentiates once.
+
+        Raises:
+            SubjectError: It cannot be differentiated by them, or computes something else around copies of them.
+        """
+        within = {place: part for name in names for place, part in float_parts(name, self.held.arrays[name])}
+        self.leaves = self.given.floats | within
+        if not self.leaves:
+            raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
+        self._within = names
+        self._forward, self._backward = Compiled(self._function), Compiled(self._pulled_back)
+        value = self._first_forward()
+        if names and not (value.shape == y.shape and is_close(value, y)):
+            raise SubjectError(f"{self.name}: computes something else around copies of what it holds")
         self._first_backward(np.ones_like(y))
+        read, read_as_constants = self._read(within)
+        self.held_leaves = frozenset(read)
+        self.leaves = {n: a for n, a in self.leaves.items() if n in self.given.floats or n in self.held_leaves}
+        fixed = {name: np.asarray(a) for name, a in self.held.arrays.items() if name not in names}
+        self.others = {name: a for name, a in fixed.items() if name in self.held.movable or read_as_constants(a)}
+        self.immovable = set(self.others)
+        self.constants = {name for name in self.others if name in self.held.movable}  # what NumPy's functions read
 
     def value_under_differentiation(self, leaves: Leaves) -> Array:
         """Returns the output that `jax.vjp` gives beside the gradients; it must be that of the function."""
@@ -91,10 +119,10 @@ class CheckableJax(Checkable):
         """The function of its leaves, as one array."""
         args = self.given.filled(leaves, for_jax=True)
         held: dict[str, Any] = {}
-        for name in self.held.movable:
+        for name in self._within:
             if name in leaves:
                 held[name] = jnp.asarray(leaves[name])
-            elif name + REAL in leaves or name + IMAG in leaves:
+            elif name + REAL in leaves:
                 held[name] = as_complex(jnp.asarray(leaves[name + REAL]), jnp.asarray(leaves[name + IMAG]))
         (f,) = self.held.rebuilt(held)
         result = f(*args)
@@ -107,9 +135,16 @@ class CheckableJax(Checkable):
         y, pull = jax.vjp(self._function, leaves)
         return pull(dout.reshape(y.shape).astype(y.dtype))[0]
 
+    def _as_brought(self) -> Array:
+        """The output of the function itself, around what it holds."""
+        self._within = []
+        self._forward = Compiled(self._function)
+        return self._first_forward()
+
     def _first_forward(self) -> Array:
+        values = self.given.floats | getattr(self, "leaves", {})
         try:
-            return np.asarray(self._forward.plain(self.leaves))
+            return np.asarray(self._forward.plain(values))
         except SubjectError:
             raise
         except Exception as error:
@@ -152,19 +187,23 @@ class CheckableJax(Checkable):
             f"{self.name}: JAX cannot trace it ({type(error).__name__}); give a gradient, or use jax.numpy{hint}"
         )
 
-    def _used(self, within: Leaves) -> set[str]:
-        """Those of the leaves that f holds which its computation reads; all where that cannot be told."""
-        if not within:
-            return set()
+    def _read(self, within: Leaves) -> tuple[set[str], Callable[[Array], bool]]:
+        """Those of the leaves that f holds which its computation reads, and whether it reads an array as a constant.
+
+        All are where that cannot be told.
+        """
+        values = {name: self.leaves[name] for name in sorted(self.leaves)}  # the order in which JAX flattens a dict
         try:
             with jax.enable_x64(True):
-                values = {name: jnp.asarray(leaf) for name, leaf in self.leaves.items()}
-                jaxpr = jax.make_jaxpr(self._function)(values).jaxpr
+                closed = jax.make_jaxpr(self._function)(values)
         except Exception:
-            return set(within)
-        read = {id(v) for equation in jaxpr.eqns for v in equation.invars} | {id(v) for v in jaxpr.outvars}
-        names = sorted(values)  # the order in which JAX flattens a dict
-        return {n for n, v in zip(names, jaxpr.invars, strict=True) if n in within and id(v) in read}
+            return set(within), lambda _: True
+        read = {id(v) for equation in closed.jaxpr.eqns for v in equation.invars} | {
+            id(v) for v in closed.jaxpr.outvars
+        }
+        constants = [np.asarray(c) for c in closed.consts if is_float(c)]
+        names = {n for n, v in zip(values, closed.jaxpr.invars, strict=True) if n in within and id(v) in read}
+        return names, lambda array: any(c.shape == array.shape and np.array_equal(c, array) for c in constants)
 
 
 class JaxReference(Checkable):
