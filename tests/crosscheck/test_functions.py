@@ -51,7 +51,7 @@ class State:
         (Pair(1.0, {"x": 2.0}), ["p.left", "p.right.x"]),
         (State(1.0, [2.0]), ["p.c", "p.h.0", "p.label"]),
         (collections.OrderedDict(b=1.0, a=2.0), ["p.b", "p.a"]),
-        (jax.tree_util.Partial(None, 1.0), ["p.0.0"]),
+        (jax.tree_util.Partial(abs, 1.0), ["p.0.0"]),
     ],
 )
 def test_a_structure_has_named_leaves_and_is_built_again_around_others(tree, names):
@@ -331,7 +331,9 @@ def test_an_empty_array_and_infinite_ones_are_leaves():
 
 # -- what JAX differentiates
 
-product_rule = with_rule(lambda x, w: x * w, lambda x, w: (x * w, (x, w)), lambda r, g: (g * r[1], 3 * g * r[0]))
+product_rule = with_rule(
+    lambda x, w: x * w, lambda x, w: (x * w, (x, w)), lambda r, g: (g * r[1], 3 * jnp.sum(g * r[0]))
+)
 
 
 class Scale:
