@@ -7,13 +7,13 @@ from jaxnet.checks import check_counts, check_positive
 from jaxnet.crosscheck.examine import Options, examine
 from jaxnet.crosscheck.inspect import (
     Checkable,
-    CheckableFunction,
     CheckableLayer,
     CheckableNetwork,
     CheckablePair,
     JaxReference,
     SubjectError,
     as_pair,
+    function_subject,
     surroundings_kept,
 )
 from jaxnet.crosscheck.inspect.drawing import drawn
@@ -111,6 +111,7 @@ def check_function(
     f: Callable[..., Any],
     *args: Any,
     gradient: Callable[..., Any] | None = None,
+    takes_dout: bool | None = None,
     reference: Callable[..., Any] | None = None,
     seed: int = 0,
     resolution: float | None = None,
@@ -128,6 +129,7 @@ def check_function(
         gradient: Of (*args) where f is a scalar, of (*args, dout) else, and of (dout, *args) where its first argument
             alone is none of f's by name, or is called `dout`, `g` or `ct`; it returns a gradient for each argument.
             JAX's own unless given, so that this checks what a `jax.custom_vjp` says.
+        takes_dout: Whether `gradient` takes what comes from above; told by its signature unless given.
         reference: The same function in JAX, of (*args).
         seed: Of the directions probed and of the gradient that comes from above.
         resolution: As for `check_layer`.
@@ -137,7 +139,7 @@ def check_function(
         SubjectError, ValueError: As for `check_layer`.
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _judged(CheckableFunction(f, args, gradient), reference, options, name)
+    return _judged(function_subject(f, args, gradient, takes_dout), reference, options, name)
 
 
 @surroundings_kept()
@@ -176,7 +178,7 @@ def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
         return CheckableNetwork(thing, *inputs)
     if isinstance(thing, tuple | list) or is_layer:
         return _layer(thing, inputs, seed)
-    return CheckableFunction(thing, drawn(thing, inputs, None, seed), None)
+    return function_subject(thing, drawn(thing, inputs, None, seed))
 
 
 def _options(

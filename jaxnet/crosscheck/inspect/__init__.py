@@ -1,5 +1,7 @@
 """What can be checked: layers of the book's class style, pairs of functions, networks, functions of arrays."""
 
+from typing import TYPE_CHECKING, Any
+
 from jaxnet.crosscheck.inspect.checkable import (
     Array,
     Checkable,
@@ -11,14 +13,18 @@ from jaxnet.crosscheck.inspect.checkable import (
     is_float,
     surroundings_kept,
 )
-from jaxnet.crosscheck.inspect.function import CheckableFunction, JaxReference
+from jaxnet.crosscheck.inspect.function import CheckableFunction, function_subject
 from jaxnet.crosscheck.inspect.layer import CheckableLayer, CheckablePair, as_pair
 from jaxnet.crosscheck.inspect.network import CheckableNetwork
+
+if TYPE_CHECKING:
+    from jaxnet.crosscheck.inspect.jax_function import CheckableJax, JaxReference
 
 __all__ = [
     "Array",
     "Checkable",
     "CheckableFunction",
+    "CheckableJax",
     "CheckableLayer",
     "CheckableNetwork",
     "CheckablePair",
@@ -29,6 +35,16 @@ __all__ = [
     "as_pair",
     "attributes_of",
     "blaming",
+    "function_subject",
     "is_float",
     "surroundings_kept",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads what needs JAX where it is asked for."""
+    if name in ("CheckableJax", "JaxReference"):
+        from jaxnet.crosscheck.inspect import jax_function
+
+        return getattr(jax_function, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,59 +5,31 @@ is opened is a copy, and the leaves that it holds are replaced on the way.
 """
 
 import copy
-import inspect
 import random
 import sys
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import jax
 import numpy as np
-from numpy.typing import NDArray
 
+from jaxnet.crosscheck.inspect.errors import SubjectError as SubjectError
+from jaxnet.crosscheck.inspect.errors import blaming as blaming
+from jaxnet.crosscheck.inspect.jax_loaded import double_precision, is_of_jax
+from jaxnet.crosscheck.inspect.outputs import Outputs as Outputs
+from jaxnet.crosscheck.inspect.signatures import expect_call as expect_call
+from jaxnet.crosscheck.inspect.signatures import input_names as input_names
+from jaxnet.crosscheck.inspect.signatures import positional as positional
+from jaxnet.crosscheck.inspect.trees import Array as Array
+from jaxnet.crosscheck.inspect.trees import copied
+from jaxnet.crosscheck.inspect.trees import is_float as is_float
 from jaxnet.crosscheck.meter import count_forward
 
-Array = NDArray[Any]
 Leaves = dict[str, Array]
 BESIDE = ("d{}", "d_{}", "grad_{}", "{}_grad")  # how the gradient by something is called
 TWO_FUNCTIONS = "bring them apart: check_function(lambda ...: f(...)[0], ..., gradient=lambda ...: f(...)[1])"
 NO_STATE = (type, types.ModuleType, types.FunctionType, types.MethodType)
-
-
-class SubjectError(TypeError):
-    """What was brought cannot be checked; the message says what was found and what was expected."""
-
-
-class Outputs:
-    """What a forward pass returns, one array or several, seen as one: several are laid end to end."""
-
-    def __init__(self) -> None:
-        self.shapes: list[tuple[int, ...]] | None = None  # of several; None for one
-        self.arrays: list[Array] = []  # as they were returned
-        self.numbers: list[bool] = []  # which of them were numbers, of Python or NumPy: nothing can write to those
-
-    def pack(self, result: Any) -> Array:
-        parts = [part for part in result if is_float(part)] if isinstance(result, tuple | list) else [result]
-        self.numbers = [isinstance(part, float | int | np.generic) for part in parts]
-        self.arrays = arrays = [np.asarray(part) for part in parts]
-        if not isinstance(result, tuple | list):
-            self.shapes = None
-            return arrays[0]
-        if not arrays:
-            raise SubjectError(f"forward: returned {type(result).__name__} without an array of floats, expected one")
-        self.shapes = [array.shape for array in arrays]
-        return np.concatenate([array.ravel() for array in arrays])
-
-    def unpack(self, dout: Array) -> tuple[Array, ...]:
-        """The gradient from above by each output: a number for a number, a view of `dout` for an array."""
-        if self.shapes is None:
-            parts = [dout]
-        else:
-            ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
-            parts = [part.reshape(s) for part, s in zip(np.split(dout, ends[:-1]), self.shapes, strict=True)]
-        return tuple(part[()] if number else part for part, number in zip(parts, self.numbers, strict=True))
 
 
 class Instance:
@@ -97,12 +69,12 @@ class Instance:
 
     def backward(self, dout: Array) -> dict[str, Any]:
         """Returns the gradient of each leaf, for a copy of `dout`: a backward may write to what it is given."""
-        return self.backward_as_given(*(part.copy() for part in self.outputs.unpack(dout)))
+        return self.backward_as_given(*copied(self.outputs.unpack(dout)))
 
     def backward_as_given(self, *douts: Any) -> dict[str, Any]:
         """Returns the gradient of each leaf for gradients from above that are handed over as they lie in memory."""
         found = self._backward(*douts)
-        return {name: np.asarray(g) if isinstance(g, jax.Array) else g for name, g in found.items()}
+        return {name: np.asarray(g) if is_of_jax(g) else g for name, g in found.items()}
 
 
 class Checkable:
@@ -111,6 +83,12 @@ class Checkable:
     name: str
     leaves: Leaves  # what a gradient is claimed for: "W", "x", "Affine1.W"
     takes_dout = True  # whether its backward can be given a gradient from above
+    derived_by = "analytic"  # who made the gradient that is checked: "analytic", "JAX" or "PyTorch"
+    others: Mapping[str, Array] = {}  # float arrays that it is handed or holds, and for which no gradient comes back
+    constants: Collection[str] = frozenset()  # those of them that are constants
+    immovable: Collection[str] = frozenset()  # those of them that `open` cannot replace
+    held_leaves: Collection[str] = frozenset()  # the leaves that are no arguments, which a reference does not know
+    notes: Sequence[str] = ()  # how what was brought was understood, each in a sentence
     fault = ""  # why it cannot be opened at all: its backward raises
     numbers: Mapping[str, float] = {}  # what it was made with: a dropout rate, a stride, an eps
     integers: Mapping[str, Array] = {}  # its ids and labels
@@ -148,6 +126,10 @@ class Checkable:
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         """What a reference in JAX is called with at these leaves."""
         raise NotImplementedError
+
+    def readings(self) -> Iterator["Checkable"]:
+        """Yields other ways to read what backward returned; none where there is but one."""
+        yield from ()
 
     def forward(self, leaves: Leaves) -> Array:
         """The output at the leaves."""
@@ -201,22 +183,6 @@ def is_numbers(given: Any) -> bool:
     return isinstance(given, float | int | complex | np.generic) or hasattr(given, "__array__")
 
 
-def input_names(function: Callable[..., Any], count: int) -> list[str]:
-    """The names that a function gives its first arguments; x0, x1, ... where it takes them as they come."""
-    names = [p.name for p in positional(function)]
-    return [*names[:count], *(f"x{i}" for i in range(len(names), count))]
-
-
-def positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The parameters that arguments can fill by their place; none where the signature cannot be read."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return [p for p in parameters if p.kind in kinds]
-
-
 def derived_by(inputs: tuple[Any, ...], names: list[str], returned: int) -> list[str]:
     """Which inputs the gradients that a backward returns belong to: all, or else the first that are floats."""
     if returned == len(inputs):
@@ -254,24 +220,6 @@ def claimed(
     return dict(zip(derived_by(inputs, names, len(returned)), returned, strict=False))
 
 
-def expect_call(function: Callable[..., Any], count: int, who: str, expected: str, **named: Any) -> None:
-    """That a function can be called with so many arguments.
-
-    Raises:
-        SubjectError: It takes fewer, or asks for more.
-    """
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return
-    try:
-        signature.bind(*[None] * count, **named)
-    except TypeError as error:
-        bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
-        takes = signature.replace(parameters=bare, return_annotation=signature.empty)
-        raise SubjectError(f"{who}: takes {takes}, expected {expected}") from error
-
-
 def elsewhere(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Other inputs of the same kind: the same numbers in other places, floats halved, so that they stay in range."""
     moved = (
@@ -284,11 +232,6 @@ def elsewhere(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 def as_tuple(value: Any) -> tuple[Any, ...]:
     """What a backward returns, as a tuple."""
     return tuple(value) if isinstance(value, tuple | list) else (value,)
-
-
-def is_float(value: Any) -> bool:
-    """Whether a gradient by this is to be expected."""
-    return isinstance(value, np.ndarray | np.generic | jax.Array) and value.dtype.kind == "f"
 
 
 def attributes_of(value: Any) -> dict[str, Any]:
@@ -371,26 +314,11 @@ def surroundings_kept() -> Iterator[None]:
     """The global random generators are found afterwards as they were before; within, JAX has double precision."""
     before = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
-        with jax.enable_x64(True):
+        with double_precision():
             yield
     finally:
         np.random.set_state(before[0])  # noqa: NPY002
         random.setstate(before[1])
-
-
-@contextmanager
-def blaming(who: str) -> Iterator[None]:
-    """An exception in somebody's code becomes one that says whose.
-
-    Raises:
-        SubjectError: The block raised.
-    """
-    try:
-        yield
-    except SubjectError:
-        raise
-    except Exception as error:
-        raise SubjectError(f"{who}: raised {type(error).__name__}: {error}") from error
 
 
 def _is_one_hot(a: Array) -> bool:

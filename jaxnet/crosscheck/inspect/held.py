@@ -1,0 +1,301 @@
+"""The arrays of floats that a callable holds, and the same callable around others.
+
+A callable holds what its closure, its defaults, its module's globals, its attributes, the object that it is bound to,
+and the arguments of a `functools.partial` hold. Functions with derivative rules of their own (`jax.custom_vjp`) are
+left as they are: their rules must not be parted from them.
+"""
+
+import copy
+import functools
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from jaxnet.crosscheck.inspect.trees import distinct, is_array, is_complex, is_float
+
+DEEPEST = 8
+MOST = 20_000  # objects that are looked into
+CODE = (type, types.ModuleType, types.BuiltinFunctionType)
+
+
+class Held:
+    """What some callables hold, by name.
+
+    Args:
+        callables: They may share what they hold, and still share it when they are rebuilt.
+        known: Names that are taken.
+
+    Attributes:
+        arrays: The float and complex arrays by name, as they are held.
+        movable: The names of those that can be replaced.
+        of_first: The names of those that the first of the callables holds.
+    """
+
+    def __init__(self, callables: tuple[Callable[..., Any], ...], known: tuple[str, ...] = ()) -> None:
+        self.callables = callables
+        self.stateful = any(_is_object(f) or isinstance(f, types.MethodType) for f in callables)
+        walk = _Walk(callables)
+        found: dict[int, tuple[str, Any]] = {}
+        counts = []
+        for f in callables:
+            for name, array in walk.arrays(f, ""):
+                found.setdefault(id(array), (name or "array", array))
+            counts.append(len(found))
+        names = distinct([*known, *(name if name not in known else f"self.{name}" for name, _ in found.values())])
+        named = zip(names[len(known) :], found.values(), strict=True)
+        self.arrays: dict[str, Any] = {name: array for name, (_, array) in named}
+        self.of_first = list(self.arrays)[: counts[0]]
+        self._by_shallow_copies = False
+        self.movable = self._find_movable()
+
+    def rebuilt(self, values: Mapping[str, Any]) -> tuple[Callable[..., Any], ...]:
+        """Returns the callables around other arrays; objects among them are copies in any case."""
+        replaced = {id(self.arrays[name]): value for name, value in values.items()}
+        if not replaced and not self.stateful:
+            return self.callables
+        return _Rebuild(self.callables, replaced, deeply=not self._by_shallow_copies).all(self.callables)
+
+    def _find_movable(self) -> set[str]:
+        """Finds the way of copying that replaces most, deep copies first; sets it, and returns what it replaces."""
+        if not self.arrays and not self.stateful:
+            return set()
+        best: tuple[bool, set[str]] = (True, set())
+        for shallow in (False, True):
+            self._by_shallow_copies = shallow
+            try:
+                movable = self._replaced_in_copies()
+            except Exception:  # it holds what cannot be copied
+                continue
+            if movable == set(self.arrays):
+                return movable
+            best = (shallow, movable) if len(movable) > len(best[1]) else best
+        self._by_shallow_copies, movable = best
+        return movable
+
+    def _replaced_in_copies(self) -> set[str]:
+        other = {name: copy.copy(array) for name, array in self.arrays.items()}
+        rebuilt = self.rebuilt(other)
+        walk = _Walk(rebuilt)
+        present = {id(array) for f in rebuilt for _, array in walk.arrays(f, "")}
+        came = {name for name, array in other.items() if id(array) in present}
+        return {name for name in came if id(self.arrays[name]) not in present}
+
+
+class _Walk:
+    """Finds the arrays in callables, and in what they hold."""
+
+    def __init__(self, callables: tuple[Callable[..., Any], ...]) -> None:
+        self.globals = [function.__globals__ for function in map(_plain_function, callables) if function is not None]
+        self.known: set[int] = set()
+
+    def arrays(self, value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
+        if value is None or isinstance(value, (str, bytes, bool, int, float, *CODE)) or depth > DEEPEST:
+            return
+        if id(value) in self.known or len(self.known) > MOST:
+            return
+        self.known.add(id(value))
+        if is_array(value):
+            if is_float(value) or is_complex(value):
+                yield place, value
+            return
+        for name, part in self.parts(value, place):
+            yield from self.arrays(part, name, depth + 1)
+
+    def parts(self, value: Any, place: str) -> Iterator[tuple[str, Any]]:
+        dot = f"{place}." if place else ""
+        if isinstance(value, types.FunctionType):
+            yield from _in_function(value, with_globals=any(value.__globals__ is known for known in self.globals))
+        elif isinstance(value, functools.partial):
+            yield from [(place, value.func)]
+            names = _positional_names(value.func, len(value.args))
+            yield from zip(names, value.args, strict=True)
+            yield from value.keywords.items()
+        elif isinstance(value, types.MethodType):
+            yield from [(place, value.__self__), (place, value.__func__)]
+        elif isinstance(value, Mapping):
+            yield from ((f"{dot}{key}", part) for key, part in value.items())
+        elif isinstance(value, list | tuple):
+            yield from ((f"{place}[{i}]", part) for i, part in enumerate(value))
+        elif _is_compiled(value):
+            yield place, value.__wrapped__
+        elif _is_object(value):
+            yield from ((f"{dot}{name}", part) for name, part in attributes_of(value).items())
+
+
+class _Rebuild:
+    """Makes callables around other arrays; what holds none of them stays what it is."""
+
+    def __init__(self, callables: tuple[Callable[..., Any], ...], replaced: Mapping[int, Any], *, deeply: bool) -> None:
+        self.globals = [function.__globals__ for function in map(_plain_function, callables) if function is not None]
+        self.replaced, self.deeply = replaced, deeply
+        self.memo: dict[int, Any] = dict(replaced)
+        self.originals: list[Any] = []  # kept, so that no id is used twice
+
+    def all(self, callables: tuple[Callable[..., Any], ...]) -> tuple[Callable[..., Any], ...]:
+        return tuple(self.of(f, 0, top=True) for f in callables)
+
+    def of(self, value: Any, depth: int, *, top: bool = False) -> Any:
+        if id(value) in self.memo:
+            return self.memo[id(value)]
+        if value is None or isinstance(value, (str, bytes, bool, int, float, *CODE)) or depth > DEEPEST:
+            return value
+        self.memo[id(value)] = value
+        self.originals.append(value)
+        self.memo[id(value)] = other = self._other(value, depth, top)
+        return other
+
+    def _other(self, value: Any, depth: int, top: bool) -> Any:
+        if isinstance(value, types.FunctionType):
+            return self._function(value, depth)
+        if isinstance(value, functools.partial):
+            func, args = self.of(value.func, depth + 1, top=top), [self.of(a, depth + 1) for a in value.args]
+            options = {name: self.of(part, depth + 1) for name, part in value.keywords.items()}
+            return type(value)(func, *args, **options)
+        if isinstance(value, types.MethodType):
+            return types.MethodType(self.of(value.__func__, depth + 1), self.of(value.__self__, depth + 1, top=top))
+        if type(value) in (dict, list, tuple):
+            return self._container(value, depth)
+        if _is_compiled(value):
+            other = self.of(value.__wrapped__, depth + 1, top=top)
+            return value if other is value.__wrapped__ else other
+        return self._object(value, depth, top) if _is_object(value) else value
+
+    def _container(self, value: Any, depth: int) -> Any:
+        if isinstance(value, dict):
+            other: Any = {key: self.of(part, depth + 1) for key, part in value.items()}
+            return other if any(other[key] is not value[key] for key in value) else value
+        parts = [self.of(part, depth + 1) for part in value]
+        return type(value)(parts) if any(a is not b for a, b in zip(parts, value, strict=True)) else value
+
+    def _function(self, function: types.FunctionType, depth: int) -> Any:
+        cells, changed = [], False
+        for cell in function.__closure__ or ():
+            held = _contents(cell)
+            other = self.of(held, depth + 1)
+            changed |= other is not held
+            cells.append(cell if other is held else types.CellType(other))
+        space = function.__globals__
+        if any(space is known for known in self.globals):
+            read = {name: self.of(space[name], depth + 1) for name in _globals_read(function)}
+            moved = {name: part for name, part in read.items() if part is not space[name]}
+            space = {**space, **moved} if moved else space
+        defaults = tuple(self.of(part, depth + 1) for part in function.__defaults__ or ())
+        options = {name: self.of(part, depth + 1) for name, part in (function.__kwdefaults__ or {}).items()}
+        changed |= space is not function.__globals__
+        changed |= any(a is not b for a, b in zip(defaults, function.__defaults__ or (), strict=True))
+        changed |= any(part is not (function.__kwdefaults__ or {})[name] for name, part in options.items())
+        if not changed:
+            return function
+        other = types.FunctionType(function.__code__, space, function.__name__, defaults or None, tuple(cells))
+        other.__kwdefaults__, other.__qualname__ = options or None, function.__qualname__
+        other.__dict__.update({name: part for name, part in vars(function).items() if name != "__wrapped__"})
+        return other
+
+    def _object(self, value: Any, depth: int, top: bool) -> Any:
+        if not self.deeply:
+            parts = {name: self.of(part, depth + 1) for name, part in attributes_of(value).items()}
+            moved = {name: part for name, part in parts.items() if part is not attributes_of(value)[name]}
+            if not moved and not top:
+                return value
+            other = copy.copy(value)
+            for name, part in moved.items():
+                object.__setattr__(other, name, part)
+            return other
+        holds = any(id(array) in self.replaced for _, array in _Walk(()).arrays(value, ""))
+        if not holds and not top:
+            return value
+        memo = dict(self.memo)
+        del memo[id(value)]
+        _keep_rules(value, memo)
+        return copy.deepcopy(value, memo)
+
+
+def attributes_of(value: Any) -> dict[str, Any]:
+    """Returns what an object holds, in its `__slots__` too."""
+    slots = (getattr(kind, "__slots__", ()) for kind in type(value).__mro__)
+    names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
+    unmangled = [name for name in names if name not in ("__dict__", "__weakref__")]
+    filled = {name: getattr(value, name) for name in unmangled if hasattr(value, name)}
+    return filled | getattr(value, "__dict__", {})
+
+
+def _is_object(value: Any) -> bool:
+    """Whether this is an instance of somebody's class, and no function with a derivative rule."""
+    if isinstance(value, (types.FunctionType, types.MethodType, functools.partial, *CODE)) or is_array(value):
+        return False
+    return (
+        not _has_rule(value) and not _is_compiled(value) and (hasattr(value, "__dict__") or hasattr(value, "__slots__"))
+    )
+
+
+def _has_rule(value: Any) -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.custom_vjp | jax.custom_jvp)
+
+
+def _is_compiled(value: Any) -> bool:
+    """Whether this is a function that went through `jax.jit`."""
+    return (
+        type(value).__module__.partition(".")[0] == "jaxlib"
+        and hasattr(value, "__wrapped__")
+        and hasattr(value, "lower")
+    )
+
+
+def _in_function(function: types.FunctionType, *, with_globals: bool) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        yield name, _contents(cell)
+    defaults = function.__defaults__ or ()
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    yield from zip(names[len(names) - len(defaults) :], defaults, strict=True)
+    yield from (function.__kwdefaults__ or {}).items()
+    if with_globals:
+        yield from ((name, function.__globals__[name]) for name in _globals_read(function))
+
+
+def _globals_read(function: types.FunctionType) -> list[str]:
+    """The globals that a function reads and that may hold arrays: no functions, no classes, no modules."""
+    names = {name for code in _codes(function.__code__) for name in code.co_names}
+    space = function.__globals__
+    return sorted(name for name in names if name in space and _may_hold(space[name]))
+
+
+def _may_hold(value: Any) -> bool:
+    return is_array(value) or isinstance(value, dict | list | tuple) or _is_object(value)
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            yield from _codes(part)
+
+
+def _contents(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled
+        return None
+
+
+def _plain_function(value: Any) -> types.FunctionType | None:
+    """The function within what wraps one."""
+    for _ in range(DEEPEST):
+        if isinstance(value, types.FunctionType):
+            return value
+        value = getattr(value, "func", getattr(value, "__func__", getattr(value, "__wrapped__", None)))
+    return None
+
+
+def _positional_names(function: Any, count: int) -> list[str]:
+    code = getattr(_plain_function(function), "__code__", None)
+    names = list(code.co_varnames[: code.co_argcount]) if code is not None else []
+    return [*names[:count], *(f"args[{i}]" for i in range(len(names), count))]
+
+
+def _keep_rules(value: Any, memo: dict[int, Any]) -> None:
+    """Puts into the memo of a deep copy what must not be copied: modules, locks, functions with derivative rules."""
+    for part in attributes_of(value).values():
+        if _has_rule(part) or isinstance(part, types.ModuleType) or _is_compiled(part):
+            memo[id(part)] = part

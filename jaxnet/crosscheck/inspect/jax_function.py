@@ -1,0 +1,259 @@
+"""Functions that JAX differentiates, by its own rules or by those of a `jax.custom_vjp`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet.crosscheck.inspect.arguments import IMAG, REAL, Arguments, as_complex, float_parts
+from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS, Array, Checkable, Instance, Leaves, numbers_in
+from jaxnet.crosscheck.inspect.compiled import Compiled, is_close
+from jaxnet.crosscheck.inspect.errors import SubjectError, blaming
+from jaxnet.crosscheck.inspect.function import expect_function, name_of
+from jaxnet.crosscheck.inspect.held import Held
+from jaxnet.crosscheck.inspect.jax_loaded import is_of_jax
+from jaxnet.crosscheck.inspect.outputs import flat_parts
+from jaxnet.crosscheck.inspect.refusals import Origin, origin, reason, whole_tracebacks
+from jaxnet.crosscheck.inspect.trees import is_complex, is_float, is_float_dtype, node_of
+
+
+class CheckableJax(Checkable):
+    """f(*args), of arrays or structures of arrays, and the gradient that JAX derives for it.
+
+    Leaves are the float arrays among the arguments, and those that f holds: in its closure, in the attributes of an
+    object. A complex array is two leaves, its real and its imaginary part, and a complex output is two of floats, so
+    that JAX's convention for complex numbers is applied within the function that is differentiated.
+
+    Args:
+        f: The function.
+        args: What it is called with.
+
+    Raises:
+        SubjectError: JAX cannot trace it or cannot differentiate it, or there is nothing to check.
+    """
+
+    derived_by = "JAX"
+
+    def __init__(self, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        expect_function(f)
+        self.f, self.name = f, name_of(f)
+        self.given = Arguments(f, args, complex_as_two=True)
+        self.names = self.given.names
+        self.held = Held((f,), tuple(self.given.leaves))
+        if not self.given.floats and not self.held.movable:
+            raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
+        self.numbers = numbers_in(dict(zip(self.names, args, strict=True)))
+        self._has_number_first = False
+        self._within: list[str] = []  # the arrays that it holds and that are leaves
+        self.others, self.constants, self.immovable = {}, set(), set()
+        y = self._as_brought()
+        if not is_float_dtype(y.dtype):
+            raise SubjectError(f"{self.name}: returns {y.dtype}, expected floats, which JAX can differentiate")
+        *choices, nothing = self._choices()
+        for names in choices:
+            try:
+                self._differentiate_by(names, y)
+            except SubjectError:  # JAX cannot trace the function of these arrays that it holds
+                continue
+            return
+        self._differentiate_by(nothing, y)
+
+    def _choices(self) -> list[list[str]]:
+        """Which arrays that the function holds are leaves: all, else only JAX's, else none, the last."""
+        movable = [name for name in self.held.arrays if name in self.held.movable]
+        of_jax = [name for name in movable if is_of_jax(self.held.arrays[name])]
+        choices = [movable, of_jax, []]
+        return [names for i, names in enumerate(choices) if names not in choices[:i]]
+
+    def _differentiate_by(self, names: list[str], y: Array) -> None:
+        """Takes these arrays for leaves, and differentiates once.
+
+        Raises:
+            SubjectError: It cannot be differentiated by them, or computes something else around copies of them.
+        """
+        within = {place: part for name in names for place, part in float_parts(name, self.held.arrays[name])}
+        self.leaves = self.given.floats | within
+        if not self.leaves:
+            raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
+        self._within = names
+        self._forward, self._backward = Compiled(self._function), Compiled(self._pulled_back)
+        value = self._first_forward()
+        if names and not (value.shape == y.shape and is_close(value, y)):
+            raise SubjectError(f"{self.name}: computes something else around copies of what it holds")
+        self._first_backward(np.ones_like(y))
+        read, read_as_constants = self._read(within)
+        self.held_leaves = frozenset(read)
+        self.leaves = {n: a for n, a in self.leaves.items() if n in self.given.floats or n in self.held_leaves}
+        fixed = {name: np.asarray(a) for name, a in self.held.arrays.items() if name not in names}
+        self.others = {name: a for name, a in fixed.items() if name in self.held.movable or read_as_constants(a)}
+        self.immovable = set(self.others)
+        self.constants = {name for name in self.others if name in self.held.movable}  # what NumPy's functions read
+
+    def value_under_differentiation(self, leaves: Leaves) -> Array:
+        """Returns the output that `jax.vjp` gives beside the gradients; it must be that of the function."""
+        compute = Compiled(lambda leaves: jax.vjp(self._function, leaves)[0])
+        return np.asarray(compute.plain(self._completed(leaves)))
+
+    def open(self, leaves: Leaves) -> Instance:
+        values = self._completed(leaves)
+        names = list(values)
+
+        def forward(*inputs: Array) -> Array:
+            return np.asarray(self._forward(dict(zip(names, inputs, strict=True))))
+
+        def backward(dout: Any) -> dict[str, Any]:
+            return dict(self._backward(dict(zip(names, inputs, strict=True)), np.asarray(dout)))
+
+        inputs = tuple(values.values())
+        return Instance(forward, backward, inputs, dict(values))
+
+    def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
+        return self.given.filled(leaves)
+
+    def _completed(self, leaves: Leaves) -> dict[str, Any]:
+        return {name: leaves.get(name, leaf) for name, leaf in self.leaves.items()}
+
+    def _function(self, leaves: Mapping[str, Any]) -> jax.Array:
+        """The function of its leaves, as one array."""
+        args = self.given.filled(leaves, for_jax=True)
+        held: dict[str, Any] = {}
+        for name in self._within:
+            if name in leaves:
+                held[name] = jnp.asarray(leaves[name])
+            elif name + REAL in leaves:
+                held[name] = as_complex(jnp.asarray(leaves[name + REAL]), jnp.asarray(leaves[name + IMAG]))
+        (f,) = self.held.rebuilt(held)
+        result = f(*args)
+        self._has_number_first = (
+            isinstance(result, tuple | list) and len(result) > 1 and getattr(result[0], "shape", None) == ()
+        )
+        return packed(result)
+
+    def _pulled_back(self, leaves: Mapping[str, Any], dout: jax.Array) -> Any:
+        y, pull = jax.vjp(self._function, leaves)
+        return pull(dout.reshape(y.shape).astype(y.dtype))[0]
+
+    def _as_brought(self) -> Array:
+        """The output of the function itself, around what it holds."""
+        self._within = []
+        self._forward = Compiled(self._function)
+        return self._first_forward()
+
+    def _first_forward(self) -> Array:
+        values = self.given.floats | getattr(self, "leaves", {})
+        try:
+            return np.asarray(self._forward.plain(values))
+        except SubjectError:
+            raise
+        except Exception as error:
+            if self._runs_on_numpy():
+                raise self._untraceable(error) from error
+            with blaming(self.name):
+                raise
+
+    def _runs_on_numpy(self) -> bool:
+        """Whether the function takes NumPy's arrays, which can be written to, and not JAX's."""
+        try:
+            with jax.enable_x64(True):
+                self.held.rebuilt({})[0](*self.given.filled({}))
+        except Exception:
+            return False
+        return True
+
+    def _first_backward(self, dout: Array) -> None:
+        """Calls `jax.vjp` once, and tells JAX's refusals from the faults of a rule."""
+        try:
+            with whole_tracebacks():
+                self._backward.plain(self.leaves, dout)
+        except SubjectError:
+            raise
+        except Exception as error:
+            match origin(error):
+                case Origin.NOT_TRACEABLE:
+                    raise self._untraceable(error) from error
+                case Origin.NOT_DIFFERENTIABLE:
+                    raise SubjectError(
+                        f"{self.name}: JAX cannot differentiate it: {reason(error)}; give a gradient, or write it "
+                        "with operations that have a derivative"
+                    ) from error
+                case Origin.RULE:
+                    self.fault, self.leaves = f"jax.vjp raises {type(error).__name__}: {error}", {}
+
+    def _untraceable(self, error: Exception) -> SubjectError:
+        hint = f"; where it returns its value and its gradient, {TWO_FUNCTIONS}" if self._has_number_first else ""
+        return SubjectError(
+            f"{self.name}: JAX cannot trace it ({type(error).__name__}); give a gradient, or use jax.numpy{hint}"
+        )
+
+    def _read(self, within: Leaves) -> tuple[set[str], Callable[[Array], bool]]:
+        """Those of the leaves that f holds which its computation reads, and whether it reads an array as a constant.
+
+        All are where that cannot be told.
+        """
+        values = {name: self.leaves[name] for name in sorted(self.leaves)}  # the order in which JAX flattens a dict
+        try:
+            with jax.enable_x64(True):
+                closed = jax.make_jaxpr(self._function)(values)
+        except Exception:
+            return set(within), lambda _: True
+        read = {id(v) for equation in closed.jaxpr.eqns for v in equation.invars} | {
+            id(v) for v in closed.jaxpr.outvars
+        }
+        constants = [np.asarray(c) for c in closed.consts if is_float(c)]
+        names = {n for n, v in zip(values, closed.jaxpr.invars, strict=True) if n in within and id(v) in read}
+        return names, lambda array: any(c.shape == array.shape and np.array_equal(c, array) for c in constants)
+
+
+class JaxReference(Checkable):
+    """A JAX function of the arguments of another subject, differentiated by JAX.
+
+    Its leaves are those of the subject's leaves that are among the arguments: it knows nothing of what the subject
+    holds beside them.
+    """
+
+    derived_by = "JAX"
+
+    def __init__(self, function: Callable[..., Any], like: Checkable) -> None:
+        self.name = name_of(function)
+        self.leaves = {name: leaf for name, leaf in like.leaves.items() if name not in like.held_leaves}
+        self.arguments = like.arguments  # type: ignore[method-assign]
+
+        def forward(leaves: Mapping[str, Any]) -> jax.Array:
+            return packed(function(*like.arguments(dict(leaves))))
+
+        def backward(leaves: Mapping[str, Any], dout: jax.Array) -> Any:
+            y, pull = jax.vjp(forward, leaves)
+            return pull(dout.reshape(y.shape).astype(y.dtype))[0]
+
+        self._forward, self._backward = Compiled(forward), Compiled(backward)
+
+    def forward(self, leaves: Leaves) -> Array:
+        with blaming(f"the reference {self.name}"):
+            return np.asarray(self._forward(self._own(leaves)))
+
+    def backward(self, leaves: Leaves, dout: Array) -> dict[str, Any]:
+        with blaming(f"the reference {self.name}"):
+            return dict(self._backward(self._own(leaves), np.asarray(dout)))
+
+    def _own(self, leaves: Leaves) -> Leaves:
+        return {name: leaves.get(name, leaf) for name, leaf in self.leaves.items()}
+
+
+def packed(result: Any) -> jax.Array:
+    """Returns the outputs of a JAX function as one array, as `Outputs.pack` does; complex ones as two of floats.
+
+    Raises:
+        SubjectError: There is no array of numbers among them.
+    """
+    if node_of(result) is None:
+        if result is None or not (hasattr(result, "dtype") or isinstance(result, int | float | complex)):
+            raise SubjectError(f"forward: returned {type(result).__name__}, expected an array of floats")
+        array = jnp.asarray(result)
+        return jnp.stack([array.real, array.imag]) if is_complex(array) else array
+    parts = [jnp.asarray(leaf) for _, leaf in flat_parts(result)]
+    if not parts:
+        raise SubjectError(f"forward: returned {type(result).__name__} without an array of floats, expected one")
+    real = [half for part in parts for half in ((part.real, part.imag) if is_complex(part) else (part,))]
+    return jnp.concatenate([jnp.ravel(part) for part in real])

@@ -1,0 +1,24 @@
+"""What concerns JAX, where it is loaded; nothing here loads it but `as_jax`."""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+
+def is_of_jax(value: Any) -> bool:
+    """Returns whether this is an array of JAX's, a typed random key included."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.Array)
+
+
+def as_jax(value: Any) -> Any:
+    """Returns an array as JAX's."""
+    import jax.numpy as jnp
+
+    return jnp.asarray(value)
+
+
+def double_precision() -> AbstractContextManager[Any]:
+    """Returns the scope in which JAX, where it is loaded, has double precision."""
+    jax = sys.modules.get("jax")
+    return nullcontext() if jax is None else jax.enable_x64(True)

@@ -1,0 +1,146 @@
+"""What a forward pass returns, one array or any nesting of several, seen as one flat array."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.trees import Array, is_complex, is_float, leaves_of, map_leaves, node_of
+
+
+class Part(NamedTuple):
+    """One array of floats among the outputs."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    kind: type  # float, where it was a Python number; NumPy's scalar type where it was such
+
+
+class Outputs:
+    """Packs the outputs of a forward pass into one array, and unpacks `dout` into their structure.
+
+    One array stays as it is; several are laid end to end. What is not floating-point is dropped, and has None for a
+    gradient.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.result: Any = None  # the structure: True where there is a float, None where there is not
+        self.dtype: np.dtype[Any] = np.dtype(np.float64)
+        self.dropped: list[str] = []  # the names of what is no float
+        self.arrays: list[Array] = []  # as they were returned
+
+    def pack(self, result: Any) -> Array:
+        """Returns the outputs as one array.
+
+        Raises:
+            SubjectError: There is no array of numbers among them, or one is complex.
+        """
+        if node_of(result) is None:
+            return self._pack_single(result)
+        leaves = list(leaves_of(result))
+        floats = [_is_real(leaf) for _, leaf in leaves]
+        for name, leaf in leaves:
+            _refuse_complex(name, leaf)
+        if not any(floats):
+            raise SubjectError(f"forward: returned {type(result).__name__} without an array of floats, expected one")
+        arrays = [(name, leaf, np.asarray(leaf)) for (name, leaf), real in zip(leaves, floats, strict=True) if real]
+        self.arrays = [array for *_, array in arrays]
+        self.parts = [Part(name, array.shape, array.dtype, type(leaf)) for name, leaf, array in arrays]
+        self.dropped = [name for (name, _), real in zip(leaves, floats, strict=True) if not real]
+        self.result = map_leaves(lambda leaf: True if _is_real(leaf) else None, result)
+        packed = np.concatenate([array.ravel() for *_, array in arrays])
+        self.dtype = packed.dtype
+        return packed
+
+    def _pack_single(self, result: Any) -> Array:
+        _refuse_complex("the output", result)
+        if (
+            result is None
+            or isinstance(result, str | bytes)
+            or (not hasattr(result, "__array__") and not _is_number(result))
+        ):
+            raise SubjectError(f"forward: returned {_kind(result)}, expected an array of floats")
+        array = np.asarray(result)
+        self.parts, self.result, self.dropped = [Part("", array.shape, array.dtype, type(result))], True, []
+        self.dtype, self.arrays = array.dtype, [array]
+        return array
+
+    def regrouped(self, douts: tuple[Any, ...]) -> Any:
+        """Returns the gradients from above that `unpack` gave in the structure of the outputs."""
+        node = node_of(self.result)
+        if node is None or not isinstance(self.result, tuple | list):
+            return douts[0]
+        remaining = iter(douts)
+        held = [any(leaf is not None for _, leaf in leaves_of(part)) for _, part in node.parts]
+        return node.rebuild([next(remaining) if has_floats else None for has_floats in held])
+
+    def unpack(self, dout: Array) -> tuple[Any, ...]:
+        """Returns the gradient from above by each output: one for each entry of a tuple or list that holds floats."""
+        structured = self._structured(dout)
+        if not isinstance(structured, tuple | list):
+            return (structured,)
+        return tuple(part for part in structured if any(leaf is not None for _, leaf in leaves_of(part)))
+
+    def _structured(self, dout: Array) -> Any:
+        if len(self.parts) == 1 and self.result is True:
+            return _as_scalar(dout, self.parts[0])
+        ends = np.cumsum([int(np.prod(part.shape)) for part in self.parts])
+        cast = dout.dtype == self.dtype  # then each part gets the dtype that it had
+        split = []
+        for part, piece in zip(self.parts, np.split(dout.ravel(), ends[:-1]), strict=True):
+            piece = piece.reshape(part.shape)
+            split.append(_as_scalar(piece.astype(part.dtype, copy=False) if cast else piece, part))
+        remaining = iter(split)
+        return map_leaves(lambda leaf: next(remaining) if leaf else None, self.result)
+
+    @property
+    def count(self) -> int:
+        """The number of gradients from above that `unpack` returns."""
+        return len(self.unpack(np.zeros(sum(int(np.prod(part.shape)) for part in self.parts), self.dtype)))
+
+    @property
+    def has_number_first(self) -> bool:
+        """Whether several outputs came in a tuple or list, a single number first: a value and its gradients."""
+        return isinstance(self.result, tuple | list) and len(self.parts) > 1 and self.parts[0].shape == ()
+
+
+def _as_scalar(dout: Array, part: Part) -> Any:
+    """A Python number gets a number, NumPy's scalar gets a scalar, an array gets an array."""
+    if part.shape != ():
+        return dout if dout.shape == part.shape else dout.reshape(part.shape)
+    if part.kind is float:
+        return float(np.ravel(dout)[0])
+    if issubclass(part.kind, np.generic):
+        return np.reshape(dout, ())[()]
+    return np.reshape(dout, ())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float | int)
+
+
+def _is_real(value: Any) -> bool:
+    return is_float(value) or (isinstance(value, float) and not isinstance(value, np.generic))
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _refuse_complex(name: str, value: Any) -> None:
+    if is_complex(value) or isinstance(value, complex):
+        raise SubjectError(
+            f"forward: {name or 'the output'} is complex; return its real and imaginary parts, (y.real, y.imag)"
+        )
+
+
+def flat_parts(result: Any) -> Sequence[tuple[str, Any]]:
+    """Returns the float and complex leaves among the outputs of a JAX function, by name."""
+    return [
+        (name, leaf)
+        for name, leaf in leaves_of(result)
+        if _is_real(leaf) or is_complex(leaf) or isinstance(leaf, complex)
+    ]
