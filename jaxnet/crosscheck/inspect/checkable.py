@@ -9,7 +9,7 @@ import inspect
 import random
 import sys
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -101,7 +101,10 @@ class Checkable:
 
     name: str
     leaves: Leaves  # what a gradient is claimed for: "W", "x", "Affine1.W"
+    others: Leaves = {}  # float arrays among inputs and attributes for which no gradient is claimed
+    constants: Set[str] = frozenset()  # those of `others` that are declared or recognised as constants
     takes_dout = True  # whether its backward can be given a gradient from above
+    derived_by = "analytic"  # who made the gradient that is checked
     fault = ""  # why it cannot be opened at all: its backward raises
     numbers: Mapping[str, float] = {}  # what it was made with: a dropout rate, a stride, an eps
     integers: Mapping[str, Array] = {}  # its ids and labels
@@ -124,6 +127,19 @@ class Checkable:
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         """What a reference in JAX is called with at these leaves."""
         raise NotImplementedError
+
+    def tied_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
+        """Returns the sum of the gradients of all leaves that share memory with this one; None where none does."""
+        del name, gradients
+        return None
+
+    def readings(self) -> Iterator["Checkable"]:
+        """Yields other ways to read what backward returned."""
+        yield from ()
+
+    def consistent(self, leaves: Leaves) -> Leaves:
+        """Returns the leaves with equal values where they share memory, for leaves that were moved independently."""
+        return leaves
 
     def forward(self, leaves: Leaves) -> Array:
         """The output at the leaves."""
@@ -273,7 +289,11 @@ def attributes_of(value: Any) -> dict[str, Any]:
         return {}
     slots = (getattr(kind, "__slots__", ()) for kind in type(value).__mro__)
     names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
-    filled = {name: getattr(value, name) for name in names if name != "__dict__" and hasattr(value, name)}
+    names += [
+        f"_{kind.__name__.lstrip('_')}{name}" for kind in type(value).__mro__ for name in names if name[:2] == "__"
+    ]
+    hidden = ("__dict__", "__weakref__")
+    filled = {name: getattr(value, name) for name in names if name not in hidden and hasattr(value, name)}
     return filled | getattr(value, "__dict__", {})
 
 
