@@ -14,6 +14,9 @@ from jaxnet.crosscheck.inspect import (
     JaxReference,
     SubjectError,
     as_pair,
+    brought_layer,
+    brought_network,
+    brought_pair,
     surroundings_kept,
 )
 from jaxnet.crosscheck.inspect.drawing import drawn
@@ -97,7 +100,7 @@ def check_network(
         SubjectError, ValueError: As for `check_layer`.
     """
     _check_options(seed, resolution)
-    return _judged(CheckableNetwork(network, x, t), reference, seed, resolution, name)
+    return _judged(brought_network(network, x, t), reference, seed, resolution, name)
 
 
 @surroundings_kept()
@@ -159,7 +162,7 @@ def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
     _check_options(seed, None)
     is_layer = hasattr(thing, "backward")  # which may keep its last `loss` beside its `params`
     if hasattr(thing, "loss") and (hasattr(thing, "gradient") or (hasattr(thing, "params") and not is_layer)):
-        return CheckableNetwork(thing, *inputs)
+        return brought_network(thing, *inputs)
     if isinstance(thing, tuple | list) or is_layer:
         return _layer(thing, inputs, seed)
     return CheckableFunction(thing, drawn(thing, inputs, None, seed), None)
@@ -174,7 +177,7 @@ def _check_options(seed: int, resolution: float | None) -> None:
 def _layer(layer: Any, inputs: tuple[Any, ...], seed: int) -> CheckableLayer | CheckablePair:
     pair = as_pair(layer)
     inputs = drawn(pair[0] if pair else getattr(layer, "forward", None), inputs, layer, seed)
-    return CheckableLayer(layer, inputs) if pair is None else CheckablePair(pair, inputs)
+    return brought_layer(layer, inputs) if pair is None else brought_pair(pair, inputs)
 
 
 def _judged(

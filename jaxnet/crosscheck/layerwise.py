@@ -15,7 +15,7 @@ TOGETHER = "each layer is right on its own, so they are put together wrongly: an
 
 def judge_layers(whole: Report, network: CheckableNetwork, *, seed: int, resolution: float | None) -> Report:
     """The report of the whole, with one of each layer, and with blame laid where it belongs."""
-    layers = tuple(judge(name, layer, None, seed=seed, resolution=resolution) for name, layer in network.layers())
+    layers = tuple(judge(name, layer, None, seed=seed, resolution=resolution) for name, layer, _ in network.layers())
     if not layers:
         return whole
     wrong = [layer.subject for layer in layers if layer.verdict == "FAIL"]

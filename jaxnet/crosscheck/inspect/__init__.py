@@ -12,8 +12,9 @@ from jaxnet.crosscheck.inspect.checkable import (
     surroundings_kept,
 )
 from jaxnet.crosscheck.inspect.function import CheckableFunction, JaxReference
-from jaxnet.crosscheck.inspect.layer import CheckableLayer, CheckablePair, as_pair
-from jaxnet.crosscheck.inspect.network import CheckableNetwork
+from jaxnet.crosscheck.inspect.layer import CheckableLayer, brought_layer
+from jaxnet.crosscheck.inspect.network import CheckableNetwork, brought_network, chain
+from jaxnet.crosscheck.inspect.pair import CheckablePair, as_pair, brought_pair
 
 __all__ = [
     "Array",
@@ -29,6 +30,10 @@ __all__ = [
     "as_pair",
     "attributes_of",
     "blaming",
+    "brought_layer",
+    "brought_network",
+    "brought_pair",
+    "chain",
     "is_float",
     "surroundings_kept",
 ]

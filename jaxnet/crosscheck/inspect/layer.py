@@ -6,7 +6,7 @@ then makes a `CheckableLayer` of it, which only opens copies.
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from jaxnet.crosscheck.inspect.checkable import (
 from jaxnet.crosscheck.inspect.copying import Template, duplicate, extent, sharing, views
 from jaxnet.crosscheck.inspect.trial import Claims, Live, Trial, attempt, floats_within, meet, named_douts
 
+Kind = TypeVar("Kind", bound="CheckableCode")
 OUTPUT = ("output", "outputs", "out", "y", "a", "value")  # where a forward that returns nothing leaves its output
 
 
@@ -257,7 +258,7 @@ def tried(
     return trial if again.fault else again
 
 
-def as_checkable[Kind: CheckableCode](
+def as_checkable(
     kind: type[Kind],
     name: str,
     trial: Trial,

@@ -21,6 +21,7 @@ from jaxnet.crosscheck.inspect.checkable import (
     as_arrays,
     attributes_of,
     blaming,
+    elsewhere,
     is_float,
     positional,
     restart_generators,
@@ -150,24 +151,36 @@ class CheckableNetwork(Checkable):
     def _found(self, network: Any, inputs: tuple[Any, ...], leaves: Leaves) -> dict[str, Any]:
         """Returns the gradients of a fresh copy, or, where they need a loss computed before, of this one.
 
-        Whether they do is tried once. A gradient that computes the loss itself draws again what the loss drew, from
-        generators that start anew; a copy in which nothing was drawn has its own generators at their start, too.
+        A gradient that computes the loss itself draws again what the loss drew: from generators that start anew, and
+        in a copy in which nothing was drawn yet, so that generators that it holds are at their start, too.
         """
-        if self._alone is None or self._alone:
-            fresh = self._copy(leaves)[0]
-            try:
-                found = self._named(self._gradient(fresh, inputs))
-            except SubjectError:
-                raise
-            except Exception:
-                if self._alone:
-                    raise
-            else:
-                self._alone = True
-                return found
-        found = self._named(self._gradient(network, inputs))
-        self._alone = False
-        return found
+        if self._alone is None:
+            self._alone = self._recomputes()
+        return self._named(self._gradient(self._copy(leaves)[0] if self._alone else network, inputs))
+
+    def _recomputes(self) -> bool:
+        """Returns whether `gradient` computes the loss itself: then a loss at other inputs before leaves no trace."""
+        try:
+            self._after()
+        except SubjectError:
+            raise
+        except Exception:
+            return False
+        same = self._after((self.x, self.t))
+        try:
+            other = self._after(elsewhere((self.x, self.t)))
+        except Exception:  # it refuses the other inputs
+            return True
+        return _alike(same, other)
+
+    def _after(self, before: tuple[Any, ...] | None = None) -> dict[str, Any]:
+        """Returns the gradients of a fresh copy, after a loss at some inputs."""
+        network = self._copy(self.leaves)[0]
+        if before is not None:
+            restart_generators()
+            network.loss(*duplicate(before), **self.training)
+        found = self._named(self._gradient(network, (duplicate(self.x), duplicate(self.t))))
+        return {name: np.array(gradient) for name, gradient in found.items() if is_float(gradient)}
 
     def _gradient(self, network: Any, inputs: tuple[Any, ...]) -> Any:
         restart_generators()
@@ -365,6 +378,14 @@ def _own_arrays(network: Any) -> dict[str, Any]:
 
 def _overlap(first: Any, second: Any) -> bool:
     return isinstance(first, np.ndarray) and isinstance(second, np.ndarray) and meet(first, second)
+
+
+def _alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Returns whether two trees of gradients are equal up to rounding."""
+    return first.keys() == second.keys() and all(
+        np.shape(g) == np.shape(second[n]) and np.allclose(g, second[n], rtol=1e-6, atol=1e-12, equal_nan=True)
+        for n, g in first.items()
+    )
 
 
 def _moved(given: Any, dtypes: Mapping[Any, Any]) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from inspect import signature
-from types import TracebackType
+from types import MethodType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -94,7 +94,8 @@ class Recorder:
         for name in ("forward", "backward") if id(layer) in self._methods else ():
             own = self._methods[id(layer)].get(name)
             if own is not None:
-                object.__setattr__(copied, name, own if copied is layer else duplicate(own, {}))
+                theirs = isinstance(own, MethodType) and own.__self__ is layer
+                object.__setattr__(copied, name, MethodType(own.__func__, copied) if theirs else own)
             elif name in vars(copied):
                 object.__delattr__(copied, name)
 

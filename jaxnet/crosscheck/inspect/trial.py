@@ -328,7 +328,7 @@ def _sort(
     arrays = {n: own[n] for n in trial.parameters}
     theirs = {id(g) for g in beside.values()}
     meeting = {n: a for n, a in held.items() if n in trial.names and not any(a is b for b in own.values())}
-    for name, array in {n: a for n, a in chosen.items() if n not in arrays}.items() | meeting.items():
+    for name, array in [*((n, a) for n, a in chosen.items() if n not in arrays), *meeting.items()]:
         changed = name in values and not np.array_equal(values[name], array, equal_nan=True)
         if not changed and id(array) not in theirs and not _covered(array, arrays.values()):
             trial.lacking[f"self.{name}" if name in meeting else name] = array

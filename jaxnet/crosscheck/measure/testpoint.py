@@ -43,13 +43,10 @@ def without_gradient(subject: Checkable) -> tuple[list[str], list[str]]:
     gradients may as well be forgotten, or stand under a name that is not known here, and to PASS would be to speak of
     x alone. A layer that holds nothing but constants can say so: with a `params` that is empty, as in volume 2.
     """
-    if not isinstance(subject, CheckableLayer):
-        return [], []
-    names = [name for name, array in subject.constants.items() if _matters(subject, {name: array * 1.25 + 0.125})]
-    if names and not subject.parameters and not subject.declares_none:
-        return [], names
+    names = [name for name, array in subject.others.items() if _matters(subject, {name: array * 1.25 + 0.125})]
     text = "changes the output and has no d{} beside it: a constant, or its gradient is missing"
-    return [f"{name} {text.format(_last(name))}" for name in names], []
+    known = [name for name in names if name in subject.constants]
+    return [f"{n} {text.format(_last(n))}" for n in known], [n for n in names if n not in subject.constants]
 
 
 def _last(place: str) -> str:
@@ -64,7 +61,7 @@ def _windows_apart(attributes: dict[str, Any]) -> bool:
     return bool(sizes) and isinstance(stride, int) and stride >= max(sizes)
 
 
-def _matters(subject: CheckableLayer, moved: Leaves) -> bool:
+def _matters(subject: Checkable, moved: Leaves) -> bool:
     """Whether the output changes with an array that the layer holds."""
     other = subject.open({name: array.copy() for name, array in subject.leaves.items()} | moved)
     try:
