@@ -83,6 +83,23 @@ def duplicate(value: Any, replaced: Mapping[int, Any] | None = None) -> Any:
     return Template(value).copy(replaced)
 
 
+def values_by_id(arrays: Mapping[str, Any], values: Mapping[str, Any]) -> dict[int, Any]:
+    """Returns values by the ids of the arrays that they replace.
+
+    One array may have several names: those elements count that differ from it, under whichever name.
+    """
+    found: dict[int, Any] = {}
+    for name, array in arrays.items():
+        if name not in values:
+            continue
+        value = values[name]
+        if id(array) in found:
+            moved = np.asarray(value) != np.asarray(array).astype(value.dtype)
+            value = np.where(moved, value, found[id(array)])
+        found[id(array)] = value
+    return found
+
+
 def is_jax(value: Any) -> bool:
     """Returns whether this is an array of JAX's, without importing JAX."""
     jax = sys.modules.get("jax")

@@ -34,7 +34,7 @@ from jaxnet.crosscheck.inspect.checkable import (
     numbers_in,
     positional,
 )
-from jaxnet.crosscheck.inspect.copying import Template, duplicate, extent, sharing, views
+from jaxnet.crosscheck.inspect.copying import Template, duplicate, extent, sharing, values_by_id, views
 from jaxnet.crosscheck.inspect.trial import Claims, Live, Trial, attempt, floats_within, meet, named_douts
 
 Kind = TypeVar("Kind", bound="CheckableCode")
@@ -108,8 +108,8 @@ class CheckableCode(Checkable):
     other_readings: tuple[Claims, ...] = ()
 
     def open(self, leaves: Leaves) -> Instance:
-        replaced = {id(array): self._within(name, leaves) for name, array in self.held.items() if name in leaves}
-        copied, memo = self.template.copy_with_memo(replaced)
+        values = {name: self._within(name, leaves) for name in self.held if name in leaves}
+        copied, memo = self.template.copy_with_memo(values_by_id(self.held, values))
         live, inputs = self.live(copied), self._inputs(leaves)
         lasting = set(self.adds_up)
 
@@ -243,19 +243,19 @@ def tried(
     arrays = as_arrays(inputs, names)
     trial = attempt(base, live, arrays, names, calls)
     whole = [i for i, given in enumerate(arrays) if _is_whole(given)]
-    floats = any(True for _ in floats_within(names, arrays))
-    if floats:
-        meant = [i for i in whole if not isinstance(arrays[i], np.ndarray) and names[i] in trial.answered]
+    if any(True for _ in floats_within(names, arrays)):
+        ways = [[i for i in whole if not isinstance(arrays[i], np.ndarray) and names[i] in trial.answered]]
     else:
-        meant = [i for i in whole if not is_label(names[i])] or whole
-    if not meant or (not floats and trial.parameters):
-        return trial
-    as_floats = tuple(np.asarray(given, np.float64) if i in meant else given for i, given in enumerate(arrays))
-    try:
-        again = attempt(base, live, as_floats, names, calls)
-    except SubjectError:
-        return trial
-    return trial if again.fault else again
+        ways = [] if trial.parameters else [whole, [i for i in whole if not is_label(names[i])]]
+    for meant in filter(None, ways):
+        floats = tuple(np.asarray(given, np.float64) if i in meant else given for i, given in enumerate(arrays))
+        try:
+            again = attempt(base, live, floats, names, calls)
+        except SubjectError:  # they are no floats: something is indexed by them
+            continue
+        if not again.fault:
+            return again
+    return trial
 
 
 def as_checkable(

@@ -26,7 +26,7 @@ from jaxnet.crosscheck.inspect.checkable import (
     positional,
     restart_generators,
 )
-from jaxnet.crosscheck.inspect.copying import Template, duplicate
+from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
 from jaxnet.crosscheck.inspect.layer import CheckableLayer, brought_layer, consistent, tied
 from jaxnet.crosscheck.inspect.recording import Recorder
 from jaxnet.crosscheck.inspect.trial import meet
@@ -145,8 +145,7 @@ class CheckableNetwork(Checkable):
         return recorder
 
     def _copy(self, leaves: Leaves) -> tuple[Any, dict[int, Any]]:
-        arrays = self.others | self.leaves
-        return self._template.copy_with_memo({id(a): leaves[n] for n, a in arrays.items() if n in leaves})
+        return self._template.copy_with_memo(values_by_id(self.others | self.leaves, leaves))
 
     def _found(self, network: Any, inputs: tuple[Any, ...], leaves: Leaves) -> dict[str, Any]:
         """Returns the gradients of a fresh copy, or, where they need a loss computed before, of this one.

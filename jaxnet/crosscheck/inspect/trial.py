@@ -180,6 +180,9 @@ def attempt(
     assert trial.claims is not None
     found = trial.claims.of(result)
     _sort(trial, held, beside, left | surely, found, values)
+    if trial.lacking:
+        changing = _changing(base, live, inputs)
+        trial.lacking = {n: a for n, a in trial.lacking.items() if n.removeprefix("self.") not in changing}
     _settle_inputs(trial, found, left)
     trial.adds_up = _adding_up(base, live, trial, calls[0], douts, beside)
     its = places_of(live(base).held)
@@ -264,6 +267,18 @@ def _makes_parameters(base: Any, live: Callable[[Any], Live], inputs: tuple[Any,
         after.get(name) is array and id(array) not in gradients and np.array_equal(array, copied, equal_nan=True)
         for name, (array, copied) in before.items()
     )
+
+
+def _changing(base: Any, live: Callable[[Any], Live], inputs: tuple[Any, ...]) -> set[str]:
+    """Returns the places of arrays that a forward at other inputs writes to: buffers, statistics, states."""
+    one = live(duplicate(base))
+    before = {name: np.array(array) for name, array in places_of(one.held).items()}
+    try:
+        run_forward(one, elsewhere(inputs), "forward")
+    except SubjectError:
+        return set()
+    after = places_of(one.held)
+    return {name for name in before if name in after and not np.array_equal(before[name], after[name], equal_nan=True)}
 
 
 def _refuse(held: Any, unlike: Mapping[str, Any]) -> None:
