@@ -1,5 +1,6 @@
 """What can be checked: layers of the book's class style, pairs of functions, networks, functions of arrays."""
 
+from jaxnet.crosscheck.inspect.chain import CheckableChain, chain
 from jaxnet.crosscheck.inspect.checkable import (
     Array,
     Checkable,
@@ -13,12 +14,13 @@ from jaxnet.crosscheck.inspect.checkable import (
 )
 from jaxnet.crosscheck.inspect.function import CheckableFunction, JaxReference
 from jaxnet.crosscheck.inspect.layer import CheckableLayer, brought_layer
-from jaxnet.crosscheck.inspect.network import CheckableNetwork, brought_network, chain
+from jaxnet.crosscheck.inspect.network import CheckableNetwork, brought_network
 from jaxnet.crosscheck.inspect.pair import CheckablePair, as_pair, brought_pair
 
 __all__ = [
     "Array",
     "Checkable",
+    "CheckableChain",
     "CheckableFunction",
     "CheckableLayer",
     "CheckableNetwork",

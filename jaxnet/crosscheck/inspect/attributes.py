@@ -1,12 +1,11 @@
 """What a layer holds by its attributes: arrays, the gradients that stand beside them, and the layers within it."""
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import BESIDE, Array, attributes_of, is_float, is_numbers
+from jaxnet.crosscheck.inspect.checkable import BESIDE, attributes_of, is_float, is_numbers
 from jaxnet.crosscheck.inspect.copying import is_jax, is_shared
 
 # These may mean something else, such as gW the weights of a gate: only what backward leaves there is a gradient.
@@ -21,10 +20,10 @@ def parameters_of(layer: Any) -> dict[str, Any]:
     An object that has an array as its `data` or `value` counts as that array, wherever it stands.
     """
     found: dict[str, Any] = {}
-    for prefix, one in _within(layer):
-        beside = _gradients_beside(one)
-        attributes = {name: value for name, value in attributes_of(one).items() if is_float(value)}
-        listed = {name: value for name, value in _entries("params", one).items() if is_float(value)}
+    for prefix, part in _within(layer):
+        beside = _gradients_beside(part)
+        attributes = {name: value for name, value in attributes_of(part).items() if is_float(value)}
+        listed = {name: value for name, value in _entries("params", part).items() if is_float(value)}
         # a name that has its gradient beside it goes before a mere place in a list
         for name, value in sorted((attributes | listed).items(), key=lambda item: item[0] not in beside):
             if is_array(value) and not any(value is other for other in found.values()):
@@ -41,9 +40,9 @@ def places_of(layer: Any) -> dict[str, Any]:
     An array that is held at several places has as many entries, those next to a gradient first.
     """
     found = parameters_of(layer)
-    for prefix, one in _within(layer):
-        places = {name: value for name, value in attributes_of(one).items() if is_array(value) and is_float(value)}
-        places |= {name: v for name, v in _entries("params", one).items() if is_array(v) and is_float(v)}
+    for prefix, part in _within(layer):
+        places = {name: value for name, value in attributes_of(part).items() if is_array(value) and is_float(value)}
+        places |= {name: v for name, v in _entries("params", part).items() if is_array(v) and is_float(v)}
         for name, value in places.items():
             found.setdefault(prefix + name, value)
     known = {id(array) for array in found.values()}
@@ -126,10 +125,10 @@ def gradients_of(layer: Any, loosely: Collection[str] | None = None, *, objects:
     With the names of the inputs given, under looser names, too: `gW`, or `dw` beside `W`. But a `dx` is the input's,
     not that of an attribute `X`. Without `objects`, those with a `grad` are not sought.
     """
-    held = {place: one.grad for place, one, _ in _holders(layer) if _has_gradient(one)} if objects else {}
+    held = {place: part.grad for place, part, _ in _holders(layer) if _has_gradient(part)} if objects else {}
     beside = {
         prefix + name: value
-        for prefix, one in _within(layer)
+        for prefix, part in _within(layer)
         for name, value in _gradients_beside(one, loosely).items()
     }
     return beside | held
@@ -142,10 +141,10 @@ def has_objects(layer: Any) -> bool:
 
 def _holders(layer: Any) -> Iterator[tuple[str, Any, Any]]:
     """The objects with an array as their `data` or `value`: the place of each, it, and its array."""
-    for place, one in everything(layer):
-        if is_array(one) or is_layer(one):
+    for place, part in everything(layer):
+        if is_array(part) or is_layer(part):
             continue
-        held = attributes_of(one)
+        held = attributes_of(part)
         arrays = [held[name] for name in HOLDS if is_array(held.get(name)) and is_float(held[name])]
         if arrays:
             yield place, one, arrays[0]
@@ -156,9 +155,7 @@ def _has_gradient(holder: Any) -> bool:
     return getattr(holder, "grad", None) is not None and getattr(holder, "requires_grad", True) is not False
 
 
-def everything(
-    value: Any, place: str = "", depth: int = 0, known: set[int] | None = None
-) -> Iterator[tuple[str, Any]]:
+def everything(value: Any, place: str = "", depth: int = 0, known: set[int] | None = None) -> Iterator[tuple[str, Any]]:
     """What a layer holds by attribute, in lists, in dicts and in objects, each once, with its place: `p['W'][0]`."""
     known = set() if known is None else known
     if value is None or isinstance(value, int | float | str | bytes) or depth > DEEPEST or id(value) in known:
@@ -206,7 +203,10 @@ def _loose_places(name: str, held: Collection[str], inputs: Collection[str]) -> 
 def unlike_arrays(layer: Any) -> dict[str, Any]:
     """What may be meant for a parameter and is no array of floats: numbers in a list, an array of integers."""
     return {
-        p + name: value for p, one in _within(layer) for name, value in attributes_of(one).items() if _is_unlike(value)
+        p + name: value
+        for p, part in _within(layer)
+        for name, value in attributes_of(part).items()
+        if _is_unlike(value)
     }
 
 
@@ -250,7 +250,7 @@ def _within(layer: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str,
     if depth < DEEPEST:
         yield prefix, layer
         for name, value in attributes_of(layer).items():
-            for place, one in sublayers(name, value):
+            for place, part in sublayers(name, value):
                 yield from _within(one, f"{prefix}{place}.", depth + 1)
 
 
@@ -269,51 +269,6 @@ def is_layer(value: Any) -> bool:
     return not isinstance(value, type) and all(callable(getattr(value, m, None)) for m in ("forward", "backward"))
 
 
-LABELS = frozenset(
-    "t ts target targets label labels lbl y ys y_true ytrue true truth ground_truth gt ids idx index indices tokens "
-    "onehot one_hot".split()
-)
-STATISTICS = frozenset("mean var std mu sigma variance eps epsilon momentum pe pos position positions rng".split())
-PARAMETER = re.compile(
-    r"([wb](\d+|_\w+|[a-z]{0,2}\d*)|.*(weight|bias|gamma|beta|kernel|theta|filter|embedd?ing|scale|shift)s?(_?\w\d*)?)"
-)
-
-
-def name_in(place: str) -> str:
-    """Returns what an array is called where it stands: `W` in p['W'] and cell.W; an entry of a list has but its place.
-
-    Examples:
-        >>> name_in("cell.p['W']"), name_in("net.b")
-        ('W', 'b')
-    """
-    key = re.search(r"""\[(['"])(.*)\1\]$""", place)
-    return key[2] if key else place.rpartition(".")[2]
-
-
-def is_called_parameter(place: str) -> bool:
-    """Returns whether an array is called as parameters are: `W1`, `b`, `w_out`, `gamma`, `kernel`."""
-    return PARAMETER.fullmatch(name_in(place).lower()) is not None
-
-
-def is_label(place: str) -> bool:
-    """Returns whether an array is called as labels or masks are: `t`, `y_true`, `targets`, `mask`."""
-    name = name_in(place).lower()
-    return name in LABELS or "mask" in name or name.endswith(("_true", "_target", "_label", "_labels"))
-
-
-def looks_constant(place: str, array: Any, *, is_input: bool) -> bool:
-    """Returns whether an array is taken for a constant by its name or its values.
-
-    Labels, masks and arrays of 0 and 1 are; of what a layer holds, running statistics and positions are, too.
-    """
-    name = name_in(place).lower()
-    if is_label(place):
-        return True
-    if not is_input and (name in STATISTICS or name.startswith(("running_", "moving_", "pos_", "position"))):
-        return True
-    return not is_called_parameter(place) and _is_zero_one(np.asarray(array))
-
-
 def undeclared(layer: Any, held: Mapping[str, Any]) -> set[str]:
     """Returns the places of arrays that a layer says are no parameters.
 
@@ -323,7 +278,7 @@ def undeclared(layer: Any, held: Mapping[str, Any]) -> set[str]:
     frozen = {place for place, holder, _ in _holders(layer) if getattr(holder, "requires_grad", True) is False}
     lists = [
         value
-        for _, one in _within(layer)
+        for _, part in _within(layer)
         for name in ("params", "parameters")
         if isinstance(value := getattr(one, name, None), list | tuple | Mapping)
     ]
@@ -331,11 +286,5 @@ def undeclared(layer: Any, held: Mapping[str, Any]) -> set[str]:
         return frozen
     listed = [part for value in lists for _, part in everything(value) if is_array(part)]
     return frozen | {
-        place
-        for place, array in held.items()
-        if not any(array is part or _overlap(array, part) for part in listed)
+        place for place, array in held.items() if not any(array is part or _overlap(array, part) for part in listed)
     }
-
-
-def _is_zero_one(array: Array) -> bool:
-    return array.size > 2 and bool(np.isin(array, (0, 1)).all()) and len(np.unique(array)) == 2

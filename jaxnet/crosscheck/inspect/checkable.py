@@ -101,7 +101,7 @@ class Checkable:
 
     name: str
     leaves: Leaves  # what a gradient is claimed for: "W", "x", "Affine1.W"
-    others: Leaves = {}  # float arrays among inputs and attributes for which no gradient is claimed
+    others: Mapping[str, Array] = {}  # float arrays among inputs and attributes for which no gradient is claimed
     constants: Set[str] = frozenset()  # those of `others` that are declared or recognised as constants
     takes_dout = True  # whether its backward can be given a gradient from above
     derived_by = "analytic"  # who made the gradient that is checked

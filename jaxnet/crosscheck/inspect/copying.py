@@ -19,6 +19,7 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from jaxnet.crosscheck.inspect.checkable import Array, attributes_of
+from jaxnet.crosscheck.inspect.memory import extent, sharing, views
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes, type, type(Ellipsis), type(NotImplemented), range, slice)
 SHARED = (
@@ -35,8 +36,27 @@ SHARED = (
 )
 # Objects of these modules stand for something outside: a thread, a process, a file, a library, a device.
 SHARED_MODULES = frozenset(
-    "_ctypes _io _queue _thread asyncio concurrent ctypes io logging multiprocessing numba pycuda queue selectors "
-    "socket sqlite3 ssl subprocess threading".split()
+    {
+        "_ctypes",
+        "_io",
+        "_queue",
+        "_thread",
+        "asyncio",
+        "concurrent",
+        "ctypes",
+        "io",
+        "logging",
+        "multiprocessing",
+        "numba",
+        "pycuda",
+        "queue",
+        "selectors",
+        "socket",
+        "sqlite3",
+        "ssl",
+        "subprocess",
+        "threading",
+    }
 )
 
 
@@ -125,43 +145,6 @@ def arrays_within(value: Any, known: set[int] | None = None) -> Iterator[Array]:
             yield from arrays_within(part, known)
 
 
-def sharing(arrays: list[Array]) -> list[list[Array]]:
-    """Returns the arrays in groups whose memory overlaps."""
-    groups: list[list[Array]] = []
-    end = -1
-    for (low, high), array in sorted(((byte_bounds(a), a) for a in arrays if a.size), key=lambda item: item[0]):
-        if low < end:
-            groups[-1].append(array)
-        else:
-            groups.append([array])
-        end = max(end, high)
-    return groups
-
-
-def views(arrays: list[Array], buffer: Array) -> list[Array] | None:
-    """Returns views of a flat buffer, laid in it as the arrays lie in their memory; None where units differ.
-
-    With `np.arange` as the buffer, these are the places of the arrays' elements: equal where they are one.
-    """
-    size = arrays[0].itemsize
-    start = min(byte_bounds(array)[0] for array in arrays)
-    offsets = [array.__array_interface__["data"][0] - start for array in arrays]
-    steps = [step for array in arrays for step in array.strides]
-    if any(array.dtype != arrays[0].dtype for array in arrays) or any(n % size for n in (*offsets, *steps)):
-        return None
-    unit = buffer.itemsize
-    return [
-        np.ndarray(a.shape, buffer.dtype, buffer, offset // size * unit, tuple(s // size * unit for s in a.strides))
-        for a, offset in zip(arrays, offsets, strict=True)
-    ]
-
-
-def extent(arrays: list[Array]) -> int:
-    """Returns the number of elements from the first to the last byte of the arrays."""
-    bounds = [byte_bounds(array) for array in arrays]
-    return -(-(max(high for _, high in bounds) - min(low for low, _ in bounds)) // arrays[0].itemsize)
-
-
 def laid_like(value: Any, array: Any) -> Any:
     """Returns the value itself where it lies in memory as the array does, else a copy that does; JAX's as JAX's."""
     if is_jax(array):
@@ -179,8 +162,8 @@ def is_shared(value: Any) -> bool:
     return isinstance(value, SHARED) or _stands_outside(type(value))
 
 
-@functools.cache
-def _stands_outside(kind: type) -> bool:
+@functools.lru_cache(maxsize=4096)
+def _stands_outside(kind: Any) -> bool:
     return any(base.__module__.partition(".")[0] in SHARED_MODULES for base in kind.__mro__)
 
 
@@ -301,7 +284,8 @@ class _Copier:
         reduced: Any = reducer(value) if reducer else value.__reduce_ex__(4)
         if isinstance(reduced, str):
             return value
-        make, args, state, items, entries, setter = (*reduced, *[None] * (6 - len(reduced)))
+        parts: list[Any] = [*reduced, *[None] * (6 - len(reduced))]
+        make, args, state, items, entries, setter = parts
         self._alive.append((reduced, state))
         copied = self.memo[id(value)] = make(*[self.of(part) for part in args])
         if state is not None:

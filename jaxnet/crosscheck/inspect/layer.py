@@ -10,14 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.attributes import (
-    gradients_of,
-    is_called_parameter,
-    is_label,
-    looks_constant,
-    set_gradients,
-    undeclared,
-)
+from jaxnet.crosscheck.inspect.attributes import gradients_of, set_gradients, undeclared
 from jaxnet.crosscheck.inspect.checkable import (
     Array,
     Checkable,
@@ -34,8 +27,10 @@ from jaxnet.crosscheck.inspect.checkable import (
     numbers_in,
     positional,
 )
-from jaxnet.crosscheck.inspect.copying import Template, duplicate, extent, sharing, values_by_id, views
-from jaxnet.crosscheck.inspect.trial import Claims, Live, Trial, attempt, floats_within, meet, named_douts
+from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
+from jaxnet.crosscheck.inspect.memory import consistent, extent, meet, tied, views
+from jaxnet.crosscheck.inspect.roles import is_called_parameter, is_label, looks_constant
+from jaxnet.crosscheck.inspect.trial import Claims, Live, Trial, attempt, floats_within, named_douts
 
 Kind = TypeVar("Kind", bound="CheckableCode")
 OUTPUT = ("output", "outputs", "out", "y", "a", "value")  # where a forward that returns nothing leaves its output
@@ -143,9 +138,7 @@ class CheckableCode(Checkable):
             leaves = {n: leaf for n, leaf in self.leaves.items() if n != mine} | {name: floats[name]}
             others = {n: a for n, a in self.others.items() if n != name} | {mine: floats[mine]}
             constants = (self.constants - {name}) | ({mine} if not is_called_parameter(mine) else set())
-            yield replace(
-                self, leaves=leaves, others=others, constants=constants, claims=claims, other_readings=()
-            )
+            yield replace(self, leaves=leaves, others=others, constants=constants, claims=claims, other_readings=())
 
     def _gradients(self, live: Live, result: Any) -> dict[str, Any]:
         assert self.claims is not None
@@ -302,58 +295,6 @@ def as_checkable(
         other_readings=trial.other_readings,
         **common,
     )
-
-
-def tied(
-    name: str, arrays: Mapping[str, Any], gradients: Mapping[str, Any], one_gradient: Collection[frozenset[str]]
-) -> Array | None:
-    """Returns the sum of the gradients of all arrays that share memory with one, in its shape; None if none does.
-
-    Args:
-        name: The array whose gradient is asked for.
-        arrays: All of them, as they lie in memory.
-        gradients: Of each, by name.
-        one_gradient: Groups of names whose gradients are themselves one array: only one of a group is added.
-    """
-    its = arrays.get(name)
-    if not isinstance(its, np.ndarray) or gradients.get(name) is None:
-        return None
-    summed = [name]
-    for other, array in arrays.items():
-        if other == name or not isinstance(array, np.ndarray) or not meet(its, array):
-            continue
-        same = any(other in group and group & set(summed) for group in one_gradient)
-        if gradients.get(other) is not None and not same and np.shape(gradients[other]) == array.shape:
-            summed.append(other)
-    if len(summed) == 1 or np.shape(gradients[name]) != its.shape:
-        return None
-    places = views([arrays[n] for n in summed], np.arange(extent([arrays[n] for n in summed])))
-    if places is None:
-        return None
-    total = np.zeros(extent([arrays[n] for n in summed]), np.result_type(*(gradients[n] for n in summed)))
-    for place, n in zip(places, summed, strict=True):
-        np.add.at(total, place, np.asarray(gradients[n]))
-    return np.asarray(total[places[0]])
-
-
-def consistent(leaves: Leaves, arrays: Mapping[str, Any]) -> Leaves:
-    """Returns the leaves, with those that share memory set to what the first of them holds."""
-    numpy = {id(a): (n, a) for n, a in arrays.items() if isinstance(a, np.ndarray) and n in leaves}
-    names: dict[int, list[str]] = {}
-    for n, a in arrays.items():
-        names.setdefault(id(a), []).append(n)
-    settled = dict(leaves)
-    for group in sharing([array for _, array in numpy.values()]):
-        first = names[id(group[0])][0]
-        buffer = np.zeros(extent(group), leaves[first].dtype)
-        laid = views(group, buffer)
-        if laid is None:
-            continue
-        for array, view in reversed(list(zip(group, laid, strict=True))):
-            view[...] = leaves[names[id(array)][0]]
-        for array, view in zip(group, laid, strict=True):
-            settled |= {n: view.astype(leaves[n].dtype) for n in names[id(array)]}
-    return settled
 
 
 def _is_whole(given: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A whole network, its layers one by one, and two consecutive layers taken together."""
+"""A whole network, and its layers one by one."""
 
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -27,9 +27,9 @@ from jaxnet.crosscheck.inspect.checkable import (
     restart_generators,
 )
 from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
-from jaxnet.crosscheck.inspect.layer import CheckableLayer, brought_layer, consistent, tied
+from jaxnet.crosscheck.inspect.layer import CheckableLayer, brought_layer
+from jaxnet.crosscheck.inspect.memory import consistent, meet, tied
 from jaxnet.crosscheck.inspect.recording import Recorder
-from jaxnet.crosscheck.inspect.trial import meet
 from jaxnet.trees import flatten
 
 TRAINING = ("train_flg", "train", "training", "is_training")  # what a loss may ask for, to be gradient's function
@@ -81,8 +81,8 @@ class CheckableNetwork(Checkable):
             dout = douts[0]
             return {n: None if g is None else np.asarray(g) * dout for n, g in found.items() if n in self.leaves}
 
-        handed = {name: memo.get(id(array), leaves.get(name)) for name, array in self.leaves.items()}
-        handed = {n: a if isinstance(a, np.ndarray) else leaves[n] for n, a in handed.items()}
+        copies = {name: memo.get(id(array)) for name, array in self.leaves.items()}
+        handed = {n: a if isinstance(a, np.ndarray) else leaves[n] for n, a in copies.items()}
         return Instance(forward, backward, inputs, handed | arrays_in(inputs, ["x", "t"]))
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
@@ -254,91 +254,6 @@ def brought_network(network: Any, x: Any, t: Any, constants: Collection[str] = (
     pairs = [(n, m) for n in leaves for m in leaves if n < m and _overlap(leaves.get(n), leaves.get(m))]
     code.one_gradient = tuple(frozenset(p) for p in pairs if _overlap(found.get(p[0]), found.get(p[1])))
     return code
-
-
-@dataclass(eq=False, kw_only=True)
-class CheckableChain(Checkable):
-    """Two layers, the second of which takes the output of the first: `link` is what the second calls it."""
-
-    name: str
-    first: CheckableLayer
-    second: CheckableLayer
-    link: str
-    leaves: Leaves
-    prefixes: tuple[str, str]
-    takes_dout: bool = True
-
-    def open(self, leaves: Leaves) -> Instance:
-        first, second = (self._open(layer, p, leaves) for layer, p in zip(self._both(), self.prefixes, strict=True))
-        shapes: list[tuple[int, ...]] = []
-
-        def forward(*inputs: Any) -> Any:
-            first.inputs = inputs
-            y = first.forward()
-            shapes[:] = [y.shape]
-            linked = zip(self.second.names, second.inputs, strict=True)
-            second.inputs = tuple(y if name == self.link else given for name, given in linked)
-            z = second.forward()
-            return second.outputs.unpack(z) if second.outputs.shapes is not None else z
-
-        def backward(*douts: Array) -> dict[str, Any]:
-            later = second.backward_as_given(*douts)
-            dout = later.pop(self.link)
-            if dout is None or np.shape(dout) != shapes[0]:
-                return dict.fromkeys(self.leaves)
-            earlier = first.backward(np.asarray(dout))
-            found = {self.prefixes[0] + name: gradient for name, gradient in earlier.items()}
-            return found | {self.prefixes[1] + name: gradient for name, gradient in later.items()}
-
-        handed = {self.prefixes[0] + name: array for name, array in first.handed.items()}
-        handed |= {self.prefixes[1] + name: array for name, array in second.handed.items() if name != self.link}
-        return Instance(forward, backward, first.inputs, handed)
-
-    def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
-        return (leaves,)
-
-    def _both(self) -> tuple[CheckableLayer, CheckableLayer]:
-        return self.first, self.second
-
-    def _open(self, layer: CheckableLayer, prefix: str, leaves: Leaves) -> Instance:
-        mine = {name.removeprefix(prefix): leaf for name, leaf in leaves.items() if name.startswith(prefix)}
-        dtypes = {leaf.dtype for leaf in leaves.values()}
-        for name, leaf in layer.leaves.items():  # the link, which the first layer's output replaces
-            mine.setdefault(name, leaf.astype(dtypes.pop() if len(dtypes) == 1 else leaf.dtype))
-        return layer.open(mine)
-
-
-def chain(first: CheckableLayer, second: CheckableLayer) -> CheckableChain:
-    """Returns two consecutive layers as one: right together if their errors cancel, as softmax's and its loss's may.
-
-    Args:
-        first: Called with the network's samples, or what came of them.
-        second: Called with the first one's output.
-
-    Raises:
-        SubjectError: The second does not take the first one's output, or has no gradient by it.
-    """
-    y = first.forward(first.leaves)
-    links = [
-        name
-        for name in second.names
-        if name in second.leaves and np.array_equal(second.leaves[name], y, equal_nan=True)
-    ]
-    if not links:
-        raise SubjectError(f"{second.name}: no input that is the output of {first.name}, expected consecutive layers")
-    names = (f"{first.name}.", f"{second.name}.")
-    prefixes = names if names[0] != names[1] else (f"{first.name}1.", f"{second.name}2.")
-    leaves = {prefixes[0] + name: leaf for name, leaf in first.leaves.items()}
-    leaves |= {prefixes[1] + name: leaf for name, leaf in second.leaves.items() if name != links[0]}
-    return CheckableChain(
-        name=f"{prefixes[0][:-1]} and {prefixes[1][:-1]}",
-        first=first,
-        second=second,
-        link=links[0],
-        leaves=leaves,
-        prefixes=prefixes,
-        takes_dout=second.takes_dout,
-    )
 
 
 def innermost(whole: Any) -> Iterator[tuple[str, Any]]:

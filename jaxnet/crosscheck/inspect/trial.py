@@ -15,7 +15,6 @@ from jaxnet.crosscheck.inspect.attributes import (
     everything,
     gradients_of,
     is_array,
-    is_label,
     is_left,
     one_place_each,
     places_of,
@@ -34,7 +33,9 @@ from jaxnet.crosscheck.inspect.checkable import (
     is_float,
     restart_generators,
 )
-from jaxnet.crosscheck.inspect.copying import duplicate, extent, views
+from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.memory import is_covered, share
+from jaxnet.crosscheck.inspect.roles import is_label
 
 LEFT = ("dinputs", "dinput", "dx", "dX", "d_input", "d_inputs", "grad_input")  # where a backward leaves the input's
 
@@ -218,16 +219,6 @@ def named_douts(count: int) -> str:
     return "dout" if count == 1 else ", ".join(f"dout{i}" for i in range(count))
 
 
-def meet(first: Array, second: Array) -> bool:
-    """Returns whether two arrays have an element of memory in common."""
-    if not np.may_share_memory(first, second) or first is second:
-        return first is second
-    try:
-        return bool(np.shares_memory(first, second, max_work=100_000))
-    except RuntimeError:  # too hard to tell: their ranges overlap
-        return True
-
-
 def _entries(name: str, tree: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Yields what stands in a tree of gradients, each with its place."""
     if isinstance(tree, Mapping) and depth < DEEPEST:
@@ -254,30 +245,32 @@ def _makes_parameters(base: Any, live: Callable[[Any], Live], inputs: tuple[Any,
     """Returns whether any array that the first forward makes is the same, to the bit, after one at other inputs."""
     if not made:
         return False
-    one = live(duplicate(base))
-    run_forward(one, inputs, "forward")
-    before = {name: (array, np.array(array)) for name, array in places_of(one.held).items() if name in made}
-    gradients = {id(g) for g in gradients_of(one.held).values()}
+    called = live(duplicate(base))
+    run_forward(called, inputs, "forward")
+    before: dict[str, tuple[Any, Any]] = {
+        name: (array, np.array(array)) for name, array in places_of(called.held).items() if name in made
+    }
+    gradients = {id(g) for g in gradients_of(called.held).values()}
     try:
-        run_forward(one, elsewhere(inputs), "forward")
+        run_forward(called, elsewhere(inputs), "forward")
     except SubjectError:
-        run_forward(one, inputs, "forward")
-    after = places_of(one.held)
+        run_forward(called, inputs, "forward")
+    after = places_of(called.held)
     return any(
-        after.get(name) is array and id(array) not in gradients and np.array_equal(array, copied, equal_nan=True)
+        array is after.get(name) and id(array) not in gradients and np.array_equal(array, copied, equal_nan=True)
         for name, (array, copied) in before.items()
     )
 
 
 def _changing(base: Any, live: Callable[[Any], Live], inputs: tuple[Any, ...]) -> set[str]:
     """Returns the places of arrays that a forward at other inputs writes to: buffers, statistics, states."""
-    one = live(duplicate(base))
-    before = {name: np.array(array) for name, array in places_of(one.held).items()}
+    called = live(duplicate(base))
+    before = {name: np.array(array) for name, array in places_of(called.held).items()}
     try:
-        run_forward(one, elsewhere(inputs), "forward")
+        run_forward(called, elsewhere(inputs), "forward")
     except SubjectError:
         return set()
-    after = places_of(one.held)
+    after = places_of(called.held)
     return {name for name in before if name in after and not np.array_equal(before[name], after[name], equal_nan=True)}
 
 
@@ -320,7 +313,7 @@ def _claim(trial: Trial, result: Any, held: Any, who: str, own: tuple[str, ...])
 def _left_for(name: str, given: Any, held: Any) -> str:
     """Returns the attribute in which backward leaves the gradient by an input; empty if there is none."""
     for attribute in (*(form.format(name) for form in BESIDE), *LEFT):
-        gradient = getattr(held, attribute, None)
+        gradient: Any = getattr(held, attribute, None)
         if is_float(gradient) and np.shape(gradient) == np.shape(given):
             return attribute
     return ""
@@ -345,10 +338,10 @@ def _sort(
     meeting = {n: a for n, a in held.items() if n in trial.names and not any(a is b for b in own.values())}
     for name, array in [*((n, a) for n, a in chosen.items() if n not in arrays), *meeting.items()]:
         changed = name in values and not np.array_equal(values[name], array, equal_nan=True)
-        if not changed and id(array) not in theirs and not _covered(array, arrays.values()):
+        if not changed and id(array) not in theirs and not is_covered(array, arrays.values()):
             trial.lacking[f"self.{name}" if name in meeting else name] = array
-    pairs = [(n, m) for n in arrays for m in arrays if n < m and _share(arrays[n], arrays[m])]
-    trial.one_gradient = tuple(frozenset(p) for p in pairs if _share(gradients.get(p[0]), gradients.get(p[1])))
+    pairs = [(n, m) for n in arrays for m in arrays if n < m and share(arrays[n], arrays[m])]
+    trial.one_gradient = tuple(frozenset(p) for p in pairs if share(gradients.get(p[0]), gradients.get(p[1])))
 
 
 def _settle_inputs(trial: Trial, found: Mapping[str, Any], left: set[str]) -> None:
@@ -383,24 +376,10 @@ def _adding_up(
     after = gradients_of(again.held, trial.names)
     adding = []
     for name in changed:
-        once, more = beside.get(name), after.get(name)
+        once: Any = beside.get(name)
+        more: Any = after.get(name)
         if is_float(once) and is_float(more) and np.shape(once) == np.shape(more):
             same = np.allclose(more, once, rtol=1e-6, atol=1e-6, equal_nan=True)
             if not same and np.allclose(np.asarray(more) - 1, once, rtol=1e-4, atol=1e-4, equal_nan=True):
                 adding.append(name)
     return tuple(adding)
-
-
-def _covered(array: Any, leaves: Any) -> bool:
-    """Returns whether every element of an array is one of a leaf: a view of it, or what they are views of."""
-    sharing = [leaf for leaf in leaves if leaf is array or _share(array, leaf)]
-    if not sharing or any(leaf is array for leaf in sharing):
-        return bool(sharing)
-    places = views([array, *sharing], np.arange(extent([array, *sharing])))
-    return places is None or bool(np.isin(places[0], np.concatenate([p.ravel() for p in places[1:]])).all())
-
-
-def _share(first: Any, second: Any) -> bool:
-    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
-        return meet(first, second)
-    return first is not None and first is second
