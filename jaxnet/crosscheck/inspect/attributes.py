@@ -129,7 +129,7 @@ def gradients_of(layer: Any, loosely: Collection[str] | None = None, *, objects:
     beside = {
         prefix + name: value
         for prefix, part in _within(layer)
-        for name, value in _gradients_beside(one, loosely).items()
+        for name, value in _gradients_beside(part, loosely).items()
     }
     return beside | held
 
@@ -147,7 +147,7 @@ def _holders(layer: Any) -> Iterator[tuple[str, Any, Any]]:
         held = attributes_of(part)
         arrays = [held[name] for name in HOLDS if is_array(held.get(name)) and is_float(held[name])]
         if arrays:
-            yield place, one, arrays[0]
+            yield place, part, arrays[0]
 
 
 def _has_gradient(holder: Any) -> bool:
@@ -251,7 +251,7 @@ def _within(layer: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str,
         yield prefix, layer
         for name, value in attributes_of(layer).items():
             for place, part in sublayers(name, value):
-                yield from _within(one, f"{prefix}{place}.", depth + 1)
+                yield from _within(part, f"{prefix}{place}.", depth + 1)
 
 
 def sublayers(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -280,7 +280,7 @@ def undeclared(layer: Any, held: Mapping[str, Any]) -> set[str]:
         value
         for _, part in _within(layer)
         for name in ("params", "parameters")
-        if isinstance(value := getattr(one, name, None), list | tuple | Mapping)
+        if isinstance(value := getattr(part, name, None), list | tuple | Mapping)
     ]
     if not lists:
         return frozen

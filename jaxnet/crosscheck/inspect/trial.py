@@ -255,7 +255,7 @@ def _makes_parameters(base: Any, live: Callable[[Any], Live], inputs: tuple[Any,
         run_forward(called, elsewhere(inputs), "forward")
     except SubjectError:
         run_forward(called, inputs, "forward")
-    after = places_of(called.held)
+    after: dict[str, Any] = places_of(called.held)
     return any(
         array is after.get(name) and id(array) not in gradients and np.array_equal(array, copied, equal_nan=True)
         for name, (array, copied) in before.items()
