@@ -13,6 +13,9 @@ from jaxnet.crosscheck.inspect import (
     JaxReference,
     SubjectError,
     as_pair,
+    brought_layer,
+    brought_network,
+    brought_pair,
     function_subject,
     surroundings_kept,
 )
@@ -103,7 +106,7 @@ def check_network(
         SubjectError, ValueError: As for `check_layer`.
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _judged(CheckableNetwork(network, x, t), reference, options, name)
+    return _judged(brought_network(network, x, t, constants), reference, options, name)
 
 
 @surroundings_kept()
@@ -175,7 +178,7 @@ def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
     _options(seed)
     is_layer = hasattr(thing, "backward")  # which may keep its last `loss` beside its `params`
     if hasattr(thing, "loss") and (hasattr(thing, "gradient") or (hasattr(thing, "params") and not is_layer)):
-        return CheckableNetwork(thing, *inputs)
+        return brought_network(thing, *inputs)
     if isinstance(thing, tuple | list) or is_layer:
         return _layer(thing, inputs, seed)
     return function_subject(thing, drawn(thing, inputs, None, seed))
@@ -200,7 +203,7 @@ def _options(
 def _layer(layer: Any, inputs: tuple[Any, ...], seed: int) -> CheckableLayer | CheckablePair:
     pair = as_pair(layer)
     inputs = drawn(pair[0] if pair else getattr(layer, "forward", None), inputs, layer, seed)
-    return CheckableLayer(layer, inputs) if pair is None else CheckablePair(pair, inputs)
+    return brought_layer(layer, inputs) if pair is None else brought_pair(pair, inputs)
 
 
 def _judged(

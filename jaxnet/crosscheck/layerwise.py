@@ -20,7 +20,7 @@ def examine_layers(title: str, network: CheckableNetwork, reference: Checkable |
     with metered(title, options.max_seconds) as meter:
         whole = examine(title, network, reference, replace(options, samples=NETWORK_SAMPLES))
         alone = replace(options, expected=None)
-        layers = tuple(examine(name, layer, None, alone) for name, layer in network.layers())
+        layers = tuple(examine(name, layer, None, alone) for name, layer, _ in network.layers())
         if not layers:
             return whole
         wrong = [layer.subject for layer in layers if layer.verdict is Verdict.FAIL]

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from jaxnet.crosscheck.inspect.chain import CheckableChain, chain
 from jaxnet.crosscheck.inspect.checkable import (
     Array,
     Checkable,
@@ -14,8 +15,9 @@ from jaxnet.crosscheck.inspect.checkable import (
     surroundings_kept,
 )
 from jaxnet.crosscheck.inspect.function import CheckableFunction, function_subject
-from jaxnet.crosscheck.inspect.layer import CheckableLayer, CheckablePair, as_pair
-from jaxnet.crosscheck.inspect.network import CheckableNetwork
+from jaxnet.crosscheck.inspect.layer import CheckableLayer, brought_layer
+from jaxnet.crosscheck.inspect.network import CheckableNetwork, brought_network
+from jaxnet.crosscheck.inspect.pair import CheckablePair, as_pair, brought_pair
 
 if TYPE_CHECKING:
     from jaxnet.crosscheck.inspect.jax_function import CheckableJax, JaxReference
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Array",
     "Checkable",
+    "CheckableChain",
     "CheckableFunction",
     "CheckableJax",
     "CheckableLayer",
@@ -36,6 +39,10 @@ __all__ = [
     "attributes_of",
     "blaming",
     "function_subject",
+    "brought_layer",
+    "brought_network",
+    "brought_pair",
+    "chain",
     "is_float",
     "surroundings_kept",
 ]

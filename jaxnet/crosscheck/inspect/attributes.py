@@ -1,13 +1,12 @@
 """What a layer holds by its attributes: arrays, the gradients that stand beside them, and the layers within it."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import BESIDE, attributes_of, is_float, is_numbers
+from jaxnet.crosscheck.inspect.copying import is_jax, is_shared
 
 # These may mean something else, such as gW the weights of a gate: only what backward leaves there is a gradient.
 LOOSELY = ("g{}", "g_{}", "grad{}", "{}grad", "delta_{}", "nabla_{}")
@@ -21,10 +20,10 @@ def parameters_of(layer: Any) -> dict[str, Any]:
     An object that has an array as its `data` or `value` counts as that array, wherever it stands.
     """
     found: dict[str, Any] = {}
-    for prefix, one in _within(layer):
-        beside = _gradients_beside(one)
-        attributes = {name: value for name, value in attributes_of(one).items() if is_float(value)}
-        listed = {name: value for name, value in _entries("params", one).items() if is_float(value)}
+    for prefix, part in _within(layer):
+        beside = _gradients_beside(part)
+        attributes = {name: value for name, value in attributes_of(part).items() if is_float(value)}
+        listed = {name: value for name, value in _entries("params", part).items() if is_float(value)}
         # a name that has its gradient beside it goes before a mere place in a list
         for name, value in sorted((attributes | listed).items(), key=lambda item: item[0] not in beside):
             if is_array(value) and not any(value is other for other in found.values()):
@@ -35,23 +34,89 @@ def parameters_of(layer: Any) -> dict[str, Any]:
     return found
 
 
-def arrays_of(layer: Any) -> dict[str, Any]:
-    """Those of `parameters_of`, and every other float array within dicts, lists and objects: `p['W']`, `cell.W`."""
+def places_of(layer: Any) -> dict[str, Any]:
+    """Returns every place where a float array is held, those in dicts, lists and objects too: `W`, `p['W']`, `cell.W`.
+
+    An array that is held at several places has as many entries, those next to a gradient first.
+    """
     found = parameters_of(layer)
+    for prefix, part in _within(layer):
+        places = {name: value for name, value in attributes_of(part).items() if is_array(value) and is_float(value)}
+        places |= {name: v for name, v in _entries("params", part).items() if is_array(v) and is_float(v)}
+        for name, value in places.items():
+            found.setdefault(prefix + name, value)
     known = {id(array) for array in found.values()}
-    for place, value in _everything(layer):
+    for place, value in everything(layer):
         if is_array(value) and is_float(value) and id(value) not in known:
             known.add(id(value))
             found[place] = value
     return found
 
 
-def clear(layer: Any) -> None:
-    """The gradients in `grad` become nought: such are added up, until they are cleared before the next backward."""
-    for _, holder, _ in _holders(layer):
-        gradient = getattr(holder, "grad", None)
-        if is_float(gradient):
-            object.__setattr__(holder, "grad", (jnp if isinstance(gradient, jax.Array) else np).zeros_like(gradient))
+def one_place_each(places: Mapping[str, Any], gradients: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the places under which arrays are leaves: one for each array, or each of those that are tied.
+
+    Places of one array are tied where they stand at the same depth, in the same way, and each has a gradient of its
+    own. Where a layer has a gradient for an array that layers within it share, as the steps of a recurrent layer do,
+    the outer one is the array's.
+
+    Args:
+        places: The arrays by place, one array at any number of them.
+        gradients: What stands beside them after a backward pass, by place.
+    """
+    grouped: dict[int, list[str]] = {}
+    for place, array in places.items():
+        grouped.setdefault(id(array), []).append(place)
+    chosen: dict[str, Any] = {}
+    for same in grouped.values():
+        beside = [place for place in same if gradients.get(place) is not None]
+        first = min(beside, key=_depth) if beside else same[0]
+        chosen[first] = places[first]
+        memory = [gradients.get(first)]
+        for place in beside:
+            alike = _depth(place) == _depth(first) and place.endswith("]") == first.endswith("]")
+            if place != first and alike and not any(_overlap(gradients[place], other) for other in memory):
+                chosen[place] = places[place]
+                memory.append(gradients[place])
+    return chosen
+
+
+def _depth(place: str) -> int:
+    return place.count(".")
+
+
+def _overlap(first: Any, second: Any) -> bool:
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return np.may_share_memory(first, second)
+    return first is second
+
+
+def set_gradients(
+    layer: Any, change: Callable[[Any], Any], names: Collection[str], loosely: Collection[str] = ()
+) -> dict[str, Any]:
+    """Changes gradients where they stand, in place if possible; returns those that it could change, by place.
+
+    Args:
+        layer: What holds them.
+        change: Returns the new gradient, of the old one.
+        names: The places whose gradients are changed.
+        loosely: The names of the inputs, as for `gradients_of`.
+    """
+    holders = {place: holder for place, holder, _ in _holders(layer)}
+    changed: dict[str, Any] = {}
+    known: set[int] = set()
+    for place, gradient in gradients_of(layer, loosely).items():
+        if not is_float(gradient) or place not in names or id(gradient) in known:
+            continue
+        known.add(id(gradient))
+        if isinstance(gradient, np.ndarray) and gradient.flags.writeable:
+            gradient[...] = np.asarray(change(gradient))
+        elif place in holders:
+            object.__setattr__(holders[place], "grad", change(gradient))
+        else:
+            continue
+        changed[place] = gradient
+    return changed
 
 
 def gradients_of(layer: Any, loosely: Collection[str] | None = None, *, objects: bool = True) -> dict[str, Any]:
@@ -60,11 +125,11 @@ def gradients_of(layer: Any, loosely: Collection[str] | None = None, *, objects:
     With the names of the inputs given, under looser names, too: `gW`, or `dw` beside `W`. But a `dx` is the input's,
     not that of an attribute `X`. Without `objects`, those with a `grad` are not sought.
     """
-    held = {place: one.grad for place, one, _ in _holders(layer) if _has_gradient(one)} if objects else {}
+    held = {place: part.grad for place, part, _ in _holders(layer) if _has_gradient(part)} if objects else {}
     beside = {
         prefix + name: value
-        for prefix, one in _within(layer)
-        for name, value in _gradients_beside(one, loosely).items()
+        for prefix, part in _within(layer)
+        for name, value in _gradients_beside(part, loosely).items()
     }
     return beside | held
 
@@ -76,13 +141,13 @@ def has_objects(layer: Any) -> bool:
 
 def _holders(layer: Any) -> Iterator[tuple[str, Any, Any]]:
     """The objects with an array as their `data` or `value`: the place of each, it, and its array."""
-    for place, one in _everything(layer):
-        if is_array(one) or is_layer(one):
+    for place, part in everything(layer):
+        if is_array(part) or is_layer(part):
             continue
-        held = attributes_of(one)
+        held = attributes_of(part)
         arrays = [held[name] for name in HOLDS if is_array(held.get(name)) and is_float(held[name])]
         if arrays:
-            yield place, one, arrays[0]
+            yield place, part, arrays[0]
 
 
 def _has_gradient(holder: Any) -> bool:
@@ -90,9 +155,7 @@ def _has_gradient(holder: Any) -> bool:
     return getattr(holder, "grad", None) is not None and getattr(holder, "requires_grad", True) is not False
 
 
-def _everything(
-    value: Any, place: str = "", depth: int = 0, known: set[int] | None = None
-) -> Iterator[tuple[str, Any]]:
+def everything(value: Any, place: str = "", depth: int = 0, known: set[int] | None = None) -> Iterator[tuple[str, Any]]:
     """What a layer holds by attribute, in lists, in dicts and in objects, each once, with its place: `p['W'][0]`."""
     known = set() if known is None else known
     if value is None or isinstance(value, int | float | str | bytes) or depth > DEEPEST or id(value) in known:
@@ -103,12 +166,12 @@ def _everything(
         parts = [(f"{place}[{key!r}]", part) for key, part in value.items()]
     elif isinstance(value, list | tuple):
         parts = [(f"{place}[{i}]", part) for i, part in enumerate(value)]
-    elif is_array(value):
+    elif is_array(value) or is_shared(value):
         parts = []
     else:
         parts = [(f"{place}.{name}" if place else name, part) for name, part in attributes_of(value).items()]
     for where, part in parts:
-        yield from _everything(part, where, depth + 1, known)
+        yield from everything(part, where, depth + 1, known)
 
 
 def _gradients_beside(layer: Any, loosely: Collection[str] | None = None) -> dict[str, Any]:
@@ -140,7 +203,10 @@ def _loose_places(name: str, held: Collection[str], inputs: Collection[str]) -> 
 def unlike_arrays(layer: Any) -> dict[str, Any]:
     """What may be meant for a parameter and is no array of floats: numbers in a list, an array of integers."""
     return {
-        p + name: value for p, one in _within(layer) for name, value in attributes_of(one).items() if _is_unlike(value)
+        p + name: value
+        for p, part in _within(layer)
+        for name, value in attributes_of(part).items()
+        if _is_unlike(value)
     }
 
 
@@ -159,7 +225,7 @@ def _is_unlike(value: Any) -> bool:
 
 def is_array(value: Any) -> bool:
     """NumPy's or JAX's."""
-    return isinstance(value, np.ndarray | jax.Array)
+    return isinstance(value, np.ndarray) or is_jax(value)
 
 
 def is_left(gradient: Any, before: Any, copied: Any) -> bool:
@@ -184,8 +250,8 @@ def _within(layer: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str,
     if depth < DEEPEST:
         yield prefix, layer
         for name, value in attributes_of(layer).items():
-            for place, one in sublayers(name, value):
-                yield from _within(one, f"{prefix}{place}.", depth + 1)
+            for place, part in sublayers(name, value):
+                yield from _within(part, f"{prefix}{place}.", depth + 1)
 
 
 def sublayers(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -201,3 +267,24 @@ def sublayers(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def is_layer(value: Any) -> bool:
     """Whether it can be asked for both passes."""
     return not isinstance(value, type) and all(callable(getattr(value, m, None)) for m in ("forward", "backward"))
+
+
+def undeclared(layer: Any, held: Mapping[str, Any]) -> set[str]:
+    """Returns the places of arrays that a layer says are no parameters.
+
+    It says so by a list or dict `params` or `parameters` that does not list them, an empty one included, or by
+    `requires_grad = False` in the object that holds the array.
+    """
+    frozen = {place for place, holder, _ in _holders(layer) if getattr(holder, "requires_grad", True) is False}
+    lists = [
+        value
+        for _, part in _within(layer)
+        for name in ("params", "parameters")
+        if isinstance(value := getattr(part, name, None), list | tuple | Mapping)
+    ]
+    if not lists:
+        return frozen
+    listed = [part for value in lists for _, part in everything(value) if is_array(part)]
+    return frozen | {
+        place for place, array in held.items() if not any(array is part or _overlap(array, part) for part in listed)
+    }

@@ -8,7 +8,7 @@ import copy
 import random
 import sys
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -82,32 +82,17 @@ class Checkable:
 
     name: str
     leaves: Leaves  # what a gradient is claimed for: "W", "x", "Affine1.W"
+    others: Mapping[str, Array] = {}  # float arrays that it is handed or holds, and for which no gradient comes back
+    constants: Set[str] = frozenset()  # those of `others` that are declared or recognised as constants
+    immovable: Collection[str] = frozenset()  # those of `others` that `open` cannot replace
+    held_leaves: Collection[str] = frozenset()  # the leaves that are no arguments, which a reference does not know
     takes_dout = True  # whether its backward can be given a gradient from above
     derived_by = "analytic"  # who made the gradient that is checked: "analytic", "JAX" or "PyTorch"
-    others: Mapping[str, Array] = {}  # float arrays that it is handed or holds, and for which no gradient comes back
-    constants: Collection[str] = frozenset()  # those of them that are constants
-    immovable: Collection[str] = frozenset()  # those of them that `open` cannot replace
-    held_leaves: Collection[str] = frozenset()  # the leaves that are no arguments, which a reference does not know
     notes: Sequence[str] = ()  # how what was brought was understood, each in a sentence
     fault = ""  # why it cannot be opened at all: its backward raises
     numbers: Mapping[str, float] = {}  # what it was made with: a dropout rate, a stride, an eps
     integers: Mapping[str, Array] = {}  # its ids and labels
     batch: Mapping[str, Array] = {}  # a network's samples: no leaf, but a mean may be over their sizes
-
-    others: Leaves = {}  # float arrays for which no gradient is claimed
-    constants: Collection[str] = ()  # those of `others` that are constants
-    derived_by = "analytic"  # who made the gradient that is checked
-    notes: Collection[str] = ()
-
-    def tied_gradient(self, name: str, gradients: Leaves) -> Array | None:
-        """Returns the sum of the gradients of all leaves that share memory with one; None where none does."""
-
-    def readings(self) -> Iterator["Checkable"]:
-        """Yields other readings of what the backward returned."""
-        return iter(())
-
-    def value_under_differentiation(self, leaves: Leaves) -> Array | None:
-        """Returns the output as differentiation computes it, where that may be another code than forward's."""
 
     @contextmanager
     def trying(self, what: str) -> Iterator[None]:
@@ -127,9 +112,23 @@ class Checkable:
         """What a reference in JAX is called with at these leaves."""
         raise NotImplementedError
 
+    def tied_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
+        """Returns the sum of the gradients of all leaves that share memory with this one; None where none does."""
+        del name, gradients
+        return None
+
     def readings(self) -> Iterator["Checkable"]:
-        """Yields other ways to read what backward returned; none where there is but one."""
+        """Yields other ways to read what backward returned."""
         yield from ()
+
+    def consistent(self, leaves: Leaves) -> Leaves:
+        """Returns the leaves with equal values where they share memory, for leaves that were moved independently."""
+        return leaves
+
+    def value_under_differentiation(self, leaves: Leaves) -> Array | None:
+        """Returns the output as differentiation computes it, where that may be other code than forward's."""
+        del leaves
+        return None
 
     def forward(self, leaves: Leaves) -> Array:
         """The output at the leaves."""
@@ -240,7 +239,11 @@ def attributes_of(value: Any) -> dict[str, Any]:
         return {}
     slots = (getattr(kind, "__slots__", ()) for kind in type(value).__mro__)
     names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
-    filled = {name: getattr(value, name) for name in names if name != "__dict__" and hasattr(value, name)}
+    names += [
+        f"_{kind.__name__.lstrip('_')}{name}" for kind in type(value).__mro__ for name in names if name[:2] == "__"
+    ]
+    hidden = ("__dict__", "__weakref__")
+    filled = {name: getattr(value, name) for name in names if name not in hidden and hasattr(value, name)}
     return filled | getattr(value, "__dict__", {})
 
 

@@ -1,14 +1,14 @@
 """A whole network, and its layers one by one."""
 
-import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.attributes import DEEPEST, parameters_of, sublayers
+from jaxnet.crosscheck.inspect.attributes import DEEPEST, gradients_of, is_layer, parameters_of, places_of, sublayers
 from jaxnet.crosscheck.inspect.checkable import (
     BESIDE,
     TWO_FUNCTIONS,
@@ -17,82 +17,176 @@ from jaxnet.crosscheck.inspect.checkable import (
     Instance,
     Leaves,
     SubjectError,
-    are_double,
     arrays_in,
     as_arrays,
     attributes_of,
     blaming,
-    floats_in,
-    in_double,
+    elsewhere,
     is_float,
     positional,
+    restart_generators,
 )
-from jaxnet.crosscheck.inspect.layer import CheckableLayer
+from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
+from jaxnet.crosscheck.inspect.layer import CheckableLayer, brought_layer
+from jaxnet.crosscheck.inspect.memory import consistent, meet, tied
+from jaxnet.crosscheck.inspect.recording import Recorder
 from jaxnet.trees import flatten
 
 TRAINING = ("train_flg", "train", "training", "is_training")  # what a loss may ask for, to be gradient's function
 
 
+@dataclass(eq=False, kw_only=True)
 class CheckableNetwork(Checkable):
-    """An object with `params`, a tree of dicts, and `loss(x, t)` and `gradient(x, t)`, the latter in the same tree."""
+    """An object with `params`, a tree of dicts, and `loss(x, t)` and `gradient(x, t)`, the latter in the same tree.
 
-    takes_dout = False
+    Args:
+        name: Its class.
+        network: A copy of it, which is copied at every `open`.
+        x: Samples.
+        t: Labels.
+        leaves: The float arrays of `params`.
+        others: Float arrays that it or its layers hold, not in `params`.
+        constants: All of `others`: what `params` does not list is none.
+        training: Flags of `loss`, set.
+    """
 
-    def __init__(self, network: Any, x: Any, t: Any) -> None:
-        self.name = type(network).__name__
-        if isinstance(network, type):
-            raise SubjectError(f"network: the class {network.__name__}, expected an instance of it")
-        for name in ("params", "loss", "gradient"):
-            if not hasattr(network, name):
-                hint = f"; where one function returns the loss and the gradients, {TWO_FUNCTIONS}"
-                raise SubjectError(
-                    f"network: {self.name} has no `{name}`, expected params, loss(x, t), gradient(x, t)"
-                    + (hint if name == "gradient" else "")
-                )
-        self.network, (self.x, self.t) = network, as_arrays((x, t), ["x", "t"])
-        _check_labels(self.x, self.t)
-        self.batch = arrays_in((self.x,), ["x"])
-        params = flatten(network.params)
-        self.leaves = {name: leaf for name, leaf in params.items() if is_float(leaf)}
-        if not self.leaves:
-            raise SubjectError("network: its params hold no float array, nothing to check")
-        self.in_less = any(value.dtype != np.float64 for value in floats_in(network))
-        flags = [p.name for p in positional(network.loss)[2:] if p.name in TRAINING]
-        self.training = dict.fromkeys(flags, True)
-        self._loss(copy.deepcopy(network))  # before the gradient is blamed for what both cannot take
-        with self.trying("gradient"):
-            found = self._found(copy.deepcopy(network), copy.deepcopy(self.x), copy.deepcopy(self.t))
-        if self.fault:
-            return
-        if not self.leaves.keys() & found.keys():
-            raise SubjectError(
-                f"{self.name}.gradient: has none of {', '.join(self.leaves)}, expected the tree of params; "
-                f"it has {', '.join(found) or 'nothing'}"
-            )
-        for name, gradient in found.items():
-            if name not in self.leaves and is_float(gradient) and any(f"{p}.".startswith(f"{name}.") for p in params):
-                raise SubjectError(
-                    f"{self.name}.params: {name} is no array of floats, expected one, as it has a gradient"
-                )
+    name: str
+    network: Any
+    x: Any
+    t: Any
+    leaves: Leaves
+    others: Leaves = field(default_factory=dict)
+    constants: set[str] = field(default_factory=set)
+    training: dict[str, bool] = field(default_factory=dict)
+    takes_dout: bool = False
+    fault: str = ""
+    batch: Mapping[str, Array] = field(default_factory=dict)
+    one_gradient: tuple[frozenset[str], ...] = ()
+
+    def __post_init__(self) -> None:
+        self._template = Template(self.network)
+        self._alone: bool | None = None  # whether `gradient` needs no `loss` before it
 
     def open(self, leaves: Leaves) -> Instance:
-        network, inputs = self.instance(leaves), copy.deepcopy((self.x, self.t))
-        if are_double(leaves):
-            inputs = in_double(inputs)
+        network, memo = self._copy(leaves)
+        moved = {self.leaves[n].dtype: leaves[n].dtype for n in leaves if n in self.leaves}
+        inputs = tuple(_moved(given, moved) for given in (self.x, self.t))
 
         def forward(x: Any, t: Any) -> Any:
             return network.loss(x, t, **self.training)
 
-        def backward(dout: Array) -> dict[str, Any]:
-            gradient = self._found(network, *inputs)
-            found = [name for name in self.leaves if name in gradient]
-            return {name: None if gradient[name] is None else gradient[name] * dout for name in found}
+        def backward(*douts: Array) -> dict[str, Any]:
+            restart_generators()
+            found = self._found(network, inputs, leaves)
+            dout = douts[0]
+            return {n: None if g is None else np.asarray(g) * dout for n, g in found.items() if n in self.leaves}
 
-        return Instance(forward, backward, inputs, leaves | arrays_in(inputs, ["x", "t"]))
+        copies = {name: memo.get(id(array)) for name, array in self.leaves.items()}
+        handed = {n: a if isinstance(a, np.ndarray) else leaves[n] for n, a in copies.items()}
+        return Instance(forward, backward, inputs, handed | arrays_in(inputs, ["x", "t"]))
 
-    def _found(self, network: Any, x: Any, t: Any) -> dict[str, Any]:
-        """The gradients by the names of the leaves, where theirs are the same or have a d: `dW1` or `Affine1.dW`."""
-        tree = network.gradient(x, t)
+    def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
+        return _refill(self.network.params, leaves), self.x, self.t
+
+    def tied_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
+        return tied(name, self.leaves, gradients, self.one_gradient)
+
+    def consistent(self, leaves: Leaves) -> Leaves:
+        return consistent(leaves, self.leaves)
+
+    def instance(self, leaves: Leaves) -> Any:
+        """Returns a copy of the network around these leaves."""
+        return self._copy(leaves)[0]
+
+    def owners(self) -> dict[str, tuple[str, str]]:
+        """Returns the layer that holds each leaf, and what the leaf is called in it."""
+        held = [
+            (name, leaf, array)
+            for name, layer in innermost(self.network)
+            for leaf, array in parameters_of(layer).items()
+        ]
+        return {
+            mine: (name, leaf)
+            for mine, array in self.leaves.items()
+            for name, leaf, other in reversed(held)
+            if other is array
+        }
+
+    def layers(self) -> Iterator[tuple[str, CheckableLayer, Array | None]]:
+        """Yields its layers in the order in which they are called, as they were and at the inputs that they got.
+
+        With each stands the gradient from above that the network's own `gradient` handed to its backward, None where
+        it was not called. A layer that is called several times is recorded at its first call.
+        """
+        recorder = self._recorded(with_loss=False)
+        if recorder is None or not recorder.calls:
+            recorder = self._recorded(with_loss=True)
+        if recorder is None:
+            recorder = Recorder(innermost(network := self.instance(self.leaves)))
+            with recorder:
+                self._loss(network)
+        for name, layer, inputs, dout in recorder.first_calls():
+            try:
+                yield name, brought_layer(layer, inputs), dout
+            except SubjectError:  # nothing in it has a gradient: the network's own leaves are judged all the same
+                continue
+
+    def _recorded(self, *, with_loss: bool) -> Recorder | None:
+        """Returns what the layers were called with in `gradient`; None if that raises."""
+        network = self.instance(self.leaves)
+        recorder = Recorder(innermost(network))
+        with recorder:
+            if with_loss:
+                self._loss(network)
+            try:
+                self._gradient(network, (duplicate(self.x), duplicate(self.t)))
+            except Exception:
+                return None
+        return recorder
+
+    def _copy(self, leaves: Leaves) -> tuple[Any, dict[int, Any]]:
+        return self._template.copy_with_memo(values_by_id(self.others | self.leaves, leaves))
+
+    def _found(self, network: Any, inputs: tuple[Any, ...], leaves: Leaves) -> dict[str, Any]:
+        """Returns the gradients of a fresh copy, or, where they need a loss computed before, of this one.
+
+        A gradient that computes the loss itself draws again what the loss drew: from generators that start anew, and
+        in a copy in which nothing was drawn yet, so that generators that it holds are at their start, too.
+        """
+        if self._alone is None:
+            self._alone = self._recomputes()
+        return self._named(self._gradient(self._copy(leaves)[0] if self._alone else network, inputs))
+
+    def _recomputes(self) -> bool:
+        """Returns whether `gradient` computes the loss itself: then a loss at other inputs before leaves no trace."""
+        try:
+            self._after()
+        except SubjectError:
+            raise
+        except Exception:
+            return False
+        same = self._after((self.x, self.t))
+        try:
+            other = self._after(elsewhere((self.x, self.t)))
+        except Exception:  # it refuses the other inputs
+            return True
+        return _alike(same, other)
+
+    def _after(self, before: tuple[Any, ...] | None = None) -> dict[str, Any]:
+        """Returns the gradients of a fresh copy, after a loss at some inputs."""
+        network = self._copy(self.leaves)[0]
+        if before is not None:
+            restart_generators()
+            network.loss(*duplicate(before), **self.training)
+        found = self._named(self._gradient(network, (duplicate(self.x), duplicate(self.t))))
+        return {name: np.array(gradient) for name, gradient in found.items() if is_float(gradient)}
+
+    def _gradient(self, network: Any, inputs: tuple[Any, ...]) -> Any:
+        restart_generators()
+        return network.gradient(*inputs)
+
+    def _named(self, tree: Any) -> dict[str, Any]:
+        """Returns the gradients by the names of the leaves, where theirs are the same or have a d: `Affine1.dW`."""
         if not isinstance(tree, Mapping | list | tuple):
             kind = "None" if tree is None else f"a {type(tree).__name__}"
             raise SubjectError(f"{self.name}.gradient: returned {kind}, expected the tree of params")
@@ -105,64 +199,136 @@ class CheckableNetwork(Checkable):
                     break
         return found
 
-    def instance(self, leaves: Leaves) -> Any:
-        """A copy of the network around these leaves."""
-        network = copy.deepcopy(self.network, {id(old): leaves[name] for name, old in self.leaves.items()})
-        return in_double(network) if self.in_less and are_double(leaves) else network
-
-    def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
-        return _refill(self.network.params, leaves), self.x, self.t
-
-    def owners(self) -> dict[str, tuple[str, str]]:
-        """The layer that holds each leaf, and what the leaf is called in it."""
-        held = [
-            (name, leaf, array)
-            for name, layer in innermost(self.network)
-            for leaf, array in parameters_of(layer).items()
-        ]
-        return {
-            mine: (name, leaf) for mine, array in self.leaves.items() for name, leaf, other in held if other is array
-        }
-
-    def layers(self) -> Iterator[tuple[str, CheckableLayer]]:
-        """Its layers, in the order in which the forward pass comes to them, each at the input that it then gets."""
-        network = self.instance(self.leaves)
-        calls: list[tuple[str, Any, tuple[Any, ...]]] = []
-        for name, layer in list(innermost(network)):
-            if not hasattr(layer, "__dict__"):  # with `__slots__` alone, its calls cannot be recorded
-                continue
-            before = copy.deepcopy(layer)  # as it was: without what `forward` will keep
-            layer.forward = _recorded(layer.forward, name, before, calls)
-        self._loss(network)
-        for name, layer, inputs in calls:
-            try:
-                yield name, CheckableLayer(layer, inputs)
-            except SubjectError:  # nothing in it has a gradient: the network's own leaves are judged all the same
-                continue
-
-    def _loss(self, network: Any) -> None:
+    def _loss(self, network: Any) -> Any:
+        restart_generators()
         with blaming(f"{self.name}.loss"):
-            network.loss(copy.deepcopy(self.x), copy.deepcopy(self.t), **self.training)
+            return network.loss(duplicate(self.x), duplicate(self.t), **self.training)
 
 
-def innermost(whole: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """The layers that hold no others, by name; what merely holds them by an attribute does not lend its name."""
+def brought_network(network: Any, x: Any, t: Any, constants: Collection[str] = ()) -> CheckableNetwork:
+    """Tries a network on copies, and returns it as something to be checked.
+
+    Args:
+        network: An object with `params`, `loss(x, t)` and `gradient(x, t)`.
+        x: Samples.
+        t: Labels.
+        constants: Accepted for the sake of `brought_layer`: what `params` does not list is a constant anyway.
+
+    Raises:
+        SubjectError: It cannot be called, or its gradient has none of the leaves.
+    """
+    del constants
+    name = type(network).__name__
+    _check_methods(network, name)
+    x, t = as_arrays((x, t), ["x", "t"])
+    _check_labels(x, t)
+    with blaming(f"copying {name}"):
+        base = duplicate(network)
+    params = flatten(base.params)
+    leaves = {place: leaf for place, leaf in params.items() if is_float(leaf)}
+    if not leaves:
+        raise SubjectError("network: its params hold no float array, nothing to check")
+    flags = [p.name for p in positional(network.loss)[2:] if p.name in TRAINING]
+    batch = arrays_in((x,), ["x"])
+    code = CheckableNetwork(
+        name=name, network=base, x=x, t=t, leaves=leaves, training=dict.fromkeys(flags, True), batch=batch
+    )
+    trial = code.instance(leaves)
+    before = _held(trial)
+    code._loss(trial)  # before the gradient is blamed for what both cannot take
+    last = {place: array for place, array in _held(trial).items() if before.get(place) is array}
+    try:
+        found = code._found(trial, (duplicate(x), duplicate(t)), leaves)
+    except SubjectError:
+        raise
+    except Exception as error:
+        code.fault, code.leaves = f"gradient raises {type(error).__name__}: {error}", {}
+        return code
+    _check_gradient(code, found, params)
+    arrays = [leaf for leaf in leaves.values() if isinstance(leaf, np.ndarray)]
+    for place, array in _held(base).items():
+        mine = isinstance(array, np.ndarray) and not any(meet(array, leaf) for leaf in arrays)
+        if place in last and place not in leaves and mine:
+            code.others[place] = array
+    code.constants = set(code.others)
+    pairs = [(n, m) for n in leaves for m in leaves if n < m and _overlap(leaves.get(n), leaves.get(m))]
+    code.one_gradient = tuple(frozenset(p) for p in pairs if _overlap(found.get(p[0]), found.get(p[1])))
+    return code
+
+
+def innermost(whole: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the layers that hold no others, each once, by name; what merely holds them does not lend its name."""
+    known: set[int] = set()
+    for name, layer in _innermost(whole, "", 0):
+        if id(layer) not in known:
+            known.add(id(layer))
+            yield name, layer
+
+
+def _innermost(whole: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
     for attribute, value in attributes_of(whole).items():
         for place, layer in sublayers(attribute, value):
             name = prefix if place == attribute else f"{prefix}{place}."
-            within = list(innermost(layer, name, depth + 1)) if depth < DEEPEST else []
+            within = list(_innermost(layer, name, depth + 1)) if depth < DEEPEST else []
             yield from within or [(f"{prefix}{place}", layer)]
 
 
-def _recorded(
-    forward: Callable[..., Any], name: str, layer: Any, calls: list[tuple[str, Any, tuple[Any, ...]]]
-) -> Callable[..., Any]:
-    def record(*inputs: Any, **options: Any) -> Any:
-        if all(name != known for known, *_ in calls):
-            calls.append((name, layer, copy.deepcopy(inputs)))
-        return forward(*inputs, **options)
+def _held(network: Any) -> dict[str, Any]:
+    """Returns the float arrays that it and its layers hold, without the gradients that stand beside them."""
+    layers = [("", network), *((f"{name}.", layer) for name, layer in innermost(network))]
+    gradients = {id(g) for _, layer in layers for g in gradients_of(layer).values()}
+    found: dict[str, Any] = {}
+    for prefix, layer in reversed(layers) if not is_layer(network) else layers[:1]:
+        places = places_of(layer) if prefix or is_layer(network) else _own_arrays(layer)
+        for place, array in places.items():
+            if id(array) not in gradients and not any(array is other for other in found.values()):
+                found[prefix + place] = array
+    return found
 
-    return record
+
+def _own_arrays(network: Any) -> dict[str, Any]:
+    return {name: a for name, a in attributes_of(network).items() if isinstance(a, np.ndarray) and is_float(a)}
+
+
+def _overlap(first: Any, second: Any) -> bool:
+    return isinstance(first, np.ndarray) and isinstance(second, np.ndarray) and meet(first, second)
+
+
+def _alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Returns whether two trees of gradients are equal up to rounding."""
+    return first.keys() == second.keys() and all(
+        np.shape(g) == np.shape(second[n]) and np.allclose(g, second[n], rtol=1e-6, atol=1e-12, equal_nan=True)
+        for n, g in first.items()
+    )
+
+
+def _moved(given: Any, dtypes: Mapping[Any, Any]) -> Any:
+    copied = duplicate(given)
+    return copied.astype(dtypes[copied.dtype]) if is_float(copied) and copied.dtype in dtypes else copied
+
+
+def _check_methods(network: Any, name: str) -> None:
+    if isinstance(network, type):
+        raise SubjectError(f"network: the class {network.__name__}, expected an instance of it")
+    for attribute in ("params", "loss", "gradient"):
+        if not hasattr(network, attribute):
+            hint = f"; where one function returns the loss and the gradients, {TWO_FUNCTIONS}"
+            raise SubjectError(
+                f"network: {name} has no `{attribute}`, expected params, loss(x, t), gradient(x, t)"
+                + (hint if attribute == "gradient" else "")
+            )
+
+
+def _check_gradient(code: CheckableNetwork, found: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    """Raises a SubjectError if the gradient has none of the leaves, or has one of what is no float array."""
+    if not code.leaves.keys() & found.keys():
+        raise SubjectError(
+            f"{code.name}.gradient: has none of {', '.join(code.leaves)}, expected the tree of params; "
+            f"it has {', '.join(found) or 'nothing'}"
+        )
+    for name, gradient in found.items():
+        if name not in code.leaves and is_float(gradient) and any(f"{p}.".startswith(f"{name}.") for p in params):
+            raise SubjectError(f"{code.name}.params: {name} is no array of floats, expected one, as it has a gradient")
 
 
 def _check_labels(x: Any, t: Any) -> None:
@@ -181,7 +347,7 @@ def _check_labels(x: Any, t: Any) -> None:
 
 
 def _refill(tree: Any, leaves: Leaves, prefix: str = "") -> Any:
-    """The tree with other leaves."""
+    """Returns the tree with other leaves."""
     if isinstance(tree, Mapping):
         return {name: _refill(branch, leaves, f"{prefix}{name}.") for name, branch in tree.items()}
     if isinstance(tree, list | tuple):
