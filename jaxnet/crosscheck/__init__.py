@@ -17,6 +17,9 @@ from jaxnet.crosscheck.inspect import (
     surroundings_kept,
 )
 from jaxnet.crosscheck.inspect.drawing import drawn
+from jaxnet.crosscheck.inspect.foreign import refuse_foreign
+from jaxnet.crosscheck.inspect.torch_function import CheckableTorch, forward_of, is_torch
+from jaxnet.crosscheck.inspect.torch_tensors import arrays_from, in_numpy
 from jaxnet.crosscheck.layerwise import judge_layers
 from jaxnet.crosscheck.report import Gap, InconclusiveWarning, Leaf, Report
 
@@ -127,7 +130,7 @@ def check_function(
         SubjectError, ValueError: As for `check_layer`.
     """
     _check_options(seed, resolution)
-    return _judged(CheckableFunction(f, args, gradient), reference, seed, resolution, name)
+    return _judged(_function(f, args, gradient, seed), reference, seed, resolution, name)
 
 
 @surroundings_kept()
@@ -157,12 +160,26 @@ def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
         ValueError: `seed` is out of range.
     """
     _check_options(seed, None)
+    if not isinstance(thing, tuple | list) and is_torch(thing, inputs):
+        return _function(thing, inputs, None, seed)
     is_layer = hasattr(thing, "backward")  # which may keep its last `loss` beside its `params`
     if hasattr(thing, "loss") and (hasattr(thing, "gradient") or (hasattr(thing, "params") and not is_layer)):
         return CheckableNetwork(thing, *inputs)
     if isinstance(thing, tuple | list) or is_layer:
         return _layer(thing, inputs, seed)
-    return CheckableFunction(thing, drawn(thing, inputs, None, seed), None)
+    return _function(thing, drawn(thing, inputs, None, seed), None, seed)
+
+
+def _function(
+    f: Callable[..., Any], args: tuple[Any, ...], gradient: Callable[..., Any] | None, seed: int
+) -> CheckableFunction | CheckableTorch:
+    if is_torch(f, args):
+        if gradient is None:
+            return CheckableTorch(f, drawn(forward_of(f), args, None, seed))
+        f, gradient, args = in_numpy(f), in_numpy(gradient), arrays_from(args)
+    elif gradient is None:
+        refuse_foreign(f, args)
+    return CheckableFunction(f, args, gradient)
 
 
 def _check_options(seed: int, resolution: float | None) -> None:
@@ -171,8 +188,12 @@ def _check_options(seed: int, resolution: float | None) -> None:
         check_positive("resolution", resolution)
 
 
-def _layer(layer: Any, inputs: tuple[Any, ...], seed: int) -> CheckableLayer | CheckablePair:
+def _layer(layer: Any, inputs: tuple[Any, ...], seed: int) -> CheckableLayer | CheckablePair | CheckableTorch:
     pair = as_pair(layer)
+    if is_torch(layer, inputs):
+        if pair is None:
+            return CheckableTorch(layer, drawn(forward_of(layer), inputs, None, seed))
+        pair, inputs = (in_numpy(pair[0]), in_numpy(pair[1])), arrays_from(inputs)
     inputs = drawn(pair[0] if pair else getattr(layer, "forward", None), inputs, layer, seed)
     return CheckableLayer(layer, inputs) if pair is None else CheckablePair(pair, inputs)
 
