@@ -6,8 +6,7 @@ caller's tensors, modules and generators are copied, never touched.
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,17 +20,14 @@ from jaxnet.crosscheck.inspect.checkable import (
     SubjectError,
     are_double,
     blaming,
-    elsewhere,
     input_names,
-    restart_generators,
 )
+from jaxnet.crosscheck.inspect.torch_instance import TorchInstance
 from jaxnet.crosscheck.inspect.torch_tensors import (
-    COMPLEX,
     copied,
     held,
-    is_float_tensor,
-    is_tensor,
     loaded,
+    refuse_tensor,
     tensors_from,
     to_numpy,
     to_tensor,
@@ -68,7 +64,8 @@ def forward_of(thing: Any) -> Callable[..., Any]:
     """Returns the function whose signature names the inputs: a Function's `forward` without its context."""
     torch = loaded()
     owner: Any = getattr(thing, "__self__", thing)
-    if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
+    is_function = isinstance(owner, type) and issubclass(owner, torch.autograd.Function)
+    if is_function:
         has_context = owner.setup_context is torch.autograd.Function.setup_context
         return functools.partial(owner.forward, None) if has_context else owner.forward
     return thing.forward if isinstance(thing, torch.nn.Module) else thing
@@ -83,8 +80,8 @@ class Slot:
 
     @property
     def differentiable(self) -> bool:
-        """Whether its owner asks for a gradient by it."""
-        return bool(self.tensor.requires_grad and self.tensor.is_leaf)
+        """Whether its owner asks for a gradient by it; what has a graph of its own is cut off from it."""
+        return bool(self.tensor.requires_grad)
 
 
 class CheckableTorch(Checkable):
@@ -113,6 +110,8 @@ class CheckableTorch(Checkable):
         self.name = self.name.replace("<lambda>", "f")
         if not callable(thing):
             raise SubjectError(f"{self.name}: expected a module, a torch.autograd.Function or a callable of tensors")
+        if isinstance(owner, torch.jit.ScriptModule):
+            raise SubjectError(f"{self.name}: TorchScript holds its parameters itself: bring the module it was made of")
         if not is_function and callable(getattr(thing, "backward", None)):
             raise SubjectError(
                 f"{self.name}: has a backward of its own, which PyTorch does not call; bring it as "
@@ -140,7 +139,7 @@ class CheckableTorch(Checkable):
                 while place in self.slots:
                     place = f"self.{place}"
                 self.slots[place] = Slot(tensor, is_input)
-                _refuse(place, tensor)
+                refuse_tensor(place, tensor)
         floats = {name: slot for name, slot in self.slots.items() if slot.tensor.is_floating_point()}
         asked = any(slot.differentiable for slot in floats.values() if slot.is_input)
         wanted = [n for n, s in floats.items() if s.differentiable or (s.is_input and not asked)]
@@ -236,110 +235,6 @@ class CheckableTorch(Checkable):
         return (
             torch.nn.Parameter(tensor, name in self.leaves) if isinstance(slot.tensor, torch.nn.Parameter) else tensor
         )
-
-
-class TorchInstance(Instance):
-    """One copy of a callable at some leaves; a forward pass leaves its graph for the backward passes that follow."""
-
-    def __init__(self, subject: CheckableTorch, leaves: Leaves) -> None:
-        torch = loaded()
-        self.subject, self.leaves = subject, leaves
-        self.memo: dict[int, Any] = {}
-        for generator in subject.generators:
-            self.memo[id(generator)] = torch.Generator(generator.device)
-            self.memo[id(generator)].set_state(generator.get_state())
-        self.held = {name: subject.tensor(name, leaves) for name, slot in subject.slots.items() if not slot.is_input}
-        self.memo |= {id(subject.slots[name].tensor): tensor for name, tensor in self.held.items()}
-        self.function = copied(subject.function, self.memo)
-        self.graph: tuple[dict[str, Any], list[Any]] = {}, []
-        self.devices = sorted({s.tensor.device.index for s in subject.slots.values() if s.tensor.device.type == "cuda"})
-        self.draws: Any = None
-        handed = {name: array for name, array in leaves.items() if name in subject.slots}
-        super().__init__(lambda: self._run(leaves), self._gradients, (), handed)
-
-    def forward(self) -> Array:
-        with self._surroundings():
-            y = super().forward()
-            self.draws = loaded().get_rng_state()
-        return y
-
-    def forward_elsewhere(self) -> bool:
-        known = self.subject.others | self.subject.leaves | self.leaves
-        before = {n: known[n] if n in known else to_numpy(self.subject.slots[n].tensor) for n in self._input_names()}
-        other = dict(zip(before, elsewhere(tuple(before.values())), strict=True))
-        whole = {name: array for name, array in other.items() if name not in known}
-        with self._surroundings():
-            restart_generators()
-            self._run(self.leaves | {name: other[name] for name in other if name in known}, whole)
-        return any(not np.array_equal(other[name], before[name]) for name in before)
-
-    def _input_names(self) -> list[str]:
-        return [name for name, slot in self.subject.slots.items() if slot.is_input]
-
-    def _run(self, leaves: Leaves, whole: Leaves | None = None) -> Any:
-        """Runs a forward pass, on clones of its inputs: it may change them in place, as PyTorch allows."""
-        fresh = {name: self.subject.tensor(name, leaves) for name in self._input_names()}
-        fresh |= {name: to_tensor(array.copy(), fresh[name].dtype) for name, array in (whole or {}).items()}
-        given = {name: tensor.clone() if name in self.subject.own else tensor for name, tensor in fresh.items()}
-        made_by = {name: tensor.grad_fn for name, tensor in given.items()}
-        memo = dict(self.memo) | {id(self.subject.slots[name].tensor): tensor for name, tensor in given.items()}
-        result = self.function(*(copied(argument, memo) for argument in self.subject.inputs))
-        outputs = self._floats(result)
-        for name, tensor in given.items():
-            # an in-place change that PyTorch knows of gave the tensor another grad_fn, and is no fault
-            if name in self.handed and made_by[name] is not None and leaves is self.leaves:
-                hidden = tensor.grad_fn is made_by[name] and tensor.dtype == to_tensor(leaves[name]).dtype
-                self.handed[name] = to_view(tensor) if hidden else leaves[name]
-        claimed = {name: (fresh | self.held)[name] for name in self.subject.leaves}
-        self.graph = claimed, outputs
-        arrays = tuple(to_numpy(output) for output in outputs)
-        return arrays[0] if is_tensor(result) else arrays
-
-    def _floats(self, result: Any) -> list[Any]:
-        """The float tensors of an output that has a graph; those marked as non-differentiable have none."""
-        tensors = [(name, part) for name, part in held(result, "output") if is_tensor(part)]
-        for name, part in tensors:
-            _refuse(f"{self.subject.name}: its {name}", part)
-        floats = [part for _, part in tensors if is_float_tensor(part)]
-        if not floats:
-            raise SubjectError(f"{self.subject.name}: returned {type(result).__name__}, expected tensors of floats")
-        outputs = [part for part in floats if part.requires_grad]
-        if not outputs:
-            raise SubjectError(
-                f"{self.subject.name}: no output has a gradient, as under torch.no_grad() or after detach(): "
-                "nothing to check; take these away"
-            )
-        return outputs
-
-    def _gradients(self, *douts: Any) -> dict[str, Any]:
-        torch = loaded()
-        leaves, outputs = self.graph
-        above = [to_tensor(d, y.dtype, y.device) for d, y in zip(douts, outputs, strict=True)]
-        with self._surroundings():
-            if self.draws is not None:
-                torch.set_rng_state(self.draws)  # what backward draws follows what forward drew
-            found = torch.autograd.grad(outputs, list(leaves.values()), above, retain_graph=True, allow_unused=True)
-        return {n: None if g is None else to_numpy(g) for n, g in zip(leaves, found, strict=True)}
-
-    @contextmanager
-    def _surroundings(self) -> Iterator[None]:
-        """Graphs are recorded whatever the caller has switched off, and torch's generators are as they were after."""
-        torch = loaded()
-        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(self.devices):
-            yield
-
-
-def to_view(tensor: Any) -> Array:
-    """Returns a tensor's memory as a NumPy array, or a copy where it lies on another device."""
-    return tensor.detach().numpy() if tensor.device.type == "cpu" else to_numpy(tensor)
-
-
-def _refuse(name: str, tensor: Any) -> None:
-    """Raises SubjectError for a tensor of a kind that is not checked."""
-    if tensor.is_complex():
-        raise SubjectError(COMPLEX.format(name))
-    if tensor.layout is not loaded().strided or tensor.is_quantized:
-        raise SubjectError(f"{name} is a sparse or quantized tensor: bring a function of its dense values")
 
 
 def _settings(function: Any) -> dict[str, Any]:

@@ -47,6 +47,11 @@ def to_numpy(tensor: Any) -> Array:
     return np.array(flat.resolve_neg().numpy(), order="K")
 
 
+def to_view(tensor: Any) -> Array:
+    """Returns a tensor's memory as a NumPy array, or a copy where it lies on another device."""
+    return tensor.detach().numpy() if tensor.device.type == "cpu" else to_numpy(tensor)
+
+
 def to_tensor(array: Array, dtype: Any = None, device: Any = None) -> Any:
     """Returns a tensor on the array's own memory and with its strides, where PyTorch can have them, else on a copy."""
     torch = loaded()
@@ -198,3 +203,15 @@ def _rebuilt(function: Any, memo: dict[int, Any]) -> Any:
     other.__kwdefaults__ = copied(function.__kwdefaults__, memo)
     other.__dict__.update(function.__dict__)
     return other
+
+
+def refuse_tensor(name: str, tensor: Any) -> None:
+    """Refuses kinds of tensors that are not checked.
+
+    Raises:
+        SubjectError: The tensor is complex, sparse or quantized.
+    """
+    if tensor.is_complex():
+        raise SubjectError(COMPLEX.format(name))
+    if tensor.layout is not loaded().strided or tensor.is_quantized:
+        raise SubjectError(f"{name} is a sparse or quantized tensor: bring a function of its dense values")
