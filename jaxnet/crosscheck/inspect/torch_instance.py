@@ -85,10 +85,11 @@ class TorchInstance(Instance):
         tensors = [(name, part) for name, part in held(result, "output") if is_tensor(part)]
         for name, part in tensors:
             refuse_tensor(f"{self.subject.name}: its {name}", part)
-        floats = [part for _, part in tensors if is_float_tensor(part)]
+        floats = {name: part for name, part in tensors if is_float_tensor(part)}
         if not floats:
             raise SubjectError(f"{self.subject.name}: returned {type(result).__name__}, expected tensors of floats")
-        outputs = [part for part in floats if part.requires_grad]
+        outputs = [part for part in floats.values() if part.requires_grad]
+        self.subject.unjudged = [name for name, part in floats.items() if not part.requires_grad]
         if not outputs:
             raise SubjectError(
                 f"{self.subject.name}: no output has a gradient, as under torch.no_grad() or after detach(): "

@@ -117,7 +117,7 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
     """Lists what a value is made of, with names; that of a function's `self` is empty."""
     if isinstance(value, loaded().nn.Module):
         plain = {n: v for n, v in vars(value).items() if n not in vars(loaded().nn.Module())}
-        return [*value._parameters.items(), *value._buffers.items(), *plain.items(), *value._modules.items()]
+        return [*value._parameters.items(), *value._buffers.items(), *value._modules.items(), *plain.items()]
     if isinstance(value, Mapping):
         return [(str(key), part) for key, part in value.items()]
     if isinstance(value, list | tuple | set | frozenset):
@@ -181,12 +181,28 @@ def copied(value: Any, memo: dict[int, Any]) -> Any:
     if type(value) is dict:
         return {key: copied(part, memo) for key, part in value.items()}
     try:
+        return copy.deepcopy(value, dict(memo))
+    except Exception:
+        _share_uncopyable(value, memo)
+    try:
         return copy.deepcopy(value, memo)
     except Exception as error:
         raise SubjectError(
             f"a {type(value).__name__} cannot be copied ({type(error).__name__}: {error}), and a check changes copies "
             "only: bring a function of its tensors instead"
         ) from error
+
+
+def _share_uncopyable(value: Any, memo: dict[int, Any], depth: int = 0) -> None:
+    """Puts into the memo what no copy can be made of and holds no tensor: modules, locks, files."""
+    for _, part in _parts(value):
+        try:
+            copy.deepcopy(part, dict(memo))
+        except Exception:
+            if depth < DEEPEST and any(True for _ in held(part)):
+                _share_uncopyable(part, memo, depth + 1)
+            else:
+                memo[id(part)] = part
 
 
 def _rebuilt(function: Any, memo: dict[int, Any]) -> Any:
