@@ -19,6 +19,7 @@ from jaxnet.crosscheck.inspect import (
 from jaxnet.crosscheck.inspect.drawing import drawn
 from jaxnet.crosscheck.inspect.foreign import refuse_foreign
 from jaxnet.crosscheck.inspect.torch_function import CheckableTorch, forward_of, is_torch
+from jaxnet.crosscheck.inspect.torch_layer import is_tensor_layer, layer_in_numpy
 from jaxnet.crosscheck.inspect.torch_tensors import arrays_from, in_numpy
 from jaxnet.crosscheck.layerwise import judge_layers
 from jaxnet.crosscheck.report import Gap, InconclusiveWarning, Leaf, Report
@@ -161,7 +162,7 @@ def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
     """
     _check_options(seed, None)
     if not isinstance(thing, tuple | list) and is_torch(thing, inputs):
-        return _function(thing, inputs, None, seed)
+        return _layer(thing, inputs, seed) if is_tensor_layer(thing) else _function(thing, inputs, None, seed)
     is_layer = hasattr(thing, "backward")  # which may keep its last `loss` beside its `params`
     if hasattr(thing, "loss") and (hasattr(thing, "gradient") or (hasattr(thing, "params") and not is_layer)):
         return CheckableNetwork(thing, *inputs)
@@ -191,9 +192,12 @@ def _check_options(seed: int, resolution: float | None) -> None:
 def _layer(layer: Any, inputs: tuple[Any, ...], seed: int) -> CheckableLayer | CheckablePair | CheckableTorch:
     pair = as_pair(layer)
     if is_torch(layer, inputs):
-        if pair is None:
+        if pair is not None:
+            pair, inputs = (in_numpy(pair[0]), in_numpy(pair[1])), arrays_from(inputs)
+        elif is_tensor_layer(layer):
+            layer, inputs = layer_in_numpy(layer, inputs)
+        else:
             return CheckableTorch(layer, drawn(forward_of(layer), inputs, None, seed))
-        pair, inputs = (in_numpy(pair[0]), in_numpy(pair[1])), arrays_from(inputs)
     inputs = drawn(pair[0] if pair else getattr(layer, "forward", None), inputs, layer, seed)
     return CheckableLayer(layer, inputs) if pair is None else CheckablePair(pair, inputs)
 
