@@ -1,34 +1,36 @@
-"""The cross-check: is a hand-written gradient right, how sure, who is to blame, where, and why."""
+"""The cross-check: is a gradient right, how sure is that, which computation is wrong, where, and why.
 
-from collections.abc import Callable
+What is brought is inspected, measured, and decided upon, and the verdict is explained; each has a folder or file of
+its own, which can be read and tested alone.
+"""
+
+from collections.abc import Callable, Collection
 from typing import Any
 
 from jaxnet.checks import check_counts, check_positive
+from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.examine import Options, examine
 from jaxnet.crosscheck.inspect import (
     Checkable,
-    CheckableLayer,
     CheckableNetwork,
-    CheckablePair,
     JaxReference,
     SubjectError,
-    as_pair,
-    brought_layer,
+    brought,
     brought_network,
-    brought_pair,
-    function_subject,
     surroundings_kept,
 )
-from jaxnet.crosscheck.inspect.drawing import drawn
 from jaxnet.crosscheck.layerwise import examine_layers
-from jaxnet.crosscheck.report import Gap, InconclusiveWarning, Leaf, Report
+from jaxnet.crosscheck.measure.derivation import Gap
+from jaxnet.crosscheck.report import InconclusiveWarning, Leaf, Report
 
 __all__ = [
+    "Cause",
     "Gap",
     "InconclusiveWarning",
     "Leaf",
     "Report",
     "SubjectError",
+    "Verdict",
     "check",
     "check_function",
     "check_layer",
@@ -42,15 +44,15 @@ def check_layer(
     layer: Any,
     *inputs: Any,
     reference: Callable[..., Any] | None = None,
-    seed: int = 0,
-    resolution: float | None = None,
-    accuracy: float | None = None,
     expected: Callable[..., Any] | None = None,
-    constants: tuple[str, ...] = (),
+    constants: Collection[str] = (),
+    accuracy: float | None = None,
+    resolution: float | None = None,
     max_seconds: float | None = None,
+    seed: int = 0,
     name: str | None = None,
 ) -> Report:
-    """A hand-written layer, against differences of its own forward pass, and against JAX where a reference is given.
+    """Checks a hand-written layer against differences of its own forward pass, and against JAX where it is given.
 
     Args:
         layer: An object with `forward(*inputs)` and `backward(dout)`, whose parameters are the float arrays with a
@@ -61,18 +63,33 @@ def check_layer(
             returns a gradient for each input, or for the first of those that are floats, or a dict of them by name;
             integers have none.
         reference: The same function in JAX, of (params, *inputs) where the layer has parameters, else of (*inputs).
-        seed: Of the inputs that are drawn, the directions probed and the gradient that comes from above.
+        expected: Another function, of the same arguments as a reference, whose derivative the gradient is meant to be,
+            as for a straight-through estimator.
+        constants: The names of arrays that move the output and have no gradient, and need none.
+        accuracy: The relative error that is meant, as of an iterative solver's adjoint; it is allowed.
         resolution: The relative error of a leaf's gradient, by norm, that the difference quotients must be able to
-            see; where they are blunter, the verdict is INCONCLUSIVE. The square root of the leaf's unit roundoff
-            unless given (1.5e-8, or 3.5e-4 in float32): half of the digits, which good inputs easily allow.
-        name: What the report calls it; its class unless given.
+            see; where they are blunter, the verdict is INCONCLUSIVE. Defaults to half the digits of the dtype in
+            which the forward pass computes: 1.5e-8 in float64, 3.5e-4 in float32.
+        max_seconds: What is not judged after so long is INCONCLUSIVE. Defaults to no limit.
+        seed: Draws inputs, directions and the gradient from above, by generators that no user's own seed meets.
+        name: What the report calls it. Defaults to the name of its class.
+
+    Returns:
+        A report: `report.verdict`, `str(report)`, `report.raise_if_failed()`.
 
     Raises:
-        SubjectError: What was brought has no such methods, or raises, or holds no floats; the message says whose fault.
-        ValueError: `seed` or `resolution` is out of range.
+        SubjectError: If what was brought has no such methods, or raises, or holds no floats.
+        ValueError: If an option is out of range.
+
+    Examples:
+        >>> import numpy as np
+        >>> def backward(dout, y):
+        ...     return dout * (1 - y**2)
+        >>> check_layer((lambda x: (np.tanh(x), np.tanh(x)), backward), (5, 4)).verdict
+        <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _judged(_layer(layer, inputs, seed), reference, options, name)
+    return _report(brought.layer(layer, inputs, seed, constants), reference, options, name)
 
 
 @surroundings_kept()
@@ -82,15 +99,15 @@ def check_network(
     t: Any,
     *,
     reference: Callable[..., Any] | None = None,
-    seed: int = 0,
-    resolution: float | None = None,
-    accuracy: float | None = None,
     expected: Callable[..., Any] | None = None,
-    constants: tuple[str, ...] = (),
+    constants: Collection[str] = (),
+    accuracy: float | None = None,
+    resolution: float | None = None,
     max_seconds: float | None = None,
+    seed: int = 0,
     name: str | None = None,
 ) -> Report:
-    """A whole network, and where it has a sequence of layers, each of them alone.
+    """Checks a whole network, and, where it has a sequence of layers, each of them alone.
 
     Args:
         network: An object with `params`, a tree of dicts, `loss(x, t)` and `gradient(x, t)` in the same tree; it is
@@ -98,15 +115,23 @@ def check_network(
         x: Samples, (N, ...).
         t: Labels, as the network takes them; one for each sample.
         reference: The same loss in JAX, of (params, x, t).
-        seed: Of the directions probed.
-        resolution: As for `check_layer`.
-        name: What the report calls it; its class unless given.
+        expected: As for `check_layer`, as are all that follow.
+        constants: See `check_layer`.
+        accuracy: See `check_layer`.
+        resolution: See `check_layer`.
+        max_seconds: See `check_layer`.
+        seed: See `check_layer`.
+        name: See `check_layer`.
+
+    Returns:
+        A report of the whole, with one of each layer in `report.layers`.
 
     Raises:
-        SubjectError, ValueError: As for `check_layer`.
+        SubjectError: As for `check_layer`.
+        ValueError: As for `check_layer`.
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _judged(brought_network(network, x, t, constants), reference, options, name)
+    return _report(brought_network(network, x, t, constants), reference, options, name)
 
 
 @surroundings_kept()
@@ -116,33 +141,43 @@ def check_function(
     gradient: Callable[..., Any] | None = None,
     takes_dout: bool | None = None,
     reference: Callable[..., Any] | None = None,
-    seed: int = 0,
-    resolution: float | None = None,
-    accuracy: float | None = None,
     expected: Callable[..., Any] | None = None,
-    constants: tuple[str, ...] = (),
+    constants: Collection[str] = (),
+    accuracy: float | None = None,
+    resolution: float | None = None,
     max_seconds: float | None = None,
+    seed: int = 0,
     name: str | None = None,
 ) -> Report:
-    """A function of arrays or trees of arrays, in NumPy or JAX, and a gradient of it.
+    """Checks a function of arrays or trees of arrays, in NumPy, JAX or PyTorch, and a gradient of it.
 
     Args:
-        f: Returns an array, or several.
-        args: What it is called with. Integers have no gradient.
-        gradient: Of (*args) where f is a scalar, of (*args, dout) else, and of (dout, *args) where its first argument
-            alone is none of f's by name, or is called `dout`, `g` or `ct`; it returns a gradient for each argument.
-            JAX's own unless given, so that this checks what a `jax.custom_vjp` says.
-        takes_dout: Whether `gradient` takes what comes from above; told by its signature unless given.
+        f: Returns an array, or several in any nesting.
+        args: What it is called with. Integers, keys and strings have no gradient.
+        gradient: A function of (*args) where f is a scalar, of (*args, dout) else, and of (dout, *args) where its first
+            argument alone is none of f's by name, or is called `dout`, `g` or `ct`; it returns a gradient for each
+            argument. Defaults to what JAX or PyTorch derive, so that a `jax.custom_vjp` or a
+            `torch.autograd.Function` is checked.
+        takes_dout: Whether `gradient` takes the gradient from above. Defaults to what its signature says.
         reference: The same function in JAX, of (*args).
-        seed: Of the directions probed and of the gradient that comes from above.
-        resolution: As for `check_layer`.
-        name: What the report calls it; the function's unless given.
+        expected: As for `check_layer`, as are all that follow.
+        constants: See `check_layer`.
+        accuracy: See `check_layer`.
+        resolution: See `check_layer`.
+        max_seconds: See `check_layer`.
+        seed: See `check_layer`.
+        name: See `check_layer`. Defaults to the name of the function.
+
+    Returns:
+        A report.
 
     Raises:
-        SubjectError, ValueError: As for `check_layer`.
+        SubjectError: If it cannot be run or derived; the message is JAX's or PyTorch's reason.
+        ValueError: If an option is out of range.
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _judged(function_subject(f, args, gradient, takes_dout), reference, options, name)
+    checkable = brought.function(f, args, seed, gradient, takes_dout, constants)
+    return _report(checkable, reference, options, name)
 
 
 @surroundings_kept()
@@ -150,38 +185,33 @@ def check(
     thing: Any,
     *inputs: Any,
     reference: Callable[..., Any] | None = None,
-    seed: int = 0,
-    resolution: float | None = None,
-    accuracy: float | None = None,
     expected: Callable[..., Any] | None = None,
-    constants: tuple[str, ...] = (),
+    constants: Collection[str] = (),
+    accuracy: float | None = None,
+    resolution: float | None = None,
     max_seconds: float | None = None,
+    seed: int = 0,
     name: str | None = None,
 ) -> Report:
-    """`check_network`, `check_layer` or `check_function`, the first that fits; arguments and errors as theirs."""
+    """Runs `check_network`, `check_layer` or `check_function`, the first that fits; arguments and errors are theirs."""
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _judged(inspected(thing, *inputs, seed=seed), reference, options, name)
+    return _report(brought.anything(thing, inputs, seed, constants), reference, options, name)
 
 
 def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
-    """What is to be checked, told by its looks: a network, a layer, a pair of functions, or a function.
+    """Returns what is to be checked, told by its looks: a network, a layer, a pair of functions, or a function.
 
     Args:
         thing: As for `check_network`, `check_layer` or `check_function`, the first that fits.
         inputs: What it is called with.
-        seed: Of the inputs that are drawn where only shapes are given.
+        seed: Draws inputs where only shapes are given.
 
     Raises:
-        SubjectError: None of them fits, or it cannot be run.
-        ValueError: `seed` is out of range.
+        SubjectError: If none of them fits, or it cannot be run.
+        ValueError: If `seed` is out of range.
     """
     _options(seed)
-    is_layer = hasattr(thing, "backward")  # which may keep its last `loss` beside its `params`
-    if hasattr(thing, "loss") and (hasattr(thing, "gradient") or (hasattr(thing, "params") and not is_layer)):
-        return brought_network(thing, *inputs)
-    if isinstance(thing, tuple | list) or is_layer:
-        return _layer(thing, inputs, seed)
-    return function_subject(thing, drawn(thing, inputs, None, seed))
+    return brought.anything(thing, inputs, seed)
 
 
 def _options(
@@ -200,16 +230,9 @@ def _options(
     return Options(seed, resolution, accuracy or 0.0, expected, max_seconds)
 
 
-def _layer(layer: Any, inputs: tuple[Any, ...], seed: int) -> CheckableLayer | CheckablePair:
-    pair = as_pair(layer)
-    inputs = drawn(pair[0] if pair else getattr(layer, "forward", None), inputs, layer, seed)
-    return brought_layer(layer, inputs) if pair is None else brought_pair(pair, inputs)
-
-
-def _judged(
+def _report(
     checkable: Checkable, reference: Callable[..., Any] | None, options: Options, name: str | None
 ) -> Report:
     theirs = JaxReference(reference, checkable) if reference is not None else None
-    if not isinstance(checkable, CheckableNetwork):
-        return examine(name or checkable.name, checkable, theirs, options)
-    return examine_layers(name or checkable.name, checkable, theirs, options)
+    run = examine_layers if isinstance(checkable, CheckableNetwork) else examine
+    return run(name or checkable.name, checkable, theirs, options)  # type: ignore[arg-type]

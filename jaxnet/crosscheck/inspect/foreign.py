@@ -1,0 +1,89 @@
+"""Objects of other frameworks, which must never get JAX's tracers. Told by their types: nothing is imported."""
+
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from jaxnet.crosscheck.inspect.checkable import SubjectError
+
+FRAMEWORKS = {
+    "tensorflow": "TensorFlow",
+    "keras": "TensorFlow",
+    "autograd": "autograd",
+    "pytensor": "PyTensor",
+    "mlx": "MLX",
+    "cupy": "CuPy",
+}
+BRING = {
+    "TensorFlow": """
+    def gradient(x, dout):
+        with tf.GradientTape() as tape: v = tf.Variable(x); y = f(v)
+        return tape.gradient(y, v, dout).numpy()
+    check_function(lambda x: f(tf.constant(x)).numpy(), x, gradient=gradient)""",
+    "autograd": """
+    check_function(f, x, gradient=lambda x, dout: autograd.make_vjp(f)(x)[0](dout))""",
+    "PyTensor": """
+    forward = pytensor.function([x], y)
+    vjp = pytensor.function([x, dout], pytensor.gradient.Lop(y, x, dout))
+    check_function(lambda x: forward(x), value, gradient=lambda x, dout: vjp(x, dout))""",
+    "MLX": """
+    forward = lambda x: np.array(f(mx.array(x)))
+    vjp = lambda x, dout: np.array(mx.vjp(f, [mx.array(x)], [mx.array(dout)])[1][0])
+    check_function(forward, np.array(x), gradient=vjp)""",
+    "CuPy": """
+    forward = lambda x: f(cupy.asarray(x)).get()
+    backward = lambda x, dout: gradient(cupy.asarray(x), cupy.asarray(dout)).get()
+    check_function(forward, x.get(), gradient=backward)""",
+}
+
+
+def foreign_framework(thing: Any, inputs: tuple[Any, ...]) -> str | None:
+    """Returns the framework that a callable or its inputs belong to, where that is neither NumPy, JAX nor PyTorch.
+
+    Looks at the modules in which their types are defined, and at the names of modules that a function's code uses.
+    """
+    for module in (*_modules_of(thing), *(m for given in inputs for m in _modules_in(given))):
+        if (framework := FRAMEWORKS.get(module.partition(".")[0])) is not None:
+            return framework
+    return None
+
+
+def refuse_foreign(thing: Any, inputs: tuple[Any, ...]) -> None:
+    """Refuses what belongs to another framework, with the lines that bring it.
+
+    Raises:
+        SubjectError: It does.
+    """
+    framework = foreign_framework(thing, inputs)
+    if framework is not None:
+        name = str(getattr(thing, "__name__", type(thing).__name__)).replace("<lambda>", "f")
+        lines = BRING[framework]
+        raise SubjectError(
+            f"{name}: belongs to {framework}, which JAX cannot differentiate; bring its gradient:{lines}"
+        )
+
+
+def _modules_of(thing: Any) -> Iterator[str]:
+    """The modules of a thing and its type; of a function, those that made it and those that its code names."""
+    yield from (kind.__module__ for kind in type(thing).__mro__)
+    yield str(getattr(thing, "__module__", None) or "")
+    function = getattr(thing, "__func__", thing)
+    if not isinstance(function, types.FunctionType):
+        return
+    space = function.__globals__
+    yield str(space.get("__name__", ""))
+    values = [space.get(name) for name in function.__code__.co_names]
+    for cell in function.__closure__ or ():
+        try:
+            values.append(cell.cell_contents)
+        except ValueError:  # not yet assigned
+            continue
+    yield from (value.__name__ for value in values if isinstance(value, types.ModuleType))
+
+
+def _modules_in(value: Any) -> Iterator[str]:
+    if isinstance(value, list | tuple | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _modules_in(part)
+    else:
+        yield from (kind.__module__ for kind in type(value).__mro__)

@@ -1,0 +1,51 @@
+"""Objects of other frameworks: refused with the lines that bring them, never called, and nothing is imported."""
+
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from jaxnet.crosscheck import SubjectError, check
+from jaxnet.crosscheck.inspect.foreign import foreign_framework
+
+X = np.linspace(-1.0, 1.5, 12).reshape(4, 3)
+
+
+def test_torch_is_never_imported():
+    code = (
+        "import sys, numpy as np, jaxnet.crosscheck as c; c.check(lambda x: x * 2, np.ones(3)); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+FOREIGN = {
+    "tensorflow": ("tensorflow.python.framework.ops", "TensorFlow", "GradientTape"),
+    "keras": ("keras.src.layers", "TensorFlow", "GradientTape"),
+    "autograd": ("autograd.numpy.numpy_boxes", "autograd", r"make_vjp\(f\)\(x\)\[0\]\(dout\)"),
+    "pytensor": ("pytensor.tensor.variable", "PyTensor", "Lop"),
+    "mlx": ("mlx.core", "MLX", "mx.vjp"),
+    "cupy": ("cupy", "CuPy", r"\.get\(\)"),
+}
+
+
+@pytest.mark.parametrize("package", FOREIGN)
+def test_other_frameworks_are_told_by_their_types_and_never_traced(package):
+    module, name, says = FOREIGN[package]
+    kind = type("Thing", (), {"__module__": module, "__call__": lambda self, x: pytest.fail("was called")})
+    assert foreign_framework(kind(), (X,)) == name
+    assert foreign_framework(np.sin, ([{"a": kind()}],)) == name
+    assert foreign_framework(kind, ()) == name
+    with pytest.raises(SubjectError, match=says):
+        check(kind(), X)
+    with pytest.raises(SubjectError, match=says):
+        check(lambda x: x, kind())
+
+
+def test_a_function_that_names_another_framework_s_module_belongs_to_it():
+    space = {"anp": types.ModuleType("autograd.numpy")}
+    function = eval("lambda x: anp.sin(x)", space)
+    assert foreign_framework(function, ()) == "autograd"
+    assert foreign_framework(lambda x: np.sin(x), ()) is None
