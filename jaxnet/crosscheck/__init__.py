@@ -230,9 +230,7 @@ def _options(
     return Options(seed, resolution, accuracy or 0.0, expected, max_seconds)
 
 
-def _report(
-    checkable: Checkable, reference: Callable[..., Any] | None, options: Options, name: str | None
-) -> Report:
+def _report(checkable: Checkable, reference: Callable[..., Any] | None, options: Options, name: str | None) -> Report:
     theirs = JaxReference(reference, checkable) if reference is not None else None
     run = examine_layers if isinstance(checkable, CheckableNetwork) else examine
     return run(name or checkable.name, checkable, theirs, options)  # type: ignore[arg-type]

@@ -92,9 +92,7 @@ def _vote(measured: LeafMeasurement, forward: Gap | None, agrees: bool) -> tuple
     if same is None or theirs is None or forward is None:
         if agrees:
             return Verdict.PASS, Cause.AGREES
-        return (
-            (Verdict.FAIL, Cause.ANALYTIC_WRONG) if measured.confirmed else (Verdict.INCONCLUSIVE, Cause.UNCONFIRMED)
-        )
+        return (Verdict.FAIL, Cause.ANALYTIC_WRONG) if measured.confirmed else (Verdict.INCONCLUSIVE, Cause.UNCONFIRMED)
     if not agrees:
         if same.within_tolerance and not theirs.within_tolerance:
             return Verdict.INCONCLUSIVE, Cause.ONLY_NUMERICAL_DISSENTS

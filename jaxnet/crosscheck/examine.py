@@ -15,7 +15,7 @@ import numpy as np
 from jaxnet.crosscheck.decide import WRONG, Cause, Verdict, decide
 from jaxnet.crosscheck.explain import words
 from jaxnet.crosscheck.explain.behaviour_words import sentence
-from jaxnet.crosscheck.explain.diagnosis import DiagnosisInput, diagnose
+from jaxnet.crosscheck.explain.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves, SubjectError, blaming
 from jaxnet.crosscheck.inspect.expected import Surrogate
 from jaxnet.crosscheck.measure import testpoint
@@ -41,7 +41,12 @@ SAMPLES = 48  # elements of a wrong leaf that are derived for its diagnosis
 
 @dataclass(frozen=True)
 class Options:
-    """How a check is made; the public functions describe each of them."""
+    """How a check is made; the public functions describe most of them.
+
+    Attributes:
+        samples: Elements of a wrong leaf that are derived for its diagnosis.
+        dout: The only gradient from above that the backward is ever given, where it is known; a random one by default.
+    """
 
     seed: int = 0
     resolution: float | None = None
@@ -49,6 +54,7 @@ class Options:
     expected: Callable[..., Any] | None = None
     max_seconds: float | None = None
     samples: int = SAMPLES
+    dout: Array | None = None
 
 
 def examine(title: str, checkable: Checkable, reference: Checkable | None, options: Options) -> Report:
@@ -70,9 +76,7 @@ def examine(title: str, checkable: Checkable, reference: Checkable | None, optio
         return replace(report, calls=meter.calls, seconds=meter.seconds, seed=options.seed)
 
 
-def _other_reading(
-    title: str, checkable: Checkable, reference: Checkable | None, options: Options
-) -> Report | None:
+def _other_reading(title: str, checkable: Checkable, reference: Checkable | None, options: Options) -> Report | None:
     """Returns the report of another reading of what the backward returned, if one passes."""
     for reading in checkable.readings():
         report = _report(title, reading, reference, options)
@@ -115,6 +119,8 @@ class _Examination:
         self.points = stream(Stream.POINTS, options.seed)
         self.samples = stream(Stream.SAMPLES, options.seed)
         self.dout = _from_above(checkable, output, stream(Stream.DOUT, options.seed))
+        if options.dout is not None:
+            self.dout = np.asarray(options.dout, output.dtype).reshape(output.shape)
         self.derived = Surrogate(checkable, options.expected) if options.expected else checkable
         self.budget = options.samples
         self.done: list[Leaf] = []
@@ -152,6 +158,7 @@ class _Examination:
             forward,
             tuple(leaves),
             behaviour=tuple(sentence(f) for f in found if f.level is Level.FAULT),
+            faults=tuple(f.kind for f in found if f.level is Level.FAULT),
             undecided=tuple(undecided),
             warnings=(
                 *(sentence(f) for f in found if f.level is Level.WARNING and f.kind is not Behaviour.NOT_REPEATABLE),
@@ -192,6 +199,9 @@ class _Examination:
         value = self.checkable.value_under_differentiation(self.at)
         if names and value is not None and not self.analytic.agrees_with_output(in_float64(value)):
             found.append(Finding(Behaviour.OTHER_VALUE, Level.FAULT))
+        if self.options.dout is not None:
+            ignored = {Behaviour.IGNORES_DOUT, Behaviour.NOT_LINEAR}
+            found = [replace(f, level=Level.WARNING) if f.kind in ignored else f for f in found]
         return found
 
     def _dout(self) -> Array:
@@ -336,14 +346,15 @@ class _Examination:
             kinks=len(measured.kinks),
             point=point,
             noise=max(analytic.noise.relative, 2 * analytic.unit_roundoff),
-            diagnosis=diagnosis,
+            slip=diagnosis and diagnosis.slip,
+            diagnosis=diagnosis.sentence if diagnosis else "",
             detail=measured.limit.value,
         )
-        return replace(leaf, notes=tuple([*words.notes(leaf), *([note] if note else [])]))
+        return replace(leaf, notes=(*words.notes(leaf), *([note] if note else [])))
 
     def _where_and_why(
         self, measured: LeafMeasurement, cause: Cause, analytic: Derivation
-    ) -> tuple[tuple[int, ...], dict[str, float], str]:
+    ) -> tuple[tuple[int, ...], dict[str, float], Diagnosis | None]:
         """Returns the worst element of a leaf, the derivatives there, and the diagnosis."""
         name, gradient = measured.name, analytic.gradient[measured.name]
         outside = measured.outside
@@ -352,27 +363,26 @@ class _Examination:
             index = tuple(int(i) for i in np.unravel_index(outside.place, gradient.shape))
             low, high = outside.low / measured.factor, outside.high / measured.factor
             slopes = {"slopes from": low, "to": high} if outside.roughness is Roughness.KINK else {"numerical": low}
-            return index, {who: float(gradient[index]), **slopes}, ""
+            return index, {who: float(gradient[index]), **slopes}, None
         if cause in (Cause.BELOW_DIFFERENCES, Cause.FORWARDS_DIFFER, Cause.AUTODIFF_WRONG) and self.autodiff:
             theirs = self.autodiff.gradient[name]
             index = tuple(int(i) for i in np.unravel_index(int(np.argmax(np.abs(gradient - theirs))), gradient.shape))
-            return index, {who: float(gradient[index]), "autodiff": float(theirs[index])}, ""
+            return index, {who: float(gradient[index]), "autodiff": float(theirs[index])}, None
         if cause is not Cause.ANALYTIC_WRONG:
-            return (), {}, ""
+            return (), {}, None
         step = min((p.numerical for p in measured.probes), key=lambda d: d.error).step if measured.probes else STEP
         found = sample(analytic, name, step, max(self.budget, 12), self.samples)
         self.budget = self.budget // 2
         values = {who: float(gradient[found.worst]), "numerical": float(found.true[found.worst])}
         return found.worst, values, self._diagnosis(measured, analytic, found)
 
-    def _diagnosis(self, measured: LeafMeasurement, analytic: Derivation, found: Sample) -> str:
-        """Returns the slip that explains a wrong gradient, in a clause; empty where none does."""
+    def _diagnosis(self, measured: LeafMeasurement, analytic: Derivation, found: Sample) -> Diagnosis | None:
+        """Returns the slip that explains a wrong gradient; None where none does."""
         name, scale = measured.name, analytic.factor(measured.name)
         true, accuracy = found.true, found.accuracy
-        if self.autodiff is not None and measured.autodiff_with_numerical is not None:
-            if measured.autodiff_with_numerical.within_tolerance and analytic is self.analytic:
-                true = self.autodiff.gradient[name]
-                accuracy = max(1e-12, analytic.noise.relative)
+        theirs = measured.autodiff_with_numerical
+        if self.autodiff is not None and theirs is not None and theirs.within_tolerance and analytic is self.analytic:
+            true, accuracy = self.autodiff.gradient[name], max(1e-12, analytic.noise.relative)
         evidence = DiagnosisInput(
             leaf=name,
             claimed=analytic.gradient[name],
@@ -388,8 +398,7 @@ class _Examination:
             integers=dict(self.checkable.integers),
             batch=dict(self.checkable.batch),
         )
-        slip = diagnose(evidence)
-        return slip.sentence if slip is not None else ""
+        return diagnose(evidence)
 
     def _add(self, name: str, verdict: Verdict, cause: Cause, detail: str = "") -> None:
         self.done.append(Leaf(name, verdict, cause, self.checkable.derived_by, detail=detail))

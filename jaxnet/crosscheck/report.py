@@ -8,7 +8,9 @@ from typing import Any
 
 from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.explain import words
+from jaxnet.crosscheck.explain.evidence import Slip
 from jaxnet.crosscheck.measure.derivation import Gap
+from jaxnet.crosscheck.measure.findings import Behaviour
 from jaxnet.crosscheck.measure.points import Point
 
 PROBABILITY = 0.99
@@ -38,7 +40,8 @@ class Leaf:
         kinks: The number of elements found at kinks.
         point: Where the leaf was judged.
         noise: The relative noise of the forward pass; that of its precision, or more.
-        diagnosis: The slip that explains the error; empty where none does.
+        slip: The slip that explains the error, None where none does.
+        diagnosis: The same in words.
         detail: What the cause is about, in words: a form, an exception.
         notes: What a reader should know of a leaf that is not wrong.
     """
@@ -58,6 +61,7 @@ class Leaf:
     kinks: int = 0
     point: Point = Point.GIVEN
     noise: float = 0.0
+    slip: Slip | None = None
     diagnosis: str = ""
     detail: str = ""
     notes: tuple[str, ...] = ()
@@ -85,6 +89,7 @@ class Report:
         forward: The difference of the two forward passes, where there are two.
         leaves: A verdict each.
         behaviour: Faults beside the numbers, a sentence each; any of them makes the verdict FAIL.
+        faults: What kinds of fault these are.
         undecided: Why nothing can be said of the whole, a sentence each; the verdict is INCONCLUSIVE at best.
         warnings: What these inputs cannot show, and what is risky without being wrong.
         notes: What was noticed and is neither.
@@ -98,6 +103,7 @@ class Report:
     forward: Gap | None
     leaves: tuple[Leaf, ...]
     behaviour: tuple[str, ...] = ()
+    faults: tuple[Behaviour, ...] = ()
     undecided: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -175,7 +181,11 @@ class Report:
         lines = [f"  {line}" for line in words.certificate(self)]
         lines += [f"  note: {leaf.name}: {note}" for leaf in self.leaves for note in leaf.notes]
         lines += [f"  note: {note}" for note in self.notes]
-        return lines + [f"  warning: {warning}" for warning in self.warnings]
+        lines += [f"  warning: {warning}" for warning in self.warnings]
+        for layer in self.layers:
+            lines += [f"  note: {layer.subject}: {note}" for note in layer.notes]
+            lines += [f"  warning: {layer.subject}: {text}" for text in layer.warnings if text not in self.warnings]
+        return lines
 
 
 def _plain(value: Any) -> Any:

@@ -131,7 +131,9 @@ def certificate(report: "Report") -> Iterator[str]:
     if whole and len(sure) == len(report.leaves):
         where = "in any of these leaves"
     else:
-        parts = [leaf.name if leaf.compared == leaf.size else f"{leaf.compared} elements of {leaf.name}" for leaf in sure]
+        parts = [
+            leaf.name if leaf.compared == leaf.size else f"{leaf.compared} elements of {leaf.name}" for leaf in sure
+        ]
         listed = ", ".join(parts)
         where = f"in {listed}" if len(listed) <= WRAPPED else "in the elements that were compared"
     yield f"an error of norm {least:.0e} {where} is caught with probability 0.99"

@@ -38,11 +38,11 @@ __all__ = [
     "as_pair",
     "attributes_of",
     "blaming",
-    "function_subject",
     "brought_layer",
     "brought_network",
     "brought_pair",
     "chain",
+    "function_subject",
     "is_float",
     "surroundings_kept",
 ]

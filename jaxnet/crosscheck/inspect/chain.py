@@ -32,7 +32,7 @@ class CheckableChain(Checkable):
             linked = zip(self.second.names, second.inputs, strict=True)
             second.inputs = tuple(y if name == self.link else given for name, given in linked)
             z = second.forward()
-            return second.outputs.unpack(z) if second.outputs.shapes is not None else z
+            return z if second.outputs.result is True else second.outputs.unpack(z)
 
         def backward(*douts: Array) -> dict[str, Any]:
             later = second.backward_as_given(*douts)

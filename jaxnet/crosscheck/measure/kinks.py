@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
-from jaxnet.crosscheck.measure.differences import Slopes, bends_beyond, derivative, one_sided
+from jaxnet.crosscheck.measure.differences import bends_beyond, derivative, one_sided
 
 MOST_ELEMENTS = 64  # that are looked at one by one
 MOST_GROUPS = 96  # that are moved, six forward passes each, before rough elements count as too many
@@ -124,9 +124,7 @@ def examine_elements(
     return found
 
 
-def _examined(
-    derivation: Derivation, name: str, place: int, direction: Array, target: float, noise: float
-) -> Element:
+def _examined(derivation: Derivation, name: str, place: int, direction: Array, target: float, noise: float) -> Element:
     """Judges one element: by both slopes where they differ, else by its derivative."""
     phi, weight = derivation.phi(name, direction), float(direction.flat[place])
     claimed, rounding = float(derivation.scaled_gradient(name).flat[place]), derivation.rounding(name)
@@ -172,7 +170,9 @@ def broken_tie(
     for direction, (below, ahead) in zip(directions, slopes, strict=True):
         low, high = _range(above, below, ahead)
         rounding = derivation.rounding(name) * float(np.linalg.norm(direction))
-        tie = Tie(float(np.vdot(G, direction)), low, high, 2 * SAFETY * (4 * noise / sides.step + sides.error + rounding))
+        tie = Tie(
+            float(np.vdot(G, direction)), low, high, 2 * SAFETY * (4 * noise / sides.step + sides.error + rounding)
+        )
         if tie.broken:
             return tie
     return None

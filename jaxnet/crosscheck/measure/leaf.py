@@ -269,4 +269,3 @@ def _noise_and_step(probes: list[Probe], noise: float) -> tuple[float, float]:
         return noise, min(found.step for found in best.looks)
     seen = min(found.noise for found in finite) if len(finite) > 2 else 0.0
     return max(noise, seen), best.step
-

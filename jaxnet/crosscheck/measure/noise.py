@@ -7,7 +7,6 @@ arrays, ill-conditioned formulas and sums in an order that changes from call to 
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -90,7 +89,7 @@ def measure_noise(
         if walk is not None and larger is None:
             break
         walk, start = larger, step
-    while walk is not None and CALM < walk.relative and walk.step / RATIO >= SMALLEST and walk.plateaus <= PLATEAUS:
+    while walk is not None and walk.relative > CALM and walk.step / RATIO >= SMALLEST and walk.plateaus <= PLATEAUS:
         smaller = _walk(checkable, at, dout, names, directions, walk.step / RATIO)
         if smaller is None or smaller.relative > walk.relative / 4 or smaller.plateaus > PLATEAUS:
             break

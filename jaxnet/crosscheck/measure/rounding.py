@@ -58,7 +58,9 @@ def _magnitude(analytic: Derivation, name: str) -> float:
     """Returns what rounding within a layer is relative to, an element: where it saturates, more than the gradient."""
     shuffled = {key: np.roll(a.ravel(), 1).reshape(a.shape) for key, a in analytic.at.items()}
     elsewhere = in_float64(analytic.checkable.forward(shuffled))
-    weighted = np.linalg.norm(analytic.dout * elsewhere / analytic.unit) if elsewhere.shape == analytic.dout.shape else 0
+    weighted = (
+        np.linalg.norm(analytic.dout * elsewhere / analytic.unit) if elsewhere.shape == analytic.dout.shape else 0
+    )
     other = float(weighted) if math.isfinite(float(weighted)) else 0.0  # a loss may be 0 by chance
     whole = max(analytic.natural, other) / math.sqrt(analytic.at[name].size)
     return max(whole, float(np.abs(analytic.scaled_gradient(name)).max(initial=0.0)))
@@ -82,5 +84,3 @@ def _signs(array: Array, rng: np.random.Generator) -> Array:
     odd = np.uint64(rng.integers(2**62) * 2 + 1)
     up = (np.asarray(array, np.float64).view(np.uint64) * odd) >> np.uint64(63) == 1
     return np.where(up, 1.0, -1.0)
-
-

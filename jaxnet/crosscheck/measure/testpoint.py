@@ -38,5 +38,3 @@ def _windows_apart(attributes: dict[str, Any]) -> bool:
     sizes = [attributes[name] for name in WINDOW if isinstance(attributes.get(name), int)]
     stride = attributes.get("stride")
     return bool(sizes) and isinstance(stride, int) and stride >= max(sizes)
-
-

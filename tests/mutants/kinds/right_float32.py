@@ -1,0 +1,53 @@
+"""Right layers that compute in float32 whatever they are given, each with float32 and float64 arrays."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet.crosscheck import check_layer
+from mutants.kinds import Draw, right
+from mutants.kinds.right_operations import OPERATIONS, cross_entropy, cross_entropy_backward
+
+
+def in_float32(forward, backward):
+    """Returns the pair that rounds what it is given to float32 and computes all else in it."""
+
+    def narrow(v):
+        return np.asarray(v).astype(np.float32) if np.asarray(v).dtype.kind == "f" else v
+
+    def narrow_backward(dout, cache):
+        return backward(narrow(dout), cache)
+
+    return lambda *inputs: forward(*map(narrow, inputs)), narrow_backward
+
+
+def register(name, forward, backward, draw, reference):
+    for dtype in ("float32", "float64"):
+        for witness in (None, reference):
+
+            @right(
+                f"float32/{name}-{dtype}" + ("-reference" if witness else ""),
+                f"{name} computes in float32 and is brought with {dtype} arrays"
+                + (" and a JAX reference" if witness else ""),
+                never="kink",
+                step=3e-2,
+            )
+            def check(seed, dtype=dtype, witness=witness):
+                inputs = [v.astype(dtype) if v.dtype.kind == "f" else v for v in draw(Draw(seed))]
+                return check_layer(renamed(in_float32(forward, backward), name), *inputs, reference=witness)
+
+
+def renamed(pair, name):
+    pair[0].__name__ = name
+    return pair
+
+
+for label, (fwd, bwd, shapes, ref) in OPERATIONS.items():
+    register(label, fwd, bwd, lambda draw, shapes=shapes: [draw(*shape) for shape in shapes], ref)
+register(
+    "cross_entropy",
+    cross_entropy,
+    cross_entropy_backward,
+    lambda draw: [3 * draw(6, 5), draw.labels(6, 5)],
+    lambda x, t: -jax.nn.log_softmax(x)[jnp.arange(len(t)), t].mean(),
+)

@@ -1,0 +1,32 @@
+"""Wrong for what other calls leave behind: sums of dx, a cache of the class, a step that comes too early."""
+
+from mutants.kinds.wrong_state import Dense, of_size, registered, third_call
+
+
+@registered("state/dx-added-up", "The gradients of all calls are added up in dx.", third_call)
+class _Added(Dense):
+    total = 0.0
+
+    def backward(self, dout):
+        self.total = self.total + super().backward(dout)
+        return self.total.copy()
+
+
+@registered("state/class-level-cache", "The cache belongs to the class: its instances share it, by shape.", third_call)
+class _Shared(Dense):
+    known: dict = {}  # noqa: RUF012
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.y = self.known.setdefault(x.shape, y)
+        return y.copy()
+
+
+@registered("state/steps-before-dx", "W is stepped in place before dx is formed with it.", of_size(1.0))
+class _Steps(Dense):
+    def backward(self, dout):
+        dW = self.x.T @ (dout * (1 - self.y**2))
+        self.W -= 0.1 * dW
+        dx = super().backward(dout)
+        self.W += 0.1 * dW
+        return dx
