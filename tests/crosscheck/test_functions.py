@@ -472,6 +472,7 @@ def test_a_function_is_compiled_once_for_each_dtype_and_only_where_that_changes_
     assert len(traced) == 3  # twice as it is, once to compile
     assert compiled.usable == {((x.shape, x.dtype),): True}
     np.testing.assert_allclose(values, [np.tanh(k * x) @ (k * x) for k in (1, 2, 3)])
+    np.testing.assert_array_equal(compiled(x), values[0])
     branching = Compiled(lambda x: x * 2 if x.sum() > 0 else x * 3)
     np.testing.assert_allclose([branching(k * np.abs(x)) for k in (1.0, -1.0)], [2 * np.abs(x), -3 * np.abs(x)])
     assert not any(branching.usable.values())
