@@ -312,6 +312,61 @@ def test_a_parameter_made_in_the_first_forward_without_a_gradient_is_named():
     assert "b" not in code.constants
 
 
+class KeepsTheFirst(Affine):
+    """Remembers the first input that it ever saw: no parameter, but a wrong layer."""
+
+    first = None
+
+    def forward(self, x):
+        self.first = x.copy() if self.first is None else self.first
+        return super().forward(x)
+
+    def backward(self, dout):
+        self.x = self.first
+        return super().backward(dout)
+
+
+def test_what_depends_on_the_first_input_is_no_parameter_and_is_not_kept_for_the_next():
+    code = brought_layer(KeepsTheFirst(), (draw(5, 4),))
+    assert set(code.leaves) == {"W", "b", "x"}
+    opened = code.open(code.leaves)
+    opened.forward_elsewhere()
+    opened.forward()
+    assert not np.allclose(opened.backward(np.ones((5, 3)))["W"], code.backward(code.leaves, np.ones((5, 3)))["W"])
+
+
+@pytest.mark.parametrize("make", ["global", "seeded"])
+def test_parameters_made_at_the_first_call_that_have_no_gradient_at_all_are_named(make):
+    class Forgetful:
+        W = None
+
+        def forward(self, x):
+            if self.W is None:
+                shape = x.shape[1], 3
+                self.W = np.random.randn(*shape) if make == "global" else draw(*shape)  # noqa: NPY002
+            self.x = x
+            return x @ self.W
+
+        def backward(self, dout):
+            return dout @ self.W.T
+
+    code = brought_layer(Forgetful(), (draw(5, 4),))
+    assert set(code.leaves) == {"x"}
+    assert set(code.others) == {"W"}
+    assert not code.constants
+
+
+def test_a_backward_that_returns_nothing_still_owes_the_inputs_gradient():
+    silent = type("Silent", (Affine,), {"backward": lambda self, dout: (Affine.backward(self, dout), None)[1]})
+    code = brought_layer(silent(), (draw(5, 4),))
+    assert verdicts(code) == {"W": True, "b": True, "x": False}
+
+
+def test_a_property_that_raises_is_passed_over():
+    raising = type("Raising", (Affine,), {"params": property(lambda self: 1 / 0)})
+    assert all(verdicts(brought_layer(raising(), (draw(5, 4),))).values())
+
+
 class TwoPlaces:
     """x P and h Q, where P and Q are one array."""
 
