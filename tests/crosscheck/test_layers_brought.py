@@ -1055,3 +1055,75 @@ def test_a_params_tree_may_hold_one_array_twice():
             return {"E": x.T @ (e @ self.params["out"].T), "out": h.T @ e}
 
     assert all(verdicts(brought_network(Tied(), draw(5, 4), draw(5, 4, seed=2))).values())
+
+
+def test_a_layer_in_a_loop_is_recorded_at_its_first_call_with_that_calls_dout():
+    class Cell:
+        def __init__(self, W):
+            self.W, self.inputs = W, []
+
+        def forward(self, x):
+            self.inputs.append(x)
+            return np.tanh(x @ self.W)
+
+        def backward(self, dout):
+            x = self.inputs.pop()
+            d = dout * (1 - np.tanh(x @ self.W) ** 2)
+            self.dW = getattr(self, "dW", 0) + x.T @ d
+            return d @ self.W.T
+
+    class Loop:
+        def __init__(self):
+            self.cell = Cell(draw(4, 4))
+            self.params = {"W": self.cell.W}
+
+        def loss(self, x, t):
+            self.cell.inputs.clear()
+            for _ in range(3):
+                x = self.cell.forward(x)
+            self.error = x - t
+            return 0.5 * (self.error**2).sum()
+
+        def gradient(self, x, t):
+            self.loss(x, t)
+            self.cell.dW = np.zeros((4, 4))
+            self.douts = [self.error]
+            for _ in range(3):
+                self.douts.append(self.cell.backward(self.douts[-1]))
+            return {"W": self.cell.dW}
+
+    net, x, t = Loop(), draw(5, 4), draw(5, 4, seed=4)
+    code = brought_network(net, x, t)
+    assert all(verdicts(code).values())
+    ((name, cell, dout),) = code.layers()
+    assert name == "cell"
+    assert np.array_equal(cell.inputs[0], x)
+    net.gradient(x, t)
+    assert np.allclose(dout, net.douts[2])
+
+
+def test_what_a_layer_is_handed_by_keyword_is_recorded_too():
+    class Doubling:
+        def forward(self, x, train=False):
+            self.factor = 2 if train else 1
+            return x * self.factor
+
+        def backward(self, dout):
+            return dout * self.factor
+
+    class Flagged(Net):
+        def __init__(self):
+            super().__init__()
+            self.doubling = Doubling()
+
+        def predict(self, x):
+            return self.doubling.forward(super().predict(x), train=True)
+
+        def gradient(self, x, t):
+            self.loss(x, t)
+            self.fc.backward(self.doubling.backward(self.last.backward(1)))
+            return {"fc": {"W": self.fc.dW, "b": self.fc.db}}
+
+    layers = {name: layer for name, layer, _ in brought_network(Flagged(), draw(5, 4), LABELS).layers()}
+    assert layers["doubling"].inputs[1] is True
+    assert verdicts(layers["doubling"]) == {"x": True}

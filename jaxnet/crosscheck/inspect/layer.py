@@ -114,7 +114,7 @@ class CheckableCode(Checkable):
                 set_gradients(live.held, np.zeros_like, lasting, self.names)
             return self._gradients(live, live.backward(*douts))
 
-        handed = dict(floats_within(self.names, inputs))
+        handed = {n: a for n, a in floats_within(self.names, inputs) if n in self.leaves}
         handed |= {n: a for n, a in zip(self.names, inputs, strict=True) if isinstance(a, np.ndarray)}
         mine = {name: memo.get(id(self.held[name])) for name in self.parameters}
         handed |= {name: array if isinstance(array, np.ndarray) else leaves[name] for name, array in mine.items()}
