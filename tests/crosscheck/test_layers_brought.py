@@ -312,6 +312,61 @@ def test_a_parameter_made_in_the_first_forward_without_a_gradient_is_named():
     assert "b" not in code.constants
 
 
+class KeepsTheFirst(Affine):
+    """Remembers the first input that it ever saw: no parameter, but a wrong layer."""
+
+    first = None
+
+    def forward(self, x):
+        self.first = x.copy() if self.first is None else self.first
+        return super().forward(x)
+
+    def backward(self, dout):
+        self.x = self.first
+        return super().backward(dout)
+
+
+def test_what_depends_on_the_first_input_is_no_parameter_and_is_not_kept_for_the_next():
+    code = brought_layer(KeepsTheFirst(), (draw(5, 4),))
+    assert set(code.leaves) == {"W", "b", "x"}
+    opened = code.open(code.leaves)
+    opened.forward_elsewhere()
+    opened.forward()
+    assert not np.allclose(opened.backward(np.ones((5, 3)))["W"], code.backward(code.leaves, np.ones((5, 3)))["W"])
+
+
+@pytest.mark.parametrize("make", ["global", "seeded"])
+def test_parameters_made_at_the_first_call_that_have_no_gradient_at_all_are_named(make):
+    class Forgetful:
+        W = None
+
+        def forward(self, x):
+            if self.W is None:
+                shape = x.shape[1], 3
+                self.W = np.random.randn(*shape) if make == "global" else draw(*shape)  # noqa: NPY002
+            self.x = x
+            return x @ self.W
+
+        def backward(self, dout):
+            return dout @ self.W.T
+
+    code = brought_layer(Forgetful(), (draw(5, 4),))
+    assert set(code.leaves) == {"x"}
+    assert set(code.others) == {"W"}
+    assert not code.constants
+
+
+def test_a_backward_that_returns_nothing_still_owes_the_inputs_gradient():
+    silent = type("Silent", (Affine,), {"backward": lambda self, dout: (Affine.backward(self, dout), None)[1]})
+    code = brought_layer(silent(), (draw(5, 4),))
+    assert verdicts(code) == {"W": True, "b": True, "x": False}
+
+
+def test_a_property_that_raises_is_passed_over():
+    raising = type("Raising", (Affine,), {"params": property(lambda self: 1 / 0)})
+    assert all(verdicts(brought_layer(raising(), (draw(5, 4),))).values())
+
+
 class TwoPlaces:
     """x P and h Q, where P and Q are one array."""
 
@@ -1000,3 +1055,75 @@ def test_a_params_tree_may_hold_one_array_twice():
             return {"E": x.T @ (e @ self.params["out"].T), "out": h.T @ e}
 
     assert all(verdicts(brought_network(Tied(), draw(5, 4), draw(5, 4, seed=2))).values())
+
+
+def test_a_layer_in_a_loop_is_recorded_at_its_first_call_with_that_calls_dout():
+    class Cell:
+        def __init__(self, W):
+            self.W, self.inputs = W, []
+
+        def forward(self, x):
+            self.inputs.append(x)
+            return np.tanh(x @ self.W)
+
+        def backward(self, dout):
+            x = self.inputs.pop()
+            d = dout * (1 - np.tanh(x @ self.W) ** 2)
+            self.dW = getattr(self, "dW", 0) + x.T @ d
+            return d @ self.W.T
+
+    class Loop:
+        def __init__(self):
+            self.cell = Cell(draw(4, 4))
+            self.params = {"W": self.cell.W}
+
+        def loss(self, x, t):
+            self.cell.inputs.clear()
+            for _ in range(3):
+                x = self.cell.forward(x)
+            self.error = x - t
+            return 0.5 * (self.error**2).sum()
+
+        def gradient(self, x, t):
+            self.loss(x, t)
+            self.cell.dW = np.zeros((4, 4))
+            self.douts = [self.error]
+            for _ in range(3):
+                self.douts.append(self.cell.backward(self.douts[-1]))
+            return {"W": self.cell.dW}
+
+    net, x, t = Loop(), draw(5, 4), draw(5, 4, seed=4)
+    code = brought_network(net, x, t)
+    assert all(verdicts(code).values())
+    ((name, cell, dout),) = code.layers()
+    assert name == "cell"
+    assert np.array_equal(cell.inputs[0], x)
+    net.gradient(x, t)
+    assert np.allclose(dout, net.douts[2])
+
+
+def test_what_a_layer_is_handed_by_keyword_is_recorded_too():
+    class Doubling:
+        def forward(self, x, train=False):
+            self.factor = 2 if train else 1
+            return x * self.factor
+
+        def backward(self, dout):
+            return dout * self.factor
+
+    class Flagged(Net):
+        def __init__(self):
+            super().__init__()
+            self.doubling = Doubling()
+
+        def predict(self, x):
+            return self.doubling.forward(super().predict(x), train=True)
+
+        def gradient(self, x, t):
+            self.loss(x, t)
+            self.fc.backward(self.doubling.backward(self.last.backward(1)))
+            return {"fc": {"W": self.fc.dW, "b": self.fc.db}}
+
+    layers = {name: layer for name, layer, _ in brought_network(Flagged(), draw(5, 4), LABELS).layers()}
+    assert layers["doubling"].inputs[1] is True
+    assert verdicts(layers["doubling"]) == {"x": True}

@@ -175,7 +175,7 @@ def everything(value: Any, place: str = "", depth: int = 0, known: set[int] | No
 
 
 def _gradients_beside(layer: Any, loosely: Collection[str] | None = None) -> dict[str, Any]:
-    grads, held = getattr(layer, "grads", None), attributes_of(layer)
+    grads, held = _attribute(layer, "grads"), attributes_of(layer)
     named = grads if isinstance(grads, Mapping) else {}
     found = {}
     for name in held:
@@ -237,12 +237,20 @@ def is_left(gradient: Any, before: Any, copied: Any) -> bool:
 
 def _entries(attribute: str, layer: Any) -> dict[str, Any]:
     """`params` = [W, b] as {"params[0]": W, "params[1]": b}, and a dict by its keys."""
-    entries = getattr(layer, attribute, None)
+    entries = _attribute(layer, attribute)
     if isinstance(entries, Mapping):
         return {f"{attribute}[{key!r}]": value for key, value in entries.items()}
     if isinstance(entries, list | tuple):
         return {f"{attribute}[{i}]": value for i, value in enumerate(entries)}
     return {}
+
+
+def _attribute(layer: Any, name: str) -> Any:
+    """Returns an attribute; None where there is none, or where a property raises."""
+    try:
+        return getattr(layer, name, None)
+    except Exception:
+        return None
 
 
 def _within(layer: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
@@ -280,7 +288,7 @@ def undeclared(layer: Any, held: Mapping[str, Any]) -> set[str]:
         value
         for _, part in _within(layer)
         for name in ("params", "parameters")
-        if isinstance(value := getattr(part, name, None), list | tuple | Mapping)
+        if isinstance(value := _attribute(part, name), list | tuple | Mapping)
     ]
     if not lists:
         return frozen

@@ -159,7 +159,8 @@ def laid_like(value: Any, array: Any) -> Any:
 
 def is_shared(value: Any) -> bool:
     """Returns whether an object is never copied: a function, a module, a file, a lock, a pool, a handle."""
-    return isinstance(value, SHARED) or _stands_outside(type(value))
+    kind: Any = type(value)
+    return isinstance(value, SHARED) or _stands_outside(kind)
 
 
 @functools.lru_cache(maxsize=4096)

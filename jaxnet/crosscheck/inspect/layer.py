@@ -6,6 +6,7 @@ then makes a `CheckableLayer` of it, which only opens copies.
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,9 +40,9 @@ OUTPUT = ("output", "outputs", "out", "y", "a", "value")  # where a forward that
 class LiveLayer(Live):
     """One copy of a layer, called as a class of the book is: what it remembers is its own affair."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, takes_dout: bool) -> None:
         self.held = layer
-        self._takes_dout = bool(positional(layer.backward))
+        self._takes_dout = takes_dout
 
     def expect(self, douts: int, who: str) -> None:
         expect_call(self.held.backward, douts if self._takes_dout else 0, who, f"backward({named_douts(douts)})")
@@ -113,7 +114,7 @@ class CheckableCode(Checkable):
                 set_gradients(live.held, np.zeros_like, lasting, self.names)
             return self._gradients(live, live.backward(*douts))
 
-        handed = dict(floats_within(self.names, inputs))
+        handed = {n: a for n, a in floats_within(self.names, inputs) if n in self.leaves}
         handed |= {n: a for n, a in zip(self.names, inputs, strict=True) if isinstance(a, np.ndarray)}
         mine = {name: memo.get(id(self.held[name])) for name in self.parameters}
         handed |= {name: array if isinstance(array, np.ndarray) else leaves[name] for name, array in mine.items()}
@@ -214,8 +215,10 @@ def brought_layer(layer: Any, inputs: tuple[Any, ...], constants: Collection[str
     with blaming(f"copying {name}"):
         base = duplicate(layer)
     names = input_names(layer.forward, len(inputs))
-    found = tried(base, LiveLayer, inputs, names, (f"{name}.forward", f"{name}.backward"))
-    code = as_checkable(CheckableLayer, name, found, LiveLayer, constants, bool(positional(layer.backward)))
+    takes_dout = bool(positional(layer.backward))
+    live = partial(LiveLayer, takes_dout=takes_dout)  # a signature is slow to read: once is enough
+    found = tried(base, live, inputs, names, (f"{name}.forward", f"{name}.backward"))
+    code = as_checkable(CheckableLayer, name, found, live, constants, takes_dout)
     if not code.fault and not code.leaves:
         raise SubjectError(f"{name}: no input and no parameter of floats with a gradient, nothing to check")
     return code

@@ -2,6 +2,7 @@
 
 import types
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 from jaxnet.crosscheck.inspect.checkable import SubjectError, as_tuple, expect_call, input_names, positional
@@ -18,11 +19,9 @@ class LivePair(Live):
     Functions are shared; where they are methods, or objects to be called, they are those of a copy.
     """
 
-    def __init__(self, pair: tuple[Callable[..., Any], Callable[..., Any]]) -> None:
-        self.pair = pair
+    def __init__(self, pair: tuple[Callable[..., Any], Callable[..., Any]], cache_first: bool) -> None:
+        self.pair, self.cache_first = pair, cache_first
         self.held = _owner(pair[0]) if _owner(pair[0]) is not None else _owner(pair[1])
-        takes = [p.name for p in positional(pair[1])]
-        self.cache_first = len(takes) > 1 and takes[0] in CACHE and takes[-1] not in CACHE
         self._cache: Any = None
         self._count = 0
 
@@ -69,8 +68,10 @@ def brought_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...], constants: Coll
     name = getattr(forward, "__name__", "forward")
     names = input_names(forward, len(inputs))
     its_backward = getattr(backward, "__name__", "backward").replace("<lambda>", "backward")
-    trial = tried(duplicate((forward, backward)), LivePair, inputs, names, (name, its_backward))
-    code = as_checkable(CheckablePair, name, trial, LivePair, constants, takes_dout=True)
+    takes = [p.name for p in positional(backward)]
+    live = partial(LivePair, cache_first=len(takes) > 1 and takes[0] in CACHE and takes[-1] not in CACHE)
+    trial = tried(duplicate((forward, backward)), live, inputs, names, (name, its_backward))
+    code = as_checkable(CheckablePair, name, trial, live, constants, takes_dout=True)
     if not code.fault and not code.leaves:
         raise SubjectError(f"{name}: no float input whose gradient comes back, nothing to check")
     return code

@@ -184,7 +184,7 @@ def attempt(
     if trial.lacking:
         changing = _changing(base, live, inputs)
         trial.lacking = {n: a for n, a in trial.lacking.items() if n.removeprefix("self.") not in changing}
-    _settle_inputs(trial, found, left)
+    _settle_inputs(trial, found, left, result is None)
     trial.adds_up = _adding_up(base, live, trial, calls[0], douts, beside)
     its = places_of(live(base).held)
     rename = {name: name.removeprefix("self.") for name in [*trial.parameters, *trial.lacking]}
@@ -242,24 +242,59 @@ def _entry(place: str, entries: Mapping[str, Any]) -> Any:
 
 
 def _makes_parameters(base: Any, live: Callable[[Any], Live], inputs: tuple[Any, ...], made: set[str]) -> bool:
-    """Returns whether any array that the first forward makes is the same, to the bit, after one at other inputs."""
+    """Returns whether the first forward makes parameters.
+
+    They are the same, to the bit, after a forward at other inputs; and a backward leaves a gradient beside them, or
+    their values do not depend on the inputs. An array that does depend on the first inputs ever seen, and stays, is
+    a state: what it does is to be found at the second call.
+    """
     if not made:
         return False
     called = live(duplicate(base))
-    run_forward(called, inputs, "forward")
+    y = Outputs()
+    douts = y.unpack(np.ones_like(run_forward(called, inputs, "forward", y)))
     before: dict[str, tuple[Any, Any]] = {
         name: (array, np.array(array)) for name, array in places_of(called.held).items() if name in made
     }
-    gradients = {id(g) for g in gradients_of(called.held).values()}
     try:
         run_forward(called, elsewhere(inputs), "forward")
     except SubjectError:
         run_forward(called, inputs, "forward")
     after: dict[str, Any] = places_of(called.held)
-    return any(
-        array is after.get(name) and id(array) not in gradients and np.array_equal(array, copied, equal_nan=True)
+    lasting = {
+        name: copied
         for name, (array, copied) in before.items()
-    )
+        if after.get(name) is array and np.array_equal(copied, after[name], equal_nan=True)
+    }
+    return bool(lasting) and _are_parameters(lasting, base, live, inputs, douts)
+
+
+def _are_parameters(
+    lasting: Mapping[str, Array],
+    base: Any,
+    live: Callable[[Any], Live],
+    inputs: tuple[Any, ...],
+    douts: tuple[Array, ...],
+) -> bool:
+    """Returns whether any of the arrays that a first forward made gets a gradient, or is made of no input."""
+    called = live(duplicate(base))
+    run_forward(called, inputs, "forward")
+    gradients = {id(g) for g in gradients_of(called.held).values()}
+    made = {name for name, array in places_of(called.held).items() if id(array) not in gradients}
+    try:
+        called.backward(*(dout.copy() for dout in douts))
+    except Exception:
+        return False
+    if any(is_float(gradients_of(called.held).get(name)) for name in lasting):
+        return True
+    other = live(duplicate(base))
+    try:
+        run_forward(other, elsewhere(inputs), "forward")
+    except SubjectError:
+        return False
+    theirs = places_of(other.held)
+    same = {name for name in lasting if name in theirs and np.array_equal(lasting[name], theirs[name], equal_nan=True)}
+    return bool(same & made)
 
 
 def _changing(base: Any, live: Callable[[Any], Live], inputs: tuple[Any, ...]) -> set[str]:
@@ -344,14 +379,21 @@ def _sort(
     trial.one_gradient = tuple(frozenset(p) for p in pairs if share(gradients.get(p[0]), gradients.get(p[1])))
 
 
-def _settle_inputs(trial: Trial, found: Mapping[str, Any], left: set[str]) -> None:
-    """Finds the float inputs for which a gradient comes back; where none at all does, the first is owed one."""
+def _settle_inputs(trial: Trial, found: Mapping[str, Any], left: set[str], nothing: bool) -> None:
+    """Finds the float inputs for which a gradient comes back; where none at all does, the first is owed one.
+
+    Args:
+        trial: What is completed.
+        found: What backward returns, by name.
+        left: The names beside which it leaves a gradient.
+        nothing: Whether it returns None, as a backward does whose `return` is forgotten.
+    """
     assert trial.claims is not None
     floats = list(dict(floats_within(trial.names, trial.inputs)))
     came = {n for n, g in found.items() if g is not None} | left | {n for n, _ in trial.claims.left}
     trial.answered = {n for n in trial.names if found.get(n) is not None}
     trial.returned = [n for n in floats if n in came]
-    if not trial.returned and not trial.parameters:
+    if not trial.returned and (nothing or not trial.parameters):
         trial.returned = [n for n in floats if n in trial.claims.by or n in found][:1]
 
 
