@@ -465,6 +465,22 @@ def test_odd_modules_are_copied_and_all_their_parameters_judged(make, count, cal
     assert called or getattr(module, "w", None) is None
 
 
+def test_an_object_without_tensors_is_copied_too():
+    class Counts:
+        calls = 0
+
+        def __call__(self, x):
+            self.calls, self.x = self.calls + 1, x
+            return x.sin()
+
+        run = __call__
+
+    counts = Counts()
+    assert check(counts, X).verdict == "PASS"
+    assert check(counts.run, X).verdict == "PASS"
+    assert vars(counts) == {}
+
+
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
 def test_a_script_is_refused():
     script = torch.jit.trace(nn.Linear(4, 3).double(), X)
