@@ -198,7 +198,9 @@ def _object(value: Any, memo: dict[int, Any]) -> Any:
     except Exception:
         _share_uncopyable(value, memo)
     else:
+        alive = trial.pop(id(trial), [])  # where deepcopy keeps what the ids belong to
         memo |= trial  # what was one object stays one
+        memo.setdefault(id(memo), []).extend(alive)
         return other
     try:
         return copy.deepcopy(value, memo)
