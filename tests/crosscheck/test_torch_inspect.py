@@ -308,7 +308,6 @@ REFUSED = {
     "no floats": (lambda ids: ids * 2, (IDS,), "no tensor of floats"),
     "no gradient": (lambda x: x.detach() * 2, (X,), "detach"),
     "a number": (lambda x: float(x.detach().sum()), (X,), "expected tensors"),
-    "TorchScript": (torch.jit.trace(nn.Linear(4, 3).double(), X), (X,), "module it was made of"),
     "raises": (lambda x: x @ x, (X,), "RuntimeError"),
 }
 
@@ -464,6 +463,29 @@ def test_odd_modules_are_copied_and_all_their_parameters_judged(make, count, cal
     assert report.verdict == "PASS", str(report)
     assert len(report.leaves) == count
     assert called or getattr(module, "w", None) is None
+
+
+def test_an_object_without_tensors_is_copied_too():
+    class Counts:
+        calls = 0
+
+        def __call__(self, x):
+            self.calls, self.x = self.calls + 1, x
+            return x.sin()
+
+        run = __call__
+
+    counts = Counts()
+    assert check(counts, X).verdict == "PASS"
+    assert check(counts.run, X).verdict == "PASS"
+    assert vars(counts) == {}
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
+def test_a_script_is_refused():
+    script = torch.jit.trace(nn.Linear(4, 3).double(), X)
+    with pytest.raises(SubjectError, match="module it was made of"):
+        check(script, X)
 
 
 def test_a_view_of_a_parameter_is_a_leaf():

@@ -7,7 +7,6 @@ caller's tensors, modules and generators are copied, never touched.
 import functools
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ from jaxnet.crosscheck.inspect.checkable import (
     blaming,
     input_names,
 )
-from jaxnet.crosscheck.inspect.torch_instance import TorchInstance
+from jaxnet.crosscheck.inspect.torch_instance import TorchInstance, with_parameters
 from jaxnet.crosscheck.inspect.torch_tensors import (
     copied,
     held,
@@ -124,24 +123,11 @@ class CheckableTorch(Checkable):
         self.inputs = tuple(tensors_from(given) for given in inputs)
         self.accepts_double = True
         self.unjudged: list[str] = []
-        self._make_parameters()
+        with blaming(self.name):
+            self.function = with_parameters(self.function, self.inputs)
         self._find(input_names(forward_of(thing), len(inputs)))
         self._settle()
         self._first_backward()
-
-    def _make_parameters(self) -> None:
-        """Takes a copy that has been called once where that call makes parameters, as torch.nn.LazyLinear's does."""
-        memo = {}
-        for _, part in held((self.function, self.inputs)):
-            if isinstance(part, loaded().Tensor) and not part.is_leaf:  # which deepcopy refuses
-                memo[id(part)] = part.detach().clone()
-        function, inputs = copied(self.function, memo), copied(self.inputs, memo)
-        before = _trained(function)
-        with blaming(self.name), loaded().random.fork_rng([]), loaded().enable_grad():
-            with suppress(RuntimeError):  # dtypes that do not go together: _settle tries others
-                function(*inputs)
-        if _trained(function) != before:
-            self.function = function
 
     def _find(self, names: list[str]) -> None:
         """Names every tensor, and sorts the float ones into leaves, others and constants."""
@@ -254,13 +240,6 @@ class CheckableTorch(Checkable):
         return (
             torch.nn.Parameter(tensor, name in self.leaves) if isinstance(slot.tensor, torch.nn.Parameter) else tensor
         )
-
-
-def _trained(function: Any) -> dict[str, tuple[int, ...] | None]:
-    """The shapes of the parameters that a callable holds, by place; None where one has none yet."""
-    made = {name: t for name, t in held(function) if isinstance(t, loaded().Tensor) and t.requires_grad and t.is_leaf}
-    lazy = loaded().nn.parameter.is_lazy
-    return {name: None if lazy(tensor) else tuple(tensor.shape) for name, tensor in made.items()}
 
 
 def _settings(function: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One copy of a callable of tensors: a forward pass that leaves its graph, and the backward passes through it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,3 +113,24 @@ class TorchInstance(Instance):
         torch = loaded()
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(self.devices):
             yield
+
+
+def with_parameters(function: Any, inputs: tuple[Any, ...]) -> Any:
+    """Returns a callable, or a called copy where its first call makes parameters, as torch.nn.LazyLinear's does."""
+    memo: dict[int, Any] = {}
+    for _, part in held((function, inputs)):
+        if is_tensor(part) and not part.is_leaf:  # which deepcopy refuses
+            memo[id(part)] = part.detach().clone()
+    other, arguments = copied(function, memo), copied(inputs, memo)
+    before = _trained(other)
+    dtypes_may_differ = suppress(RuntimeError)  # then it is called again, with all in one dtype
+    with loaded().random.fork_rng([]), loaded().enable_grad(), dtypes_may_differ:
+        other(*arguments)
+    return function if _trained(other) == before else other
+
+
+def _trained(function: Any) -> dict[str, tuple[int, ...] | None]:
+    """The shapes of the parameters that a callable holds, by place; None where one has none yet."""
+    made = {name: t for name, t in held(function) if is_tensor(t) and t.requires_grad and t.is_leaf}
+    lazy = loaded().nn.parameter.is_lazy
+    return {name: None if lazy(tensor) else tuple(tensor.shape) for name, tensor in made.items()}

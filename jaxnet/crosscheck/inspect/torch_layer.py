@@ -22,13 +22,13 @@ from jaxnet.crosscheck.inspect.torch_tensors import (
 def is_tensor_layer(thing: Any) -> bool:
     """Returns whether an object has both passes by hand: a torch.autograd.Function is called by PyTorch instead."""
     torch = loaded()
-    if isinstance(thing, type) or isinstance(thing, torch.autograd.Function):
+    if isinstance(thing, type | torch.autograd.Function):
         return False
     return all(callable(getattr(thing, method, None)) for method in ("forward", "backward"))
 
 
 def layer_in_numpy(layer: Any, inputs: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-    """Returns a layer whose attributes and gradients are NumPy arrays, over a copy of `layer`, and its inputs as arrays.
+    """Returns a layer whose arrays are NumPy's, over a copy of one whose arrays are tensors, and its inputs.
 
     Float inputs get the dtype of the layer's tensors, where those have one dtype.
 
@@ -39,7 +39,7 @@ def layer_in_numpy(layer: Any, inputs: tuple[Any, ...]) -> tuple[Any, tuple[Any,
     deeper = [place for place, part in held(layer) if is_float_tensor(part) and id(part) not in direct]
     if deeper:
         raise SubjectError(
-            f"{type(layer).__name__}: {deeper[0]} is a tensor within its parts, where gradients written by hand are not "
+            f"{type(layer).__name__}: {deeper[0]} is a tensor within its parts, where its gradient is not "
             "sought; check each part alone, or bring it as check_function(f, x, gradient=g)"
         )
     passes = {
@@ -49,7 +49,8 @@ def layer_in_numpy(layer: Any, inputs: tuple[Any, ...]) -> tuple[Any, tuple[Any,
     arrays = arrays_from(inputs)
     dtypes = {array.dtype for array in map(to_numpy, filter(is_float_tensor, _tensors_of(layer).values()))}
     if len(dtypes) == 1:
-        arrays = tuple(a.astype(*dtypes) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in arrays)
+        (dtype,) = dtypes
+        arrays = tuple(a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in arrays)
     return type(type(layer).__name__, (TensorLayer,), passes)(layer), arrays
 
 

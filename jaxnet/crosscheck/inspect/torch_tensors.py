@@ -161,32 +161,52 @@ def _names(code: types.CodeType) -> set[str]:
 def copied(value: Any, memo: dict[int, Any]) -> Any:
     """Returns a deep copy that has, for what is in the memo by its id, the memo's value in its place.
 
-    A function is made anew over copies of what it refers to; what holds no tensor stays what it is.
+    A function is made anew over copies of what it refers to. Functions and data that hold no tensor stay what they are.
 
     Raises:
         SubjectError: Something that holds tensors cannot be copied.
     """
     if id(value) in memo:
         return memo[id(value)]
-    if isinstance(value, ATOMS) or not any(True for _ in held(value)):
+    if isinstance(value, ATOMS):
+        return value
+    if isinstance(value, types.MethodType):
+        owner = value.__self__
+        return types.MethodType(
+            copied(value.__func__, memo), owner if isinstance(owner, type) else _object(owner, memo)
+        )
+    has_tensors = any(True for _ in held(value))
+    is_function = isinstance(value, types.FunctionType)
+    if not has_tensors and (is_function or not callable(value)):
         return value
     if isinstance(value, functools.partial):
         return functools.partial(copied(value.func, memo), *copied(value.args, memo), **copied(value.keywords, memo))
-    if isinstance(value, types.MethodType):
-        return types.MethodType(copied(value.__func__, memo), copied(value.__self__, memo))
-    if isinstance(value, types.FunctionType):
+    if is_function:
         return _rebuilt(value, memo)
     if type(value) in (list, tuple):
         return type(value)(copied(part, memo) for part in value)
     if type(value) is dict:
         return {key: copied(part, memo) for key, part in value.items()}
+    return _object(value, memo)
+
+
+def _object(value: Any, memo: dict[int, Any]) -> Any:
+    """A deep copy of an object, which shares what cannot be copied and holds no tensor."""
+    trial = dict(memo)
     try:
-        return copy.deepcopy(value, dict(memo))
+        other = copy.deepcopy(value, trial)
     except Exception:
         _share_uncopyable(value, memo)
+    else:
+        alive = trial.pop(id(trial), [])  # where deepcopy keeps what the ids belong to
+        memo |= trial  # what was one object stays one
+        memo.setdefault(id(memo), []).extend(alive)
+        return other
     try:
         return copy.deepcopy(value, memo)
     except Exception as error:
+        if not any(True for _ in held(value)):
+            return value
         raise SubjectError(
             f"a {type(value).__name__} cannot be copied ({type(error).__name__}: {error}), and a check changes copies "
             "only: bring a function of its tensors instead"
