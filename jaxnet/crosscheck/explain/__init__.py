@@ -1,0 +1,1 @@
+"""Says what was probably written, seen from how a gradient is wrong."""

@@ -1,7 +1,9 @@
 """A factor that is an array: gamma, x, the output, the derivative of an activation."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -18,16 +20,18 @@ def sigmoid(x: Array) -> Array:
 
 
 def _normal(x: Array) -> Array:
-    """Returns the normal distribution function, by a fit that is good to 1e-7 (Abramowitz and Stegun 7.1.26)."""
-    t = 1 / (1 + 0.3275911 * np.abs(x) / math.sqrt(2))
-    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    upper = 0.5 * series * np.exp(-(x**2) / 2)
-    return np.where(x > 0, 1 - upper, upper)
+    """Returns the normal distribution function."""
+    return 0.5 * (1 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2)))
 
 
 def _gelu(x: Array) -> Array:
     u, inner = np.tanh(ROOT * (x + 0.044715 * x**3)), ROOT * (1 + 3 * 0.044715 * x**2)
     return 0.5 * (1 + u) + 0.5 * x * (1 - u**2) * inner
+
+
+def _gelu_without_cube(x: Array) -> Array:
+    u = np.tanh(ROOT * (x + 0.044715 * x**3))
+    return 0.5 * (1 + u) + 0.5 * x * (1 - u**2) * ROOT
 
 
 OF_OUTPUT: dict[str, Function] = {
@@ -41,20 +45,20 @@ OF_OUTPUT: dict[str, Function] = {
     "{}**2": lambda y: y**2,
     "exp({})": np.exp,
     "1 / {}": lambda y: 1 / y,
+    "sigmoid({})": sigmoid,
+    "sigmoid({}) (1 - sigmoid({}))": lambda y: sigmoid(y) * (1 - sigmoid(y)),
+    "(1 - tanh({})**2)": lambda y: 1 - np.tanh(y) ** 2,
+    "cos({})": np.cos,
 }
 OF_INPUT: dict[str, Function] = {
     **OF_OUTPUT,
     "({} > 0)": lambda x: (x > 0).astype(float),
     "sign({})": np.sign,
     "|{}|": np.abs,
-    "cos({})": np.cos,
     "sin({})": np.sin,
     "log({})": np.log,
-    "sigmoid({})": sigmoid,
-    "sigmoid({}) (1 - sigmoid({}))": lambda x: sigmoid(x) * (1 - sigmoid(x)),
     "(1 - sigmoid({}))": lambda x: 1 - sigmoid(x),
     "tanh({})": np.tanh,
-    "(1 - tanh({})**2)": lambda x: 1 - np.tanh(x) ** 2,
     "(1 - tanh({}))": lambda x: 1 - np.tanh(x),
     "sqrt({})": np.sqrt,
     "{}**3": lambda x: x**3,
@@ -68,8 +72,12 @@ OF_INPUT: dict[str, Function] = {
     "gelu'({})": _gelu,
     "silu'({})": lambda x: sigmoid(x) * (1 + x * (1 - sigmoid(x))),
     "sigmoid({}) + {} sigmoid({})": lambda x: sigmoid(x) * (1 + x),
-    "normal cdf({})": _normal,
+    "Phi({})": _normal,
+    "(Phi({}) + {} phi({}))": lambda x: _normal(x) + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi),
+    "gelu'({}) without 3 a {}**2 in its inner derivative": _gelu_without_cube,
+    "the first term of gelu'({})": lambda x: 0.5 * (1 + np.tanh(ROOT * (x + 0.044715 * x**3))),
     "elu'({})": lambda x: np.where(x > 0, 1.0, np.exp(np.minimum(x, 0))),
+    "(elu'({}) - 1 where {} < 0)": lambda x: np.where(x > 0, 1.0, np.expm1(np.minimum(x, 0))),
     "softsign'({})": lambda x: 1 / (1 + np.abs(x)) ** 2,
 }
 OF_OTHER: dict[str, Function] = {"{}": lambda a: a, "{}**2": lambda a: a**2, "sqrt({})": np.sqrt, "exp({})": np.exp}
@@ -78,7 +86,7 @@ OF_OTHER: dict[str, Function] = {"{}": lambda a: a, "{}**2": lambda a: a**2, "sq
 def slips(evidence: Evidence) -> Iterator[Diagnosis]:
     """Yields the array that is missing as a factor, or there once too often, or the derivative that is another."""
     with np.errstate(all="ignore"):
-        for find in (_factor, _of_dout):
+        for find in (_plain_factor, _of_dout, _any_factor):
             found = next(find(evidence), None)
             if found is not None:
                 yield found
@@ -87,12 +95,12 @@ def slips(evidence: Evidence) -> Iterator[Diagnosis]:
 
 def factors(evidence: Evidence) -> Iterator[Factor]:
     """Yields the arrays that a gradient may be multiplied by, and functions of them."""
+    if evidence.output.shape == evidence.shape:
+        yield from _functions("y", evidence.output, OF_OUTPUT, evidence)
     for name, array in evidence.leaves.items():
         functions = OF_INPUT if array.shape == evidence.shape else OF_OTHER
         for fitted in fitted_to(array, evidence.shape):
             yield from _functions(name, fitted, functions, evidence)
-    if evidence.output.shape == evidence.shape:
-        yield from _functions("output", evidence.output, OF_OUTPUT, evidence)
 
 
 def _functions(name: str, array: Array, functions: dict[str, Function], evidence: Evidence) -> Iterator[Factor]:
@@ -100,7 +108,7 @@ def _functions(name: str, array: Array, functions: dict[str, Function], evidence
     for form, function in functions.items():
         values = function(compared)
         if np.isfinite(values).all() and np.ptp(values) > 0:
-            yield form.replace("{}", name), values, lambda f=function: f(array)
+            yield form.replace("{}", name), values, partial(function, array)
 
 
 def fitted_to(array: Array, shape: tuple[int, ...]) -> Iterator[Array]:
@@ -115,37 +123,44 @@ def fitted_to(array: Array, shape: tuple[int, ...]) -> Iterator[Array]:
             continue
 
 
-def _factor(evidence: Evidence) -> Iterator[Diagnosis]:
+def _plain_factor(evidence: Evidence) -> Iterator[Diagnosis]:
+    """A leaf is missing as a factor, or there once too often."""
+    plain = {name for name in evidence.leaves if name != "output"}
+    yield from _factor(evidence, (factor for factor in factors(evidence) if factor[0] in plain))
+
+
+def _any_factor(evidence: Evidence) -> Iterator[Diagnosis]:
+    """A function of a leaf or of the output is missing as a factor, or there once too often."""
+    yield from _factor(evidence, factors(evidence))
+
+
+def _factor(evidence: Evidence, tried: Iterator[Factor]) -> Iterator[Diagnosis]:
     """The true gradient is the claimed one times an array, or over it."""
-    for name, values, make in factors(evidence):
-        if not np.ptp(np.abs(values)) > 0 and not (values > 0).any():
-            continue
+    itself = evidence.dout.shape == evidence.shape and evidence.matches_claimed(evidence.dout[evidence.index])
+    prefix = "it is dout itself: " if itself else ""
+    largest = np.abs(evidence.claimed).max()
+    for name, values, make in tried:
         found = evidence.found(
             Slip.MISSING_FACTOR,
-            f"the factor {name} is missing",
+            f"{prefix}the factor {name} is missing",
             evidence.claimed * values,
-            lambda make=make: evidence.whole * make(),
+            partial(lambda make: evidence.whole * make(), make),
         )
         if found is not None:
             yield found
-        again = evidence.true * values
-        if not np.abs(again - evidence.claimed).max() <= evidence.relative * np.abs(evidence.claimed).max():
+        if not np.abs(evidence.true * values - evidence.claimed).max() <= evidence.relative * largest:
             continue
-        if not _not_small(values, evidence):
+        usable = values != 0
+        if (usable & evidence.wrong).sum() < 2:
             continue
         found = evidence.found(
             Slip.EXTRA_FACTOR,
             f"the factor {name} is there once too often",
-            np.where(values != 0, evidence.claimed / np.where(values != 0, values, 1), evidence.true),
-            (lambda make=make: evidence.whole / make()) if (values != 0).all() else None,
+            np.where(usable, evidence.claimed / np.where(usable, values, 1), evidence.true),
+            (partial(lambda make: evidence.whole / make(), make)) if usable.all() else None,
         )
         if found is not None:
             yield found
-
-
-def _not_small(values: Array, evidence: Evidence) -> bool:
-    """Returns whether enough elements of a factor are large enough for dividing by it to show anything."""
-    return bool((np.abs(values[evidence.wrong]) > 0).sum() >= 2)
 
 
 def _of_dout(evidence: Evidence) -> Iterator[Diagnosis]:
@@ -156,11 +171,12 @@ def _of_dout(evidence: Evidence) -> Iterator[Diagnosis]:
     whole = np.broadcast_to(dout.reshape(()) if dout.size == 1 else dout, evidence.shape)
     values = whole[evidence.index]
     itself = dout.shape == evidence.shape and evidence.matches_claimed(values)
-    right = list(_right(evidence, whole, values))
+    right = list(itertools.islice(_right(evidence, whole, values), 1))
     if itself:
         sentence = "it is dout itself: the derivative of the layer is missing"
         for name, found in right:
             yield Diagnosis(Slip.DOUT_ITSELF, (f"dout times {name} is right",), f"{sentence}, {name}", found.whole)
+            return
         if evidence.strong():
             yield Diagnosis(Slip.DOUT_ITSELF, (), sentence, evidence.full or bool(evidence.given.probes))
         return
@@ -178,6 +194,6 @@ def _of_dout(evidence: Evidence) -> Iterator[Diagnosis]:
 def _right(evidence: Evidence, whole: Array, values: Array) -> Iterator[tuple[str, Diagnosis]]:
     """Yields the factors that `dout` is right with."""
     for name, made, make in factors(evidence):
-        found = evidence.found(Slip.DERIVATIVE, "", values * made, lambda make=make: whole * make())
+        found = evidence.found(Slip.DERIVATIVE, "", values * made, partial(lambda make: whole * make(), make))
         if found is not None:
             yield name, found

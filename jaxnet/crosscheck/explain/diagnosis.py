@@ -30,12 +30,14 @@ SLIPS: tuple[Callable[[Evidence], Iterator[Diagnosis]], ...] = (
     misplaced.slips,
     reductions.duplicates,
     misplaced.from_dout,
-    losses.slips,
     parts.slips,
+    losses.slips,
     derivatives.slips,
     reductions.slips,
     terms.slips,
     statistics.slips,
+    misplaced.shifted,
+    parts.lines,
     parts.place,
 )
 

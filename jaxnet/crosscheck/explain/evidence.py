@@ -20,7 +20,7 @@ Make = Callable[[], Array]
 MARGIN = 10.0  # comparisons are made at so many times the accuracy of the true gradient
 FINEST = 1e-9  # the rounding of a claimed gradient in float64, which no comparison can undercut
 MOST_COMPARED = 2048  # elements, for each hypothesis
-MOST_GROUPED = 1 << 16  # elements of the groups over which a hypothesis sums
+MOST_GROUPED = 1 << 14  # elements of the groups over which a hypothesis sums
 ENOUGH = 6.0  # digits by which a hypothesis must be better than chance; thousands are tried
 DIGITS_EACH = 6.0  # the most that one element adds
 PROBE_MARGIN = 4.0
@@ -34,6 +34,8 @@ class Slip(Enum):
     FACTOR = auto()
     SIGN = auto()
     ABSOLUTE = auto()
+    CLIPPED = auto()
+    LINE_FACTORS = auto()
     MISSING_FACTOR = auto()
     EXTRA_FACTOR = auto()
     DOUT_ITSELF = auto()
@@ -135,6 +137,7 @@ class Evidence:
 
     def __init__(self, given: DiagnosisInput) -> None:
         self.given = given
+        self._groups: dict[tuple[int, ...], Groups] = {}
         whole = np.asarray(given.claimed, np.float64)
         self.whole = whole if whole.ndim else whole.reshape(1)
         self.shape = self.whole.shape
@@ -179,6 +182,21 @@ class Evidence:
         """How many digits of a number the comparison supports."""
         return int(min(max(1 - math.log10(self.relative), 2), 7))
 
+    def groups(self, axes: tuple[int, ...]) -> "Groups":
+        """Returns the groups of elements along some axes."""
+        if axes not in self._groups:
+            self._groups[axes] = Groups(self, axes)
+        return self._groups[axes]
+
+    @cached_property
+    def _probes(self) -> list[tuple[Array, float, float, float, float]]:
+        """The probes: direction, its norm, the claimed slope along it, the true one, its error."""
+        found = []
+        for direction, value, error in self.given.probes:
+            flat = np.ravel(direction)
+            found.append((flat, math.sqrt(_dot(flat, flat)), _dot(self.whole.ravel(), flat), value, error))
+        return found
+
     def at(self, array: Array) -> Array:
         """Returns an array, broadcast to the leaf's shape, at the compared elements."""
         return np.broadcast_to(array, self.shape)[self.index]
@@ -193,6 +211,10 @@ class Evidence:
         """
         near = np.abs(candidate - self.true) <= self.tolerance
         return bool((near if where is None else near[where]).all()) and self.strong(parameters, where)
+
+    def strength(self) -> float:
+        """Returns by how many digits the errors exceed the tolerance, all together."""
+        return float(self._digits[self.wrong].sum()) + 1e-9
 
     def strong(self, parameters: int = 0, where: Array | None = None) -> bool:
         """Returns whether so many wrong elements are compared that an explanation of all is no accident."""
@@ -221,16 +243,16 @@ class Evidence:
         if make is None:
             return None
         with np.errstate(all="ignore"):
-            candidate = np.asarray(make())
+            candidate = np.ascontiguousarray(make())
         if not (np.abs(candidate.ravel()[self.places] - self.whole_true.ravel()[self.places]) <= self.tolerance).all():
             return False
-        told_apart = self.full
-        for direction, value, error in self.given.probes:
-            products = candidate.ravel() * np.ravel(direction)
-            allowed = PROBE_MARGIN * error + 1e-12 * float(np.abs(products).sum())
-            if not abs(float(products.sum()) - value) <= allowed:
+        told_apart, flat = self.full, candidate.ravel()
+        size = math.sqrt(_dot(flat, flat)) if self._probes else 0.0
+        for direction, norm, of_claimed, value, error in self._probes:
+            allowed = PROBE_MARGIN * error + 1e-13 * size * norm
+            if not abs(_dot(flat, direction) - value) <= allowed:
                 return False
-            told_apart |= abs(float(np.vdot(self.whole, direction)) - value) > 2 * allowed
+            told_apart |= abs(of_claimed - value) > 2 * allowed
         return True if told_apart else None
 
     def found(
@@ -272,12 +294,16 @@ class Groups:
         self.inside = np.isin(flat, groups)
         self.group = np.searchsorted(groups, flat[self.inside])
         self.inner = np.ravel_multi_index([evidence.index[a][self.inside] for a in self.axes], sizes)
+        self._picked: dict[int, tuple[Array, Array]] = {}
         self._chosen = np.unravel_index(groups, rest_shape) if self.rest else ()
 
     def pick(self, array: Array) -> Array:
         """Returns an array in groups, (group, element)."""
-        moved = self._moved(array)
-        return (moved[self._chosen] if self.rest else moved[None]).reshape(-1, self.size)
+        if id(array) not in self._picked:
+            moved = self._moved(array)
+            picked = (moved[self._chosen] if self.rest else moved[None]).reshape(-1, self.size)
+            self._picked[id(array)] = array, picked  # the array is held, so that its id stays its own
+        return self._picked[id(array)][1]
 
     def _moved(self, array: Array) -> Array:
         return np.transpose(np.broadcast_to(array, self.evidence.shape), self.rest + self.axes)
@@ -297,6 +323,11 @@ class Groups:
     def found(self, slip: Slip, sentence: str, made: tuple[Array, Make], parameters: int = 0) -> Diagnosis | None:
         """Returns the diagnosis if the candidate explains the error in these groups."""
         return self.evidence.found(slip, sentence, *made, parameters=parameters, where=self.inside)
+
+
+def _dot(a: Array, b: Array) -> float:
+    """Returns a sum of products, without the threads that BLAS starts for it."""
+    return float(np.einsum("i,i->", a, b))
 
 
 def _spread(places: Array, count: int) -> Array:

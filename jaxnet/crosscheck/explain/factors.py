@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -20,23 +21,32 @@ def slips(evidence: Evidence) -> Iterator[Diagnosis]:
     ratio = evidence.slope(evidence.claimed, evidence.true)
     if ratio == 0 or not math.isfinite(ratio):
         return
-    yield from _of_opposite_sign(evidence)
-    readings = tuple(_readings(ratio, evidence))
+    for find in (_of_opposite_sign, _of_one_number, _of_one_size, _of_no_sign, _clipped):
+        found = next(find(evidence), None)
+        if found is not None:
+            yield found
+            return
+
+
+def _of_one_number(evidence: Evidence) -> Iterator[Diagnosis]:
+    """The true gradient times a number: any, or in a small leaf one that has a meaning."""
+    ratio = evidence.slope(evidence.claimed, evidence.true)
+    meanings = [(value, text) for value, text in _meanings(ratio, evidence) if _is(ratio, value, evidence)]
+    readings = tuple(dict.fromkeys(text for _, text in meanings))
     sentence = f"it equals the true gradient times {number(ratio, evidence)}"
     if readings:
         sentence += f": {' or '.join(readings[:SPOKEN])}"
-    found = evidence.found(
-        Slip.FACTOR,
-        sentence,
-        evidence.claimed / ratio,
-        lambda: evidence.whole / ratio,
-        parameters=1,
-        readings=readings,
-    )
-    if found is not None:
-        yield found
-    else:
-        yield from _of_one_size(evidence)
+    for value, parameters in ((ratio, 1), *((value, 0) for value, _ in meanings)):
+        found = evidence.found(
+            Slip.FACTOR,
+            sentence,
+            evidence.claimed / value,
+            partial(np.divide, evidence.whole, value),
+            parameters=parameters,
+            readings=readings,
+        )
+        if found is not None:
+            yield found
 
 
 def _of_opposite_sign(evidence: Evidence) -> Iterator[Diagnosis]:
@@ -51,62 +61,55 @@ def _of_opposite_sign(evidence: Evidence) -> Iterator[Diagnosis]:
             yield Diagnosis(Slip.SIGN, ("the sign is wrong",), sentence, verified is True)
 
 
-def _readings(ratio: float, evidence: Evidence) -> Iterator[str]:
-    """Yields what a factor may be."""
-    for value, meaning in {
-        -1.0: "the sign is wrong",
-        2.0: "a factor 2 too many, as of a square's derivative",
-        0.5: "1 over 2: a factor 2 is missing, as of a square's derivative",
-        -2.0: "the sign is wrong, and a factor 2 too many",
-        -0.5: "the sign is wrong, and a factor 2 is missing",
-    }.items():
-        if _is(ratio, value, evidence):
-            yield meaning
+def _meanings(ratio: float, evidence: Evidence) -> Iterator[tuple[float, str]]:
+    """Yields numbers that a factor may be, and what each means."""
+    yield from (
+        (-1.0, "the sign is wrong"),
+        (2.0, "a factor 2 too many, as of a square's derivative"),
+        (0.5, "1 over 2: a factor 2 is missing, as of a square's derivative"),
+        (-2.0, "the sign is wrong, and a factor 2 too many"),
+        (-0.5, "the sign is wrong, and a factor 2 is missing"),
+    )
+    if evidence.dout.size == 1 and (dout := float(evidence.dout.ravel()[0])) not in (0.0, 1.0, -1.0):
+        yield 1 / dout, "1 over dout: dout is not multiplied in"
     for name, constant in evidence.given.numbers.items():
-        yield from _of_constant(ratio, name, float(constant), evidence)
-    for n, what in sizes(evidence).items():
-        for value, text in {
-            float(n): f"{what}: a missing 1/N, a sum for a mean",
-            1.0 / n: f"1 over {what}: a 1/N too many, a mean for a sum",
-            math.sqrt(n): f"the square root of {what}: a missing 1/sqrt(d)",
-            1 / math.sqrt(n): f"1 over the square root of {what}: a 1/sqrt(d) too many",
-            (n - 1) / n: f"n - 1 for n, or n for n - 1, with n = {what}",
-            n / (n - 1): f"n / (n - 1), with n = {what}: n - 1 for n, or n for n - 1",
-            math.sqrt((n - 1) / n): f"the root of (n - 1) / n, with n = {what}: n - 1 for n, or n for n - 1",
-            math.sqrt(n / (n - 1)): f"the root of n / (n - 1), with n = {what}: n - 1 for n, or n for n - 1",
-        }.items():
-            if n > 2 or value in (2.0, 0.5):
-                if _is(abs(ratio), value, evidence):
-                    yield text + (", and the sign is wrong" if ratio < 0 else "")
+        yield from _of_constant(name, float(constant))
+    for n, what in sorted(sizes(evidence).items(), key=lambda size: "the batch size" not in size[1]):
+        for value, text in _of_size(n, what):
+            yield (value, text) if ratio > 0 else (-value, f"{text}, and the sign is wrong")
 
 
-def _of_constant(ratio: float, name: str, constant: float, evidence: Evidence) -> Iterator[str]:
-    """Yields what a factor has to do with one of the layer's constants.
+def _of_size(n: int, what: str) -> Iterator[tuple[float, str]]:
+    """Yields the factors that a size may leave, and what they mean."""
+    yield float(n), f"{what}: a missing 1/N, a sum for a mean"
+    yield 1.0 / n, f"1 over {what}: a 1/N too many, a mean for a sum"
+    yield math.sqrt(n), f"the square root of {what}: a missing 1/sqrt(d)"
+    yield 1 / math.sqrt(n), f"1 over the square root of {what}: a 1/sqrt(d) too many"
+    if n > 2:
+        either = f"with n = {what}: n - 1 for n, or n for n - 1"
+        yield (n - 1) / n, f"(n - 1) / n, {either}"
+        yield n / (n - 1), f"n / (n - 1), {either}"
+        yield math.sqrt((n - 1) / n), f"the root of (n - 1) / n, {either}"
+        yield math.sqrt(n / (n - 1)), f"the root of n / (n - 1), {either}"
+
+
+def _of_constant(name: str, constant: float) -> Iterator[tuple[float, str]]:
+    """Yields factors that have to do with one of the layer's constants.
 
     A constant that is missing in backward and one that forward has by mistake look the same.
     """
     if not math.isfinite(constant) or constant in (0.0, 1.0, -1.0):
         return
-    probability = 0 < constant < 1
-    texts = {
-        constant: f"{name}: {name}, which is {constant:.6g}, once too often in backward, or missing in forward: {APART}",
-        1 / constant: f"1 over {name}: {name} is missing in backward, which is {constant:.6g}, or forward should not "
-        f"have it: {APART}",
-        constant**2: f"{name} squared: {name} is multiplied in twice too often",
-    }
-    if probability:
-        texts |= {
-            1 - constant: f"1 - {name}, the keep probability, once too often or not divided by",
-            1 / (1 - constant): f"1 over (1 - {name}), the keep probability",
-        }
+    yield constant, f"{name}, which is {constant:.6g}, once too often in backward or missing in forward: {APART}"
+    is_missing = f"{name} is missing, which is {constant:.6g}, or one too many in forward"
+    yield 1 / constant, f"1 over {name}: {is_missing}: {APART}"
+    yield constant**2, f"{name} squared: {name} is multiplied in twice too often"
+    if 0 < constant < 1:
+        yield 1 - constant, f"1 - {name}, the keep probability, once too often or not divided by"
+        yield 1 / (1 - constant), f"1 over (1 - {name}), the keep probability"
     elif constant > 0:
-        texts |= {
-            math.sqrt(constant): f"the square root of {name}",
-            1 / math.sqrt(constant): f"1 over the square root of {name}",
-        }
-    for value, text in texts.items():
-        if value not in (0.0, 1.0, -1.0) and _is(ratio, value, evidence):
-            yield text
+        yield math.sqrt(constant), f"the square root of {name}"
+        yield 1 / math.sqrt(constant), f"1 over the square root of {name}"
 
 
 def _of_one_size(evidence: Evidence) -> Iterator[Diagnosis]:
@@ -129,6 +132,30 @@ def _of_one_size(evidence: Evidence) -> Iterator[Diagnosis]:
         )
         if found is not None:
             yield found
+
+
+def _of_no_sign(evidence: Evidence) -> Iterator[Diagnosis]:
+    """The absolute value of the true gradient."""
+    if (evidence.whole < 0).any() or evidence.wrong.sum() < 4:
+        return
+    sentence = "it is the absolute value of the true gradient"
+    candidate = np.where(evidence.wrong, -evidence.claimed, evidence.claimed)
+    found = evidence.found(Slip.ABSOLUTE, sentence, candidate)
+    if found is not None:
+        yield Diagnosis(Slip.ABSOLUTE, (), sentence, evidence.full)
+
+
+def _clipped(evidence: Evidence) -> Iterator[Diagnosis]:
+    """The true gradient, held between two bounds."""
+    bound = float(np.abs(evidence.whole).max())
+    wrong, true, claimed = evidence.wrong, evidence.true[evidence.wrong], evidence.claimed[evidence.wrong]
+    if wrong.sum() < 3 or wrong.all() or not (np.abs(claimed) == bound).all():
+        return
+    if (np.abs(evidence.claimed[~wrong]) == bound).sum() > wrong.sum() // 4:  # the size of right elements, too
+        return
+    if (np.sign(claimed) == np.sign(true)).all() and (np.abs(true) > bound).all() and np.ptp(true) > evidence.tolerance:
+        sentence = f"it is clipped to [-{number(bound, evidence)}, {number(bound, evidence)}]"
+        yield Diagnosis(Slip.CLIPPED, (), sentence, evidence.full)
 
 
 def _is(ratio: float, value: float, evidence: Evidence) -> bool:

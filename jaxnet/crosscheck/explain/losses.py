@@ -1,35 +1,35 @@
 """Softmax, log-softmax and cross-entropy: the sum of p forgotten, over the wrong axis, targets, eps in the log."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxnet.crosscheck.explain.derivatives import sigmoid
-from jaxnet.crosscheck.explain.evidence import Array, Diagnosis, Evidence, Groups, Slip
-from jaxnet.crosscheck.explain.wording import axes_in_words
+from jaxnet.crosscheck.explain.evidence import Array, Diagnosis, Evidence, Slip
 
-MOST_LOGITS = 1 << 21
+MOST_LOGITS = 1 << 18  # of which a whole loss is computed; of more, groups alone
+Formula = Callable[[Array, Array], Array]
 
 
 class Softmax(NamedTuple):
-    """Probabilities p of the leaf's shape, which sum to 1 along an axis."""
+    """Probabilities of the leaf's shape: a function of an array, which sums to 1 along an axis."""
 
-    p: Array
+    source: Array
+    function: Callable[[Array], Array]  # of (group, element)
     axis: int
     name: str
 
 
 def slips(evidence: Evidence) -> Iterator[Diagnosis]:
     """Yields what is wrong in the backward of a softmax or of a loss that has one."""
-    if evidence.whole.size > MOST_LOGITS or not evidence.shape:
-        return
     with np.errstate(all="ignore"):
-        for find in (_cross_entropy, _binary):
-            found = next(find(evidence), None)
-            if found is not None:
-                yield found
-                return
+        if evidence.whole.size <= MOST_LOGITS:
+            for find in (_cross_entropy, _binary):
+                found = next(find(evidence), None)
+                if found is not None:
+                    yield found
+                    return
         for softmax in _softmaxes(evidence):
             for search in (_of_dout, _projected, _epsilon_of_rows):
                 found = next(search(evidence, softmax), None)
@@ -44,65 +44,132 @@ def softmax_of(x: Array, axis: int) -> Array:
     return e / e.sum(axis=axis, keepdims=True)
 
 
+def _of_rows(x: Array) -> Array:
+    return softmax_of(x, 1)
+
+
+def _as_it_is(y: Array) -> Array:
+    return y
+
+
+def _exponential(y: Array) -> Array:
+    return np.exp(np.minimum(y, 0.0))
+
+
 def _softmaxes(evidence: Evidence) -> Iterator[Softmax]:
     """Yields the output where it is a softmax or the log of one, and the softmax of the leaf."""
     ndim = len(evidence.shape)
-    axes = tuple(dict.fromkeys([ndim - 1, 0, min(1, ndim - 1)]))
+    axes = [a for a in dict.fromkeys([ndim - 1, 0, min(1, ndim - 1)]) if evidence.shape[a] > 1]
     if evidence.output.shape == evidence.shape:
-        for name, p in (("y", evidence.output), ("exp(y)", np.exp(np.minimum(evidence.output, 0)))):
-            for axis in axes:
-                if (p >= 0).all() and evidence.shape[axis] > 1 and np.allclose(p.sum(axis=axis), 1.0, atol=1e-5):
-                    yield Softmax(p, axis, name)
+        for axis in axes:
+            rows = evidence.groups((axis,)).pick(evidence.output)
+            for name, function in (("y", _as_it_is), ("exp(y)", _exponential)):
+                p = function(rows)
+                if (p >= 0).all() and np.allclose(p.sum(axis=1), 1.0, atol=1e-5):
+                    yield Softmax(evidence.output, function, axis, name)
     if evidence.own is not None:
         for axis in axes:
-            if evidence.shape[axis] > 1:
-                yield Softmax(softmax_of(evidence.own, axis), axis, f"softmax({evidence.given.leaf})")
+            yield Softmax(evidence.own, _of_rows, axis, f"softmax({evidence.given.leaf})")
+
+
+def _sum(a: Array) -> Array:
+    return a.sum(axis=1, keepdims=True)
+
+
+Variants = list[tuple[Slip, str, Formula]]
 
 
 def _of_dout(evidence: Evidence, softmax: Softmax) -> Iterator[Diagnosis]:
     """The layer is a softmax or a log-softmax of the leaf, as its true gradient shows."""
-    dout, p, axis = evidence.dout, softmax.p, softmax.axis
-    if dout.shape != evidence.shape:
+    if evidence.dout.shape != evidence.shape:
         return
-    total = (p * dout).sum(axis=axis, keepdims=True)
-    plain = dout.sum(axis=axis, keepdims=True)
-    n, name, other = evidence.shape[axis], softmax.name, (0 if axis else dout.ndim - 1)
-    across = dout.ndim > 1 and other != axis
+    n, name, axis = evidence.shape[softmax.axis], softmax.name, softmax.axis
     forgotten = f"the sum over p is forgotten: {name} * sum({name} * dout) is missing"
-    variants = [
-        (Slip.SOFTMAX_SUM, f"{forgotten}, it is {name} * dout", p * dout),
-        (Slip.SOFTMAX_SUM, f"{forgotten}, only the diagonal {name} (1 - {name}) is there", p * (1 - p) * dout),
-        (Slip.SOFTMAX_SUM, f"the sum over p has a mean for the sum along axis {axis}", p * (dout - total / n)),
-        (Slip.MISSING_FACTOR, f"the factor {name} is missing before dout - sum({name} * dout)", dout - total),
-        (Slip.SOFTMAX_SUM, f"the sum is of dout, where {name} * dout belongs", p * (dout - plain)),
-        (
-            Slip.SOFTMAX_SUM,
-            f"the sum over p has the wrong sign: {name} * (dout + sum({name} * dout))",
-            p * (dout + total),
-        ),
-    ]
-    if across:
-        of_other = (p * dout).sum(axis=other, keepdims=True)
-        sentence = f"the sum over p runs along the wrong axis: {other}, where {axis} is right"
-        variants.append((Slip.SOFTMAX_AXIS, sentence, p * (dout - of_other)))
-        variants.append((Slip.SOFTMAX_AXIS, f"{sentence.replace(str(other), 'all')}", p * (dout - (p * dout).sum())))
-    yield from _variant(evidence, p * (dout - total), variants)
-    variants = [
-        (
-            Slip.SOFTMAX_SUM,
-            "the sum of dout is forgotten: it is dout - p, which is right where dout sums to 1",
-            dout - p,
-        ),
-        (Slip.SOFTMAX_SUM, "the sum of dout is forgotten: it is dout - p * dout", dout - p * dout),
-        (Slip.SOFTMAX_SUM, f"the sum of dout has a mean for the sum along axis {axis}", dout - p * plain / n),
-        (Slip.SOFTMAX_SUM, "the sum is of p * dout, where dout belongs", dout - p * total),
-        (Slip.SOFTMAX_SUM, "the sum of dout has the wrong sign", dout + p * plain),
-        (Slip.SOFTMAX_SUM, "it is the gradient of a softmax, where that of its log belongs", p * (dout - total)),
-    ]
-    if across:
-        sentence = f"the sum of dout runs along the wrong axis: {other}, where {axis} is right"
-        variants.append((Slip.SOFTMAX_AXIS, sentence, dout - p * dout.sum(axis=other, keepdims=True)))
-    yield from _variant(evidence, dout - p * plain, variants)
+    yield from _variants(
+        evidence,
+        softmax,
+        lambda d, p: p * (d - _sum(p * d)),
+        [
+            (Slip.SOFTMAX_SUM, f"{forgotten}, it is {name} * dout", lambda d, p: p * d),
+            (
+                Slip.SOFTMAX_SUM,
+                f"{forgotten}, only the diagonal {name} (1 - {name}) is there",
+                lambda d, p: p * (1 - p) * d,
+            ),
+            (
+                Slip.SOFTMAX_SUM,
+                f"the sum over p has a mean for the sum along axis {axis}",
+                lambda d, p: p * (d - _sum(p * d) / n),
+            ),
+            (
+                Slip.MISSING_FACTOR,
+                f"the factor {name} is missing before dout - sum({name} * dout)",
+                lambda d, p: d - _sum(p * d),
+            ),
+            (Slip.SOFTMAX_SUM, f"the sum is of dout, where {name} * dout belongs", lambda d, p: p * (d - _sum(d))),
+            (
+                Slip.SOFTMAX_SUM,
+                f"the sum over p has the wrong sign: {name} * (dout + sum({name} * dout))",
+                lambda d, p: p * (d + _sum(p * d)),
+            ),
+        ],
+        lambda d, p, over: p * (d - (p * d).sum(axis=over, keepdims=True)),
+    )
+    forgotten = "the sum of dout is forgotten: it is dout - p"
+    yield from _variants(
+        evidence,
+        softmax,
+        lambda d, p: d - p * _sum(d),
+        [
+            (Slip.SOFTMAX_SUM, f"{forgotten}, which is right where dout sums to 1", lambda d, p: d - p),
+            (Slip.SOFTMAX_SUM, f"{forgotten} * dout", lambda d, p: d - p * d),
+            (
+                Slip.SOFTMAX_SUM,
+                f"the sum of dout has a mean for the sum along axis {axis}",
+                lambda d, p: d - p * _sum(d) / n,
+            ),
+            (Slip.SOFTMAX_SUM, "the sum is of p * dout, where dout belongs", lambda d, p: d - p * _sum(p * d)),
+            (Slip.SOFTMAX_SUM, "the sum of dout has the wrong sign", lambda d, p: d + p * _sum(d)),
+            (
+                Slip.SOFTMAX_SUM,
+                "it is the gradient of a softmax, where that of its log belongs",
+                lambda d, p: p * (d - _sum(p * d)),
+            ),
+        ],
+        lambda d, p, over: d - p * d.sum(axis=over, keepdims=True),
+    )
+
+
+def _variants(
+    evidence: Evidence,
+    softmax: Softmax,
+    right: Formula,
+    variants: Variants,
+    across: Callable[[Array, Array, tuple[int, ...]], Array],
+) -> Iterator[Diagnosis]:
+    """Yields the variant that was claimed, where `right` is the true gradient; formulas are of dout and p."""
+    groups = evidence.groups((softmax.axis,))
+
+    def made(formula: Formula) -> tuple[Array, Callable[[], Array]]:
+        return groups.candidate(lambda d, source: formula(d, softmax.function(source)), evidence.dout, softmax.source)
+
+    truth = made(right)
+    if not evidence.fits(truth[0], where=groups.inside):
+        return
+    for slip, sentence, formula in variants:
+        if evidence.matches_claimed(made(formula)[0], where=groups.inside):
+            found = groups.found(slip, sentence, truth)
+            if found is not None:
+                yield found
+    ndim = len(evidence.shape)
+    p = groups.candidate(softmax.function, softmax.source)[1]()
+    for over in [(a,) for a in range(ndim) if a != softmax.axis] + [tuple(range(ndim))]:
+        if ndim > 1 and evidence.matches_claimed(across(evidence.dout, p, over)[evidence.index]):
+            along = over[0] if len(over) == 1 else "all"
+            sentence = f"the sum over p runs along the wrong axis: {along}, where {softmax.axis} is right"
+            found = groups.found(Slip.SOFTMAX_AXIS, sentence, truth)
+            if found is not None:
+                yield found
 
 
 def _variant(evidence: Evidence, right: Array, variants: list[tuple[Slip, str, Array]]) -> Iterator[Diagnosis]:
@@ -118,28 +185,31 @@ def _variant(evidence: Evidence, right: Array, variants: list[tuple[Slip, str, A
 
 def _projected(evidence: Evidence, softmax: Softmax) -> Iterator[Diagnosis]:
     """What comes from above is not known: true = claimed - p sum(claimed), for any wrong factor of the last term."""
-    groups = Groups(evidence, (softmax.axis,))
-    name = softmax.name
-    made = groups.candidate(lambda c, p: c - p * c.sum(axis=1, keepdims=True), evidence.whole, softmax.p)
+    groups, name = evidence.groups((softmax.axis,)), softmax.name
+
+    def from_sum(claimed: Array, source: Array) -> Array:
+        return claimed - softmax.function(source) * _sum(claimed)
+
     sentence = f"the sum over p is forgotten or wrong: {name} * sum({name} * dout), along axis {softmax.axis}"
+    made = groups.candidate(from_sum, evidence.whole, softmax.source)
     if (found := groups.found(Slip.SOFTMAX_SUM, sentence, made)) is not None:
         yield found
         return
 
-    def from_diagonal(claimed: Array, p: Array) -> Array:
-        product = claimed / (1 - p)
-        return product - p * product.sum(axis=1, keepdims=True)
+    def from_diagonal(claimed: Array, source: Array) -> Array:
+        p = softmax.function(source)
+        return claimed / (1 - p) - p * _sum(claimed / (1 - p))
 
-    made = groups.candidate(from_diagonal, evidence.whole, softmax.p)
-    sentence = (
-        f"the sum over p is forgotten: only the diagonal of the softmax's Jacobian, {name} (1 - {name}), is there"
-    )
+    made = groups.candidate(from_diagonal, evidence.whole, softmax.source)
+    sentence = f"the sum over p is forgotten: only the Jacobian's diagonal {name} (1 - {name}) is there"
     if (found := groups.found(Slip.SOFTMAX_SUM, sentence, made)) is not None:
         yield found
 
 
 def _targets(evidence: Evidence) -> Iterator[tuple[str, Array, Array | None]]:
     """Yields targets of the shape of the leaf: name, one-hot or probabilities, labels where they are given."""
+    if evidence.dout.size not in (1, evidence.whole.size) and evidence.dout.shape != evidence.shape[:-1]:
+        return
     rows, classes = evidence.shape[:-1], evidence.shape[-1]
     for name, ids in evidence.given.integers.items():
         ids = np.asarray(ids)
@@ -169,8 +239,11 @@ def _cross_entropy(evidence: Evidence) -> Iterator[Diagnosis]:
     """The leaf is the logits of a cross-entropy, as its true gradient, or the claimed one, shows."""
     if evidence.own is None or len(evidence.shape) < 2:
         return
+    targets = list(_targets(evidence))
+    if not targets:
+        return
     p = softmax_of(evidence.own, -1)
-    for name, target, labels in _targets(evidence):
+    for name, target, labels in targets:
         for upstream, _ in _upstream(evidence):
             right = upstream * (p - target)
             rolled = [np.roll(target, by, axis=0) for by in (1, -1)]
@@ -210,19 +283,16 @@ def _epsilon_of_rows(evidence: Evidence, softmax: Softmax) -> Iterator[Diagnosis
         return
     if evidence.dout.size != 1 or not ((evidence.whole < 0).sum(axis=-1) == 1).all():
         return
+    if evidence.whole.size > MOST_LOGITS:
+        return
     label = evidence.whole.argmin(axis=-1)[..., None]
-    own = np.take_along_axis(softmax.p, label, -1)
-    gap = np.abs(
-        evidence.whole - own * 0 - (softmax.p - (np.arange(evidence.shape[-1]) == label)) * _count(evidence, own, label)
-    )
+    p = softmax_of(softmax.source, -1) if softmax.function is _of_rows else softmax.function(softmax.source)
+    own = np.take_along_axis(p, label, -1)
+    lowest = np.take_along_axis(evidence.whole, label, -1)
+    factor = evidence.slope(lowest.ravel(), (own - 1).ravel())
+    gap = np.abs(evidence.whole - factor * (p - (np.arange(evidence.shape[-1]) == label)))
     if gap.max() <= 1e-5 * np.abs(evidence.whole).max():
         yield from _epsilon(evidence, own, "the label")
-
-
-def _count(evidence: Evidence, own: Array, label: Array) -> float:
-    """Returns the factor of p - t in the claimed gradient."""
-    lowest = np.take_along_axis(evidence.whole, label, -1)
-    return evidence.slope(lowest.ravel(), (own - 1).ravel())
 
 
 def _epsilon(evidence: Evidence, own: Array, name: str) -> Iterator[Diagnosis]:
@@ -237,19 +307,19 @@ def _epsilon(evidence: Evidence, own: Array, name: str) -> Iterator[Diagnosis]:
         return
     if abs(spoken - eps) > 0.05 * eps:
         spoken = float(f"{eps:.2g}")
-    for power, sentence in (
-        (1, f"eps = {spoken:g} is in forward alone, as in log(p + {spoken:g}), with p the probability of {name}: "
-            "p - t is not the derivative of that, the two do not belong together"),
-    ):  # fmt: skip
-        found = evidence.found(
-            Slip.EPSILON,
-            sentence,
-            evidence.claimed * (p / (p + eps)) ** power,
-            lambda: evidence.whole * own / (own + eps),
-            parameters=1,
-        )
-        if found is not None:
-            yield found
+    sentence = (
+        f"eps = {spoken:g} is in forward alone, as in log(p + {spoken:g}), with p the probability of {name}: "
+        "p - t is not the derivative of that, the two do not belong together"
+    )
+    found = evidence.found(
+        Slip.EPSILON,
+        sentence,
+        evidence.claimed * p / (p + eps),
+        lambda: evidence.whole * own / (own + eps),
+        parameters=1,
+    )
+    if found is not None:
+        yield found
 
 
 def _binary(evidence: Evidence) -> Iterator[Diagnosis]:
@@ -271,8 +341,3 @@ def _binary(evidence: Evidence) -> Iterator[Diagnosis]:
                 ),
             ]
             yield from _variant(evidence, upstream * (p - target), variants)
-
-
-def along(softmax: Softmax) -> str:
-    """Returns the axis of a softmax in words."""
-    return axes_in_words((softmax.axis,))

@@ -7,6 +7,7 @@ tried at the compared elements alone, and an array is made only for the one that
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -24,7 +25,7 @@ Move = Callable[[Array], Array]
 
 def slips(evidence: Evidence) -> Iterator[Diagnosis]:
     """Yields how the true gradient's numbers were moved."""
-    for find in (_transposed, _reshaped, _reversed, _rolled, _shifted, _blocks, _permuted, _by_index):
+    for find in (_transposed, _reshaped, _reversed, _rolled, _by_index, _blocks, _permuted):
         found = next(find(evidence), None)
         if found is not None:
             yield found
@@ -44,6 +45,8 @@ def _moved(evidence: Evidence, slip: Slip, sentence: str, move: Move) -> Iterato
     """Tries a view or a cheap rearrangement of the claimed gradient."""
     moved = move(evidence.whole)
     if moved.shape == evidence.shape:
+        if evidence.dout.shape == evidence.shape and evidence.matches_claimed(evidence.dout[evidence.index]):
+            sentence += ": it is dout itself"
         found = evidence.found(slip, sentence, moved[evidence.index], lambda: moved)
         if found is not None:
             yield found
@@ -63,7 +66,9 @@ def _transposed(evidence: Evidence) -> Iterator[Diagnosis]:
             sentence = f"it equals the true gradient with axes {changed[0]} and {changed[1]} exchanged: transposed"
         else:
             sentence = f"it equals the true gradient with its axes in another order, {axes_in_words(order)}: transposed"
-        yield from _moved(evidence, Slip.TRANSPOSED, sentence, lambda a, order=order: a.transpose(np.argsort(order)))
+        yield from _moved(
+            evidence, Slip.TRANSPOSED, sentence, partial(lambda order, a: a.transpose(np.argsort(order)), order)
+        )
 
 
 def _reshaped(evidence: Evidence) -> Iterator[Diagnosis]:
@@ -81,7 +86,7 @@ def _reshaped(evidence: Evidence) -> Iterator[Diagnosis]:
             evidence,
             Slip.RESHAPED,
             sentence,
-            lambda a, shape=shape, back=back: a.reshape(shape).transpose(back),
+            partial(lambda shape, back, a: a.reshape(shape).transpose(back), shape, back),
         )
 
 
@@ -94,7 +99,7 @@ def _reversed(evidence: Evidence) -> Iterator[Diagnosis]:
                 sentence = (
                     "it equals the true gradient in reverse along its last two axes: a kernel that is not flipped"
                 )
-            yield from _moved(evidence, Slip.REVERSED, sentence, lambda a, axes=axes: np.flip(a, axes))
+            yield from _moved(evidence, Slip.REVERSED, sentence, partial(lambda axes, a: np.flip(a, axes), axes))
 
 
 def _rolled(evidence: Evidence) -> Iterator[Diagnosis]:
@@ -109,7 +114,7 @@ def _rolled(evidence: Evidence) -> Iterator[Diagnosis]:
             Slip.ROLLED,
             sentence + (": shifted by one" if abs(by) == 1 else ": put in the wrong place"),
             evidence.whole[tuple(index)],
-            lambda by=by, axis=axis: np.roll(evidence.whole, -by, axis),
+            partial(lambda by, axis: np.roll(evidence.whole, -by, axis), by, axis),
         )
         if found is not None:
             yield found
@@ -123,8 +128,8 @@ def _shifts(evidence: Evidence) -> Iterator[tuple[int, int]]:
                 yield axis, -by
 
 
-def _shifted(evidence: Evidence) -> Iterator[Diagnosis]:
-    """A shift at whose end something else stands."""
+def shifted(evidence: Evidence) -> Iterator[Diagnosis]:
+    """Yields a shift at whose end something else stands."""
     for axis, by in _shifts(evidence):
         index, length = list(evidence.index), evidence.shape[axis]
         source = index[axis] + by
@@ -134,7 +139,8 @@ def _shifted(evidence: Evidence) -> Iterator[Diagnosis]:
         index[axis] = np.clip(source, 0, length - 1)
         what = line_of(axis, evidence).rstrip(":")
         plus = f"{what} i {'+' if by > 0 else '-'} {abs(by)}"
-        sentence = f"it is shifted by {'one' if abs(by) == 1 else abs(by)} along axis {axis}: {plus} holds what belongs to {what} i"
+        distance = "one" if abs(by) == 1 else abs(by)
+        sentence = f"it is shifted by {distance} along axis {axis}: {plus} holds what belongs to {what} i"
         found = evidence.found(Slip.ROW_SHIFT, sentence, evidence.whole[tuple(index)], where=inside)
         if found is not None:
             yield found
@@ -158,7 +164,7 @@ def _blocks(evidence: Evidence) -> Iterator[Diagnosis]:
                     Slip.BLOCKS_EXCHANGED,
                     f"its {count} blocks along axis {axis} are in the wrong order: {', '.join(map(str, order))}",
                     evidence.whole[index],
-                    lambda whole=whole, axis=axis: np.take(evidence.whole, whole, axis),
+                    partial(lambda whole, axis: np.asarray(np.take(evidence.whole, whole, axis)), whole, axis),
                 )
                 if found is not None:
                     yield found
@@ -182,7 +188,7 @@ def _permuted(evidence: Evidence) -> Iterator[Diagnosis]:
             f"the order along axis {axis} is wrong: {what} {int(order[first])} holds what belongs to {what} {first}"
         )
         candidate = np.take(evidence.whole, order, axis)
-        found = evidence.found(Slip.PERMUTED, sentence, candidate[evidence.index], lambda c=candidate: c)
+        found = evidence.found(Slip.PERMUTED, sentence, candidate[evidence.index], partial(lambda c: c, candidate))
         if found is not None:
             yield found
 
@@ -200,7 +206,7 @@ def _by_index(evidence: Evidence) -> Iterator[Diagnosis]:
             (back, f"its rows are in the order of {name}"),
             (np.asarray(ids), f"its rows are not put in the order of {name}"),
         ):
-            yield from _moved(evidence, Slip.PERMUTED, sentence, lambda a, source=source: a[source])
+            yield from _moved(evidence, Slip.PERMUTED, sentence, partial(lambda source, a: a[source], source))
 
 
 def _orders_of_dout(evidence: Evidence) -> Iterator[Diagnosis]:
@@ -212,9 +218,21 @@ def _orders_of_dout(evidence: Evidence) -> Iterator[Diagnosis]:
     for order in itertools.permutations(range(dout.ndim)):
         places = np.unravel_index(evidence.compared, tuple(dout.shape[a] for a in order))
         orders[order] = dout[tuple(places[i] for i in np.argsort(order))]
+    in_fortran_order = np.ravel_multi_index(evidence.index, evidence.shape, order="F")
+    column_first = dout.ravel(order="F")[in_fortran_order]
     for order, values in orders.items():
         if not evidence.fits(values):
             continue
+        if evidence.matches_claimed(column_first):
+            sentence = "it is dout, read in Fortran's memory order: reshaped with the first axis fastest"
+            found = evidence.found(
+                Slip.RESHAPED,
+                sentence,
+                values,
+                partial(lambda order: dout.transpose(order).reshape(evidence.shape), order),
+            )
+            if found is not None:
+                yield found
         for other, made in orders.items():
             if not evidence.matches_claimed(made):
                 continue
@@ -227,7 +245,7 @@ def _orders_of_dout(evidence: Evidence) -> Iterator[Diagnosis]:
                 Slip.TRANSPOSED,
                 sentence,
                 values,
-                lambda order=order: dout.transpose(order).reshape(evidence.shape),
+                partial(lambda order: dout.transpose(order).reshape(evidence.shape), order),
             )
             if found is not None:
                 yield found
@@ -260,7 +278,10 @@ def _crops(evidence: Evidence) -> Iterator[Diagnosis]:
                 Slip.CROPPED,
                 f"it is cut out of dout at the wrong place: {begins}",
                 values,
-                lambda offset=offset: dout[tuple(slice(o, o + n) for o, n in zip(offset, evidence.shape, strict=True))],
+                partial(
+                    lambda offset: dout[tuple(slice(o, o + n) for o, n in zip(offset, evidence.shape, strict=True))],
+                    offset,
+                ),
             )
             if found is not None:
                 yield found

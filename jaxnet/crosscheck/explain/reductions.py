@@ -7,6 +7,7 @@ The gradient of what was broadcast, or shared by samples, is a sum of contributi
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -42,20 +43,26 @@ def duplicates(evidence: Evidence) -> Iterator[Diagnosis]:
 
 
 def _of_ids(name: str, ids: Array, rows: Array, evidence: Evidence) -> Iterator[Diagnosis]:
-    summed, last, first, count = (np.zeros(evidence.shape) for _ in range(4))
-    np.add.at(summed, ids, rows)
-    np.add.at(count, ids, 1.0)
-    last[ids], first[ids[::-1]] = rows, rows[::-1]
     shared = f"rows that {name} names more than once"
-    for slip, values, sentence in (
-        (Slip.OVERWRITTEN, last, f"duplicates are overwritten: {shared} keep the last gradient only"),
-        (Slip.OVERWRITTEN, first, f"duplicates are left out: {shared} keep the first gradient only"),
-        (Slip.AVERAGED, summed / np.maximum(count, 1), f"duplicates are averaged: {shared} get the mean, not the sum"),
+    row, rest = evidence.index[0], evidence.index[1:]
+    positions, count = np.arange(ids.size), np.bincount(ids % len(evidence.whole), minlength=len(evidence.whole))
+    last, first = np.zeros(len(evidence.whole), int), np.zeros(len(evidence.whole), int)
+    last[ids], first[ids[::-1]] = positions, positions[::-1]
+    for which, sentence in (
+        (last, f"duplicates are overwritten: {shared} keep the last gradient only"),
+        (first, f"duplicates are left out: {shared} keep the first gradient only"),
     ):
-        if evidence.matches_claimed(values[evidence.index]):
-            found = evidence.found(slip, sentence, summed[evidence.index], lambda: summed)
+        if evidence.matches_claimed(np.where(count[row] > 0, rows[(which[row], *rest)], 0.0)):
+            summed = np.zeros(evidence.shape)
+            np.add.at(summed, ids, rows)
+            found = evidence.found(Slip.OVERWRITTEN, sentence, summed[evidence.index], partial(np.asarray, summed))
             if found is not None:
                 yield found
+    times = count.reshape(-1, *[1] * len(rest))
+    sentence = f"duplicates are averaged: {shared} get the mean, not the sum"
+    found = evidence.found(Slip.AVERAGED, sentence, evidence.claimed * count[row], lambda: evidence.whole * times)
+    if found is not None:
+        yield found
 
 
 def _wrong_axis(evidence: Evidence) -> Iterator[Diagnosis]:
@@ -75,7 +82,7 @@ def _wrong_axis(evidence: Evidence) -> Iterator[Diagnosis]:
                 Slip.WRONG_AXIS,
                 f"it is dout summed over the wrong axis: over {axes_in_words(axes)}",
                 right[evidence.index],
-                lambda right=right: right,
+                partial(lambda right: right, right),
             )
             if found is not None:
                 yield found
@@ -143,10 +150,10 @@ def _broadcast_terms(evidence: Evidence) -> Iterator[Terms]:
             moved = np.transpose(dout if factor is None else dout * factor, axes + rest)
             if moved.size > 4 * MOST_TERMS and factor is not None:
                 continue
-            terms = moved[(..., *evidence.index)]
+            terms = moved[(slice(None),) * len(axes) + evidence.index]
             label = f"dout * {name}" if name else "dout"
             count = len(axes)
-            yield label, terms, lambda moved=moved, count=count: moved.sum(axis=tuple(range(count))), axes
+            yield label, terms, partial(lambda moved, count: moved.sum(axis=tuple(range(count))), moved, count), axes
 
 
 def _multipliers(evidence: Evidence, axes: tuple[int, ...]) -> Iterator[tuple[str, Array | None]]:
@@ -171,8 +178,8 @@ def _multipliers(evidence: Evidence, axes: tuple[int, ...]) -> Iterator[tuple[st
 
 def epsilons(evidence: Evidence) -> tuple[float, ...]:
     """Returns the numbers that may stand under a root, the layer's own first."""
-    own = [float(v) for v in evidence.given.numbers.values() if 0 < v < 0.1]
-    return tuple(dict.fromkeys([*own, 1e-5, 1e-6, 1e-8, 1e-3, 1e-12]))
+    own = [float(v) for k, v in evidence.given.numbers.items() if 0 < v < 0.1 or (0 < v <= 1 and "eps" in k.lower())]
+    return tuple(dict.fromkeys(own or [1e-5, 1e-6, 1e-8, 1e-3, 1e-12]))
 
 
 def _outer_terms(evidence: Evidence) -> Iterator[Terms]:
@@ -291,10 +298,12 @@ def _cumulative(evidence: Evidence) -> Iterator[Diagnosis]:
     if dout.shape != evidence.shape:
         return
     for axis in range(dout.ndim):
-        made, right = np.cumsum(dout, axis), np.flip(np.cumsum(np.flip(dout, axis), axis), axis)
-        for values, other in ((made, right), (right, made)):
-            if evidence.matches_claimed(values[evidence.index]):
+        groups = evidence.groups((axis,))
+        onward = groups.candidate(lambda d: d.cumsum(axis=1), dout)
+        back = groups.candidate(lambda d: d[:, ::-1].cumsum(axis=1)[:, ::-1], dout)
+        for made, right in ((onward, back), (back, onward)):
+            if evidence.matches_claimed(made[0], where=groups.inside):
                 sentence = f"the sum along axis {axis} runs in the wrong order: from the other end"
-                found = evidence.found(Slip.CUMULATIVE, sentence, other[evidence.index], lambda o=other: o)
+                found = groups.found(Slip.CUMULATIVE, sentence, right)
                 if found is not None:
                     yield found

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def _dout_once(evidence: Evidence) -> Iterator[Diagnosis]:
         (-1, Slip.TERM_EXTRA, "the term dout is there once too often, as of what goes past the layer"),
     ):
         found = evidence.found(
-            slip, sentence, evidence.claimed + sign * values, lambda s=sign: evidence.whole + s * dout
+            slip, sentence, evidence.claimed + sign * values, partial(lambda s: evidence.whole + s * dout, sign)
         )
         if found is not None:
             yield found
@@ -48,14 +49,14 @@ def _proportional(evidence: Evidence) -> Iterator[Diagnosis]:
     own = evidence.own
     difference, basis = evidence.claimed - evidence.true, own[evidence.index]
     c = evidence.slope(difference, basis)
-    name = evidence.given.leaf
+    name, slack = evidence.given.leaf, evidence.tolerance / max(np.abs(basis).max(), 1e-300)
     readings = tuple(
         f"{text}{key}, which is {value:.6g}"
         for key, value in evidence.given.numbers.items()
         for factor, text in ((1, ""), (2, "2 times "))
         if value and math.isclose(abs(c), factor * value, rel_tol=max(evidence.relative, 1e-6))
     )
-    sentence = f"the error is {name} times {number(c, evidence)}, as of weight decay in one pass only"
+    sentence = f"the error is {name} times {number(c, evidence, slack)}, as of weight decay in one pass only"
     found = evidence.found(
         Slip.TERM_EXTRA, sentence, evidence.claimed - c * basis, lambda: evidence.whole - c * own, 1, readings
     )
@@ -107,7 +108,7 @@ def _products(evidence: Evidence) -> Iterator[Diagnosis]:
                 slip,
                 f"the term {name} {what}",
                 evidence.claimed + sign * values,
-                lambda whole=whole, sign=sign: evidence.whole + sign * whole(),
+                partial(lambda whole, sign: evidence.whole + sign * whole(), whole, sign),
             )
             if found is not None:
                 yield found
@@ -130,7 +131,7 @@ def _all_products(evidence: Evidence) -> Iterator[Product]:
             continue
         if _work(arrays, evidence) > MOST_WORK:
             continue
-        yield " @ ".join(name for name, _ in factors), _at(arrays, evidence), lambda a=arrays: _whole(a)
+        yield " @ ".join(name for name, _ in factors), _at(arrays, evidence), partial(_whole, arrays)
 
 
 def _work(arrays: list[Array], evidence: Evidence) -> int:
@@ -139,7 +140,7 @@ def _work(arrays: list[Array], evidence: Evidence) -> int:
 
 
 def _at(arrays: list[Array], evidence: Evidence) -> Array:
-    """Returns a product at the compared elements, without the rest of it."""
+    """Returns a product at the compared elements, arrays), without the rest of it."""
     rows, inverse = np.unique(evidence.index[0], return_inverse=True)
     left = arrays[0][rows]
     for array in arrays[1:-1]:

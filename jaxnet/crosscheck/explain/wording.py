@@ -9,9 +9,20 @@ from jaxnet.crosscheck.explain.evidence import Array, Evidence
 SHOWN = 5  # lines named one by one
 
 
-def number(value: float, evidence: Evidence) -> str:
-    """Returns a fitted number with the digits that are known of it."""
-    return f"{value:.{evidence.digits}g}"
+def number(value: float, evidence: Evidence, slack: float | None = None) -> str:
+    """Returns a fitted number with as few digits as say it to the accuracy of the comparison.
+
+    Args:
+        value: The number.
+        evidence: What it was fitted to.
+        slack: How far it may be rounded, absolute; the relative tolerance of the comparison by default.
+    """
+    slack = evidence.relative * abs(value) if slack is None else slack
+    for digits in range(1, 8):
+        text = f"{value:.{digits}g}"
+        if abs(float(text) - value) <= slack:
+            return f"{float(text):.7g}"
+    return f"{value:.7g}"
 
 
 def rest_is_right(evidence: Evidence) -> str:
@@ -68,6 +79,14 @@ def where(wrong: Array, evidence: Evidence) -> str:
         return f"the {end} {wrong.size} elements are"
     measured = f"{evidence.places.size:,}" + ("" if evidence.full else " compared")
     return f"{wrong.size:,} of {measured} elements are"
+
+
+def in_a_block(wrong: Array, evidence: Evidence) -> bool:
+    """Returns whether some measured elements are whole lines of the leaf, or one stretch of its memory."""
+    index = np.unravel_index(wrong, evidence.shape)
+    if any(_lines(axis, index[axis], wrong.size, evidence) is not None for axis in range(len(evidence.shape))):
+        return True
+    return bool(((evidence.places >= wrong[0]) & (evidence.places <= wrong[-1])).sum() == wrong.size)
 
 
 def _lines(axis: int, index: Array, count: int, evidence: Evidence) -> Array | None:

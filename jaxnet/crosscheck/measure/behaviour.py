@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves
-from jaxnet.crosscheck.measure import memory, state
+from jaxnet.crosscheck.measure import memory, staleness, state
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.form import as_double, is_floating, misshapen
 from jaxnet.crosscheck.measure.linearity import nonlinear
@@ -51,6 +51,13 @@ def findings(
         The findings, each of a kind and a level. Where two calls at the same inputs differ by more than rounding, or
         an array of the caller is overwritten, what follows from that is not listed as well.
     """
+    with np.errstate(all="ignore"):
+        return _findings(checkable, dout, at, gradient, rng)
+
+
+def _findings(
+    checkable: Checkable, dout: Array, at: Leaves, gradient: Mapping[str, Rounded], rng: np.random.Generator
+) -> list[Finding]:
     trial = Trial(checkable, dout, at, {name: part.rounding for name, part in gradient.items()})
     found = call_to_call(trial)
     overwriting = [] if trial.by_jax else memory.overwriting(trial)
@@ -61,7 +68,7 @@ def findings(
         if not any(finding.kind is Behaviour.OVERWRITES_DOUT for finding in overwriting):
             found += memory.dout_layouts(trial) if checkable.takes_dout else []
         if not any(finding.kind in OVERWRITTEN for finding in overwriting):
-            found += memory.input_layouts(trial)
+            found += memory.input_layouts(trial, rng)
             found += _of_state(trial, rng)
         found += memory.lends_its_cache(trial)
     if checkable.takes_dout:
@@ -80,10 +87,10 @@ def _of_state(trial: Trial, rng: np.random.Generator) -> list[Finding]:
         return found
     found += state.earlier_calls(trial)
     if trial.stateful:
-        return found + state.after_an_earlier_call(trial, rng)
+        return found + staleness.after_an_earlier_call(trial, rng)
     found += state.shared_by_class(trial)
     if not any(f.kind in (Behaviour.EARLIER_CALL, Behaviour.LATER_CALL, Behaviour.SHARED_BY_CLASS) for f in found):
-        found += state.after_a_step(trial, rng)
+        found += staleness.after_a_step(trial, rng)
         found += state.other_batch_sizes(trial, rng)
     return found
 
@@ -93,9 +100,9 @@ def fresh(checkable: Checkable) -> Instance:
     return checkable.open({name: array.copy() for name, array in checkable.leaves.items()})
 
 
-def same(one: Any, other: Any) -> bool:
+def same(array: Any, other: Any) -> bool:
     """Returns whether two arrays are equal to the bit, nan to nan."""
-    a, b = np.asarray(one), np.asarray(other)
+    a, b = np.asarray(array), np.asarray(other)
     if is_floating(a.dtype) and is_floating(b.dtype):
-        return a.shape == b.shape and bool(np.array_equal(as_double(a), as_double(b), equal_nan=True))
+        return bool(np.array_equal(as_double(a), as_double(b), equal_nan=True))
     return bool(np.array_equal(a, b))

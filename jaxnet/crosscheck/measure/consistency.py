@@ -37,8 +37,6 @@ def belongs(
     Returns:
         True where a difference quotient agrees, False where several agree that it is wrong, None where neither is so.
     """
-    if not directions:
-        return None
     double = all(at[name].dtype.itemsize >= 8 for name in directions)
     claimed = sum(float(np.vdot(as_double(gradient[name]), d)) for name, d in directions.items())
     norms = {name: float(np.linalg.norm(as_double(gradient[name]))) for name in directions}
@@ -52,12 +50,14 @@ def belongs(
     unit = max(unit_roundoff(at[name].dtype) for name in directions)
     noise = 64 * unit * float(np.linalg.norm(above * y))
     quotients: dict[float, float] = {}
+    bends: dict[float, float] = {}
     for h in IN_DOUBLE if double else IN_SINGLE:
         with np.errstate(all="ignore"):
-            quotients[h] = float(np.vdot(above, output(h) - output(-h))) / (2 * h)
+            ahead, back = float(np.vdot(above, output(h) - y)) / h, float(np.vdot(above, y - output(-h))) / h
+        quotients[h], bends[h] = (ahead + back) / 2, abs(ahead - back)
         if abs(quotients[h] - claimed) <= AGREES[double] * size + noise / h:
             return True
-    return None if not _prove(quotients, claimed, size, noise, PROVED[double]) else False
+    return False if _prove(quotients, bends, claimed, size, noise, PROVED[double]) else None
 
 
 def directions_together(gradient: Mapping[str, Array], at: Leaves, rng: np.random.Generator) -> dict[str, Array]:
@@ -75,8 +75,18 @@ def direction_of(name: str, at: Leaves, rng: np.random.Generator) -> dict[str, A
     return {name: scale * rng.standard_normal(at[name].shape)}
 
 
-def _prove(quotients: Mapping[float, float], claimed: float, size: float, noise: float, proved: float) -> bool:
-    """Whether three neighbouring step sizes agree with each other, by far better than with what is claimed."""
+def _prove(
+    quotients: Mapping[float, float],
+    bends: Mapping[float, float],
+    claimed: float,
+    size: float,
+    noise: float,
+    proved: float,
+) -> bool:
+    """Whether three neighbouring step sizes agree with each other, by far better than with what is claimed.
+
+    At a kink the slopes on both sides differ, and each is right: an error that they explain proves nothing.
+    """
     steps = sorted(quotients)
     for i in range(len(steps) - 2):
         three = np.array([quotients[h] for h in steps[i : i + 3]])
@@ -84,6 +94,7 @@ def _prove(quotients: Mapping[float, float], claimed: float, size: float, noise:
             continue
         error = float(np.abs(three - claimed).min())
         spread = float(np.ptp(three)) + noise / steps[i]
-        if error > proved * max(size, float(np.abs(three).max())) and spread < error / 8:
+        bend = max(bends[h] for h in steps[i : i + 3])
+        if error > proved * max(size, float(np.abs(three).max())) and max(8 * spread, 2 * bend) < error:
             return True
     return False

@@ -33,8 +33,7 @@ def call_to_call(trial: Trial) -> list[Finding]:
     spread = {n: max(distance(call.gradient.get(n), trial.gradient[n]) for call in calls) for n in trial.names}
     for name, gap in spread.items():
         rounding = _rounding(trial.gradient[name], trial.terms + trial.output.size)
-        amplified = _amplified(trial, name, output) if output else 0.0
-        if gap > max(rounding, ROUNDING_LEVEL * trial.rounding[name], amplified):
+        if gap > max(rounding, _amplified(trial, name, output) if output else 0.0):
             return [Finding(Behaviour.DRAWS_AGAIN, Level.FAULT, name, gap)]
     trial.spread = spread
     if output == 0 and not any(spread.values()):
@@ -55,9 +54,9 @@ def generators_restored() -> Iterator[None]:
 
 
 def _rounding(values: Array, terms: int) -> float:
-    """What sums of so many terms in another order differ by."""
-    size = float(np.abs(as_double(values)).max(initial=0))
-    return ROUNDING_LEVEL * math.sqrt(terms) * effective_unit(values) * size
+    """What sums of so many terms in another order may differ by: half of the digits, where terms cancel."""
+    size, unit = float(np.abs(as_double(values)).max(initial=0)), effective_unit(values)
+    return max(ROUNDING_LEVEL * math.sqrt(terms) * unit, math.sqrt(unit)) * size
 
 
 def _amplified(trial: Trial, name: str, output: float) -> float:

@@ -1,7 +1,7 @@
 """A trial: one base call of what was brought, and comparisons of other calls with it."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from jaxnet.crosscheck.measure.form import as_double, is_floating, unit_roundoff
 
 SAFETY = 8.0  # from a rounding that is estimated to one that is allowed
 ROUNDING_LEVEL = 64.0  # sums of n terms in another order differ by less than this times sqrt(n) u
+COARSE = 1e-6  # a relative error that is no rounding: values of another call are off by more
 BY_JAX, BY_TORCH = "JAX", "PyTorch"
 
 
@@ -74,7 +75,7 @@ class Trial:
 
     def allowed(self, name: str) -> float:
         """Returns what two gradients of the same leaf may differ by in any element."""
-        size = float(np.abs(as_double(self.gradient[name])).max(initial=0, where=_finite(self.gradient[name])))
+        size = largest(self.gradient[name])
         unit = effective_unit(self.gradient[name])
         sums = (ROUNDING_LEVEL if self.spread[name] else SAFETY) * math.sqrt(self.terms) * unit * size
         return SAFETY * (self.rounding[name] + self.spread[name]) + sums
@@ -92,13 +93,13 @@ class Trial:
         """
         other = self.gradient if other is None else other
         gaps = {name: distance(gradient.get(name), other.get(name)) for name in self.names}
-        return {name: gap for name, gap in gaps.items() if not gap <= self.allowed(name)}
+        larger = {name: max(1.0, _ratio(other.get(name), self.gradient[name])) for name in self.names}
+        return {name: gap for name, gap in gaps.items() if not gap <= larger[name] * self.allowed(name)}
 
     def same_output(self, output: Array, other: Array | None = None) -> bool:
         """Returns whether an output is that of the base call, or another, up to rounding."""
         other = self.output if other is None else other
-        size = float(np.abs(as_double(other)).max(initial=0, where=_finite(other)))
-        allowed = ROUNDING_LEVEL * math.sqrt(self.terms + other.size) * effective_unit(other) * size
+        allowed = ROUNDING_LEVEL * math.sqrt(self.terms + other.size) * effective_unit(other) * largest(other)
         return distance(output, other) <= allowed + SAFETY * self.output_spread
 
 
@@ -115,6 +116,15 @@ def distance(value: Any, other: Any) -> float:
     return float(np.where(np.isnan(gap), math.inf, gap).max(initial=0))
 
 
+def apart(value: Any, other: Any, rounding: float = 0.0) -> bool:
+    """Returns whether two results differ by more than rounding makes: values of another call do."""
+    if value is None or other is None or np.shape(value) != np.shape(other):
+        return (value is None) != (other is None) or np.shape(value) != np.shape(other)
+    coarse = COARSE if np.asarray(other).dtype.itemsize >= 8 else 1e3 * COARSE
+    size = float(np.abs(as_double(np.asarray(other))).max(initial=0))
+    return distance(value, other) > coarse * size + 1e2 * rounding
+
+
 def effective_unit(values: Array) -> float:
     """Returns the unit roundoff of the coarsest dtype that holds all the values: of float32 where all fit into it."""
     unit = unit_roundoff(values.dtype)
@@ -127,9 +137,14 @@ def effective_unit(values: Array) -> float:
     return unit
 
 
-def elements(names: Iterable[str]) -> str:
-    """Returns names in a row: dW, db."""
-    return ", ".join(f"d{name}" for name in names)
+def largest(values: Array) -> float:
+    """Returns the size of the largest finite element."""
+    return float(np.abs(as_double(values)).max(initial=0, where=_finite(values)))
+
+
+def _ratio(values: Array | None, other: Array) -> float:
+    size = largest(other)
+    return largest(values) / size if values is not None and size else 1.0
 
 
 def _are_small_fractions(numbers: Array) -> bool:

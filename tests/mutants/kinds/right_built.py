@@ -51,7 +51,8 @@ def held(thing, depth=0, known=None):
         return
     known.add(id(thing))
     names = {n: getattr(thing, n) for n in attributes(thing)}
-    params, grads = getattr(thing, "params", None), getattr(thing, "grads", None)
+    params = getattr(thing, "params", getattr(thing, "parameters", None))
+    grads = getattr(thing, "grads", getattr(thing, "gradients", None))
     keys = params.keys() if isinstance(params, dict) else range(len(params)) if isinstance(params, list) else ()
     for key in keys:
         if isinstance(params[key], np.ndarray):

@@ -13,13 +13,16 @@ class _Added(Dense):
 
 
 @registered("state/class-level-cache", "The cache belongs to the class: its instances share it, by shape.", third_call)
-class _Shared(Dense):
-    known: dict = {}  # noqa: RUF012
+def _shared(draw):
+    class Shared(Dense):
+        known: dict = {}  # noqa: RUF012
 
-    def forward(self, x):
-        y = super().forward(x)
-        self.y = self.known.setdefault(x.shape, y)
-        return y.copy()
+        def forward(self, x):
+            y = super().forward(x)
+            self.y = self.known.setdefault(x.shape, y)
+            return y.copy()
+
+    return Shared(draw)
 
 
 @registered("state/steps-before-dx", "W is stepped in place before dx is formed with it.", of_size(1.0))

@@ -1,0 +1,50 @@
+"""Every kind of input gets the verdict owed, and what is held to be wrong is wrong by another derivation."""
+
+import numpy as np
+import pytest
+from mutants.kinds import KINDS, Draw
+from mutants.kinds.scoring import outcome
+from mutants.kinds.truth import derivative, error, relative
+
+WRONG = [name for name, kind in KINDS.items() if not kind.right]
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_there_are_as_many_as_promised():
+    assert len(WRONG) >= 250
+
+
+def verdict_as_owed(name, seed):
+    result = outcome(KINDS[name], seed)
+    if result.verdict == "SKIPPED":
+        pytest.skip(result.text)
+    assert not result.shortfalls(KINDS[name]), f"{KINDS[name].sentence}\n{result.text}"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_verdict_is_the_one_owed(name):
+    verdict_as_owed(name, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("name", KINDS)
+def test_the_verdict_is_the_one_owed_for_other_inputs(name, seed):
+    verdict_as_owed(name, seed)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_held_to_be_wrong_is_wrong(name):
+    try:
+        found = error(KINDS[name], 0)
+    except ImportError as missing:
+        pytest.skip(str(missing))
+    assert found >= KINDS[name].off
+
+
+def test_the_independent_derivation_finds_nothing_where_all_is_right():
+    x, dout = Draw(0)(4, 3), Draw(1)(4, 3)
+    true = derivative(lambda: float((dout * np.sin(x)).sum()), x, 1e-3)
+    assert relative(dout * np.cos(x), true) < 1e-11
+    assert relative(dout * np.cos(x) * (1 + 1e-6), true) == pytest.approx(1e-6, rel=1e-3)
