@@ -6,8 +6,8 @@ from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.measure.kinks import Roughness
 from jaxnet.crosscheck.measure.leaf import Coverage, LeafMeasurement
 
-BLURRED = 5e-3  # the relative error that must be seen at least where kinks and a coarse arithmetic come together
-BLIND = 0.05  # a relative error that nobody would call seen
+# The relative error that must be seen at least, whatever the noise: in float64, and where the forward pass is coarser.
+SEEN, SEEN_IF_COARSE = 1e-4, 5e-3
 
 
 class Verdict(StrEnum):
@@ -53,7 +53,7 @@ WRONG = frozenset({Cause.ANALYTIC_WRONG, Cause.OUTSIDE_SLOPES, Cause.OUTSIDE_TIE
 
 
 def decide(
-    measured: LeafMeasurement, forward: Gap | None, low_precision: Gap | None, coarse: bool
+    measured: LeafMeasurement, forward: Gap | None, low_precision: Gap | None, coarse: bool, strict: bool
 ) -> tuple[Verdict, Cause]:
     """Returns the verdict on a leaf and its cause.
 
@@ -62,17 +62,20 @@ def decide(
         forward: The difference of the two forward passes, where there is a reference.
         low_precision: The difference between the gradient in the arrays' own dtype and in float64, where both are.
         coarse: Whether the forward pass computes in less than float64.
+        strict: Whether the resolution was asked for: else a blunter one will do where noise allows no better.
     """
     outside = measured.outside
-    if outside is not None and outside.roughness is not Roughness.UNRESOLVED:
-        kink = outside.roughness is Roughness.KINK
-        return Verdict.FAIL, Cause.OUTSIDE_SLOPES if kink else Cause.ANALYTIC_WRONG
+    if outside is not None and outside.roughness is Roughness.CURVED:
+        return Verdict.FAIL, Cause.ANALYTIC_WRONG
+    if outside is not None and outside.roughness is Roughness.KINK:
+        return Verdict.FAIL if outside.alone else Verdict.INCONCLUSIVE, Cause.OUTSIDE_SLOPES
     if measured.tie is not None:
         return Verdict.FAIL, Cause.OUTSIDE_TIE
     agrees = measured.with_numerical.within_tolerance
+    least = max(measured.resolution, SEEN_IF_COARSE if coarse else SEEN)
+    sees = measured.tolerance <= (measured.resolution if strict else least) * measured.size
     if measured.coverage is Coverage.SPOILED:
-        blurred = coarse and measured.tolerance <= BLURRED * measured.size
-        return (Verdict.PASS, Cause.AGREES) if agrees and blurred else (Verdict.INCONCLUSIVE, Cause.AT_KINKS)
+        return (Verdict.PASS, Cause.AGREES) if coarse and agrees and sees else (Verdict.INCONCLUSIVE, Cause.AT_KINKS)
     if measured.compared == 0:
         return Verdict.INCONCLUSIVE, Cause.NOTHING_COMPARED
     if measured.is_zero:
@@ -80,10 +83,7 @@ def decide(
     verdict, cause = _vote(measured, forward, agrees)
     if agrees and low_precision is not None and not low_precision.within_tolerance:
         return Verdict.FAIL, Cause.LOW_PRECISION
-    sees = measured.resolved or (coarse and measured.tolerance <= BLURRED * measured.size)
-    if verdict is Verdict.PASS and not (sees and measured.resolution <= BLIND):
-        return Verdict.INCONCLUSIVE, Cause.UNRESOLVED
-    return verdict, cause
+    return (verdict, cause) if verdict is not Verdict.PASS or sees else (Verdict.INCONCLUSIVE, Cause.UNRESOLVED)
 
 
 def _vote(measured: LeafMeasurement, forward: Gap | None, agrees: bool) -> tuple[Verdict, Cause]:

@@ -34,7 +34,7 @@ def reason(leaf: "Leaf") -> str:
     resolved = f"{leaf.relative_tolerance:.0e} of the gradient"
     sentences = {
         Cause.ANALYTIC_WRONG: f"{who} is not the derivative of its own forward",
-        Cause.OUTSIDE_SLOPES: f"{who} is wrong at a kink: it is outside the slopes of both sides",
+        Cause.OUTSIDE_SLOPES: f"{who} is outside the slopes of both sides of a kink",
         Cause.OUTSIDE_TIE: f"{who} is wrong where kinks are tied: together they leave the slopes of both sides",
         Cause.AUTODIFF_WRONG: "autodiff is wrong: it is not the derivative of the reference's forward",
         Cause.FORWARDS_DIFFER: "each is the derivative of its own forward, and the forwards are two functions",

@@ -229,6 +229,10 @@ class JaxReference(Checkable):
 
         self._forward, self._backward = Compiled(forward), Compiled(backward)
 
+    def open(self, leaves: Leaves) -> Instance:
+        """Returns an instance, which holds nothing but the leaves."""
+        return Instance(lambda: self.forward(leaves), lambda dout: self.backward(leaves, dout), (), {})
+
     def forward(self, leaves: Leaves) -> Array:
         with blaming(f"the reference {self.name}"):
             return np.asarray(self._forward(self._own(leaves)))

@@ -108,12 +108,10 @@ class Outputs:
 
 
 def _as_scalar(dout: Array, part: Part) -> Any:
-    """A Python number gets a number, NumPy's scalar gets a scalar, an array gets an array."""
+    """A number gets NumPy's scalar, which nothing can write to, and an array gets an array."""
     if part.shape != ():
         return dout if dout.shape == part.shape else dout.reshape(part.shape)
-    if part.kind is float:
-        return float(np.ravel(dout)[0])
-    if issubclass(part.kind, np.generic):
+    if issubclass(part.kind, float | np.generic):
         return np.reshape(dout, ())[()]
     return np.reshape(dout, ())
 

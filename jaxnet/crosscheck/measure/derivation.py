@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
-from jaxnet.crosscheck.measure.differences import STEP, Derivative, Look, Phi, derivative
+from jaxnet.crosscheck.measure.differences import LARGEST, STEP, Derivative, Look, Phi, derivative
 from jaxnet.crosscheck.measure.noise import Noise, measure_noise
 from jaxnet.crosscheck.measure.scale import (
     EXACT_FROM,
@@ -28,6 +28,7 @@ from jaxnet.crosscheck.measure.scale import (
 )
 
 SAFETY = 8.0  # from the error that is estimated to the one that is allowed
+MARGIN = 2 * SAFETY  # by how much a quotient's error must be below what is to be seen
 COARSE = 2.0**-40  # relative noise above which a forward pass computes in less than float64
 
 
@@ -111,9 +112,10 @@ class Derivation:
         self.noise: Noise = measure_noise(checkable, at, self.dout_given, names, rng, self.first_step)
         self.unit_roundoff = max((eps_of(a) for a in at.values()), default=2.0**-52) / 2
         weighted = dout * self.output
-        sizes = [self.gradient[name] * scale_of(at[name]) for name in names]
-        self.unit = unit_of(weighted) if np.any(weighted) else unit_of(*sizes)
+        self.unit = unit_of(weighted) if np.any(weighted) else unit_of(dout.ravel() * self.noise.slopes)
         self.natural = float(np.linalg.norm(weighted / self.unit))  # phi's own size
+        moving = float(np.linalg.norm(dout.ravel() * (self.noise.slopes / self.unit)))
+        self.ordinary = max(self.natural, moving)  # the size of an ordinary G: what phi is, or moves by with all leaves
         spread = float(np.linalg.norm(dout.ravel() * self.noise.output / self.unit))
         self.phi_noise = spread + self.unit_roundoff * self.natural
 
@@ -128,6 +130,13 @@ class Derivation:
         """The step of the first look: larger where the leaves' own dtype is coarse."""
         eps = max((eps_of(a) for a in self.at.values()), default=2.0**-52)
         return STEP if eps < 2.0**-40 else 2.0**-8 if eps < 2.0**-12 else 2.0**-4
+
+    @cached_property
+    def start(self) -> float:
+        """The step of the first look: larger than `first_step` where the forward pass computes in less than float64."""
+        if not self.coarse:
+            return self.first_step
+        return min(max(2.0 ** round(math.log2(self.noise.relative) / 3), self.first_step), LARGEST)
 
     @cached_property
     def smallest_exact(self) -> float:
@@ -187,15 +196,13 @@ class Derivation:
         return self.noise.gradients[name] * self.factor(name) + math.sqrt(terms) * unit_roundoff * largest
 
     def size(self, name: str, weights: Array) -> float:
-        """Returns what an error of G is small or large against: its norm, or phi's own size where it is rounding."""
-        G = self.scaled_gradient(name) * weights
-        norm = float(np.linalg.norm(G))
-        return norm if norm > SAFETY * self.rounding(name) * math.sqrt(G.size) else max(self.natural, norm)
+        """Returns the norm of G: what an error of it is small or large against."""
+        return float(np.linalg.norm(self.scaled_gradient(name) * weights))
 
-    def is_zero(self, name: str) -> bool:
-        """Whether G is nothing but rounding."""
-        G = self.scaled_gradient(name)
-        return float(np.abs(G).max(initial=0.0)) <= SAFETY * self.phi_noise
+    def target(self, name: str, weights: Array, resolution: float) -> float:
+        """Returns the error of a quotient at which errors of a relative size are seen; for a G of 0, those of an ordinary one."""
+        size = self.size(name, weights)
+        return resolution * (size if size > self.phi_noise else self.ordinary) / MARGIN
 
     def phi(self, name: str, direction: Array, dout: Array | None = None) -> Phi:
         """Returns phi(t) = <dout, forward> in its unit, as the leaf moves by t times a direction, less its value at 0.

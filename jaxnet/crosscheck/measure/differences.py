@@ -28,7 +28,7 @@ Phi = Callable[[float], float]
 # large enough that roundoff leaves nine digits in float64.
 STEP = 2.0**-17
 RATIO = 16.0
-LARGEST, SMALLEST = 2.0**-4, 2.0**-42
+LARGEST, SMALLEST = 2.0**-2, 2.0**-42
 POINTS = np.arange(-4, 5)
 SIXTH, THIRD = 924.0, 20.0  # (2k)! / (k!)²: the variance of a k-th difference of noise of variance 1
 
@@ -102,10 +102,9 @@ def derivative(phi: Phi, noise: float, target: float, start: float = STEP) -> De
         True
     """
     looks = [look(phi, start, noise)]
-    best = looks[0]
     for step in _other_steps(looks, noise, target):
         looks.append(look(phi, step, noise))
-        best = min(best, looks[-1], key=lambda found: found.error)
+    best = min(looks, key=lambda found: found.error)
     if best.finite and best.error > target:
         for step in (best.step * 4, best.step / 4):
             if SMALLEST <= step <= LARGEST and 1.5 * noise / step < best.error:
@@ -227,8 +226,8 @@ def bends_beyond(bends: tuple[float, float, float], noise: float, step: float) -
     """Returns whether phi is anything but smooth within 4h: its bends are not in the ratio 1 : 4 : 16.
 
     A smooth phi leaves h⁴ phi'''' in the differences below, which is allowed up to 64 h² of bend(4h): a phi'''' of 64
-    phi'' in units of what is moved. A kink leaves half of bend(4h).
+    phi'' in units of what is moved. A kink leaves half of bend(4h), so that no more than a quarter is allowed.
     """
     first, second, fourth = bends
-    smooth = 64 * step**2 * abs(fourth)
+    smooth = min(64 * step**2, 0.25) * abs(fourth)
     return max(abs(second - 4 * first), abs(fourth - 4 * second)) > 32 * noise + smooth

@@ -19,7 +19,6 @@ from jaxnet.crosscheck.measure.differences import bends_beyond, derivative, one_
 
 MOST_ELEMENTS = 64  # that are looked at one by one
 MOST_GROUPS = 96  # that are moved, six forward passes each, before rough elements count as too many
-JOINT_PROBES = 8
 
 
 class Roughness(Enum):
@@ -37,6 +36,7 @@ class Element:
     place: int
     roughness: Roughness
     claimed: float
+    alone: bool  # whether it moves a single output of several
     low: float  # the slopes on both sides, sorted; the same number where the element is smooth
     high: float
     error: float
@@ -132,50 +132,46 @@ def _examined(derivation: Derivation, name: str, place: int, direction: Array, t
     if slopes.is_kink:
         low, high = sorted((slopes.below / weight, slopes.above / weight))
         error = 2 * SAFETY * (slopes.error / weight + rounding)
+        alone = False
         if not low - error <= claimed <= high + error:
-            wide = _range(derivation.dout, *derivation.slopes_by_output(name, direction, slopes.step))
+            below, above = derivation.slopes_by_output(name, direction, slopes.step)
+            wide = _range(derivation.dout, below, above)
             low, high = min(low, wide[0] / weight), max(high, wide[1] / weight)
-        return Element(place, Roughness.KINK, claimed, low, high, error)
+            alone = derivation.output.size > 1 and int(np.count_nonzero((below != 0) | (above != 0))) == 1
+        return Element(place, Roughness.KINK, claimed, alone, low, high, error)
     smooth = derivative(phi, noise, target)
     value, error = smooth.value / weight, smooth.error / weight
     if error <= max(target / weight, 1e-3 * abs(value)):
-        return Element(place, Roughness.CURVED, claimed, value, value, SAFETY * (error + rounding))
-    return Element(place, Roughness.UNRESOLVED, claimed, math.nan, math.nan, math.inf)
+        return Element(place, Roughness.CURVED, claimed, False, value, value, SAFETY * (error + rounding))
+    return Element(place, Roughness.UNRESOLVED, claimed, False, math.nan, math.nan, math.inf)
 
 
-def broken_tie(
-    derivation: Derivation, name: str, places: list[int], noise: float, rng: np.random.Generator
-) -> Tie | None:
-    """Moves elements together and returns a tie whose slopes the claim leaves, if there is one.
+def broken_tie(derivation: Derivation, name: str, places: list[int], noise: float) -> Tie | None:
+    """Moves elements by the same amount, and returns the tie if its slope is not the gradient's.
 
-    An output that is convex in them, as a maximum is, or concave, allows slopes between its two one-sided ones along
-    every direction: of two tied maxima each may have the whole gradient, but not both. Outputs that are neither along
-    the directions tried are left out of `dout`.
+    Tied elements that move together stay tied: the outputs that are smooth along this direction have one slope there,
+    whatever each element may claim. Of two tied maxima either may have the whole gradient, but not both.
     """
     shape = derivation.at[name].shape
-    together = np.zeros((JOINT_PROBES, math.prod(shape)))
-    together[:, places] = rng.uniform(0.5, 1.5, (JOINT_PROBES, len(places)))
-    together[JOINT_PROBES // 2 :, places] *= rng.choice([-1.0, 1.0], (JOINT_PROBES // 2, len(places)))
-    together[0, places] = 1.0
-    directions = [derivation.exact(name, direction.reshape(shape)) for direction in together]
-    sides = one_sided(derivation.phi(name, directions[1]), noise)
+    together = np.zeros(math.prod(shape))
+    together[places] = 1.0
+    direction = derivation.exact(name, together.reshape(shape))
+    sides = one_sided(derivation.phi(name, direction), noise)
     if not math.isfinite(sides.error):
         return None
-    slopes = np.array([derivation.slopes_by_output(name, d, sides.step) for d in directions])  # (probes, 2, *output)
-    bend = (slopes[:, 1] - slopes[:, 0]) * np.where(derivation.dout != 0, 1.0, 0.0)
-    slight = 4 * noise / sides.step / max(float(np.abs(derivation.dout).max()), 1e-300)
-    above = np.where((bend >= -slight).all(axis=0) | (bend <= slight).all(axis=0), derivation.dout, 0.0)
+    below, ahead = derivation.slopes_by_output(name, direction, sides.step)
+    error = 4 * noise / sides.step
+    slight = 4 * error / max(float(np.abs(derivation.dout).max()), 1e-300)
+    smooth = np.abs(ahead - below) <= slight
+    above = np.where(smooth, derivation.dout, 0.0)
+    if not above.any() or derivation.output.size == 1:
+        return None
     G = derivation.checkable.backward(derivation.at, above.astype(derivation.dout_given.dtype))[name]
-    G = np.asarray(G, np.float64) * derivation.factor(name)
-    for direction, (below, ahead) in zip(directions, slopes, strict=True):
-        low, high = _range(above, below, ahead)
-        rounding = derivation.rounding(name) * float(np.linalg.norm(direction))
-        tie = Tie(
-            float(np.vdot(G, direction)), low, high, 2 * SAFETY * (4 * noise / sides.step + sides.error + rounding)
-        )
-        if tie.broken:
-            return tie
-    return None
+    claimed = float(np.vdot(np.asarray(G, np.float64) * derivation.factor(name), direction))
+    rounding = derivation.rounding(name) * float(np.linalg.norm(direction))
+    slack = 2 * SAFETY * (error * math.sqrt(above.size) + sides.error + rounding)
+    tie = Tie(claimed, *_range(above, below, ahead), slack)
+    return tie if tie.broken else None
 
 
 def _range(dout: Array, below: Array, above: Array) -> tuple[float, float]:

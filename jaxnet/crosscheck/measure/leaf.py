@@ -7,12 +7,12 @@ from enum import Enum
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array
-from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap, Probe
+from jaxnet.crosscheck.measure.derivation import MARGIN, SAFETY, Derivation, Gap, Probe
 from jaxnet.crosscheck.measure.differences import LARGEST, SMALLEST, Derivative, Limit, bends_beyond, look
 from jaxnet.crosscheck.measure.kinks import Element, Roughness, Tie, broken_tie, examine_elements, rough_elements
 
 PROBES = 3  # random directions a leaf
-MARGIN = 2 * SAFETY  # by how much a quotient's error must be below what is to be resolved
+SHARP = 1e-3  # of an ordinary gradient: what the quotients must see for a gradient to be called zero
 SAMPLED_KINKS = 12  # elements that are looked at where too many are rough
 
 
@@ -145,7 +145,7 @@ def measure_leaf(
     if not probing.sharp(probes, weights):
         noise, step = _noise_and_step(probes, analytic.phi_noise)
         places = rough_elements(analytic, name, weights, step, noise, rng)
-        target = resolution * analytic.size(name, weights) / MARGIN
+        target = analytic.target(name, weights, resolution)
         if places is None:
             coverage = Coverage.SPOILED
             places = list(rng.choice(np.flatnonzero(weights), SAMPLED_KINKS, replace=False))
@@ -159,7 +159,7 @@ def measure_leaf(
         kinks = [e.place for e in elements if e.roughness is Roughness.KINK]
         tied = list(np.flatnonzero(weights)) if coverage is Coverage.SPOILED else kinks
         if len(kinks) > 1:
-            tie = broken_tie(analytic, name, tied, noise, rng)
+            tie = broken_tie(analytic, name, tied, noise)
     size = analytic.size(name, np.ones(shape) if not weights.any() else weights)
     probes = [_allowing(probe, accuracy * size) for probe in probes]
     return LeafMeasurement(
@@ -172,9 +172,7 @@ def measure_leaf(
         int(np.count_nonzero(weights)) + sum(e.roughness is Roughness.CURVED for e in elements),
         resolution,
         confirmed=any(_confirmed(analytic, name, probe) for probe in probes if not probe.gap.within_tolerance),
-        is_zero=analytic.is_zero(name)
-        and all(abs(p.numerical.value) <= p.gap.tolerance for p in probes)
-        and all(abs(e.low) <= e.error for e in elements),
+        is_zero=_is_zero(analytic, size, probes, elements),
         factor=analytic.factor(name),
         with_autodiff=None if autodiff is None else between(name, analytic, autodiff, elements, accuracy),
         autodiff=() if autodiff is None else tuple(_Probing(name, autodiff, directions, resolution).along(weights)),
@@ -188,11 +186,11 @@ class _Probing:
         self, name: str, derivation: Derivation, directions: list[Array], resolution: float, start: float | None = None
     ) -> None:
         self.name, self.derivation, self.directions, self.resolution = name, derivation, directions, resolution
-        self.step = self.start = start or derivation.first_step
+        self.step = self.start = start or derivation.start
 
     def along(self, weights: Array) -> list[Probe]:
         """Probes every direction, with elements weighted by how far they may move."""
-        target = self.resolution * self.derivation.size(self.name, weights) / MARGIN
+        target = self.derivation.target(self.name, weights, self.resolution)
         probes = []
         for direction in self.directions:
             probes.append(self.derivation.probe(self.name, direction * weights, target, self.step))
@@ -202,7 +200,7 @@ class _Probing:
 
     def sharp(self, probes: list[Probe], weights: Array) -> bool:
         """Whether every probe agrees with the gradient and sees what it should."""
-        tolerance = self.resolution * self.derivation.size(self.name, weights)
+        tolerance = MARGIN * self.derivation.target(self.name, weights, self.resolution)
         return all(p.gap.within_tolerance and p.gap.tolerance <= tolerance and not self._bent(p) for p in probes)
 
     def _bent(self, probe: Probe) -> bool:
@@ -235,6 +233,14 @@ def between(
     largest = float(np.abs(autodiff.gradient[name]).max(initial=0.0)) * factor
     tolerance = SAFETY * (analytic.rounding(name) + theirs) + accuracy * largest
     return Gap(float(difference.max(initial=0.0)), tolerance)
+
+
+def _is_zero(analytic: Derivation, size: float, probes: list[Probe], elements: list[Element]) -> bool:
+    """Whether gradient and quotients cannot be told from zero, where the quotients would show an ordinary gradient."""
+    tolerance = max([p.gap.tolerance for p in probes] + [e.error for e in elements], default=0.0)
+    values = [abs(p.numerical.value) for p in probes] + [max(abs(e.low), abs(e.high)) for e in elements]
+    hidden = size <= tolerance and all(value <= tolerance for value in values)
+    return (hidden and tolerance <= SHARP * analytic.ordinary) or (size == 0 and not any(values))
 
 
 def _allowing(probe: Probe, error: float) -> Probe:

@@ -5,17 +5,17 @@ but for rounding, so that sixth differences are noise. This sees arithmetic in f
 arrays, ill-conditioned formulas and sums in an order that changes from call to call, whatever the arrays' dtype is.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
-from jaxnet.crosscheck.measure.differences import LARGEST, POINTS, RATIO, SMALLEST, STEP, noise_of
+from jaxnet.crosscheck.measure.differences import POINTS, RATIO, SMALLEST, STEP, noise_of
 from jaxnet.crosscheck.measure.scale import in_float64, own_scales, scale_of, stepped, unit_of
 
 MOST_SAMPLES = 4096  # elements of an array that are followed
 PLATEAUS = 0.25  # the share of elements that may move in steps: more, and the walk's step is below the arithmetic's own
+FARTHEST = 2.0**-1  # the largest step of a walk
 CALM = 2.0**-44  # relative noise that needs no second walk: some hundred units of roundoff
 OUTLIERS = 0.9  # the quantile of the elements' noise that stands for all: a kink looks like noise, but only in a few
 
@@ -29,12 +29,14 @@ class Noise:
         gradients: For each leaf, the standard deviation of a typical element of its gradient.
         relative: The output's noise over its size, by root mean square: the unit roundoff that computes it, in effect.
         step: The relative step of the walk.
+        slopes: How much each output element moves, (m,), as all leaves move by their own size.
     """
 
     output: Array
     gradients: dict[str, float]
     relative: float
     step: float
+    slopes: Array
 
 
 @dataclass(frozen=True)
@@ -48,19 +50,50 @@ class _Walk:
     def plateaus(self) -> float:
         """The share of the moving elements that stand still and move on again: the arithmetic's own steps.
 
-        An element that is flat on one side of a kink stops or starts once.
+        An element that is flat on one side of a kink stops or starts once. 1 where nothing moves at all.
         """
         moved = np.diff(self.outputs, axis=0) != 0
         stops = (moved[:-1] & ~moved[1:]).any(axis=0) & (~moved[:-1] & moved[1:]).any(axis=0)
         alone = (moved.sum(axis=0) == 1) & ~moved[0] & ~moved[-1]  # a single jump between two flats
         moving = moved.any(axis=0)
-        return float((stops | alone)[moving].mean()) if moving.any() else 0.0
+        return float((stops | alone)[moving].mean()) if moving.any() else 1.0
 
-    @property
-    def relative(self) -> float:
-        size = float(np.sqrt(np.mean(_rescaled(self.outputs[4]) ** 2)))
-        noise = _capped(noise_of(_rescaled(self.outputs, self.outputs[4])))
-        return float(np.sqrt(np.mean(noise**2))) / size if size else 0.0
+
+@dataclass(frozen=True)
+class _Sampled:
+    """The noise that one walk, or the calmest of several, shows."""
+
+    output: Array
+    gradients: dict[str, float]
+    relative: dict[str, float]  # of the output, under "", and of each gradient
+
+    @staticmethod
+    def of(walk: _Walk) -> "_Sampled":
+        unit = unit_of(walk.outputs[4])
+        output = _capped(noise_of(walk.outputs / unit))
+        relative = {"": _over(output, walk.outputs[4] / unit)}
+        gradients = {}
+        for name, values in walk.gradients.items():
+            scale = unit_of(values[4])
+            spread = noise_of(values / scale)
+            spread = np.where(np.isfinite(spread), spread, 0.0)
+            gradients[name] = float(np.quantile(spread, OUTLIERS)) * scale if spread.size else 0.0
+            relative[name] = _over(np.minimum(spread, gradients[name] / scale), values[4] / scale)
+        return _Sampled(output * unit, gradients, relative)
+
+    def calmer_than(self, other: "_Sampled") -> bool:
+        """Whether anything is much calmer here: then it was no noise there, but curvature, or a kink."""
+        return any(
+            noise < other.relative[key] / 4 for key, noise in self.relative.items() if other.relative[key] > CALM
+        )
+
+    def calmest(self, other: "_Sampled") -> "_Sampled":
+        """Returns the lesser noise of two walks: noise itself is the same at all steps."""
+        return _Sampled(
+            np.minimum(self.output, other.output),
+            {name: min(noise, other.gradients[name]) for name, noise in self.gradients.items()},
+            {key: min(noise, other.relative[key]) for key, noise in self.relative.items()},
+        )
 
 
 def measure_noise(
@@ -74,44 +107,41 @@ def measure_noise(
         dout: The gradient from above, of the output's shape.
         names: The leaves whose gradients are measured too.
         rng: Draws the direction.
-        start: The first step; larger ones are taken while the arithmetic is too coarse to move at it.
+        start: The first step. Larger ones are taken while the arithmetic is too coarse to move at it, and smaller ones
+            while they show less noise.
     """
     directions = {
         name: rng.choice([-1.0, 1.0], a.shape) * rng.uniform(0.5, 1.0, a.shape) * own_scales(a) * scale_of(a)
         for name, a in at.items()
     }
-    walk = _walk(checkable, at, dout, names, directions, start)
-    while walk is None or (walk.plateaus > PLATEAUS and walk.step * RATIO <= LARGEST):
-        step = (walk.step if walk else start) * (RATIO if walk else 1 / RATIO)
-        if step < SMALLEST:
-            break
-        larger = _walk(checkable, at, dout, names, directions, step)
-        if walk is not None and larger is None:
-            break
-        walk, start = larger, step
-    while walk is not None and walk.relative > CALM and walk.step / RATIO >= SMALLEST and walk.plateaus <= PLATEAUS:
-        smaller = _walk(checkable, at, dout, names, directions, walk.step / RATIO)
-        if smaller is None or smaller.relative > walk.relative / 4 or smaller.plateaus > PLATEAUS:
-            break
-        walk = smaller
-    return _summary(walk, dout.size, names)
 
+    def walk_at(step: float) -> _Walk | None:
+        return _walk(checkable, at, dout, names, directions, step)
 
-def _summary(walk: _Walk | None, size: int, names: list[str]) -> Noise:
+    walk = walk_at(start)
+    while walk is None and start / RATIO >= SMALLEST:
+        start /= RATIO
+        walk = walk_at(start)
+    while walk is not None and walk.plateaus > PLATEAUS and walk.step * RATIO <= FARTHEST:
+        larger = walk_at(walk.step * RATIO)
+        if larger is None:
+            break
+        walk = larger
     if walk is None:
-        return Noise(np.zeros(size), dict.fromkeys(names, 0.0), 0.0, STEP)
-    unit = unit_of(walk.outputs[4])
-    sampled = _capped(noise_of(walk.outputs / unit)) * unit
-    output = np.full(size, math.sqrt(float(np.mean((sampled / unit) ** 2))) * unit if sampled.size else 0.0)
-    output[walk.places] = sampled
-    gradients = {}
-    for name in names:
-        values = walk.gradients[name]
-        unit = unit_of(values[4])
-        spread = noise_of(values / unit)
-        spread = np.where(np.isfinite(spread), spread, 0.0)
-        gradients[name] = float(np.quantile(spread, OUTLIERS)) * unit if spread.size else 0.0
-    return Noise(output, gradients, walk.relative, walk.step)
+        return Noise(np.zeros(dout.size), dict.fromkeys(names, 0.0), 0.0, STEP, np.zeros(dout.size))
+    found, step = _Sampled.of(walk), walk.step
+    while any(noise > CALM for noise in found.relative.values()) and step / RATIO >= SMALLEST:
+        step /= RATIO
+        smaller = walk_at(step)
+        if smaller is None or smaller.plateaus > PLATEAUS:
+            break
+        sampled = _Sampled.of(smaller)
+        improved, found = sampled.calmer_than(found), found.calmest(sampled)
+        if not improved:
+            break
+    slopes = np.abs(walk.outputs[-1] - walk.outputs[0]) / (8 * walk.step)
+    output, slopes = (_spread_out(sampled, walk.places, dout.size) for sampled in (found.output, slopes))
+    return Noise(output, found.gradients, found.relative[""], walk.step, slopes)
 
 
 def _walk(
@@ -147,5 +177,15 @@ def _capped(noise: Array) -> Array:
     return np.minimum(noise, 30 * np.median(moving)) if moving.size > 4 else noise
 
 
-def _rescaled(values: Array, like: Array | None = None) -> Array:
-    return values / unit_of(values if like is None else like)
+def _spread_out(sampled: Array, places: Array, size: int) -> Array:
+    """Returns values for all elements: those of the samples, and elsewhere their root mean square."""
+    unit = unit_of(sampled)
+    whole = np.full(size, float(np.sqrt(np.mean((sampled / unit) ** 2))) * unit if sampled.size else 0.0)
+    whole[places] = sampled
+    return whole
+
+
+def _over(noise: Array, values: Array) -> float:
+    """Returns the noise over the size of the values, by root mean square."""
+    size = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+    return float(np.sqrt(np.mean(noise**2))) / size if size else 0.0

@@ -7,7 +7,7 @@ import numpy as np
 from jaxnet.crosscheck.inspect.checkable import Array
 
 EXACT_FROM = 2.0**-25  # the smallest relative step whose multiples are taken without rounding, in float64
-TINY = 2.0**-20  # an element counts as this much of its leaf's scale at least, where elements step by their own size
+TINY = 2.0**-200  # an element counts as this much of its leaf's scale at least, where elements step by their own size
 
 
 def unit_of(*arrays: Array) -> float:
