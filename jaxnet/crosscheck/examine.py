@@ -36,6 +36,7 @@ from jaxnet.crosscheck.report import PROBABILITY, Leaf, Report
 
 # An error of norm e in a random Gaussian direction is missed with probability 0.8 tolerance / e.
 MISSED = 0.8
+HALF = 2.0**-14  # relative noise above which a forward pass computes in half precision
 SAMPLES = 48  # elements of a wrong leaf that are derived for its diagnosis
 
 
@@ -195,11 +196,14 @@ class _Examination:
 
     def _behaviour(self, names: list[str]) -> list[Finding]:
         gradient = {name: self.analytic.measured(name) for name in names}
-        found = findings(self.checkable, self.dout, self.at, gradient, stream(Stream.BEHAVIOUR, self.options.seed))
+        rounding = self.analytic.output_rounding() if names else 0.0
+        rng = stream(Stream.BEHAVIOUR, self.options.seed)
+        found = findings(self.checkable, self.dout, self.at, gradient, rng, rounding)
         value = None if self.options.expected else self.checkable.value_under_differentiation(self.at)
         if names and value is not None and not self.analytic.agrees_with_output(in_float64(value)):
             found.append(Finding(Behaviour.OTHER_VALUE, Level.FAULT))
-        if self.options.accuracy:  # a solver stops where dout is small enough
+        solver, half = self.options.accuracy > 0, bool(names) and self.analytic.noise.relative > HALF
+        if solver or half:  # a solver stops where dout is small, and half precision has no numbers for it
             found = [f for f in found if f.kind is not Behaviour.NOT_LINEAR or abs(f.size) == 2]
         if self.options.dout is not None:
             ignored = {Behaviour.IGNORES_DOUT, Behaviour.NOT_LINEAR}
@@ -267,9 +271,7 @@ class _Examination:
                 continue
             if not np.isfinite(there.output).all():
                 continue
-            for name in [n for n in names if n in zeros and len(judged[n]) < 2]:
-                if judged[name] and judged[name][0].verdict is Verdict.PASS:
-                    continue
+            for name in [n for n in names if n in zeros]:
                 measured = self._measure(name, there, None)
                 verdict, cause = self._decide(measured, there)
                 if cause is Cause.ZERO_HERE:

@@ -10,6 +10,12 @@ from jaxnet.crosscheck.inspect.copying import is_jax, is_shared
 
 # These may mean something else, such as gW the weights of a gate: only what backward leaves there is a gradient.
 LOOSELY = ("g{}", "g_{}", "grad{}", "{}grad", "delta_{}", "nabla_{}")
+# Attributes that hold parameters, and those that hold their gradients, by place or by name.
+COLLECTIONS = tuple(
+    (parameters, gradients)
+    for parameters in ("params", "parameters", "_params", "_parameters")
+    for gradients in ("grads", "gradients", "_grads", "_gradients")
+)
 HOLDS = ("data", "value")  # what an object calls its array, with the gradient in `grad`
 DEEPEST = 8  # layers within layers; they may point back at each other
 
@@ -179,17 +185,38 @@ def _gradients_beside(layer: Any, loosely: Collection[str] | None = None) -> dic
     named = grads if isinstance(grads, Mapping) else {}
     found = {}
     for name in held:
-        beside = [held[form.format(name)] for form in BESIDE if form.format(name) in held]
+        beside = [held[place] for place in _places_beside(name) if place in held]
         beside += [named[form.format(name)] for form in ("{}", *BESIDE) if form.format(name) in named]
         if loosely is not None:
             beside += [held[place] for place in _loose_places(name, held, loosely) if is_float(held.get(place))]
         if beside:
             found[name] = next((value for value in beside if value is not None), None)
-    found |= {name.replace("grads", "params", 1): value for name, value in _entries("grads", layer).items()}
-    for key in keys if isinstance(keys := held.get("params"), Mapping) else ():  # grads["dW"] beside params["W"]
-        for place in [form.format(key) for form in BESIDE if form.format(key) in named and key not in named]:
-            found[f"params[{key!r}]"] = named[place]
+    for parameters, gradients in COLLECTIONS:
+        if parameters in held:
+            found |= _by_entry(parameters, held[parameters], _attribute(layer, gradients))
     return found
+
+
+def _places_beside(name: str) -> Iterator[str]:
+    """Where the gradient by an attribute stands: `dW` beside `W`, `_dW` beside `_W`."""
+    yield from (form.format(name) for form in BESIDE)
+    if name.startswith("_"):
+        yield from (f"_{form.format(name[1:])}" for form in BESIDE)
+
+
+def _by_entry(place: str, parameters: Any, gradients: Any) -> dict[str, Any]:
+    """Returns the gradients of a collection of parameters: `grads[0]` of `params[0]`, `grads['dW']` of `params['W']`."""
+    if isinstance(parameters, Mapping) and isinstance(gradients, Mapping):
+        found = {}
+        for key in parameters:
+            names = [key, *(form.format(key) for form in BESIDE)]
+            match = next((name for name in names if name in gradients), None)
+            if match is not None:
+                found[f"{place}[{key!r}]"] = gradients[match]
+        return found
+    if isinstance(parameters, list | tuple) and isinstance(gradients, list | tuple):
+        return {f"{place}[{i}]": gradient for i, gradient in zip(range(len(parameters)), gradients, strict=False)}
+    return {}
 
 
 def _loose_places(name: str, held: Collection[str], inputs: Collection[str]) -> Iterator[str]:

@@ -86,7 +86,9 @@ def looks_constant(place: str, array: Any, *, is_input: bool) -> bool:
     name = name_in(place).lower()
     if is_label(place):
         return True
-    if not is_input and (name in STATISTICS or name.startswith(("running_", "moving_", "pos_", "position"))):
+    if name.startswith(("running_", "moving_")):
+        return True
+    if not is_input and (name in STATISTICS or name.startswith(("pos_", "position"))):
         return True
     return not is_called_parameter(place) and _is_zero_one(np.asarray(array))
 

@@ -36,7 +36,12 @@ class Rounded(Protocol):
 
 
 def findings(
-    checkable: Checkable, dout: Array, at: Leaves, gradient: Mapping[str, Rounded], rng: np.random.Generator
+    checkable: Checkable,
+    dout: Array,
+    at: Leaves,
+    gradient: Mapping[str, Rounded],
+    rng: np.random.Generator,
+    output_rounding: float = 0.0,
 ) -> list[Finding]:
     """Finds what a right layer never does, and what a user of it should know.
 
@@ -46,19 +51,22 @@ def findings(
         at: The leaves, in float64 or in the dtype in which they were brought.
         gradient: The gradients of right form at these leaves, by leaf.
         rng: A generator for directions and samples.
+        output_rounding: What rounding may do to an element of the output.
 
     Returns:
         The findings, each of a kind and a level. Where two calls at the same inputs differ by more than rounding, or
         an array of the caller is overwritten, what follows from that is not listed as well.
     """
     with np.errstate(all="ignore"):
-        return _findings(checkable, dout, at, gradient, rng)
+        trial = Trial(checkable, dout, at, {name: part.rounding for name, part in gradient.items()})
+        trial.output_spread = output_rounding
+        return _findings(trial, dout, at, gradient, rng)
 
 
 def _findings(
-    checkable: Checkable, dout: Array, at: Leaves, gradient: Mapping[str, Rounded], rng: np.random.Generator
+    trial: Trial, dout: Array, at: Leaves, gradient: Mapping[str, Rounded], rng: np.random.Generator
 ) -> list[Finding]:
-    trial = Trial(checkable, dout, at, {name: part.rounding for name, part in gradient.items()})
+    checkable = trial.checkable
     found = call_to_call(trial)
     overwriting = [] if trial.by_jax else memory.overwriting(trial)
     if any(finding.kind in (Behaviour.NOT_REPEATABLE, Behaviour.DRAWS_AGAIN) for finding in found):

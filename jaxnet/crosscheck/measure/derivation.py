@@ -112,7 +112,7 @@ class Derivation:
         self.noise: Noise = measure_noise(checkable, at, self.dout_given, names, rng, self.first_step)
         self.unit_roundoff = max((eps_of(a) for a in at.values()), default=2.0**-52) / 2
         weighted = dout * self.output
-        self.unit = unit_of(weighted) if np.any(weighted) else unit_of(dout.ravel() * self.noise.slopes)
+        self.unit = unit_of(weighted, dout.ravel() * self.noise.slopes)
         self.natural = float(np.linalg.norm(weighted / self.unit))  # phi's own size
         moving = float(np.linalg.norm(dout.ravel() * (self.noise.slopes / self.unit)))
         self.ordinary = max(self.natural, moving)  # the size of an ordinary G: what phi is, or moves by with all leaves

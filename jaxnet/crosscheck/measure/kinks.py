@@ -143,7 +143,7 @@ def _examined(derivation: Derivation, name: str, place: int, direction: Array, t
     value, error = smooth.value / weight, smooth.error / weight
     if error <= max(target / weight, 1e-3 * abs(value)):
         return Element(place, Roughness.CURVED, claimed, False, value, value, SAFETY * (error + rounding))
-    return Element(place, Roughness.UNRESOLVED, claimed, False, math.nan, math.nan, math.inf)
+    return Element(place, Roughness.UNRESOLVED, claimed, False, value, value, SAFETY * (error + rounding))
 
 
 def broken_tie(derivation: Derivation, name: str, places: list[int], noise: float) -> Tie | None:

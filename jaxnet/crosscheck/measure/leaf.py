@@ -83,7 +83,8 @@ class LeafMeasurement:
     @property
     def relative_error(self) -> float:
         """The largest error found, over the size of the gradient."""
-        errors = [probe.gap.error for probe in self.probes] + [e.gap.error for e in self.elements]
+        resolved = [e for e in self.elements if e.roughness is not Roughness.UNRESOLVED]
+        errors = [probe.gap.error for probe in self.probes] + [e.gap.error for e in resolved]
         return max(errors, default=math.nan) / (self.size or 1.0)
 
     @property
@@ -103,8 +104,9 @@ class LeafMeasurement:
 
     @property
     def outside(self) -> Element | None:
-        """The rough element whose gradient is farthest outside its slopes, if one is."""
-        failing = [e for e in self.elements if not e.gap.within_tolerance]
+        """The resolved rough element whose gradient is farthest outside its slopes, if one is."""
+        resolved = [e for e in self.elements if e.roughness is not Roughness.UNRESOLVED]
+        failing = [e for e in resolved if not e.gap.within_tolerance]
         return max(failing, key=lambda e: e.gap.error, default=None)
 
     @property

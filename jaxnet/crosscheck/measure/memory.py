@@ -66,7 +66,7 @@ def dout_layouts(trial: Trial) -> list[Finding]:
     for layout, kind in OF_DOUT.items():
         if trial.by_torch and layout in NOT_IN_TORCH:
             continue
-        values = np.ones_like(trial.dout) if layout is Layout.STRIDE_0 else trial.dout
+        values = _expandable(trial.dout) if layout is Layout.STRIDE_0 else trial.dout
         opened = trial.open()
         opened.forward()
         douts = [laid_out(np.asarray(part), layout) for part in opened.outputs.unpack(values)]
@@ -108,7 +108,7 @@ def input_layouts(trial: Trial, rng: np.random.Generator) -> list[Finding]:
 
         def run(handed: Leaves = copies | changed, expected: Array = point.call.output) -> dict[str, Array]:
             call = trial.call(trial.checkable.open(handed))
-            if (gap := distance(call.output, expected)) > _coarse(expected) * largest(expected):
+            if (gap := distance(call.output, expected)) > _coarse(expected) * largest(expected) + SAFETY * trial.output_spread:
                 raise _OtherOutput(gap)
             return call.gradient
 
@@ -174,7 +174,7 @@ def laid_out(array: Array, layout: Layout, brought: Array | None = None) -> Arra
     """Returns an equal array in a memory layout, or None where the layout is no other than a contiguous one.
 
     Args:
-        array: The values. For STRIDE_0 all must be equal.
+        array: The values. For STRIDE_0 all must be equal, or all rows.
         layout: The memory layout.
         brought: An array whose order of axes AS_BROUGHT takes over.
     """
@@ -190,8 +190,10 @@ def laid_out(array: Array, layout: Layout, brought: Array | None = None) -> Arra
     if layout is Layout.NEGATIVE_STRIDE:
         return np.flip(np.flip(array).copy())
     if layout is Layout.STRIDE_0:
-        first = np.array(array.reshape(-1)[:1])
-        return np.lib.stride_tricks.as_strided(first, array.shape, (0,) * array.ndim)
+        alike = array.ndim > 1 and not (array == array.reshape(-1)[0]).all()
+        first = np.array(array[:1] if alike else array.reshape(-1)[:1])  # one row, or one number, for all
+        strides = (0, *first.strides[1:]) if alike else (0,) * array.ndim
+        return np.ndarray(array.shape, array.dtype, first, strides=strides)
     if layout is Layout.READ_ONLY:
         laid = array.copy()
         laid.flags.writeable = False
@@ -201,6 +203,12 @@ def laid_out(array: Array, layout: Layout, brought: Array | None = None) -> Arra
     laid = np.empty_like(brought, dtype=array.dtype, order="K", subok=False)
     laid[...] = array
     return laid
+
+
+def _expandable(dout: Array) -> Array:
+    """Returns a `dout` whose rows are all the same, as one that was broadcast; all ones where it has no rows."""
+    rows = dout.ndim > 1 and len(dout) > 1
+    return np.broadcast_to(dout[:1], dout.shape).copy() if rows else np.ones_like(dout)
 
 
 class _OtherOutput(Exception):

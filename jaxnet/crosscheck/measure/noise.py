@@ -139,7 +139,7 @@ def measure_noise(
         improved, found = sampled.calmer_than(found), found.calmest(sampled)
         if not improved:
             break
-    slopes = np.abs(walk.outputs[-1] - walk.outputs[0]) / (8 * walk.step)
+    slopes = np.ptp(walk.outputs, axis=0) / (8 * walk.step)
     output, slopes = (_spread_out(sampled, walk.places, dout.size) for sampled in (found.output, slopes))
     return Noise(output, found.gradients, found.relative[""], walk.step, slopes)
 

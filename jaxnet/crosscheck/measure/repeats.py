@@ -29,7 +29,7 @@ def call_to_call(trial: Trial) -> list[Finding]:
     output = max(distance(call.output, trial.output) for call in calls)
     if output > _rounding(trial.output, trial.terms + trial.output.size):
         return [Finding(Behaviour.NOT_REPEATABLE, Level.WARNING, size=output)]
-    trial.output_spread = output
+    trial.output_spread = max(trial.output_spread, output)
     spread = {n: max(distance(call.gradient.get(n), trial.gradient[n]) for call in calls) for n in trial.names}
     for name, gap in spread.items():
         rounding = _rounding(trial.gradient[name], trial.terms + trial.output.size)
