@@ -77,7 +77,7 @@ def decide(
     if measured.coverage is Coverage.SPOILED:
         return (Verdict.PASS, Cause.AGREES) if coarse and agrees and sees else (Verdict.INCONCLUSIVE, Cause.AT_KINKS)
     if measured.compared == 0:
-        return Verdict.INCONCLUSIVE, Cause.NOTHING_COMPARED
+        return Verdict.INCONCLUSIVE, Cause.UNRESOLVED if measured.unresolved else Cause.NOTHING_COMPARED
     if measured.is_zero:
         return Verdict.INCONCLUSIVE, Cause.ZERO_HERE
     verdict, cause = _vote(measured, forward, agrees)

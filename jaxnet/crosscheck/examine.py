@@ -36,7 +36,6 @@ from jaxnet.crosscheck.report import PROBABILITY, Leaf, Report
 
 # An error of norm e in a random Gaussian direction is missed with probability 0.8 tolerance / e.
 MISSED = 0.8
-HALF = 2.0**-14  # relative noise above which a forward pass computes in half precision
 SAMPLES = 48  # elements of a wrong leaf that are derived for its diagnosis
 
 
@@ -202,9 +201,9 @@ class _Examination:
         value = None if self.options.expected else self.checkable.value_under_differentiation(self.at)
         if names and value is not None and not self.analytic.agrees_with_output(in_float64(value)):
             found.append(Finding(Behaviour.OTHER_VALUE, Level.FAULT))
-        solver, half = self.options.accuracy > 0, bool(names) and self.analytic.noise.relative > HALF
-        if solver or half:  # a solver stops where dout is small, and half precision has no numbers for it
-            found = [f for f in found if f.kind is not Behaviour.NOT_LINEAR or abs(f.size) == 2]
+        if names and (self.options.accuracy or self.analytic.coarse):
+            # A solver stops where dout is small, and half precision has no numbers for it.
+            found = [f for f in found if f.kind is not Behaviour.NOT_LINEAR or abs(f.size) >= 2]
         if self.options.dout is not None:
             ignored = {Behaviour.IGNORES_DOUT, Behaviour.NOT_LINEAR}
             found = [replace(f, level=Level.WARNING) if f.kind in ignored else f for f in found]
@@ -353,6 +352,7 @@ class _Examination:
             size=int(analytic.at[name].size),
             compared=measured.compared,
             kinks=len(measured.kinks),
+            unresolved=measured.unresolved,
             point=point,
             noise=max(analytic.noise.relative, 2 * analytic.unit_roundoff),
             slip=diagnosis and diagnosis.slip,

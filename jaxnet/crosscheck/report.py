@@ -38,6 +38,7 @@ class Leaf:
         size: The number of elements.
         compared: The number of elements that probes compare; kinks are judged by their slopes.
         kinks: The number of elements found at kinks.
+        unresolved: The number of elements that no step size resolves, and of which nothing is said.
         point: Where the leaf was judged.
         noise: The relative noise of the forward pass; that of its precision, or more.
         slip: The slip that explains the error, None where none does.
@@ -59,6 +60,7 @@ class Leaf:
     size: int = 0
     compared: int = 0
     kinks: int = 0
+    unresolved: int = 0
     point: Point = Point.GIVEN
     noise: float = 0.0
     slip: Slip | None = None

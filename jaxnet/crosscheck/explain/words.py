@@ -79,6 +79,8 @@ def notes(leaf: "Leaf") -> Iterator[str]:
         yield f"the gradient is zero at these inputs: judged with all leaves {POINTS[leaf.point]}"
     if leaf.kinks and leaf.point is Point.GIVEN:
         yield f"at a kink in {leaf.kinks} of {leaf.size} elements, where any slope between the two sides' is right"
+    if leaf.unresolved and leaf.verdict is Verdict.PASS:
+        yield f"{leaf.unresolved} of {leaf.size} elements could not be judged: no step size resolves them"
     precision = next((name for name, noise in PRECISIONS if leaf.noise > noise), "")
     if precision and leaf.verdict is not Verdict.FAIL and not math.isnan(leaf.relative_tolerance):
         yield f"computes in {precision}: judged to {leaf.relative_tolerance:.0e}"

@@ -184,16 +184,20 @@ class Derivation:
         G = self.gradient[name] * scale_of(self.at[name]) / self.unit
         return np.where(np.isfinite(in_float64(self.at[name])), G, 0.0)
 
-    def rounding(self, name: str) -> float:
-        """Returns the standard deviation of the noise in an element of G, at least what sums of n terms suffer.
+    def roundings(self, name: str) -> Array:
+        """Returns the standard deviation of the noise in each element of G, at least what sums of n terms suffer.
 
         sqrt(n) u times their size: Higham and Mary, *A New Approach to Probabilistic Rounding Error Analysis*, SIAM J.
         Sci. Comput. 41 (2019).
         """
-        terms = sum(a.size for a in self.at.values())
+        terms = math.sqrt(sum(a.size for a in self.at.values()))
         unit_roundoff = max(self.unit_roundoff, self.noise.relative / 4)
-        largest = float(np.abs(self.scaled_gradient(name)).max(initial=0.0))
-        return self.noise.gradients[name] * self.factor(name) + math.sqrt(terms) * unit_roundoff * largest
+        measured = self.noise.gradients[name].reshape(self.at[name].shape) * self.factor(name)
+        return np.asarray(measured + terms * unit_roundoff * np.abs(self.scaled_gradient(name)))
+
+    def rounding(self, name: str) -> float:
+        """Returns the largest of `roundings`."""
+        return float(self.roundings(name).max(initial=0.0))
 
     def size(self, name: str, weights: Array) -> float:
         """Returns the norm of G: what an error of it is small or large against."""
@@ -259,7 +263,7 @@ class Derivation:
         found = derivative(self.phi(name, direction), self.phi_noise, target, start)
         found = _with_noise(found, self.phi_noise)
         claimed = float(np.vdot(self.scaled_gradient(name), direction))
-        return Probe(direction, claimed, self.rounding(name) * float(np.linalg.norm(direction)), found)
+        return Probe(direction, claimed, float(np.linalg.norm(self.roundings(name) * direction)), found)
 
     def own_weights(self, name: str) -> Array:
         """Returns each element's own size in units of the leaf's scale, at most 1."""
@@ -285,15 +289,12 @@ class Derivation:
 
 
 def _with_noise(found: Derivative, noise: float) -> Derivative:
-    """Returns the derivative judged by the noise that its own looks show at every step, where that is larger.
-
-    A kink looks like noise at one step and like less at a smaller one; noise is the same at all.
-    """
-    local = [look.noise for look in found.looks if look.finite]
-    if len(local) < 3 or min(local) <= 2 * noise:
+    """Returns the derivative judged by the noise that its own looks show, where that is much larger."""
+    seen = found.noise_seen(noise)
+    if seen <= 2 * noise:
         return found
     looks = sorted(
-        (replace(look, roundoff=1.5 * min(local) / look.step) if look.finite else look for look in found.looks),
+        (replace(look, roundoff=1.5 * seen / look.step) if look.finite else look for look in found.looks),
         key=lambda look: look.error,
     )
     return replace(found, looks=tuple(looks))

@@ -16,7 +16,7 @@ References:
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -63,6 +63,16 @@ class Look:
         """Whether all nine values are."""
         return math.isfinite(self.error)
 
+    def is_smooth(self, noise: float) -> bool:
+        """Whether phi is smooth within 4h, as far as its noise lets one see."""
+        return self.finite and not bends_beyond(self.bends, noise, self.step)
+
+    def follows(self, noise: float) -> bool:
+        """Whether the step is small enough for phi's curvature, however large: its bends are nearly as 1 : 4 : 16."""
+        first, second, fourth = self.bends
+        deviation = max(abs(second - 4 * first), abs(fourth - 4 * second))
+        return self.finite and deviation <= 32 * noise + abs(fourth) / 16
+
 
 @dataclass(frozen=True)
 class Derivative:
@@ -85,6 +95,20 @@ class Derivative:
     def step(self) -> float:
         """The step of the best look."""
         return self.looks[0].step
+
+    def noise_seen(self, at_least: float) -> float:
+        """Returns phi's noise as the looks show it at every step: a kink looks like less at a smaller one."""
+        seen = [found.noise for found in self.looks if found.finite]
+        return max(at_least, min(seen)) if len(seen) > 2 else at_least
+
+    def followed(self, noise: float) -> "Derivative | None":
+        """Returns the derivative by those looks alone whose steps follow phi's curvature; None where none does.
+
+        At too large a step a fast oscillation shows values that agree with each other by chance.
+        """
+        noise = self.noise_seen(noise)
+        followed = tuple(found for found in self.looks if found.follows(noise))
+        return Derivative(followed, self.limit) if followed else None
 
 
 def derivative(phi: Phi, noise: float, target: float, start: float = STEP) -> Derivative:
@@ -182,22 +206,36 @@ def noise_of(values: NDArray[np.floating]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Slopes:
-    """The derivatives of phi at 0 from below and from above, and how far either may be off."""
+    """The derivatives of phi at 0 from below and from above.
+
+    Attributes:
+        below: The slope for t < 0.
+        above: The slope for t > 0.
+        error: How far either may be off.
+        step: The step at which they were found.
+        lasting: Whether their difference stays the same as the step shrinks. That of a smooth function shrinks with it.
+    """
 
     below: float
     above: float
     error: float
     step: float = math.nan
+    lasting: bool = False
+
+    @property
+    def difference(self) -> float:
+        """The slope from above less the one from below."""
+        return self.above - self.below
 
     @property
     def is_kink(self) -> bool:
-        """Whether they differ by more than their errors."""
-        return abs(self.above - self.below) > 2 * self.error
+        """Whether the slopes differ, by more than their errors and at every step size."""
+        return self.lasting and abs(self.difference) > 2 * self.error
 
     @property
     def settled(self) -> bool:
         """Whether smaller steps could only say the same more exactly."""
-        return self.error < 1e-6 * max(abs(self.above), abs(self.below), abs(self.above - self.below))
+        return self.error < 1e-6 * max(abs(self.above), abs(self.below), abs(self.difference))
 
 
 def one_sided(phi: Phi, noise: float, start: float = STEP) -> Slopes:
@@ -208,12 +246,20 @@ def one_sided(phi: Phi, noise: float, start: float = STEP) -> Slopes:
     best = Slopes(math.nan, math.nan, math.inf)
     step = start
     while step >= SMALLEST and 4 * noise / step < best.error and not best.settled:
-        found = [_one_side(phi, sign * step) for sign in (-1, 1)]
-        error = max(abs(fine - coarse) for fine, coarse in found) + 4 * noise / step
-        if error < best.error:
-            best = Slopes(found[0][0], found[1][0], error, step)
+        found = _slopes(phi, noise, step)
+        if found.error < best.error:
+            best = found
         step /= RATIO
-    return best
+    if not abs(best.difference) > 2 * best.error:
+        return best
+    nearer = _slopes(phi, noise, best.step / 4)
+    change = abs(nearer.difference - best.difference)
+    return replace(best, lasting=change <= abs(best.difference) / 4 + 2 * (nearer.error + best.error))
+
+
+def _slopes(phi: Phi, noise: float, step: float) -> Slopes:
+    (below, _), (above, _) = sides = [_one_side(phi, sign * step) for sign in (-1, 1)]
+    return Slopes(below, above, max(abs(fine - coarse) for fine, coarse in sides) + 4 * noise / step, step)
 
 
 def _one_side(phi: Phi, step: float) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
-from jaxnet.crosscheck.measure.differences import bends_beyond, derivative, one_sided
+from jaxnet.crosscheck.measure.differences import RATIO, bends_beyond, derivative, one_sided
 
 MOST_ELEMENTS = 64  # that are looked at one by one
 MOST_GROUPS = 96  # that are moved, six forward passes each, before rough elements count as too many
@@ -127,7 +127,8 @@ def examine_elements(
 def _examined(derivation: Derivation, name: str, place: int, direction: Array, target: float, noise: float) -> Element:
     """Judges one element: by both slopes where they differ, else by its derivative."""
     phi, weight = derivation.phi(name, direction), float(direction.flat[place])
-    claimed, rounding = float(derivation.scaled_gradient(name).flat[place]), derivation.rounding(name)
+    claimed = float(derivation.scaled_gradient(name).flat[place])
+    rounding = float(derivation.roundings(name).flat[place])
     slopes = one_sided(phi, noise)
     if slopes.is_kink:
         low, high = sorted((slopes.below / weight, slopes.above / weight))
@@ -139,11 +140,15 @@ def _examined(derivation: Derivation, name: str, place: int, direction: Array, t
             low, high = min(low, wide[0] / weight), max(high, wide[1] / weight)
             alone = derivation.output.size > 1 and int(np.count_nonzero((below != 0) | (above != 0))) == 1
         return Element(place, Roughness.KINK, claimed, alone, low, high, error)
-    smooth = derivative(phi, noise, target)
-    value, error = smooth.value / weight, smooth.error / weight
-    if error <= max(target / weight, 1e-3 * abs(value)):
-        return Element(place, Roughness.CURVED, claimed, False, value, value, SAFETY * (error + rounding))
-    return Element(place, Roughness.UNRESOLVED, claimed, False, value, value, SAFETY * (error + rounding))
+    found = derivative(phi, noise, target)
+    smooth = found.followed(noise)
+    if smooth is None or abs(claimed * weight - smooth.value) > SAFETY * (smooth.error + rounding * weight):
+        found = derivative(phi, noise, 0.0, found.step / RATIO)  # a first look may agree, or not, by chance
+        smooth = found.followed(noise)
+    settled = smooth is not None and smooth.error <= max(target, 1e-3 * abs(smooth.value))
+    value, error = (smooth or found).value / weight, (smooth or found).error / weight
+    roughness = Roughness.CURVED if settled else Roughness.UNRESOLVED
+    return Element(place, roughness, claimed, False, value, value, SAFETY * (error + rounding))
 
 
 def broken_tie(derivation: Derivation, name: str, places: list[int], noise: float) -> Tie | None:
@@ -168,7 +173,7 @@ def broken_tie(derivation: Derivation, name: str, places: list[int], noise: floa
         return None
     G = derivation.checkable.backward(derivation.at, above.astype(derivation.dout_given.dtype))[name]
     claimed = float(np.vdot(np.asarray(G, np.float64) * derivation.factor(name), direction))
-    rounding = derivation.rounding(name) * float(np.linalg.norm(direction))
+    rounding = float(np.linalg.norm(derivation.roundings(name) * direction))
     slack = 2 * SAFETY * (error * math.sqrt(above.size) + sides.error + rounding)
     tie = Tie(claimed, *_range(above, below, ahead), slack)
     return tie if tie.broken else None

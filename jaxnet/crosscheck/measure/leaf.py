@@ -30,7 +30,7 @@ class LeafMeasurement:
 
     Attributes:
         name: The leaf.
-        size: What an error counts against: the norm of G.
+        size: What an error counts against: the norm of G, weighted as the probes are, rough elements included.
         probes: The analytic gradient along random directions.
         elements: The rough elements that were examined by themselves.
         tie: A tie of kinks whose slopes the gradient leaves.
@@ -143,7 +143,7 @@ def measure_leaf(
     if not probing.sharp(probes, weights):
         weights, probes = probing.by_own_size(weights, probes)
     elements: list[Element] = []
-    tie, coverage = None, Coverage.WHOLE
+    tie, coverage, whole = None, Coverage.WHOLE, weights
     if not probing.sharp(probes, weights):
         noise, step = _noise_and_step(probes, analytic.phi_noise)
         places = rough_elements(analytic, name, weights, step, noise, rng)
@@ -157,12 +157,12 @@ def measure_leaf(
             elements = examine_elements(analytic, name, places, weights, target, noise)
             weights = weights.copy()
             weights.flat[places] = 0.0
-            probes = probing.along(weights) if weights.any() else []
+            probes = probing.along(weights, target) if weights.any() else []
         kinks = [e.place for e in elements if e.roughness is Roughness.KINK]
         tied = list(np.flatnonzero(weights)) if coverage is Coverage.SPOILED else kinks
         if len(kinks) > 1:
             tie = broken_tie(analytic, name, tied, noise)
-    size = analytic.size(name, np.ones(shape) if not weights.any() else weights)
+    size = analytic.size(name, whole)
     probes = [_allowing(probe, accuracy * size) for probe in probes]
     return LeafMeasurement(
         name,
@@ -190,9 +190,9 @@ class _Probing:
         self.name, self.derivation, self.directions, self.resolution = name, derivation, directions, resolution
         self.step = self.start = start or derivation.start
 
-    def along(self, weights: Array) -> list[Probe]:
-        """Probes every direction, with elements weighted by how far they may move."""
-        target = self.derivation.target(self.name, weights, self.resolution)
+    def along(self, weights: Array, target: float | None = None) -> list[Probe]:
+        """Probes every direction, with elements weighted by how far they may move, to an error of `target`."""
+        target = self.derivation.target(self.name, weights, self.resolution) if target is None else target
         probes = []
         for direction in self.directions:
             probes.append(self.derivation.probe(self.name, direction * weights, target, self.step))
@@ -251,29 +251,25 @@ def _allowing(probe: Probe, error: float) -> Probe:
 
 
 def _confirmed(derivation: Derivation, name: str, probe: Probe) -> bool:
-    """Whether two step sizes at least contradict the claim, and none that could tell supports it.
+    """Whether two step sizes at least, at which phi is smooth, contradict the claim, and none supports it.
 
     A look can tell where its own error is below half of the gap.
     """
-    looks = list(probe.numerical.looks)
-    if len(looks) == 1:
-        phi, step = derivation.phi(name, probe.direction), looks[0].step
-        looks += [look(phi, other, derivation.phi_noise) for other in (step / 4, step * 4)]
+    noise = probe.numerical.noise_seen(derivation.phi_noise)
+    looks = [found for found in probe.numerical.looks if found.is_smooth(noise)]
+    if len(looks) < 2:
+        phi, step = derivation.phi(name, probe.direction), probe.numerical.step
+        others = (look(phi, other, derivation.phi_noise) for other in (step / 4, step * 4))
+        looks += [found for found in others if found.is_smooth(noise)]
     gap = probe.gap.error
-    telling = [found for found in looks if found.finite and SAFETY * (found.error + probe.rounding) < gap]
-    blurred = [
-        found
-        for found in looks
-        if found.finite and found not in telling and found.error < gap / 2 and not probe.contradicted_by(found)
-    ]
-    return len(telling) >= 2 and len(telling) > len(blurred)
+    telling = [found for found in looks if SAFETY * (found.error + probe.rounding) < gap]
+    supporting = [found for found in looks if found.error < gap / 2 and not probe.contradicted_by(found)]
+    return len(telling) >= 2 and len(telling) > len(supporting)
 
 
 def _noise_and_step(probes: list[Probe], noise: float) -> tuple[float, float]:
     """Returns phi's noise as the probes show it, and the step at which they are best."""
     best: Derivative = min((p.numerical for p in probes), key=lambda d: d.error)
-    finite = [found for found in best.looks if found.finite]
-    if not finite:
+    if not any(found.finite for found in best.looks):
         return noise, min(found.step for found in best.looks)
-    seen = min(found.noise for found in finite) if len(finite) > 2 else 0.0
-    return max(noise, seen), best.step
+    return best.noise_seen(noise), best.step

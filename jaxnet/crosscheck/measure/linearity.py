@@ -18,6 +18,8 @@ FACTORS = {
 }
 IN_HALF = (-2.0, 2.0**-3, 2.0**3)
 HALF = 2.0**-13  # a unit roundoff of this size and more is that of 16 bits
+HUGE = 2.0**40  # a factor at which a right formula may lose all digits
+LOST = 1e-3  # of a gradient: what is clipped or flushed is off by more
 UPDATE = 64.0  # a learning rate of 1/64 and more is allowed for
 
 

@@ -108,7 +108,9 @@ def input_layouts(trial: Trial, rng: np.random.Generator) -> list[Finding]:
 
         def run(handed: Leaves = copies | changed, expected: Array = point.call.output) -> dict[str, Array]:
             call = trial.call(trial.checkable.open(handed))
-            if (gap := distance(call.output, expected)) > _coarse(expected) * largest(expected) + SAFETY * trial.output_spread:
+            if (gap := distance(call.output, expected)) > _coarse(expected) * largest(
+                expected
+            ) + SAFETY * trial.output_spread:
                 raise _OtherOutput(gap)
             return call.gradient
 

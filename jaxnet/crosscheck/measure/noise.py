@@ -17,7 +17,6 @@ MOST_SAMPLES = 4096  # elements of an array that are followed
 PLATEAUS = 0.25  # the share of elements that may move in steps: more, and the walk's step is below the arithmetic's own
 FARTHEST = 2.0**-1  # the largest step of a walk
 CALM = 2.0**-44  # relative noise that needs no second walk: some hundred units of roundoff
-OUTLIERS = 0.9  # the quantile of the elements' noise that stands for all: a kink looks like noise, but only in a few
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,14 @@ class Noise:
 
     Attributes:
         output: Standard deviation of each output element, (m,).
-        gradients: For each leaf, the standard deviation of a typical element of its gradient.
+        gradients: For each leaf, the standard deviation of each element of its gradient, (size,).
         relative: The output's noise over its size, by root mean square: the unit roundoff that computes it, in effect.
         step: The relative step of the walk.
         slopes: How much each output element moves, (m,), as all leaves move by their own size.
     """
 
     output: Array
-    gradients: dict[str, float]
+    gradients: dict[str, Array]
     relative: float
     step: float
     slopes: Array
@@ -44,7 +43,6 @@ class _Walk:
     step: float
     outputs: Array  # (9, samples)
     gradients: dict[str, Array]  # (9, samples) each
-    places: Array  # of the samples of the output
 
     @property
     def plateaus(self) -> float:
@@ -64,22 +62,15 @@ class _Sampled:
     """The noise that one walk, or the calmest of several, shows."""
 
     output: Array
-    gradients: dict[str, float]
+    gradients: dict[str, Array]
     relative: dict[str, float]  # of the output, under "", and of each gradient
 
     @staticmethod
     def of(walk: _Walk) -> "_Sampled":
-        unit = unit_of(walk.outputs[4])
-        output = _capped(noise_of(walk.outputs / unit))
-        relative = {"": _over(output, walk.outputs[4] / unit)}
-        gradients = {}
-        for name, values in walk.gradients.items():
-            scale = unit_of(values[4])
-            spread = noise_of(values / scale)
-            spread = np.where(np.isfinite(spread), spread, 0.0)
-            gradients[name] = float(np.quantile(spread, OUTLIERS)) * scale if spread.size else 0.0
-            relative[name] = _over(np.minimum(spread, gradients[name] / scale), values[4] / scale)
-        return _Sampled(output * unit, gradients, relative)
+        output = _of_values(walk.outputs)
+        gradients = {name: _of_values(values) for name, values in walk.gradients.items()}
+        relative = {name: _over(noise, walk.gradients[name][4]) for name, noise in gradients.items()}
+        return _Sampled(output, gradients, {"": _over(output, walk.outputs[4])} | relative)
 
     def calmer_than(self, other: "_Sampled") -> bool:
         """Whether anything is much calmer here: then it was no noise there, but curvature, or a kink."""
@@ -91,7 +82,7 @@ class _Sampled:
         """Returns the lesser noise of two walks: noise itself is the same at all steps."""
         return _Sampled(
             np.minimum(self.output, other.output),
-            {name: min(noise, other.gradients[name]) for name, noise in self.gradients.items()},
+            {name: np.minimum(noise, other.gradients[name]) for name, noise in self.gradients.items()},
             {key: min(noise, other.relative[key]) for key, noise in self.relative.items()},
         )
 
@@ -128,7 +119,8 @@ def measure_noise(
             break
         walk = larger
     if walk is None:
-        return Noise(np.zeros(dout.size), dict.fromkeys(names, 0.0), 0.0, STEP, np.zeros(dout.size))
+        nothing = {name: np.zeros(at[name].size) for name in names}
+        return Noise(np.zeros(dout.size), nothing, 0.0, STEP, np.zeros(dout.size))
     found, step = _Sampled.of(walk), walk.step
     while any(noise > CALM for noise in found.relative.values()) and step / RATIO >= SMALLEST:
         step /= RATIO
@@ -140,8 +132,9 @@ def measure_noise(
         if not improved:
             break
     slopes = np.ptp(walk.outputs, axis=0) / (8 * walk.step)
-    output, slopes = (_spread_out(sampled, walk.places, dout.size) for sampled in (found.output, slopes))
-    return Noise(output, found.gradients, found.relative[""], walk.step, slopes)
+    output, slopes = (_spread_out(sampled, dout.size) for sampled in (found.output, slopes))
+    gradients = {name: _spread_out(sampled, at[name].size) for name, sampled in found.gradients.items()}
+    return Noise(output, gradients, found.relative[""], walk.step, slopes)
 
 
 def _walk(
@@ -163,7 +156,7 @@ def _walk(
                 value = found.get(name)
                 whole = np.zeros(at[name].shape) if value is None else in_float64(value)
                 gradients[name].append(whole.ravel()[_samples(at[name].size)])
-    return _Walk(step, np.array(outputs), {name: np.array(g) for name, g in gradients.items()}, places)
+    return _Walk(step, np.array(outputs), {name: np.array(g) for name, g in gradients.items()})
 
 
 def _samples(size: int) -> Array:
@@ -171,21 +164,33 @@ def _samples(size: int) -> Array:
     return np.arange(size) if size <= MOST_SAMPLES else np.linspace(0, size - 1, MOST_SAMPLES).astype(int)
 
 
-def _capped(noise: Array) -> Array:
-    """Returns the noise with outliers, as of a kink in a single element, brought down to thirty times the median."""
-    moving = noise[noise > 0]
-    return np.minimum(noise, 30 * np.median(moving)) if moving.size > 4 else noise
+def _of_values(values: Array) -> Array:
+    """Returns the noise of each element in nine values, (9, n), with outliers brought down.
+
+    A kink, or a jump of a gradient, in a single element looks like noise: what exceeds thirty times the typical noise,
+    both absolutely and relative to the element, is cut to that.
+    """
+    unit = unit_of(values[4])
+    noise, sizes = noise_of(values / unit), np.abs(values[4] / unit)
+    noise = np.where(np.isfinite(noise), noise, 0.0)
+    moving = noise > 0
+    if np.count_nonzero(moving) > 4:
+        typical = np.median(noise[moving])
+        relative = np.median(noise[moving] / np.maximum(sizes[moving], 1e-300))
+        noise = np.minimum(noise, 30 * np.maximum(typical, relative * sizes))
+    return noise * unit
 
 
-def _spread_out(sampled: Array, places: Array, size: int) -> Array:
+def _spread_out(sampled: Array, size: int) -> Array:
     """Returns values for all elements: those of the samples, and elsewhere their root mean square."""
     unit = unit_of(sampled)
     whole = np.full(size, float(np.sqrt(np.mean((sampled / unit) ** 2))) * unit if sampled.size else 0.0)
-    whole[places] = sampled
+    whole[_samples(size)] = sampled
     return whole
 
 
 def _over(noise: Array, values: Array) -> float:
     """Returns the noise over the size of the values, by root mean square."""
-    size = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
-    return float(np.sqrt(np.mean(noise**2))) / size if size else 0.0
+    unit = unit_of(values)
+    size = float(np.sqrt(np.mean((values / unit) ** 2))) if values.size else 0.0
+    return float(np.sqrt(np.mean((noise / unit) ** 2))) / size if size else 0.0

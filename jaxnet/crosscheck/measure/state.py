@@ -38,7 +38,9 @@ def second_backward(trial: Trial) -> list[Finding]:
     twice = {name: np.asarray(2 * first[name]) for name in differing}
     if differing and not any(distance(second.get(n), twice[n]) > 2 * trial.allowed(n) for n in differing):
         trial.accumulating = set(differing)
-        return [Finding(Behaviour.ADDS_UP, Level.NOTE, name) for name in differing]
+        # A gradient by an input is returned: what the caller gets is then the sum of all calls.
+        inputs = set(trial.inputs)
+        return [Finding(Behaviour.ADDS_UP, Level.FAULT if n in inputs else Level.NOTE, n) for n in differing]
     return [Finding(Behaviour.SECOND_BACKWARD_DIFFERS, Level.FAULT, n, gap) for n, gap in list(differing.items())[:1]]
 
 
