@@ -367,6 +367,7 @@ class _Examination:
             unresolved=measured.unresolved,
             point=point,
             noise=max(analytic.noise.relative, 2 * analytic.unit_roundoff),
+            gradient_noise=analytic.gradient_noise(name),
             slip=diagnosis.slip if diagnosis else None,
             diagnosis=diagnosis.sentence if diagnosis else "",
             detail=measured.limit.value,

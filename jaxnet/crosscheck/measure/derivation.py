@@ -198,6 +198,12 @@ class Derivation:
         measured = self.noise.gradients[name].reshape(self.at[name].shape) * self.factor(name)
         return np.asarray(measured + terms * unit_roundoff * np.abs(self.scaled_gradient(name)))
 
+    def gradient_noise(self, name: str) -> float:
+        """Returns the noise that was measured in a gradient, relative to its norm."""
+        G = self.scaled_gradient(name)
+        noise = np.linalg.norm(self.noise.gradients[name] * self.factor(name))
+        return float(noise / (np.linalg.norm(G) or 1.0))
+
     def rounding(self, name: str) -> float:
         """Returns the largest of `roundings`."""
         return float(self.roundings(name).max(initial=0.0))

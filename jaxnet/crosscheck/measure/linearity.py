@@ -73,7 +73,8 @@ def nonlinear(
             far = not 1 / HUGE < abs(factor) < HUGE
             if far and error <= LOST * float(np.abs(as_double(value)).max(initial=0)):
                 continue
-            level = Level.FAULT if abs(factor) < HUGE else Level.WARNING
+            clipped = np.linalg.norm(as_double(other)) / abs(factor) < np.linalg.norm(as_double(value)) / 2
+            level = Level.FAULT if clipped or abs(factor) < HUGE else Level.WARNING
             return [Finding(Behaviour.NOT_LINEAR, level, name, factor)]
     return []
 

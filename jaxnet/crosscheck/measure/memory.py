@@ -63,10 +63,11 @@ def overwriting(trial: Trial) -> list[Finding]:
 def dout_layouts(trial: Trial) -> list[Finding]:
     """Hands over the same `dout` in other memory layouts: the gradient must be the same up to rounding."""
     found = []
-    for layout, kind in OF_DOUT.items():
+    layouts = [(layout, kind, trial.dout) for layout, kind in OF_DOUT.items() if layout is not Layout.STRIDE_0]
+    layouts += [(Layout.STRIDE_0, Behaviour.STRIDE_0_DOUT, values) for values in _expandable(trial.dout)]
+    for layout, kind, values in layouts:
         if trial.by_torch and layout in NOT_IN_TORCH:
             continue
-        values = _expandable(trial.dout) if layout is Layout.STRIDE_0 else trial.dout
         opened = trial.open()
         opened.forward()
         douts = [laid_out(np.asarray(part), layout) for part in opened.outputs.unpack(values)]
@@ -207,10 +208,10 @@ def laid_out(array: Array, layout: Layout, brought: Array | None = None) -> Arra
     return laid
 
 
-def _expandable(dout: Array) -> Array:
-    """Returns a `dout` whose rows are all the same, as one that was broadcast; all ones where it has no rows."""
-    rows = dout.ndim > 1 and len(dout) > 1
-    return np.broadcast_to(dout[:1], dout.shape).copy() if rows else np.ones_like(dout)
+def _expandable(dout: Array) -> list[Array]:
+    """Returns values of `dout` as they come of broadcasting: all ones, and, where it has rows, all rows the same."""
+    rows = [np.broadcast_to(dout[:1], dout.shape).copy()] if dout.ndim > 1 and len(dout) > 1 else []
+    return [np.ones_like(dout), *rows]
 
 
 class _OtherOutput(Exception):
