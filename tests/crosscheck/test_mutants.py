@@ -30,7 +30,7 @@ def test_a_planted_bug_is_found_in_its_leaf_and_named(name):
     said = "\n".join([*(leaf.diagnosis or leaf.reason for leaf in report.leaves), *report.behaviour])
     assert case.says in said, f"{case.sentence}: {said}"
     if case.leaf and not report.behaviour:
-        place = [f"x{i}" for i in range(3)] if not isinstance(layer, tuple) else []  # a class takes them unnamed
+        place = [f"given[{i}]" for i in range(3)] if not isinstance(layer, tuple) else []  # a class takes them unnamed
         assert {leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"} <= {case.leaf, *place}
 
 
