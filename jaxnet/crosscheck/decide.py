@@ -44,8 +44,8 @@ class Cause(Enum):
     NOTHING_COMPARED = "every element is at a kink"
     WRONG_BESIDE = "every element is at a kink, and beside it the gradient is wrong"
     WRONG_ELSEWHERE = "the gradient is zero here, and wrong at one other point"
+    SYMMETRIC_ONLY = "the gradient is right along symmetric directions, and along others it is not"
     ZERO_HERE = "the gradient is zero here, and no other point could be judged"
-    NOT_FINITE = "an element or the output is not finite"
     OUT_OF_TIME = "the time that was allowed was used up"
 
 

@@ -24,7 +24,7 @@ from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
 from jaxnet.crosscheck.measure.differences import STEP
 from jaxnet.crosscheck.measure.form import is_floating, misshapen
 from jaxnet.crosscheck.measure.kinks import Roughness
-from jaxnet.crosscheck.measure.leaf import PROBES, Coverage, LeafMeasurement, measure_leaf
+from jaxnet.crosscheck.measure.leaf import PROBES, Coverage, LeafMeasurement, Tangent, is_symmetric, measure_leaf
 from jaxnet.crosscheck.measure.points import Point, beside, elsewhere
 from jaxnet.crosscheck.measure.precision import chosen_point
 from jaxnet.crosscheck.measure.rounding import low_precision_gap
@@ -197,7 +197,7 @@ class _Examination:
         gradient = {name: self.analytic.measured(name) for name in names}
         rounding = self.analytic.output_rounding() if names else 0.0
         rng = stream(Stream.BEHAVIOUR, self.options.seed)
-        found = findings(self.checkable, self.dout, self.at, gradient, rng, rounding)
+        found = findings(self.checkable, self.dout, _copies(self.at), gradient, rng, rounding)
         value = None if self.options.expected else self.checkable.value_under_differentiation(self.at)
         if names and value is not None and not self.analytic.agrees_with_output(in_float64(value)):
             found.append(Finding(Behaviour.OTHER_VALUE, Level.FAULT))
@@ -220,10 +220,16 @@ class _Examination:
         return max(math.sqrt(eps), 2 * SAFETY * self.options.accuracy)
 
     def _measure(
-        self, name: str, analytic: Derivation, autodiff: Derivation | None, start: float | None = None
+        self,
+        name: str,
+        analytic: Derivation,
+        autodiff: Derivation | None,
+        start: float | None = None,
+        tangent: Tangent = Tangent.ALL,
     ) -> LeafMeasurement:
         resolution = self._resolution(name, analytic)
-        return measure_leaf(name, analytic, autodiff, resolution, self.options.accuracy, self.directions, start)
+        accuracy = self.options.accuracy
+        return measure_leaf(name, analytic, autodiff, resolution, accuracy, self.directions, start, tangent)
 
     def _decide(
         self, measured: LeafMeasurement, analytic: Derivation, forward: Gap | None = None, low: Gap | None = None
@@ -241,6 +247,12 @@ class _Examination:
             if self._decide(again, analytic)[0] is Verdict.PASS:
                 return self._as_leaf(again, Verdict.PASS, Cause.AGREES, analytic, note=words.TIED)
             analytic = self.analytic
+        if cause in WRONG and is_symmetric(in_float64(self.at[name])):
+            again = self._measure(name, analytic, None, tangent=Tangent.SYMMETRIC)
+            if self._decide(again, analytic)[0] is Verdict.PASS:
+                if name in self.checkable.held_leaves:  # nobody asked for a gradient by it
+                    return self._as_leaf(again, Verdict.PASS, Cause.SYMMETRIC_ONLY, analytic, note=words.SYMMETRIC)
+                return self._as_leaf(again, Verdict.INCONCLUSIVE, Cause.SYMMETRIC_ONLY, analytic)
         if cause in (Cause.AT_KINKS, Cause.NOTHING_COMPARED, Cause.OUTSIDE_SLOPES):
             moved = beside(self.at, name, self.points)
             there = Derivation(self.derived, moved, self._dout(), [name], self.rounding)
@@ -355,7 +367,7 @@ class _Examination:
             unresolved=measured.unresolved,
             point=point,
             noise=max(analytic.noise.relative, 2 * analytic.unit_roundoff),
-            slip=diagnosis and diagnosis.slip,
+            slip=diagnosis.slip if diagnosis else None,
             diagnosis=diagnosis.sentence if diagnosis else "",
             detail=measured.limit.value,
         )
@@ -431,4 +443,4 @@ def _from_above(checkable: Checkable, output: Array, rng: np.random.Generator) -
 
 
 def _copies(leaves: Leaves) -> Leaves:
-    return {name: array.copy() for name, array in leaves.items()}
+    return {name: array.copy(order="K") for name, array in leaves.items()}

@@ -14,13 +14,57 @@ SOLVER = 1e-4  # the relative error that an iterative solver, a table or a lower
 PRECISIONS = (("float16 or bfloat16", 1e-5), ("float32", 1e-9))  # and the relative noise above which they are named
 WRAPPED = 64  # characters of a certificate's list of leaves
 
-TIED = "it shares memory with another leaf: its gradient is the sum of theirs"
+# Each is filled from the leaf: {who} made the gradient, {name}, {resolved}, {limit}, {error}, {detail}.
+REASONS = {
+    Cause.ANALYTIC_WRONG: "{who} is not the derivative of its own forward",
+    Cause.OUTSIDE_SLOPES: "{who} is outside the slopes of both sides of a kink",
+    Cause.OUTSIDE_TIE: "{who} is wrong where elements are tied: it is not the slope of moving them together",
+    Cause.AUTODIFF_WRONG: "autodiff is wrong: it is not the derivative of the reference's forward",
+    Cause.FORWARDS_DIFFER: "each is the derivative of its own forward, and the forwards are two functions",
+    Cause.BELOW_DIFFERENCES: "{who} differs from autodiff's gradient, by less than differences can see",
+    Cause.LOW_PRECISION: "in the arrays' own precision the gradient is off by more than rounding explains",
+    Cause.FORM: "{detail}",
+    Cause.HANDED_WRONG: "{detail}",
+    Cause.PUT_TOGETHER_WRONGLY: (
+        "each layer is right on its own, so they are put together wrongly: an order, a factor, a layer left out"
+    ),
+    Cause.NO_GRADIENT: (
+        "{name} moves the output, and no gradient came back for it: was it forgotten, or is it under another name? "
+        "If it is a constant, say so: constants=({name!r},)"
+    ),
+    Cause.UNRESOLVED: "the differences see no error below {resolved} of the gradient{limit}",
+    Cause.UNCONFIRMED: (
+        "the differences contradict the gradient by {error} at one step size and not at others, as of kinks nearby: "
+        "move the inputs and check again"
+    ),
+    Cause.ONLY_NUMERICAL_DISSENTS: "the differences alone dissent: a kink nearby, or noise; move the inputs",
+    Cause.AT_KINKS: "too many elements are at kinks, here and a thousandth beside: move the inputs off them",
+    Cause.NOTHING_COMPARED: "every element is at a kink, so nothing was compared: move the inputs off them",
+    Cause.WRONG_BESIDE: (
+        "every element is at a kink, where many gradients are right; a thousandth beside it the gradient is wrong: "
+        "move the inputs and check again"
+    ),
+    Cause.SYMMETRIC_ONLY: (
+        "it is symmetric, and its gradient is right along symmetric directions only: that is right if {name} always is "
+        "symmetric; else give it another value"
+    ),
+    Cause.ZERO_HERE: "the gradient is zero at these inputs, and could not be judged at others: give it other ones",
+    Cause.WRONG_ELSEWHERE: "the gradient is zero at these inputs, and looks wrong at others: check it there",
+    Cause.OUT_OF_TIME: "max_seconds passed before it was judged: allow more",
+}
+LIMITS = {
+    "roundoff": ", for rounding in the forward: scale or move the inputs, or pass resolution=",
+    "truncation": ", for its curvature: scale or move the inputs, or pass resolution=",
+    "domain": ": steps leave the function's domain; give it inputs further inside",
+    "none": ": scale or move the inputs, or pass resolution=",
+}
 POINTS = {
-    Point.BESIDE: "moved off its kinks by a thousandth",
     Point.MOVED: "moved",
     Point.DRAWN: "drawn anew",
     Point.FLIPPED: "negated",
 }
+TIED = "it shares memory with another leaf: its gradient is the sum of theirs"
+SYMMETRIC = "it is symmetric, and was judged along symmetric directions: along others its gradient is another"
 
 
 def maker(leaf: "Leaf") -> str:
@@ -30,43 +74,16 @@ def maker(leaf: "Leaf") -> str:
 
 def reason(leaf: "Leaf") -> str:
     """Returns why a leaf did not pass, in one sentence; empty for a PASS."""
-    who = maker(leaf)
-    resolved = f"{leaf.relative_tolerance:.0e} of the gradient"
-    sentences = {
-        Cause.ANALYTIC_WRONG: f"{who} is not the derivative of its own forward",
-        Cause.OUTSIDE_SLOPES: f"{who} is outside the slopes of both sides of a kink",
-        Cause.OUTSIDE_TIE: f"{who} is wrong where kinks are tied: together they leave the slopes of both sides",
-        Cause.AUTODIFF_WRONG: "autodiff is wrong: it is not the derivative of the reference's forward",
-        Cause.FORWARDS_DIFFER: "each is the derivative of its own forward, and the forwards are two functions",
-        Cause.BELOW_DIFFERENCES: f"{who} differs from autodiff's gradient, by less than differences can see",
-        Cause.LOW_PRECISION: "in the arrays' own precision the gradient is off by more than rounding explains",
-        Cause.FORM: leaf.detail,
-        Cause.HANDED_WRONG: leaf.detail,
-        Cause.PUT_TOGETHER_WRONGLY: "each layer is right on its own, so they are put together wrongly: "
-        "an order, a factor, a layer left out",
-        Cause.NO_GRADIENT: f"{leaf.name} moves the output, and no gradient came back for it: was it forgotten, or is it "
-        f"under another name? If it is a constant, say so: constants=({leaf.name!r},)",
-        Cause.UNRESOLVED: f"the differences see no error below {resolved}{_limit(leaf)}",
-        Cause.UNCONFIRMED: f"the differences contradict the gradient by {leaf.relative_error:.1e} at one step size and "
-        "not at others, as of kinks nearby: move the inputs and check again",
-        Cause.ONLY_NUMERICAL_DISSENTS: "the differences alone dissent: a kink nearby, or noise; move the inputs",
-        Cause.AT_KINKS: "too many elements are at kinks, here and a thousandth beside: move the inputs off them",
-        Cause.NOTHING_COMPARED: "every element is at a kink, so nothing was compared: move the inputs off them",
-        Cause.WRONG_BESIDE: "every element is at a kink, where many gradients are right; a thousandth beside it the "
-        "gradient is wrong: move the inputs and check again",
-        Cause.ZERO_HERE: "the gradient is zero at these inputs, and it could not be judged at others: give it other ones",
-        Cause.WRONG_ELSEWHERE: "the gradient is zero at these inputs, and looks wrong at others: check it there",
-        Cause.NOT_FINITE: leaf.detail,
-        Cause.OUT_OF_TIME: "max_seconds passed before it was judged: allow more",
-    }
-    return sentences.get(leaf.cause, "")
-
-
-def _limit(leaf: "Leaf") -> str:
-    detail = {"roundoff": ", for rounding in the forward", "truncation": ", for its curvature"}.get(leaf.detail, "")
-    if leaf.detail == "domain":
-        return ": steps leave the function's domain; give it inputs further inside"
-    return f"{detail}: scale or move the inputs, or pass resolution="
+    if leaf.verdict is Verdict.PASS:
+        return ""
+    return REASONS[leaf.cause].format(
+        who=maker(leaf),
+        name=leaf.name,
+        resolved=f"{leaf.relative_tolerance:.0e}",
+        limit=LIMITS.get(leaf.detail, ""),
+        error=f"{leaf.relative_error:.1e}",
+        detail=leaf.detail,
+    )
 
 
 def notes(leaf: "Leaf") -> Iterator[str]:
@@ -101,20 +118,21 @@ def findings(report: "Report") -> Iterator[str]:
         yield f"  the forwards differ by {error:.2g}, rounding explains {tolerance:.1g}: they are two functions"
     yield from (f"  {reason}" for reason in report.undecided)
     for leaf in report.leaves:
-        if text := reason(leaf):
-            numbers = ", ".join(f"{name} {value:.6g}" for name, value in leaf.values.items())
-            place = f"{leaf.name}{brackets(leaf.index)}: "
-            if leaf.cause in (Cause.NO_GRADIENT, Cause.FORM):
-                yield f"  {text}"
-            elif leaf.verdict is Verdict.FAIL and numbers:
-                yield f"  {place}{numbers} -> {text}"
-                yield from _solver(leaf)
-            else:
-                yield f"  {leaf.name}: {text}"
+        yield from _of_leaf(leaf)
 
 
-def _solver(leaf: "Leaf") -> Iterator[str]:
-    if leaf.cause in WRONG and leaf.relative_error <= SOLVER:
+def _of_leaf(leaf: "Leaf") -> Iterator[str]:
+    text = reason(leaf)
+    if not text:
+        return
+    if leaf.cause in (Cause.NO_GRADIENT, Cause.FORM):
+        yield f"  {text}"
+    elif leaf.verdict is Verdict.FAIL and leaf.values:
+        numbers = ", ".join(f"{name} {value:.6g}" for name, value in leaf.values.items())
+        yield f"  {leaf.name}{brackets(leaf.index)}: {numbers} -> {text}"
+    else:
+        yield f"  {leaf.name}: {text}"
+    if leaf.cause in WRONG and leaf.verdict is Verdict.FAIL and leaf.relative_error <= SOLVER:
         yield (
             f"  {leaf.name}: the relative error is {leaf.relative_error:.1e}, which is what a solver's tolerance, a "
             f"table or a lower precision looks like; where that is meant, pass accuracy={2 * leaf.relative_error:.0e}"
@@ -123,29 +141,25 @@ def _solver(leaf: "Leaf") -> Iterator[str]:
 
 def certificate(report: "Report") -> Iterator[str]:
     """Yields what would have been caught, for the elements that were compared."""
-    if report.verdict is not Verdict.PASS:
-        return
     sure = [leaf for leaf in report.leaves if leaf.min_detectable_error > 0]
-    if not sure:
+    if report.verdict is not Verdict.PASS or not sure:
         return
     least = max(leaf.min_detectable_error for leaf in sure)
     whole = all(leaf.compared == leaf.size and leaf.point is Point.GIVEN for leaf in report.leaves)
+    parts = [leaf.name if leaf.compared == leaf.size else f"{leaf.compared} elements of {leaf.name}" for leaf in sure]
+    listed = f"in {', '.join(parts)}"
     if whole and len(sure) == len(report.leaves):
-        where = "in any of these leaves"
-    else:
-        parts = [
-            leaf.name if leaf.compared == leaf.size else f"{leaf.compared} elements of {leaf.name}" for leaf in sure
-        ]
-        listed = ", ".join(parts)
-        where = f"in {listed}" if len(listed) <= WRAPPED else "in the elements that were compared"
-    yield f"an error of norm {least:.0e} {where} is caught with probability 0.99"
-
-
-def brackets(index: tuple[int, ...]) -> str:
-    """Returns "[2, 1]"; empty for a number and for a leaf none of whose elements was singled out."""
-    return f"[{', '.join(map(str, index))}]" if index else ""
+        listed = "in any of these leaves"
+    elif len(listed) > WRAPPED:
+        listed = "in the elements that were compared"
+    yield f"an error of norm {least:.0e} {listed} is caught with probability 0.99"
 
 
 def constant(name: str) -> str:
     """Returns what is said of an array that moves the output and is taken for a constant."""
     return f"{name} moves the output and has no gradient: taken for a constant"
+
+
+def brackets(index: tuple[int, ...]) -> str:
+    """Returns "[2, 1]"; empty for a number and for a leaf none of whose elements was singled out."""
+    return f"[{', '.join(map(str, index))}]" if index else ""

@@ -205,7 +205,7 @@ def _places_beside(name: str) -> Iterator[str]:
 
 
 def _by_entry(place: str, parameters: Any, gradients: Any) -> dict[str, Any]:
-    """Returns the gradients of a collection of parameters: `grads[0]` of `params[0]`, `grads['dW']` of `params['W']`."""
+    """Returns the gradients of a collection: `grads[0]` of `params[0]`, `grads["dW"]` of `params["W"]`."""
     if isinstance(parameters, Mapping) and isinstance(gradients, Mapping):
         found = {}
         for key in parameters:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
-from jaxnet.crosscheck.inspect.checkable import Checkable
+from jaxnet.crosscheck.inspect.checkable import Checkable, SubjectError
 from jaxnet.crosscheck.inspect.drawing import drawn
 from jaxnet.crosscheck.inspect.foreign import refuse_foreign
 from jaxnet.crosscheck.inspect.function import function_subject
@@ -32,10 +32,16 @@ def anything(thing: Any, inputs: tuple[Any, ...], seed: int, constants: Collecti
         return function(thing, inputs, seed, constants=constants)
     is_layer = hasattr(thing, "backward")  # which may keep its last `loss` beside its `params`
     if hasattr(thing, "loss") and (hasattr(thing, "gradient") or (hasattr(thing, "params") and not is_layer)):
-        return brought_network(thing, *inputs, constants=constants)
+        return _network(thing, inputs, constants)
     if is_several or is_layer:
         return layer(thing, inputs, seed, constants)
     return function(thing, inputs, seed, constants=constants)
+
+
+def _network(thing: Any, inputs: tuple[Any, ...], constants: Collection[str]) -> Checkable:
+    if len(inputs) != 2:
+        raise SubjectError(f"{type(thing).__name__}: {len(inputs)} inputs, expected two for a network: samples, labels")
+    return brought_network(thing, *inputs, constants)
 
 
 def layer(thing: Any, inputs: tuple[Any, ...], seed: int, constants: Collection[str] = ()) -> Checkable:

@@ -150,7 +150,7 @@ class CheckableTorch(Checkable):
         wanted = [n for n, s in floats.items() if s.differentiable or (s.is_input and not asked)]
         values = {name: to_numpy(slot.tensor) for name, slot in floats.items()}
         self.leaves = {name: values[name] for name in wanted}
-        self.others = {name: value for name, value in values.items() if name not in wanted}
+        self.others: Leaves = {name: value for name, value in values.items() if name not in wanted}
         self.constants = set(self.others)
         self.own = {name: value.dtype for name, value in values.items()}
         whole = {name: slot.tensor for name, slot in self.slots.items() if slot.is_input and name not in floats}

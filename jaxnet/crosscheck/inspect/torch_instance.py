@@ -49,7 +49,7 @@ class TorchInstance(Instance):
         return y
 
     def forward_elsewhere(self) -> bool:
-        known = self.subject.others | self.subject.leaves | self.leaves
+        known = {**self.subject.others, **self.subject.leaves, **self.leaves}
         before = {n: known[n] if n in known else to_numpy(self.subject.slots[n].tensor) for n in self._input_names()}
         other = dict(zip(before, elsewhere(tuple(before.values())), strict=True))
         whole = {name: array for name, array in other.items() if name not in known}

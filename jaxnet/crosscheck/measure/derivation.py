@@ -104,11 +104,14 @@ class Derivation:
         self, checkable: Checkable, at: Leaves, dout: Array, names: list[str], rng: np.random.Generator
     ) -> None:
         self.checkable, self.at, self.dout, self.names = checkable, at, dout, names
-        instance = checkable.open(at)
+        handed = {name: a.copy(order="K") for name, a in at.items()}
+        instance = checkable.open(handed)
         self.output = in_float64(instance.forward())
         self.dout_given = dout.astype(self.output_dtype(at))
         found = instance.backward(self.dout_given)
         self.gradient = {name: in_float64(found[name]) for name in names}
+        # Code that writes to what it is handed gets copies from now on; others need none.
+        self.overwrites = any(not np.array_equal(handed[name], a, equal_nan=True) for name, a in at.items())
         self.noise: Noise = measure_noise(checkable, at, self.dout_given, names, rng, self.first_step)
         self.unit_roundoff = max((eps_of(a) for a in at.values()), default=2.0**-52) / 2
         weighted = dout * self.output
@@ -204,9 +207,18 @@ class Derivation:
         return float(np.linalg.norm(self.scaled_gradient(name) * weights))
 
     def target(self, name: str, weights: Array, resolution: float) -> float:
-        """Returns the error of a quotient at which errors of a relative size are seen; for a G of 0, those of an ordinary one."""
+        """Returns the error of a quotient at which errors of G of a relative size are seen.
+
+        For a G of 0 it is relative to an ordinary one.
+        """
         size = self.size(name, weights)
         return resolution * (size if size > self.phi_noise else self.ordinary) / MARGIN
+
+    def forward_at(self, leaves: Leaves) -> Array:
+        """Returns the output at other leaves, float64."""
+        if self.overwrites:
+            leaves = {name: a.copy(order="K") for name, a in leaves.items()}
+        return in_float64(self.checkable.forward(leaves))
 
     def phi(self, name: str, direction: Array, dout: Array | None = None) -> Phi:
         """Returns phi(t) = <dout, forward> in its unit, as the leaf moves by t times a direction, less its value at 0.
@@ -221,7 +233,7 @@ class Derivation:
         step = scale * direction
 
         def phi(t: float) -> float:
-            moved = in_float64(self.checkable.forward(self.at | {name: stepped(start, t, step)}))
+            moved = self.forward_at(self.at | {name: stepped(start, t, step)})
             if moved.shape != y.shape:
                 return math.nan
             return float(np.vdot(above, moved - y))
@@ -239,7 +251,7 @@ class Derivation:
         start, scale = self.at[name], scale_of(self.at[name])
 
         def change(t: float) -> Array:
-            moved = in_float64(self.checkable.forward(self.at | {name: stepped(start, t, scale * direction)}))
+            moved = self.forward_at(self.at | {name: stepped(start, t, scale * direction)})
             return np.asarray((moved - self.output) / self.unit)
 
         below, above = ((4 * change(s * step) - change(2 * s * step)) / (2 * s * step) for s in (-1, 1))

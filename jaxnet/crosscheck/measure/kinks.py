@@ -171,7 +171,8 @@ def broken_tie(derivation: Derivation, name: str, places: list[int], noise: floa
     above = np.where(smooth, derivation.dout, 0.0)
     if not above.any() or derivation.output.size == 1:
         return None
-    G = derivation.checkable.backward(derivation.at, above.astype(derivation.dout_given.dtype))[name]
+    at = {key: a.copy(order="K") for key, a in derivation.at.items()}
+    G = derivation.checkable.backward(at, above.astype(derivation.dout_given.dtype))[name]
     claimed = float(np.vdot(np.asarray(G, np.float64) * derivation.factor(name), direction))
     rounding = float(np.linalg.norm(derivation.roundings(name) * direction))
     slack = 2 * SAFETY * (error * math.sqrt(above.size) + sides.error + rounding)

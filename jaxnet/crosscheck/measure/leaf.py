@@ -24,6 +24,19 @@ class Coverage(Enum):
     SPOILED = "spoiled"  # too many rough elements to take out
 
 
+class Tangent(Enum):
+    """The directions along which a gradient counts."""
+
+    ALL = "all"
+    SYMMETRIC = "symmetric"  # of a matrix that is meant to be so
+
+
+def is_symmetric(array: Array) -> bool:
+    """Returns whether this is a square matrix of two rows at least that equals its transpose, but for rounding."""
+    square = array.ndim == 2 and array.shape[0] == array.shape[1] > 1
+    return square and bool(np.allclose(array, array.T, rtol=1e-6, atol=0))
+
+
 @dataclass(frozen=True)
 class LeafMeasurement:
     """What was measured of one leaf. Gaps and sizes are of the scaled gradient G = gradient x `factor`.
@@ -123,6 +136,7 @@ def measure_leaf(
     accuracy: float,
     rng: np.random.Generator,
     start: float | None = None,
+    tangent: Tangent = Tangent.ALL,
 ) -> LeafMeasurement:
     """Measures a leaf's gradient against difference quotients, and against autodiff's where there is one.
 
@@ -134,9 +148,12 @@ def measure_leaf(
         accuracy: The relative error that is declared and allowed.
         rng: Draws directions.
         start: The first step; the derivation's own by default.
+        tangent: The directions that count.
     """
     shape = analytic.at[name].shape
     directions = [rng.standard_normal(shape) for _ in range(PROBES)]
+    if tangent is Tangent.SYMMETRIC:
+        directions = [(d + d.T) / 2 for d in directions]
     weights = np.where(np.isfinite(np.asarray(analytic.at[name], np.float64)), 1.0, 0.0)
     probing = _Probing(name, analytic, directions, resolution, start)
     probes = probing.along(weights)
@@ -150,7 +167,7 @@ def measure_leaf(
         target = analytic.target(name, weights, resolution)
         if places is None:
             coverage = Coverage.SPOILED
-            places = list(rng.choice(np.flatnonzero(weights), SAMPLED_KINKS, replace=False))
+            places = [int(i) for i in rng.choice(np.flatnonzero(weights), SAMPLED_KINKS, replace=False)]
             elements = examine_elements(analytic, name, places, weights, target, noise)
         elif places:
             coverage = Coverage.SMOOTH_ELEMENTS
@@ -159,7 +176,7 @@ def measure_leaf(
             weights.flat[places] = 0.0
             probes = probing.along(weights, target) if weights.any() else []
         kinks = [e.place for e in elements if e.roughness is Roughness.KINK]
-        tied = list(np.flatnonzero(weights)) if coverage is Coverage.SPOILED else kinks
+        tied = np.flatnonzero(weights).tolist() if coverage is Coverage.SPOILED else kinks
         if len(kinks) > 1:
             tie = broken_tie(analytic, name, tied, noise)
     size = analytic.size(name, whole)
@@ -246,7 +263,7 @@ def _is_zero(analytic: Derivation, size: float, probes: list[Probe], elements: l
 
 
 def _allowing(probe: Probe, error: float) -> Probe:
-    """Returns the probe with an error of this norm allowed: four standard deviations of what it is along a direction."""
+    """Returns the probe with an error of this norm allowed: four standard deviations of its part along a direction."""
     return replace(probe, rounding=probe.rounding + 4 * error / SAFETY) if error else probe
 
 

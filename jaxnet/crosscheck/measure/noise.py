@@ -141,7 +141,8 @@ def _walk(
     checkable: Checkable, at: Leaves, dout: Array, names: list[str], directions: Leaves, step: float
 ) -> _Walk | None:
     """Returns the values at nine points; None where the output is not finite at one of them."""
-    outputs, gradients = [], {name: [] for name in names}  # type: dict[str, list[Any]]
+    outputs: list[Array] = []
+    gradients: dict[str, list[Array]] = {name: [] for name in names}
     places = _samples(dout.size)
     for j in POINTS:
         moved = {name: stepped(a, float(j * step), directions[name]) for name, a in at.items()}

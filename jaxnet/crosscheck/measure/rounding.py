@@ -57,7 +57,7 @@ def _gaps(
 def _magnitude(analytic: Derivation, name: str) -> float:
     """Returns what rounding within a layer is relative to, an element: where it saturates, more than the gradient."""
     shuffled = {key: np.roll(a.ravel(), 1).reshape(a.shape) for key, a in analytic.at.items()}
-    elsewhere = in_float64(analytic.checkable.forward(shuffled))
+    elsewhere = analytic.forward_at(shuffled)
     weighted = (
         np.linalg.norm(analytic.dout * elsewhere / analytic.unit) if elsewhere.shape == analytic.dout.shape else 0
     )

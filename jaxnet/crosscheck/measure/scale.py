@@ -79,4 +79,4 @@ def eps_of(array: Array) -> float:
         return float(np.finfo(array.dtype).eps)
     import ml_dtypes  # loaded already where an array of such a dtype was made
 
-    return float(ml_dtypes.finfo(array.dtype).eps)
+    return float(ml_dtypes.finfo(array.dtype).eps)  # type: ignore[no-untyped-call]
