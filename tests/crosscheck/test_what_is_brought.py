@@ -405,7 +405,7 @@ def test_a_network_whose_loss_is_not_finite_is_inconclusive_and_says_so():
     assert json.loads(json.dumps(report.to_dict()))["verdict"] == "INCONCLUSIVE"
 
 
-@pytest.mark.parametrize("size", [1e-300, 1e200, 1e305])
+@pytest.mark.parametrize("size", [1e-300, 1e200, 1e300])
 def test_numbers_whose_squares_are_not_finite_are_judged_as_any_others(size):
     rng = np.random.default_rng(0)
 
@@ -416,13 +416,22 @@ def test_numbers_whose_squares_are_not_finite_are_judged_as_any_others(size):
             return dx
 
         layer = linear(backward=backward)
-        layer.W = size * rng.standard_normal((4, 3))
+        layer.W, layer.b = size * rng.standard_normal((4, 3)), size * rng.standard_normal(3)
         return check_layer(layer, (5, 4))
 
     assert report(1.0).verdict == "PASS"
     wrong = report(1.01)
     assert [leaf.name for leaf in wrong.leaves if leaf.verdict == "FAIL"] == ["W"]
     assert "times 1.01" in str(wrong)
+
+
+@pytest.mark.parametrize("size", [1e-17, 1e-100])
+def test_a_gradient_is_not_called_zero_where_its_leaf_is_too_small_to_move_the_output(size):
+    wrong = linear(backward=lambda self, dout: [Linear.backward(self, dout), setattr(self, "dW", 17 * self.dW)][0])
+    wrong.W = size * wrong.W
+    report = check_layer(wrong, (5, 4))
+    assert report.verdict != "PASS"
+    assert "zero wherever tried" not in str(report)
 
 
 def test_a_leaf_that_was_not_compared_has_no_row_and_is_named_above_the_table():
