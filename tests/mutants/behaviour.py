@@ -114,27 +114,24 @@ class Learns(Right):
         return dx
 
 
-@wrong("dW grows from call to call", "a second backward")
-class Accumulates(Right):
+@wrong("half of the old dW is added to the new one", "a second backward")
+class HalfAccumulates(Right):
     def __init__(self, W):
         super().__init__(W)
         self.dW = np.zeros_like(W)
 
     def backward(self, dout):
         d = dout * (1 - self.y**2)
-        self.dW = self.dW + self.x.T @ d
+        self.dW = self.dW / 2 + self.x.T @ d
         return d @ self.W.T
 
 
-@wrong("backward pops what forward left", "a second backward")
-class Pops(Right):
-    def forward(self, x):
-        self.kept = [x]
-        return super().forward(x)
-
+@wrong("backward uses up its cache, and goes on without it", "a second backward")
+class UsesUp(Right):
     def backward(self, dout):
-        self.x = self.kept.pop()
-        return super().backward(dout)
+        dx = super().backward(dout)
+        self.y = np.zeros_like(self.y)
+        return dx
 
 
 @wrong("the first input ever seen is kept", "earlier call")
@@ -179,10 +176,11 @@ class Shared(Right):
         return super().backward(dout)
 
 
-@wrong("forward draws noise that no seed decides", "no seed decides")
-class Noisy(Right):
-    def forward(self, x):
-        return super().forward(x) + 1e-3 * np.random.default_rng().standard_normal((len(x), 3)).astype(x.dtype)
+@wrong("backward alone draws noise that no seed decides", "draws random numbers of its own")
+class NoisyBackward(Right):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        return dx * (1 + 1e-3 * np.random.default_rng().standard_normal(dx.shape)).astype(dx.dtype)
 
 
 @wrong("dx comes back as float16", "float16", "x")

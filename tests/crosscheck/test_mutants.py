@@ -30,7 +30,7 @@ def test_a_planted_bug_is_found_in_its_leaf_and_named(name):
     said = "\n".join([*(leaf.diagnosis or leaf.reason for leaf in report.leaves), *report.behaviour])
     assert case.says in said, f"{case.sentence}: {said}"
     if case.leaf and not report.behaviour:
-        place = [f"x{i}" for i in range(3)] if not isinstance(layer, tuple) else []  # a class takes them unnamed
+        place = [f"given[{i}]" for i in range(3)] if not isinstance(layer, tuple) else []  # a class takes them unnamed
         assert {leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"} <= {case.leaf, *place}
 
 
@@ -40,15 +40,15 @@ def test_a_planted_bug_is_found_in_single_precision(name):
     assert check_layer(layer, *inputs).verdict == "FAIL", CASES[name].sentence
 
 
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", RIGHT)
-def test_a_right_layer_is_not_accused(name, dtype):
-    for seed in range(2):
-        layer, inputs, _ = draw(name, dtype, seed)
-        with np.errstate(over="ignore"):
-            report = check_layer(layer, *inputs, seed=seed)
-        assert report.verdict != "FAIL", str(report)
-        assert report.verdict == "PASS" or "resolve" in str(report)
+def test_a_right_layer_is_not_accused(name, dtype, seed):
+    layer, inputs, _ = draw(name, dtype, seed)
+    with np.errstate(over="ignore"):
+        report = check_layer(layer, *inputs, seed=seed)
+    assert report.verdict != "FAIL", str(report)
+    assert report.verdict == "PASS" or "see no error below" in str(report)
 
 
 @pytest.mark.slow

@@ -1,0 +1,181 @@
+"""Derivatives by differences: each error that is estimated covers the one that is known."""
+
+import math
+
+import numpy as np
+import pytest
+from synthetic import noisy
+
+from jaxnet.crosscheck.measure.differences import (
+    POINTS,
+    STEP,
+    Limit,
+    bends_beyond,
+    derivative,
+    look,
+    noise_of,
+    one_sided,
+)
+
+EPS = 2.0**-52
+
+SMOOTH = {
+    "a line": (lambda t: -3 * t, -3.0, EPS),
+    "exp": (math.expm1, 1.0, EPS),
+    "exp(30 t)": (lambda t: math.expm1(30 * t), 30.0, EPS),
+    "exp(1000 t)": (lambda t: math.expm1(1000 * t), 1000.0, EPS),
+    "sin(10⁵ t)": (lambda t: math.sin(1e5 * t), 1e5, EPS),
+    "t³ beside t": (lambda t: 2 * t + 1e6 * t**3, 2.0, EPS),
+    "an even function": (lambda t: t**2, 0.0, EPS),
+    "1e-200 sin": (lambda t: 1e-200 * math.sin(t), 1e-200, 1e-200 * EPS),
+    "x|x|, smooth but once": (lambda t: t + t * abs(t), 1.0, EPS),
+}
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_a_derivative_comes_with_an_error_that_covers_it(name):
+    phi, true, noise = SMOOTH[name]
+    found = derivative(phi, noise, target=0.0)
+    assert abs(found.value - true) <= found.error
+    assert found.error < 1e-7 * max(abs(true), noise / EPS)
+
+
+@pytest.mark.parametrize("sigma", [1e-12, 1e-9, 1e-7, 1e-4])
+def test_under_noise_the_step_grows_and_the_error_covers_what_noise_does(sigma):
+    covered, steps = [], []
+    for seed in range(50):
+        found = derivative(noisy(math.sin, sigma, seed), sigma, target=0.0)
+        covered.append(abs(found.value - 1) <= 8 * found.error)  # as much as a checker allows
+        steps.append(found.step)
+    assert np.mean(covered) >= 0.98
+    # h ~ (noise / phi''')^(1/3) at least, where the error of D(h) is least; Richardson allows larger ones.
+    assert np.median(steps) >= sigma ** (1 / 3) / 8
+
+
+def test_noise_that_is_understated_is_not_covered():
+    """The test above can fail."""
+    covered = []
+    for seed in range(50):
+        found = derivative(noisy(math.sin, 1e-4, seed), EPS, target=1e-9)
+        covered.append(abs(found.value - 1) <= 8 * found.error)
+    assert np.mean(covered) < 0.98
+
+
+def test_no_further_look_is_taken_where_the_first_is_good_enough():
+    assert len(derivative(math.sin, EPS, target=1e-6).looks) == 1
+    assert len(derivative(math.sin, EPS, target=1e-14).looks) > 1
+
+
+LIMITS = {
+    "none": (math.sin, EPS, 1e-6, Limit.NONE),
+    "roundoff": (math.sin, 1e-6, 1e-12, Limit.ROUNDOFF),
+    "domain": (lambda t: math.log1p(t / 1e-9) * 1e-9 if t > -1e-9 else math.nan, EPS, 1e-13, Limit.DOMAIN),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_what_limits_a_derivative_is_known(name):
+    phi, noise, target, limit = LIMITS[name]
+    assert derivative(phi, noise, target).limit is limit
+
+
+def test_near_the_edge_of_a_domain_the_step_shrinks():
+    found = derivative(lambda t: math.log1p(t / 1e-7) if t > -1e-7 else math.nan, EPS, target=1.0)
+    assert found.step < 1e-7 / 4
+    assert abs(found.value - 1e7) <= found.error < 1e4
+
+
+def test_a_function_that_is_finite_at_0_alone_has_no_derivative():
+    found = derivative(lambda t: 0.0 if t == 0 else math.nan, EPS, target=1e-9)
+    assert math.isnan(found.value)
+    assert found.error == math.inf
+    assert found.limit is Limit.DOMAIN
+
+
+def test_a_look_takes_eight_values():
+    asked = []
+    look(lambda t: asked.append(t) or t, STEP, EPS)
+    assert sorted(asked) == [j * STEP for j in POINTS if j]
+
+
+# -- one-sided slopes
+
+KINKS = {
+    "|t|": (abs, -1.0, 1.0),
+    "ReLU": (lambda t: max(t, 0.0), 0.0, 1.0),
+    "a concave one": (lambda t: min(2 * t, -0.5 * t), 2.0, -0.5),
+    "curved on either side": (lambda t: math.expm1(20 * t) if t > 0 else math.sin(3 * t), 3.0, 20.0),
+    "a slight one": (lambda t: t + 1e-5 * abs(t), 1 - 1e-5, 1 + 1e-5),
+    "steep": (lambda t: 1e8 * abs(t), -1e8, 1e8),
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_slopes_on_both_sides_of_a_kink(name):
+    phi, below, above = KINKS[name]
+    slopes = one_sided(phi, EPS)
+    assert abs(slopes.below - below) <= slopes.error
+    assert abs(slopes.above - above) <= slopes.error
+    assert slopes.is_kink
+
+
+SMOOTH_ONCE = {
+    "sin": math.sin,
+    "high curvature": lambda t: t + 1e6 * t**2,
+    "a fast oscillation": lambda t: math.sin(1e6 * t + 1.0) - math.sin(1.0),
+    "t|t|": lambda t: t * abs(t),
+    "Huber's loss at its corner": lambda t: (1 + t) ** 2 / 2 - 0.5 if t < 0 else t,
+    "ELU at 0": lambda t: t if t > 0 else math.expm1(t),
+    "zero": lambda t: 0.0,
+}
+
+
+@pytest.mark.parametrize("name", SMOOTH_ONCE)
+def test_what_has_one_slope_is_no_kink(name):
+    assert not one_sided(SMOOTH_ONCE[name], EPS).is_kink
+
+
+@pytest.mark.parametrize("sigma", [1e-9, 1e-6, 1e-3])
+def test_noise_is_no_kink(sigma):
+    assert not any(one_sided(noisy(math.sin, sigma, seed), sigma).is_kink for seed in range(50))
+
+
+# -- noise
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 1e-6, 1e-9])
+@pytest.mark.parametrize(
+    "phi", [lambda t: 0 * t, lambda t: np.sin(t / 100), lambda t: np.maximum(t, 0)], ids=["flat", "smooth", "a kink"]
+)
+def test_noise_is_measured_as_it_was_made(phi, sigma):
+    """Within a factor of four, Moré and Wild's own criterion, in four cases of five: there are but two differences."""
+    rng, t = np.random.default_rng(0), 1e-4 * np.linspace(-1, 1, 9)[:, None]
+    ratios = noise_of(phi(t) + sigma * rng.standard_normal((9, 400))) / sigma
+    assert np.mean((1 / 4 <= ratios) & (ratios <= 4)) > 0.8
+
+
+def test_a_smooth_function_shows_no_noise():
+    t = 1e-3 * np.arange(-4, 5)[:, None]
+    assert noise_of(np.sin(t) + 2)[0] < 1e-15
+    assert noise_of(np.abs(t))[0] < 1e-15  # a kink in the middle
+
+
+# -- bends
+
+
+def bends_of(phi, step):
+    return tuple(phi(j * step) + phi(-j * step) for j in (1, 2, 4))
+
+
+@pytest.mark.parametrize("step", [2.0**-17, 2.0**-10, 2.0**-5])
+def test_a_kink_bends_beyond_and_a_smooth_function_does_not(step):
+    for phi in (abs, lambda t: t + 1e-3 * max(t, 0.0), lambda t: max(t - 1.5 * step, 0.0)):
+        assert bends_beyond(bends_of(phi, step), EPS, step)
+    for phi in (math.sin, lambda t: math.expm1(t), lambda t: 5 * t**2 - t, lambda t: 0.0):
+        assert not bends_beyond(bends_of(phi, step), EPS, step)
+
+
+def test_what_is_below_the_noise_does_not_bend():
+    kink = bends_of(lambda t: 1e-6 * abs(t), STEP)
+    assert bends_beyond(kink, 1e-14, STEP)
+    assert not bends_beyond(kink, 1e-9, STEP)

@@ -1,0 +1,101 @@
+"""Elements at kinks, at points of high curvature, and at ties: found, and judged by what each allows."""
+
+import numpy as np
+import pytest
+from synthetic import derivation_of
+
+from jaxnet.crosscheck.measure.differences import STEP
+from jaxnet.crosscheck.measure.kinks import Roughness, broken_tie, examine_elements, rough_elements
+from jaxnet.crosscheck.measure.streams import Stream, stream
+
+AT_KINKS = np.array([[0.5, 0.0, -1.2], [0.7, -0.4, 0.0]])
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def slope(at_zero):
+    return lambda dout, x: dout * np.where(x == 0, at_zero, x > 0)
+
+
+def rough(derivation, x):
+    noise, rng = derivation.phi_noise, stream(Stream.DIRECTIONS, 0)
+    return rough_elements(derivation, "x", np.ones(x.shape), STEP, noise, rng)
+
+
+def examined(derivation, x, places):
+    return examine_elements(derivation, "x", places, np.ones(x.shape), 1e-9, derivation.phi_noise)
+
+
+FOUND = {
+    "ReLU at 0": (relu, AT_KINKS, [1, 5]),
+    "a clip at its bounds": (lambda x: np.clip(x, -1, 1), np.array([1.0, 0.3, -1.0, 2.0]), [0, 2]),
+    "|x - 6|": (lambda x: np.abs(x - 6), np.array([6.0, 5.0, 7.0]), [0]),
+    "none": (np.sin, AT_KINKS, []),
+    "x|x|, which has no kink": (lambda x: x * np.abs(x) + x, np.array([0.5, -0.3, 0.8]), []),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_rough_elements_are_found_among_smooth_ones(name):
+    f, x, places = FOUND[name]
+    assert rough(derivation_of(f, lambda dout, x: dout, x), x) == places
+
+
+def test_too_many_are_not_looked_at():
+    x = np.zeros((40, 30))
+    assert rough(derivation_of(relu, slope(0.0), x), x) is None
+
+
+@pytest.mark.parametrize("at_zero", [0.0, 0.5, 1.0])
+def test_between_the_slopes_of_both_sides_every_gradient_is_right(at_zero):
+    elements = examined(derivation_of(relu, slope(at_zero), AT_KINKS), AT_KINKS, [1, 5])
+    assert [e.place for e in elements] == [1, 5]
+    assert all(e.roughness is Roughness.KINK and e.gap.within_tolerance for e in elements)
+
+
+@pytest.mark.parametrize("at_zero", [-0.1, 1.1, 2.0])
+def test_outside_of_them_none_is(at_zero):
+    elements = examined(derivation_of(relu, slope(at_zero), AT_KINKS), AT_KINKS, [1, 5])
+    assert not any(e.gap.within_tolerance for e in elements)
+    assert all(e.alone for e in elements)  # each moves a single output of several
+
+
+def test_an_element_of_high_curvature_is_judged_by_its_derivative():
+    x = np.array([0.3, 0.9])
+
+    def f(x):
+        return np.array([np.sin(1e5 * x[0]), x[1]])
+
+    def gradient(factor):
+        return lambda dout, x: dout * np.array([factor * 1e5 * np.cos(1e5 * x[0]), 1.0])
+
+    (right,) = examined(derivation_of(f, gradient(1.0), x), x, [0])
+    (wrong,) = examined(derivation_of(f, gradient(1.01), x), x, [0])
+    assert right.roughness is wrong.roughness is Roughness.CURVED
+    assert right.gap.within_tolerance
+    assert not wrong.gap.within_tolerance
+
+
+def maximum(x):
+    return np.array([x.max(), x.sum()])
+
+
+def to_all(share):
+    return lambda dout, x: dout[0] * share * (x == x.max()) + dout[1]
+
+
+def test_of_tied_maxima_all_together_have_the_whole_gradient_once():
+    """Either of two may have it, or both a half; not both the whole of it."""
+    x = np.array([2.0, 2.0, 0.5])
+
+    def tie(gradient):
+        derivation = derivation_of(maximum, gradient, x)
+        return broken_tie(derivation, "x", [0, 1], derivation.phi_noise)
+
+    assert tie(to_all(0.5)) is None
+    assert tie(lambda dout, x: dout[0] * np.array([1.0, 0.0, 0.0]) + dout[1]) is None
+    broken = tie(to_all(1.0))
+    assert broken is not None
+    assert broken.broken

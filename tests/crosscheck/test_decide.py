@@ -1,0 +1,107 @@
+"""Decisions: a table of measurements, each with the verdict and the cause that are owed."""
+
+import math
+
+import numpy as np
+import pytest
+
+from jaxnet.crosscheck.decide import SEEN, SEEN_IF_COARSE, Cause, Verdict, decide
+from jaxnet.crosscheck.measure.derivation import SAFETY, Gap, Probe
+from jaxnet.crosscheck.measure.differences import Derivative, Limit, Look
+from jaxnet.crosscheck.measure.kinks import Element, Roughness, Tie
+from jaxnet.crosscheck.measure.leaf import Coverage, LeafMeasurement
+
+RIGHT, WRONG = Gap(0.0, 1e-9), Gap(1.0, 1e-9)
+
+
+def probe(error, tolerance=1e-9):
+    found = Look(2.0**-17, 0.0, tolerance / SAFETY, 0.0, (0.0, 0.0, 0.0), 0.0)
+    return Probe(np.ones(1), error, 0.0, Derivative((found,), Limit.NONE))
+
+
+def element(roughness, outside=0.0, *, alone=True):
+    return Element(0, roughness, 1.0 + outside, alone, 0.0, 1.0, 1e-9)
+
+
+def measurement(error=0.0, tolerance=1e-9, **fields):
+    """A gradient of norm 1, with one probe of it."""
+    usual = {
+        "name": "x", "size": 1.0, "probes": (probe(error, tolerance),), "elements": (), "tie": None,
+        "coverage": Coverage.WHOLE, "compared": 1, "resolution": 1e-8, "confirmed": error > tolerance,
+        "is_zero": False, "factor": 1.0,
+    }  # fmt: skip
+    return LeafMeasurement(**(usual | fields))
+
+
+def three(error=0.0, with_autodiff=RIGHT, autodiff=0.0, **fields):
+    """The same, with a third derivation."""
+    return measurement(error, with_autodiff=with_autodiff, autodiff=(probe(autodiff),), **fields)
+
+
+P, F, I = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE  # noqa: E741
+TABLE = {
+    # two derivations
+    "right": (measurement(), {}, P, Cause.AGREES),
+    "wrong": (measurement(1.0), {}, F, Cause.ANALYTIC_WRONG),
+    "wrong by little": (measurement(1e-8), {}, F, Cause.ANALYTIC_WRONG),
+    "within tolerance": (measurement(0.9e-9), {}, P, Cause.AGREES),
+    "contradicted at one step alone": (measurement(1.0, confirmed=False), {}, I, Cause.UNCONFIRMED),
+    "nan": (measurement(math.nan, confirmed=False), {}, I, Cause.UNCONFIRMED),
+    # how sharp the quotients are
+    "blunt": (measurement(0.0, 2 * SEEN), {}, I, Cause.UNRESOLVED),
+    "just sharp enough": (measurement(0.0, 0.9 * SEEN), {}, P, Cause.AGREES),
+    "blunter than was asked for": (measurement(0.0, 1e-7), {"strict": True}, I, Cause.UNRESOLVED),
+    "as sharp as was asked for": (measurement(0.0, 1e-8), {"strict": True}, P, Cause.AGREES),
+    "blunt in float32": (measurement(0.0, 2 * SEEN), {"coarse": True}, P, Cause.AGREES),
+    "too blunt for float32": (measurement(0.0, 2 * SEEN_IF_COARSE), {"coarse": True}, I, Cause.UNRESOLVED),
+    "blunt, and wrong by more": (measurement(1.0, 2 * SEEN), {}, F, Cause.ANALYTIC_WRONG),
+    "blunt, for a resolution that is blunter": (measurement(0.0, 2e-4, resolution=1e-3), {}, P, Cause.AGREES),
+    # rough elements
+    "at a kink, between the slopes": (measurement(elements=(element(Roughness.KINK),)), {}, P, Cause.AGREES),
+    "at a kink, outside": (measurement(elements=(element(Roughness.KINK, 0.5),)), {}, F, Cause.OUTSIDE_SLOPES),
+    "at kinks of several outputs": (
+        measurement(elements=(element(Roughness.KINK, 0.5, alone=False),)), {}, I, Cause.OUTSIDE_SLOPES,
+    ),
+    "curved, right": (measurement(elements=(element(Roughness.CURVED),)), {}, P, Cause.AGREES),
+    "curved, wrong": (measurement(elements=(element(Roughness.CURVED, 0.5),)), {}, F, Cause.ANALYTIC_WRONG),
+    "unresolved, and far off": (measurement(elements=(element(Roughness.UNRESOLVED, 9.0),)), {}, P, Cause.AGREES),
+    "a broken tie": (measurement(tie=Tie(2.0, 0.0, 1.0, 0.0)), {}, F, Cause.OUTSIDE_TIE),
+    "every element at a kink": (
+        measurement(probes=(), compared=0, elements=(element(Roughness.KINK),)), {}, I, Cause.NOTHING_COMPARED,
+    ),
+    "every element unresolved": (
+        measurement(probes=(), compared=0, elements=(element(Roughness.UNRESOLVED),)), {}, I, Cause.UNRESOLVED,
+    ),
+    "too many kinks": (measurement(coverage=Coverage.SPOILED), {}, I, Cause.AT_KINKS),
+    "too many kinks, and wrong": (measurement(1.0, coverage=Coverage.SPOILED), {}, I, Cause.AT_KINKS),
+    "kinks that float32 does not tell": (
+        measurement(0.0, 1e-3, coverage=Coverage.SPOILED), {"coarse": True}, P, Cause.AGREES,
+    ),
+    # zero
+    "zero": (measurement(is_zero=True), {}, I, Cause.ZERO_HERE),
+    # the arrays' own precision
+    "right in float64, wrong in float32": (measurement(), {"low_precision": WRONG}, F, Cause.LOW_PRECISION),
+    "wrong in both": (measurement(1.0), {"low_precision": WRONG}, F, Cause.ANALYTIC_WRONG),
+    "right in both": (measurement(), {"low_precision": RIGHT}, P, Cause.AGREES),
+    # three derivations
+    "all agree": (three(), {"forward": RIGHT}, P, Cause.AGREES),
+    "analytic dissents": (three(1.0, WRONG), {"forward": RIGHT}, F, Cause.ANALYTIC_WRONG),
+    "analytic dissents, at one step": (three(1.0, WRONG, confirmed=False), {"forward": RIGHT}, I, Cause.UNCONFIRMED),
+    "autodiff dissents": (three(0.0, WRONG, 1.0), {"forward": RIGHT}, F, Cause.AUTODIFF_WRONG),
+    "numerical dissents": (three(1.0, RIGHT, 1.0), {"forward": RIGHT}, I, Cause.ONLY_NUMERICAL_DISSENTS),
+    "none agree": (three(1.0, WRONG, 1.0), {"forward": RIGHT}, F, Cause.ANALYTIC_WRONG),
+    "two functions": (three(0.0, WRONG), {"forward": WRONG}, F, Cause.FORWARDS_DIFFER),
+    "a difference too small for quotients": (three(0.0, WRONG), {"forward": RIGHT}, F, Cause.BELOW_DIFFERENCES),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_verdict_and_its_cause_follow_from_the_numbers(name):
+    measured, options, verdict, cause = TABLE[name]
+    usual = {"forward": None, "low_precision": None, "coarse": False, "strict": False}
+    assert decide(measured, **(usual | options)) == (verdict, cause)
+
+
+def test_every_row_of_the_table_is_another_measurement():
+    rows = {(repr(measured), repr(sorted(options.items()))) for measured, options, *_ in TABLE.values()}
+    assert len(rows) == len(TABLE)

@@ -1,0 +1,322 @@
+"""What a user may say: accuracy, expected, constants, takes_dout, max_seconds. Each changes what it says, and no more."""
+
+import time
+
+import numpy as np
+import pytest
+
+from jaxnet.crosscheck import Cause, SubjectError, check, check_function, check_layer, check_network
+
+
+def draw(*shape, seed=4):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+class Affine:
+    factor = 1.0
+
+    def __init__(self, W, b):
+        self.W, self.b = W, b
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, dout):
+        self.dW, self.db = self.factor * self.x.T @ dout, dout.sum(axis=0)
+        return dout @ self.W.T
+
+
+class Net:
+    """Half the squares of an Affine less its targets."""
+
+    def __init__(self, factor=1.0):
+        self.layer = Affine(draw(4, 3), draw(3))
+        self.layer.factor = factor
+        self.params = {"W": self.layer.W, "b": self.layer.b}
+
+    def loss(self, x, t):
+        self.e = self.layer.forward(x) - t
+        return 0.5 * (self.e**2).sum()
+
+    def gradient(self, x, t):
+        self.loss(x, t)
+        self.layer.backward(self.e)
+        return {"W": self.layer.dW, "b": self.layer.db}
+
+
+def sine(factor=1.0):
+    return {"gradient": lambda x, dout: factor * dout * np.cos(x)}
+
+
+def wrong_affine():
+    layer = Affine(draw(4, 3), draw(3))
+    layer.factor = 1.00001
+    return layer
+
+
+OFF = {  # each wrong by a relative 1e-5
+    "check_layer": lambda **options: check_layer(wrong_affine(), draw(5, 4), **options),
+    "check_network": lambda **options: check_network(Net(1.00001), draw(5, 4), draw(5, 3), **options),
+    "check_function": lambda **options: check_function(np.sin, draw(5), **sine(1.00001), **options),
+    "check": lambda **options: check(wrong_affine(), draw(5, 4), **options),
+}
+
+
+# -- accuracy
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_an_error_within_the_accuracy_that_is_declared_is_allowed(name):
+    assert OFF[name]().verdict == "FAIL"
+    assert OFF[name](accuracy=5e-5).verdict == "PASS"
+    assert OFF[name](accuracy=1e-7).verdict == "FAIL"
+
+
+def test_the_accuracy_stands_in_what_is_certified():
+    exact = check_function(np.sin, draw(5), **sine())
+    declared = check_function(np.sin, draw(5), **sine(), accuracy=1e-4)
+    assert declared.leaves[0].relative_tolerance > 1e-4 > 1e3 * exact.leaves[0].relative_tolerance
+    assert declared.leaves[0].min_detectable_error > 1e3 * exact.leaves[0].min_detectable_error
+
+
+@pytest.mark.parametrize("error", [1e-4, 1e-2])
+def test_what_exceeds_the_accuracy_is_wrong_by_chance_of_no_seed(error):
+    for seed in range(4):
+        inside = check_function(np.sin, draw(40), **sine(1 + error / 2), accuracy=error, seed=seed)
+        outside = check_function(np.sin, draw(40), **sine(1 + 40 * error), accuracy=error, seed=seed)
+        assert (inside.verdict, outside.verdict) == ("PASS", "FAIL")
+
+
+def test_a_small_error_is_said_to_look_like_a_solver_s():
+    assert "pass accuracy=" in str(check_function(np.sin, draw(5), **sine(1 + 3e-6)))
+    assert "pass accuracy=" not in str(check_function(np.sin, draw(5), **sine(1.5)))
+
+
+BAD = [0, -1e-3, np.nan, np.inf, "1e-3"]
+
+
+@pytest.mark.parametrize("option", ["accuracy", "max_seconds"])
+@pytest.mark.parametrize("value", BAD)
+@pytest.mark.parametrize("name", OFF)
+def test_a_number_that_is_none_is_refused(name, option, value):
+    with pytest.raises(ValueError, match=f"^{option}: {value!r}, expected a finite number > 0"):
+        OFF[name](**{option: value})
+
+
+# -- expected
+
+
+class Rounds:
+    """A straight-through estimator: rounded forward, and backward as if it had not been."""
+
+    factor = 1.0
+
+    def forward(self, x):
+        return np.round(8 * x) / 8
+
+    def backward(self, dout):
+        return self.factor * dout
+
+
+def test_a_surrogate_is_judged_by_the_function_that_it_is_meant_for():
+    x = draw(5, 4)
+    assert check_layer(Rounds(), x).verdict != "PASS"
+    check_layer(Rounds(), x, expected=lambda x: x).raise_if_failed()
+    report = check_layer(type("Wrong", (Rounds,), {"factor": 1.01})(), x, expected=lambda x: x)
+    assert report.verdict == "FAIL"
+    assert "times 1.01" in str(report)
+    assert check_layer(Rounds(), x, expected=np.sin).verdict == "FAIL"
+
+
+def test_a_surrogate_with_parameters_is_a_function_of_them_too():
+    class Binary(Affine):
+        """Binary weights, with the gradient of W as it is."""
+
+        def forward(self, x):
+            self.x = x
+            return x @ np.sign(self.W) + self.b
+
+        def backward(self, dout):
+            self.dW, self.db = self.x.T @ dout, dout.sum(axis=0)
+            return dout @ self.W.T
+
+    layer = Binary(draw(4, 3), draw(3))
+    check_layer(layer, draw(5, 4), expected=lambda p, x: x @ p["W"] + p["b"]).raise_if_failed()
+    assert check_layer(layer, draw(5, 4)).verdict == "FAIL"
+
+
+def test_a_surrogate_of_a_function():
+    x = draw(6) + 0.1
+    check_function(np.sign, x, gradient=lambda x, dout: dout / np.cosh(x) ** 2, expected=np.tanh).raise_if_failed()
+    wrong = check_function(np.sign, x, gradient=lambda x, dout: dout / np.cosh(x), expected=np.tanh)
+    assert wrong.verdict == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [(3.0, "expected: a float, expected a function"), (lambda x: x.sum(), r"expected: .* returns shape \(\)")],
+)
+def test_an_expected_that_is_none_is_refused(expected, message):
+    with pytest.raises(SubjectError, match=message):
+        check_layer(Rounds(), draw(5, 4), expected=expected)
+
+
+# -- constants
+
+
+class Masked(Affine):
+    """Multiplied by what it holds, which has no gradient."""
+
+    def __init__(self):
+        super().__init__(draw(4, 3), draw(3))
+        self.pattern = draw(3, seed=9)
+
+    def forward(self, x):
+        return super().forward(x) * self.pattern
+
+    def backward(self, dout):
+        return super().backward(dout * self.pattern)
+
+
+def test_a_constant_that_is_declared_is_a_warning_and_no_doubt():
+    report = check_layer(Masked(), draw(5, 4))
+    assert report.verdict == "INCONCLUSIVE"
+    assert [leaf.name for leaf in report.leaves if leaf.cause is Cause.NO_GRADIENT] == ["pattern"]
+    assert "constants=('pattern',)" in str(report)
+    declared = check_layer(Masked(), draw(5, 4), constants=("pattern",))
+    assert declared.verdict == "PASS"
+    assert "pattern moves the output and has no gradient: taken for a constant" in declared.warnings
+
+
+def test_a_constant_that_is_declared_hides_nothing_else():
+    class Wrong(Masked):
+        factor = 1.01
+
+    report = check_layer(Wrong(), draw(5, 4), constants=("pattern",))
+    assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == ["W"]
+
+
+def test_constants_of_a_function_and_of_a_pair():
+    x, s = draw(5), draw(5, seed=9)
+    returned = {"gradient": lambda x, s, dout: {"x": dout * s}}
+    assert check_function(lambda x, s: x * s, x, s, **returned).verdict == "INCONCLUSIVE"
+    assert check_function(lambda x, s: x * s, x, s, **returned, constants=("s",)).verdict == "PASS"
+    pair = (lambda x, s, c: (x * s + c, s), lambda dout, s: (dout * s,))
+    three = x, s, draw(5, seed=8)
+    assert check_layer(pair, *three).verdict == "INCONCLUSIVE"
+    assert check_layer(pair, *three, constants=("s", "c")).verdict == "PASS"
+
+
+# -- takes_dout
+
+
+def test_a_gradient_whose_names_do_not_tell_is_called_as_was_said():
+    def f(a, b):
+        return a * b
+
+    def gradient(p, q, r):
+        return r * q, r * p
+
+    x, y = draw(5), draw(5, seed=9)
+    check_function(f, x, y, gradient=gradient, takes_dout=True).raise_if_failed()
+
+    def of_scalar(x, scale=3.0):
+        return scale * 2 * x
+
+    assert check_function(lambda x: float(x @ x), x, gradient=of_scalar, takes_dout=False).verdict == "FAIL"
+    check_function(
+        lambda x: float(x @ x), x, gradient=lambda x, scale=1.0: scale * 2 * x, takes_dout=False
+    ).raise_if_failed()
+    check_function(
+        lambda x: float(x @ x), x, gradient=lambda x, scale=1.0: scale * 2 * x, takes_dout=True
+    ).raise_if_failed()
+
+
+def test_a_gradient_that_takes_no_dout_cannot_be_that_of_several_outputs():
+    """It is of their sum."""
+    x = draw(5)
+    given = []
+    check_function(lambda x: x**2, x, gradient=lambda x, g=None: given.append(g) or 2 * x, takes_dout=False)
+    assert all(g is None for g in given)
+
+
+# -- max_seconds
+
+
+class Slow(Affine):
+    pause = 0.02
+
+    def forward(self, x):
+        time.sleep(self.pause)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("run", [check_layer, check])
+def test_a_check_ends_in_time_and_says_so(run):
+    start = time.perf_counter()
+    report = run(Slow(draw(4, 3), draw(3)), draw(5, 4), max_seconds=0.5)
+    assert time.perf_counter() - start < 1.0
+    assert report.verdict == "INCONCLUSIVE"
+    assert {leaf.name for leaf in report.leaves} == {"W", "b", "x"}
+    assert Cause.OUT_OF_TIME in {leaf.cause for leaf in report.leaves}
+    assert "max_seconds passed before it was judged: allow more" in str(report)
+
+
+def test_a_network_ends_in_time():
+    class SlowNet(Net):
+        def loss(self, x, t):
+            time.sleep(0.02)
+            return super().loss(x, t)
+
+    start = time.perf_counter()
+    report = check_network(SlowNet(), draw(5, 4), draw(5, 3), max_seconds=0.5)
+    assert time.perf_counter() - start < 1.5
+    assert report.verdict == "INCONCLUSIVE"
+
+
+def test_a_function_ends_in_time():
+    def f(x):
+        time.sleep(0.02)
+        return np.sin(x)
+
+    start = time.perf_counter()
+    assert check_function(f, draw(5), **sine(), max_seconds=0.3).verdict == "INCONCLUSIVE"
+    assert time.perf_counter() - start < 1.0
+
+
+def test_code_that_catches_whatever_is_raised_does_not_stop_the_clock():
+    def f(x):
+        try:
+            time.sleep(0.02)
+            return np.sin(x)
+        except Exception:
+            return x
+
+    assert check_function(f, draw(5), **sine(), max_seconds=0.3).verdict == "INCONCLUSIVE"
+
+
+@pytest.mark.slow
+def test_time_enough_changes_nothing():
+    assert check_layer(Slow(draw(4, 3), draw(3)), draw(5, 4), max_seconds=60).verdict == "PASS"
+
+
+@pytest.mark.slow
+def test_a_leaf_that_is_wrong_stays_wrong_where_the_time_is_used_up_later():
+    """Whatever was proved in time is said."""
+
+    class Wrong(Slow):
+        pause = 0.004
+
+        def backward(self, dout):
+            dx = super().backward(dout)
+            self.dW = 2 * self.dW
+            return dx
+
+    whole = check_layer(Wrong(draw(4, 3), draw(3)), draw(5, 4))
+    assert whole.verdict == "FAIL"
+    verdicts = {
+        str(check_layer(Wrong(draw(4, 3), draw(3)), draw(5, 4), max_seconds=share * whole.seconds).verdict)
+        for share in (0.3, 0.95)
+    }
+    assert verdicts <= {"FAIL", "INCONCLUSIVE"}

@@ -1,0 +1,175 @@
+"""A report: true for a PASS alone, plain data, a table that fits a terminal, and what the check cost."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from conftest import hand_built, random_params
+
+import jaxnet
+import numpy_ref
+from jaxnet.crosscheck import Cause, Leaf, Report, Verdict, check_function, check_layer, check_network
+
+
+def draw(*shape, seed=2):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+class Wrong(numpy_ref.Affine):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.dW = self.dW * 1.5
+        return dx
+
+
+def network(wrong=False):
+    net = jaxnet.multi_layer_net(6, [5, 4], 3, "relu", batch_norm=True)
+    hand = hand_built(net, random_params(net))
+    if wrong:
+        hand.layers["Affine2"].__class__ = Wrong
+    return check_network(hand, draw(7, 6), np.arange(7) % 3)
+
+
+def random_forward():
+    class Unseeded:
+        def forward(self, x):
+            return x * np.random.default_rng().random(x.shape)
+
+        def backward(self, dout):
+            return dout
+
+    return check_layer(Unseeded(), draw(5, 4))
+
+
+def at_kinks():
+    return check_layer(numpy_ref.ReLU(), np.zeros((20, 30)), reference=jax.nn.relu)
+
+
+def in_float32():
+    layer = numpy_ref.Affine(draw(4, 3).astype(np.float32), draw(3).astype(np.float32))
+    return check_layer(layer, draw(5, 4).astype(np.float32), reference=lambda p, x: x @ p["W"] + p["b"])
+
+
+REPORTS = {
+    "right": (lambda: check_layer(numpy_ref.Affine(draw(4, 3), draw(3)), draw(5, 4)), "PASS"),
+    "wrong": (lambda: check_layer(Wrong(draw(4, 3), draw(3)), draw(5, 4)), "FAIL"),
+    "undecided": (random_forward, "INCONCLUSIVE"),
+    "at kinks": (at_kinks, "PASS"),
+    "with a reference, in float32": (in_float32, "PASS"),
+    "zero": (lambda: check_function(lambda x: 0 * x, draw(3), gradient=lambda x, dout: 0 * dout), "PASS"),
+    "a form": (lambda: check_function(np.sin, draw(3), gradient=lambda x, dout: (dout * np.cos(x))[:2]), "FAIL"),
+    "a network": (network, "PASS"),
+    "a wrong network": (lambda: network(wrong=True), "FAIL"),
+}
+
+
+@pytest.fixture(scope="module")
+def report_of():
+    made = {}
+
+    def make(name):
+        if name not in made:
+            made[name] = REPORTS[name][0]()
+        return made[name]
+
+    return make
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_report_is_true_for_a_pass_alone(report_of, name):
+    report, verdict = report_of(name), REPORTS[name][1]
+    assert report.verdict == verdict
+    assert bool(report) is (verdict == "PASS")
+
+
+def test_an_assertion_of_a_report_does_what_it_says():
+    with pytest.raises(AssertionError):
+        assert check_layer(Wrong(draw(4, 3), draw(3)), draw(5, 4))
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_report_is_json_and_says_the_same(report_of, name):
+    report = report_of(name)
+    data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert data["verdict"] == str(report.verdict)
+    assert [(leaf["name"], leaf["verdict"], leaf["cause"], leaf["reason"]) for leaf in data["leaves"]] == [
+        (leaf.name, str(leaf.verdict), leaf.cause.name, leaf.reason) for leaf in report.leaves
+    ]
+    for leaf, found in zip(data["leaves"], report.leaves, strict=True):
+        error = None if math.isnan(found.relative_error) else found.relative_error
+        assert leaf["relative_error"] == error
+        assert leaf["index"] == list(found.index)
+        assert set(leaf["gaps"]) == set(found.gaps)
+    assert len(data["layers"]) == len(report.layers)
+    assert (data["calls"], data["seconds"], data["seed"]) == (report.calls, report.seconds, report.seed)
+
+
+def test_a_number_that_is_not_finite_is_none():
+    leaf = Leaf("x", Verdict.INCONCLUSIVE, Cause.UNRESOLVED, relative_error=math.inf, values={"analytic": math.nan})
+    (data,) = Report("f", None, (leaf,)).to_dict()["leaves"]
+    assert data["relative_error"] is None
+    assert data["min_detectable_error"] is None
+    assert data["values"] == {"analytic": None}
+
+
+def table_of(report):
+    lines = str(report).splitlines()
+    start = next((i for i, line in enumerate(lines) if "relative error  explained" in line), None)
+    return [] if start is None else lines[start : start + 1 + len(report.leaves)]
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_the_table_fits_80_columns(report_of, name):
+    assert max((len(line) for line in table_of(report_of(name))), default=0) <= 80
+
+
+LONG = "encoder.layers.11.attention.output.projection.weight"
+
+
+@pytest.mark.parametrize("name", ["W", "Affine12.W", "params['embedding']['table']", "BatchNormalization1.gamma", LONG])
+@pytest.mark.parametrize("index", [(), (3,), (127, 4095)])
+def test_a_row_fits_80_columns_and_says_verdict_error_and_place(name, index):
+    leaf = Leaf(name, Verdict.FAIL, Cause.ANALYTIC_WRONG, relative_error=1.24e-6, relative_tolerance=3e-10, index=index)
+    row = table_of(Report("f", None, (leaf,)))[1]
+    assert len(row) <= 80
+    assert "FAIL" in row
+    assert "1.2e-06" in row
+    assert name[-20:] in row
+    assert not index or row.endswith(f"[{', '.join(map(str, index))}]")
+
+
+def test_details_list_every_pair_of_derivations_and_the_cost(report_of):
+    report = report_of("with a reference, in float32")
+    for leaf in report.leaves:
+        assert {"analytic - autodiff", "analytic - numerical", "autodiff - numerical"} <= set(leaf.gaps)
+        for pair in leaf.gaps:
+            assert f"{leaf.name}: {pair}: error" in report.details()
+    assert f"{report.calls:,} forward passes" in report.details()
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_calls_and_seconds_stand_in_every_report(report_of, name):
+    report = report_of(name)
+    assert report.calls > 0
+    assert 0 < report.seconds < 60
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+def test_the_calls_are_those_that_were_made(factor):
+    calls = 0
+
+    class Counting(numpy_ref.Affine):
+        def forward(self, x):
+            nonlocal calls
+            calls += 1
+            return super().forward(x)
+
+        def backward(self, dout):
+            dx = super().backward(dout)
+            self.dW = self.dW * factor
+            return dx
+
+    report = check_layer(Counting(draw(4, 3), draw(3)), draw(5, 4))
+    assert report.calls == pytest.approx(calls, abs=4)  # but for those that find out what was brought

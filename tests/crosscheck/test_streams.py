@@ -1,0 +1,140 @@
+"""Independence: what the checker draws is never what its user drew, whatever seeds either has."""
+
+import random
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnet.crosscheck import check_layer
+from jaxnet.crosscheck.measure.streams import Stream, stream
+
+SEEDS = [*range(60), 42, 123, 1234, 2024, 2**31 - 1, 0x6A61786E]
+SHAPE = 6, 5
+X = np.sin(np.arange(30.0) ** 2).reshape(SHAPE) + 2.0  # drawn by nobody
+
+
+def of_numpy(seed):
+    rng, old = np.random.default_rng(seed), np.random.RandomState(seed)
+    yield from (rng.standard_normal(64), np.random.default_rng(seed).random(64), old.randn(64))
+    yield np.random.RandomState(seed).rand(64)
+    for bits in (np.random.Philox, np.random.MT19937, np.random.SFC64):
+        yield np.random.Generator(bits(seed)).standard_normal(64)
+    yield np.random.Generator(np.random.Philox(key=seed)).standard_normal(64)
+    yield np.random.default_rng([seed, seed]).standard_normal(64)
+    for child in np.random.SeedSequence(seed).spawn(8):
+        yield np.random.Generator(np.random.Philox(child)).standard_normal(64)
+
+
+def of_jax(seed):
+    for make in (jax.random.key, jax.random.PRNGKey):
+        key = make(seed % 2**31)
+        yield from (jax.random.normal(key, (64,)), jax.random.uniform(key, (64,)))
+
+
+def of_python(seed):
+    rng = random.Random(seed)
+    yield np.array([rng.gauss() for _ in range(64)])
+
+
+THEIRS = {"numpy": of_numpy, "jax": of_jax, "python": of_python}
+
+
+def drawn(seed):
+    return {
+        purpose: np.concatenate([stream(purpose, seed).standard_normal(64), stream(purpose, seed).random(64)])
+        for purpose in Stream
+    }
+
+
+@pytest.mark.parametrize("who", THEIRS)
+def test_no_number_of_a_stream_is_one_that_a_user_s_generator_gives(who):
+    theirs = {float(value) for seed in SEEDS for some in THEIRS[who](seed) for value in np.float32(some)}
+    for seed in SEEDS:
+        for purpose, numbers in drawn(seed).items():
+            common = theirs.intersection(map(float, np.float32(numbers)))
+            assert len(common) < 3, (purpose, seed)  # in float32 single ones are alike by chance
+
+
+def test_generators_that_begin_alike_would_be_noticed():
+    theirs = {float(value) for some in of_numpy(7) for value in np.float32(some)}
+    assert len(theirs.intersection(map(float, np.float32(np.random.default_rng(7).standard_normal(64))))) == 64
+
+
+def test_each_purpose_and_each_seed_has_a_stream_of_its_own():
+    first = [float(values[0]) for seed in range(100) for values in drawn(seed).values()]
+    assert len(set(first)) == len(first) == 100 * len(Stream)
+    again = [float(values[0]) for seed in range(100) for values in drawn(seed).values()]
+    assert again == first
+
+
+class Watched:
+    """y = tanh(x), which remembers, over all of its copies, what it was called with."""
+
+    inputs, douts = [], []  # noqa: RUF012
+
+    def forward(self, x):
+        self.inputs.append(x.copy())
+        self.y = np.tanh(x)
+        return self.y.copy()
+
+    def backward(self, dout):
+        self.douts.append(np.array(dout))
+        return dout * (1 - self.y**2)
+
+
+def watched(*inputs, seed=0):
+    kind = type("Watched", (Watched,), {"inputs": [], "douts": []})
+    assert check_layer(kind(), *inputs, seed=seed).verdict == "PASS"
+    return kind
+
+
+def likeness(a, b):
+    """The cosine of the angle between two arrays less their means."""
+    a, b = (np.ravel(v) - np.mean(v) for v in (a, b))
+    size = np.linalg.norm(a) * np.linalg.norm(b)
+    return abs(float(a @ b)) / size if size else 0.0
+
+
+def theirs_of_shape():
+    for seed in range(12):
+        yield np.random.default_rng(seed).standard_normal(SHAPE)
+        yield np.random.RandomState(seed).randn(*SHAPE)
+        yield np.random.default_rng(seed).random(SHAPE)
+        yield np.asarray(jax.random.normal(jax.random.key(seed), SHAPE))
+
+
+ALIKE = 0.85  # of 30 numbers that are independent, one in 10⁹ are as alike as this
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_dout_and_no_direction_of_a_check_is_what_a_user_drew(seed):
+    kind = watched(X, seed=seed)
+    moves = [x - X for x in kind.inputs if x.shape == SHAPE and (x != X).any()]
+    douts = [dout for dout in kind.douts if dout.shape == SHAPE]
+    assert len(moves) > 20
+    assert douts
+    for theirs in theirs_of_shape():
+        assert max(likeness(theirs, mine) for mine in [*moves, *douts]) < ALIKE
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_input_that_is_drawn_is_what_a_user_drew(seed):
+    drawn = watched(SHAPE, seed=seed).inputs[0]
+    assert max(likeness(theirs, drawn) for theirs in theirs_of_shape()) < ALIKE
+
+
+def test_inputs_that_are_drawn_and_dout_are_independent():
+    kind = watched(SHAPE)
+    assert likeness(kind.inputs[0], next(dout for dout in kind.douts if dout.shape == SHAPE)) < ALIKE
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_gradient_that_vanishes_along_the_user_s_input_is_found(seed):
+    """x / |x| does not change along x: where dout were x, a gradient of 0 would be right."""
+    x = np.random.default_rng(seed).standard_normal(SHAPE)
+
+    def normalised(x):
+        return x / np.linalg.norm(x, axis=1, keepdims=True), None
+
+    assert check_layer((normalised, lambda dout, _: np.zeros(SHAPE)), x, seed=seed).verdict == "FAIL"
