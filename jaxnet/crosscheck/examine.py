@@ -8,6 +8,7 @@ quotient's own error, and rounding.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from jaxnet.crosscheck.decide import WRONG, Cause, Verdict, decide
 from jaxnet.crosscheck.explain import words
 from jaxnet.crosscheck.explain.behaviour_words import sentence
 from jaxnet.crosscheck.explain.diagnosis import Diagnosis, DiagnosisInput, diagnose
+from jaxnet.crosscheck.explain.evidence import Slip
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves, SubjectError, blaming
 from jaxnet.crosscheck.inspect.expected import Surrogate
 from jaxnet.crosscheck.measure import testpoint
 from jaxnet.crosscheck.measure.behaviour import Behaviour, Finding, Level, findings
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
 from jaxnet.crosscheck.measure.differences import STEP
-from jaxnet.crosscheck.measure.form import is_floating, misshapen
+from jaxnet.crosscheck.measure.form import is_floating, misshapen, other_dtype
 from jaxnet.crosscheck.measure.kinks import Roughness
 from jaxnet.crosscheck.measure.leaf import PROBES, Coverage, LeafMeasurement, Tangent, is_symmetric, measure_leaf
 from jaxnet.crosscheck.measure.points import Point, beside, elsewhere
@@ -124,6 +126,7 @@ class _Examination:
         self.derived = Surrogate(checkable, options.expected) if options.expected else checkable
         self.budget = options.samples
         self.done: list[Leaf] = []
+        self.dtypes: list[str] = []  # warnings of gradients of other dtypes
 
     def report(self) -> Report:
         """Examines the form of the gradients, then their values, then the behaviour."""
@@ -134,7 +137,7 @@ class _Examination:
         except Exception as error:  # somebody's code
             return Report(self.title, None, (), (f"backward raises {type(error).__name__}: {error}",))
         names = self._of_right_form(own)
-        with blaming(f"{self.checkable.name}, at other points,"), np.errstate(all="ignore"):
+        with blaming(f"{self.checkable.name}, at values nearby"), np.errstate(all="ignore"):
             self.at = chosen_point(self.checkable, self.output, self.dout)
             forward = None
             if names:
@@ -148,6 +151,7 @@ class _Examination:
                     for name in names:
                         self.done.append(self._leaf(name, forward))
                     self._judge_zeros(names)
+                    self._name_exchanged()
                 except OutOfTime:
                     self._out_of_time(names)
             warnings = [*testpoint.warnings(self.checkable, self.output), *self._without_gradient()]
@@ -162,6 +166,7 @@ class _Examination:
             undecided=tuple(undecided),
             warnings=(
                 *(sentence(f) for f in found if f.level is Level.WARNING and f.kind is not Behaviour.NOT_REPEATABLE),
+                *self.dtypes,
                 *warnings,
             ),
             notes=(*(sentence(f) for f in found if f.level is Level.NOTE), *self.checkable.notes),
@@ -171,10 +176,13 @@ class _Examination:
         """Returns the leaves whose gradients can be compared, and fails those whose form is wrong."""
         names = []
         for name, leaf in self.checkable.leaves.items():
-            wrong = misshapen(name, leaf, own.get(name), self.output)
+            wrong = misshapen(name, leaf, own.get(name))
             if wrong is not None:
                 self._add(name, Verdict.FAIL, Cause.FORM, detail=sentence(wrong))
-            elif leaf.size == 0:
+                continue
+            if (other := other_dtype(name, leaf, own[name], self.output)) is not None:
+                self.dtypes.append(sentence(other))
+            if leaf.size == 0:
                 self._add(name, Verdict.PASS, Cause.EMPTY)
             else:
                 names.append(name)
@@ -242,11 +250,11 @@ class _Examination:
         measured = self._measure(name, analytic, self.autodiff)
         verdict, cause = self._decide(measured, analytic, forward, self.low.get(name))
         if cause in WRONG and (tied := self.checkable.tied_gradient(name, analytic.gradient)) is not None:
-            analytic = analytic.with_gradient(name, tied)
-            again = self._measure(name, analytic, None)
-            if self._decide(again, analytic)[0] is Verdict.PASS:
-                return self._as_leaf(again, Verdict.PASS, Cause.AGREES, analytic, note=words.TIED)
-            analytic = self.analytic
+            summed = analytic.with_gradient(name, tied)
+            again = self._measure(name, summed, None)
+            found, why = self._decide(again, summed)
+            if found is Verdict.PASS or again.relative_error < measured.relative_error / 4:
+                return self._as_leaf(again, found, why, summed, note=words.TIED)
         if cause in WRONG and is_symmetric(in_float64(self.at[name])):
             again = self._measure(name, analytic, None, tangent=Tangent.SYMMETRIC)
             if self._decide(again, analytic)[0] is Verdict.PASS:
@@ -306,6 +314,22 @@ class _Examination:
             return replace(leaf, cause=Cause.WRONG_ELSEWHERE, min_detectable_error=math.nan)
         return wrong[0] if wrong else judged[0]
 
+    def _name_exchanged(self) -> None:
+        """Says of two wrong gradients that they are exchanged, where each is right for the other leaf."""
+        wrong = [leaf for leaf in self.done if leaf.cause is Cause.ANALYTIC_WRONG and leaf.point is Point.GIVEN]
+        for one, other in combinations(wrong, 2):
+            gradient = self.analytic.gradient
+            if gradient[one.name].shape != gradient[other.name].shape:
+                continue
+            swapped = self.analytic.with_gradient(one.name, gradient[other.name])
+            swapped = swapped.with_gradient(other.name, gradient[one.name])
+            measured = [self._measure(name, swapped, None) for name in (one.name, other.name)]
+            if all(self._decide(m, swapped)[0] is Verdict.PASS for m in measured):
+                for leaf, theirs in ((one, other), (other, one)):
+                    text = f"it is the gradient by {theirs.name}: the two are exchanged"
+                    self.done[self.done.index(leaf)] = replace(leaf, slip=Slip.EXCHANGED, diagnosis=text)
+                return
+
     def _without_gradient(self) -> list[str]:
         """Lists what moves the output and has no gradient: a leaf in doubt, or a warning for a constant."""
         warnings = []
@@ -346,7 +370,7 @@ class _Examination:
             gaps["autodiff - numerical"] = measured.autodiff_with_numerical.scaled(unit)
         if point is Point.GIVEN and name in self.low:
             gaps[f"{self.checkable.leaves[name].dtype} - float64"] = self.low[name].scaled(unit)
-        size = measured.size or 1.0
+        size = analytic.ordinary if measured.is_zero else measured.size or 1.0
         sharp = measured.compared and measured.coverage is not Coverage.SPOILED
         detects = 2 * MISSED * measured.tolerance / (1 - PROBABILITY) ** (1 / PROBES) * unit
         index, values, diagnosis = self._where_and_why(measured, cause, analytic)
@@ -355,7 +379,7 @@ class _Examination:
             verdict,
             cause,
             self.checkable.derived_by,
-            relative_error=measured.relative_error,
+            relative_error=measured.error / size,
             relative_tolerance=measured.tolerance / size,
             min_detectable_error=detects if sharp and detects > 0 else math.nan,
             index=index,
@@ -367,6 +391,7 @@ class _Examination:
             unresolved=measured.unresolved,
             point=point,
             noise=max(analytic.noise.relative, 2 * analytic.unit_roundoff),
+            gradient_noise=analytic.gradient_noise(name),
             slip=diagnosis.slip if diagnosis else None,
             diagnosis=diagnosis.sentence if diagnosis else "",
             detail=measured.limit.value,

@@ -41,6 +41,7 @@ class Leaf:
         unresolved: The number of elements that no step size resolves, and of which nothing is said.
         point: Where the leaf was judged.
         noise: The relative noise of the forward pass; that of its precision, or more.
+        gradient_noise: The same of the gradient.
         slip: The slip that explains the error, None where none does.
         diagnosis: The same in words.
         detail: What the cause is about, in words: a form, an exception.
@@ -63,6 +64,7 @@ class Leaf:
     unresolved: int = 0
     point: Point = Point.GIVEN
     noise: float = 0.0
+    gradient_noise: float = 0.0
     slip: Slip | None = None
     diagnosis: str = ""
     detail: str = ""

@@ -86,7 +86,9 @@ def test_outputs_are_packed_into_one_array_and_dout_gets_their_structure(result)
             np.testing.assert_array_equal(mine, theirs)
 
 
-@pytest.mark.parametrize(("result", "kind"), [(2.0, float), (np.float64(2), np.float64), (np.array(2.0), np.ndarray)])
+@pytest.mark.parametrize(
+    ("result", "kind"), [(2.0, np.float64), (np.float64(2), np.float64), (np.array(2.0), np.ndarray)]
+)
 def test_dout_of_a_scalar_is_a_number_or_an_array_as_the_output_was(result, kind):
     outputs = Outputs()
     (dout,) = outputs.unpack(np.ones_like(outputs.pack(result)))

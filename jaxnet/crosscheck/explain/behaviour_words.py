@@ -47,7 +47,7 @@ SENTENCES = {
     ),
     Behaviour.WRONG_AFTER_STEP: (
         "d{leaf} is right at first, and wrong after {detail} changed in place, as in an optimizer's step: "
-        "is a copy, such as a transpose, kept from construction?"
+        "is something kept from an earlier call or from construction, such as a transpose?"
     ),
     Behaviour.STALE_FORWARD: "forward uses values of an earlier call: it does not follow when {leaf} changes in place",
     Behaviour.NOT_REPEATABLE: NO_SEED,

@@ -24,6 +24,7 @@ MOST_GROUPED = 1 << 14  # elements of the groups over which a hypothesis sums
 ENOUGH = 6.0  # digits by which a hypothesis must be better than chance; thousands are tried
 DIGITS_EACH = 6.0  # the most that one element adds
 PROBE_MARGIN = 4.0
+LEFT_OVER = 0.1  # of the error, by norm: what an explanation may leave, or the error itself is within the accuracy
 
 
 class Slip(Enum):
@@ -71,6 +72,7 @@ class Slip(Enum):
     TERM_MISSING = auto()
     TERM_EXTRA = auto()
     WRONG_PRODUCT = auto()
+    EXCHANGED = auto()
     PLACE = auto()
 
 
@@ -209,8 +211,11 @@ class Evidence:
             parameters: How many numbers in it were fitted to the true gradient.
             where: Which of the compared elements it speaks of; all by default.
         """
-        near = np.abs(candidate - self.true) <= self.tolerance
-        return bool((near if where is None else near[where]).all()) and self.strong(parameters, where)
+        chosen = slice(None) if where is None else where
+        left = np.abs(candidate - self.true)[chosen]
+        error = float(np.linalg.norm((self.claimed - self.true)[chosen]))
+        explained = float(np.linalg.norm(left)) <= LEFT_OVER * error
+        return bool((left <= self.tolerance).all()) and explained and self.strong(parameters, where)
 
     def strength(self) -> float:
         """Returns by how many digits the errors exceed the tolerance, all together."""

@@ -98,9 +98,17 @@ def notes(leaf: "Leaf") -> Iterator[str]:
         yield f"at a kink in {leaf.kinks} of {leaf.size} elements, where any slope between the two sides' is right"
     if leaf.unresolved and leaf.verdict is Verdict.PASS:
         yield f"{leaf.unresolved} of {leaf.size} elements could not be judged: no step size resolves them"
-    precision = next((name for name, noise in PRECISIONS if leaf.noise > noise), "")
-    if precision and leaf.verdict is not Verdict.FAIL and not math.isnan(leaf.relative_tolerance):
+    if leaf.verdict is Verdict.FAIL or math.isnan(leaf.relative_tolerance):
+        return
+    if precision := _precision(leaf.noise):
         yield f"computes in {precision}: judged to {leaf.relative_tolerance:.0e}"
+    elif precision := _precision(leaf.gradient_noise):
+        yield f"{maker(leaf)} computes in {precision}, and forward does not: judged to {leaf.relative_tolerance:.0e}"
+
+
+def _precision(noise: float) -> str:
+    """Returns the precision that a relative noise is of; empty for float64."""
+    return next((name for name, above in PRECISIONS if noise > above), "")
 
 
 def findings(report: "Report") -> Iterator[str]:

@@ -88,6 +88,7 @@ class Checkable:
     held_leaves: Collection[str] = frozenset()  # the leaves that are no arguments, which a reference does not know
     takes_dout = True  # whether its backward can be given a gradient from above
     derived_by = "analytic"  # who made the gradient that is checked: "analytic", "JAX" or "PyTorch"
+    adds_up: Sequence[str] = ()  # leaves to whose gradients its backward adds; they are cleared before it is called
     notes: Sequence[str] = ()  # how what was brought was understood, each in a sentence
     fault = ""  # why it cannot be opened at all: its backward raises
     numbers: Mapping[str, float] = {}  # what it was made with: a dropout rate, a stride, an eps

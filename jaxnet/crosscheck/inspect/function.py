@@ -15,11 +15,11 @@ from jaxnet.crosscheck.inspect.checkable import (
     numbers_in,
     restart_generators,
 )
-from jaxnet.crosscheck.inspect.constants import is_constant, is_parameter
 from jaxnet.crosscheck.inspect.errors import SubjectError, blaming
 from jaxnet.crosscheck.inspect.held import Held
 from jaxnet.crosscheck.inspect.jax_loaded import double_precision
 from jaxnet.crosscheck.inspect.returned import Form, Reading, by_leaf, readings_of
+from jaxnet.crosscheck.inspect.roles import is_called_parameter, looks_constant
 from jaxnet.crosscheck.inspect.signatures import from_above
 from jaxnet.crosscheck.inspect.trees import is_float, leaves_of
 
@@ -108,8 +108,8 @@ class CheckableFunction(Checkable):
         self.constants = {
             name
             for name, array in self.others.items()
-            if is_constant(name, array)
-            or (bare and self.given.owner[name] not in reading.owners and not is_parameter(name))
+            if looks_constant(name, array, is_input=True)
+            or (bare and self.given.owner[name] not in reading.owners and not is_called_parameter(name))
         }
         held = {name: self.held.arrays[name] for name in self.held.of_first}
         closed_over = {name: np.asarray(array) for name, array in held.items() if is_float(array)}

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.arguments import Arguments
-from jaxnet.crosscheck.inspect.constants import is_label
 from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.roles import is_label
 from jaxnet.crosscheck.inspect.trees import Array, distinct, is_array, leaves_of
 
 BESIDE = ("d{}", "d_{}", "grad_{}", "{}_grad")  # how the gradient by something is called

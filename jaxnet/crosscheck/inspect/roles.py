@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Array
+from jaxnet.crosscheck.inspect.trees import Array
 
 LABELS = frozenset(
     {
@@ -51,6 +51,7 @@ STATISTICS = frozenset(
         "rng",
     }
 )
+LOOKED_AT = 4096  # elements, to tell a mask or one-hot labels
 PARAMETER = re.compile(
     r"([wb](\d+|_\w+|[a-z]{0,2}\d*)|.*(weight|bias|gamma|beta|kernel|theta|filter|embedd?ing|scale|shift)s?(_?\w\d*)?)"
 )
@@ -63,6 +64,7 @@ def name_in(place: str) -> str:
         >>> name_in("cell.p['W']"), name_in("net.b")
         ('W', 'b')
     """
+    place = re.sub(r"#\d+$", "", place)
     key = re.search(r"""\[(['"])(.*)\1\]$""", place)
     return key[2] if key else place.rpartition(".")[2]
 
@@ -94,4 +96,5 @@ def looks_constant(place: str, array: Any, *, is_input: bool) -> bool:
 
 
 def _is_zero_one(array: Array) -> bool:
-    return array.size > 2 and bool(np.isin(array, (0, 1)).all()) and len(np.unique(array)) == 2
+    few = array.reshape(-1)[:LOOKED_AT].astype(np.float64)
+    return few.size > 1 and bool(np.isin(few, (0.0, 1.0, -np.inf)).all()) and len(np.unique(few)) == 2

@@ -35,7 +35,7 @@ from jaxnet.crosscheck.inspect.checkable import (
 )
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.memory import is_covered, share
-from jaxnet.crosscheck.inspect.roles import is_label
+from jaxnet.crosscheck.inspect.roles import is_label, looks_constant
 
 LEFT = ("dinputs", "dinput", "dx", "dX", "d_input", "d_inputs", "grad_input")  # where a backward leaves the input's
 
@@ -394,7 +394,9 @@ def _settle_inputs(trial: Trial, found: Mapping[str, Any], left: set[str], nothi
     trial.answered = {n for n in trial.names if found.get(n) is not None}
     trial.returned = [n for n in floats if n in came]
     if not trial.returned and (nothing or not trial.parameters):
-        trial.returned = [n for n in floats if n in trial.claims.by or n in found][:1]
+        values = dict(floats_within(trial.names, trial.inputs))
+        owed = [n for n in floats if not (trial.parameters and looks_constant(n, values[n], is_input=True))]
+        trial.returned = [n for n in owed if n in trial.claims.by or n in found][:1]
 
 
 def _adding_up(

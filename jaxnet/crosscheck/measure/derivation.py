@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.measure.differences import LARGEST, STEP, Derivative, Look, Phi, derivative
+from jaxnet.crosscheck.measure.form import effective_unit
 from jaxnet.crosscheck.measure.noise import Noise, measure_noise
 from jaxnet.crosscheck.measure.scale import (
     EXACT_FROM,
@@ -194,9 +195,15 @@ class Derivation:
         Sci. Comput. 41 (2019).
         """
         terms = math.sqrt(sum(a.size for a in self.at.values()))
-        unit_roundoff = max(self.unit_roundoff, self.noise.relative / 4)
+        unit_roundoff = max(self.unit_roundoff, self.noise.relative / 4, effective_unit(self.gradient[name]))
         measured = self.noise.gradients[name].reshape(self.at[name].shape) * self.factor(name)
         return np.asarray(measured + terms * unit_roundoff * np.abs(self.scaled_gradient(name)))
+
+    def gradient_noise(self, name: str) -> float:
+        """Returns the noise that was measured in a gradient, relative to its norm."""
+        G = self.scaled_gradient(name)
+        noise = np.linalg.norm(self.noise.gradients[name] * self.factor(name))
+        return float(noise / (np.linalg.norm(G) or 1.0))
 
     def rounding(self, name: str) -> float:
         """Returns the largest of `roundings`."""

@@ -12,14 +12,13 @@ Array = NDArray[Any]
 BFLOAT16 = 2.0**-8  # its unit roundoff, where ml_dtypes is not loaded to say so
 
 
-def misshapen(name: str, leaf: Array, gradient: Any, output: Array) -> Finding | None:
+def misshapen(name: str, leaf: Array, gradient: Any) -> Finding | None:
     """Finds what is wrong with the form of one leaf's gradient.
 
     Args:
         name: The leaf's name.
         leaf: The leaf.
-        gradient: What came back for it.
-        output: The output of the forward pass, which is finite.
+        gradient: What came back for it, where the forward pass is finite.
 
     Returns:
         The finding, or None where nothing is wrong. Its `detail` says what came back and what was expected.
@@ -27,7 +26,7 @@ def misshapen(name: str, leaf: Array, gradient: Any, output: Array) -> Finding |
     if gradient is None:
         return _fault(Behaviour.NO_GRADIENT, name, f"an array of shape {leaf.shape}")
     array = np.asarray(gradient)
-    if not is_floating(array.dtype):
+    if not is_floating(array.dtype) and array.dtype.kind not in "iub":
         return _fault(Behaviour.NOT_FLOATING, name, f"{array.dtype}, expected {leaf.dtype}")
     if array.shape != leaf.shape:
         kind = Behaviour.ONLY_BROADCASTS if _broadcasts(array.shape, leaf.shape) else Behaviour.WRONG_SHAPE
@@ -37,8 +36,23 @@ def misshapen(name: str, leaf: Array, gradient: Any, output: Array) -> Finding |
     if not finite.all():
         where = tuple(int(i) for i in np.argwhere(~finite)[0])
         return _fault(Behaviour.NOT_FINITE, name, f"{array[where]} at {list(where)}")
-    if array.dtype != leaf.dtype and output.dtype == leaf.dtype and leaf.ndim:
-        return _fault(Behaviour.OTHER_DTYPE, name, f"{array.dtype}, though {leaf.dtype}")
+    return None
+
+
+def other_dtype(name: str, leaf: Array, gradient: Any, output: Array) -> Finding | None:
+    """Finds a gradient of another dtype than its leaf's: its numbers may be right, and are compared.
+
+    Args:
+        name: The leaf's name.
+        leaf: The leaf.
+        gradient: What came back for it.
+        output: The output of the forward pass.
+    """
+    dtype = np.asarray(gradient).dtype
+    if not is_floating(dtype):
+        return Finding(Behaviour.NOT_FLOATING, Level.WARNING, name, detail=f"{dtype}, expected {leaf.dtype}")
+    if dtype != leaf.dtype and output.dtype == leaf.dtype and leaf.ndim:
+        return Finding(Behaviour.OTHER_DTYPE, Level.WARNING, name, detail=f"{dtype}, though {leaf.dtype}")
     return None
 
 
@@ -54,6 +68,24 @@ def unit_roundoff(dtype: np.dtype[Any]) -> float:
     if (ml_dtypes := sys.modules.get("ml_dtypes")) is not None and is_floating(dtype):
         return float(ml_dtypes.finfo(dtype).eps) / 2
     return BFLOAT16 if is_floating(dtype) else float(np.finfo(np.float64).eps) / 2
+
+
+def effective_unit(values: Array) -> float:
+    """Returns the unit roundoff of the coarsest dtype that holds all the values: of float32 where all fit into it."""
+    unit = unit_roundoff(values.dtype)
+    numbers = as_double(values)
+    numbers = numbers[np.isfinite(numbers)]
+    for dtype in (np.float16, np.float32):
+        with np.errstate(all="ignore"):
+            fits = bool((numbers.astype(dtype).astype(np.float64) == numbers).all())
+        if fits and np.count_nonzero(numbers) > 1 and not _are_small_fractions(numbers):
+            return max(unit, unit_roundoff(np.dtype(dtype)))
+    return unit
+
+
+def _are_small_fractions(numbers: Array) -> bool:
+    """Whether they are multiples of 1/256: numbers typed in or counted fit into any dtype, and say nothing of it."""
+    return bool((numbers * 256 == np.round(numbers * 256)).all())
 
 
 def as_double(array: Array) -> Array:

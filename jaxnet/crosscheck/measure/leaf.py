@@ -96,9 +96,14 @@ class LeafMeasurement:
     @property
     def relative_error(self) -> float:
         """The largest error found, over the size of the gradient."""
+        return self.error / (self.size or 1.0)
+
+    @property
+    def error(self) -> float:
+        """The largest error found; nan where nothing was compared."""
         resolved = [e for e in self.elements if e.roughness is not Roughness.UNRESOLVED]
         errors = [probe.gap.error for probe in self.probes] + [e.gap.error for e in resolved]
-        return max(errors, default=math.nan) / (self.size or 1.0)
+        return max(errors, default=math.nan)
 
     @property
     def limit(self) -> Limit:

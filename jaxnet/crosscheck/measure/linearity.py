@@ -7,8 +7,8 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
-from jaxnet.crosscheck.measure.form import as_double, unit_roundoff
-from jaxnet.crosscheck.measure.trial import SAFETY, effective_unit
+from jaxnet.crosscheck.measure.form import as_double, effective_unit, unit_roundoff
+from jaxnet.crosscheck.measure.trial import SAFETY
 
 # Powers of two: the products are exact. The large and the small ones stay inside the range of the dtype. The second
 # is small enough to recognise a gradient that is read off an update, and large enough to leave it digits.
@@ -73,7 +73,8 @@ def nonlinear(
             far = not 1 / HUGE < abs(factor) < HUGE
             if far and error <= LOST * float(np.abs(as_double(value)).max(initial=0)):
                 continue
-            level = Level.FAULT if abs(factor) < HUGE else Level.WARNING
+            clipped = np.linalg.norm(as_double(other)) / abs(factor) < np.linalg.norm(as_double(value)) / 2
+            level = Level.FAULT if clipped or abs(factor) < HUGE else Level.WARNING
             return [Finding(Behaviour.NOT_LINEAR, level, name, factor)]
     return []
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Instance, Leaves
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
-from jaxnet.crosscheck.measure.form import as_double, is_floating, unit_roundoff
-from jaxnet.crosscheck.measure.trial import SAFETY, Call, Trial, distance, effective_unit, largest
+from jaxnet.crosscheck.measure.form import as_double, effective_unit, is_floating, unit_roundoff
+from jaxnet.crosscheck.measure.trial import SAFETY, Call, Trial, distance, largest
 
 ELSE = 7.0  # what is written to an output that may still be in use
 
@@ -63,10 +63,10 @@ def overwriting(trial: Trial) -> list[Finding]:
 def dout_layouts(trial: Trial) -> list[Finding]:
     """Hands over the same `dout` in other memory layouts: the gradient must be the same up to rounding."""
     found = []
-    for layout, kind in OF_DOUT.items():
-        if trial.by_torch and layout in NOT_IN_TORCH:
-            continue
-        values = _expandable(trial.dout) if layout is Layout.STRIDE_0 else trial.dout
+    values_of = {layout: [trial.dout] for layout in OF_DOUT} | {Layout.STRIDE_0: _expandable(trial.dout)}
+    skipped = NOT_IN_TORCH if trial.by_torch else ()
+    for layout, values in [(key, each) for key, several in values_of.items() for each in several if key not in skipped]:
+        kind = OF_DOUT[layout]
         opened = trial.open()
         opened.forward()
         douts = [laid_out(np.asarray(part), layout) for part in opened.outputs.unpack(values)]
@@ -108,7 +108,7 @@ def input_layouts(trial: Trial, rng: np.random.Generator) -> list[Finding]:
 
         def run(handed: Leaves = copies | changed, expected: Array = point.call.output) -> dict[str, Array]:
             call = trial.call(trial.checkable.open(handed))
-            if (gap := distance(call.output, expected)) > _coarse(expected) * largest(
+            if (gap := distance(call.output, expected)) > _coarse(trial, expected) * largest(
                 expected
             ) + SAFETY * trial.output_spread:
                 raise _OtherOutput(gap)
@@ -140,15 +140,15 @@ def _constant_point(trial: Trial, rng: np.random.Generator) -> Point | None:
         return None
     if not np.isfinite(as_double(call.output)).all():
         return None
-    if distance(call.output, other.output) > _coarse(call.output) * largest(call.output):
+    if distance(call.output, other.output) > _coarse(trial, call.output) * largest(call.output):
         return None
     moved = {name: distance(call.gradient.get(name), other.gradient.get(name)) for name in trial.names}
     return Point(trial.leaves | inputs, call, moved)
 
 
-def _coarse(values: Array) -> float:
+def _coarse(trial: Trial, values: Array) -> float:
     """A relative difference that rounding does not make: what is read from the wrong place is off by more."""
-    return math.sqrt(effective_unit(values))
+    return math.sqrt(max(trial.unit, effective_unit(values)))
 
 
 def lends_its_cache(trial: Trial) -> list[Finding]:
@@ -207,10 +207,10 @@ def laid_out(array: Array, layout: Layout, brought: Array | None = None) -> Arra
     return laid
 
 
-def _expandable(dout: Array) -> Array:
-    """Returns a `dout` whose rows are all the same, as one that was broadcast; all ones where it has no rows."""
-    rows = dout.ndim > 1 and len(dout) > 1
-    return np.broadcast_to(dout[:1], dout.shape).copy() if rows else np.ones_like(dout)
+def _expandable(dout: Array) -> list[Array]:
+    """Returns values of `dout` as they come of broadcasting: all ones, and, where it has rows, all rows the same."""
+    rows = [np.broadcast_to(dout[:1], dout.shape).copy()] if dout.ndim > 1 and len(dout) > 1 else []
+    return [np.ones_like(dout), *rows]
 
 
 class _OtherOutput(Exception):

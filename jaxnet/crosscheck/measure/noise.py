@@ -113,11 +113,11 @@ def measure_noise(
     while walk is None and start / RATIO >= SMALLEST:
         start /= RATIO
         walk = walk_at(start)
-    while walk is not None and walk.plateaus > PLATEAUS and walk.step * RATIO <= FARTHEST:
-        larger = walk_at(walk.step * RATIO)
-        if larger is None:
-            break
-        walk = larger
+    coarser = walk
+    while coarser is not None and coarser.plateaus > PLATEAUS and coarser.step * RATIO <= FARTHEST:
+        coarser = walk_at(coarser.step * RATIO)
+    if coarser is not None and coarser.plateaus <= PLATEAUS:  # else it is no arithmetic, but a function with steps
+        walk = coarser
     if walk is None:
         nothing = {name: np.zeros(at[name].size) for name in names}
         return Noise(np.zeros(dout.size), nothing, 0.0, STEP, np.zeros(dout.size))

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
-from jaxnet.crosscheck.measure.form import as_double
-from jaxnet.crosscheck.measure.trial import ROUNDING_LEVEL, Trial, distance, effective_unit
+from jaxnet.crosscheck.measure.form import as_double, effective_unit
+from jaxnet.crosscheck.measure.trial import ROUNDING_LEVEL, Trial, distance
 
 TIMES = 3
 

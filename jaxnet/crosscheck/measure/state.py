@@ -26,6 +26,7 @@ class Lent(NamedTuple):
 
 def second_backward(trial: Trial) -> list[Finding]:
     """Runs backward a second time after the same forward pass."""
+    found = [Finding(Behaviour.ADDS_UP, Level.NOTE, name) for name in trial.checkable.adds_up if name in trial.names]
     opened = trial.open()
     opened.forward()
     with generators_restored():
@@ -33,15 +34,18 @@ def second_backward(trial: Trial) -> list[Finding]:
     try:
         second = trial.copied(opened.backward(trial.dout))
     except Exception as error:
-        return [Finding(Behaviour.RUNS_ONCE, Level.NOTE, detail=f"{type(error).__name__}: {error}")]
+        return [*found, Finding(Behaviour.RUNS_ONCE, Level.NOTE, detail=f"{type(error).__name__}: {error}")]
     differing = trial.differing(second, first)
     twice = {name: np.asarray(2 * first[name]) for name in differing}
     if differing and not any(distance(second.get(n), twice[n]) > 2 * trial.allowed(n) for n in differing):
         trial.accumulating = set(differing)
         # A gradient by an input is returned: what the caller gets is then the sum of all calls.
         inputs = set(trial.inputs)
-        return [Finding(Behaviour.ADDS_UP, Level.FAULT if n in inputs else Level.NOTE, n) for n in differing]
-    return [Finding(Behaviour.SECOND_BACKWARD_DIFFERS, Level.FAULT, n, gap) for n, gap in list(differing.items())[:1]]
+        added = [Finding(Behaviour.ADDS_UP, Level.FAULT if n in inputs else Level.NOTE, n) for n in differing]
+        return found + added
+    # Most callers run backward once after each forward, and a layer may use up what it keeps.
+    others = [Finding(Behaviour.SECOND_BACKWARD_DIFFERS, Level.WARNING, n, gap) for n, gap in differing.items()]
+    return found + others[:1]
 
 
 def earlier_calls(trial: Trial) -> list[Finding]:

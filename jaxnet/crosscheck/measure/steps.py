@@ -40,7 +40,7 @@ def step_errors(checkable: Checkable, seed: int = 0) -> dict[str, StepErrors]:
     dout = np.asarray(rng.standard_normal(y.shape) if checkable.takes_dout and y.ndim else np.ones_like(y), np.float64)
     at = {name: in_float64(array) for name, array in checkable.leaves.items()}
     gradients = checkable.backward(at, dout)
-    names = [n for n, leaf in at.items() if leaf.size and not misshapen(n, leaf, gradients.get(n), dout)]
+    names = [n for n, leaf in at.items() if leaf.size and not misshapen(n, leaf, gradients.get(n))]
     derivation, steps, found = Derivation(checkable, at, dout, names, rng), 2.0**POWERS, {}
     for name in names:
         d = rng.standard_normal(at[name].shape)

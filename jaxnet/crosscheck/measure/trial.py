@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves, floats_in
-from jaxnet.crosscheck.measure.form import as_double, is_floating, unit_roundoff
+from jaxnet.crosscheck.measure.form import as_double, effective_unit, is_floating, unit_roundoff
 
 SAFETY = 8.0  # from a rounding that is estimated to one that is allowed
 ROUNDING_LEVEL = 64.0  # sums of n terms in another order differ by less than this times sqrt(n) u
@@ -47,6 +47,7 @@ class Trial:
         self.gradient = self.copied(opened.backward(self.dout))
         self.names = [name for name in self.names if name in self.gradient]
         self.terms = sum(leaf.size for leaf in self.leaves.values())
+        self.unit = max((unit_roundoff(leaf.dtype) for leaf in self.leaves.values()), default=0.0)
         coarser = {n: max(1.0, unit_roundoff(self.leaves[n].dtype) / unit_roundoff(at[n].dtype)) for n in self.names}
         self.rounding = {name: rounding[name] * coarser[name] for name in self.names}
         self.spread = dict.fromkeys(self.names, 0.0)
@@ -76,7 +77,7 @@ class Trial:
     def allowed(self, name: str) -> float:
         """Returns what two gradients of the same leaf may differ by in any element."""
         size = largest(self.gradient[name])
-        unit = effective_unit(self.gradient[name])
+        unit = max(self.unit, effective_unit(self.gradient[name]))
         sums = (ROUNDING_LEVEL if self.spread[name] else SAFETY) * math.sqrt(self.terms) * unit * size
         return SAFETY * (self.rounding[name] + self.spread[name]) + sums
 
@@ -99,7 +100,9 @@ class Trial:
     def same_output(self, output: Array, other: Array | None = None) -> bool:
         """Returns whether an output is that of the base call, or another, up to rounding."""
         other = self.output if other is None else other
-        allowed = ROUNDING_LEVEL * math.sqrt(self.terms + other.size) * effective_unit(other) * largest(other)
+        allowed = (
+            ROUNDING_LEVEL * math.sqrt(self.terms + other.size) * max(self.unit, effective_unit(other)) * largest(other)
+        )
         return distance(output, other) <= allowed + SAFETY * self.output_spread
 
 
@@ -125,18 +128,6 @@ def apart(value: Any, other: Any, rounding: float = 0.0) -> bool:
     return distance(value, other) > coarse * size + 1e2 * rounding
 
 
-def effective_unit(values: Array) -> float:
-    """Returns the unit roundoff of the coarsest dtype that holds all the values: of float32 where all fit into it."""
-    unit = unit_roundoff(values.dtype)
-    numbers = as_double(values)[_finite(values)]
-    for dtype in (np.float16, np.float32):
-        with np.errstate(all="ignore"):
-            fits = bool((numbers.astype(dtype).astype(np.float64) == numbers).all())
-        if fits and np.count_nonzero(numbers) > 1 and not _are_small_fractions(numbers):
-            return max(unit, unit_roundoff(np.dtype(dtype)))
-    return unit
-
-
 def largest(values: Array) -> float:
     """Returns the size of the largest finite element."""
     return float(np.abs(as_double(values)).max(initial=0, where=_finite(values)))
@@ -145,11 +136,6 @@ def largest(values: Array) -> float:
 def _ratio(values: Array | None, other: Array) -> float:
     size = largest(other)
     return largest(values) / size if values is not None and size else 1.0
-
-
-def _are_small_fractions(numbers: Array) -> bool:
-    """Whether they are multiples of 1/256: numbers typed in or counted fit into any dtype, and say nothing of it."""
-    return bool((numbers * 256 == np.round(numbers * 256)).all())
 
 
 def _finite(values: Array) -> Array:
