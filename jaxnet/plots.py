@@ -208,14 +208,14 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def step_sizes(title: str, errors: Mapping[str, StepErrors]) -> Figure:
-    """The V of each leaf: how far gradient and central difference lie apart, over the step size.
+    """Draws, for each leaf, the error between the gradient and a central difference against the step size: a V.
 
     Args:
         title: What was checked.
         errors: Of each leaf, as from `jaxnet.crosscheck.measure.steps.step_errors`; at least one.
 
     Raises:
-        ValueError: There is no leaf.
+        ValueError: If there is no leaf.
     """
     if not errors:
         raise ValueError("errors: none, expected at least one leaf with a gradient of its shape")
@@ -237,6 +237,6 @@ def step_sizes(title: str, errors: Mapping[str, StepErrors]) -> Figure:
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
         axes.minorticks_off()
     figure.suptitle(f"{title}: error against step size, and its floor", x=0.01, ha="left", fontsize="large")
-    figure.supxlabel("step, of the leaf's size", fontsize="medium")
-    figure.supylabel("error, of the gradient's norm", fontsize="medium")
+    figure.supxlabel("step, relative to the leaf's size", fontsize="medium")
+    figure.supylabel("error, relative to the gradient", fontsize="medium")
     return figure

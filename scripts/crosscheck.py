@@ -1,6 +1,7 @@
-"""Hold the derivations of every gradient against each other: by hand, by autodiff, by differences.
+"""Compare every gradient with numerical derivatives of its own forward pass, and with autodiff where that is given.
 
-Your own code, as FILE.py:NAME: a layer class, a pair of functions FORWARD,BACKWARD, a network, or a JAX function.
+Your own code, as FILE.py:NAME: a layer class, a pair of functions FORWARD,BACKWARD, a network, or a function or module
+of JAX or PyTorch.
 
     crosscheck.py mine.py:Affine --init 4x3 3 --inputs 5x4
     crosscheck.py mine.py:affine_forward,affine_backward --inputs 5x4 4x3 3
@@ -10,7 +11,7 @@ Your own code, as FILE.py:NAME: a layer class, a pair of functions FORWARD,BACKW
 Without a name: the project's own networks, and every layer on its own. `--network notebook` checks the
 notebook's own network, as it was written, and says why it fails.
 
-Exit status: 0 right, 1 wrong, 2 cannot be checked, 3 inconclusive.
+Exit status: 0 PASS, 1 FAIL, 2 cannot be checked, 3 INCONCLUSIVE.
 """
 
 import inspect
@@ -26,19 +27,19 @@ import numpy as np
 import tyro
 from ending import check_writable, one_line
 from options import File, Number, Word, check_seed
-from progress import awaited
 
 import jaxnet
 import numpy_ref
 from jaxnet import plots
-from jaxnet.crosscheck import Report, SubjectError, check, check_layer, check_network, inspected, targets
+from jaxnet.crosscheck import Report, SubjectError, Verdict, check, check_layer, check_network, inspected, targets
 from jaxnet.crosscheck.measure.steps import step_errors
 from jaxnet.trees import unflatten
 from numpy_ref import notebook
 
 SIZES = (784, 50, 10)
 IMAGES = 3  # as in the notebook's last cell
-STATUS = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}
+STATUS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
+OF_TARGETS = ("init", "inputs", "reference", "constants", "dtype", "accuracy", "resolution", "max_seconds", "plot")
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,19 @@ class Options:
     """What forward is called with, in the same form."""
     reference: Word = None
     """FILE.py:NAME of the same function in JAX, of (params, *inputs) where there are parameters, else of (*inputs)."""
+    constants: tuple[str, ...] = ()
+    """Names of arrays that move the output and need no gradient."""
     dtype: Literal["float64", "float32"] = "float64"
     """Of the arrays that the values become."""
+    accuracy: Number = None
+    """The relative error that the gradient may have by design, as of an iterative solver. Defaults to none."""
     resolution: Number = None
-    """The relative error that must be visible; half of the dtype's digits unless given."""
+    """The relative error that must be visible, else INCONCLUSIVE. Defaults to half the digits in which the code
+    computes."""
+    max_seconds: Number = None
+    """What is not judged after so long is INCONCLUSIVE. Defaults to no limit."""
+    verbose: bool = False
+    """Print also the error and tolerance of every pair of derivations, the forward passes and the seconds."""
     json: bool = False
     """Print the reports as JSON."""
     plot: File = None
@@ -66,11 +76,11 @@ class Options:
     """Without a name. book: Affine, ReLU, Affine. notebook-order: one more ReLU. all: both, the other networks, and
     every layer on its own. notebook: the notebook's own code, defects and all."""
     seed: int = 0
-    """Of all that is drawn: values, weights, images and the directions probed."""
+    """Draws values, weights, images and the directions in which derivatives are taken."""
 
 
 def of_targets(options: Options) -> Iterator[Report]:
-    """Somebody's own code, one name after the other."""
+    """Yields a report for every name that was given."""
     reference = targets.load(options.reference) if options.reference else None
     for target in options.target:
         rng = np.random.default_rng(options.seed)
@@ -92,17 +102,27 @@ def of_targets(options: Options) -> Iterator[Report]:
                 ) from error
         inputs = in_place(target, thing, inputs, more)
         name = target.rpartition(":")[2]
-        yield check(thing, *inputs, reference=reference, seed=options.seed, resolution=options.resolution, name=name)
+        yield check(
+            thing,
+            *inputs,
+            reference=reference,
+            constants=options.constants,
+            accuracy=options.accuracy,
+            resolution=options.resolution,
+            max_seconds=options.max_seconds,
+            seed=options.seed,
+            name=name,
+        )
         if options.plot:
             figure = plots.step_sizes(name, step_errors(inspected(thing, *inputs, seed=options.seed), options.seed))
             plots.save(figure, options.plot)
 
 
 def in_place(target: str, thing: Any, inputs: list[Any], named: dict[str, Any]) -> list[Any]:
-    """The inputs as forward takes them, those with a name where it has that name.
+    """Returns the inputs in the order in which forward takes them; named ones go where forward has that name.
 
     Raises:
-        TargetError: It has no such name, or is given one twice.
+        TargetError: If forward has no such name, or one is given twice.
     """
     if not named:
         return inputs
@@ -118,7 +138,7 @@ def in_place(target: str, thing: Any, inputs: list[Any], named: dict[str, Any]) 
 
 
 def reports(options: Options, rng: np.random.Generator) -> Iterator[Report]:
-    """What the options ask for, one after the other."""
+    """Yields the reports of this project's own code that the options ask for."""
     x, t = rng.random((IMAGES, SIZES[0])), rng.integers(0, SIZES[2], IMAGES)
     if options.network in ("all", "book"):
         yield of_network("784-50-10 in the book's order", jaxnet.two_layer_net(*SIZES), x, t, rng, 0.1)
@@ -138,28 +158,28 @@ def reports(options: Options, rng: np.random.Generator) -> Iterator[Report]:
 def of_network(
     name: str, net: jaxnet.Layer, x: np.ndarray, t: np.ndarray, rng: np.random.Generator, scale: float, decay: float = 0
 ) -> Report:
-    """A network in both worlds, from one description, one set of float32 parameters, one draw and one decay."""
+    """Checks a network in NumPy and in JAX, from one description, float32 parameters, random draw and decay."""
     if np.issubdtype(x.dtype, np.floating):
         x = x.astype(np.float32)
     params = drawn(net, rng, scale, np.float32)
-    hand = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=decay)
-    draws = hand.draw(rng, x)
-    hand.give(draws)
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=decay)
+    draws = network.draw(rng, x)
+    network.give(draws)
 
     def reference(params: Any, x: Any, t: Any) -> Any:
         return jaxnet.loss(net, params, x, t, draws, decay=decay)
 
-    return check_network(hand, x, t, reference=reference, name=name)
+    return check_network(network, x, t, reference=reference, name=name)
 
 
 def drawn(layer: jaxnet.Layer, rng: np.random.Generator, scale: float = 1.0, dtype: Any = np.float64) -> Any:
-    """Normal parameters, biases and all: one of zero, or a gamma of 1, would hide what is wrong with it."""
+    """Draws normal parameters, biases too: errors do not show in a bias of zero or a gamma of 1."""
     shapes = jax.eval_shape(lambda key: layer.init(key, 1.0), jax.random.key(0))
     return jax.tree.map(lambda leaf: (scale * rng.standard_normal(leaf.shape)).astype(dtype), shapes)
 
 
 def of_networks(rng: np.random.Generator) -> Iterator[Report]:
-    """The book's other networks and the transformer, small."""
+    """Checks the book's other networks and the transformer, all of them small."""
     images, ids = rng.standard_normal((9, 1, 10, 10)), rng.integers(0, 7, (9, 6))
     deep = jaxnet.multi_layer_net(12, [9, 8], 5, batch_norm=True, dropout=0.2)
     for name, net, x in [
@@ -173,7 +193,7 @@ def of_networks(rng: np.random.Generator) -> Iterator[Report]:
 
 
 def of_layers(rng: np.random.Generator, seed: int) -> Iterator[Report]:
-    """Every hand-written layer on its own, against the same layer of jaxnet; then the losses."""
+    """Checks every layer of numpy_ref on its own, with the same layer of jaxnet as a reference; then the losses."""
     rows, images = rng.standard_normal((9, 6)), rng.standard_normal((2, 3, 6, 6))
     sequences, ids = rng.standard_normal((2, 4, 6)), rng.integers(0, 5, (2, 7))  # 14 ids of 5: some come again
     layers: dict[str, tuple[jaxnet.Layer, np.ndarray]] = {
@@ -197,17 +217,17 @@ def of_layers(rng: np.random.Generator, seed: int) -> Iterator[Report]:
     }
     for name, (layer, x) in layers.items():
         params = {name: drawn(layer, rng)}
-        hand = numpy_ref.build_layers(("Sequential", ((name, layer.description),)), params)[name]
-        draws = hand.draw(rng, x)
-        hand.give(draws)
-        yield check_layer(hand, x, reference=in_training(layer, draws), seed=seed, name=name)
+        in_numpy = numpy_ref.build_layers(("Sequential", ((name, layer.description),)), params)[name]
+        draws = in_numpy.draw(rng, x)
+        in_numpy.give(draws)
+        yield check_layer(in_numpy, x, reference=in_training(layer, draws), seed=seed, name=name)
     t = rng.integers(0, 6, len(rows))
     yield check_layer(numpy_ref.SoftmaxWithLoss(), rows, t, reference=jaxnet.softmax_cross_entropy, seed=seed)
     yield check_layer(numpy_ref.MeanSquaredError(), rows, t, reference=jaxnet.mean_squared_error, seed=seed)
 
 
 def in_training(layer: jaxnet.Layer, draws: Any) -> Callable[..., Any]:
-    """What `check_layer` takes for a reference: a function of (params, x), or of x alone."""
+    """Returns a reference for `check_layer`: a function of (params, x), or of x where there are no parameters."""
 
     def forward(*params_and_x: Any) -> Any:
         params = params_and_x[0] if len(params_and_x) > 1 else {}
@@ -217,7 +237,7 @@ def in_training(layer: jaxnet.Layer, draws: Any) -> Callable[..., Any]:
 
 
 def why_the_notebook_fails(rng: np.random.Generator) -> Iterator[str]:
-    """Each defect that a gradient can show, by what its own code does here and now."""
+    """Yields each defect that a gradient can show, with a figure measured on the notebook's own code."""
     x, t = rng.random((IMAGES, SIZES[0])), np.eye(SIZES[2])[rng.integers(0, SIZES[2], IMAGES)]
     net = notebook.TwoLayerNet(*SIZES)
     sums = notebook.softmax(net.predict(x)).sum(axis=1)
@@ -232,8 +252,9 @@ def why_the_notebook_fails(rng: np.random.Generator) -> Iterator[str]:
         return float(notebook.SoftmaxWithLoss().forward(rows, t))
 
     logits = net.predict(x)
-    whole, one = notebook.numerical_gradient_batch_v2(loss_of, logits), numpy_ref.numerical_gradient(loss_of, logits)
-    off = np.abs(whole - one).max() / np.abs(one).max()
+    batched = notebook.numerical_gradient_batch_v2(loss_of, logits)
+    single = numpy_ref.numerical_gradient(loss_of, logits)
+    off = np.abs(batched - single).max() / np.abs(single).max()
     yield f"numerical_gradient_batch_v2 shifts a column of all rows at once: off by {off:.0%} of the largest gradient"
 
     relu, dout = notebook.ReLU(), np.ones((1, 4))
@@ -255,23 +276,23 @@ def why_the_notebook_fails(rng: np.random.Generator) -> Iterator[str]:
 
 
 def main(options: Options) -> int:
-    """Check and print; returns the exit status.
+    """Checks and prints; returns the exit status.
 
     Raises:
-        ValueError: An option is out of range, or not one of what is checked.
+        ValueError: If an option is out of range, or does not belong to what is checked.
     """
     check_seed(options.seed)
     check_writable("plot", options.plot)
-    for name in ("network",) if options.target else ("init", "inputs", "reference", "dtype", "resolution", "plot"):
+    for name in ("network",) if options.target else OF_TARGETS:
         if getattr(options, name) != getattr(Options(), name):
-            one = "the project's own networks" if options.target else "FILE.py:NAME"
-            raise ValueError(f"{name}: an option of {one}; leave it out here")
+            owner = "the project's own networks" if options.target else "FILE.py:NAME"
+            raise ValueError(f"{name}: an option of {owner}; leave it out here")
     rng = np.random.default_rng(options.seed)
     done = []
-    for report in awaited(of_targets(options) if options.target else reports(options, rng), "cross-checking"):
+    for report in of_targets(options) if options.target else reports(options, rng):
         done.append(report)
         if not options.json:
-            print(report, end="\n\n", flush=True)
+            print(report.details() if options.verbose else report, end="\n\n", flush=True)
     if options.json:
         print(json.dumps([report.to_dict() for report in done], indent=1))
     elif options.network == "notebook" and not options.target:
@@ -279,7 +300,7 @@ def main(options: Options) -> int:
         for reason in why_the_notebook_fails(rng):
             print(f"  - {reason}")
     verdicts = {report.verdict for report in done}
-    return next((STATUS[verdict] for verdict in ("FAIL", "INCONCLUSIVE") if verdict in verdicts), 0)
+    return next((STATUS[verdict] for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE) if verdict in verdicts), 0)
 
 
 if __name__ == "__main__":

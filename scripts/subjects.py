@@ -13,7 +13,7 @@ from rich.console import Console
 import jaxnet
 import numpy_ref
 from jaxnet import text
-from jaxnet.crosscheck import check_network
+from jaxnet.crosscheck import Verdict, check_network
 from jaxnet.datasets import DATASETS, Dataset
 from jaxnet.layers import Params
 from jaxnet.training import OPTIMIZERS, MakeOptimizer
@@ -76,14 +76,14 @@ def cross_check(
     key: Any,
     console: Console,
 ) -> None:
-    """Hand, autodiff and differences, leaf by leaf, on a few samples.
+    """Compares analytic gradients, autodiff and numerical derivatives, leaf by leaf, on a few samples.
 
     Raises:
-        SystemExit: They disagree.
+        SystemExit: If they disagree.
     """
     samples = 3 * CHECKED if getattr(options, "batch_norm", False) else CHECKED
     if options.network == "deep-conv":
-        samples = 1  # of which the six convolutions by hand, a thousand times over, take long enough
+        samples = 1  # one takes seconds: a thousand passes through six convolutions in NumPy
     x, t = data.x_train[:samples], data.t_train[:samples]
     if options.network == "transformer":
         x, t = x[:, :CHECKED_LENGTH], t[:, :CHECKED_LENGTH]
@@ -91,13 +91,13 @@ def cross_check(
         f"Cross-check on {samples} training {'text' if t.ndim > 1 else 'image'}{'s'[: samples - 1]}", style="bold"
     )
     draws = jax.device_get(jax.jit(lambda x: jaxnet.step_draws(net, key, 0, x))(x))
-    hand = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=options.decay)
-    hand.give(draws)
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=options.decay)
+    network.give(draws)
 
     def reference(params: Params, x: Any, t: Any) -> Any:
         return jaxnet.loss(net, params, x, t, draws, decay=options.decay)
 
-    report = check_network(hand, x, t, reference=reference, name=name)
+    report = check_network(network, x, t, reference=reference, name=name)
     console.print(str(report), highlight=False, soft_wrap=True, markup=False)
-    if report.verdict == "FAIL":
+    if report.verdict is Verdict.FAIL:
         sys.exit("train.py: the gradients disagree where the table says so; not training")

@@ -531,7 +531,8 @@ def test_gradients_that_disagree_are_shown_and_nothing_is_trained(run, tmp_path,
     assert done.returncode == 1
     assert "the gradients disagree" in done.stderr
     assert "Affine1.b" in done.stdout
-    assert "hand is wrong" in done.stdout
+    assert "the backward is not the derivative of its own forward" in done.stdout
+    assert "the batch size" in done.stdout
     assert "Training on" not in done.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -584,11 +585,14 @@ def test_the_crosscheck_fails_the_notebook_and_says_why(run):
     assert done.stdout.startswith("FAIL  the notebook as written")
     for leaf in ("Affine1.W", "Affine1.b", "Affine2.W", "Affine2.b"):
         assert f"{leaf}[" in done.stdout
-    assert "hand is wrong" in done.stdout
+    assert "backward ignores dout" in done.stdout
+    assert "overwrites dout" in done.stdout
+    assert "they are two functions" in done.stdout
     assert "softmax runs over the whole batch" in done.stdout
 
 
 MINE = """
+import time
 import jax.numpy as jnp
 import numpy as np
 
@@ -634,6 +638,17 @@ def stretch(x, by=1, shift=0):
 
 def unstretch(dout, by):
     return dout * by
+
+def scaled(x, factor):
+    return x * factor, factor
+
+def unscaled(dout, factor):
+    return {"x": dout * factor * 1.0001}
+
+class Slow(Affine):
+    def forward(self, x):
+        time.sleep(0.05)
+        return super().forward(x)
 """
 
 
@@ -645,14 +660,31 @@ def mine(tmp_path):
 
 CHECKED = {
     "a class": (":Affine --init 4x3 3 --inputs 5x4", 0, "PASS  Affine"),
-    "with a reference": (":Affine --init 4x3 3 --inputs 5x4 --reference MINE:reference", 0, "hand - autodiff"),
+    "with a reference": (
+        ":Affine --init 4x3 3 --inputs 5x4 --reference MINE:reference --verbose",
+        0,
+        "W: analytic - autodiff: error",
+    ),
     "by name, wrong": (":Affine --init b=3 W=4x3 wrong=0.5 --inputs 5x4", 1, "times 1.5"),
     "a pair": (":forward,backward --inputs 5x4 5x4", 0, "PASS  forward,backward"),
     "inputs by name": (":stretch,unstretch --inputs shift=3 x=5x4", 0, "PASS  stretch,unstretch"),
     "integers": (":Lookup --init 6x3 --inputs 2x5<6", 0, "PASS  Lookup"),
-    "single precision": (":Affine --init 4x3 3 --inputs 5x4 --dtype float32", 0, "float32 - float64"),
+    "single precision": (
+        ":Affine --init 4x3 3 --inputs 5x4 --dtype float32 --verbose",
+        0,
+        "W: float32 - float64: error",
+    ),
     "a JAX function": (":sine --inputs 3x4", 0, "PASS  sine"),
     "inconclusive": (":sine --inputs 3x4 --resolution 1e-15", 3, "INCONCLUSIVE  sine"),
+    "without a gradient": (":scaled,unscaled --inputs 5x4 5x4 --accuracy 1e-3", 3, "constants=('factor',)"),
+    "a constant": (
+        ":scaled,unscaled --inputs 5x4 5x4 --accuracy 1e-3 --constants factor",
+        0,
+        "PASS  scaled,unscaled",
+    ),
+    "wrong by 1e-4": (":scaled,unscaled --inputs 5x4 5x4 --constants factor", 1, "FAIL  scaled,unscaled"),
+    "costs": (":Affine --init 4x3 3 --inputs 5x4 --verbose", 0, "forward passes,"),
+    "out of time": (":Slow --init 4x3 3 --inputs 5x4 --max-seconds 0.2", 3, "max_seconds passed"),
 }
 
 
@@ -672,6 +704,13 @@ def test_its_report_is_json_and_its_picture_a_png(run, mine, tmp_path):
     assert done.returncode == 0, done.stderr
     (report,) = json.loads(done.stdout)
     assert [leaf["name"] for leaf in report["leaves"]] == ["W", "b", "x"]
+    for leaf in report["leaves"]:
+        assert (leaf["verdict"], leaf["cause"], leaf["derived_by"]) == ("PASS", "AGREES", "analytic")
+        assert 0 <= leaf["relative_error"] <= leaf["relative_tolerance"] < 1e-7
+        assert leaf["compared"] == leaf["size"]
+        assert set(leaf["gaps"]) == {"analytic - numerical"}
+    assert report["verdict"] == "PASS"
+    assert report["calls"] > 50
     assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -691,6 +730,9 @@ REFUSED_TARGETS = {
     "an input twice": ("MINE:sine --inputs 5x4 x=3x4", "multiple values for argument 'x'; it takes x"),
     "of the networks": ("MINE:sine --inputs 3 --network book", "network: an option of the project's own networks"),
     "of a target": ("--inputs 3x4", "inputs: an option of FILE.py:NAME"),
+    "of a target, by two words": ("--max-seconds 3", "max_seconds: an option of FILE.py:NAME"),
+    "no accuracy": ("MINE:sine --inputs 3 --accuracy -1", "accuracy: -1.0, expected"),
+    "no time": ("MINE:sine --inputs 3 --max-seconds 0", "max_seconds: 0.0, expected"),
     "no folder": ("MINE:sine --inputs 3 --plot nowhere/v.png", "expected a file, in a folder that is there"),
 }
 
@@ -702,3 +744,40 @@ def test_a_target_that_cannot_be_checked_is_one_line_and_status_2(run, mine, nam
     assert done.returncode == 2, done.stdout
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+SCORED = {
+    "two tables": ("--growth --kinds", 2, "", "growth, kinds: two tables"),
+    "costs": ("--growth --largest 3", 0, "1,000  dW 1 % off", ""),
+}
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_the_scoreboard_says_what_checks_cost(run, name):
+    options, status, printed, refused = SCORED[name]
+    done = run("scoreboard.py", *options.split())
+    assert done.returncode == status, done.stderr
+    assert printed in done.stdout
+    assert refused in done.stderr
+
+
+def test_a_fail_costs_at_most_five_times_a_pass(run, tmp_path):
+    done = run("scoreboard.py", "--growth", "--largest", "4", "--output", str(tmp_path / "growth.json"))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "growth.json").read_text())
+    assert [row["verdict"] for row in rows] == ["PASS", "FAIL"] * 3
+    for right, wrong in zip(rows[::2], rows[1::2], strict=True):
+        assert wrong["calls"] <= 5 * right["calls"]
+
+
+def test_the_scoreboard_runs_the_kinds_of_input(run, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests")
+    kinds = importlib.import_module("mutants.kinds")
+    chosen = list(kinds.KINDS)[:4]
+    monkeypatch.setattr(kinds, "KINDS", {name: kinds.KINDS[name] for name in chosen})
+    done = run("scoreboard.py", "--kinds", "--output", str(tmp_path / "kinds.json"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "kinds.json").read_text())
+    assert found["of"] == len(chosen)
+    assert found["as owed"] + len(found["not as owed"]) == found["of"]
+    assert f"of {len(chosen)} as owed" in done.stdout
