@@ -9,6 +9,7 @@ import pytest
 from jaxnet.crosscheck import check_layer, inspected
 from jaxnet.crosscheck.explain.behaviour_words import sentence
 from jaxnet.crosscheck.measure.behaviour import Behaviour, Finding, Level, findings, misshapen
+from jaxnet.crosscheck.measure.form import other_dtype
 from jaxnet.crosscheck.measure.memory import Layout, laid_out
 from jaxnet.crosscheck.measure.streams import Stream, stream
 
@@ -404,7 +405,7 @@ class FreesItsCache(Dense):
         return dx
 
 
-@wrong(Behaviour.SECOND_BACKWARD_DIFFERS)
+@wrong(Behaviour.SECOND_BACKWARD_DIFFERS, Level.WARNING)
 class UsesUpItsCache(Sine):
     def forward(self, x):
         self.slope = np.cos(x)
@@ -932,7 +933,7 @@ def test_nothing_is_found_in_what_is_right(name, dtype):
 def test_there_are_as_many_as_promised():
     assert len(WRONG) >= 25
     assert len(RIGHT) >= 25
-    elsewhere = {*FORMS, Behaviour.OTHER_VALUE}  # which are found before and after these
+    elsewhere = {*FORMS, Behaviour.OTHER_VALUE, Behaviour.OTHER_DTYPE}  # which are found before and after these
     assert {kind for _, kind, *_ in WRONG.values()} >= {
         kind for kind in Behaviour if kind not in elsewhere and "INPUT" not in kind.name
     }
@@ -1137,7 +1138,7 @@ def test_a_layout_keeps_the_values_and_is_another(layout, shape):
 
 FORMS = {
     Behaviour.NO_GRADIENT: ((3,), None, "backward returns None for W, expected an array of shape (3,)"),
-    Behaviour.NOT_FLOATING: ((3,), np.arange(3), "the gradient by W is int64, expected float64"),
+    Behaviour.NOT_FLOATING: ((3,), np.ones(3, complex), "the gradient by W is complex128, expected float64"),
     Behaviour.WRONG_SHAPE: ((3,), np.ones(2), "the gradient by W has shape (2,), expected (3,)"),
     Behaviour.TRANSPOSED: (
         (2, 3),
@@ -1154,18 +1155,13 @@ FORMS = {
         np.array([0, np.nan, 1]),
         "the gradient by W is nan at [1], where the forward pass is finite",
     ),
-    Behaviour.OTHER_DTYPE: (
-        (3,),
-        np.ones(3, np.float16),
-        "the gradient by W is float16, though float64 goes in and comes out of forward",
-    ),
 }
 
 
 @pytest.mark.parametrize("kind", FORMS)
 def test_a_gradient_of_wrong_form_is_found_and_described(kind):
     shape, gradient, words = FORMS[kind]
-    found = misshapen("W", np.ones(shape), gradient, np.ones(5))
+    found = misshapen("W", np.ones(shape), gradient)
     assert (found.kind, found.level, found.leaf) == (kind, Level.FAULT, "W")
     assert sentence(found) == words
 
@@ -1174,12 +1170,20 @@ def test_gradients_of_right_form():
     import ml_dtypes
 
     half = np.ones(3, ml_dtypes.bfloat16)
-    assert misshapen("W", half, half, half) is None
-    assert misshapen("W", np.ones(3), half, np.ones(5)).kind is Behaviour.OTHER_DTYPE
-    assert misshapen("a", np.asarray(1.0), 2.0, np.ones(5)) is None
-    assert misshapen("a", np.asarray(np.float32(1)), 2.0, np.ones(5, np.float32)) is None
-    assert misshapen("a", np.asarray(1.0), np.asarray(2.0), np.ones(5)) is None
-    assert misshapen("W", np.ones(3, np.float32), np.ones(3), np.ones(5)) is None  # forward widens as well
+    assert misshapen("W", half, half) is None
+    assert misshapen("W", np.ones(3), half) is None
+    assert misshapen("a", np.asarray(1.0), 2.0) is None
+    assert misshapen("a", np.asarray(1.0), np.asarray(2.0)) is None
+    assert misshapen("W", np.ones(3), np.arange(3)) is None
+
+
+def test_a_gradient_of_another_dtype_is_a_warning():
+    found = other_dtype("W", np.ones(3), np.ones(3, np.float16), np.ones(5))
+    assert (found.kind, found.level) == (Behaviour.OTHER_DTYPE, Level.WARNING)
+    assert sentence(found) == "the gradient by W is float16, though float64 goes in and comes out of forward"
+    assert other_dtype("W", np.ones(3), np.arange(3), np.ones(5)).kind is Behaviour.NOT_FLOATING
+    assert other_dtype("a", np.asarray(np.float32(1)), 2.0, np.ones(5, np.float32)) is None
+    assert other_dtype("W", np.ones(3, np.float32), np.ones(3), np.ones(5)) is None  # forward widens as well
 
 
 # -- words

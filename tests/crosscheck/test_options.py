@@ -1,4 +1,4 @@
-"""What a user may say: accuracy, expected, constants, takes_dout, max_seconds. Each changes what it says, and no more."""
+"""What a user may say: accuracy, expected, constants, takes_dout, max_seconds. Each changes that alone."""
 
 import time
 

@@ -71,7 +71,7 @@ def test_each_purpose_and_each_seed_has_a_stream_of_its_own():
 class Watched:
     """y = tanh(x), which remembers, over all of its copies, what it was called with."""
 
-    inputs, douts = [], []  # noqa: RUF012
+    inputs, douts = [], []
 
     def forward(self, x):
         self.inputs.append(x.copy())

@@ -399,7 +399,9 @@ WRONG = {
     "a mask drawn again": (Redrawn(), (draw(6, 8),), "not the derivative of its own forward"),
     "backward raises": (Raising(), (draw(3, 4),), "backward raises KeyError"),
     "two outputs exchanged": (
-        SwappedOutputs(draw(4, 12), draw(3, 12)), (draw(5, 4), draw(5, 3), draw(5, 3)), "not the derivative of its own forward",
+        SwappedOutputs(draw(4, 12), draw(3, 12)),
+        (draw(5, 4), draw(5, 3), draw(5, 3)),
+        "not the derivative of its own forward",
     ),
     "one row too few": (
         (affine_forward, lambda dout, cache: (*affine_backward(dout, cache)[:2], dout[:-1].sum(axis=0))),

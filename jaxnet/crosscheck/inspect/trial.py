@@ -251,6 +251,7 @@ def _makes_parameters(base: Any, live: Callable[[Any], Live], inputs: tuple[Any,
     if not made:
         return False
     called = live(duplicate(base))
+    own = [array for array in places_of(called.held).values() if isinstance(array, np.ndarray)]
     y = Outputs()
     douts = y.unpack(np.ones_like(run_forward(called, inputs, "forward", y)))
     before: dict[str, tuple[Any, Any]] = {
@@ -264,9 +265,16 @@ def _makes_parameters(base: Any, live: Callable[[Any], Live], inputs: tuple[Any,
     lasting = {
         name: copied
         for name, (array, copied) in before.items()
-        if after.get(name) is array and np.array_equal(copied, after[name], equal_nan=True)
+        if after.get(name) is array
+        and np.array_equal(copied, after[name], equal_nan=True)
+        and not any(_has_values_of(copied, other) for other in own)
     }
     return bool(lasting) and _are_parameters(lasting, base, live, inputs, douts)
+
+
+def _has_values_of(array: Array, other: Array) -> bool:
+    """Returns whether an array holds the values of another in any order: a copy of weights, or their transpose."""
+    return array.size == other.size > 1 and np.array_equal(np.sort(array, axis=None), np.sort(other, axis=None))
 
 
 def _are_parameters(
