@@ -43,6 +43,7 @@ class Cause(Enum):
     AT_KINKS = "too many elements are at kinks"
     NOTHING_COMPARED = "every element is at a kink"
     WRONG_BESIDE = "every element is at a kink, and beside it the gradient is wrong"
+    RIGHT_BESIDE = "the gradient is wrong here, and right a thousandth beside it"
     WRONG_ELSEWHERE = "the gradient is zero here, and wrong at one other point"
     SYMMETRIC_ONLY = "the gradient is right along symmetric directions, and along others it is not"
     ZERO_HERE = "the gradient is zero here, and no other point could be judged"
@@ -73,7 +74,8 @@ def decide(
         return Verdict.FAIL, Cause.OUTSIDE_TIE
     agrees = measured.with_numerical.within_tolerance
     least = max(measured.resolution, SEEN_IF_COARSE if coarse else SEEN)
-    sees = measured.tolerance <= (measured.resolution if strict else least) * measured.size
+    blurred = (measured.resolution if strict else least) * measured.size
+    sees = measured.tolerance <= blurred and measured.unresolved_size <= max(blurred, least * measured.size)
     if measured.coverage is Coverage.SPOILED:
         return (Verdict.PASS, Cause.AGREES) if coarse and agrees and sees else (Verdict.INCONCLUSIVE, Cause.AT_KINKS)
     if measured.compared == 0:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,18 +27,20 @@ from jaxnet.crosscheck.measure.differences import STEP
 from jaxnet.crosscheck.measure.form import is_floating, misshapen, other_dtype
 from jaxnet.crosscheck.measure.kinks import Roughness
 from jaxnet.crosscheck.measure.leaf import PROBES, Coverage, LeafMeasurement, Tangent, is_symmetric, measure_leaf
-from jaxnet.crosscheck.measure.points import Point, beside, elsewhere
+from jaxnet.crosscheck.measure.points import Point, all_beside, beside, elsewhere
 from jaxnet.crosscheck.measure.precision import chosen_point
 from jaxnet.crosscheck.measure.rounding import low_precision_gap
 from jaxnet.crosscheck.measure.sampling import Sample, sample
 from jaxnet.crosscheck.measure.scale import eps_of, in_float64
-from jaxnet.crosscheck.measure.streams import Stream, stream
 from jaxnet.crosscheck.meter import OutOfTime, metered
 from jaxnet.crosscheck.report import PROBABILITY, Leaf, Report
+from jaxnet.crosscheck.streams import Stream, stream
 
 # An error of norm e in a random Gaussian direction is missed with probability 0.8 tolerance / e.
 MISSED = 0.8
-SAMPLES = 48  # elements of a wrong leaf that are derived for its diagnosis
+FEWEST = 6  # elements of each further leaf that is wrong
+HIDDEN = 1e-6  # of an ordinary gradient: one so small is mostly rounding, which is not linear in dout
+SAMPLES = 32  # elements of a wrong leaf that are derived for its diagnosis
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,16 @@ def _other_reading(title: str, checkable: Checkable, reference: Checkable | None
 
 
 def _report(title: str, checkable: Checkable, reference: Checkable | None, options: Options) -> Report:
+    try:
+        return _examined(title, checkable, reference, options)
+    except OutOfTime:
+        leaves = tuple(
+            Leaf(name, Verdict.INCONCLUSIVE, Cause.OUT_OF_TIME, checkable.derived_by) for name in checkable.leaves
+        )
+        return Report(title, None, leaves)
+
+
+def _examined(title: str, checkable: Checkable, reference: Checkable | None, options: Options) -> Report:
     if checkable.fault:
         return Report(title, None, (), (checkable.fault,))
     with blaming(checkable.name):
@@ -99,13 +111,14 @@ def _report(title: str, checkable: Checkable, reference: Checkable | None, optio
         )
     if not np.isfinite(in_float64(output)).all():
         return Report(title, None, (), undecided=("the forward pass is not finite at these inputs: give it others",))
-    try:
-        return _Examination(title, checkable, reference, options, output).report()
-    except OutOfTime:
-        leaves = tuple(
-            Leaf(name, Verdict.INCONCLUSIVE, Cause.OUT_OF_TIME, checkable.derived_by) for name in checkable.leaves
-        )
-        return Report(title, None, leaves)
+    return _Examination(title, checkable, reference, options, output).report()
+
+
+class _There(NamedTuple):
+    """What was measured of a leaf at another point."""
+
+    analytic: Derivation
+    measured: LeafMeasurement
 
 
 class _Examination:
@@ -125,8 +138,9 @@ class _Examination:
             self.dout = np.asarray(options.dout, output.dtype).reshape(output.shape)
         self.derived = Surrogate(checkable, options.expected) if options.expected else checkable
         self.budget = options.samples
+        self.nearby: Derivation | None = None  # with all leaves a thousandth away
         self.done: list[Leaf] = []
-        self.dtypes: list[str] = []  # warnings of gradients of other dtypes
+        self.dtypes: list[Finding] = []  # gradients of other dtypes than their leaves
 
     def report(self) -> Report:
         """Examines the form of the gradients, then their values, then the behaviour."""
@@ -144,7 +158,7 @@ class _Examination:
                 self.analytic = Derivation(self.derived, self.at, self._dout(), names, self.rounding)
                 self.autodiff, forward = self._by_reference(names)
                 self.low = low_precision_gap(self.checkable, self.analytic, self.dout, names, self.rounding)
-            found = self._behaviour(names)
+            found = self.dtypes + self._behaviour(names)
             undecided = [sentence(f) for f in found if f.kind is Behaviour.NOT_REPEATABLE]
             if not undecided:
                 try:
@@ -166,7 +180,6 @@ class _Examination:
             undecided=tuple(undecided),
             warnings=(
                 *(sentence(f) for f in found if f.level is Level.WARNING and f.kind is not Behaviour.NOT_REPEATABLE),
-                *self.dtypes,
                 *warnings,
             ),
             notes=(*(sentence(f) for f in found if f.level is Level.NOTE), *self.checkable.notes),
@@ -181,7 +194,7 @@ class _Examination:
                 self._add(name, Verdict.FAIL, Cause.FORM, detail=sentence(wrong))
                 continue
             if (other := other_dtype(name, leaf, own[name], self.output)) is not None:
-                self.dtypes.append(sentence(other))
+                self.dtypes.append(other)
             if leaf.size == 0:
                 self._add(name, Verdict.PASS, Cause.EMPTY)
             else:
@@ -212,6 +225,8 @@ class _Examination:
         if names and (self.options.accuracy or self.analytic.coarse):
             # A solver stops where dout is small, and half precision has no numbers for it.
             found = [f for f in found if f.kind is not Behaviour.NOT_LINEAR or abs(f.size) >= 2]
+        hidden = {n for n in names if self.analytic.size(n, np.ones(())) < HIDDEN * self.analytic.ordinary}
+        found = [f for f in found if f.kind is not Behaviour.NOT_LINEAR or f.leaf not in hidden]
         if self.options.dout is not None:
             ignored = {Behaviour.IGNORES_DOUT, Behaviour.NOT_LINEAR}
             found = [replace(f, level=Level.WARNING) if f.kind in ignored else f for f in found]
@@ -261,18 +276,42 @@ class _Examination:
                 if name in self.checkable.held_leaves:  # nobody asked for a gradient by it
                     return self._as_leaf(again, Verdict.PASS, Cause.SYMMETRIC_ONLY, analytic, note=words.SYMMETRIC)
                 return self._as_leaf(again, Verdict.INCONCLUSIVE, Cause.SYMMETRIC_ONLY, analytic)
-        if cause in (Cause.AT_KINKS, Cause.NOTHING_COMPARED, Cause.OUTSIDE_SLOPES):
-            moved = beside(self.at, name, self.points)
-            there = Derivation(self.derived, moved, self._dout(), [name], self.rounding)
-            theirs = self.autodiff and Derivation(self.autodiff.checkable, moved, self._dout(), [name], self.rounding)
-            again = self._measure(name, there, theirs, there.first_step / 16)
-            found, why = self._decide(again, there, forward)
-            if cause is Cause.NOTHING_COMPARED and found is Verdict.FAIL:
-                verdict, cause = Verdict.INCONCLUSIVE, Cause.WRONG_BESIDE
-            elif found is not Verdict.INCONCLUSIVE and verdict is not Verdict.FAIL:
-                analytic, point, verdict, cause = there, Point.BESIDE, found, why
-                measured = again
+        if cause in (Cause.AT_KINKS, Cause.NOTHING_COMPARED, Cause.OUTSIDE_SLOPES) and verdict is not Verdict.FAIL:
+            there = self._beside(beside(self.at, name, self.points), name)
+            if there is not None:
+                found, why = self._decide(there.measured, there.analytic, forward)
+                if cause is Cause.NOTHING_COMPARED and found is Verdict.FAIL:
+                    verdict, cause = Verdict.INCONCLUSIVE, Cause.WRONG_BESIDE
+                elif found is not Verdict.INCONCLUSIVE:
+                    analytic, point, verdict, cause = there.analytic, Point.BESIDE, found, why
+                    measured = there.measured
+        elif verdict is Verdict.FAIL and cause is Cause.ANALYTIC_WRONG:
+            # A wrong formula is wrong beside the point too. What is wrong at the point alone is how kinks are composed.
+            there = self._all_beside(name)
+            if there is not None and self._decide(there.measured, there.analytic)[0] is Verdict.PASS:
+                verdict, cause = Verdict.INCONCLUSIVE, Cause.RIGHT_BESIDE
         return self._as_leaf(measured, verdict, cause, analytic, point)
+
+    def _beside(self, at: Leaves, name: str) -> "_There | None":
+        """Measures a leaf at a point nearby; None where that shows nothing."""
+        analytic = Derivation(self.derived, at, self._dout(), [name], self.rounding)
+        autodiff = self.autodiff and Derivation(self.autodiff.checkable, at, self._dout(), [name], self.rounding)
+        return self._there(name, analytic, autodiff)
+
+    def _all_beside(self, name: str) -> "_There | None":
+        """Measures a leaf where all leaves are moved a little; one derivation serves all of them."""
+        if self.nearby is None:
+            at = all_beside(self.at, self.points)
+            self.nearby = Derivation(self.derived, at, self._dout(), self.analytic.names, self.rounding)
+        return self._there(name, self.nearby, None)
+
+    def _there(self, name: str, analytic: Derivation, autodiff: Derivation | None) -> "_There | None":
+        """Measures a leaf at another point; None where its gradient is much smaller there, which shows nothing."""
+        here, size = (np.linalg.norm(each.measured(name).value) for each in (self.analytic, analytic))
+        if not np.isfinite(analytic.output).all() or size < here / 2:
+            return None
+        measured = self._measure(name, analytic, autodiff, analytic.first_step / 16)
+        return _There(analytic, measured)
 
     def _judge_zeros(self, names: list[str]) -> None:
         """Looks for points that show something of leaves whose gradients are zero here."""
@@ -370,7 +409,7 @@ class _Examination:
             gaps["autodiff - numerical"] = measured.autodiff_with_numerical.scaled(unit)
         if point is Point.GIVEN and name in self.low:
             gaps[f"{self.checkable.leaves[name].dtype} - float64"] = self.low[name].scaled(unit)
-        size = analytic.ordinary if measured.is_zero else measured.size or 1.0
+        size = (analytic.ordinary if measured.is_zero else measured.size) or 1.0
         sharp = measured.compared and measured.coverage is not Coverage.SPOILED
         detects = 2 * MISSED * measured.tolerance / (1 - PROBABILITY) ** (1 / PROBES) * unit
         index, values, diagnosis = self._where_and_why(measured, cause, analytic)
@@ -417,7 +456,7 @@ class _Examination:
         if cause is not Cause.ANALYTIC_WRONG:
             return (), {}, None
         step = min((p.numerical for p in measured.probes), key=lambda d: d.error).step if measured.probes else STEP
-        found = sample(analytic, name, step, max(self.budget, 12), self.samples)
+        found = sample(analytic, name, step, max(self.budget, FEWEST), self.samples)
         self.budget = self.budget // 2
         values = {who: float(gradient[found.worst]), "numerical": float(found.true[found.worst])}
         return found.worst, values, self._diagnosis(measured, analytic, found)

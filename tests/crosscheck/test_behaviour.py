@@ -11,7 +11,7 @@ from jaxnet.crosscheck.explain.behaviour_words import sentence
 from jaxnet.crosscheck.measure.behaviour import Behaviour, Finding, Level, findings, misshapen
 from jaxnet.crosscheck.measure.form import other_dtype
 from jaxnet.crosscheck.measure.memory import Layout, laid_out
-from jaxnet.crosscheck.measure.streams import Stream, stream
+from jaxnet.crosscheck.streams import Stream, stream
 
 
 class Rounded(NamedTuple):

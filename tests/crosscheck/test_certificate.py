@@ -18,8 +18,8 @@ from jaxnet.crosscheck import (
     inspected,
 )
 from jaxnet.crosscheck.measure.steps import step_errors
-from jaxnet.crosscheck.measure.streams import Stream, stream
 from jaxnet.crosscheck.report import PROBABILITY
+from jaxnet.crosscheck.streams import Stream, stream
 
 
 class Planted(numpy_ref.Affine):

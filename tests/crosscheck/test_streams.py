@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxnet.crosscheck import check_layer
-from jaxnet.crosscheck.measure.streams import Stream, stream
+from jaxnet.crosscheck.streams import Stream, stream
 
 SEEDS = [*range(60), 42, 123, 1234, 2024, 2**31 - 1, 0x6A61786E]
 SHAPE = 6, 5

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxnet.crosscheck import check
-from jaxnet.crosscheck.measure.streams import Stream, stream
+from jaxnet.crosscheck.streams import Stream, stream
 
 torch = pytest.importorskip("torch")
 F, nn, Function = torch.nn.functional, torch.nn, torch.autograd.Function

@@ -8,7 +8,7 @@ import pytest
 
 from jaxnet.crosscheck import SubjectError, check, check_function, check_layer
 from jaxnet.crosscheck.inspect.torch_function import CheckableTorch, is_torch
-from jaxnet.crosscheck.measure.streams import Stream, stream
+from jaxnet.crosscheck.streams import Stream, stream
 
 torch = pytest.importorskip("torch")
 F, nn, Function = torch.nn.functional, torch.nn, torch.autograd.Function

@@ -64,7 +64,7 @@ SENTENCES = {
     ),
     Behaviour.IGNORES_DOUT: "backward ignores dout: d{leaf} is the same at {size:g} dout",
     Behaviour.NOT_LINEAR: "backward is not linear in dout: {size:g} dout does not give {size:g} times d{leaf}",
-    Behaviour.NO_GRADIENT: "backward returns None for {leaf}, expected {detail}",
+    Behaviour.NO_GRADIENT: "no gradient comes back for {leaf}, expected {detail}",
     Behaviour.NOT_FLOATING: "the gradient by {leaf} is {detail}",
     Behaviour.WRONG_SHAPE: "the gradient by {leaf} has shape {detail}",
     Behaviour.TRANSPOSED: "the gradient by {leaf} has shape {detail}: it is transposed",

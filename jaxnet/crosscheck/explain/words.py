@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from jaxnet.crosscheck.decide import WRONG, Cause, Verdict
+from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.measure.points import Point
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ REASONS = {
     Cause.WRONG_BESIDE: (
         "every element is at a kink, where many gradients are right; a thousandth beside it the gradient is wrong: "
         "move the inputs and check again"
+    ),
+    Cause.RIGHT_BESIDE: (
+        "the gradient is not the slope here, and it is a thousandth beside these inputs, as where kinks are composed: "
+        "move the inputs off them"
     ),
     Cause.SYMMETRIC_ONLY: (
         "it is symmetric, and its gradient is right along symmetric directions only: that is right if {name} always is "
@@ -102,7 +106,7 @@ def notes(leaf: "Leaf") -> Iterator[str]:
         return
     if precision := _precision(leaf.noise):
         yield f"computes in {precision}: judged to {leaf.relative_tolerance:.0e}"
-    elif precision := _precision(leaf.gradient_noise):
+    elif leaf.relative_tolerance < 1 and (precision := _precision(leaf.gradient_noise)):
         yield f"{maker(leaf)} computes in {precision}, and forward does not: judged to {leaf.relative_tolerance:.0e}"
 
 
@@ -140,7 +144,7 @@ def _of_leaf(leaf: "Leaf") -> Iterator[str]:
         yield f"  {leaf.name}{brackets(leaf.index)}: {numbers} -> {text}"
     else:
         yield f"  {leaf.name}: {text}"
-    if leaf.cause in WRONG and leaf.verdict is Verdict.FAIL and leaf.relative_error <= SOLVER:
+    if leaf.cause is Cause.ANALYTIC_WRONG and leaf.verdict is Verdict.FAIL and leaf.relative_error <= SOLVER:
         yield (
             f"  {leaf.name}: the relative error is {leaf.relative_error:.1e}, which is what a solver's tolerance, a "
             f"table or a lower precision looks like; where that is meant, pass accuracy={2 * leaf.relative_error:.0e}"

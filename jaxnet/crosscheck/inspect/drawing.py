@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.attributes import is_layer, parameters_of
 from jaxnet.crosscheck.inspect.checkable import Array, input_names
+from jaxnet.crosscheck.streams import Stream, stream
 
 INTEGERS = ("t", "target", "targets", "label", "labels", "ids", "idx", "tokens", "index", "indices")
 GAP = 0.1  # from 0, where ReLU has its kink
@@ -21,7 +22,7 @@ def drawn(forward: Callable[..., Any] | None, inputs: tuple[Any, ...], layer: An
     """
     if not any(is_shape(given) for given in inputs):
         return inputs
-    rng = np.random.default_rng(seed)
+    rng = stream(Stream.INPUTS, seed)
     names = input_names(forward or (lambda: None), len(inputs))
     ready: list[Any] = []
     for name, given in zip(names, inputs, strict=True):

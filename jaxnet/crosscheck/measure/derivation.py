@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
-from jaxnet.crosscheck.measure.differences import LARGEST, STEP, Derivative, Look, Phi, derivative
+from jaxnet.crosscheck.measure.differences import LARGEST, STEP, Derivative, Look, Phi, PhiNoise, derivative
 from jaxnet.crosscheck.measure.form import effective_unit
 from jaxnet.crosscheck.measure.noise import Noise, measure_noise
 from jaxnet.crosscheck.measure.scale import (
@@ -222,10 +222,13 @@ class Derivation:
         return resolution * (size if size > self.phi_noise else self.ordinary) / MARGIN
 
     def forward_at(self, leaves: Leaves) -> Array:
-        """Returns the output at other leaves, float64."""
+        """Returns the output at other leaves, float64; nan where the forward pass raises."""
         if self.overwrites:
             leaves = {name: a.copy(order="K") for name, a in leaves.items()}
-        return in_float64(self.checkable.forward(leaves))
+        try:
+            return in_float64(self.checkable.forward(leaves))
+        except Exception:  # somebody's code refuses these values: they are outside its domain
+            return np.full(self.output.shape, math.nan)
 
     def phi(self, name: str, direction: Array, dout: Array | None = None) -> Phi:
         """Returns phi(t) = <dout, forward> in its unit, as the leaf moves by t times a direction, less its value at 0.
@@ -264,6 +267,17 @@ class Derivation:
         below, above = ((4 * change(s * step) - change(2 * s * step)) / (2 * s * step) for s in (-1, 1))
         return below, above
 
+    def argument_noise(self, name: str, direction: Array) -> float:
+        """Returns the noise of phi from the rounding of what moves, where steps are too small to be exact."""
+        values = np.abs(in_float64(self.at[name]))
+        spacing = np.spacing(np.where(np.isfinite(values), values, 0.0)) * (2 * self.unit_roundoff * 2.0**52)
+        moving = np.where(direction != 0, self.scaled_gradient(name) * spacing / scale_of(self.at[name]), 0.0)
+        return float(np.linalg.norm(moving))
+
+    def noise_along(self, name: str, direction: Array, noise: float) -> PhiNoise:
+        """Returns the noise of phi along a direction, at every step."""
+        return PhiNoise(noise, self.argument_noise(name, direction), self.smallest_exact)
+
     def exact(self, name: str, direction: Array) -> Array:
         """Returns the direction rounded so that steps along it are exact."""
         scale = scale_of(self.at[name])
@@ -279,8 +293,8 @@ class Derivation:
             start: The first step.
         """
         direction = self.exact(name, direction)
-        found = derivative(self.phi(name, direction), self.phi_noise, target, start)
-        found = _with_noise(found, self.phi_noise)
+        noise = self.noise_along(name, direction, self.phi_noise)
+        found = _with_noise(derivative(self.phi(name, direction), noise, target, start), self.phi_noise)
         claimed = float(np.vdot(self.scaled_gradient(name), direction))
         return Probe(direction, claimed, float(np.linalg.norm(self.roundings(name) * direction)), found)
 
@@ -313,7 +327,10 @@ def _with_noise(found: Derivative, noise: float) -> Derivative:
     if seen <= 2 * noise:
         return found
     looks = sorted(
-        (replace(look, roundoff=1.5 * seen / look.step) if look.finite else look for look in found.looks),
+        (
+            replace(look, roundoff=max(look.roundoff, 1.5 * seen / look.step)) if look.finite else look
+            for look in found.looks
+        ),
         key=lambda look: look.error,
     )
     return replace(found, looks=tuple(looks))

@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,24 @@ class Limit(Enum):
     ROUNDOFF = "roundoff"
     TRUNCATION = "truncation"
     DOMAIN = "domain"
+
+
+class PhiNoise(NamedTuple):
+    """The standard deviation of phi's noise at every step.
+
+    Attributes:
+        level: The noise of phi's values.
+        argument: What the rounding of the argument adds to it, where steps are not exact.
+        exact_from: The step from which on they are.
+    """
+
+    level: float
+    argument: float = 0.0
+    exact_from: float = 0.0
+
+    def at(self, step: float) -> float:
+        """Returns the noise at one step."""
+        return self.level + (self.argument if step < self.exact_from else 0.0)
 
 
 @dataclass(frozen=True)
@@ -111,17 +130,17 @@ class Derivative:
         return Derivative(followed, self.limit) if followed else None
 
 
-def derivative(phi: Phi, noise: float, target: float, start: float = STEP) -> Derivative:
+def derivative(phi: Phi, noise: PhiNoise, target: float, start: float = STEP) -> Derivative:
     """Computes phi'(0) to an error of `target`, or as well as any step allows.
 
     Args:
         phi: A function with phi(0) = 0, evaluated eight times a look.
-        noise: The standard deviation of phi's noise, at least.
+        noise: Phi's noise, at least.
         target: The error at which no further look is taken.
         start: The step of the first look.
 
     Examples:
-        >>> found = derivative(lambda t: math.expm1(3 * t), noise=1e-16, target=1e-9)
+        >>> found = derivative(lambda t: math.expm1(3 * t), PhiNoise(1e-16), target=1e-9)
         >>> abs(found.value - 3) < found.error < 1e-9
         True
     """
@@ -131,13 +150,13 @@ def derivative(phi: Phi, noise: float, target: float, start: float = STEP) -> De
     best = min(looks, key=lambda found: found.error)
     if best.finite and best.error > target:
         for step in (best.step * 4, best.step / 4):
-            if SMALLEST <= step <= LARGEST and 1.5 * noise / step < best.error:
+            if SMALLEST <= step <= LARGEST and 1.5 * noise.at(step) / step < best.error:
                 looks.append(look(phi, step, noise))
     looks.sort(key=lambda found: found.error)
     return Derivative(tuple(looks), _limit(looks, target))
 
 
-def _other_steps(looks: list[Look], noise: float, target: float) -> Iterator[float]:
+def _other_steps(looks: list[Look], noise: PhiNoise, target: float) -> Iterator[float]:
     """Yields the steps to look at next, until the best look is good enough."""
     start = looks[0]
     upwards = start.finite and start.roundoff > start.truncation
@@ -150,7 +169,7 @@ def _other_steps(looks: list[Look], noise: float, target: float) -> Iterator[flo
             step = step * RATIO if up else step / RATIO
             if not SMALLEST <= step <= LARGEST or (up and not start.finite):
                 break
-            if not up and math.isfinite(best.error) and 1.5 * noise / step >= best.error:
+            if not up and math.isfinite(best.error) and 1.5 * noise.at(step) / step >= best.error:
                 break
             yield step
             if up and looks[-1].error > 4 * best.error:
@@ -166,13 +185,13 @@ def _limit(looks: list[Look], target: float) -> Limit:
     return Limit.ROUNDOFF if best.roundoff > best.truncation else Limit.TRUNCATION
 
 
-def look(phi: Phi, step: float, noise: float) -> Look:
+def look(phi: Phi, step: float, noise: PhiNoise) -> Look:
     """Evaluates phi around 0 at one step.
 
     Args:
         phi: A function with phi(0) = 0.
         step: The distance h of neighbouring values.
-        noise: The standard deviation of phi's noise; roundoff is 1.5 noise / h, some 1.6 standard deviations of `fine`.
+        noise: Phi's noise; roundoff is 1.5 noise / h, some 1.6 standard deviations of `fine`.
     """
     values = np.array([phi(j * step) if j else 0.0 for j in POINTS])
     if not np.isfinite(values).all():
@@ -181,7 +200,7 @@ def look(phi: Phi, step: float, noise: float) -> Look:
     fine, coarse = (4 * D1 - D2) / 3, (4 * D2 - D4) / 3
     bends = (*(float(values[4 + j] + values[4 - j]) for j in (1, 2, 4)),)
     seen = float(noise_of(values[:, None])[0])
-    return Look(step, float(fine), float(abs(fine - coarse)), 1.5 * noise / step, bends, seen)  # type: ignore[arg-type]
+    return Look(step, float(fine), float(abs(fine - coarse)), 1.5 * noise.at(step) / step, bends, seen)  # type: ignore[arg-type]
 
 
 def noise_of(values: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -238,14 +257,14 @@ class Slopes:
         return self.error < 1e-6 * max(abs(self.above), abs(self.below), abs(self.difference))
 
 
-def one_sided(phi: Phi, noise: float, start: float = STEP) -> Slopes:
+def one_sided(phi: Phi, noise: PhiNoise, start: float = STEP) -> Slopes:
     """Computes both one-sided derivatives of phi at 0, with steps that shrink until each side is smooth.
 
     (4 phi(h) - phi(2h)) / 2h has a truncation of order h²; the values at two steps give its error.
     """
     best = Slopes(math.nan, math.nan, math.inf)
     step = start
-    while step >= SMALLEST and 4 * noise / step < best.error and not best.settled:
+    while step >= SMALLEST and 4 * noise.at(step) / step < best.error and not best.settled:
         found = _slopes(phi, noise, step)
         if found.error < best.error:
             best = found
@@ -257,9 +276,9 @@ def one_sided(phi: Phi, noise: float, start: float = STEP) -> Slopes:
     return replace(best, lasting=change <= abs(best.difference) / 4 + 2 * (nearer.error + best.error))
 
 
-def _slopes(phi: Phi, noise: float, step: float) -> Slopes:
+def _slopes(phi: Phi, noise: PhiNoise, step: float) -> Slopes:
     (below, _), (above, _) = sides = [_one_side(phi, sign * step) for sign in (-1, 1)]
-    return Slopes(below, above, max(abs(fine - coarse) for fine, coarse in sides) + 4 * noise / step, step)
+    return Slopes(below, above, max(abs(fine - coarse) for fine, coarse in sides) + 4 * noise.at(step) / step, step)
 
 
 def _one_side(phi: Phi, step: float) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 
 Array = NDArray[Any]
+HALF = 2.0**-16  # a unit roundoff above this one is of half precision
 BFLOAT16 = 2.0**-8  # its unit roundoff, where ml_dtypes is not loaded to say so
 
 
@@ -52,7 +53,9 @@ def other_dtype(name: str, leaf: Array, gradient: Any, output: Array) -> Finding
     if not is_floating(dtype):
         return Finding(Behaviour.NOT_FLOATING, Level.WARNING, name, detail=f"{dtype}, expected {leaf.dtype}")
     if dtype != leaf.dtype and output.dtype == leaf.dtype and leaf.ndim:
-        return Finding(Behaviour.OTHER_DTYPE, Level.WARNING, name, detail=f"{dtype}, though {leaf.dtype}")
+        halved = unit_roundoff(dtype) > HALF > unit_roundoff(leaf.dtype)
+        level = Level.FAULT if halved else Level.WARNING
+        return Finding(Behaviour.OTHER_DTYPE, level, name, detail=f"{dtype}, though {leaf.dtype}")
     return None
 
 

@@ -18,6 +18,7 @@ from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
 from jaxnet.crosscheck.measure.differences import RATIO, bends_beyond, derivative, one_sided
 
 MOST_ELEMENTS = 64  # that are looked at one by one
+WAYS = 6  # random directions along which a tie's outputs must bend one way
 MOST_GROUPS = 96  # that are moved, six forward passes each, before rough elements count as too many
 
 
@@ -100,7 +101,7 @@ def rough_elements(
 
 
 def examine_elements(
-    derivation: Derivation, name: str, places: Iterable[int], weights: Array, target: float, noise: float
+    derivation: Derivation, name: str, places: Iterable[int], weights: Array, target: float, noise: float, step: float
 ) -> list[Element]:
     """Judges elements one by one, with steps that shrink until the function is smooth on either side.
 
@@ -108,28 +109,32 @@ def examine_elements(
         derivation: The analytic derivation.
         name: The leaf.
         places: Flat indices.
-        weights: Each element's reach, in units of the leaf's scale.
+        weights: Each element's reach, in units of the leaf's scale; none goes farther than its own size.
         target: The error at which a quotient is good enough, for G.
         noise: The standard deviation of phi's noise.
+        step: The first step, relative to an element's reach.
     """
-    unit = np.zeros(weights.shape)
+    unit, reach = np.zeros(weights.shape), np.minimum(weights, derivation.own_weights(name))
     found = []
     for place in places:
-        unit.flat[place] = weights.flat[place]
+        unit.flat[place] = reach.flat[place]
         direction = derivation.exact(name, unit)
         unit.flat[place] = 0.0
         weight = float(direction.flat[place])
         if weight:
-            found.append(_examined(derivation, name, place, direction, target * weight, noise))
+            found.append(_examined(derivation, name, place, direction, target * weight, noise, step))
     return found
 
 
-def _examined(derivation: Derivation, name: str, place: int, direction: Array, target: float, noise: float) -> Element:
+def _examined(
+    derivation: Derivation, name: str, place: int, direction: Array, target: float, level: float, step: float
+) -> Element:
     """Judges one element: by both slopes where they differ, else by its derivative."""
     phi, weight = derivation.phi(name, direction), float(direction.flat[place])
     claimed = float(derivation.scaled_gradient(name).flat[place])
     rounding = float(derivation.roundings(name).flat[place])
-    slopes = one_sided(phi, noise)
+    noise = derivation.noise_along(name, direction, level)
+    slopes = one_sided(phi, noise, step)
     if slopes.is_kink:
         low, high = sorted((slopes.below / weight, slopes.above / weight))
         error = 2 * SAFETY * (slopes.error / weight + rounding)
@@ -138,20 +143,23 @@ def _examined(derivation: Derivation, name: str, place: int, direction: Array, t
             below, above = derivation.slopes_by_output(name, direction, slopes.step)
             wide = _range(derivation.dout, below, above)
             low, high = min(low, wide[0] / weight), max(high, wide[1] / weight)
-            alone = derivation.output.size > 1 and int(np.count_nonzero((below != 0) | (above != 0))) == 1
+            by_element = derivation.output.size > 1 and derivation.output.shape == direction.shape
+            alone = by_element and int(np.count_nonzero((below != 0) | (above != 0))) == 1
         return Element(place, Roughness.KINK, claimed, alone, low, high, error)
-    found = derivative(phi, noise, target)
-    smooth = found.followed(noise)
+    found = derivative(phi, noise, target, step)
+    smooth = found.followed(level)
     if smooth is None or abs(claimed * weight - smooth.value) > SAFETY * (smooth.error + rounding * weight):
         found = derivative(phi, noise, 0.0, found.step / RATIO)  # a first look may agree, or not, by chance
-        smooth = found.followed(noise)
+        smooth = found.followed(level)
     settled = smooth is not None and smooth.error <= max(target, 1e-3 * abs(smooth.value))
     value, error = (smooth or found).value / weight, (smooth or found).error / weight
     roughness = Roughness.CURVED if settled else Roughness.UNRESOLVED
     return Element(place, roughness, claimed, False, value, value, SAFETY * (error + rounding))
 
 
-def broken_tie(derivation: Derivation, name: str, places: list[int], noise: float) -> Tie | None:
+def broken_tie(
+    derivation: Derivation, name: str, places: list[int], noise: float, rng: np.random.Generator
+) -> Tie | None:
     """Moves elements by the same amount, and returns the tie if its slope is not the gradient's.
 
     Tied elements that move together stay tied: the outputs that are smooth along this direction have one slope there,
@@ -161,7 +169,7 @@ def broken_tie(derivation: Derivation, name: str, places: list[int], noise: floa
     together = np.zeros(math.prod(shape))
     together[places] = 1.0
     direction = derivation.exact(name, together.reshape(shape))
-    sides = one_sided(derivation.phi(name, direction), noise)
+    sides = one_sided(derivation.phi(name, direction), derivation.noise_along(name, direction, noise))
     if not math.isfinite(sides.error):
         return None
     below, ahead = derivation.slopes_by_output(name, direction, sides.step)
@@ -177,7 +185,32 @@ def broken_tie(derivation: Derivation, name: str, places: list[int], noise: floa
     rounding = float(np.linalg.norm(derivation.roundings(name) * direction))
     slack = 2 * SAFETY * (error * math.sqrt(above.size) + sides.error + rounding)
     tie = Tie(claimed, *_range(above, below, ahead), slack)
-    return tie if tie.broken else None
+    return tie if tie.broken and _bends_one_way(derivation, name, places, smooth, slight, sides.step, rng) else None
+
+
+def _bends_one_way(
+    derivation: Derivation,
+    name: str,
+    places: list[int],
+    chosen: Array,
+    slight: float,
+    step: float,
+    rng: np.random.Generator,
+) -> bool:
+    """Whether each chosen output is convex, or concave, along all of some random directions.
+
+    A maximum is. Where kinks are composed, as in |clip(x)|, an output bends both ways, and a backward that takes a side
+    at each kink need not give the slope of moving them together.
+    """
+    bends = []
+    for _ in range(WAYS):
+        direction = np.zeros(derivation.at[name].size)
+        direction[places] = rng.choice([-1.0, 1.0], len(places)) * rng.uniform(0.5, 1.5, len(places))
+        direction = derivation.exact(name, direction.reshape(derivation.at[name].shape))
+        below, ahead = derivation.slopes_by_output(name, direction, step)
+        bends.append((ahead - below)[chosen])
+    bend = np.array(bends)
+    return bool(((bend >= -slight).all(axis=0) | (bend <= slight).all(axis=0)).all())
 
 
 def _range(dout: Array, below: Array, above: Array) -> tuple[float, float]:

@@ -51,6 +51,7 @@ class LeafMeasurement:
         compared: The number of elements that are compared: by probes, or one by one.
         resolution: The relative error that has to be seen.
         confirmed: Whether quotients at several step sizes contradict the gradient.
+        limit: What keeps the blurriest probe from seeing more.
         is_zero: Whether gradient and quotients are zero, but for rounding.
         with_autodiff: The largest difference of an element to autodiff's gradient, where there is a reference.
         autodiff: The reference's gradient along the same directions.
@@ -66,6 +67,7 @@ class LeafMeasurement:
     compared: int
     resolution: float
     confirmed: bool
+    limit: Limit
     is_zero: bool
     factor: float
     with_autodiff: Gap | None = None
@@ -106,12 +108,6 @@ class LeafMeasurement:
         return max(errors, default=math.nan)
 
     @property
-    def limit(self) -> Limit:
-        """What keeps the blurriest probe from seeing more."""
-        blurred = max(self.probes, key=lambda probe: probe.gap.tolerance, default=None)
-        return blurred.numerical.limit if blurred else Limit.TRUNCATION
-
-    @property
     def _curved(self) -> list[Element]:
         return [e for e in self.elements if e.roughness is Roughness.CURVED]
 
@@ -131,6 +127,11 @@ class LeafMeasurement:
     def unresolved(self) -> int:
         """The number of examined elements of which nothing is known."""
         return sum(e.roughness is Roughness.UNRESOLVED for e in self.elements)
+
+    @property
+    def unresolved_size(self) -> float:
+        """The norm of G over these elements."""
+        return math.hypot(*(e.claimed for e in self.elements if e.roughness is Roughness.UNRESOLVED))
 
 
 def measure_leaf(
@@ -161,8 +162,8 @@ def measure_leaf(
         directions = [(d + d.T) / 2 for d in directions]
     weights = np.where(np.isfinite(np.asarray(analytic.at[name], np.float64)), 1.0, 0.0)
     probing = _Probing(name, analytic, directions, resolution, start)
-    probes = probing.along(weights)
-    if not probing.sharp(probes, weights):
+    probes = first = probing.along(weights)
+    if probing.blurred(probes, weights):
         weights, probes = probing.by_own_size(weights, probes)
     elements: list[Element] = []
     tie, coverage, whole = None, Coverage.WHOLE, weights
@@ -173,17 +174,17 @@ def measure_leaf(
         if places is None:
             coverage = Coverage.SPOILED
             places = [int(i) for i in rng.choice(np.flatnonzero(weights), SAMPLED_KINKS, replace=False)]
-            elements = examine_elements(analytic, name, places, weights, target, noise)
+            elements = examine_elements(analytic, name, places, weights, target, noise, step)
         elif places:
             coverage = Coverage.SMOOTH_ELEMENTS
-            elements = examine_elements(analytic, name, places, weights, target, noise)
+            elements = examine_elements(analytic, name, places, weights, target, noise, step)
             weights = weights.copy()
             weights.flat[places] = 0.0
             probes = probing.along(weights, target) if weights.any() else []
         kinks = [e.place for e in elements if e.roughness is Roughness.KINK]
         tied = np.flatnonzero(weights).tolist() if coverage is Coverage.SPOILED else kinks
         if len(kinks) > 1:
-            tie = broken_tie(analytic, name, tied, noise)
+            tie = broken_tie(analytic, name, tied, noise, rng)
     size = analytic.size(name, whole)
     probes = [_allowing(probe, accuracy * size) for probe in probes]
     return LeafMeasurement(
@@ -196,6 +197,7 @@ def measure_leaf(
         int(np.count_nonzero(weights)) + sum(e.roughness is Roughness.CURVED for e in elements),
         resolution,
         confirmed=any(_confirmed(analytic, name, probe) for probe in probes if not probe.gap.within_tolerance),
+        limit=max(probes or first, key=lambda probe: probe.gap.tolerance).numerical.limit,
         is_zero=_is_zero(analytic, size, probes, elements),
         factor=analytic.factor(name),
         with_autodiff=None if autodiff is None else between(name, analytic, autodiff, elements, accuracy),
@@ -231,6 +233,11 @@ class _Probing:
         """Whether the best look meets a kink, which central differences may pass over."""
         best = probe.numerical.looks[0]
         return bends_beyond(best.bends, max(self.derivation.phi_noise, best.noise), best.step)
+
+    def blurred(self, probes: list[Probe], weights: Array) -> bool:
+        """Whether a probe sees less than it should."""
+        tolerance = MARGIN * self.derivation.target(self.name, weights, self.resolution)
+        return any(p.gap.tolerance > tolerance for p in probes)
 
     def by_own_size(self, weights: Array, probes: list[Probe]) -> tuple[Array, list[Probe]]:
         """Probes again with steps that follow the elements' own sizes, where that helps."""
@@ -281,7 +288,8 @@ def _confirmed(derivation: Derivation, name: str, probe: Probe) -> bool:
     looks = [found for found in probe.numerical.looks if found.is_smooth(noise)]
     if len(looks) < 2:
         phi, step = derivation.phi(name, probe.direction), probe.numerical.step
-        others = (look(phi, other, derivation.phi_noise) for other in (step / 4, step * 4))
+        along = derivation.noise_along(name, probe.direction, derivation.phi_noise)
+        others = (look(phi, other, along) for other in (step / 4, step * 4))
         looks += [found for found in others if found.is_smooth(noise)]
     gap = probe.gap.error
     telling = [found for found in looks if SAFETY * (found.error + probe.rounding) < gap]

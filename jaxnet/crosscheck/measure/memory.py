@@ -67,6 +67,9 @@ def dout_layouts(trial: Trial) -> list[Finding]:
     skipped = NOT_IN_TORCH if trial.by_torch else ()
     for layout, values in [(key, each) for key, several in values_of.items() for each in several if key not in skipped]:
         kind = OF_DOUT[layout]
+        expected = trial.gradient
+        if layout is Layout.STRIDE_0:
+            expected = trial.call(trial.open(), values).gradient
         opened = trial.open()
         opened.forward()
         douts = [laid_out(np.asarray(part), layout) for part in opened.outputs.unpack(values)]
@@ -75,9 +78,6 @@ def dout_layouts(trial: Trial) -> list[Finding]:
         handed = tuple(
             part if laid is None else laid for part, laid in zip(opened.outputs.unpack(values), douts, strict=True)
         )
-        expected = trial.gradient
-        if layout is Layout.STRIDE_0:
-            expected = trial.call(trial.open(), values).gradient
 
         def run(opened: Instance = opened, handed: tuple[Array, ...] = handed) -> dict[str, Array]:
             return trial.copied(opened.backward_as_given(*handed))

@@ -5,15 +5,18 @@ but for rounding, so that sixth differences are noise. This sees arithmetic in f
 arrays, ill-conditioned formulas and sums in an order that changes from call to call, whatever the arrays' dtype is.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.measure.differences import POINTS, RATIO, SMALLEST, STEP, noise_of
+from jaxnet.crosscheck.measure.form import effective_unit
 from jaxnet.crosscheck.measure.scale import in_float64, own_scales, scale_of, stepped, unit_of
 
 MOST_SAMPLES = 4096  # elements of an array that are followed
+UNIT_OF_FLOAT64 = 2.0**-53
 PLATEAUS = 0.25  # the share of elements that may move in steps: more, and the walk's step is below the arithmetic's own
 FARTHEST = 2.0**-1  # the largest step of a walk
 CALM = 2.0**-44  # relative noise that needs no second walk: some hundred units of roundoff
@@ -121,20 +124,37 @@ def measure_noise(
     if walk is None:
         nothing = {name: np.zeros(at[name].size) for name in names}
         return Noise(np.zeros(dout.size), nothing, 0.0, STEP, np.zeros(dout.size))
-    found, step = _Sampled.of(walk), walk.step
+    found = _calmest(_Sampled.of(walk), walk, walk_at)
+    slopes = np.ptp(walk.outputs, axis=0) / (8 * walk.step)
+    output, slopes = (_spread_out(sampled, dout.size) for sampled in (found.output, slopes))
+    gradients = {name: _spread_out(sampled, at[name].size) for name, sampled in found.gradients.items()}
+    # Values that move by the same number of units at every step look smooth: what is of float32 has its rounding.
+    unit = effective_unit(walk.outputs) if walk.outputs.dtype == np.float64 else 0.0
+    if unit > UNIT_OF_FLOAT64:
+        output = np.maximum(output, unit / 2 * _spread_out(np.abs(walk.outputs[4]), dout.size))
+    relative = max(found.relative[""], unit / 2 if unit > UNIT_OF_FLOAT64 else 0.0)
+    return Noise(output, gradients, relative, walk.step, slopes)
+
+
+def _calmest(found: _Sampled, walk: _Walk, walk_at: Callable[[float], _Walk | None]) -> _Sampled:
+    """Walks at smaller steps while they show less noise: then it was curvature, or a kink, at the larger ones.
+
+    Where the steps come down to plateaus, the arithmetic is coarse, and the first walk's noise stands: below the
+    inputs' own rounding it fades without being less.
+    """
+    first, step = found, walk.step
     while any(noise > CALM for noise in found.relative.values()) and step / RATIO >= SMALLEST:
         step /= RATIO
         smaller = walk_at(step)
-        if smaller is None or smaller.plateaus > PLATEAUS:
-            break
+        if smaller is None:
+            return found
+        if smaller.plateaus > PLATEAUS:
+            return first
         sampled = _Sampled.of(smaller)
         improved, found = sampled.calmer_than(found), found.calmest(sampled)
         if not improved:
             break
-    slopes = np.ptp(walk.outputs, axis=0) / (8 * walk.step)
-    output, slopes = (_spread_out(sampled, dout.size) for sampled in (found.output, slopes))
-    gradients = {name: _spread_out(sampled, at[name].size) for name, sampled in found.gradients.items()}
-    return Noise(output, gradients, found.relative[""], walk.step, slopes)
+    return found
 
 
 def _walk(
@@ -147,7 +167,10 @@ def _walk(
     for j in POINTS:
         moved = {name: stepped(a, float(j * step), directions[name]) for name, a in at.items()}
         instance = checkable.open(moved)
-        y = in_float64(instance.forward()).ravel()[places]
+        try:
+            y = in_float64(instance.forward()).ravel()[places]
+        except Exception:  # somebody's code refuses these values: they are outside its domain
+            return None
         if not np.isfinite(y).all():
             return None
         outputs.append(y)

@@ -6,7 +6,7 @@ from enum import Enum
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Leaves
-from jaxnet.crosscheck.measure.scale import in_float64, scale_of
+from jaxnet.crosscheck.measure.scale import in_float64, own_scales, scale_of
 
 # Of a leaf's scale: eight times as far as a probe's first step goes, so that kinks at one value are out of its reach,
 # and near enough to be the same point in all else.
@@ -27,14 +27,24 @@ def beside(at: Leaves, name: str, rng: np.random.Generator) -> Leaves:
     """Returns the point with one leaf a thousandth of its scale away from where it was, off its kinks."""
     array = at[name]
     offsets = np.linspace(1, 3, array.size)[rng.permutation(array.size)].reshape(array.shape)  # no two are alike
-    moved = in_float64(array) + BESIDE * scale_of(array) * offsets * rng.choice([-1.0, 1.0], array.shape)
+    moved = in_float64(array) + BESIDE * scale_of(array) * own_scales(array) * offsets * rng.choice(
+        [-1.0, 1.0], array.shape
+    )
     return at | {name: moved.astype(array.dtype)}
+
+
+def all_beside(at: Leaves, rng: np.random.Generator) -> Leaves:
+    """Returns the point with every leaf a thousandth of its scale away."""
+    for name in at:
+        at = beside(at, name, rng)
+    return at
 
 
 def elsewhere(at: Leaves, rng: np.random.Generator) -> Iterator[tuple[Point, Leaves]]:
     """Yields points at which a leaf whose gradient is zero here may show something.
 
-    All leaves are moved by half of themselves, then negated, then drawn anew with their own scale, twice.
+    All leaves are moved by half of themselves, then negated, then drawn anew with their own scale, then with scale 1: a
+    leaf that is tiny beside the others shows nothing at its own.
     """
 
     def changed(make: str) -> Leaves:
@@ -44,12 +54,14 @@ def elsewhere(at: Leaves, rng: np.random.Generator) -> Iterator[tuple[Point, Lea
             drawn = scale * rng.standard_normal(array.shape)
             if make == "moved":
                 other = values * (1 + 0.5 * rng.uniform(-1, 1, array.shape)) + 0.1 * drawn
+            elif make == "flipped":
+                other = -values + 0.01 * drawn
             else:
-                other = -values + 0.01 * drawn if make == "flipped" else drawn
+                other = drawn if make == "drawn" else drawn / scale
             moved[name] = np.where(np.isfinite(values), other, values).astype(array.dtype)
         return moved
 
     yield Point.MOVED, changed("moved")
     yield Point.FLIPPED, changed("flipped")
     yield Point.DRAWN, changed("drawn")
-    yield Point.DRAWN, changed("drawn")
+    yield Point.DRAWN, changed("drawn to one scale")

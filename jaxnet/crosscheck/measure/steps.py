@@ -12,7 +12,7 @@ from jaxnet.crosscheck.inspect import Array, Checkable, surroundings_kept
 from jaxnet.crosscheck.measure.derivation import Derivation
 from jaxnet.crosscheck.measure.form import misshapen
 from jaxnet.crosscheck.measure.scale import in_float64
-from jaxnet.crosscheck.measure.streams import Stream, stream
+from jaxnet.crosscheck.streams import Stream, stream
 
 POWERS = np.arange(-1, -46, -1)
 

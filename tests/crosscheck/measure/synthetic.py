@@ -4,7 +4,7 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
 from jaxnet.crosscheck.measure.derivation import Derivation
-from jaxnet.crosscheck.measure.streams import Stream, stream
+from jaxnet.crosscheck.streams import Stream, stream
 
 
 class Synthetic(Checkable):

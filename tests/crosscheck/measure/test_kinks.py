@@ -6,7 +6,7 @@ from synthetic import derivation_of
 
 from jaxnet.crosscheck.measure.differences import STEP
 from jaxnet.crosscheck.measure.kinks import Roughness, broken_tie, examine_elements, rough_elements
-from jaxnet.crosscheck.measure.streams import Stream, stream
+from jaxnet.crosscheck.streams import Stream, stream
 
 AT_KINKS = np.array([[0.5, 0.0, -1.2], [0.7, -0.4, 0.0]])
 

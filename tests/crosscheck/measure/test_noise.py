@@ -5,7 +5,7 @@ import pytest
 from synthetic import Synthetic, derivation_of
 
 from jaxnet.crosscheck.measure.noise import measure_noise
-from jaxnet.crosscheck.measure.streams import Stream, stream
+from jaxnet.crosscheck.streams import Stream, stream
 
 X = np.random.default_rng(3).standard_normal((6, 5))
 
