@@ -7,9 +7,11 @@ from jaxnet.crosscheck.inspect.checkable import Checkable, SubjectError
 from jaxnet.crosscheck.inspect.drawing import drawn
 from jaxnet.crosscheck.inspect.foreign import refuse_foreign
 from jaxnet.crosscheck.inspect.function import function_subject
+from jaxnet.crosscheck.inspect.jax_loaded import single_precision
 from jaxnet.crosscheck.inspect.layer import brought_layer
 from jaxnet.crosscheck.inspect.network import brought_network
 from jaxnet.crosscheck.inspect.pair import as_pair, brought_pair
+from jaxnet.crosscheck.inspect.single_precision import SinglePrecision, has_no_double
 from jaxnet.crosscheck.inspect.torch_function import CheckableTorch, forward_of, is_torch
 from jaxnet.crosscheck.inspect.torch_layer import is_tensor_layer, layer_in_numpy
 from jaxnet.crosscheck.inspect.torch_tensors import arrays_from, in_numpy
@@ -82,6 +84,20 @@ def function(
         f, gradient, args = in_numpy(f), in_numpy(gradient), arrays_from(args)
     elif gradient is None:
         refuse_foreign(f, args)
-    found = function_subject(f, drawn(f, args, None, seed), gradient, takes_dout)
+    args = drawn(f, args, None, seed)
+    found = _in_either_precision(lambda: function_subject(f, args, gradient, takes_dout), args)
     found.constants = {*found.constants, *constants}
     return found
+
+
+def _in_either_precision(make: Callable[[], Checkable], args: tuple[Any, ...]) -> Checkable:
+    """Makes a checkable in JAX's 64-bit mode, or, where its code fails in that and is not brought float64, without."""
+    try:
+        found = make()
+        if not found.fault or not has_no_double(args):
+            return found
+    except SubjectError:
+        if not has_no_double(args):
+            raise
+    with single_precision():
+        return SinglePrecision(make())

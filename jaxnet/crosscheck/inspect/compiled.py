@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import restart_generators
+from jaxnet.crosscheck.inspect.jax_loaded import double_precision
 from jaxnet.crosscheck.inspect.trees import is_float_dtype, machine_epsilon
 
 ROUNDING = 2.0**10  # units in the last place of the largest element, by which a compiled result may differ
@@ -27,7 +28,7 @@ class Compiled:
 
     def __call__(self, *args: Any) -> Any:
         """Returns the function of the arguments, with double precision where they have it."""
-        with jax.enable_x64(True):
+        with double_precision():
             signature = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(args))
             if self.usable.get(signature):
                 return _as_numpy(self.jitted(*args))
@@ -41,7 +42,7 @@ class Compiled:
 
     def plain(self, *args: Any) -> Any:
         """Returns the function of the arguments, without compiling it."""
-        with jax.enable_x64(True):
+        with double_precision():
             return self._plain(jax.tree.map(jnp.asarray, args))
 
     def _plain(self, args: Any) -> Any:

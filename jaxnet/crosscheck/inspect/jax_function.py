@@ -13,7 +13,7 @@ from jaxnet.crosscheck.inspect.compiled import Compiled, is_close
 from jaxnet.crosscheck.inspect.errors import SubjectError, blaming
 from jaxnet.crosscheck.inspect.function import expect_function, name_of
 from jaxnet.crosscheck.inspect.held import Held
-from jaxnet.crosscheck.inspect.jax_loaded import is_of_jax
+from jaxnet.crosscheck.inspect.jax_loaded import double_precision, is_of_jax
 from jaxnet.crosscheck.inspect.outputs import flat_parts
 from jaxnet.crosscheck.inspect.refusals import Origin, origin, reason, whole_tracebacks
 from jaxnet.crosscheck.inspect.trees import is_complex, is_float, is_float_dtype, node_of
@@ -156,7 +156,7 @@ class CheckableJax(Checkable):
     def _runs_on_numpy(self) -> bool:
         """Whether the function takes NumPy's arrays, which can be written to, and not JAX's."""
         try:
-            with jax.enable_x64(True):
+            with double_precision():
                 self.held.rebuilt({})[0](*self.given.filled({}))
         except Exception:
             return False
@@ -194,7 +194,7 @@ class CheckableJax(Checkable):
         """
         values = {name: self.leaves[name] for name in sorted(self.leaves)}  # the order in which JAX flattens a dict
         try:
-            with jax.enable_x64(True):
+            with double_precision():
                 closed = jax.make_jaxpr(self._function)(values)
         except Exception:
             return set(within), lambda _: True

@@ -1,7 +1,9 @@
 """What concerns JAX, where it is loaded; nothing here loads it but `as_jax`."""
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 
@@ -18,7 +20,21 @@ def as_jax(value: Any) -> Any:
     return jnp.asarray(value)
 
 
+_SINGLE: ContextVar[bool] = ContextVar("single", default=False)
+
+
 def double_precision() -> AbstractContextManager[Any]:
-    """Returns the scope in which JAX, where it is loaded, has double precision."""
+    """Returns the scope in which JAX, where it is loaded, has double precision, but not within `single_precision`."""
     jax = sys.modules.get("jax")
-    return nullcontext() if jax is None else jax.enable_x64(True)
+    return nullcontext() if jax is None else jax.enable_x64(not _SINGLE.get())
+
+
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Enters the scope in which JAX has single precision, as it has by default."""
+    token = _SINGLE.set(True)
+    try:
+        with double_precision():
+            yield
+    finally:
+        _SINGLE.reset(token)

@@ -1,0 +1,87 @@
+"""JAX functions that run in single precision only, because double precision changes the dtypes that they make."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves
+from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.jax_loaded import is_of_jax, single_precision
+from jaxnet.crosscheck.inspect.trees import is_float, leaves_of
+
+
+def has_no_double(args: tuple[Any, ...]) -> bool:
+    """Returns whether there are JAX's arrays of floats among the arguments, and none of float64."""
+    floats = [leaf for arg in args for _, leaf in leaves_of(arg) if is_float(leaf)]
+    return any(map(is_of_jax, floats)) and all(leaf.dtype != np.float64 for leaf in floats)
+
+
+class SinglePrecision(Checkable):
+    """A checkable that is only ever called as its user calls it: with JAX's 64-bit mode off.
+
+    `jnp.zeros(n)` or `1 / jnp.arange(n)` are float32 then, and float64 in 64-bit mode, where the carry of a loop or the
+    tangent of a rule no longer has the dtype that it should.
+
+    Args:
+        checkable: What was brought, made in single precision.
+    """
+
+    def __init__(self, checkable: Checkable) -> None:
+        self.checkable = checkable
+        for name in ("name", "leaves", "others", "constants", "immovable", "held_leaves", "takes_dout", "derived_by"):
+            setattr(self, name, getattr(checkable, name))
+        self.notes, self.fault = checkable.notes, checkable.fault
+        self.numbers, self.integers, self.batch = checkable.numbers, checkable.integers, checkable.batch
+
+    def open(self, leaves: Leaves) -> Instance:
+        """Returns an instance at these leaves.
+
+        Raises:
+            SubjectError: If a leaf is float64.
+        """
+        if any(leaf.dtype == np.float64 for leaf in leaves.values()):
+            raise SubjectError(f"{self.name}: runs in single precision only")
+        with single_precision():
+            return _Scoped(self.checkable.open(leaves))
+
+    def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
+        """Returns what a reference is called with."""
+        return self.checkable.arguments(leaves)
+
+    def value_under_differentiation(self, leaves: Leaves) -> Array | None:
+        """Returns the output as differentiation computes it."""
+        with single_precision():
+            return self.checkable.value_under_differentiation(leaves)
+
+
+class _Scoped(Instance):
+    """An instance whose calls run in single precision."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.outputs, self.handed = instance.outputs, instance.handed
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """What forward is called with."""
+        return self.instance.inputs
+
+    @inputs.setter
+    def inputs(self, inputs: tuple[Any, ...]) -> None:
+        self.instance.inputs = inputs
+
+    def forward(self) -> Array:
+        with single_precision():
+            return self.instance.forward()
+
+    def forward_elsewhere(self) -> bool:
+        with single_precision():
+            return self.instance.forward_elsewhere()
+
+    def backward(self, dout: Array) -> dict[str, Any]:
+        with single_precision():
+            return self.instance.backward(dout)
+
+    def backward_as_given(self, *douts: Any) -> dict[str, Any]:
+        with single_precision():
+            return self.instance.backward_as_given(*douts)
