@@ -62,3 +62,8 @@ def a_dataset(rng, samples=60, features=12, classes=5):
         return (centres[t] + 0.5 * rng.standard_normal((n, features))).astype(np.float32), t.astype(np.int32)
 
     return jaxnet.Dataset(*draw(samples), *draw(samples // 2))
+
+
+def mostly_slow(names, every=10):
+    """Returns parameters for pytest: one in so many runs by default, the others with -m slow."""
+    return [name if i % every == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(names)]

@@ -190,6 +190,8 @@ class _Examination:
         names = []
         for name, leaf in self.checkable.leaves.items():
             wrong = misshapen(name, leaf, own.get(name))
+            if name not in own:
+                wrong = Finding(Behaviour.LACKS_LEAF, Level.FAULT, name, detail=f"an array of shape {leaf.shape}")
             if wrong is not None:
                 self._add(name, Verdict.FAIL, Cause.FORM, detail=sentence(wrong))
                 continue

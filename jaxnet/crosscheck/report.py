@@ -14,7 +14,7 @@ from jaxnet.crosscheck.measure.findings import Behaviour
 from jaxnet.crosscheck.measure.points import Point
 
 PROBABILITY = 0.99
-NAMES_SHOWN = 22  # characters of a leaf's name in the table
+NAMES_SHOWN = 23  # characters of a leaf's name in the table
 
 
 @dataclass(frozen=True)

@@ -614,8 +614,8 @@ def _(rng):
     return dout @ W, dout @ W.T, fields
 
 
-@pytest.mark.parametrize("accuracy", [EXACT, NOISY])
-@pytest.mark.parametrize("sampled", [False, True], ids=["all", "sample"])
+@pytest.mark.parametrize("accuracy", [EXACT, pytest.param(NOISY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sampled", [pytest.param(False, marks=pytest.mark.slow), True], ids=["all", "sample"])
 @pytest.mark.parametrize("name", CASES)
 def test_a_slip_is_named(name, sampled, accuracy):
     make, slip, says, never, noisy, whole = CASES[name]
@@ -694,6 +694,7 @@ def test_one_row_is_it_and_several_are_they():
         assert f"a mask is missing: {says}" in diagnose(DiagnosisInput("x", true, right, 1e-9)).sentence
 
 
+@pytest.mark.slow
 def test_whatever_is_brought_nothing_is_raised():
     for seed in range(300):
         rng = np.random.default_rng(seed)
@@ -732,6 +733,7 @@ UNRELATED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accuracy", [1e-9, 1e-4, 1e-2])
 @pytest.mark.parametrize("sampled", [False, True], ids=["all", "sample"])
 @pytest.mark.parametrize("kind", UNRELATED)

@@ -56,6 +56,7 @@ class Behaviour(Enum):
     NOT_LINEAR = auto()
     # form
     NO_GRADIENT = auto()
+    LACKS_LEAF = auto()
     NOT_FLOATING = auto()
     WRONG_SHAPE = auto()
     TRANSPOSED = auto()

@@ -27,7 +27,7 @@ def misshapen(name: str, leaf: Array, gradient: Any) -> Finding | None:
     if gradient is None:
         return _fault(Behaviour.NO_GRADIENT, name, f"an array of shape {leaf.shape}")
     array = np.asarray(gradient)
-    if not is_floating(array.dtype) and array.dtype.kind not in "iub":
+    if not is_floating(array.dtype) and array.dtype.kind not in "iu":  # whole numbers are numbers, a mask is none
         return _fault(Behaviour.NOT_FLOATING, name, f"{array.dtype}, expected {leaf.dtype}")
     if array.shape != leaf.shape:
         kind = Behaviour.ONLY_BROADCASTS if _broadcasts(array.shape, leaf.shape) else Behaviour.WRONG_SHAPE

@@ -7,6 +7,7 @@ import pytest
 from synthetic import noisy
 
 from jaxnet.crosscheck.measure.differences import (
+    PhiNoise,
     POINTS,
     STEP,
     Limit,
@@ -35,7 +36,7 @@ SMOOTH = {
 @pytest.mark.parametrize("name", SMOOTH)
 def test_a_derivative_comes_with_an_error_that_covers_it(name):
     phi, true, noise = SMOOTH[name]
-    found = derivative(phi, noise, target=0.0)
+    found = derivative(phi, PhiNoise(noise), target=0.0)
     assert abs(found.value - true) <= found.error
     assert found.error < 1e-7 * max(abs(true), noise / EPS)
 
@@ -44,7 +45,7 @@ def test_a_derivative_comes_with_an_error_that_covers_it(name):
 def test_under_noise_the_step_grows_and_the_error_covers_what_noise_does(sigma):
     covered, steps = [], []
     for seed in range(50):
-        found = derivative(noisy(math.sin, sigma, seed), sigma, target=0.0)
+        found = derivative(noisy(math.sin, sigma, seed), PhiNoise(sigma), target=0.0)
         covered.append(abs(found.value - 1) <= 8 * found.error)  # as much as a checker allows
         steps.append(found.step)
     assert np.mean(covered) >= 0.98
@@ -56,14 +57,14 @@ def test_noise_that_is_understated_is_not_covered():
     """The test above can fail."""
     covered = []
     for seed in range(50):
-        found = derivative(noisy(math.sin, 1e-4, seed), EPS, target=1e-9)
+        found = derivative(noisy(math.sin, 1e-4, seed), PhiNoise(EPS), target=1e-9)
         covered.append(abs(found.value - 1) <= 8 * found.error)
     assert np.mean(covered) < 0.98
 
 
 def test_no_further_look_is_taken_where_the_first_is_good_enough():
-    assert len(derivative(math.sin, EPS, target=1e-6).looks) == 1
-    assert len(derivative(math.sin, EPS, target=1e-14).looks) > 1
+    assert len(derivative(math.sin, PhiNoise(EPS), target=1e-6).looks) == 1
+    assert len(derivative(math.sin, PhiNoise(EPS), target=1e-14).looks) > 1
 
 
 LIMITS = {
@@ -76,17 +77,17 @@ LIMITS = {
 @pytest.mark.parametrize("name", LIMITS)
 def test_what_limits_a_derivative_is_known(name):
     phi, noise, target, limit = LIMITS[name]
-    assert derivative(phi, noise, target).limit is limit
+    assert derivative(phi, PhiNoise(noise), target).limit is limit
 
 
 def test_near_the_edge_of_a_domain_the_step_shrinks():
-    found = derivative(lambda t: math.log1p(t / 1e-7) if t > -1e-7 else math.nan, EPS, target=1.0)
+    found = derivative(lambda t: math.log1p(t / 1e-7) if t > -1e-7 else math.nan, PhiNoise(EPS), target=1.0)
     assert found.step < 1e-7 / 4
     assert abs(found.value - 1e7) <= found.error < 1e4
 
 
 def test_a_function_that_is_finite_at_0_alone_has_no_derivative():
-    found = derivative(lambda t: 0.0 if t == 0 else math.nan, EPS, target=1e-9)
+    found = derivative(lambda t: 0.0 if t == 0 else math.nan, PhiNoise(EPS), target=1e-9)
     assert math.isnan(found.value)
     assert found.error == math.inf
     assert found.limit is Limit.DOMAIN
@@ -94,7 +95,7 @@ def test_a_function_that_is_finite_at_0_alone_has_no_derivative():
 
 def test_a_look_takes_eight_values():
     asked = []
-    look(lambda t: asked.append(t) or t, STEP, EPS)
+    look(lambda t: asked.append(t) or t, STEP, PhiNoise(EPS))
     assert sorted(asked) == [j * STEP for j in POINTS if j]
 
 
@@ -113,7 +114,7 @@ KINKS = {
 @pytest.mark.parametrize("name", KINKS)
 def test_slopes_on_both_sides_of_a_kink(name):
     phi, below, above = KINKS[name]
-    slopes = one_sided(phi, EPS)
+    slopes = one_sided(phi, PhiNoise(EPS))
     assert abs(slopes.below - below) <= slopes.error
     assert abs(slopes.above - above) <= slopes.error
     assert slopes.is_kink
@@ -132,12 +133,12 @@ SMOOTH_ONCE = {
 
 @pytest.mark.parametrize("name", SMOOTH_ONCE)
 def test_what_has_one_slope_is_no_kink(name):
-    assert not one_sided(SMOOTH_ONCE[name], EPS).is_kink
+    assert not one_sided(SMOOTH_ONCE[name], PhiNoise(EPS)).is_kink
 
 
 @pytest.mark.parametrize("sigma", [1e-9, 1e-6, 1e-3])
 def test_noise_is_no_kink(sigma):
-    assert not any(one_sided(noisy(math.sin, sigma, seed), sigma).is_kink for seed in range(50))
+    assert not any(one_sided(noisy(math.sin, sigma, seed), PhiNoise(sigma)).is_kink for seed in range(50))
 
 
 # -- noise

@@ -25,7 +25,7 @@ def rough(derivation, x):
 
 
 def examined(derivation, x, places):
-    return examine_elements(derivation, "x", places, np.ones(x.shape), 1e-9, derivation.phi_noise)
+    return examine_elements(derivation, "x", places, np.ones(x.shape), 1e-9, derivation.phi_noise, STEP)
 
 
 FOUND = {
@@ -92,7 +92,7 @@ def test_of_tied_maxima_all_together_have_the_whole_gradient_once():
 
     def tie(gradient):
         derivation = derivation_of(maximum, gradient, x)
-        return broken_tie(derivation, "x", [0, 1], derivation.phi_noise)
+        return broken_tie(derivation, "x", [0, 1], derivation.phi_noise, np.random.default_rng(0))
 
     assert tie(to_all(0.5)) is None
     assert tie(lambda dout, x: dout[0] * np.array([1.0, 0.0, 0.0]) + dout[1]) is None
