@@ -83,7 +83,7 @@ def cross_check(
     """
     samples = 3 * CHECKED if getattr(options, "batch_norm", False) else CHECKED
     if options.network == "deep-conv":
-        samples = 1  # one takes seconds: a thousand passes through six convolutions in NumPy
+        samples = 1  # every forward pass runs six convolutions in NumPy
     x, t = data.x_train[:samples], data.t_train[:samples]
     if options.network == "transformer":
         x, t = x[:, :CHECKED_LENGTH], t[:, :CHECKED_LENGTH]
