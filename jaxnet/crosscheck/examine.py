@@ -38,9 +38,10 @@ from jaxnet.crosscheck.streams import Stream, stream
 
 # An error of norm e in a random Gaussian direction is missed with probability 0.8 tolerance / e.
 MISSED = 0.8
+MOST_EXCHANGED = 3  # wrong leaves among which an exchange is looked for
 FEWEST = 6  # elements of each further leaf that is wrong
 HIDDEN = 1e-6  # of an ordinary gradient: one so small is mostly rounding, which is not linear in dout
-SAMPLES = 32  # elements of a wrong leaf that are derived for its diagnosis
+SAMPLES = 40  # elements of a wrong leaf that are derived for its diagnosis
 
 
 @dataclass(frozen=True)
@@ -358,7 +359,7 @@ class _Examination:
     def _name_exchanged(self) -> None:
         """Says of two wrong gradients that they are exchanged, where each is right for the other leaf."""
         wrong = [leaf for leaf in self.done if leaf.cause is Cause.ANALYTIC_WRONG and leaf.point is Point.GIVEN]
-        for one, other in combinations(wrong, 2):
+        for one, other in combinations(wrong if len(wrong) <= MOST_EXCHANGED else (), 2):
             gradient = self.analytic.gradient
             if gradient[one.name].shape != gradient[other.name].shape:
                 continue
@@ -411,7 +412,7 @@ class _Examination:
             gaps["autodiff - numerical"] = measured.autodiff_with_numerical.scaled(unit)
         if point is Point.GIVEN and name in self.low:
             gaps[f"{self.checkable.leaves[name].dtype} - float64"] = self.low[name].scaled(unit)
-        size = (analytic.ordinary if measured.is_zero else measured.size) or 1.0
+        size = (analytic.ordinary if measured.is_zero else measured.true_size) or 1.0
         sharp = measured.compared and measured.coverage is not Coverage.SPOILED
         detects = 2 * MISSED * measured.tolerance / (1 - PROBABILITY) ** (1 / PROBES) * unit
         index, values, diagnosis = self._where_and_why(measured, cause, analytic)
@@ -458,7 +459,8 @@ class _Examination:
         if cause is not Cause.ANALYTIC_WRONG:
             return (), {}, None
         step = min((p.numerical for p in measured.probes), key=lambda d: d.error).step if measured.probes else STEP
-        found = sample(analytic, name, step, max(self.budget, FEWEST), self.samples)
+        kinks = [e.place for e in measured.kinks]  # where many slopes are right
+        found = sample(analytic, name, step, max(self.budget, FEWEST), self.samples, kinks)
         self.budget = self.budget // 2
         values = {who: float(gradient[found.worst]), "numerical": float(found.true[found.worst])}
         return found.worst, values, self._diagnosis(measured, analytic, found)

@@ -933,7 +933,7 @@ def test_nothing_is_found_in_what_is_right(name, dtype):
 def test_there_are_as_many_as_promised():
     assert len(WRONG) >= 25
     assert len(RIGHT) >= 25
-    elsewhere = {*FORMS, Behaviour.OTHER_VALUE, Behaviour.OTHER_DTYPE}  # which are found before and after these
+    elsewhere = {*FORMS, Behaviour.OTHER_VALUE, Behaviour.OTHER_DTYPE, Behaviour.LACKS_LEAF}  # which are found before and after these
     assert {kind for _, kind, *_ in WRONG.values()} >= {
         kind for kind in Behaviour if kind not in elsewhere and "INPUT" not in kind.name
     }
@@ -1177,10 +1177,11 @@ def test_gradients_of_right_form():
     assert misshapen("W", np.ones(3), np.arange(3)) is None
 
 
-def test_a_gradient_of_another_dtype_is_a_warning():
-    found = other_dtype("W", np.ones(3), np.ones(3, np.float16), np.ones(5))
+def test_a_gradient_of_another_dtype_is_a_warning_and_in_half_precision_a_fault():
+    found = other_dtype("W", np.ones(3), np.ones(3, np.float32), np.ones(5))
     assert (found.kind, found.level) == (Behaviour.OTHER_DTYPE, Level.WARNING)
-    assert sentence(found) == "the gradient by W is float16, though float64 goes in and comes out of forward"
+    assert sentence(found) == "the gradient by W is float32, though float64 goes in and comes out of forward"
+    assert other_dtype("W", np.ones(3), np.ones(3, np.float16), np.ones(5)).level is Level.FAULT
     assert other_dtype("W", np.ones(3), np.arange(3), np.ones(5)).kind is Behaviour.NOT_FLOATING
     assert other_dtype("a", np.asarray(np.float32(1)), 2.0, np.ones(5, np.float32)) is None
     assert other_dtype("W", np.ones(3, np.float32), np.ones(3), np.ones(5)) is None  # forward widens as well

@@ -28,7 +28,7 @@ def measurement(error=0.0, tolerance=1e-9, **fields):
     usual = {
         "name": "x", "size": 1.0, "probes": (probe(error, tolerance),), "elements": (), "tie": None,
         "coverage": Coverage.WHOLE, "compared": 1, "resolution": 1e-8, "confirmed": error > tolerance,
-        "is_zero": False, "factor": 1.0,
+        "limit": Limit.NONE, "is_zero": False, "factor": 1.0,
     }  # fmt: skip
     return LeafMeasurement(**(usual | fields))
 
@@ -64,7 +64,7 @@ TABLE = {
     ),
     "curved, right": (measurement(elements=(element(Roughness.CURVED),)), {}, P, Cause.AGREES),
     "curved, wrong": (measurement(elements=(element(Roughness.CURVED, 0.5),)), {}, F, Cause.ANALYTIC_WRONG),
-    "unresolved, and far off": (measurement(elements=(element(Roughness.UNRESOLVED, 9.0),)), {}, P, Cause.AGREES),
+    "unresolved, and most of it": (measurement(elements=(element(Roughness.UNRESOLVED, 9.0),)), {}, I, Cause.UNRESOLVED),
     "a broken tie": (measurement(tie=Tie(2.0, 0.0, 1.0, 0.0)), {}, F, Cause.OUTSIDE_TIE),
     "every element at a kink": (
         measurement(probes=(), compared=0, elements=(element(Roughness.KINK),)), {}, I, Cause.NOTHING_COMPARED,

@@ -114,7 +114,7 @@ class Learns(Right):
         return dx
 
 
-@wrong("half of the old dW is added to the new one", "a second backward")
+@wrong("half of the old dW is added to the new one", "an earlier call")
 class HalfAccumulates(Right):
     def __init__(self, W):
         super().__init__(W)
@@ -126,11 +126,15 @@ class HalfAccumulates(Right):
         return d @ self.W.T
 
 
-@wrong("backward uses up its cache, and goes on without it", "a second backward")
+@wrong("backward halves what it has kept since construction", "an earlier call")
 class UsesUp(Right):
+    def __init__(self, W):
+        super().__init__(W)
+        self.gain = np.ones(W.shape[1])
+
     def backward(self, dout):
-        dx = super().backward(dout)
-        self.y = np.zeros_like(self.y)
+        dx = super().backward(dout * self.gain)
+        self.gain /= 2
         return dx
 
 

@@ -147,7 +147,7 @@ def restart_generators() -> None:
     np.random.seed(0)  # noqa: NPY002
     random.seed(0)
     if (torch := sys.modules.get("torch")) is not None:
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
 
 
 def as_arrays(inputs: tuple[Any, ...], names: list[str]) -> tuple[Any, ...]:

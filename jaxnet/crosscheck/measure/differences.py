@@ -82,10 +82,6 @@ class Look:
         """Whether all nine values are."""
         return math.isfinite(self.error)
 
-    def is_smooth(self, noise: float) -> bool:
-        """Whether phi is smooth within 4h, as far as its noise lets one see."""
-        return self.finite and not bends_beyond(self.bends, noise, self.step)
-
     def follows(self, noise: float) -> bool:
         """Whether the step is small enough for phi's curvature, however large: its bends are nearly as 1 : 4 : 16."""
         first, second, fourth = self.bends

@@ -91,6 +91,12 @@ class LeafMeasurement:
         return max(tolerances, default=math.inf)
 
     @property
+    def true_size(self) -> float:
+        """The norm of the true G, as the quotients along random directions show it, or that of the claimed one."""
+        quotients = [probe.numerical.value for probe in self.probes if math.isfinite(probe.numerical.value)]
+        return max(self.size, math.sqrt(sum(q**2 for q in quotients) / len(quotients)) if quotients else 0.0)
+
+    @property
     def resolved(self) -> bool:
         """Whether the probes see errors of the resolution that is asked for."""
         return self.tolerance <= self.resolution * self.size
@@ -167,8 +173,9 @@ def measure_leaf(
         weights, probes = probing.by_own_size(weights, probes)
     elements: list[Element] = []
     tie, coverage, whole = None, Coverage.WHOLE, weights
-    if not probing.sharp(probes, weights):
+    if probing.blurred(probes, weights) or probing.bent(probes):
         noise, step = _noise_and_step(probes, analytic.phi_noise)
+        step = min(step, analytic.start)
         places = rough_elements(analytic, name, weights, step, noise, rng)
         target = analytic.target(name, weights, resolution)
         if places is None:
@@ -213,30 +220,39 @@ class _Probing:
     ) -> None:
         self.name, self.derivation, self.directions, self.resolution = name, derivation, directions, resolution
         self.step = self.start = start or derivation.start
+        self.largest = 0.0  # quotient so far: what the true gradient is, where the claimed one is too small
 
     def along(self, weights: Array, target: float | None = None) -> list[Probe]:
         """Probes every direction, with elements weighted by how far they may move, to an error of `target`."""
-        target = self.derivation.target(self.name, weights, self.resolution) if target is None else target
-        probes = []
+        probes: list[Probe] = []
         for direction in self.directions:
-            probes.append(self.derivation.probe(self.name, direction * weights, target, self.step))
+            enough = self.target(weights) if target is None else target
+            probes.append(self.derivation.probe(self.name, direction * weights, enough, self.step))
+            if math.isfinite(probes[-1].numerical.value):
+                self.largest = max(self.largest, abs(probes[-1].numerical.value))
             if math.isfinite(probes[-1].numerical.error):
                 self.step = min(max(probes[-1].numerical.step, SMALLEST), LARGEST)
         return probes
 
+    def target(self, weights: Array) -> float:
+        """Returns the error of a quotient at which it is good enough."""
+        by_claim = self.derivation.target(self.name, weights, self.resolution)
+        return max(by_claim, self.resolution * self.largest / 4 / MARGIN)
+
     def sharp(self, probes: list[Probe], weights: Array) -> bool:
         """Whether every probe agrees with the gradient and sees what it should."""
-        tolerance = MARGIN * self.derivation.target(self.name, weights, self.resolution)
-        return all(p.gap.within_tolerance and p.gap.tolerance <= tolerance and not self._bent(p) for p in probes)
+        tolerance = MARGIN * self.target(weights)
+        return all(p.gap.within_tolerance and p.gap.tolerance <= tolerance for p in probes) and not self.bent(probes)
 
-    def _bent(self, probe: Probe) -> bool:
-        """Whether the best look meets a kink, which central differences may pass over."""
-        best = probe.numerical.looks[0]
-        return bends_beyond(best.bends, max(self.derivation.phi_noise, best.noise), best.step)
+    def bent(self, probes: list[Probe]) -> bool:
+        """Whether the best look of a probe meets a kink, which central differences may pass over."""
+        noise = self.derivation.phi_noise
+        looks = [probe.numerical.looks[0] for probe in probes]
+        return any(bends_beyond(found.bends, max(noise, found.noise), found.step) for found in looks)
 
     def blurred(self, probes: list[Probe], weights: Array) -> bool:
         """Whether a probe sees less than it should."""
-        tolerance = MARGIN * self.derivation.target(self.name, weights, self.resolution)
+        tolerance = MARGIN * self.target(weights)
         return any(p.gap.tolerance > tolerance for p in probes)
 
     def by_own_size(self, weights: Array, probes: list[Probe]) -> tuple[Array, list[Probe]]:
@@ -280,17 +296,17 @@ def _allowing(probe: Probe, error: float) -> Probe:
 
 
 def _confirmed(derivation: Derivation, name: str, probe: Probe) -> bool:
-    """Whether two step sizes at least, at which phi is smooth, contradict the claim, and none supports it.
+    """Whether two step sizes at least, which follow phi's curvature, contradict the claim, and none supports it.
 
     A look can tell where its own error is below half of the gap.
     """
     noise = probe.numerical.noise_seen(derivation.phi_noise)
-    looks = [found for found in probe.numerical.looks if found.is_smooth(noise)]
+    looks = [found for found in probe.numerical.looks if found.follows(noise)]
     if len(looks) < 2:
         phi, step = derivation.phi(name, probe.direction), probe.numerical.step
         along = derivation.noise_along(name, probe.direction, derivation.phi_noise)
         others = (look(phi, other, along) for other in (step / 4, step * 4))
-        looks += [found for found in others if found.is_smooth(noise)]
+        looks += [found for found in others if found.follows(noise)]
     gap = probe.gap.error
     telling = [found for found in looks if SAFETY * (found.error + probe.rounding) < gap]
     supporting = [found for found in looks if found.error < gap / 2 and not probe.contradicted_by(found)]

@@ -1,6 +1,7 @@
 """Finds where a wrong gradient is wrong, and derives a sample of its elements by differences, for the diagnosis."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,9 @@ class Sample:
         return self.error / largest if largest else math.inf
 
 
-def sample(derivation: Derivation, name: str, step: float, budget: int, rng: np.random.Generator) -> Sample:
+def sample(
+    derivation: Derivation, name: str, step: float, budget: int, rng: np.random.Generator, kinks: Collection[int] = ()
+) -> Sample:
     """Derives up to `budget` elements with four forward passes each, and finds the worst one.
 
     Where the sample meets no wrong element, the leaf is halved with random directions until one is found.
@@ -43,13 +46,16 @@ def sample(derivation: Derivation, name: str, step: float, budget: int, rng: np.
         step: The step at which the leaf's quotients are best.
         budget: The number of elements.
         rng: Draws the elements.
+        kinks: Flat indices of elements at kinks, which have no derivative.
     """
     claimed = derivation.gradient[name]
     true = np.full(claimed.shape, math.nan)
-    error = _derive(derivation, name, _chosen(claimed, budget, rng), step, true)
+    chosen = np.setdiff1d(_chosen(claimed, budget, rng), list(kinks))
+    error = _derive(derivation, name, chosen, step, true)
     if not (np.abs(claimed - true) > SAFETY * error).any() and np.isnan(true).any():
         place = _locate(derivation, name, step, rng)
-        error = max(error, _derive(derivation, name, _beside(claimed.shape, place), step, true))
+        beside = np.setdiff1d(_beside(claimed.shape, place), list(kinks))
+        error = max(error, _derive(derivation, name, beside, step, true))
     wrong = np.where(np.isnan(true), -1.0, np.abs(claimed - true))
     worst = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), claimed.shape))
     return Sample(true, error, worst)

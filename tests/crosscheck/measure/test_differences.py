@@ -7,10 +7,10 @@ import pytest
 from synthetic import noisy
 
 from jaxnet.crosscheck.measure.differences import (
-    PhiNoise,
     POINTS,
     STEP,
     Limit,
+    PhiNoise,
     bends_beyond,
     derivative,
     look,
