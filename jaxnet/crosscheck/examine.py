@@ -23,7 +23,7 @@ from jaxnet.crosscheck.inspect.expected import Surrogate
 from jaxnet.crosscheck.measure import testpoint
 from jaxnet.crosscheck.measure.behaviour import Behaviour, Finding, Level, findings
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
-from jaxnet.crosscheck.measure.differences import STEP
+from jaxnet.crosscheck.measure.differences import RATIO, STEP
 from jaxnet.crosscheck.measure.form import is_floating, misshapen, other_dtype
 from jaxnet.crosscheck.measure.kinks import Roughness
 from jaxnet.crosscheck.measure.leaf import PROBES, Coverage, LeafMeasurement, Tangent, is_symmetric, measure_leaf
@@ -313,7 +313,8 @@ class _Examination:
         here, size = (np.linalg.norm(each.measured(name).value) for each in (self.analytic, analytic))
         if not np.isfinite(analytic.output).all() or size < here / 2:
             return None
-        measured = self._measure(name, analytic, autodiff, analytic.first_step / 16)
+        start = None if analytic.coarse else analytic.first_step / RATIO  # kinks that are left are near
+        measured = self._measure(name, analytic, autodiff, start)
         return _There(analytic, measured)
 
     def _judge_zeros(self, names: list[str]) -> None:

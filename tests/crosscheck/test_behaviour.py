@@ -933,7 +933,12 @@ def test_nothing_is_found_in_what_is_right(name, dtype):
 def test_there_are_as_many_as_promised():
     assert len(WRONG) >= 25
     assert len(RIGHT) >= 25
-    elsewhere = {*FORMS, Behaviour.OTHER_VALUE, Behaviour.OTHER_DTYPE, Behaviour.LACKS_LEAF}  # which are found before and after these
+    elsewhere = {
+        *FORMS,
+        Behaviour.OTHER_VALUE,
+        Behaviour.OTHER_DTYPE,
+        Behaviour.LACKS_LEAF,
+    }  # which are found before and after these
     assert {kind for _, kind, *_ in WRONG.values()} >= {
         kind for kind in Behaviour if kind not in elsewhere and "INPUT" not in kind.name
     }

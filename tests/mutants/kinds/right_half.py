@@ -75,6 +75,7 @@ for half_name, half in HALVES.items():
             f"half/{label}-{half_name}-arrays",
             f"{label} of {half_name} arrays, computed in float32 and rounded to {half_name} at the end",
             never="kink",
+            undecided=True,  # differences of half precision see a tenth of a gradient, at best
             true=half_error,
         )
         def check(seed, fwd=fwd, bwd=bwd, shapes=shapes, half=half):
