@@ -64,7 +64,7 @@ TABLE = {
     ),
     "curved, right": (measurement(elements=(element(Roughness.CURVED),)), {}, P, Cause.AGREES),
     "curved, wrong": (measurement(elements=(element(Roughness.CURVED, 0.5),)), {}, F, Cause.ANALYTIC_WRONG),
-    "unresolved, and most of it": (measurement(elements=(element(Roughness.UNRESOLVED, 9.0),)), {}, I, Cause.UNRESOLVED),
+    "mostly unresolved": (measurement(elements=(element(Roughness.UNRESOLVED, 9.0),)), {}, I, Cause.UNRESOLVED),
     "a broken tie": (measurement(tie=Tie(2.0, 0.0, 1.0, 0.0)), {}, F, Cause.OUTSIDE_TIE),
     "every element at a kink": (
         measurement(probes=(), compared=0, elements=(element(Roughness.KINK),)), {}, I, Cause.NOTHING_COMPARED,
