@@ -4,10 +4,7 @@ from enum import Enum, StrEnum
 
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.measure.kinks import Roughness
-from jaxnet.crosscheck.measure.leaf import Coverage, LeafMeasurement
-
-# The relative error that must be seen at least, whatever the noise: in float64, and where the forward pass is coarser.
-SEEN, SEEN_IF_COARSE = 1e-4, 5e-3
+from jaxnet.crosscheck.measure.leaf import SEEN, SEEN_IF_COARSE, Coverage, LeafMeasurement
 
 
 class Verdict(StrEnum):

@@ -39,6 +39,7 @@ from jaxnet.crosscheck.streams import Stream, stream
 # An error of norm e in a random Gaussian direction is missed with probability 0.8 tolerance / e.
 MISSED = 0.8
 MOST_EXCHANGED = 3  # wrong leaves among which an exchange is looked for
+CLEARLY = 8.0  # by how much an error must exceed a tolerance elsewhere, so that it would be seen there
 FEWEST = 6  # elements of each further leaf that is wrong
 HIDDEN = 1e-6  # of an ordinary gradient: one so small is mostly rounding, which is not linear in dout
 SAMPLES = 40  # elements of a wrong leaf that are derived for its diagnosis
@@ -292,7 +293,8 @@ class _Examination:
         elif verdict is Verdict.FAIL and cause is Cause.ANALYTIC_WRONG:
             # A wrong formula is wrong beside the point too. What is wrong at the point alone is how kinks are composed.
             there = self._all_beside(name)
-            if there is not None and self._decide(there.measured, there.analytic)[0] is Verdict.PASS:
+            seen = there is not None and measured.relative_error > CLEARLY * there.measured.relative_tolerance
+            if there is not None and seen and self._decide(there.measured, there.analytic)[0] is Verdict.PASS:
                 verdict, cause = Verdict.INCONCLUSIVE, Cause.RIGHT_BESIDE
         return self._as_leaf(measured, verdict, cause, analytic, point)
 

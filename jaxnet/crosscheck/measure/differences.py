@@ -245,7 +245,7 @@ class Slopes:
     @property
     def is_kink(self) -> bool:
         """Whether the slopes differ, by more than their errors and at every step size."""
-        return self.lasting and abs(self.difference) > 2 * self.error
+        return self.lasting and abs(self.difference) > 8 * self.error
 
     @property
     def settled(self) -> bool:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,6 +29,18 @@ class Roughness(Enum):
     KINK = "kink"
     CURVED = "curved"
     UNRESOLVED = "unresolved"
+
+
+class Goal(NamedTuple):
+    """How exact the quotient of an element is to be, for G.
+
+    Attributes:
+        target: The error at which no further step is taken.
+        enough: The error that will do where no step reaches the target.
+    """
+
+    target: float
+    enough: float
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ def rough_elements(
 
 
 def examine_elements(
-    derivation: Derivation, name: str, places: Iterable[int], weights: Array, target: float, noise: float, step: float
+    derivation: Derivation, name: str, places: Iterable[int], weights: Array, goal: Goal, noise: float, step: float
 ) -> list[Element]:
     """Judges elements one by one, with steps that shrink until the function is smooth on either side.
 
@@ -110,7 +123,7 @@ def examine_elements(
         name: The leaf.
         places: Flat indices.
         weights: Each element's reach, in units of the leaf's scale; none goes farther than its own size.
-        target: The error at which a quotient is good enough, for G.
+        goal: How exact a quotient is to be.
         noise: The standard deviation of phi's noise.
         step: The first step, relative to an element's reach.
     """
@@ -122,12 +135,12 @@ def examine_elements(
         unit.flat[place] = 0.0
         weight = float(direction.flat[place])
         if weight:
-            found.append(_examined(derivation, name, place, direction, target * weight, noise, step))
+            found.append(_examined(derivation, name, place, direction, goal, noise, step))
     return found
 
 
 def _examined(
-    derivation: Derivation, name: str, place: int, direction: Array, target: float, level: float, step: float
+    derivation: Derivation, name: str, place: int, direction: Array, goal: Goal, level: float, step: float
 ) -> Element:
     """Judges one element: by both slopes where they differ, else by its derivative."""
     phi, weight = derivation.phi(name, direction), float(direction.flat[place])
@@ -146,12 +159,12 @@ def _examined(
             by_element = derivation.output.size > 1 and derivation.output.shape == direction.shape
             alone = by_element and int(np.count_nonzero((below != 0) | (above != 0))) == 1
         return Element(place, Roughness.KINK, claimed, alone, low, high, error)
-    found = derivative(phi, noise, target, step)
+    found = derivative(phi, noise, goal.target * weight, step)
     smooth = found.followed(level)
     if smooth is None or abs(claimed * weight - smooth.value) > SAFETY * (smooth.error + rounding * weight):
         found = derivative(phi, noise, 0.0, found.step / RATIO)  # a first look may agree, or not, by chance
         smooth = found.followed(level)
-    settled = smooth is not None and smooth.error <= max(target, 1e-3 * abs(smooth.value))
+    settled = smooth is not None and smooth.error <= max(goal.enough * weight, 1e-3 * abs(smooth.value))
     value, error = (smooth or found).value / weight, (smooth or found).error / weight
     roughness = Roughness.CURVED if settled else Roughness.UNRESOLVED
     return Element(place, roughness, claimed, False, value, value, SAFETY * (error + rounding))

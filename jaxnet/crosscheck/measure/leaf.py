@@ -9,9 +9,19 @@ import numpy as np
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.derivation import MARGIN, SAFETY, Derivation, Gap, Probe
 from jaxnet.crosscheck.measure.differences import LARGEST, SMALLEST, Derivative, Limit, bends_beyond, look
-from jaxnet.crosscheck.measure.kinks import Element, Roughness, Tie, broken_tie, examine_elements, rough_elements
+from jaxnet.crosscheck.measure.kinks import (
+    Element,
+    Goal,
+    Roughness,
+    Tie,
+    broken_tie,
+    examine_elements,
+    rough_elements,
+)
 
 PROBES = 3  # random directions a leaf
+# The relative error that must be seen at least, whatever the noise: in float64, and where the forward pass is coarser.
+SEEN, SEEN_IF_COARSE = 1e-4, 5e-3
 SHARP = 1e-3  # of an ordinary gradient: what the quotients must see for a gradient to be called zero
 SAMPLED_KINKS = 12  # elements that are looked at where too many are rough
 
@@ -89,6 +99,11 @@ class LeafMeasurement:
         """The largest tolerance of a probe or of a smooth element: errors below it may be missed."""
         tolerances = [probe.gap.tolerance for probe in self.probes] + [e.error for e in self._curved]
         return max(tolerances, default=math.inf)
+
+    @property
+    def relative_tolerance(self) -> float:
+        """The tolerance over the size of the gradient."""
+        return self.tolerance / (self.size or 1.0)
 
     @property
     def true_size(self) -> float:
@@ -178,13 +193,14 @@ def measure_leaf(
         step = min(step, analytic.start)
         places = rough_elements(analytic, name, weights, step, noise, rng)
         target = analytic.target(name, weights, resolution)
+        enough = (SEEN_IF_COARSE if analytic.coarse else SEEN) * analytic.size(name, weights) / SAFETY
         if places is None:
             coverage = Coverage.SPOILED
             places = [int(i) for i in rng.choice(np.flatnonzero(weights), SAMPLED_KINKS, replace=False)]
-            elements = examine_elements(analytic, name, places, weights, target, noise, step)
+            elements = examine_elements(analytic, name, places, weights, Goal(target, enough), noise, step)
         elif places:
             coverage = Coverage.SMOOTH_ELEMENTS
-            elements = examine_elements(analytic, name, places, weights, target, noise, step)
+            elements = examine_elements(analytic, name, places, weights, Goal(target, enough), noise, step)
             weights = weights.copy()
             weights.flat[places] = 0.0
             probes = probing.along(weights, target) if weights.any() else []

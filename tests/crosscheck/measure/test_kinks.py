@@ -5,7 +5,7 @@ import pytest
 from synthetic import derivation_of
 
 from jaxnet.crosscheck.measure.differences import STEP
-from jaxnet.crosscheck.measure.kinks import Roughness, broken_tie, examine_elements, rough_elements
+from jaxnet.crosscheck.measure.kinks import Goal, Roughness, broken_tie, examine_elements, rough_elements
 from jaxnet.crosscheck.streams import Stream, stream
 
 AT_KINKS = np.array([[0.5, 0.0, -1.2], [0.7, -0.4, 0.0]])
@@ -25,7 +25,7 @@ def rough(derivation, x):
 
 
 def examined(derivation, x, places):
-    return examine_elements(derivation, "x", places, np.ones(x.shape), 1e-9, derivation.phi_noise, STEP)
+    return examine_elements(derivation, "x", places, np.ones(x.shape), Goal(1e-9, 1e-9), derivation.phi_noise, STEP)
 
 
 FOUND = {
