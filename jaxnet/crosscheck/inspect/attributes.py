@@ -140,11 +140,6 @@ def gradients_of(layer: Any, loosely: Collection[str] | None = None, *, objects:
     return beside | held
 
 
-def has_objects(layer: Any) -> bool:
-    """Whether any object in it has an array as its `data` or `value`."""
-    return any(True for _ in _holders(layer))
-
-
 def _holders(layer: Any) -> Iterator[tuple[str, Any, Any]]:
     """The objects with an array as their `data` or `value`: the place of each, it, and its array."""
     for place, part in everything(layer):

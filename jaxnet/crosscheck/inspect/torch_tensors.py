@@ -1,6 +1,6 @@
 """Tensors of PyTorch: as NumPy arrays and back, where an object or a function holds them, and copies of both.
 
-PyTorch is never imported: whoever brings a tensor has loaded it.
+PyTorch is never imported: a caller who brings a tensor has already loaded it.
 """
 
 import copy

@@ -78,10 +78,6 @@ class Probe:
         """Whether another look's quotient is too far from the claim, too."""
         return abs(self.claimed - found.value) > SAFETY * (found.error + self.rounding)
 
-    def with_claim(self, claimed: float) -> "Probe":
-        """Returns the same quotient beside another claim."""
-        return replace(self, claimed=claimed)
-
 
 class Measured(NamedTuple):
     """A result, and what rounding may have done to any element of it."""
