@@ -64,7 +64,7 @@ def join(coordinator: str | None = None, processes: int = 1, process: int = 0) -
 
 
 def mesh(devices: int | None = None) -> Mesh:
-    """One axis, "batch", over the first so many devices; over all devices of all processes unless given.
+    """One axis, "batch", over the first so many devices; by default over all devices of all processes.
 
     Raises:
         ValueError: There are not so many, or some of several processes would have none.

@@ -52,17 +52,17 @@ def fit(
         on_evaluation: Called with (step, loss, train accuracy, test accuracy) after each evaluation but the first.
         settings: The rest, by name:
 
-            - `optimizer`: A name in `OPTIMIZERS`, sgd unless given, or a function from a learning rate to an optax
+            - `optimizer`: A name in `OPTIMIZERS`, sgd by default, or a function from a learning rate to an optax
               optimizer, whose state is finite from the start. Give the same function object every time: another
               object is another program to compile.
-            - `learning_rate`: > 0; the usual one of the named optimizer unless given.
+            - `learning_rate`: > 0; by default the usual one of the named optimizer.
             - `clip_norm`: > 0; a gradient whose norm over all leaves is larger is scaled down to it, before the
-              optimizer sees it. Never, unless given.
-            - `eval_every`: Steps between two evaluations of all of train and test, >= 1; 100 unless given.
+              optimizer sees it. Never, by default.
+            - `eval_every`: Steps between two evaluations of all of train and test, >= 1; 100 by default.
             - `key`: Where the randomness of the steps comes from, see `step_draws`; a network that draws needs one.
             - `resume`: An earlier stage of the same run, to go on from, bit for bit as if it had never ended; `params`
               and `key` are then the stage's.
-            - `criterion`: What is made small, a function of (y, t), `softmax_cross_entropy` unless given. Like the
+            - `criterion`: What is made small, a function of (y, t), `softmax_cross_entropy` by default. Like the
               optimizer, the same object every time.
             - `decay`: λ >= 0, to add λ/2 Σ W² to it: see `weight_decay`.
             - `mesh`: As from `devices.mesh`, to share the data and every batch out over its devices, which must divide
@@ -90,10 +90,10 @@ def fit(
 def stages(
     net: Layer, params: Params, data: Dataset, batches: Int[Array, "S B"], **settings: Unpack[Settings]
 ) -> Iterator[Stage]:
-    """As `fit`, but hands out the run as it goes: after every evaluation, and about once a second in between.
+    """Trains as `fit` does, and yields the run as it goes: after every evaluation, and about once a second in between.
 
-    The first is what it begins with; `history.eval_step[-1]` says whether a stage has been evaluated. Whoever iterates
-    may save a stage, or stop.
+    The first stage is where training begins; `history.eval_step[-1]` says whether a stage has been evaluated. The
+    caller may save a stage, or stop.
 
     Raises:
         ValueError: At once, where an argument is out of range or does not fit the others.

@@ -69,7 +69,7 @@ def correct(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C
 
 
 def _one_hot(t: Array, logits: Array) -> Array:
-    """Labels in the shape and dtype of the logits. A product with it needs no gather, nor its gradient a scatter."""
+    """Returns labels in the shape and dtype of the logits: a product needs no gather, its gradient no scatter."""
     if t.shape == logits.shape:
         return t.astype(logits.dtype)
     if t.shape != logits.shape[:-1] or not jnp.issubdtype(t.dtype, jnp.integer):

@@ -112,7 +112,7 @@ def steps_fetched(recipe: Recipe, params: Params, batches: Int[Array, "S B"], x:
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
-    """Neither nan nor infinite, in any leaf of floats."""
+    """Returns whether every leaf of floats is finite."""
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.array([jnp.isfinite(leaf).all() for leaf in floats]).all()
 
@@ -121,7 +121,7 @@ def evaluate(
     net: Layer, params: Params, net_state: Tree, x: Array, t: Array, count: int | None = None,
     devices: OneDevice = ONE_DEVICE,
 ) -> Float[Array, ""]:  # fmt: skip
-    """Accuracy in inference, in [0, 1], of the first so many, or all, of the samples that lie on the device."""
+    """Returns the accuracy in inference, in [0, 1], of the first `count` samples on the device, or of all."""
     dtype = jnp.result_type(*jax.tree.leaves(params))
     way = way_of(net, chunk_of(x))
     lying, net = way.turn(params), way.net(net)
@@ -133,7 +133,7 @@ def evaluate(
 
 
 def compiled(function: Callable[..., Any], net: Layer, params: Params, rows: int, *static: str) -> Callable[..., Any]:
-    """The function as one program, which takes so many rows at once through the network."""
+    """Returns the function as one program, which takes a fixed number of rows at once through the network."""
     return _compiled(function, tuple(compiler_options(net, params, rows).items()), static)
 
 

@@ -78,7 +78,7 @@ def draw_batches(key: PRNGKeyArray, samples: int, batch_size: int, steps: int) -
 def init_train_state(
     net: Layer, optimizer: optax.GradientTransformation, params: Params, key: PRNGKeyArray, state: Tree | None = None
 ) -> TrainState:
-    """Before the first step: the layers' state, the network's own unless given, takes the parameters' dtype."""
+    """Before the first step: the layers' state, the network's own by default, takes the parameters' dtype."""
     dtype = jnp.result_type(*jax.tree.leaves(params))
     state = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), net.state if state is None else state)
     return TrainState(params, state, optimizer.init(params), key, jnp.zeros((), jnp.int32))

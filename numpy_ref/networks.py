@@ -56,14 +56,14 @@ COMPOSED: dict[str, Any] = {"Sequential": Sequential, "Residual": Residual}
 
 
 class Network:
-    """Layers by name, in order, and a loss: softmax cross-entropy unless another is given.
+    """Layers by name, in order, and a loss: softmax cross-entropy by default.
 
     N samples, C classes: x (N, ...) finite and of the parameters' dtype; t class numbers (N,) or one-hot rows (N, C).
     Every method that takes a batch raises ValueError, naming x or t, where it does not fit.
 
     Args:
         layers: In their order, as from `build_layers`.
-        last: The loss, of outputs and t; `SoftmaxWithLoss()` unless given.
+        last: The loss, of outputs and t; `SoftmaxWithLoss()` by default.
         decay: λ >= 0; the loss has λ/2 Σ W² added to it, over the weights: what begins with W, so not biases.
     """
 
@@ -206,8 +206,8 @@ def build_layers(description: tuple[Any, ...], params: Tree, state: Tree | None 
     Args:
         description: ("Sequential", ((name, (kind of layer, *sizes)), ...)): plain data. A kind may be "Residual" or
             "Sequential" again, with such pairs for its sizes.
-        params: {name: {"W": (D, M), "b": (M,)}, ...}, nested as the description is, of whatever NumPy takes for arrays.
-        state: {name: {"mean": (D,), "var": (D,)}, ...}; 0 and 1, before any training, unless given.
+        params: {name: {"W": (D, M), "b": (M,)}, ...}, nested as the description is, anything `numpy.asarray` accepts.
+        state: {name: {"mean": (D,), "var": (D,)}, ...}; 0 and 1, as before any training, by default.
 
     Raises:
         ValueError: A layer is unknown here, or its parameters are missing or do not fit its sizes.

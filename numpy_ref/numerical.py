@@ -25,7 +25,7 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float | None = No
     Args:
         f: Called with `x`, one element shifted; returns a scalar.
         x: float32 or float64; shifted and restored in place.
-        h: Step, > 0; cbrt(eps) of the dtype of `x` unless given.
+        h: Step, > 0; by default cbrt(eps) of the dtype of `x`.
 
     Raises:
         TypeError: `x` is no floating-point array.

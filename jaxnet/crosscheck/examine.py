@@ -1,4 +1,4 @@
-"""Checks one layer, network or function: inspects it no further, measures, decides, and lets the findings be explained.
+"""Checks one layer, network or function once it is inspected: measures, decides, and has the findings explained.
 
 The forward pass is computed in float64 where the code takes it, because a difference quotient needs the digits; where
 it does not, in the arrays' own dtype. No tolerance is typed in: it comes from the noise that was measured, the
