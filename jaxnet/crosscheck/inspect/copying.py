@@ -19,7 +19,7 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from jaxnet.crosscheck.inspect.checkable import Array, attributes_of
-from jaxnet.crosscheck.inspect.memory import extent, sharing, views
+from jaxnet.crosscheck.inspect.overlap import extent, sharing, views
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes, type, type(Ellipsis), type(NotImplemented), range, slice)
 SHARED = (

@@ -28,10 +28,11 @@ from jaxnet.crosscheck.inspect.checkable import (
     numbers_in,
     positional,
 )
+from jaxnet.crosscheck.inspect.claims import Claims, floats_within
 from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
-from jaxnet.crosscheck.inspect.memory import consistent, extent, meet, tied, views
+from jaxnet.crosscheck.inspect.overlap import consistent, extent, meet, tied, views
 from jaxnet.crosscheck.inspect.roles import is_called_parameter, is_label, looks_constant
-from jaxnet.crosscheck.inspect.trial import Claims, Live, Trial, attempt, floats_within, named_douts
+from jaxnet.crosscheck.inspect.trial import Live, Trial, attempt, named_douts
 
 Kind = TypeVar("Kind", bound="CheckableCode")
 OUTPUT = ("output", "outputs", "out", "y", "a", "value")  # where a forward that returns nothing leaves its output

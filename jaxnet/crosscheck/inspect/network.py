@@ -28,7 +28,7 @@ from jaxnet.crosscheck.inspect.checkable import (
 )
 from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
 from jaxnet.crosscheck.inspect.layer import CheckableLayer, brought_layer
-from jaxnet.crosscheck.inspect.memory import consistent, meet, tied
+from jaxnet.crosscheck.inspect.overlap import consistent, meet, tied
 from jaxnet.crosscheck.inspect.recording import Recorder
 from jaxnet.trees import flatten
 

@@ -3,7 +3,7 @@
 All calls are on copies. No copy's backward is called twice, so that code which frees its cache is tried as any other.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as replaced_in
 from typing import Any
@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.attributes import (
-    DEEPEST,
-    everything,
     gradients_of,
     is_array,
     is_left,
@@ -28,13 +26,13 @@ from jaxnet.crosscheck.inspect.checkable import (
     SubjectError,
     as_tuple,
     blaming,
-    claimed,
     elsewhere,
     is_float,
     restart_generators,
 )
+from jaxnet.crosscheck.inspect.claims import Claims, floats_within
 from jaxnet.crosscheck.inspect.copying import duplicate
-from jaxnet.crosscheck.inspect.memory import is_covered, share
+from jaxnet.crosscheck.inspect.overlap import is_covered, share
 from jaxnet.crosscheck.inspect.roles import is_label, looks_constant
 
 LEFT = ("dinputs", "dinput", "dx", "dX", "d_input", "d_inputs", "grad_input")  # where a backward leaves the input's
@@ -60,49 +58,6 @@ class Live:
             SubjectError: It does not.
         """
         raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Claims:
-    """Which input each gradient belongs to that a backward returns.
-
-    Args:
-        by: The inputs by which it differentiates, in the order in which their gradients are returned.
-        names: All inputs.
-        inputs: Their values.
-        parameters: What a dict may have a gradient for besides.
-        who: The backward's name.
-        left: Where gradients of inputs are left if nothing is returned: pairs of an input and an attribute.
-    """
-
-    by: tuple[str, ...]
-    names: tuple[str, ...]
-    inputs: tuple[Any, ...]
-    parameters: tuple[str, ...]
-    who: str
-    left: tuple[tuple[str, str], ...] = ()
-
-    def of(self, result: Any) -> dict[str, Any]:
-        """Returns the gradients by name; those by an input that is a dict or a list, by its entries: `p['W']`.
-
-        Raises:
-            SubjectError: There are more gradients than inputs, or they have other names.
-        """
-        returned = as_tuple(result)
-        if isinstance(result, Mapping) or len(returned) > len(self.inputs):
-            found = claimed(result, self.inputs, list(self.names), self.who, self.parameters)
-        else:
-            found = dict(zip(self.by, returned, strict=False))
-        trees = {n: given for n, given in zip(self.names, self.inputs, strict=True) if not is_array(given)}
-        named: dict[str, Any] = {}
-        for name, gradient in found.items():
-            places = [place for place, _ in floats_within([name], (trees[name],))] if name in trees else []
-            if places and not is_array(gradient):
-                entries = dict(_entries(name, gradient))
-                named |= {place: _entry(place, entries) for place in places}
-            else:
-                named[name] = gradient
-        return named
 
 
 @dataclass
@@ -206,39 +161,9 @@ def run_forward(live: Live, inputs: tuple[Any, ...], who: str, outputs: Outputs 
         return (outputs or Outputs()).pack(live.forward(*copies))
 
 
-def floats_within(names: Sequence[str], inputs: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
-    """Yields the float arrays among the inputs and in their dicts, lists and objects, by place: `x`, `p['W']`."""
-    for name, given in zip(names, inputs, strict=True):
-        for place, value in everything(given, name):
-            if is_array(value) and is_float(value):
-                yield place, value
-
-
 def named_douts(count: int) -> str:
     """Returns what the gradients from above are called in messages."""
     return "dout" if count == 1 else ", ".join(f"dout{i}" for i in range(count))
-
-
-def _entries(name: str, tree: Any, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Yields what stands in a tree of gradients, each with its place."""
-    if isinstance(tree, Mapping) and depth < DEEPEST:
-        for key, part in tree.items():
-            yield from _entries(f"{name}[{key!r}]", part, depth + 1)
-    elif isinstance(tree, list | tuple) and depth < DEEPEST:
-        for i, part in enumerate(tree):
-            yield from _entries(f"{name}[{i}]", part, depth + 1)
-    else:
-        yield name, tree
-
-
-def _entry(place: str, entries: Mapping[str, Any]) -> Any:
-    """Returns the gradient for an entry of a dict, under its own key or one with a d: `p['W']` or `p['dW']`."""
-    above, bracket, key = place.rpartition("['")
-    for form in ("{}", *BESIDE):
-        other = f"{above}{bracket}{form.format(key[:-2])}']" if bracket else place
-        if other in entries:
-            return entries[other]
-    return None
 
 
 def _makes_parameters(base: Any, live: Callable[[Any], Live], inputs: tuple[Any, ...], made: set[str]) -> bool:

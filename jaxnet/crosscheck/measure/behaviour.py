@@ -11,11 +11,11 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves
 from jaxnet.crosscheck.measure import memory, staleness, state
+from jaxnet.crosscheck.measure.base_call import BaseCall
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.form import as_double, is_floating, misshapen
 from jaxnet.crosscheck.measure.linearity import nonlinear
 from jaxnet.crosscheck.measure.repeats import call_to_call
-from jaxnet.crosscheck.measure.trial import Trial
 
 __all__ = ["Behaviour", "Finding", "Level", "findings", "fresh", "misshapen", "same"]
 OVERWRITTEN = (Behaviour.FORWARD_OVERWRITES, Behaviour.BACKWARD_OVERWRITES)
@@ -58,48 +58,48 @@ def findings(
         an array of the caller is overwritten, what follows from that is not listed as well.
     """
     with np.errstate(all="ignore"):
-        trial = Trial(checkable, dout, at, {name: part.rounding for name, part in gradient.items()})
-        trial.output_spread = output_rounding
-        return _findings(trial, dout, at, gradient, rng)
+        base = BaseCall(checkable, dout, at, {name: part.rounding for name, part in gradient.items()})
+        base.output_spread = output_rounding
+        return _findings(base, dout, at, gradient, rng)
 
 
 def _findings(
-    trial: Trial, dout: Array, at: Leaves, gradient: Mapping[str, Rounded], rng: np.random.Generator
+    base: BaseCall, dout: Array, at: Leaves, gradient: Mapping[str, Rounded], rng: np.random.Generator
 ) -> list[Finding]:
-    checkable = trial.checkable
-    found = call_to_call(trial)
-    overwriting = [] if trial.by_jax else memory.overwriting(trial)
+    checkable = base.checkable
+    found = call_to_call(base)
+    overwriting = [] if base.by_jax else memory.overwriting(base)
     if any(finding.kind in (Behaviour.NOT_REPEATABLE, Behaviour.DRAWS_AGAIN) for finding in found):
         return [*overwriting, *found]
     found = [*overwriting, *found]
-    if not trial.by_jax:
+    if not base.by_jax:
         if not any(finding.kind is Behaviour.OVERWRITES_DOUT for finding in overwriting):
-            found += memory.dout_layouts(trial) if checkable.takes_dout else []
+            found += memory.dout_layouts(base) if checkable.takes_dout else []
         if not any(finding.kind in OVERWRITTEN for finding in overwriting):
-            found += memory.input_layouts(trial, rng)
-            found += _of_state(trial, rng)
-        found += memory.lends_its_cache(trial)
+            found += memory.input_layouts(base, rng)
+            found += _of_state(base, rng)
+        found += memory.lends_its_cache(base)
     if checkable.takes_dout:
-        values = {name: part.value for name, part in gradient.items() if name in trial.names}
+        values = {name: part.value for name, part in gradient.items() if name in base.names}
         rounding = {name: gradient[name].rounding for name in values}
-        above = np.asarray(dout).astype(np.float64) if trial.at_double() else trial.dout
-        allowed = {name: trial.allowed_at(name, rounding[name]) for name in values}
+        above = np.asarray(dout).astype(np.float64) if base.at_double() else base.dout
+        allowed = {name: base.allowed_at(name, rounding[name]) for name in values}
         found += nonlinear(checkable, at, above, values, allowed, rounding)
     return found
 
 
-def _of_state(trial: Trial, rng: np.random.Generator) -> list[Finding]:
+def _of_state(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
     """What is found by calling twice; of several findings with one cause, the first."""
-    found = state.second_backward(trial)
-    if trial.by_torch:
+    found = state.second_backward(base)
+    if base.by_torch:
         return found
-    found += state.earlier_calls(trial)
-    if trial.stateful:
-        return found + staleness.after_an_earlier_call(trial, rng)
-    found += state.shared_by_class(trial)
+    found += state.earlier_calls(base)
+    if base.stateful:
+        return found + staleness.after_an_earlier_call(base, rng)
+    found += state.shared_by_class(base)
     if not any(f.kind in (Behaviour.EARLIER_CALL, Behaviour.LATER_CALL, Behaviour.SHARED_BY_CLASS) for f in found):
-        found += staleness.after_a_step(trial, rng)
-        found += state.other_batch_sizes(trial, rng)
+        found += staleness.after_a_step(base, rng)
+        found += state.other_batch_sizes(base, rng)
     return found
 
 

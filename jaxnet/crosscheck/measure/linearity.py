@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
+from jaxnet.crosscheck.measure.base_call import SAFETY
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.form import as_double, effective_unit, unit_roundoff
-from jaxnet.crosscheck.measure.trial import SAFETY
 
 # Powers of two: the products are exact. The large and the small ones stay inside the range of the dtype. The second
 # is small enough to recognise a gradient that is read off an update, and large enough to leave it digits.

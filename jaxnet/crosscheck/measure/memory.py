@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Instance, Leaves
+from jaxnet.crosscheck.measure.base_call import SAFETY, BaseCall, Call, distance, largest
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.form import as_double, effective_unit, is_floating, unit_roundoff
-from jaxnet.crosscheck.measure.trial import SAFETY, Call, Trial, distance, largest
 
 ELSE = 7.0  # what is written to an output that may still be in use
 
@@ -44,33 +44,33 @@ OF_INPUTS = {
 NOT_IN_TORCH = (Layout.NEGATIVE_STRIDE, Layout.READ_ONLY)
 
 
-def overwriting(trial: Trial) -> list[Finding]:
+def overwriting(base: BaseCall) -> list[Finding]:
     """Finds the arrays of the caller that forward and backward write to: inputs, parameters, `dout`."""
-    opened = trial.open(trial.checkable.leaves)
+    opened = base.open(base.checkable.leaves)
     before = {name: array.copy() for name, array in opened.handed.items()}
     opened.forward()
     after_forward = {name: array.copy() for name, array in opened.handed.items()}
-    given = trial.dout.copy()
+    given = base.dout.copy()
     opened.backward_as_given(*opened.outputs.unpack(given))
     found = [Finding(Behaviour.FORWARD_OVERWRITES, Level.FAULT, n) for n in _changed(before, after_forward)]
-    if distance(given, trial.dout) > 0:
+    if distance(given, base.dout) > 0:
         found.append(Finding(Behaviour.OVERWRITES_DOUT, Level.FAULT))
     known = {finding.leaf for finding in found}
     by_backward = [name for name in _changed(after_forward, opened.handed) if name not in known]
     return found + [Finding(Behaviour.BACKWARD_OVERWRITES, Level.FAULT, name) for name in by_backward]
 
 
-def dout_layouts(trial: Trial) -> list[Finding]:
+def dout_layouts(base: BaseCall) -> list[Finding]:
     """Hands over the same `dout` in other memory layouts: the gradient must be the same up to rounding."""
     found = []
-    values_of = {layout: [trial.dout] for layout in OF_DOUT} | {Layout.STRIDE_0: _expandable(trial.dout)}
-    skipped = NOT_IN_TORCH if trial.by_torch else ()
+    values_of = {layout: [base.dout] for layout in OF_DOUT} | {Layout.STRIDE_0: _expandable(base.dout)}
+    skipped = NOT_IN_TORCH if base.by_torch else ()
     for layout, values in [(key, each) for key, several in values_of.items() for each in several if key not in skipped]:
         kind = OF_DOUT[layout]
-        expected = trial.gradient
+        expected = base.gradient
         if layout is Layout.STRIDE_0:
-            expected = trial.call(trial.open(), values).gradient
-        opened = trial.open()
+            expected = base.call(base.open(), values).gradient
+        opened = base.open()
         opened.forward()
         douts = [laid_out(np.asarray(part), layout) for part in opened.outputs.unpack(values)]
         if all(part is None for part in douts):
@@ -80,41 +80,41 @@ def dout_layouts(trial: Trial) -> list[Finding]:
         )
 
         def run(opened: Instance = opened, handed: tuple[Array, ...] = handed) -> dict[str, Array]:
-            return trial.copied(opened.backward_as_given(*handed))
+            return base.copied(opened.backward_as_given(*handed))
 
-        found += _compared(trial, kind, run, expected)
+        found += _compared(base, kind, run, expected)
     return found
 
 
-def input_layouts(trial: Trial, rng: np.random.Generator) -> list[Finding]:
+def input_layouts(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
     """Hands over the same inputs in other memory layouts: output and gradient must be the same up to rounding."""
     found: list[Finding] = []
-    if not trial.inputs:
+    if not base.inputs:
         return found
     for layout, kind in OF_INPUTS.items():
-        if trial.by_torch and layout in NOT_IN_TORCH:
+        if base.by_torch and layout in NOT_IN_TORCH:
             continue
-        point = Point(trial.leaves, Call(trial.output, trial.gradient), {})
+        point = Point(base.leaves, Call(base.output, base.gradient), {})
         if layout is Layout.STRIDE_0:
-            constant = _constant_point(trial, rng)
+            constant = _constant_point(base, rng)
             if constant is None:
                 continue
             point = constant
-        laid = {n: laid_out(point.leaves[n], layout, trial.checkable.leaves[n]) for n in trial.inputs}
+        laid = {n: laid_out(point.leaves[n], layout, base.checkable.leaves[n]) for n in base.inputs}
         changed = {name: array for name, array in laid.items() if array is not None}
         if not changed:
             continue
         copies = {name: array.copy() for name, array in point.leaves.items() if name not in changed}
 
         def run(handed: Leaves = copies | changed, expected: Array = point.call.output) -> dict[str, Array]:
-            call = trial.call(trial.checkable.open(handed))
-            if (gap := distance(call.output, expected)) > _coarse(trial, expected) * largest(
+            call = base.call(base.checkable.open(handed))
+            if (gap := distance(call.output, expected)) > _coarse(base, expected) * largest(
                 expected
-            ) + SAFETY * trial.output_spread:
+            ) + SAFETY * base.output_spread:
                 raise _OtherOutput(gap)
             return call.gradient
 
-        found += _compared(trial, kind, run, point.call.gradient, point.moved)
+        found += _compared(base, kind, run, point.call.gradient, point.moved)
     return found
 
 
@@ -126,34 +126,34 @@ class Point(NamedTuple):
     moved: dict[str, float]
 
 
-def _constant_point(trial: Trial, rng: np.random.Generator) -> Point | None:
+def _constant_point(base: BaseCall, rng: np.random.Generator) -> Point | None:
     """Inputs whose elements are all the same; None where there the last places of the leaves decide on the output.
 
     So it is for a variance of constant inputs, or a matrix of them that is inverted.
     """
-    inputs = {n: _constant(trial.leaves[n]) for n in trial.inputs if trial.leaves[n].size > 1}
+    inputs = {n: _constant(base.leaves[n]) for n in base.inputs if base.leaves[n].size > 1}
     nudged = {n: a * (1 + 2 * unit_roundoff(a.dtype) * rng.choice([-1, 1], a.shape)) for n, a in inputs.items()}
     try:
-        call = trial.call(trial.open(trial.leaves | inputs))
-        other = trial.call(trial.open(trial.leaves | {n: a.astype(inputs[n].dtype) for n, a in nudged.items()}))
+        call = base.call(base.open(base.leaves | inputs))
+        other = base.call(base.open(base.leaves | {n: a.astype(inputs[n].dtype) for n, a in nudged.items()}))
     except Exception:
         return None
     if not np.isfinite(as_double(call.output)).all():
         return None
-    if distance(call.output, other.output) > _coarse(trial, call.output) * largest(call.output):
+    if distance(call.output, other.output) > _coarse(base, call.output) * largest(call.output):
         return None
-    moved = {name: distance(call.gradient.get(name), other.gradient.get(name)) for name in trial.names}
-    return Point(trial.leaves | inputs, call, moved)
+    moved = {name: distance(call.gradient.get(name), other.gradient.get(name)) for name in base.names}
+    return Point(base.leaves | inputs, call, moved)
 
 
-def _coarse(trial: Trial, values: Array) -> float:
+def _coarse(base: BaseCall, values: Array) -> float:
     """A relative difference that rounding does not make: what is read from the wrong place is off by more."""
-    return math.sqrt(max(trial.unit, effective_unit(values)))
+    return math.sqrt(max(base.unit, effective_unit(values)))
 
 
-def lends_its_cache(trial: Trial) -> list[Finding]:
+def lends_its_cache(base: BaseCall) -> list[Finding]:
     """Finds an output that backward still reads, so that writing to it changes the gradient: right, and a risk."""
-    opened = trial.open()
+    opened = base.open()
     y = opened.forward()
     arrays = getattr(opened.outputs, "arrays", None) or [y]
     own = [
@@ -166,7 +166,7 @@ def lends_its_cache(trial: Trial) -> list[Finding]:
     for array in own:
         array[...] = ELSE
     try:
-        changed = bool(trial.differing(trial.copied(opened.backward(trial.dout))))
+        changed = bool(base.differing(base.copied(opened.backward(base.dout))))
     except Exception:
         changed = True
     return [Finding(Behaviour.LENDS_CACHE, Level.WARNING)] if changed else []
@@ -221,7 +221,7 @@ class _OtherOutput(Exception):
 
 
 def _compared(
-    trial: Trial,
+    base: BaseCall,
     kind: Behaviour,
     run: Callable[[], dict[str, Array]],
     expected: Mapping[str, Array],
@@ -235,7 +235,7 @@ def _compared(
     except Exception as error:
         return [Finding(kind, Level.WARNING, detail=f"{type(error).__name__}: {error}")]
     slack = moved or {}
-    differing = [(n, g) for n, g in trial.differing(gradient, expected).items() if not g <= SAFETY * slack.get(n, 0.0)]
+    differing = [(n, g) for n, g in base.differing(gradient, expected).items() if not g <= SAFETY * slack.get(n, 0.0)]
     return [Finding(kind, Level.FAULT, name, gap, "backward") for name, gap in differing[:1]]
 
 

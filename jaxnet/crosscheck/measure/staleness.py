@@ -5,148 +5,148 @@ from collections.abc import Mapping
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Instance, Leaves, elsewhere, floats_in
+from jaxnet.crosscheck.measure.base_call import BaseCall, Call, apart
 from jaxnet.crosscheck.measure.consistency import Forward, belongs, direction_of, directions_together
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.form import as_double
-from jaxnet.crosscheck.measure.trial import Call, Trial, apart
 
 STEP = (1.25, 0.125)  # W *= 1.25; W += 0.125
 FURTHER_STEPS = ((1.1417, 0.0631), (0.8723, -0.0417))
 CONTROLS = 3  # further directions along which a gradient must be right at first: a single one may agree by chance
 
 
-def after_a_step(trial: Trial, rng: np.random.Generator) -> list[Finding]:
+def after_a_step(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
     """Changes parameters in place after a first call, as an optimizer's step does, and calls again.
 
     The output must be that of a fresh instance at the new values, and the gradient that of differences of the forward
     pass there. Where there are no parameters, the inputs are changed. What differences alone find must be found at
     further values too: a kink near one point is not near another.
     """
-    found = _at_other_values(trial, rng, *STEP)
+    found = _at_other_values(base, rng, *STEP)
     if found and found[0].kind is Behaviour.WRONG_AFTER_STEP:
         for factor, offset in FURTHER_STEPS:
-            again = _at_other_values(trial, rng, factor, offset)
+            again = _at_other_values(base, rng, factor, offset)
             if [(f.kind, f.leaf) for f in again] != [(f.kind, f.leaf) for f in found]:
                 return []
     return found
 
 
-def _at_other_values(trial: Trial, rng: np.random.Generator, factor: float, offset: float) -> list[Finding]:
-    at, dout = trial.at, trial.dout.astype(np.float64) if trial.at_double() else trial.dout
-    used = trial.open(at)
+def _at_other_values(base: BaseCall, rng: np.random.Generator, factor: float, offset: float) -> list[Finding]:
+    at, dout = base.at, base.dout.astype(np.float64) if base.at_double() else base.dout
+    used = base.open(at)
     used.forward()
-    first = trial.copied(used.backward(dout))
-    live = trial.leaves_of(used)
-    moved = [name for name in live if name not in trial.inputs] or list(live)
-    moved = [name for name in moved if live[name].flags.writeable and not _is_viewed(trial, name)]
+    first = base.copied(used.backward(dout))
+    live = base.leaves_of(used)
+    moved = [name for name in live if name not in base.inputs] or list(live)
+    moved = [name for name in moved if live[name].flags.writeable and not _is_viewed(base, name)]
     new = at | {name: (factor * as_double(at[name]) + offset).astype(at[name].dtype) for name in moved}
     for name in moved:
         live[name][...] = new[name]
     try:
         y = np.array(used.forward())
-        gradient = trial.copied(used.backward(dout))
-        fresh = trial.open(new)
-        expected = Call(np.array(fresh.forward()), trial.copied(fresh.backward(dout)))
+        gradient = base.copied(used.backward(dout))
+        fresh = base.open(new)
+        expected = Call(np.array(fresh.forward()), base.copied(fresh.backward(dout)))
     except Exception:
         return []  # it refuses the new values
-    gradient = {n: g - first[n] if n in trial.accumulating else g for n, g in gradient.items()}
+    gradient = {n: g - first[n] if n in base.accumulating else g for n, g in gradient.items()}
     if not moved or not np.isfinite(as_double(expected.output)).all() or y.shape != dout.shape:
         return []
     if apart(y, expected.output):
-        reaches = not apart(_moved_before_any_call(trial, new, moved), expected.output)
-        follows = not apart(_moved_after_a_forward(trial, new, moved), expected.output)
+        reaches = not apart(_moved_before_any_call(base, new, moved), expected.output)
+        follows = not apart(_moved_after_a_forward(base, new, moved), expected.output)
         return [Finding(Behaviour.STALE_FORWARD, Level.FAULT, ", ".join(moved))] if reaches and not follows else []
-    for name in trial.names:
-        if apart(gradient[name], expected.gradient[name], trial.rounding[name]):
+    for name in base.names:
+        if apart(gradient[name], expected.gradient[name], base.rounding[name]):
             return [Finding(Behaviour.STALE_BACKWARD, Level.FAULT, name, detail=", ".join(moved))]
-    name = _inconsistent(trial, trial.checkable.forward, gradient, new, dout, rng)
+    name = _inconsistent(base, base.checkable.forward, gradient, new, dout, rng)
     return [Finding(Behaviour.WRONG_AFTER_STEP, Level.FAULT, name, detail=", ".join(moved))] if name else []
 
 
-def after_an_earlier_call(trial: Trial, rng: np.random.Generator) -> list[Finding]:
+def after_an_earlier_call(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
     """Where an earlier call changes the output, the gradient must be that of the changed one, by differences.
 
     The earlier call is always the same, at other inputs: what it left is a constant of the call that follows.
     """
-    at, dout = trial.at, trial.dout.astype(np.float64) if trial.at_double() else trial.dout
+    at, dout = base.at, base.dout.astype(np.float64) if base.at_double() else base.dout
 
     def later(leaves: Leaves) -> Instance:
-        opened = trial.open(at)
+        opened = base.open(at)
         own = opened.inputs
         opened.inputs = elsewhere(own)
         opened.forward()
         opened.inputs = own
-        for name, array in trial.leaves_of(opened).items():
+        for name, array in base.leaves_of(opened).items():
             array[...] = leaves[name]
         return opened
 
     try:
         y = later(at).forward()
         opened = later(at)
-        call = trial.call(opened, dout)
-        moved = list(trial.leaves_of(opened))
+        call = base.call(opened, dout)
+        moved = list(base.leaves_of(opened))
         new = at | {name: (STEP[0] * as_double(at[name]) + STEP[1]).astype(at[name].dtype) for name in moved}
-        reaches = not apart(_moved_before_any_call(trial, new, moved), trial.checkable.forward(new))
+        reaches = not apart(_moved_before_any_call(base, new, moved), base.checkable.forward(new))
     except Exception:
         return []
     if apart(y, call.output) or not reaches or y.shape != dout.shape:
         return []
-    name = _inconsistent(trial, lambda leaves: later(leaves).forward(), call.gradient, at, dout, rng)
+    name = _inconsistent(base, lambda leaves: later(leaves).forward(), call.gradient, at, dout, rng)
     return [Finding(Behaviour.EARLIER_CALL, Level.FAULT, name, detail="by differences")] if name else []
 
 
-def _moved_before_any_call(trial: Trial, new: Leaves, moved: list[str]) -> Array:
+def _moved_before_any_call(base: BaseCall, new: Leaves, moved: list[str]) -> Array:
     """The output of an instance whose arrays got other values before its first call.
 
     Where it is not that of the new values, the instance reads arrays that were made from these.
     """
-    opened = trial.open(trial.at)
+    opened = base.open(base.at)
     for name in moved:
-        trial.leaves_of(opened)[name][...] = new[name]
+        base.leaves_of(opened)[name][...] = new[name]
     return np.array(opened.forward())
 
 
-def _moved_after_a_forward(trial: Trial, new: Leaves, moved: list[str]) -> Array:
+def _moved_after_a_forward(base: BaseCall, new: Leaves, moved: list[str]) -> Array:
     """The output of an instance whose arrays got other values after a forward pass.
 
     A backward that updates its parameters may put other arrays in their place, which a change of the first ones misses.
     """
-    opened = trial.open(trial.at)
+    opened = base.open(base.at)
     opened.forward()
     for name in moved:
-        trial.leaves_of(opened)[name][...] = new[name]
+        base.leaves_of(opened)[name][...] = new[name]
     return np.array(opened.forward())
 
 
 def _inconsistent(
-    trial: Trial, forward: Forward, gradient: Mapping[str, Array], at: Leaves, dout: Array, rng: np.random.Generator
+    base: BaseCall, forward: Forward, gradient: Mapping[str, Array], at: Leaves, dout: Array, rng: np.random.Generator
 ) -> str:
     """The leaf whose gradient is not that of the forward pass, though it is for a fresh instance at the first point."""
     try:
-        return _first_inconsistent(trial, forward, gradient, at, dout, rng)
+        return _first_inconsistent(base, forward, gradient, at, dout, rng)
     except Exception:
         return ""  # it refuses values nearby
 
 
 def _first_inconsistent(
-    trial: Trial, forward: Forward, gradient: Mapping[str, Array], at: Leaves, dout: Array, rng: np.random.Generator
+    base: BaseCall, forward: Forward, gradient: Mapping[str, Array], at: Leaves, dout: Array, rng: np.random.Generator
 ) -> str:
     together = directions_together(gradient, at, rng)
     if belongs(forward, gradient, at, dout, together) is not False:
         return ""
-    control = trial.checkable.backward({n: a.copy() for n, a in trial.at.items()}, dout)
+    control = base.checkable.backward({n: a.copy() for n, a in base.at.items()}, dout)
     for name in together:
         d = direction_of(name, at, rng)
         if belongs(forward, gradient, at, dout, d) is not False:
             continue
-        controls = [d, *(direction_of(name, trial.at, rng) for _ in range(CONTROLS))]
-        if all(belongs(trial.checkable.forward, control, trial.at, dout, other) for other in controls):
+        controls = [d, *(direction_of(name, base.at, rng) for _ in range(CONTROLS))]
+        if all(belongs(base.checkable.forward, control, base.at, dout, other) for other in controls):
             return name
     return ""
 
 
-def _is_viewed(trial: Trial, name: str) -> bool:
+def _is_viewed(base: BaseCall, name: str) -> bool:
     """Whether another array of the object shows the same memory, such as W.T: in a copy it may stand apart."""
-    holder = getattr(trial.checkable, "layer", None) or getattr(trial.checkable, "network", None)
-    leaf = trial.checkable.leaves[name]
+    holder = getattr(base.checkable, "layer", None) or getattr(base.checkable, "network", None)
+    leaf = base.checkable.leaves[name]
     return any(a is not leaf and isinstance(a, np.ndarray) and np.shares_memory(a, leaf) for a in floats_in(holder))

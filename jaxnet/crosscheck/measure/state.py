@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Instance, elsewhere
+from jaxnet.crosscheck.measure.base_call import BaseCall, Call, apart, distance
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.form import is_floating
 from jaxnet.crosscheck.measure.repeats import generators_restored
-from jaxnet.crosscheck.measure.trial import Call, Trial, apart, distance
 
 CALLS = 3  # after one at other inputs: the second, the third and the fourth
 OF_OTHER_CALL = -0.75  # times dout, for a call at other inputs
@@ -24,23 +24,23 @@ class Lent(NamedTuple):
     leaf: str
 
 
-def second_backward(trial: Trial) -> list[Finding]:
+def second_backward(base: BaseCall) -> list[Finding]:
     """Runs backward a second time after the same forward pass."""
-    found = [Finding(Behaviour.ADDS_UP, Level.NOTE, name) for name in trial.checkable.adds_up if name in trial.names]
-    opened = trial.open()
+    found = [Finding(Behaviour.ADDS_UP, Level.NOTE, name) for name in base.checkable.adds_up if name in base.names]
+    opened = base.open()
     opened.forward()
     with generators_restored():
-        first = trial.copied(opened.backward(trial.dout))
+        first = base.copied(opened.backward(base.dout))
     try:
-        second = trial.copied(opened.backward(trial.dout))
+        second = base.copied(opened.backward(base.dout))
     except Exception as error:
         return [*found, Finding(Behaviour.RUNS_ONCE, Level.NOTE, detail=f"{type(error).__name__}: {error}")]
-    differing = trial.differing(second, first)
+    differing = base.differing(second, first)
     twice = {name: np.asarray(2 * first[name]) for name in differing}
-    if differing and not any(distance(second.get(n), twice[n]) > 2 * trial.allowed(n) for n in differing):
-        trial.accumulating = set(differing)
+    if differing and not any(distance(second.get(n), twice[n]) > 2 * base.allowed(n) for n in differing):
+        base.accumulating = set(differing)
         # A gradient by an input is returned: what the caller gets is then the sum of all calls.
-        inputs = set(trial.inputs)
+        inputs = set(base.inputs)
         added = [Finding(Behaviour.ADDS_UP, Level.FAULT if n in inputs else Level.NOTE, n) for n in differing]
         return found + added
     # Most callers run backward once after each forward, and a layer may use up what it keeps.
@@ -48,47 +48,47 @@ def second_backward(trial: Trial) -> list[Finding]:
     return found + others[:1]
 
 
-def earlier_calls(trial: Trial) -> list[Finding]:
+def earlier_calls(base: BaseCall) -> list[Finding]:
     """Calls one instance at other inputs, then again and again at the same: the gradient must be that of the base call.
 
     The arrays that the first call returned must keep their values. Where the earlier call changes the output, as a
-    running mean does, `trial.stateful` is set and nothing is compared.
+    running mean does, `base.stateful` is set and nothing is compared.
     """
-    opened = trial.open()
+    opened = base.open()
     found: list[Finding] = []
     before: Call | None = None
     lent: list[Lent] = []
     own = opened.inputs
     try:
         opened.inputs = elsewhere(own)
-        before, lent = _call_elsewhere(trial, opened)
+        before, lent = _call_elsewhere(base, opened)
     except Exception:
-        opened = trial.open()  # it refuses the other inputs
+        opened = base.open()  # it refuses the other inputs
         own = opened.inputs
     opened.inputs = own
     for number in range(2, 2 + CALLS):
         try:
             output = np.array(opened.forward())
-            if not trial.same_output(output):
-                trial.stateful = True
+            if not base.same_output(output):
+                base.stateful = True
                 return [*found, *(_changed_since(lent) if number == 2 else [])]
-            call = Call(output, trial.copied(opened.backward(trial.dout)))
+            call = Call(output, base.copied(opened.backward(base.dout)))
         except Exception as error:
             detail = f"{type(error).__name__}: {error}"
             return [*found, Finding(Behaviour.LATER_CALL, Level.WARNING, size=number, detail=detail)]
         if number == 2:
             found += _changed_since(lent)
-        gradient = _increments(trial, call, before)
-        if differing := trial.differing(gradient):
+        gradient = _increments(base, call, before)
+        if differing := base.differing(gradient):
             kind = Behaviour.EARLIER_CALL if number == 2 and before is not None else Behaviour.LATER_CALL
             return [*found, Finding(kind, Level.FAULT, next(iter(differing)), number)]
         before = call
     return found
 
 
-def shared_by_class(trial: Trial) -> list[Finding]:
+def shared_by_class(base: BaseCall) -> list[Finding]:
     """Runs a forward pass of another instance between the forward and the backward pass of one."""
-    instance, other = trial.open(), trial.open()
+    instance, other = base.open(), base.open()
     instance.forward()
     try:
         other.inputs = elsewhere(other.inputs)
@@ -96,15 +96,15 @@ def shared_by_class(trial: Trial) -> list[Finding]:
     except Exception:
         return []
     try:
-        gradient = trial.copied(instance.backward(trial.dout))
+        gradient = base.copied(instance.backward(base.dout))
     except Exception:
         return [Finding(Behaviour.SHARED_BY_CLASS, Level.FAULT)]
-    return [Finding(Behaviour.SHARED_BY_CLASS, Level.FAULT, n) for n in list(trial.differing(gradient))[:1]]
+    return [Finding(Behaviour.SHARED_BY_CLASS, Level.FAULT, n) for n in list(base.differing(gradient))[:1]]
 
 
-def other_batch_sizes(trial: Trial, rng: np.random.Generator) -> list[Finding]:
+def other_batch_sizes(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
     """Calls one instance with a larger batch, with the original one, and with the larger one again."""
-    opened = trial.open()
+    opened = base.open()
     own = opened.inputs
     larger = enlarged(own)
     if larger is None:
@@ -112,7 +112,7 @@ def other_batch_sizes(trial: Trial, rng: np.random.Generator) -> list[Finding]:
     opened.inputs = copy.deepcopy(larger)
     try:
         y = np.array(opened.forward())
-        dout = trial.dout
+        dout = base.dout
         if y.shape != dout.shape:
             dout = np.asarray(rng.standard_normal(y.shape)).astype(y.dtype)
         first = Call(y, _all_copied(opened.backward(dout)))
@@ -120,15 +120,15 @@ def other_batch_sizes(trial: Trial, rng: np.random.Generator) -> list[Finding]:
         return []  # it takes this size only
     try:
         opened.inputs = own
-        between = trial.call(opened)
+        between = base.call(opened)
         opened.inputs = copy.deepcopy(larger)
         again = Call(np.array(opened.forward()), _all_copied(opened.backward(dout)))
     except Exception as error:
         return [Finding(Behaviour.ONE_BATCH_SIZE, Level.WARNING, detail=f"{type(error).__name__}: {error}")]
-    names = [name for name in trial.names if name not in trial.accumulating]
-    if not trial.same_output(between.output):
+    names = [name for name in base.names if name not in base.accumulating]
+    if not base.same_output(between.output):
         return [Finding(Behaviour.OTHER_BATCH_SIZE, Level.FAULT, detail="forward")]
-    if differing := [name for name in trial.differing(between.gradient) if name in names]:
+    if differing := [name for name in base.differing(between.gradient) if name in names]:
         return [Finding(Behaviour.OTHER_BATCH_SIZE, Level.FAULT, differing[0], detail="backward")]
     for name in names:
         if first.gradient.get(name) is not None and apart(again.gradient.get(name), first.gradient[name]):
@@ -152,19 +152,19 @@ def enlarged(inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
     )
 
 
-def _call_elsewhere(trial: Trial, opened: Instance) -> tuple[Call, list[Lent]]:
+def _call_elsewhere(base: BaseCall, opened: Instance) -> tuple[Call, list[Lent]]:
     """The call at other inputs, and the very arrays that it returned: the output, and the gradients by inputs."""
     y = opened.forward()
     arrays = [a for a in getattr(opened.outputs, "arrays", None) or [y] if isinstance(a, np.ndarray)]
     lent = [Lent(array, array.copy(), "") for array in arrays]
-    dout = trial.dout
-    if trial.checkable.takes_dout:
+    dout = base.dout
+    if base.checkable.takes_dout:
         dout = (OF_OTHER_CALL * dout).astype(dout.dtype) if y.shape == dout.shape else np.ones_like(y)
     returned = opened.backward(dout)
-    own = getattr(trial.checkable, "returned", trial.inputs)
-    gradients = {n: returned[n] for n in trial.inputs if n in own and isinstance(returned.get(n), np.ndarray)}
+    own = getattr(base.checkable, "returned", base.inputs)
+    gradients = {n: returned[n] for n in base.inputs if n in own and isinstance(returned.get(n), np.ndarray)}
     lent += [Lent(array, array.copy(), name) for name, array in gradients.items()]
-    return Call(np.array(y), trial.copied(returned)), lent
+    return Call(np.array(y), base.copied(returned)), lent
 
 
 def _changed_since(lent: list[Lent]) -> list[Finding]:
@@ -176,11 +176,11 @@ def _changed_since(lent: list[Lent]) -> list[Finding]:
     ]
 
 
-def _increments(trial: Trial, call: Call, before: Call | None) -> Mapping[str, Array]:
+def _increments(base: BaseCall, call: Call, before: Call | None) -> Mapping[str, Array]:
     """The gradient of one call alone, where a backward adds to what it finds."""
-    if before is None or not trial.accumulating:
+    if before is None or not base.accumulating:
         return call.gradient
-    return {n: g - before.gradient[n] if n in trial.accumulating else g for n, g in call.gradient.items()}
+    return {n: g - before.gradient[n] if n in base.accumulating else g for n, g in call.gradient.items()}
 
 
 def _all_copied(gradient: Mapping[str, Any]) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""A trial: one base call of what was brought, and comparisons of other calls with it."""
+"""The base call: one forward and one backward pass of what was brought, with which all other calls are compared."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class Call(NamedTuple):
     gradient: dict[str, Array]
 
 
-class Trial:
+class BaseCall:
     """What was brought, with its output and gradient at the leaves, in the dtype in which they were brought.
 
     Args:
