@@ -11,7 +11,6 @@ WRONG = [name for name, kind in KINDS.items() if not kind.right]
 
 # What is not as owed yet, by kind and seed, and why.
 KNOWN = {
-    ("right/jax-special/spence", 0): "JAX's own derivative of spence is nan at 1",
     ("right/kink/soft-threshold-by-lambda", 1): "a single number at a kink, of which nothing can be compared",
     ("wrong/missing/numpy-closure", 0): "what a pair of functions closes over is not searched",
     ("wrong/slip/std-without-eps", 0): "it is found, and the slip is not named",
