@@ -41,7 +41,7 @@ for label, function in NN.items():
             return check_function(function, Draw(seed)(4, 6, dtype=np.float32))
 
 
-# spence is left out: its gradient by JAX is 0 at 1 and nan above, up to 2, where log(x) / (1 - x) is near -1.
+# spence is left out: its gradient by JAX is 0 at 1 and nan above 1, up to 2, where log(x) / (1 - x) is smooth.
 SPECIAL = {
     "erf": special.erf, "erfc": special.erfc, "erf_inv": lambda x: special.erfinv(x / 4),
     "gammaln": special.gammaln, "gamma": special.gamma, "digamma": special.digamma,
