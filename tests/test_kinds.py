@@ -19,7 +19,10 @@ KNOWN = {
         "wrong/state/class-level-cache",
         1,
     ): "the gradient at other parameters is off by less than coarse differences prove",
+    ("right/tie/median", 1): "of three numbers equal at the median, the slope along each alone is 0",
+    ("wrong/missing/numpy-closure", 1): "what a pair of functions closes over is not searched",
     ("wrong/zero/padding-rows-only", 0): "integers are not drawn anew where a gradient is zero",
+    ("wrong/zero/padding-rows-only", 1): "integers are not drawn anew where a gradient is zero",
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -46,7 +49,7 @@ def test_the_verdict_is_the_one_owed(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(KINDS)[::4])
+@pytest.mark.parametrize("name", KINDS)
 def test_the_verdict_is_the_one_owed_for_other_inputs(name):
     verdict_as_owed(name, 1)
 

@@ -69,9 +69,7 @@ def nonlinear(
             ignores = bool(np.any(value)) and np.array_equal(other, value)
             if ignores:
                 return [Finding(Behaviour.IGNORES_DOUT, Level.FAULT, name, factor)]
-            # Far from the given dout a formula loses digits; what is clipped or flushed is off by more.
-            far = not 1 / HUGE < abs(factor) < HUGE
-            if far and error <= LOST * float(np.abs(as_double(value)).max(initial=0)):
+            if error <= _lost(value, factor) * float(np.abs(as_double(value)).max(initial=0)):
                 continue
             clipped = np.linalg.norm(as_double(other)) / abs(factor) < np.linalg.norm(as_double(value)) / 2
             level = Level.FAULT if clipped or abs(factor) < HUGE else Level.WARNING
@@ -91,6 +89,15 @@ def _error(scaled: Array, value: Array, factor: float) -> float:
         return 0.0
     error = float(np.abs(as_double(scaled) / factor - as_double(value)).max(initial=0))
     return math.inf if math.isnan(error) else error
+
+
+def _lost(value: Array, factor: float) -> float:
+    """What part of a gradient a right formula may lose where dout is so many times larger or smaller.
+
+    A sum of numbers of the size of dout and of others, like `expm` of a block matrix that holds both, loses as many
+    digits as lie between them; what is clipped or flushed is off by more than `LOST`.
+    """
+    return min(LOST, SAFETY * effective_unit(value) * max(abs(factor), 1 / abs(factor)))
 
 
 def _factors(dout: Array, gradient: Mapping[str, Array]) -> tuple[float, ...]:
