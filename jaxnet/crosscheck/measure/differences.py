@@ -30,6 +30,7 @@ Phi = Callable[[float], float]
 STEP = 2.0**-17
 RATIO = 16.0
 LARGEST, SMALLEST = 2.0**-2, 2.0**-42
+EXCUSED = 2.0**12  # how much noisier than at the point a function may be beside it before it counts as oscillating
 POINTS = np.arange(-4, 5)
 SIXTH, THIRD = 924.0, 20.0  # (2k)! / (k!)²: the variance of a k-th difference of noise of variance 1
 
@@ -119,9 +120,10 @@ class Derivative:
     def followed(self, noise: float) -> "Derivative | None":
         """Returns the derivative by those looks alone whose steps follow phi's curvature; None where none does.
 
-        At too large a step a fast oscillation shows values that agree with each other by chance.
+        At too large a step a fast oscillation shows values that agree with each other by chance. It may show noise at
+        every step, too: far more than was measured at the point, which excuses nothing.
         """
-        noise = self.noise_seen(noise)
+        noise = min(self.noise_seen(noise), EXCUSED * noise)
         followed = tuple(found for found in self.looks if found.follows(noise))
         return Derivative(followed, self.limit) if followed else None
 

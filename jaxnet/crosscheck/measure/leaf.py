@@ -316,13 +316,14 @@ def _confirmed(derivation: Derivation, name: str, probe: Probe) -> bool:
 
     A look can tell where its own error is below half of the gap.
     """
-    noise = probe.numerical.noise_seen(derivation.phi_noise)
-    looks = [found for found in probe.numerical.looks if found.follows(noise)]
+    followed = probe.numerical.followed(derivation.phi_noise)
+    looks = list(followed.looks) if followed is not None else []
     if len(looks) < 2:
         phi, step = derivation.phi(name, probe.direction), probe.numerical.step
         along = derivation.noise_along(name, probe.direction, derivation.phi_noise)
-        others = (look(phi, other, along) for other in (step / 4, step * 4))
-        looks += [found for found in others if found.follows(noise)]
+        others = tuple(look(phi, other, along) for other in (step / 4, step * 4))
+        nearby = replace(probe.numerical, looks=probe.numerical.looks + others).followed(derivation.phi_noise)
+        looks = list(nearby.looks) if nearby is not None else []
     gap = probe.gap.error
     telling = [found for found in looks if SAFETY * (found.error + probe.rounding) < gap]
     supporting = [found for found in looks if found.error < gap / 2 and not probe.contradicted_by(found)]
