@@ -170,6 +170,9 @@ class _Examination:
                     self._name_exchanged()
                 except OutOfTime:
                     self._out_of_time(names)
+                wrong = {leaf.name for leaf in self.done if leaf.cause in WRONG}
+                # A gradient that is wrong at first may be so by more at other values, without anything being stale.
+                found = [f for f in found if f.kind is not Behaviour.WRONG_AFTER_STEP or f.leaf not in wrong]
             warnings = [*testpoint.warnings(self.checkable, self.output), *self._without_gradient()]
         order = [*self.checkable.leaves, *self.checkable.others]
         leaves = sorted(self.done, key=lambda leaf: order.index(leaf.name))
@@ -418,7 +421,7 @@ class _Examination:
             gaps[f"{self.checkable.leaves[name].dtype} - float64"] = self.low[name].scaled(unit)
         size = (analytic.ordinary if measured.is_zero else measured.true_size) or 1.0
         sharp = measured.compared and measured.coverage is not Coverage.SPOILED
-        detects = 2 * MISSED * measured.tolerance / (1 - PROBABILITY) ** (1 / PROBES) * unit
+        detects = 2 * MISSED * measured.tolerance_of_elements / (1 - PROBABILITY) ** (1 / PROBES) * unit
         index, values, diagnosis = self._where_and_why(measured, cause, analytic)
         leaf = Leaf(
             name,

@@ -28,7 +28,7 @@ def measurement(error=0.0, tolerance=1e-9, **fields):
     usual = {
         "name": "x", "size": 1.0, "probes": (probe(error, tolerance),), "elements": (), "tie": None,
         "coverage": Coverage.WHOLE, "compared": 1, "resolution": 1e-8, "confirmed": error > tolerance,
-        "limit": Limit.NONE, "is_zero": False, "factor": 1.0,
+        "limit": Limit.NONE, "is_zero": False, "factor": 1.0, "weakest": 1e-9,
     }  # fmt: skip
     return LeafMeasurement(**(usual | fields))
 

@@ -2,12 +2,26 @@
 
 import types
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from jaxnet.crosscheck.inspect.checkable import SubjectError, as_tuple, expect_call, input_names, positional
-from jaxnet.crosscheck.inspect.copying import duplicate
+import numpy as np
+
+from jaxnet.crosscheck.inspect.checkable import (
+    Instance,
+    Leaves,
+    SubjectError,
+    as_tuple,
+    expect_call,
+    input_names,
+    positional,
+)
+from jaxnet.crosscheck.inspect.copying import Template, duplicate
+from jaxnet.crosscheck.inspect.held import Held
 from jaxnet.crosscheck.inspect.layer import CheckableCode, as_checkable, tried
+from jaxnet.crosscheck.inspect.roles import is_called_parameter, looks_constant
+from jaxnet.crosscheck.inspect.trees import is_float
 from jaxnet.crosscheck.inspect.trial import Live, named_douts
 
 CACHE = ("cache", "ctx")
@@ -44,11 +58,39 @@ class LivePair(Live):
         expect_call(self.pair[1], douts + 1, who, f"backward({named_douts(douts)}, cache)")
 
 
+@dataclass(eq=False, kw_only=True)
 class CheckablePair(CheckableCode):
     """The function style of courses: forward(x, w, b) -> (y, cache), backward(dout, cache) -> (dx, dw, db).
 
     Several outputs, forward(...) -> (h, c, cache), have as many gradients from above: backward(dh, dc, cache).
+
+    Args:
+        closed_over: What plain functions hold in their closures, defaults and globals. No gradient comes back for it.
     """
+
+    closed_over: Held | None = None
+
+    def open(self, leaves: Leaves) -> Instance:
+        moved = {n: leaves[n] for n in self.closed_over.movable if n in leaves} if self.closed_over else {}
+        if self.closed_over is None or not moved:
+            return super().open(leaves)
+        return replace(self, template=Template(self.closed_over.rebuilt(moved)), closed_over=None).open(leaves)
+
+    def with_closed_over(self, held: Held, declared: Collection[str]) -> "CheckablePair":
+        """Returns the pair with what its functions hold: what is called as a parameter is owed a gradient."""
+        arrays = {name: held.arrays[name] for name in held.of_first if name in held.movable}
+        others = {name: np.asarray(array) for name, array in arrays.items() if is_float(array)}
+        constants = {
+            name
+            for name, array in others.items()
+            if name in declared or not is_called_parameter(name) or looks_constant(name, array, is_input=False)
+        }
+        return replace(
+            self,
+            others=self.others | others,
+            constants=self.constants | constants,
+            closed_over=held if others else None,
+        )
 
 
 def brought_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...], constants: Collection[str] = ()) -> CheckablePair:
@@ -74,7 +116,9 @@ def brought_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...], constants: Coll
     code = as_checkable(CheckablePair, name, trial, live, constants, takes_dout=True)
     if not code.fault and not code.leaves:
         raise SubjectError(f"{name}: no float input whose gradient comes back, nothing to check")
-    return code
+    if code.fault or not all(isinstance(function, types.FunctionType | partial) for function in pair):
+        return code
+    return code.with_closed_over(Held((forward, backward), (*code.leaves, *code.others)), constants)
 
 
 def as_pair(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
-from jaxnet.crosscheck.measure.differences import LARGEST, STEP, Derivative, Look, Phi, PhiNoise, derivative
+from jaxnet.crosscheck.measure.differences import STEP, Derivative, Look, Phi, PhiNoise, derivative
 from jaxnet.crosscheck.measure.form import effective_unit
 from jaxnet.crosscheck.measure.noise import Noise, measure_noise
 from jaxnet.crosscheck.measure.scale import (
@@ -29,7 +29,10 @@ from jaxnet.crosscheck.measure.scale import (
 )
 
 SAFETY = 8.0  # from the error that is estimated to the one that is allowed
+JITTER_STEPS = (1.0, 2.0**8, 2.0**16, 2.0**24)  # in units of the leaves' last places
+LARGEST_JITTER_STEP = 2.0**-24  # relative: within it, curvature is nothing
 MARGIN = 2 * SAFETY  # by how much a quotient's error must be below what is to be seen
+LARGEST_START = 2.0**-2  # relative step of a first look, however coarse the arithmetic
 COARSE = 2.0**-40  # relative noise above which a forward pass computes in less than float64
 
 
@@ -86,6 +89,13 @@ class Measured(NamedTuple):
     rounding: float
 
 
+class Values(NamedTuple):
+    """An output and its gradients by leaf, or a number for each of their elements."""
+
+    output: Array
+    gradient: dict[str, Array]
+
+
 class Derivation:
     """A forward and a backward pass at a point, and the derivatives of the forward by differences.
 
@@ -94,13 +104,13 @@ class Derivation:
         at: The values of its leaves, all float64 or all in one smaller dtype.
         dout: The gradient from above, of the output's shape, float64.
         names: The leaves that are compared.
-        rng: Draws the direction of the walk that measures the noise.
+        rng: Draws the direction of the walk that measures the noise, and the signs of small steps.
     """
 
     def __init__(
         self, checkable: Checkable, at: Leaves, dout: Array, names: list[str], rng: np.random.Generator
     ) -> None:
-        self.checkable, self.at, self.dout, self.names = checkable, at, dout, names
+        self.checkable, self.at, self.dout, self.names, self.rng = checkable, at, dout, names, rng
         handed = {name: a.copy(order="K") for name, a in at.items()}
         instance = checkable.open(handed)
         self.output = in_float64(instance.forward())
@@ -136,7 +146,7 @@ class Derivation:
         """The step of the first look: larger than `first_step` where the forward pass computes in less than float64."""
         if not self.coarse:
             return self.first_step
-        return min(max(2.0 ** round(math.log2(self.noise.relative) / 3), self.first_step), LARGEST)
+        return min(max(2.0 ** round(math.log2(self.noise.relative) / 3), self.first_step), LARGEST_START)
 
     @cached_property
     def smallest_exact(self) -> float:
@@ -166,9 +176,40 @@ class Derivation:
         return float(self.noise.output.max(initial=0.0)) + terms * unit_roundoff * largest
 
     def forward_gap(self, other: "Derivation") -> Gap:
-        """Returns the largest difference of an element of the two outputs."""
-        error = float(np.abs(self.output - other.output).max(initial=0.0))
-        return Gap(error, SAFETY * (self.output_rounding() + other.output_rounding()))
+        """Returns the largest difference of an element of the two outputs, apart from their jitter."""
+        apart = np.abs(self.output - other.output)
+        tolerance = SAFETY * (self.output_rounding() + other.output_rounding())
+        if apart.max(initial=0.0) > tolerance:
+            apart = apart - SAFETY * (self.jitter.output + other.jitter.output)
+        return Gap(float(apart.max(initial=0.0)), tolerance)
+
+    @cached_property
+    def jitter(self) -> Values:
+        """The largest second difference of each element, over steps from a unit in the last place upwards.
+
+        It is for single elements that lose far more digits than the others, as 1 - tanh² where tanh is nearly 1.
+        """
+        output = np.zeros(self.output.shape)
+        gradient = {name: np.zeros(self.at[name].shape) for name in self.names}
+        coarsest = max((eps_of(a) for a in self.at.values()), default=2.0**-52)
+        for size in (size for size in JITTER_STEPS if size == 1 or size * coarsest < LARGEST_JITTER_STEP):
+            signs = {name: self.rng.choice([-1.0, 1.0], a.shape) for name, a in self.at.items()}
+            try:
+                near, far = (self._stepped_by_units(j * size, signs) for j in (1, 2))
+            except Exception:  # somebody's code refuses these values: they are outside its domain
+                continue
+            output = np.fmax(output, np.abs(far.output - 2 * near.output + self.output))
+            for name, largest in gradient.items():
+                bend = far.gradient[name] - 2 * near.gradient[name] + self.gradient[name]
+                gradient[name] = np.fmax(largest, np.abs(bend))
+        return Values(output, gradient)
+
+    def _stepped_by_units(self, units: float, signs: Leaves) -> Values:
+        """Returns output and gradients where every element of the leaves is this many units in its last place away."""
+        at = {n: (in_float64(a) * (1 + units * eps_of(a) * signs[n])).astype(a.dtype) for n, a in self.at.items()}
+        instance = self.checkable.open(at)
+        output, found = in_float64(instance.forward()), instance.backward(self.dout_given)
+        return Values(output, {name: in_float64(found[name]) for name in self.names})
 
     def agrees_with_output(self, value: Array) -> bool:
         """Whether another value of the same forward pass is its output, but for rounding."""
@@ -293,6 +334,31 @@ class Derivation:
         found = _with_noise(derivative(self.phi(name, direction), noise, target, start), self.phi_noise)
         claimed = float(np.vdot(self.scaled_gradient(name), direction))
         return Probe(direction, claimed, float(np.linalg.norm(self.roundings(name) * direction)), found)
+
+    def is_steady(self, name: str, direction: Array, step: float, gap: float) -> bool:
+        """Whether the analytic gradient along a direction varies by less than half a gap within a look at a step.
+
+        A right gradient of something narrower than the step, which no look sees, varies by as much as it differs from
+        the quotient. Curvature does not count: a(h) = (g(h) + g(-h)) / 2 - g(0) is of order h² where g is smooth, and
+        (4 a(h) - a(2h)) / 3 of order h⁴, as the truncation of a look is.
+        """
+        scale, factor = scale_of(self.at[name]), self.factor(name)
+        here = float(np.vdot(self.scaled_gradient(name), direction))
+
+        def claimed(t: float) -> float:
+            at = {key: a.copy(order="K") for key, a in self.at.items()}
+            at[name] = stepped(at[name], t, scale * direction)
+            try:
+                found = in_float64(self.checkable.backward(at, self.dout_given)[name])
+            except Exception:  # somebody's code refuses these values: they are outside its domain
+                return math.nan
+            return float(np.vdot(np.where(np.isfinite(at[name]), found * factor, 0.0), direction))
+
+        near = (claimed(step) + claimed(-step)) / 2 - here
+        if abs(near) <= gap / 4:
+            return True
+        far = (claimed(2 * step) + claimed(-2 * step)) / 2 - here
+        return abs(4 * near - far) / 3 <= gap / 2
 
     def own_weights(self, name: str) -> Array:
         """Returns each element's own size in units of the leaf's scale, at most 1."""

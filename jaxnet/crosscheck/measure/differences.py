@@ -29,7 +29,7 @@ Phi = Callable[[float], float]
 # large enough that roundoff leaves nine digits in float64.
 STEP = 2.0**-17
 RATIO = 16.0
-LARGEST, SMALLEST = 2.0**-2, 2.0**-42
+LARGEST, SMALLEST = 2.0**12, 2.0**-42
 EXCUSED = 2.0**12  # how much noisier than at the point a function may be beside it before it counts as oscillating
 POINTS = np.arange(-4, 5)
 SIXTH, THIRD = 924.0, 20.0  # (2k)! / (k!)²: the variance of a k-th difference of noise of variance 1

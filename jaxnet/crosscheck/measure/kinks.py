@@ -19,7 +19,7 @@ from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
 from jaxnet.crosscheck.measure.differences import RATIO, bends_beyond, derivative, one_sided
 
 MOST_ELEMENTS = 64  # that are looked at one by one
-WAYS = 6  # random directions along which a tie's outputs must bend one way
+WAYS = 6  # random directions, and three sums of two, that must show a tie's outputs to be convex or concave
 MOST_GROUPS = 96  # that are moved, six forward passes each, before rough elements count as too many
 
 
@@ -50,7 +50,7 @@ class Element:
     place: int
     roughness: Roughness
     claimed: float
-    alone: bool  # whether it moves a single output of several
+    alone: bool  # whether the function acts on single elements, here at least
     low: float  # the slopes on both sides, sorted; the same number where the element is smooth
     high: float
     error: float
@@ -156,8 +156,7 @@ def _examined(
             below, above = derivation.slopes_by_output(name, direction, slopes.step)
             wide = _range(derivation.dout, below, above)
             low, high = min(low, wide[0] / weight), max(high, wide[1] / weight)
-            by_element = derivation.output.size > 1 and derivation.output.shape == direction.shape
-            alone = by_element and int(np.count_nonzero((below != 0) | (above != 0))) == 1
+            alone = _acts_by_element(derivation, name, place, (below != 0) | (above != 0), slopes.step)
         return Element(place, Roughness.KINK, claimed, alone, low, high, error)
     found = derivative(phi, noise, goal.target * weight, step)
     smooth = found.followed(level)
@@ -166,8 +165,23 @@ def _examined(
         smooth = found.followed(level)
     settled = smooth is not None and smooth.error <= max(goal.enough * weight, 1e-3 * abs(smooth.value))
     value, error = (smooth or found).value / weight, (smooth or found).error / weight
+    gap = abs(claimed - value)
+    if settled and gap > SAFETY * (error + rounding):
+        settled = derivation.is_steady(name, direction, (smooth or found).step, gap * weight)
     roughness = Roughness.CURVED if settled else Roughness.UNRESOLVED
     return Element(place, roughness, claimed, False, value, value, SAFETY * (error + rounding))
+
+
+def _acts_by_element(derivation: Derivation, name: str, place: int, moves: Array, step: float) -> bool:
+    """Whether an element moves the output of its own place alone, and no other element moves that."""
+    if derivation.output.size == 1 or derivation.output.shape != derivation.at[name].shape:
+        return False
+    if not moves.flat[place] or np.count_nonzero(moves) > 1:
+        return False
+    others = derivation.own_weights(name)
+    others.flat[place] = 0.0
+    below, above = derivation.slopes_by_output(name, derivation.exact(name, others), step)
+    return not (below.flat[place] or above.flat[place])
 
 
 def broken_tie(
@@ -210,18 +224,28 @@ def _bends_one_way(
     step: float,
     rng: np.random.Generator,
 ) -> bool:
-    """Whether each chosen output is convex, or concave, along all of some random directions.
+    """Whether each chosen output is convex, or concave, as some random directions and their sums show it.
 
-    A maximum is. Where kinks are composed, as in |clip(x)|, an output bends both ways, and a backward that takes a side
-    at each kink need not give the slope of moving them together.
+    A maximum is: f'(d) + f'(e) >= f'(d + e) for its slopes along any two directions, of which the bend at a kink is the
+    case e = -d. The middle one of three tied values bends along no line, and is neither. Where kinks are composed, as
+    in |clip(x)|, an output bends both ways. Then a backward that takes a side at each kink need not give the slope of
+    moving them together.
     """
-    bends = []
-    for _ in range(WAYS):
-        direction = np.zeros(derivation.at[name].size)
-        direction[places] = rng.choice([-1.0, 1.0], len(places)) * rng.uniform(0.5, 1.5, len(places))
-        direction = derivation.exact(name, direction.reshape(derivation.at[name].shape))
-        below, ahead = derivation.slopes_by_output(name, direction, step)
-        bends.append((ahead - below)[chosen])
+    shape = derivation.at[name].shape
+
+    def slopes(direction: Array) -> Array:
+        """Returns f'(d) and f'(-d) of the chosen outputs."""
+        below, above = derivation.slopes_by_output(name, direction, step)
+        return np.array([above[chosen], -below[chosen]])
+
+    drawn = np.zeros((WAYS, math.prod(shape)))
+    drawn[:, places] = rng.choice([-1.0, 1.0], (WAYS, len(places))) * rng.uniform(0.5, 1.5, (WAYS, len(places)))
+    directions = [derivation.exact(name, d.reshape(shape)) for d in drawn]
+    single = [slopes(d) for d in directions]
+    bends = [found.sum(axis=0) for found in single]
+    for first in range(0, WAYS, 2):
+        both = slopes(directions[first] + directions[first + 1])
+        bends += list(single[first] + single[first + 1] - both)
     bend = np.array(bends)
     return bool(((bend >= -slight).all(axis=0) | (bend <= slight).all(axis=0)).all())
 

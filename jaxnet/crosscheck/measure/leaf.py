@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import islice
 
 import numpy as np
 
@@ -66,6 +67,7 @@ class LeafMeasurement:
         with_autodiff: The largest difference of an element to autodiff's gradient, where there is a reference.
         autodiff: The reference's gradient along the same directions.
         factor: From the gradient's own unit to G's.
+        weakest: The tolerance of the probes for an error in the element that moves least.
     """
 
     name: str
@@ -80,6 +82,7 @@ class LeafMeasurement:
     limit: Limit
     is_zero: bool
     factor: float
+    weakest: float
     with_autodiff: Gap | None = None
     autodiff: tuple[Probe, ...] = ()
 
@@ -99,6 +102,11 @@ class LeafMeasurement:
         """The largest tolerance of a probe or of a smooth element: errors below it may be missed."""
         tolerances = [probe.gap.tolerance for probe in self.probes] + [e.error for e in self._curved]
         return max(tolerances, default=math.inf)
+
+    @property
+    def tolerance_of_elements(self) -> float:
+        """The same for an error in any one element, where elements move by their own sizes."""
+        return max([self.tolerance, self.weakest] + [e.error for e in self._curved])
 
     @property
     def relative_tolerance(self) -> float:
@@ -184,7 +192,7 @@ def measure_leaf(
     weights = np.where(np.isfinite(np.asarray(analytic.at[name], np.float64)), 1.0, 0.0)
     probing = _Probing(name, analytic, directions, resolution, start)
     probes = first = probing.along(weights)
-    if probing.blurred(probes, weights):
+    if probing.blurred(probes, weights) and not any(_contradicts(analytic, name, probe) for probe in probes):
         weights, probes = probing.by_own_size(weights, probes)
     elements: list[Element] = []
     tie, coverage, whole = None, Coverage.WHOLE, weights
@@ -209,6 +217,7 @@ def measure_leaf(
         if len(kinks) > 1:
             tie = broken_tie(analytic, name, tied, noise, rng)
     size = analytic.size(name, whole)
+    weakest = _tolerance(probes) / float(weights[weights > 0].min(initial=1.0))
     probes = [_allowing(probe, accuracy * size) for probe in probes]
     return LeafMeasurement(
         name,
@@ -219,10 +228,11 @@ def measure_leaf(
         coverage,
         int(np.count_nonzero(weights)) + sum(e.roughness is Roughness.CURVED for e in elements),
         resolution,
-        confirmed=any(_confirmed(analytic, name, probe) for probe in probes if not probe.gap.within_tolerance),
+        confirmed=any(_contradicts(analytic, name, probe) for probe in probes),
         limit=max(probes or first, key=lambda probe: probe.gap.tolerance).numerical.limit,
         is_zero=_is_zero(analytic, size, probes, elements),
         factor=analytic.factor(name),
+        weakest=min(weakest, _tolerance(first)),
         with_autodiff=None if autodiff is None else between(name, analytic, autodiff, elements, accuracy),
         autodiff=() if autodiff is None else tuple(_Probing(name, autodiff, directions, resolution).along(weights)),
     )
@@ -288,14 +298,24 @@ class _Probing:
 def between(
     name: str, analytic: Derivation, autodiff: Derivation, elements: list[Element], accuracy: float = 0.0
 ) -> Gap:
-    """Returns the largest difference of an element of two gradients, in units of G, apart from rough elements."""
+    """Returns the largest difference of an element of two gradients, in units of G, apart from jitter.
+
+    Rough elements do not count.
+    """
     factor = analytic.factor(name)
     difference = np.abs(analytic.gradient[name] - autodiff.gradient[name]).ravel() * factor
     difference[[e.place for e in elements]] = 0.0
     theirs = autodiff.rounding(name) * factor / autodiff.factor(name)
     largest = float(np.abs(autodiff.gradient[name]).max(initial=0.0)) * factor
     tolerance = SAFETY * (analytic.rounding(name) + theirs) + accuracy * largest
+    if difference.max(initial=0.0) > tolerance:
+        jitter = analytic.jitter.gradient[name] + autodiff.jitter.gradient[name]
+        difference = difference - SAFETY * factor * jitter.ravel()
     return Gap(float(difference.max(initial=0.0)), tolerance)
+
+
+def _tolerance(probes: list[Probe]) -> float:
+    return max((probe.gap.tolerance for probe in probes), default=math.inf)
 
 
 def _is_zero(analytic: Derivation, size: float, probes: list[Probe], elements: list[Element]) -> bool:
@@ -311,10 +331,15 @@ def _allowing(probe: Probe, error: float) -> Probe:
     return replace(probe, rounding=probe.rounding + 4 * error / SAFETY) if error else probe
 
 
+def _contradicts(derivation: Derivation, name: str, probe: Probe) -> bool:
+    """Whether a probe is beyond its tolerance, and other steps confirm it."""
+    return not probe.gap.within_tolerance and _confirmed(derivation, name, probe)
+
+
 def _confirmed(derivation: Derivation, name: str, probe: Probe) -> bool:
     """Whether two step sizes at least, which follow phi's curvature, contradict the claim, and none supports it.
 
-    A look can tell where its own error is below half of the gap.
+    A look can tell where its own error is below half of the gap, and where the claim hardly varies within it.
     """
     followed = probe.numerical.followed(derivation.phi_noise)
     looks = list(followed.looks) if followed is not None else []
@@ -327,7 +352,10 @@ def _confirmed(derivation: Derivation, name: str, probe: Probe) -> bool:
     gap = probe.gap.error
     telling = [found for found in looks if SAFETY * (found.error + probe.rounding) < gap]
     supporting = [found for found in looks if found.error < gap / 2 and not probe.contradicted_by(found)]
-    return len(telling) >= 2 and len(telling) > len(supporting)
+    if len(telling) < 2 or len(telling) <= len(supporting):
+        return False
+    steady = (found for found in telling if derivation.is_steady(name, probe.direction, found.step, gap))
+    return len(list(islice(steady, 2))) == 2
 
 
 def _noise_and_step(probes: list[Probe], noise: float) -> tuple[float, float]:
