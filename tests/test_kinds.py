@@ -11,18 +11,8 @@ WRONG = [name for name, kind in KINDS.items() if not kind.right]
 
 # What is not as owed yet, by kind and seed, and why.
 KNOWN = {
-    ("right/kink/soft-threshold-by-lambda", 1): "a single number at a kink, of which nothing can be compared",
-    ("wrong/missing/numpy-closure", 0): "what a pair of functions closes over is not searched",
     ("wrong/slip/std-without-eps", 0): "it is found, and the slip is not named",
     ("wrong/slip/std-without-eps", 1): "it is found, and the slip is not named",
-    (
-        "wrong/state/class-level-cache",
-        1,
-    ): "the gradient at other parameters is off by less than coarse differences prove",
-    ("right/tie/median", 1): "of three numbers equal at the median, the slope along each alone is 0",
-    ("wrong/missing/numpy-closure", 1): "what a pair of functions closes over is not searched",
-    ("wrong/zero/padding-rows-only", 0): "integers are not drawn anew where a gradient is zero",
-    ("wrong/zero/padding-rows-only", 1): "integers are not drawn anew where a gradient is zero",
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -27,7 +27,7 @@ from jaxnet.crosscheck.measure.differences import RATIO, STEP
 from jaxnet.crosscheck.measure.form import is_floating, misshapen, other_dtype
 from jaxnet.crosscheck.measure.kinks import Roughness
 from jaxnet.crosscheck.measure.leaf import PROBES, Coverage, LeafMeasurement, Tangent, is_symmetric, measure_leaf
-from jaxnet.crosscheck.measure.points import Point, all_beside, beside, elsewhere
+from jaxnet.crosscheck.measure.points import Point, all_beside, beside, elsewhere, other_integers
 from jaxnet.crosscheck.measure.precision import chosen_point
 from jaxnet.crosscheck.measure.rounding import low_precision_gap
 from jaxnet.crosscheck.measure.sampling import Sample, sample
@@ -40,6 +40,7 @@ from jaxnet.crosscheck.streams import Stream, stream
 MISSED = 0.8
 MOST_EXCHANGED = 3  # wrong leaves among which an exchange is looked for
 CLEARLY = 8.0  # by how much an error must exceed a tolerance elsewhere, so that it would be seen there
+BESIDES = 4  # points beside a kink, of which the first that shows something counts
 FEWEST = 6  # elements of each further leaf that is wrong
 HIDDEN = 1e-6  # of an ordinary gradient: one so small is mostly rounding, which is not linear in dout
 SAMPLES = 40  # elements of a wrong leaf that are derived for its diagnosis
@@ -284,8 +285,10 @@ class _Examination:
                 if name in self.checkable.held_leaves:  # nobody asked for a gradient by it
                     return self._as_leaf(again, Verdict.PASS, Cause.SYMMETRIC_ONLY, analytic, note=words.SYMMETRIC)
                 return self._as_leaf(again, Verdict.INCONCLUSIVE, Cause.SYMMETRIC_ONLY, analytic)
-        if cause in (Cause.AT_KINKS, Cause.NOTHING_COMPARED, Cause.OUTSIDE_SLOPES) and verdict is not Verdict.FAIL:
-            there = self._beside(beside(self.at, name, self.points), name)
+        spoiled = cause in (Cause.AT_KINKS, Cause.NOTHING_COMPARED, Cause.OUTSIDE_SLOPES)
+        if verdict is not Verdict.FAIL and (spoiled or (cause is Cause.UNCONFIRMED and measured.kinks)):
+            tried = (self._beside(beside(self.at, name, self.points), name) for _ in range(BESIDES))
+            there = next((found for found in tried if found is not None), None)
             if there is not None:
                 found, why = self._decide(there.measured, there.analytic, forward)
                 if cause is Cause.NOTHING_COMPARED and found is Verdict.FAIL:
@@ -346,9 +349,32 @@ class _Examination:
                     zero_at[name] += 1
                 elif verdict is not Verdict.INCONCLUSIVE:
                     judged[name].append(self._as_leaf(measured, verdict, cause, there, point))
+        suspects = self._wrong_at_other_integers(zeros - {name for name in zeros if judged[name]})
         for i, leaf in enumerate(self.done):
-            if leaf.name in zeros:
+            if leaf.name in suspects:
+                self.done[i] = replace(leaf, cause=Cause.WRONG_ELSEWHERE, min_detectable_error=math.nan)
+            elif leaf.name in zeros:
                 self.done[i] = self._of_zero(leaf, judged[leaf.name], zero_at[leaf.name])
+
+    def _wrong_at_other_integers(self, names: set[str]) -> set[str]:
+        """Returns the leaves whose gradients are wrong where ids and labels are drawn anew, too.
+
+        That they are no FAIL is meant: what was drawn may break a rule of the ids, such as that no two are alike.
+        """
+        integers = {name: ids for name, ids in self.checkable.integers.items() if ids.size}
+        if not names or not integers or self.options.expected is not None:
+            return set()
+        *_, (_, at) = elsewhere(self.at, self.points)
+        other = self.checkable.with_integers(other_integers(integers, at, self.points))
+        if other is None:
+            return set()
+        try:
+            there = Derivation(other, at, self._dout(), sorted(names), self.rounding)
+            return {name for name in names if self._decide(self._measure(name, there, None), there)[1] in WRONG}
+        except OutOfTime:
+            raise
+        except Exception:  # somebody's code refuses these ids
+            return set()
 
     @staticmethod
     def _of_zero(leaf: Leaf, judged: list[Leaf], zero_at: int) -> Leaf:

@@ -1,6 +1,5 @@
 """Puts verdicts into words: from enums and numbers, never the other way round."""
 
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ if TYPE_CHECKING:
 
 SOLVER = 1e-4  # the relative error that an iterative solver, a table or a lower precision may leave by design
 PRECISIONS = (("float16 or bfloat16", 1e-5), ("float32", 1e-9))  # and the relative noise above which they are named
+NOTHING_SEEN = 1.0  # the relative tolerance from which on noise says nothing of the arithmetic
 WRAPPED = 64  # characters of a certificate's list of leaves
 
 # Each is filled from the leaf: {who} made the gradient, {name}, {resolved}, {limit}, {error}, {detail}.
@@ -102,11 +102,15 @@ def notes(leaf: "Leaf") -> Iterator[str]:
         yield f"at a kink in {leaf.kinks} of {leaf.size} elements, where any slope between the two sides' is right"
     if leaf.unresolved and leaf.verdict is Verdict.PASS:
         yield f"{leaf.unresolved} of {leaf.size} elements could not be judged: no step size resolves them"
-    if leaf.verdict is Verdict.FAIL or math.isnan(leaf.relative_tolerance):
+    if (
+        leaf.verdict is Verdict.FAIL
+        or leaf.cause is Cause.ZERO_EVERYWHERE
+        or not leaf.relative_tolerance < NOTHING_SEEN
+    ):
         return
     if precision := _precision(leaf.noise):
         yield f"computes in {precision}: judged to {leaf.relative_tolerance:.0e}"
-    elif leaf.relative_tolerance < 1 and (precision := _precision(leaf.gradient_noise)):
+    elif precision := _precision(leaf.gradient_noise):
         yield f"{maker(leaf)} computes in {precision}, and forward does not: judged to {leaf.relative_tolerance:.0e}"
 
 

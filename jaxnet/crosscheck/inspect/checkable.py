@@ -122,6 +122,11 @@ class Checkable:
         """Yields other ways to read what backward returned."""
         yield from ()
 
+    def with_integers(self, integers: Mapping[str, Array]) -> "Checkable | None":
+        """Returns the same with other ids and labels; None where they cannot be replaced."""
+        del integers
+        return None
+
     def consistent(self, leaves: Leaves) -> Leaves:
         """Returns the leaves with equal values where they share memory, for leaves that were moved independently."""
         return leaves

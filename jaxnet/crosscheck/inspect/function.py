@@ -1,7 +1,7 @@
 """Functions of arrays with a gradient written beside them."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from jaxnet.crosscheck.inspect.jax_loaded import double_precision
 from jaxnet.crosscheck.inspect.returned import Form, Reading, by_leaf, readings_of
 from jaxnet.crosscheck.inspect.roles import is_called_parameter, looks_constant
 from jaxnet.crosscheck.inspect.signatures import from_above
-from jaxnet.crosscheck.inspect.trees import is_float, leaves_of
+from jaxnet.crosscheck.inspect.trees import Array, is_float, leaves_of
 
 OF_THE_SUM = "gradient takes no dout: it is judged as the gradient of the sum of what {} returns"
 VALUE_FIRST = "gradient returns the value of {} first: what comes after it is read as the gradient"
@@ -126,6 +126,14 @@ class CheckableFunction(Checkable):
             other._alternatives = []
             other._read_as(reading, self._result)
             yield other
+
+    def with_integers(self, integers: Mapping[str, Array]) -> Checkable | None:
+        if not integers.keys() <= set(self.names):
+            return None
+        other = copy.copy(self)
+        args = tuple(integers.get(name, given) for name, given in zip(self.names, self.given.args, strict=True))
+        other.given, other.integers = Arguments(self.f, args, complex_as_two=False), dict(integers)
+        return other
 
     def open(self, leaves: Leaves) -> Instance:
         args, f, gradient = self._copies(leaves)

@@ -131,6 +131,10 @@ class CheckableCode(Checkable):
     def consistent(self, leaves: Leaves) -> Leaves:
         return consistent(leaves, {name: self.held[name] for name in self.parameters})
 
+    def with_integers(self, integers: Mapping[str, Array]) -> "Checkable":
+        inputs = tuple(integers.get(name, given) for name, given in zip(self.names, self.inputs, strict=True))
+        return replace(self, inputs=inputs, integers=integers)
+
     def readings(self) -> Iterator["Checkable"]:
         """Yields what this is if the one gradient that backward returns belongs to another input."""
         floats = dict(floats_within(self.names, self.inputs))

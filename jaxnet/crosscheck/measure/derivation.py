@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
-from jaxnet.crosscheck.measure.differences import STEP, Derivative, Look, Phi, PhiNoise, derivative
+from jaxnet.crosscheck.measure.differences import OWN_SIZE, STEP, Derivative, Look, Phi, PhiNoise, derivative
 from jaxnet.crosscheck.measure.form import effective_unit
 from jaxnet.crosscheck.measure.noise import Noise, measure_noise
 from jaxnet.crosscheck.measure.scale import (
@@ -32,7 +32,6 @@ SAFETY = 8.0  # from the error that is estimated to the one that is allowed
 JITTER_STEPS = (1.0, 2.0**8, 2.0**16, 2.0**24)  # in units of the leaves' last places
 LARGEST_JITTER_STEP = 2.0**-24  # relative: within it, curvature is nothing
 MARGIN = 2 * SAFETY  # by how much a quotient's error must be below what is to be seen
-LARGEST_START = 2.0**-2  # relative step of a first look, however coarse the arithmetic
 COARSE = 2.0**-40  # relative noise above which a forward pass computes in less than float64
 
 
@@ -146,7 +145,7 @@ class Derivation:
         """The step of the first look: larger than `first_step` where the forward pass computes in less than float64."""
         if not self.coarse:
             return self.first_step
-        return min(max(2.0 ** round(math.log2(self.noise.relative) / 3), self.first_step), LARGEST_START)
+        return min(max(2.0 ** round(math.log2(self.noise.relative) / 3), self.first_step), OWN_SIZE)
 
     @cached_property
     def smallest_exact(self) -> float:

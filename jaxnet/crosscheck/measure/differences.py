@@ -30,6 +30,8 @@ Phi = Callable[[float], float]
 STEP = 2.0**-17
 RATIO = 16.0
 LARGEST, SMALLEST = 2.0**12, 2.0**-42
+FOUR_DIGITS = 2.0**-14  # noise of a phi near 1: with more, nobody sees at which step it levels off
+OWN_SIZE = 2.0**-2  # the step at which the outermost values are as far away as what is moved is large
 EXCUSED = 2.0**12  # how much noisier than at the point a function may be beside it before it counts as oscillating
 POINTS = np.arange(-4, 5)
 SIXTH, THIRD = 924.0, 20.0  # (2k)! / (k!)²: the variance of a k-th difference of noise of variance 1
@@ -135,43 +137,65 @@ def derivative(phi: Phi, noise: PhiNoise, target: float, start: float = STEP) ->
         phi: A function with phi(0) = 0, evaluated eight times a look.
         noise: Phi's noise, at least.
         target: The error at which no further look is taken.
-        start: The step of the first look.
+        start: The step of the first look, at most `OWN_SIZE`.
 
     Examples:
         >>> found = derivative(lambda t: math.expm1(3 * t), PhiNoise(1e-16), target=1e-9)
         >>> abs(found.value - 3) < found.error < 1e-9
         True
     """
+    largest = LARGEST if noise.level < FOUR_DIGITS else OWN_SIZE
     looks = [look(phi, start, noise)]
-    for step in _other_steps(looks, noise, target):
+    for step in _other_steps(looks, noise, target, largest):
         looks.append(look(phi, step, noise))
-    best = min(looks, key=lambda found: found.error)
+    best = _best(looks)
     if best.finite and best.error > target:
         for step in (best.step * 4, best.step / 4):
-            if SMALLEST <= step <= LARGEST and 1.5 * noise.at(step) / step < best.error:
+            if SMALLEST <= step <= largest and 1.5 * noise.at(step) / step < best.error:
                 looks.append(look(phi, step, noise))
+    looks = _trusted(looks)
     looks.sort(key=lambda found: found.error)
     return Derivative(tuple(looks), _limit(looks, target))
 
 
-def _other_steps(looks: list[Look], noise: PhiNoise, target: float) -> Iterator[float]:
+def _other_steps(looks: list[Look], noise: PhiNoise, target: float, largest: float) -> Iterator[float]:
     """Yields the steps to look at next, until the best look is good enough."""
     start = looks[0]
     upwards = start.finite and start.roundoff > start.truncation
     for up in (upwards, not upwards):
         step = start.step
         while True:
-            best = min(looks, key=lambda found: found.error)
+            best = _best(looks)
             if best.error <= target:
                 return
             step = step * RATIO if up else step / RATIO
-            if not SMALLEST <= step <= LARGEST or (up and not start.finite):
+            if not SMALLEST <= step <= largest or (up and not start.finite):
                 break
             if not up and math.isfinite(best.error) and 1.5 * noise.at(step) / step >= best.error:
                 break
             yield step
-            if up and looks[-1].error > 4 * best.error:
+            if up and (looks[-1].error > 4 * best.error or (step > OWN_SIZE and not _agrees(looks[-1], looks))):
                 break
+
+
+def _best(looks: list[Look]) -> Look:
+    """Returns the look with the least error, of those that are to be trusted."""
+    return min(_trusted(looks), key=lambda found: found.error)
+
+
+def _trusted(looks: list[Look]) -> list[Look]:
+    """Returns the looks without those far away that others contradict."""
+    return [found for found in looks if found.step <= OWN_SIZE or _agrees(found, looks)]
+
+
+def _agrees(large: Look, looks: list[Look]) -> bool:
+    """Whether a look at a step beyond what is moved agrees with those at smaller steps, of which one sees something.
+
+    Far away a function may level off: then all quotients are small, and agree with each other.
+    """
+    smaller = [found for found in looks if found.step < large.step and found.finite]
+    agree = all(abs(large.value - found.value) <= 4 * (large.error + found.error) for found in smaller)
+    return agree and any(found.error < abs(found.value) / 4 for found in smaller)
 
 
 def _limit(looks: list[Look], target: float) -> Limit:

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.derivation import MARGIN, SAFETY, Derivation, Gap, Probe
-from jaxnet.crosscheck.measure.differences import LARGEST, SMALLEST, Derivative, Limit, bends_beyond, look
+from jaxnet.crosscheck.measure.differences import OWN_SIZE, SMALLEST, Derivative, Limit, bends_beyond, look
 from jaxnet.crosscheck.measure.kinks import (
     Element,
     Goal,
@@ -257,7 +257,7 @@ class _Probing:
             if math.isfinite(probes[-1].numerical.value):
                 self.largest = max(self.largest, abs(probes[-1].numerical.value))
             if math.isfinite(probes[-1].numerical.error):
-                self.step = min(max(probes[-1].numerical.step, SMALLEST), LARGEST)
+                self.step = min(max(probes[-1].numerical.step, SMALLEST), OWN_SIZE)
         return probes
 
     def target(self, weights: Array) -> float:

@@ -200,7 +200,8 @@ def _of_values(values: Array) -> Array:
     moving = noise > 0
     if np.count_nonzero(moving) > 4:
         typical = np.median(noise[moving])
-        relative = np.median(noise[moving] / np.maximum(sizes[moving], 1e-300))
+        sized = moving & (sizes > 0)
+        relative = np.median(noise[sized] / sizes[sized]) if sized.any() else 0.0
         noise = np.minimum(noise, 30 * np.maximum(typical, relative * sizes))
     return noise * unit
 

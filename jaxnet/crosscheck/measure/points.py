@@ -65,3 +65,17 @@ def elsewhere(at: Leaves, rng: np.random.Generator) -> Iterator[tuple[Point, Lea
     yield Point.FLIPPED, changed("flipped")
     yield Point.DRAWN, changed("drawn")
     yield Point.DRAWN, changed("drawn to one scale")
+
+
+def other_integers(integers: Leaves, at: Leaves, rng: np.random.Generator) -> Leaves:
+    """Returns ids or labels drawn anew: below the least size of a leaf's axis that is above all of them.
+
+    A table of 6 rows of 3 has ids below 6; of those that are all 0, the drawn ones are below 3.
+    """
+    sizes = sorted({size for array in at.values() for size in array.shape})
+    drawn = {}
+    for name, ids in integers.items():
+        largest = int(ids.max(initial=0))
+        bound = next((size for size in sizes if size > largest + 1), largest + 1)
+        drawn[name] = rng.integers(0, bound, ids.shape).astype(ids.dtype)
+    return drawn

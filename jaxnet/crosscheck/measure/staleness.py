@@ -12,6 +12,7 @@ from jaxnet.crosscheck.measure.form import as_double
 
 STEP = (1.25, 0.125)  # W *= 1.25; W += 0.125
 FURTHER_STEPS = ((1.1417, 0.0631), (0.8723, -0.0417))
+DIRECTIONS = 3  # tried at further values
 CONTROLS = 3  # further directions along which a gradient must be right at first: a single one may agree by chance
 
 
@@ -25,13 +26,15 @@ def after_a_step(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
     found = _at_other_values(base, rng, *STEP)
     if found and found[0].kind is Behaviour.WRONG_AFTER_STEP:
         for factor, offset in FURTHER_STEPS:
-            again = _at_other_values(base, rng, factor, offset)
-            if [(f.kind, f.leaf) for f in again] != [(f.kind, f.leaf) for f in found]:
+            again = _at_other_values(base, rng, factor, offset, tries=DIRECTIONS)
+            if [f.kind for f in again] != [f.kind for f in found]:
                 return []
     return found
 
 
-def _at_other_values(base: BaseCall, rng: np.random.Generator, factor: float, offset: float) -> list[Finding]:
+def _at_other_values(
+    base: BaseCall, rng: np.random.Generator, factor: float, offset: float, tries: int = 1
+) -> list[Finding]:
     at, dout = base.at, base.dout.astype(np.float64) if base.at_double() else base.dout
     used = base.open(at)
     used.forward()
@@ -59,7 +62,7 @@ def _at_other_values(base: BaseCall, rng: np.random.Generator, factor: float, of
     for name in base.names:
         if apart(gradient[name], expected.gradient[name], base.rounding[name]):
             return [Finding(Behaviour.STALE_BACKWARD, Level.FAULT, name, detail=", ".join(moved))]
-    name = _inconsistent(base, base.checkable.forward, gradient, new, dout, rng)
+    name = _inconsistent(base, base.checkable.forward, gradient, new, dout, rng, tries)
     return [Finding(Behaviour.WRONG_AFTER_STEP, Level.FAULT, name, detail=", ".join(moved))] if name else []
 
 
@@ -119,20 +122,36 @@ def _moved_after_a_forward(base: BaseCall, new: Leaves, moved: list[str]) -> Arr
 
 
 def _inconsistent(
-    base: BaseCall, forward: Forward, gradient: Mapping[str, Array], at: Leaves, dout: Array, rng: np.random.Generator
+    base: BaseCall,
+    forward: Forward,
+    gradient: Mapping[str, Array],
+    at: Leaves,
+    dout: Array,
+    rng: np.random.Generator,
+    tries: int = 1,
 ) -> str:
-    """The leaf whose gradient is not that of the forward pass, though it is for a fresh instance at the first point."""
+    """The leaf whose gradient is not that of the forward pass, though it is for a fresh instance at the first point.
+
+    Along a single random direction a wrong one may agree by chance: `tries` directions are tried.
+    """
     try:
-        return _first_inconsistent(base, forward, gradient, at, dout, rng)
+        return _first_inconsistent(base, forward, gradient, at, dout, rng, tries)
     except Exception:
         return ""  # it refuses values nearby
 
 
 def _first_inconsistent(
-    base: BaseCall, forward: Forward, gradient: Mapping[str, Array], at: Leaves, dout: Array, rng: np.random.Generator
+    base: BaseCall,
+    forward: Forward,
+    gradient: Mapping[str, Array],
+    at: Leaves,
+    dout: Array,
+    rng: np.random.Generator,
+    tries: int,
 ) -> str:
-    together = directions_together(gradient, at, rng)
-    if belongs(forward, gradient, at, dout, together) is not False:
+    directions = (directions_together(gradient, at, rng) for _ in range(tries))
+    together = next((d for d in directions if belongs(forward, gradient, at, dout, d) is False), None)
+    if together is None:
         return ""
     control = base.checkable.backward({n: a.copy() for n, a in base.at.items()}, dout)
     for name in together:
