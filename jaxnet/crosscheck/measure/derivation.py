@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
-from jaxnet.crosscheck.measure.differences import OWN_SIZE, STEP, Derivative, Look, Phi, PhiNoise, derivative
+from jaxnet.crosscheck.measure.differences import OWN_SIZE, STEP, Derivative, Look, Phi, PhiNoise, derivative, look
 from jaxnet.crosscheck.measure.form import effective_unit
 from jaxnet.crosscheck.measure.noise import Noise, measure_noise
 from jaxnet.crosscheck.measure.scale import (
@@ -31,6 +31,7 @@ from jaxnet.crosscheck.measure.scale import (
 SAFETY = 8.0  # from the error that is estimated to the one that is allowed
 JITTER_STEPS = (1.0, 2.0**8, 2.0**16, 2.0**24)  # in units of the leaves' last places
 LARGEST_JITTER_STEP = 2.0**-24  # relative: within it, curvature is nothing
+INCOMMENSURATE = (math.sqrt(5) - 1) / 2
 MARGIN = 2 * SAFETY  # by how much a quotient's error must be below what is to be seen
 COARSE = 2.0**-40  # relative noise above which a forward pass computes in less than float64
 
@@ -334,6 +335,18 @@ class Derivation:
         claimed = float(np.vdot(self.scaled_gradient(name), direction))
         return Probe(direction, claimed, float(np.linalg.norm(self.roundings(name) * direction)), found)
 
+    def disproves(self, name: str, probe: Probe, found: Look) -> bool:
+        """Whether a look that contradicts a gradient is confirmed at another step, and the gradient steady at both.
+
+        The steps are no multiples of each other: where one is a multiple of an oscillation's period, the other is not.
+        """
+        noise = self.noise_along(name, probe.direction, self.phi_noise)
+        other = look(self.phi(name, probe.direction), found.step * INCOMMENSURATE, noise)
+        follows = replace(probe.numerical, looks=(*probe.numerical.looks, other)).followed(self.phi_noise)
+        confirmed = follows is not None and other in follows.looks and probe.contradicted_by(other)
+        gap = abs(probe.claimed - found.value)
+        return confirmed and all(self.is_steady(name, probe.direction, step, gap) for step in (found.step, other.step))
+
     def is_steady(self, name: str, direction: Array, step: float, gap: float) -> bool:
         """Whether the analytic gradient along a direction varies by less than half a gap within a look at a step.
 
@@ -389,9 +402,9 @@ def _with_noise(found: Derivative, noise: float) -> Derivative:
         return found
     looks = sorted(
         (
-            replace(look, roundoff=max(look.roundoff, 1.5 * seen / look.step)) if look.finite else look
-            for look in found.looks
+            replace(each, roundoff=max(each.roundoff, 1.5 * seen / each.step)) if each.finite else each
+            for each in found.looks
         ),
-        key=lambda look: look.error,
+        key=lambda each: each.error,
     )
     return replace(found, looks=tuple(looks))

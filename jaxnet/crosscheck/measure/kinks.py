@@ -10,16 +10,17 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array
-from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
+from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap, Probe
 from jaxnet.crosscheck.measure.differences import RATIO, bends_beyond, derivative, one_sided
 
 MOST_ELEMENTS = 64  # that are looked at one by one
-WAYS = 6  # random directions, and three sums of two, that must show a tie's outputs to be convex or concave
+WAYS = 6  # random directions that, with the sums of any two, must show a tie's outputs to be convex or concave
 MOST_GROUPS = 96  # that are moved, six forward passes each, before rough elements count as too many
 
 
@@ -163,11 +164,11 @@ def _examined(
     if smooth is None or abs(claimed * weight - smooth.value) > SAFETY * (smooth.error + rounding * weight):
         found = derivative(phi, noise, 0.0, found.step / RATIO)  # a first look may agree, or not, by chance
         smooth = found.followed(level)
-    settled = smooth is not None and smooth.error <= max(goal.enough * weight, 1e-3 * abs(smooth.value))
     value, error = (smooth or found).value / weight, (smooth or found).error / weight
-    gap = abs(claimed - value)
-    if settled and gap > SAFETY * (error + rounding):
-        settled = derivation.is_steady(name, direction, (smooth or found).step, gap * weight)
+    settled = smooth is not None and smooth.error <= max(goal.enough * weight, 1e-3 * abs(smooth.value))
+    if settled and abs(claimed - value) > SAFETY * (error + rounding):
+        probe = Probe(direction, claimed * weight, rounding * weight, smooth or found)
+        settled = derivation.disproves(name, probe, probe.numerical.looks[0])
     roughness = Roughness.CURVED if settled else Roughness.UNRESOLVED
     return Element(place, roughness, claimed, False, value, value, SAFETY * (error + rounding))
 
@@ -243,9 +244,8 @@ def _bends_one_way(
     directions = [derivation.exact(name, d.reshape(shape)) for d in drawn]
     single = [slopes(d) for d in directions]
     bends = [found.sum(axis=0) for found in single]
-    for first in range(0, WAYS, 2):
-        both = slopes(directions[first] + directions[first + 1])
-        bends += list(single[first] + single[first + 1] - both)
+    for i, j in combinations(range(WAYS), 2):
+        bends += list(single[i] + single[j] - slopes(directions[i] + directions[j]))
     bend = np.array(bends)
     return bool(((bend >= -slight).all(axis=0) | (bend <= slight).all(axis=0)).all())
 

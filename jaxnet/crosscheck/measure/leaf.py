@@ -3,13 +3,12 @@
 import math
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import islice
 
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.derivation import MARGIN, SAFETY, Derivation, Gap, Probe
-from jaxnet.crosscheck.measure.differences import OWN_SIZE, SMALLEST, Derivative, Limit, bends_beyond, look
+from jaxnet.crosscheck.measure.differences import OWN_SIZE, SMALLEST, Derivative, Limit, bends_beyond
 from jaxnet.crosscheck.measure.kinks import (
     Element,
     Goal,
@@ -192,7 +191,8 @@ def measure_leaf(
     weights = np.where(np.isfinite(np.asarray(analytic.at[name], np.float64)), 1.0, 0.0)
     probing = _Probing(name, analytic, directions, resolution, start)
     probes = first = probing.along(weights)
-    if probing.blurred(probes, weights) and not any(_contradicts(analytic, name, probe) for probe in probes):
+    confirmed = any(_contradicts(analytic, name, probe) for probe in probes)
+    if not probing.sharp(probes, weights) and not confirmed:
         weights, probes = probing.by_own_size(weights, probes)
     elements: list[Element] = []
     tie, coverage, whole = None, Coverage.WHOLE, weights
@@ -216,6 +216,8 @@ def measure_leaf(
         tied = np.flatnonzero(weights).tolist() if coverage is Coverage.SPOILED else kinks
         if len(kinks) > 1:
             tie = broken_tie(analytic, name, tied, noise, rng)
+    if probes is not first:
+        confirmed = any(_contradicts(analytic, name, probe) for probe in probes)
     size = analytic.size(name, whole)
     weakest = _tolerance(probes) / float(weights[weights > 0].min(initial=1.0))
     probes = [_allowing(probe, accuracy * size) for probe in probes]
@@ -228,7 +230,7 @@ def measure_leaf(
         coverage,
         int(np.count_nonzero(weights)) + sum(e.roughness is Roughness.CURVED for e in elements),
         resolution,
-        confirmed=any(_contradicts(analytic, name, probe) for probe in probes),
+        confirmed=confirmed,
         limit=max(probes or first, key=lambda probe: probe.gap.tolerance).numerical.limit,
         is_zero=_is_zero(analytic, size, probes, elements),
         factor=analytic.factor(name),
@@ -288,8 +290,8 @@ class _Probing:
             return weights, probes
         self.step = self.start
         again = self.along(own)
-        sharper = self.sharp(again, own) or self._blur(again, own) < self._blur(probes, weights)
-        return (own, again) if sharper else (weights, probes)
+        less_blurred = self.blurred(probes, weights) and self._blur(again, own) < self._blur(probes, weights)
+        return (own, again) if less_blurred or self.sharp(again, own) else (weights, probes)
 
     def _blur(self, probes: list[Probe], weights: Array) -> float:
         return max(p.gap.tolerance for p in probes) / (self.derivation.size(self.name, weights) or 1.0)
@@ -332,30 +334,17 @@ def _allowing(probe: Probe, error: float) -> Probe:
 
 
 def _contradicts(derivation: Derivation, name: str, probe: Probe) -> bool:
-    """Whether a probe is beyond its tolerance, and other steps confirm it."""
-    return not probe.gap.within_tolerance and _confirmed(derivation, name, probe)
+    """Whether a probe is beyond its tolerance, the looks that can tell say so, and one more confirms it.
 
-
-def _confirmed(derivation: Derivation, name: str, probe: Probe) -> bool:
-    """Whether two step sizes at least, which follow phi's curvature, contradict the claim, and none supports it.
-
-    A look can tell where its own error is below half of the gap, and where the claim hardly varies within it.
+    A look can tell where its own error is below half of the gap.
     """
     followed = probe.numerical.followed(derivation.phi_noise)
-    looks = list(followed.looks) if followed is not None else []
-    if len(looks) < 2:
-        phi, step = derivation.phi(name, probe.direction), probe.numerical.step
-        along = derivation.noise_along(name, probe.direction, derivation.phi_noise)
-        others = tuple(look(phi, other, along) for other in (step / 4, step * 4))
-        nearby = replace(probe.numerical, looks=probe.numerical.looks + others).followed(derivation.phi_noise)
-        looks = list(nearby.looks) if nearby is not None else []
-    gap = probe.gap.error
-    telling = [found for found in looks if SAFETY * (found.error + probe.rounding) < gap]
-    supporting = [found for found in looks if found.error < gap / 2 and not probe.contradicted_by(found)]
-    if len(telling) < 2 or len(telling) <= len(supporting):
+    if probe.gap.within_tolerance or followed is None:
         return False
-    steady = (found for found in telling if derivation.is_steady(name, probe.direction, found.step, gap))
-    return len(list(islice(steady, 2))) == 2
+    gap = probe.gap.error
+    telling = [found for found in followed.looks if SAFETY * (found.error + probe.rounding) < gap]
+    supporting = [f for f in followed.looks if f.error < gap / 2 and not probe.contradicted_by(f)]
+    return len(telling) > len(supporting) and derivation.disproves(name, probe, telling[0])
 
 
 def _noise_and_step(probes: list[Probe], noise: float) -> tuple[float, float]:

@@ -180,3 +180,31 @@ def test_what_is_below_the_noise_does_not_bend():
     kink = bends_of(lambda t: 1e-6 * abs(t), STEP)
     assert bends_beyond(kink, 1e-14, STEP)
     assert not bends_beyond(kink, 1e-9, STEP)
+
+
+SLOWER = {
+    "a line": (lambda t: 1e-5 * t, 1e-5, 1e-7),
+    "a small one that levels off": (lambda t: 1e-3 * math.tanh(t), 1e-3, 3e-5),
+    "an oscillation": (lambda t: 0.1 * math.sin(3 * t), 0.3, 1e-7),
+}
+
+
+@pytest.mark.parametrize("name", SLOWER)
+def test_steps_grow_beyond_what_is_moved_only_where_nearer_ones_see_the_same(name):
+    phi, true, sigma = SLOWER[name]
+    found = derivative(noisy(phi, sigma), PhiNoise(sigma), target=0.0)
+    assert abs(found.value - true) <= 8 * found.error
+    assert found.error < true / 2
+
+
+def test_noise_beside_the_point_that_was_not_there_at_it_excuses_no_look():
+    """Fast oscillations show the same scatter at every step: no look follows them, whatever noise that seems to be."""
+    rng = np.random.default_rng(3)
+    frequencies, phases = 1e15 * rng.uniform(1, 2, 40), rng.uniform(0, 6, 40)
+
+    def phi(t):
+        return float(np.mean(np.sin(frequencies * t + phases) - np.sin(phases)))
+
+    found = derivative(phi, PhiNoise(1e-16), target=0.0)
+    assert found.noise_seen(1e-16) > 1e-3
+    assert found.followed(1e-16) is None

@@ -99,3 +99,31 @@ def test_of_tied_maxima_all_together_have_the_whole_gradient_once():
     broken = tie(to_all(1.0))
     assert broken is not None
     assert broken.broken
+
+
+def median_and_more(x):
+    return np.array([np.median(x), x.sum(), x.prod()])
+
+
+def of_the_first(dout, x):
+    """The gradient of a median that goes to the first of equals."""
+    middle = np.eye(x.size)[np.argsort(x, kind="stable")[x.size // 2]]
+    return dout[0] * middle + dout[1] + dout[2] * x.prod() / x
+
+
+def test_the_middle_one_of_three_tied_values_is_neither_convex_nor_concave():
+    """It bends along no line, and a gradient that goes to one of the three need not be its slope along any."""
+    x = np.array([1.0, 1.0, 1.0])
+    derivation = derivation_of(median_and_more, of_the_first, x)
+    for seed in range(20):
+        assert broken_tie(derivation, "x", [0, 2], derivation.phi_noise, np.random.default_rng(seed)) is None
+
+
+def test_an_output_that_others_move_too_does_not_make_an_element_alone():
+    """|x0 + x1| and 0: the first output stands at the first element's place, and moves with both elements."""
+    x = np.array([0.5, -0.5])
+    derivation = derivation_of(lambda x: np.array([abs(x[0] + x[1]), 0.0]), lambda dout, x: 3 * dout[0] + 0 * x, x)
+    (element,) = examined(derivation, x, [0])
+    assert element.roughness is Roughness.KINK
+    assert not element.gap.within_tolerance
+    assert not element.alone

@@ -1,0 +1,121 @@
+"""A leaf's gradient beside difference quotients that cannot see everything, and what they may accuse it of."""
+
+import math
+
+import numpy as np
+import pytest
+from synthetic import derivation_of
+
+from jaxnet.crosscheck.measure.differences import STEP
+from jaxnet.crosscheck.measure.leaf import between, measure_leaf
+from jaxnet.crosscheck.streams import Stream, stream
+
+
+def measured(derivation, resolution=1e-8):
+    return measure_leaf("x", derivation, None, resolution, 0.0, stream(Stream.DIRECTIONS, 0))
+
+
+# Each is right, and narrower than any step: the quotients are those of something else.
+NARROW = {
+    "an oscillation of many elements": (
+        np.random.default_rng(3).standard_normal(40),
+        lambda x: np.sin(1e15 * x),
+        lambda x: 1e15 * np.cos(1e15 * x),
+    ),
+    "a step from one level to another": (
+        np.array([1e-14, -2e-14, 1.0, 0.5]),
+        lambda x: 1e-4 * np.tanh(x * 1e13) + x,
+        lambda x: 1e9 / np.cosh(np.minimum(np.abs(x * 1e13), 300)) ** 2 + 1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_a_right_gradient_that_no_step_resolves_is_not_contradicted(name):
+    x, f, slope = NARROW[name]
+    found = measured(derivation_of(f, lambda dout, x: dout * slope(x), x))
+    assert found.outside is None
+    assert not found.confirmed
+
+
+@pytest.mark.parametrize("error", [1e-6, 0.01, 1.0])
+def test_a_wrong_gradient_that_is_smooth_is(error):
+    x = np.random.default_rng(3).standard_normal(40)
+    right = measured(derivation_of(np.sin, lambda dout, x: dout * np.cos(x), x))
+    wrong = measured(derivation_of(np.sin, lambda dout, x: (1 + error) * dout * np.cos(x), x))
+    assert right.with_numerical.within_tolerance
+    assert not wrong.with_numerical.within_tolerance
+    assert wrong.confirmed
+
+
+@pytest.mark.parametrize(
+    ("k", "h", "steady"),
+    [(1.0, STEP, True), (1e3, STEP, True), (1e8, STEP, False), (1e8, STEP * 1e-4, True)],
+)
+def test_a_gradient_is_steady_where_a_step_resolves_its_oscillation(k, h, steady):
+    """Within a step the phase moves by 4e-7, 4e-4, 40 and 4e-3: below 1, the extrapolation follows the oscillation."""
+    x = np.array([0.3, 0.2])
+    derivation = derivation_of(lambda x: np.sin(k * x), lambda dout, x: dout * k * np.cos(k * x), x)
+    size = float(np.abs(derivation.scaled_gradient("x")).max())
+    assert derivation.is_steady("x", np.array([1.0, 0.0]), h, gap=1e-2 * size) is steady
+
+
+def test_an_error_in_a_small_element_is_not_hidden_by_steps_of_its_own_size():
+    """The first quotients are too blurred for the resolution, by curvature, and still show the error."""
+    x = np.random.default_rng(5).standard_normal((6, 5))
+    x[0, 0] = 1e-4
+
+    def gradient(error):
+        wrong = np.ones(x.shape)
+        wrong[0, 0] += error
+        return lambda dout, x: dout * 2e3 * wrong * np.cos(2e3 * x)
+
+    def f(x):
+        return np.sin(2e3 * x)
+
+    assert measured(derivation_of(f, gradient(0.0), x)).with_numerical.within_tolerance
+    found = measured(derivation_of(f, gradient(0.3), x))
+    assert found.confirmed or found.outside is not None
+
+
+def test_what_may_be_missed_counts_the_element_that_moves_least():
+    """sin(3e6 x) in a row of 1e-6, beside a row of 1: only steps of their own size resolve the first."""
+    scales = np.array([[1e6], [1.0]])
+    x = np.random.default_rng(5).uniform(0.5, 1, (2, 100)) / scales
+    derivation = derivation_of(
+        lambda x: np.sin(3 * x * scales), lambda dout, x: dout * 3 * scales * np.cos(3 * x * scales), x
+    )
+    found = measured(derivation)
+    assert found.with_numerical.within_tolerance
+    assert found.tolerance_of_elements > 1e4 * found.tolerance
+
+
+def test_a_difference_to_autodiff_counts_but_for_the_digits_that_an_element_loses():
+    """tanh(log u) of u = 1 + x: by 1 - tanh² its derivative at 1e-8 has one digit, and 4 u / (u² + 1)² has all."""
+    x = np.array([0.3, 0.2, 1e-8, 0.7]) - 1
+
+    def f(x):
+        return np.tanh(np.log1p(x))
+
+    def slope(x):
+        return 4 * (1 + x) / ((1 + x) ** 2 + 1) ** 2
+
+    exact = derivation_of(f, lambda dout, x: dout * slope(x), x)
+    lossy = derivation_of(f, lambda dout, x: dout * (1 - f(x) ** 2) / (1 + x), x)
+    wrong = derivation_of(f, lambda dout, x: dout * slope(x) * np.array([1, 1 + 1e-8, 1, 1]), x)
+    assert abs(lossy.gradient["x"] - exact.gradient["x"]).max() > 1e-10
+    assert between("x", exact, lossy, []).within_tolerance
+    assert not between("x", exact, wrong, []).within_tolerance
+
+
+def one_minus_square(dout, x):
+    """The gradient of tanh as most write it; nearly all digits of 1 - tanh² are lost where tanh is nearly 1."""
+    return dout * (1 - np.tanh(x) ** 2)
+
+
+def test_jitter_is_of_rounding_and_not_of_curvature():
+    x = np.array([0.3, 17.6])
+    jitter = derivation_of(np.tanh, one_minus_square, x).jitter
+    assert jitter.output.max() < 1e-14
+    assert jitter.gradient["x"][0] < 1e-14
+    assert not math.isnan(jitter.gradient["x"][1])

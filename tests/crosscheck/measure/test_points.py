@@ -1,0 +1,22 @@
+"""Other points, at which a gradient that is zero may show something."""
+
+import numpy as np
+
+from jaxnet.crosscheck.measure.points import other_integers
+from jaxnet.crosscheck.streams import Stream, stream
+
+TABLE = {"table": np.zeros((6, 3))}
+
+
+def test_ids_that_are_drawn_anew_index_the_same_table():
+    ids = np.array([[0, 5], [2, 2]])
+    drawn = other_integers({"ids": ids}, TABLE, stream(Stream.POINTS, 0))["ids"]
+    assert drawn.shape == ids.shape
+    assert drawn.dtype == ids.dtype
+    assert drawn.min() >= 0
+    assert drawn.max() <= 5
+
+
+def test_where_all_ids_are_one_others_are_drawn():
+    drawn = other_integers({"ids": np.zeros(50, int)}, TABLE, stream(Stream.POINTS, 0))["ids"]
+    assert set(drawn) == {0, 1, 2}
