@@ -171,9 +171,9 @@ class _Examination:
                     self._name_exchanged()
                 except OutOfTime:
                     self._out_of_time(names)
-                wrong = {leaf.name for leaf in self.done if leaf.cause in WRONG}
-                # A gradient that is wrong at first may be so by more at other values, without anything being stale.
-                found = [f for f in found if f.kind is not Behaviour.WRONG_AFTER_STEP or f.leaf not in wrong]
+                # What differences contradict after a step is stale only if they agreed before.
+                right = {leaf.name for leaf in self.done if leaf.verdict is Verdict.PASS}
+                found = [f for f in found if f.kind is not Behaviour.WRONG_AFTER_STEP or f.leaf in right]
             warnings = [*testpoint.warnings(self.checkable, self.output), *self._without_gradient()]
         order = [*self.checkable.leaves, *self.checkable.others]
         leaves = sorted(self.done, key=lambda leaf: order.index(leaf.name))
@@ -302,7 +302,26 @@ class _Examination:
             seen = there is not None and measured.relative_error > CLEARLY * there.measured.relative_tolerance
             if there is not None and seen and self._decide(there.measured, there.analytic)[0] is Verdict.PASS:
                 verdict, cause = Verdict.INCONCLUSIVE, Cause.RIGHT_BESIDE
+        if cause is Cause.ANALYTIC_WRONG and self._is_lost(name):
+            verdict, cause = Verdict.INCONCLUSIVE, Cause.ZERO_HERE
         return self._as_leaf(measured, verdict, cause, analytic, point)
+
+    def _is_lost(self, name: str) -> bool:
+        """Whether the output is 0 and stays 0, and the gradient is nothing beside the one at another point.
+
+        The loss of samples that are sure is 0 to the last digit, while its gradient is 1e-20.
+        """
+        if self.analytic.ordinary:
+            return False
+        *_, (_, at) = elsewhere(self.at, self.points)
+        try:
+            there = Derivation(self.derived, at, self._dout(), [name], self.rounding)
+        except OutOfTime:
+            raise
+        except Exception:  # somebody's code refuses these values
+            return False
+        here, size = (float(np.linalg.norm(each.gradient[name])) for each in (self.analytic, there))
+        return here < HIDDEN * size
 
     def _beside(self, at: Leaves, name: str) -> "_There | None":
         """Measures a leaf at a point nearby; None where that shows nothing."""

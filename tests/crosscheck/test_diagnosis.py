@@ -794,3 +794,22 @@ def test_a_large_leaf_takes_milliseconds(kind):
         diagnose(given)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 1.0  # some 0.05 on a machine that is free
+
+
+def blurred_probes(claimed, true, error):
+    """Returns evidence whose elements are too blurred to compare, with three probes that see more."""
+    rng = np.random.default_rng(3)
+    directions = [rng.standard_normal(true.shape) for _ in range(3)]
+    probes = tuple((d, float((d * true).sum()), error) for d in directions)
+    return DiagnosisInput("x", claimed, true, 0.05, probes)
+
+
+def test_a_factor_that_elements_are_too_blurred_to_show_is_read_from_probes():
+    true = np.random.default_rng(2).standard_normal((6, 5))
+    found = diagnose(blurred_probes(0.99 * true, true, 1e-3))
+    assert found.slip is Slip.FACTOR
+    assert "0.99" in found.sentence
+    assert diagnose(blurred_probes(0.99 * true, true, 0.1)) is None  # the probes do not show it either
+    row = true.copy()
+    row[2] *= 0.9
+    assert diagnose(blurred_probes(row, true, 1e-3)) is None  # it is no one factor

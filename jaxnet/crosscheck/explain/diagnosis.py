@@ -37,6 +37,7 @@ SLIPS: tuple[Callable[[Evidence], Iterator[Diagnosis]], ...] = (
     terms.slips,
     statistics.slips,
     misplaced.shifted,
+    factors.along_probes,
     parts.lines,
     parts.place,
 )
@@ -54,14 +55,13 @@ def diagnose(evidence: DiagnosisInput) -> Diagnosis | None:
         <Slip.FACTOR: 3>
     """
     compared = Evidence(evidence)
-    if compared.scale == 0 or not np.isfinite(compared.scale) or compared.relative > COARSEST * (1 + 1e-9):
+    if compared.scale == 0 or not np.isfinite(compared.scale):
         return None
-    if not np.isfinite(compared.whole).all():
+    blurred = compared.relative > COARSEST * (1 + 1e-9)
+    if not blurred and not np.isfinite(compared.whole).all():
         return _not_finite(compared)
-    if not compared.wrong.any():
-        return None
     with np.errstate(all="ignore"):
-        for slips in SLIPS:
+        for slips in (factors.along_probes,) if blurred or not compared.wrong.any() else SLIPS:
             found = next(slips(compared), None)
             if found is not None:
                 return found

@@ -191,7 +191,7 @@ class Evidence:
         return self._groups[axes]
 
     @cached_property
-    def _probes(self) -> list[tuple[Array, float, float, float, float]]:
+    def probes(self) -> list[tuple[Array, float, float, float, float]]:
         """The probes: direction, its norm, the claimed slope along it, the true one, its error."""
         found = []
         for direction, value, error in self.given.probes:
@@ -252,8 +252,8 @@ class Evidence:
         if not (np.abs(candidate.ravel()[self.places] - self.whole_true.ravel()[self.places]) <= self.tolerance).all():
             return False
         told_apart, flat = self.full, candidate.ravel()
-        size = math.sqrt(_dot(flat, flat)) if self._probes else 0.0
-        for direction, norm, of_claimed, value, error in self._probes:
+        size = math.sqrt(_dot(flat, flat)) if self.probes else 0.0
+        for direction, norm, of_claimed, value, error in self.probes:
             allowed = PROBE_MARGIN * error + 1e-13 * size * norm
             if not abs(_dot(flat, direction) - value) <= allowed:
                 return False

@@ -9,6 +9,7 @@ import numpy as np
 from jaxnet.crosscheck.explain.evidence import Diagnosis, Evidence, Slip
 from jaxnet.crosscheck.explain.wording import number, sizes
 
+SPOKEN_FOR = 8  # elements of a leaf of which three random directions tell that all are off by one factor
 SPOKEN = 3  # readings in a sentence; the diagnosis lists all
 APART = "the two do not belong together"
 
@@ -47,6 +48,20 @@ def _of_one_number(evidence: Evidence) -> Iterator[Diagnosis]:
         )
         if found is not None:
             yield found
+
+
+def along_probes(evidence: Evidence) -> Iterator[Diagnosis]:
+    """Yields one factor that all random directions show, where single elements are too blurred to tell."""
+    seen = [
+        (claimed / true, error / abs(true)) for *_, claimed, true, error in evidence.probes if abs(true) > 8 * error
+    ]
+    if len(seen) < 3 or evidence.whole.size < SPOKEN_FOR:
+        return
+    ratio = float(np.median([each for each, _ in seen]))
+    blur = max(abs(each) * error for each, error in seen)
+    if all(abs(each - ratio) <= blur for each, _ in seen) and abs(ratio - 1) > 4 * blur:
+        digits = max(1 - math.floor(math.log10(blur)), 1)
+        yield Diagnosis(Slip.FACTOR, (), f"it equals the true gradient times {ratio:.{digits}g}", True)
 
 
 def _of_opposite_sign(evidence: Evidence) -> Iterator[Diagnosis]:

@@ -29,8 +29,10 @@ from jaxnet.crosscheck.measure.scale import (
 )
 
 SAFETY = 8.0  # from the error that is estimated to the one that is allowed
-JITTER_STEPS = (1.0, 2.0**8, 2.0**16, 2.0**24)  # in units of the leaves' last places
-LARGEST_JITTER_STEP = 2.0**-24  # relative: within it, curvature is nothing
+# Steps, relative to each element's own size, within which curvature is nothing beside rounding: in float64, and where
+# arithmetic is coarser relative to the step at which its noise was measured.
+JITTER_STEPS = (2.0**-52, 2.0**-44, 2.0**-36, 2.0**-28)
+JITTER_STEPS_IF_COARSE = (2.0**-6, 2.0**-4)
 INCOMMENSURATE = (math.sqrt(5) - 1) / 2
 MARGIN = 2 * SAFETY  # by how much a quotient's error must be below what is to be seen
 COARSE = 2.0**-40  # relative noise above which a forward pass computes in less than float64
@@ -185,17 +187,17 @@ class Derivation:
 
     @cached_property
     def jitter(self) -> Values:
-        """The largest second difference of each element, over steps from a unit in the last place upwards.
+        """The largest second difference of each element, over several small steps.
 
         It is for single elements that lose far more digits than the others, as 1 - tanh² where tanh is nearly 1.
         """
         output = np.zeros(self.output.shape)
         gradient = {name: np.zeros(self.at[name].shape) for name in self.names}
-        coarsest = max((eps_of(a) for a in self.at.values()), default=2.0**-52)
-        for size in (size for size in JITTER_STEPS if size == 1 or size * coarsest < LARGEST_JITTER_STEP):
+        coarser = [part * self.noise.step for part in JITTER_STEPS_IF_COARSE] if self.coarse else []
+        for step in (*JITTER_STEPS, *coarser):
             signs = {name: self.rng.choice([-1.0, 1.0], a.shape) for name, a in self.at.items()}
             try:
-                near, far = (self._stepped_by_units(j * size, signs) for j in (1, 2))
+                near, far = (self._moved_by(j * step, signs) for j in (1, 2))
             except Exception:  # somebody's code refuses these values: they are outside its domain
                 continue
             output = np.fmax(output, np.abs(far.output - 2 * near.output + self.output))
@@ -204,9 +206,9 @@ class Derivation:
                 gradient[name] = np.fmax(largest, np.abs(bend))
         return Values(output, gradient)
 
-    def _stepped_by_units(self, units: float, signs: Leaves) -> Values:
-        """Returns output and gradients where every element of the leaves is this many units in its last place away."""
-        at = {n: (in_float64(a) * (1 + units * eps_of(a) * signs[n])).astype(a.dtype) for n, a in self.at.items()}
+    def _moved_by(self, step: float, signs: Leaves) -> Values:
+        """Returns output and gradients where every element of the leaves moves by so much of its own size."""
+        at = {n: stepped(a, step, own_scales(a) * scale_of(a) * signs[n]) for n, a in self.at.items()}
         instance = self.checkable.open(at)
         output, found = in_float64(instance.forward()), instance.backward(self.dout_given)
         return Values(output, {name: in_float64(found[name]) for name in self.names})

@@ -119,3 +119,25 @@ def test_jitter_is_of_rounding_and_not_of_curvature():
     assert jitter.output.max() < 1e-14
     assert jitter.gradient["x"][0] < 1e-14
     assert not math.isnan(jitter.gradient["x"][1])
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return (e / e.sum(axis=1, keepdims=True)).astype(np.float64)
+
+
+def test_digits_that_float32_loses_count_as_jitter():
+    """Of the softmax of float32 numbers near 5000, a few have three digits, and most are 0 or 1 to all of them."""
+    x = np.random.default_rng(3).normal(5000, 50, (6, 10))
+    x[1, 3] = x[1].max() + 0.7
+
+    def slope(dout, x):
+        p = softmax(x)
+        return p * (dout - (dout * p).sum(axis=1, keepdims=True))
+
+    rounded = derivation_of(lambda x: softmax(x.astype(np.float32)), slope, x)
+    exact = derivation_of(softmax, slope, x)
+    other = derivation_of(lambda x: softmax(1.1 * x), slope, x)
+    assert np.abs(rounded.output - exact.output).max() > 1e-6
+    assert rounded.forward_gap(exact).within_tolerance
+    assert not rounded.forward_gap(other).within_tolerance
