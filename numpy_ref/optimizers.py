@@ -1,7 +1,7 @@
 """Optimizers by hand: `update(params, grads)` changes the parameters in place, as the book's do.
 
 W is one leaf of the parameters, dW the gradient by it, η the learning rate; every formula goes element by element.
-Formulas and default values are optax's, so that a name means one thing here and in `jaxnet.training.OPTIMIZERS`.
+Formulas and default values are optax's, so that a name means one thing here and in `jaxnet.train.step.OPTIMIZERS`.
 "Book" says where Saito's *Deep Learning from Scratch* (section 6.1, and `common/optimizer.py` in its repository, whose
 own defaults are lr = 0.01 for all but Adam's 0.001) goes another way, and how far on the first step;
 tests/test_optimizers.py measures it.

@@ -32,7 +32,7 @@ from rich.table import Table
 from timing import Measured, Run, seconds, summary
 
 import jaxnet
-from jaxnet.datasets import Dataset, DatasetError, mnist
+from jaxnet.data import Dataset, DatasetError, mnist
 
 SIZES = ("784-50-10@32", "784-50-10@100", "784-50-10@1000", "784-512-512-10@128", "784-1024-1024-10@1024")
 COMPARED = 10  # steps, after which all must have the same weights

@@ -22,12 +22,12 @@ from options import check_hidden, check_seed
 from progress import counted
 
 import jaxnet
-from jaxnet import plots_comparing as plots
-from jaxnet import runs
-from jaxnet.checks import check_counts
-from jaxnet.datasets import DATASETS, Dataset, DatasetError
-from jaxnet.networks import ACTIVATIONS
-from jaxnet.training import OPTIMIZERS
+from jaxnet import plots
+from jaxnet.data import DATASETS, Dataset, DatasetError
+from jaxnet.nn.networks import ACTIVATIONS
+from jaxnet.train import run_folder
+from jaxnet.train.step import OPTIMIZERS
+from jaxnet.validation import check_counts
 
 CLASSES = 10
 RATES = {"sgd": 0.95, "momentum": 0.1, "nesterov": 0.1, "adagrad": 1.5, "rmsprop": 0.2, "adam": 0.3}  # on the bowl
@@ -168,7 +168,7 @@ def drawn(options: Options) -> Iterator[str]:
     check_counts(steps=options.steps)
     check_seed(options.seed)
     check_hidden(options.hidden)
-    with runs.new_folder(options.output) as folder:
+    with run_folder.new_folder(options.output) as folder:
         for name, draw in pictures(options, DATASETS[options.dataset]()).items():
             draw().savefig(folder / f"{name}.png")
             yield name

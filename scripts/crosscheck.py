@@ -33,7 +33,7 @@ import numpy_ref
 from jaxnet import plots
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, check_layer, check_network, inspected, targets
 from jaxnet.crosscheck.measure.steps import step_errors
-from jaxnet.trees import unflatten
+from jaxnet.nn.tree_paths import unflatten
 from numpy_ref import notebook
 
 SIZES = (784, 50, 10)

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
-from jaxnet.checks import check_counts
-from jaxnet.training import OPTIMIZERS
+from jaxnet.train.step import OPTIMIZERS
+from jaxnet.validation import check_counts
 
 HEADS = 4  # of the transformer's attention
 

@@ -21,8 +21,8 @@ from threadpoolctl import threadpool_limits
 
 import jaxnet
 import numpy_ref
-from jaxnet.datasets import Dataset
-from jaxnet.layers import Params
+from jaxnet.data import Dataset
+from jaxnet.nn.layers import Params
 
 Train = Callable[[np.ndarray], np.ndarray]  # batches (S, B) -> the first layer's weights (D, H)
 LEARNING_RATE = 0.1

@@ -9,9 +9,9 @@ import numpy as np
 from rich.console import Console
 
 import jaxnet
-from jaxnet import plots, text
-from jaxnet.datasets import Dataset
-from jaxnet.layers import Params
+from jaxnet import plots
+from jaxnet.data import Dataset, text
+from jaxnet.nn.layers import Params
 
 WRITTEN = 400  # characters that the transformer writes at the end
 

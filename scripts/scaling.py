@@ -21,9 +21,9 @@ from ending import one_line
 from options import check_hidden
 
 import jaxnet
-from jaxnet import devices, programs, settings
-from jaxnet.checks import check_counts
-from jaxnet.resident import resident
+from jaxnet.train import compiled_steps, sharding, step_config
+from jaxnet.train.device_data import to_device
+from jaxnet.validation import check_counts
 
 ROWS, FEATURES, CLASSES = 8192, 784, 10
 SIZES = {"pred": 1, "u8": 1, "s8": 1, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
@@ -79,13 +79,13 @@ def measured(options: Options, count: int) -> tuple[list[tuple[str, str, int]], 
     size = options.batch_size * (count if options.weak else 1)
     net = jaxnet.multi_layer_net(FEATURES, list(options.hidden), CLASSES)
     params = net.init(jax.random.key(0), "he")
-    given: settings.Settings = {"mesh": devices.mesh(count), "learning_rate": 0.01}
-    recipe, rates = settings.recipe_of(net, params, given)
+    given: step_config.Settings = {"mesh": sharding.mesh(count), "learning_rate": 0.01}
+    recipe, rates = step_config.recipe_of(net, params, given)
     recipe.devices.check_batch_size(size)
     batches = jaxnet.draw_batches(jax.random.key(1), ROWS, size, options.steps)
     first, rates, batches = recipe.devices.copied((jaxnet.initial_state(net, params, **given), rates, batches))
-    arrays = resident(recipe.devices.rows(x), jnp.float32), recipe.devices.rows(t), batches
-    run: Any = programs.compiled(programs.run_steps, net, params, size, "recipe", "length")
+    arrays = to_device(recipe.devices.rows(x), jnp.float32), recipe.devices.rows(t), batches
+    run: Any = compiled_steps.compiled(compiled_steps.run_steps, net, params, size, "recipe", "length")
     program = run.lower(recipe, rates, first, *arrays, options.steps, length=options.steps).compile()
     seconds, sent = [], []
     for _ in range(5):
@@ -147,5 +147,5 @@ if __name__ == "__main__":
         check_counts(**{f"devices[{i}]": count for i, count in enumerate(chosen.devices)})
         simulated = max(chosen.devices, default=1) if chosen.processes == 1 and not chosen.model else 1
         jax.config.update("jax_num_cpu_devices", simulated)  # type: ignore[no-untyped-call]
-        devices.join(chosen.coordinator, chosen.processes, chosen.process)
+        sharding.join(chosen.coordinator, chosen.processes, chosen.process)
         main(chosen)

@@ -30,9 +30,9 @@ from options import File, check_seed
 from progress import counted
 
 import numpy_ref
-from jaxnet.checks import check_counts
 from jaxnet.crosscheck import Verdict, check_layer, inspected
 from jaxnet.crosscheck.inspect import Checkable, Leaves
+from jaxnet.validation import check_counts
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from mutants import CASES

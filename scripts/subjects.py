@@ -12,11 +12,10 @@ from rich.console import Console
 
 import jaxnet
 import numpy_ref
-from jaxnet import text
 from jaxnet.crosscheck import Verdict, check_network
-from jaxnet.datasets import DATASETS, Dataset
-from jaxnet.layers import Params
-from jaxnet.training import OPTIMIZERS, MakeOptimizer
+from jaxnet.data import DATASETS, Dataset, text
+from jaxnet.nn.layers import Params
+from jaxnet.train.step import OPTIMIZERS, MakeOptimizer
 
 CLASSES = 10
 CHECKED = 3  # samples, as in the notebook's last cell; the statistics of a BatchNorm need more

@@ -20,10 +20,10 @@ from options import check_hidden, check_seed
 from progress import steps_of
 
 import jaxnet
-from jaxnet import runs
-from jaxnet.checks import check_counts
-from jaxnet.datasets import DATASETS, DatasetError
-from jaxnet.plots_comparing import sweep_map
+from jaxnet.data import DATASETS, DatasetError
+from jaxnet.plots.comparing import sweep_map
+from jaxnet.train import run_folder
+from jaxnet.validation import check_counts
 
 CLASSES = 10
 MARKED = {"the notebook's": (0.01, 0.1), "the default": (0.1, 0.1)}
@@ -66,7 +66,7 @@ def main(options: Options) -> None:
     check_seed(options.seed)
     check_seed(options.seed + options.seeds - 1)
     check_hidden((options.hidden,))
-    with runs.new_folder(options.output) as folder:
+    with run_folder.new_folder(options.output) as folder:
         data = DATASETS[options.dataset]()
         net = jaxnet.two_layer_net(data.x_train.shape[1], options.hidden, CLASSES)
         key = jax.random.key(options.seed)

@@ -37,10 +37,11 @@ from rich.console import Console
 from subjects import build, cross_check, optimizer, prepare
 
 import jaxnet
-from jaxnet import devices, plots, runs
-from jaxnet.checkpoints import CheckpointError, Checkpoints, identity
-from jaxnet.checks import check_counts
-from jaxnet.datasets import Dataset, DatasetError
+from jaxnet import plots
+from jaxnet.data import Dataset, DatasetError
+from jaxnet.train import run_folder, sharding
+from jaxnet.train.checkpoints import CheckpointError, Checkpoints, identity
+from jaxnet.validation import check_counts
 
 FAILED_TO_SAVE = 3
 
@@ -58,7 +59,7 @@ def main(options: SimpleNamespace, console: Console) -> None:
     folder = options.resume or options.output or Path("runs", f"{subject}-{datetime.now():%Y%m%d-%H%M%S}")
     alone, first_of_all = options.processes == 1, options.process == 0
     if not options.resume:
-        devices.first_checks(lambda: runs.check_new(folder))
+        sharding.first_checks(lambda: run_folder.check_new(folder))
 
     data, vocabulary = prepare(options)
     key = jax.random.key(options.seed)
@@ -74,7 +75,7 @@ def main(options: SimpleNamespace, console: Console) -> None:
         "eval_every": options.eval_every,
         "key": key_steps,
         "decay": options.decay,
-        "mesh": devices.mesh(options.devices) if options.devices is not None or not alone else None,
+        "mesh": sharding.mesh(options.devices) if options.devices is not None or not alone else None,
     }
     first = jaxnet.initial_state(net, params, **settings)
     told = {k: v for k, v in vars(options).items() if k not in WHERE}
@@ -95,7 +96,7 @@ def main(options: SimpleNamespace, console: Console) -> None:
     stages = jaxnet.stages(net, params, data, batches, **settings)  # refuses what cannot be
     if not options.resume:
         cross_check(name, net, params, data, options, key_steps, console)
-        devices.first_checks(lambda: runs.begin(folder, made_of))
+        sharding.first_checks(lambda: run_folder.begin(folder, made_of))
     samples = "windows of text" if vocabulary else "images"
     console.print(
         f"Training on {len(data.x_train):,} {samples}: {options.steps:,} steps of {options.batch_size}", style="bold"
@@ -105,7 +106,7 @@ def main(options: SimpleNamespace, console: Console) -> None:
     seconds = time.perf_counter() - started
     if not first_of_all:
         return
-    state = devices.here(state)
+    state = sharding.here(state)
 
     summary = {
         "dataset": subject,
@@ -126,12 +127,12 @@ def main(options: SimpleNamespace, console: Console) -> None:
         style="bold",
     )
     try:
-        with runs.results(folder) as into:
-            runs.write_history(into / "history.csv", history)
+        with run_folder.results(folder) as into:
+            run_folder.write_history(into / "history.csv", history)
             plots.learning_curves(history).savefig(into / "learning_curves.png")
             if not diverged:
                 summary |= kept(net, state, data, vocabulary, key_text, options, into, console)
-            runs.write_summary(into / "summary.json", summary)
+            run_folder.write_summary(into / "summary.json", summary)
     except OSError as error:
         unsaved = f"{folder}: the results could not be written ({error.strerror or error}); make room, then --resume it"
 
@@ -164,7 +165,7 @@ def watched(
         with training(console, steps) as show, asked_to_stop() as asked:
             for stage in stages:
                 show(stage)
-                stopping = devices.placement(mesh).any(bool(asked)) and len(stage.history.loss) < steps
+                stopping = sharding.placement(mesh).any(bool(asked)) and len(stage.history.loss) < steps
                 try:
                     checkpoints.save(stage) if stopping else checkpoints.offer(stage)
                     unsaved = None
@@ -222,7 +223,7 @@ def kept(
     console: Console,
 ) -> dict[str, float]:
     """The trained network, and what it makes of its data; returns what the summary says more."""
-    runs.write_parameters(into / "parameters.npz", state, **({"vocabulary": vocabulary} if vocabulary else {}))
+    run_folder.write_parameters(into / "parameters.npz", state, **({"vocabulary": vocabulary} if vocabulary else {}))
     logits = jaxnet.predict(net, state.params, state.net_state, data.x_test)
     if not vocabulary:
         draw_images(state.params, data, np.asarray(logits), into)
@@ -256,7 +257,7 @@ def chosen() -> SimpleNamespace:
     where = {name: getattr(options, name) for name in WHERE}
     if options != Options(**where):
         raise ValueError("resume: goes on with the options that the run was begun with; give no others")
-    return begun_with(runs.begun(options.resume), where)
+    return begun_with(run_folder.begun(options.resume), where)
 
 
 def gather(options: SimpleNamespace) -> Console:
@@ -273,7 +274,7 @@ def gather(options: SimpleNamespace) -> Console:
         raise ValueError(f"coordinator: {options.coordinator}, for one process alone; say with --processes how many")
     if options.processes > 1 and options.output is None and options.resume is None:
         raise ValueError("output: none is given, expected the same folder for all processes")
-    devices.join(options.coordinator, options.processes, options.process)
+    sharding.join(options.coordinator, options.processes, options.process)
     return Console(quiet=options.process > 0)
 
 
@@ -283,7 +284,7 @@ if __name__ == "__main__":
             keep_programs()
             options = chosen()
             console = gather(options)
-            with devices.together():
+            with sharding.together():
                 main(options, console)
     except KeyboardInterrupt:
         print("train.py: interrupted; nothing since the last checkpoint is kept", file=sys.stderr, flush=True)

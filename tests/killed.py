@@ -9,7 +9,7 @@ import numpy as np
 from conftest import a_dataset
 
 import jaxnet
-from jaxnet.checkpoints import Checkpoints, identity
+from jaxnet.train.checkpoints import Checkpoints, identity
 
 STEPS, EVERY = 600, 20
 

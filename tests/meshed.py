@@ -10,8 +10,9 @@ import pytest
 from conftest import a_dataset, random_params
 
 import jaxnet
-from jaxnet import devices, loop
-from jaxnet.checkpoints import Checkpoints
+from jaxnet.train import fit as fit_module
+from jaxnet.train import sharding
+from jaxnet.train.checkpoints import Checkpoints
 
 STEPS, ROWS = 20, 61  # which no number of devices divides
 
@@ -41,17 +42,17 @@ def simulated(folder, *counts):
     arguments, settings = the_run()
     saved(folder / "alone.npz", jaxnet.fit(*arguments, **settings))
     for count in counts:
-        stage = jaxnet.fit(*arguments, mesh=devices.mesh(count), **settings)
+        stage = jaxnet.fit(*arguments, mesh=sharding.mesh(count), **settings)
         saved(folder / f"{count}.npz", stage)
         assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(stage.state))
 
 
 def one_of(folder, steps):
     """The run over all devices of all processes, from its last checkpoint to this step."""
-    loop.FIRST_STRIDE = 2
-    loop.STRIDE_SECONDS = 1e9 * (jax.process_index() == 0)  # clocks that disagree: the strides must not
+    fit_module.FIRST_STRIDE = 2
+    fit_module.STRIDE_SECONDS = 1e9 * (jax.process_index() == 0)  # clocks that disagree: the strides must not
     (net, params, data, batches), settings = the_run()
-    mesh = devices.mesh()
+    mesh = sharding.mesh()
     checkpoints = Checkpoints(folder / "checkpoints", lambda: {"run": "the"}, seconds=0)
     wrote, at = [], []
     checkpoints._make_room = lambda size, make=checkpoints._make_room: (wrote.append(1), make(size))
@@ -64,7 +65,7 @@ def one_of(folder, steps):
     checkpoints.finish()
     me, local = jax.process_index(), jax.local_device_count()
     saved(folder / f"process{me}.npz", stage)
-    x = devices.ManyDevices(mesh).rows(data.x_train)
+    x = sharding.ManyDevices(mesh).rows(data.x_train)
     mine = sorted((shard.index[0].start or 0, shard.data.shape[0]) for shard in x.addressable_shards)
     facts = {
         "from": int(resume.state.step) if resume else None,
@@ -73,7 +74,7 @@ def one_of(folder, steps):
         "shards": mine,
         "padded": len(x),
         "local": local,
-        "any": [devices.any_process(me == 1), devices.any_process(False)],
+        "any": [sharding.any_process(me == 1), sharding.any_process(False)],
     }
     if steps < STEPS:
         facts["diverged"] = diverged_at(stage, mesh)
@@ -84,7 +85,7 @@ def diverged_at(stage, mesh):
     """Where a run with too high a rate ends; and the first process makes something of a state alone."""
     (net, params, data, batches), settings = the_run()
     if jax.process_index() == 0:
-        own = devices.here(stage.state)
+        own = sharding.here(stage.state)
         assert jaxnet.predict(net, own.params, own.net_state, data.x_test).is_fully_addressable
         assert jax.random.bits(own.key) == jax.random.bits(settings["key"])
     with pytest.raises(jaxnet.DivergedError) as caught:
@@ -97,8 +98,8 @@ def endless(folder):
     net, data = jaxnet.two_layer_net(12, 8, 5), a_dataset(np.random.default_rng(0), ROWS)
     batches = jaxnet.draw_batches(jax.random.key(7), ROWS, 16, 1_000_000)
     params = random_params(net, dtype=np.float32)
-    with devices.together():
-        for stage in jaxnet.stages(net, params, data, batches, mesh=devices.mesh(), eval_every=10):
+    with sharding.together():
+        for stage in jaxnet.stages(net, params, data, batches, mesh=sharding.mesh(), eval_every=10):
             (folder / f"at{jax.process_index()}").write_text(str(int(stage.state.step)))
 
 
@@ -106,8 +107,8 @@ def main():
     what, folder, local, port, processes, process, *rest = sys.argv[1:]
     jax.config.update("jax_num_cpu_devices", int(local))
     jax.config.update("jax_enable_x64", what != "endless")
-    devices.HEARTBEAT_SECONDS = 10
-    devices.join(f"localhost:{port}", int(processes), int(process))
+    sharding.HEARTBEAT_SECONDS = 10
+    sharding.join(f"localhost:{port}", int(processes), int(process))
     {"simulated": simulated, "one_of": one_of, "endless": endless}[what](Path(folder), *map(int, rest))
 
 

@@ -19,8 +19,8 @@ from conftest import a_dataset, random_params
 from killed import STEPS
 
 import jaxnet
-from jaxnet import checkpoints
-from jaxnet.checkpoints import CheckpointError, Checkpoints, identity
+from jaxnet.train import checkpoints
+from jaxnet.train.checkpoints import CheckpointError, Checkpoints, identity
 
 pytest.importorskip("orbax.checkpoint")
 # tensorstore's threads outlive the event loop of a read or write that failed, and complain of it to nobody
@@ -165,7 +165,7 @@ def test_one_of_another_run_is_refused_by_what_is_other(run, tmp_path, name):
 
 def test_one_of_another_version_is_refused(run, tmp_path, monkeypatch):
     saved_at_every_stage(run, tmp_path)
-    monkeypatch.setattr(checkpoints.importlib.metadata, "version", lambda name: "99")
+    monkeypatch.setattr(jaxnet, "__version__", "99")
     with pytest.raises(CheckpointError, match=r"version of jaxnet was .*, is 99; go on with what the run was begun"):
         folder_of(run, tmp_path).latest(beginning(run), nobody)
 

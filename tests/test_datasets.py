@@ -21,8 +21,8 @@ import pytest
 import requests  # noqa: F401  # once root has become nobody, nothing more can be imported
 from sklearn.datasets import load_digits
 
-from jaxnet import datasets
-from jaxnet.datasets import Dataset, DatasetError, digits, load_mnist, mnist
+from jaxnet.data import datasets
+from jaxnet.data.datasets import Dataset, DatasetError, digits, load_mnist, mnist
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix users and limits")
 
@@ -296,13 +296,10 @@ def test_the_users_damaged_file_is_left_alone(serve: Serve, named: Path) -> None
 
 
 TWO_AT_ONCE = """
-import sys, types
-package = types.ModuleType("jaxnet")  # the package without its __init__, which spends two seconds on importing jax
-package.__path__ = [sys.argv[1]]
-sys.modules["jaxnet"] = package
-from jaxnet.datasets import mnist
-print([name for name in ("pooch", "requests", "sklearn") if name in sys.modules])
-data = mnist(mirrors=[sys.argv[2]], checksums=dict(zip(sys.argv[3::2], sys.argv[4::2])))
+import sys
+from jaxnet.data import mnist
+print([name for name in ("jax", "pooch", "requests", "sklearn") if name in sys.modules])
+data = mnist(mirrors=[sys.argv[1]], checksums=dict(zip(sys.argv[2::2], sys.argv[3::2])))
 print(data.t_train.tolist(), data.t_test.tolist())
 """
 
@@ -317,8 +314,7 @@ def test_two_processes_at_once(serve: Serve, cache: Path) -> None:
 
     mirror = serve(when_both_ask)
     sums = [word for pair in checksums_of(FILES).items() for word in pair]
-    package = str(Path(datasets.__file__).parent)
-    command = [sys.executable, "-W", "error", "-c", TWO_AT_ONCE, package, mirror.url, *sums]
+    command = [sys.executable, "-W", "error", "-c", TWO_AT_ONCE, mirror.url, *sums]
     running = [subprocess.Popen(command, stdout=-1, stderr=-1, text=True) for _ in range(2)]
     assert [process.communicate() for process in running] == [("[]\n[9, 0, 5] [7, 1]\n", "")] * 2
     assert mirror.asked.count(TRAIN_IMAGES) == 2
@@ -500,7 +496,7 @@ def test_extra_is_not_installed(cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     for name in ("pooch", "sklearn"):
         monkeypatch.setitem(sys.modules, name, None)
     for dataset in (digits, mnist):
-        assert error_of(dataset).endswith('pip install "jaxnet[train]"')
+        assert error_of(dataset).endswith('pip install "jaxnet-crosscheck[train]"')
 
 
 def test_error_is_one_line() -> None:

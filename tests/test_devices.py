@@ -16,7 +16,7 @@ from conftest import a_dataset, random_params
 from meshed import ROWS, STEPS
 
 import jaxnet
-from jaxnet import devices
+from jaxnet.train import sharding
 
 pytestmark = pytest.mark.slow
 
@@ -129,9 +129,9 @@ def test_a_killed_process_ends_the_others_with_a_line(tmp_path, victim):
 def test_more_devices_than_there_are_are_refused_with_what_to_do():
     count = len(jax.devices()) + 1
     with pytest.raises(ValueError, match=rf"devices: {count}, expected 1 to .*jax_num_cpu_devices\", {count}\)"):
-        devices.mesh(count)
+        sharding.mesh(count)
     with pytest.raises(ValueError, match="devices: 0, expected 1 to"):
-        devices.mesh(0)
+        sharding.mesh(0)
 
 
 @pytest.mark.parametrize(
@@ -140,18 +140,18 @@ def test_more_devices_than_there_are_are_refused_with_what_to_do():
 )
 def test_processes_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        devices.join(*arguments)
+        sharding.join(*arguments)
 
 
 def test_one_process_joins_nobody():
-    devices.join()
+    sharding.join()
     assert not jax.distributed.is_initialized()
-    assert devices.any_process(True)
-    assert not devices.any_process(False)
+    assert sharding.any_process(True)
+    assert not sharding.any_process(False)
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_refused_naming_both():
-    four = devices.ManyDevices(jax.sharding.AbstractMesh((4,), ("batch",)))
+    four = sharding.ManyDevices(jax.sharding.AbstractMesh((4,), ("batch",)))
     four.check_batch_size(8)
     with pytest.raises(ValueError, match="batches: 10 rows a step, which 4 devices cannot share evenly"):
         four.check_batch_size(10)
@@ -170,4 +170,4 @@ def test_over_a_mesh_the_data_are_looked_at_share_by_share(rng, name, change, me
     data, net = a_dataset(rng, ROWS), jaxnet.two_layer_net(12, 8, 5)
     data = data._replace(**{name: change(getattr(data, name))})
     with pytest.raises(ValueError, match=message):
-        jaxnet.fit(net, random_params(net, dtype=np.float32), data, np.zeros((2, 3), int), mesh=devices.mesh(1))
+        jaxnet.fit(net, random_params(net, dtype=np.float32), data, np.zeros((2, 3), int), mesh=sharding.mesh(1))

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import jaxnet
-from jaxnet import runs
-from jaxnet.checks import check_batches, check_labels, check_samples
-from jaxnet.idx import IMAGES, read_idx
+from jaxnet.data.idx import IMAGES, read_idx
+from jaxnet.train import run_folder
+from jaxnet.validation import check_batches, check_labels, check_samples
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 few = settings(quick, max_examples=12)  # each compiles a program
@@ -132,7 +132,7 @@ def test_a_run_folder_with_any_options(tmp_path, content):
     """What goes on reads them: an object, or a ValueError that names the folder."""
     (tmp_path / "options.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match="is not the folder of a run that was begun"):
-        runs.begun(tmp_path)
+        run_folder.begun(tmp_path)
 
 
 @quick
@@ -141,4 +141,4 @@ def test_a_parameter_file_of_any_bytes(tmp_path, content):
     path = tmp_path / "parameters.npz"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"parameters\.npz"):
-        runs.read_parameters(path, jaxnet.two_layer_net(3, 2, 2))
+        run_folder.read_parameters(path, jaxnet.two_layer_net(3, 2, 2))

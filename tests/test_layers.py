@@ -11,7 +11,7 @@ from conftest import away_from_kinks, random_params
 import jaxnet
 import numpy_ref
 from jaxnet.crosscheck import check_layer
-from jaxnet.trees import flatten, unflatten
+from jaxnet.nn.tree_paths import flatten, unflatten
 
 EPS = np.finfo(np.float64).eps
 KEY = jax.random.key(5)

@@ -9,7 +9,7 @@ from conftest import hand_built, random_params
 
 import jaxnet
 import numpy_ref
-from jaxnet.trees import flatten, unflatten
+from jaxnet.nn.tree_paths import flatten, unflatten
 
 KEY = jax.random.key(0)
 

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 import jaxnet
 import numpy_ref
 from jaxnet.crosscheck import check_network
-from jaxnet.trees import flatten
+from jaxnet.nn.tree_paths import flatten
 from numpy_ref import notebook
 
 CURES = {
@@ -32,7 +32,7 @@ def one_thread():
 
 def images(name):
     """(x_train, t_train, x_test, t_test), labels one-hot; of MNIST a third to train on, for the time it takes."""
-    data = jaxnet.datasets.DATASETS[name]()
+    data = jaxnet.data.DATASETS[name]()
     return data.x_train[:20_000], np.eye(10)[data.t_train[:20_000]], data.x_test, np.eye(10)[data.t_test]
 
 

@@ -5,8 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from jaxnet import History, Sweep
-from jaxnet import plots_comparing as plots
+from jaxnet import History, Sweep, plots
 
 
 def drawn(figure):

@@ -8,8 +8,8 @@ from conftest import a_dataset, hand_built, random_params
 
 import jaxnet
 import numpy_ref
-from jaxnet import products, programs, settings
-from jaxnet.products import ACROSS, AS_WRITTEN
+from jaxnet.train import compiled_steps, matmul_layout, step_config
+from jaxnet.train.matmul_layout import ACROSS, AS_WRITTEN
 
 
 @pytest.mark.parametrize("positions", [(), (3,)], ids=["rows", "positions"])
@@ -53,7 +53,7 @@ def test_turning_twice_is_not_turning(rng):
     ids=lambda value: value.description[0] if isinstance(value, jaxnet.Layer) else None,
 )
 def test_only_plain_networks_lie_across_where_that_is_quicker(net, rows, way):
-    assert products.way_of(net, rows) is way
+    assert matmul_layout.way_of(net, rows) is way
 
 
 @pytest.mark.parametrize(
@@ -70,20 +70,20 @@ def test_only_plain_networks_lie_across_where_that_is_quicker(net, rows, way):
 def test_narrow_networks_that_stay_as_written_are_multiplied_by_eigen(sizes, rows, eigen):
     net = jaxnet.multi_layer_net(sizes[0], sizes[1:-1], sizes[-1])
     params = net.init(jax.random.key(0), 0.1)
-    assert products.by_eigen(net, params, rows) is eigen
-    known = products._without_ynnpack()  # nothing, where this version of XLA does not know of it
-    assert products.compiler_options(net, params, rows) == (known if eigen else {})
+    assert matmul_layout.by_eigen(net, params, rows) is eigen
+    known = matmul_layout._without_ynnpack()  # nothing, where this version of XLA does not know of it
+    assert matmul_layout.compiler_options(net, params, rows) == (known if eigen else {})
 
 
 def test_this_xla_is_told_of_eigen_or_does_not_know_ynnpack():
     """The option is private to XLA: where a version renames it, this says so, and the figures in the README are old."""
-    options = products._without_ynnpack()
+    options = matmul_layout._without_ynnpack()
     assert (
         options or "ynn" not in jax.jit(jnp.matmul).lower(jnp.ones((64, 512)), jnp.ones((512, 512))).compile().as_text()
     )
 
 
-@pytest.mark.parametrize("few", [0, products.FEW], ids=["as written", "across"])
+@pytest.mark.parametrize("few", [0, matmul_layout.FEW], ids=["as written", "across"])
 @pytest.mark.parametrize("at_once", [1, 3, 100], ids="fetched {}".format)
 def test_the_trajectory_is_the_same_either_way_and_however_many_batches_are_fetched_at_once(
     rng, x64, monkeypatch, few, at_once
@@ -91,8 +91,8 @@ def test_the_trajectory_is_the_same_either_way_and_however_many_batches_are_fetc
     """35 steps, in chunks of 10, are no multiple of 3; a batch fetched twice or not at all would show in its loss."""
     data = jax.tree.map(lambda a: a.astype(float) if a.ndim == 2 else a, a_dataset(rng))
     batches = jaxnet.draw_batches(jax.random.key(7), len(data.x_train), 10, 35)
-    monkeypatch.setattr(products, "FEW", few)
-    monkeypatch.setattr(programs, "FETCHED", at_once * 10 * 12 * 8)  # rows of 12 numbers of 8 bytes
+    monkeypatch.setattr(matmul_layout, "FEW", few)
+    monkeypatch.setattr(compiled_steps, "FETCHED", at_once * 10 * 12 * 8)  # rows of 12 numbers of 8 bytes
     net = jaxnet.two_layer_net(12, 7, 5)
     params = random_params(net)
     network = hand_built(net, params)
@@ -109,10 +109,10 @@ def test_the_program_makes_every_product_with_its_long_side_along_the_rows():
     """XLA would turn them round again if it were let: then there is one of (784, 50) or (1000, 50)."""
     net = jaxnet.two_layer_net(784, 50, 10)
     params = net.init(jax.random.key(0), 0.1)
-    recipe, rates = settings.recipe_of(net, params, {"learning_rate": 0.1})
+    recipe, rates = step_config.recipe_of(net, params, {"learning_rate": 0.1})
     now = jaxnet.initial_state(net, params, learning_rate=0.1)
     x, t, batches = (jnp.zeros(*of) for of in (((2000, 784),), ((2000,), int), ((5, 1000), int)))
-    lowered = programs.compiled(programs.run_steps, net, params, 1000, "recipe", "length").lower(
+    lowered = compiled_steps.compiled(compiled_steps.run_steps, net, params, 1000, "recipe", "length").lower(
         recipe, rates, now, x, t, batches, 5, length=5
     )
     products_of = [line.split(" = ")[1] for line in lowered.compile().as_text().splitlines() if " dot(" in line]

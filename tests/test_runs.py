@@ -9,7 +9,8 @@ import pytest
 from conftest import a_dataset, random_params
 
 import jaxnet
-from jaxnet import History, runs
+from jaxnet import History
+from jaxnet.train import run_folder
 
 HISTORY = History(
     np.array([2.5, 2.0, 1.5]), np.array([0, 2, 3]), np.array([0.1, 0.5, 0.7]), np.array([0.125, 0.5, 0.625])
@@ -18,7 +19,7 @@ HISTORY = History(
 
 def test_a_folder_appears_when_it_is_whole(tmp_path):
     path = tmp_path / "deep" / "run"
-    with runs.new_folder(path) as folder:
+    with run_folder.new_folder(path) as folder:
         (folder / "a").write_text("a")
         assert not path.exists()
     assert [file.name for file in path.iterdir()] == ["a"]
@@ -27,7 +28,7 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
 
 def test_a_folder_that_fails_leaves_nothing(tmp_path):
     def fails():
-        with runs.new_folder(tmp_path / "run") as folder:
+        with run_folder.new_folder(tmp_path / "run") as folder:
             (folder / "a").write_text("a")
             raise ZeroDivisionError
 
@@ -38,17 +39,20 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path):
 
 def test_a_folder_that_is_there_is_never_overwritten(tmp_path):
     (tmp_path / "run").mkdir()
-    with runs.new_folder(tmp_path / "run"):  # empty: nothing to lose
+    with run_folder.new_folder(tmp_path / "run"):  # empty: nothing to lose
         pass
     (tmp_path / "run" / "a").write_text("a")
-    with pytest.raises(ValueError, match="is there already"), runs.new_folder(tmp_path / "run"):
+    with pytest.raises(ValueError, match="is there already"), run_folder.new_folder(tmp_path / "run"):
         pass
     assert (tmp_path / "run" / "a").read_text() == "a"
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path):
     (tmp_path / "file").write_text("a")
-    with pytest.raises(ValueError, match=r"output: .*cannot be written"), runs.new_folder(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(ValueError, match=r"output: .*cannot be written"),
+        run_folder.new_folder(tmp_path / "file" / "run"),
+    ):
         pytest.fail("the work was begun")
 
 
@@ -56,25 +60,25 @@ def test_a_run_that_cannot_be_begun_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs, "write_summary", full)
+    monkeypatch.setattr(run_folder, "write_summary", full)
     with pytest.raises(ValueError, match=r"output: .*run cannot be written \(No space left on device\); make room"):
-        runs.begin(tmp_path / "run", {})
+        run_folder.begin(tmp_path / "run", {})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_results_are_written_into_a_folder_that_was_removed_and_beside_nothing_half_done(tmp_path):
     half = tmp_path / "run" / ".results-killed"
     half.mkdir(parents=True)
-    with runs.results(tmp_path / "run") as into:
+    with run_folder.results(tmp_path / "run") as into:
         (into / "summary.json").write_text("{}")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["summary.json"]
-    with runs.results(tmp_path / "gone") as into:
+    with run_folder.results(tmp_path / "gone") as into:
         (into / "summary.json").write_text("{}")
     assert [path.name for path in (tmp_path / "gone").iterdir()] == ["summary.json"]
 
 
 def test_the_history_is_a_row_a_step(tmp_path):
-    runs.write_history(tmp_path / "history.csv", HISTORY)
+    run_folder.write_history(tmp_path / "history.csv", HISTORY)
     with (tmp_path / "history.csv").open() as file:
         rows = list(csv.reader(file))
     assert rows == [
@@ -97,7 +101,7 @@ NET = jaxnet.multi_layer_net(12, [8], 5, batch_norm=True, dropout=0.1)
 
 def test_parameters_come_back_under_their_names_with_statistics_key_and_step(tmp_path):
     state = a_state(NET)
-    runs.write_parameters(tmp_path / "parameters.npz", state, vocabulary="añb")
+    run_folder.write_parameters(tmp_path / "parameters.npz", state, vocabulary="añb")
     with np.load(tmp_path / "parameters.npz", allow_pickle=False) as read:
         assert set(read) == {
             "Affine1.W", "Affine1.b", "BatchNorm1.gamma", "BatchNorm1.beta", "BatchNorm1.mean", "BatchNorm1.var",
@@ -106,7 +110,7 @@ def test_parameters_come_back_under_their_names_with_statistics_key_and_step(tmp
         np.testing.assert_array_equal(read["Affine1.W"], state.params["Affine1"]["W"])
         assert read["Affine1.W"].dtype == np.float32
         assert str(read["vocabulary"]) == "añb"
-    saved = runs.read_parameters(tmp_path / "parameters.npz", NET)
+    saved = run_folder.read_parameters(tmp_path / "parameters.npz", NET)
     for ours, theirs in ((saved.params, state.params), (saved.net_state, state.net_state)):
         jax.tree.map(np.testing.assert_array_equal, ours, jax.device_get(theirs))
     assert saved.step == 7
@@ -122,11 +126,11 @@ def test_parameters_come_back_under_their_names_with_statistics_key_and_step(tmp
     ],
 )
 def test_parameters_of_another_network_are_refused(tmp_path, other, message):
-    runs.write_parameters(tmp_path / "parameters.npz", a_state(NET))
+    run_folder.write_parameters(tmp_path / "parameters.npz", a_state(NET))
     with pytest.raises(ValueError, match=message):
-        runs.read_parameters(tmp_path / "parameters.npz", other)
+        run_folder.read_parameters(tmp_path / "parameters.npz", other)
 
 
 def test_the_summary_is_json(tmp_path):
-    runs.write_summary(tmp_path / "summary.json", {"steps": 3, "diverged": None})
+    run_folder.write_summary(tmp_path / "summary.json", {"steps": 3, "diverged": None})
     assert json.loads((tmp_path / "summary.json").read_text()) == {"steps": 3, "diverged": None}

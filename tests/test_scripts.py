@@ -20,8 +20,9 @@ from conftest import AS_A_USER
 
 import jaxnet
 import numpy_ref
-from jaxnet import runs, text
-from jaxnet.checkpoints import CheckpointError, Checkpoints
+from jaxnet.data import text
+from jaxnet.train import run_folder
+from jaxnet.train.checkpoints import CheckpointError, Checkpoints
 
 ROOT = Path(__file__).parent.parent
 
@@ -96,7 +97,7 @@ def test_the_parameters_it_leaves_are_those_it_reports(default_run):
     with np.load(output / "parameters.npz") as leaves:
         params = {f"Affine{i}": {leaf: leaves[f"Affine{i}.{leaf}"] for leaf in ("W", "b")} for i in (1, 2)}
     network = numpy_ref.TwoLayerNet(64, 50, 10, params=params)
-    data = jaxnet.datasets.digits()
+    data = jaxnet.data.digits()
     summary = json.loads((output / "summary.json").read_text())
     assert network.accuracy(data.x_test, data.t_test) == pytest.approx(summary["test_accuracy"], abs=1e-6)
 
@@ -156,7 +157,7 @@ def test_the_options_are_written_down(run, tmp_path):
 
 
 def saved(folder, net):
-    return runs.read_parameters(folder / "parameters.npz", net)
+    return run_folder.read_parameters(folder / "parameters.npz", net)
 
 
 @pytest.mark.slow
@@ -166,7 +167,7 @@ def test_a_deep_network_is_saved_with_its_running_statistics_key_and_step(run, t
     assert done.returncode == 0, done.stderr
     assert "PASS  64-12-9-10" in done.stdout
     assert "Cross-check on 9 training images" in done.stdout
-    net, data = jaxnet.multi_layer_net(64, [12, 9], 10, batch_norm=True, dropout=0.1), jaxnet.datasets.digits()
+    net, data = jaxnet.multi_layer_net(64, [12, 9], 10, batch_norm=True, dropout=0.1), jaxnet.data.digits()
     params, state, key, step = saved(tmp_path / "run", net)
     assert step == 40
     assert key.shape == ()

@@ -9,8 +9,7 @@ import pytest
 from conftest import random_params
 
 import jaxnet
-from jaxnet import text
-from jaxnet.datasets import DatasetError
+from jaxnet.data import DatasetError, text
 
 
 def test_a_text_and_its_ids_are_each_others_inverse():
@@ -62,7 +61,7 @@ def test_a_text_of_ones_own_is_read_and_what_is_none_is_one_line(tmp_path):
 
 def test_the_readme_is_found_in_a_checkout_in_an_installed_package_and_else_asked_for(monkeypatch, tmp_path):
     assert text.read_text().startswith("# jaxnet\n")
-    monkeypatch.setattr(text, "__file__", str(tmp_path / "site-packages" / "jaxnet" / "text.py"))
+    monkeypatch.setattr(text, "__file__", str(tmp_path / "site-packages" / "jaxnet" / "data" / "text.py"))
 
     class Installed:
         def read_text(self, name):

@@ -11,7 +11,7 @@ from conftest import a_dataset, draws_of, hand_built, random_params
 
 import jaxnet
 import numpy_ref
-from jaxnet import programs
+from jaxnet.train import compiled_steps
 
 STEPS = 500
 
@@ -527,9 +527,9 @@ def test_random_bits_are_made_where_a_layer_wants_them_and_nowhere_else(data, dr
     net = deep_net(dropped)
     params = random_params(net, dtype=np.float32)
     first = jaxnet.init_train_state(net, optax.sgd(0.1), params, jax.random.key(0))
-    lowered = programs.compiled(programs.run_steps, net, params, 10, "recipe", "length").lower(
-        programs.Recipe(net, optax.sgd, jaxnet.softmax_cross_entropy),
-        programs.Rates(jnp.array(0.1), None, None), first,
+    lowered = compiled_steps.compiled(compiled_steps.run_steps, net, params, 10, "recipe", "length").lower(
+        compiled_steps.Recipe(net, optax.sgd, jaxnet.softmax_cross_entropy),
+        compiled_steps.Rates(jnp.array(0.1), None, None), first,
         jnp.asarray(data.x_train), jnp.asarray(data.t_train), batches_for(data, 10), 5, length=5,
     )  # fmt: skip
     program = lowered.compile().as_text()

@@ -7,13 +7,11 @@ its own, which can be read and tested alone.
 from collections.abc import Callable, Collection
 from typing import Any
 
-from jaxnet.checks import check_counts, check_positive
 from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.examine import Options, examine
 from jaxnet.crosscheck.inspect import (
     Checkable,
     CheckableNetwork,
-    JaxReference,
     SubjectError,
     brought,
     brought_network,
@@ -22,6 +20,7 @@ from jaxnet.crosscheck.inspect import (
 from jaxnet.crosscheck.layerwise import examine_layers
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.report import InconclusiveWarning, Leaf, Report
+from jaxnet.validation import check_counts, check_positive
 
 __all__ = [
     "Cause",
@@ -230,7 +229,13 @@ def _options(
     return Options(seed, resolution, accuracy or 0.0, expected, max_seconds)
 
 
+def _in_jax(reference: Callable[..., Any], checkable: Checkable) -> Checkable:
+    from jaxnet.crosscheck.inspect.jax_function import JaxReference  # JAX is loaded where it is needed
+
+    return JaxReference(reference, checkable)
+
+
 def _report(checkable: Checkable, reference: Callable[..., Any] | None, options: Options, name: str | None) -> Report:
-    theirs = JaxReference(reference, checkable) if reference is not None else None
+    theirs = _in_jax(reference, checkable) if reference is not None else None
     run = examine_layers if isinstance(checkable, CheckableNetwork) else examine
     return run(name or checkable.name, checkable, theirs, options)  # type: ignore[arg-type]

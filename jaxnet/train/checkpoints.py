@@ -22,9 +22,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int
 
-from jaxnet.datasets import Dataset
-from jaxnet.layers import Layer
-from jaxnet.training import History, Stage, TrainState
+import jaxnet
+from jaxnet.data import Dataset
+from jaxnet.nn.layers import Layer
+from jaxnet.train.step import History, Stage, TrainState
 
 Tell = Callable[[str], object]
 
@@ -42,7 +43,8 @@ def identity(
     """What a run is made of. Where all of this is the same, so is every bit, on the same machine."""
     arrays = dict(zip(data._fields, data, strict=True)) | {"batches": batches}
     return {
-        **{f"version of {name}": importlib.metadata.version(name) for name in ("jaxnet", "jax", "jaxlib", "optax")},
+        "version of jaxnet": jaxnet.__version__,
+        **{f"version of {name}": importlib.metadata.version(name) for name in ("jax", "jaxlib", "optax")},
         "network": repr(net.description),
         "dtype": str(np.dtype(dtype)),
         **{name: f"{a.dtype}{list(a.shape)}, CRC-32 {_crc(a):08x}" for name, a in arrays.items()},

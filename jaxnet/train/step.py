@@ -10,9 +10,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxnet.checks import check_counts
-from jaxnet.layers import Layer, Params, Tree
-from jaxnet.losses import softmax_cross_entropy, weight_decay
+from jaxnet.nn.layers import Layer, Params, Tree
+from jaxnet.nn.losses import softmax_cross_entropy, weight_decay
+from jaxnet.validation import check_counts
 
 Criterion = Callable[[Array, Array], Float[Array, ""]]  # (y, t) -> what is made small, such as mean_squared_error
 MOST = 2**31  # row numbers drawn at once are fewer

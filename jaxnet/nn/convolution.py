@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxnet.checks import check_counts
-from jaxnet.layers import Layer, Params, Scale, standard_deviation, stateless
+from jaxnet.nn.layers import Layer, Params, Scale, standard_deviation, stateless
+from jaxnet.validation import check_counts
 
 
 def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padding: int = 0) -> Layer:

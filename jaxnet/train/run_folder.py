@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 from numpy.typing import ArrayLike
 
-from jaxnet.layers import Layer, Params, Tree
-from jaxnet.training import History, TrainState
-from jaxnet.trees import flatten, unflatten
+from jaxnet.nn.layers import Layer, Params, Tree
+from jaxnet.nn.tree_paths import flatten, unflatten
+from jaxnet.train.step import History, TrainState
 
 OPTIONS = "options.json"  # of a run that has not come to its end
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from jaxnet.checks import check_labels
-from jaxnet.layers import Params
-from jaxnet.trees import flatten
+from jaxnet.nn.layers import Params
+from jaxnet.nn.tree_paths import flatten
+from jaxnet.validation import check_labels
 
 
 def softmax_cross_entropy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C"]) -> Float[Array, ""]:

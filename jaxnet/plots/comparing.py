@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from jaxnet.plots import DPI, STYLES, WIDTH
-from jaxnet.sweeping import Sweep
-from jaxnet.training import History
+from jaxnet.plots.training import DPI, STYLES, WIDTH
+from jaxnet.train.step import History
+from jaxnet.train.sweep import Sweep
 
 LINES = [  # told apart by lightness and by dashes
     ("black", "-"),

@@ -9,14 +9,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
-from jaxnet.checks import check_holds, check_labels, check_not_negative, check_positive, check_samples
-from jaxnet.datasets import Dataset
-from jaxnet.devices import ONE_DEVICE, OneDevice, placement
-from jaxnet.layers import Layer, Params
-from jaxnet.losses import softmax_cross_entropy
-from jaxnet.programs import Rates, Recipe
-from jaxnet.training import OPTIMIZERS, Criterion, MakeOptimizer, Stage
-from jaxnet.trees import flatten
+from jaxnet.data import Dataset
+from jaxnet.nn.layers import Layer, Params
+from jaxnet.nn.losses import softmax_cross_entropy
+from jaxnet.nn.tree_paths import flatten
+from jaxnet.train.compiled_steps import Rates, Recipe
+from jaxnet.train.sharding import ONE_DEVICE, OneDevice, placement
+from jaxnet.train.step import OPTIMIZERS, Criterion, MakeOptimizer, Stage
+from jaxnet.validation import check_holds, check_labels, check_not_negative, check_positive, check_samples
 
 
 class Settings(TypedDict, total=False):

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 
@@ -85,6 +84,8 @@ def check_holds(name: str, value: Any, dtype: Any) -> None:
     Raises:
         ValueError: It is too large for it.
     """
+    import jax.numpy as jnp  # it knows bfloat16, and is loaded where a dtype is asked for
+
     if (value if isinstance(value, int) else float(value)) > float(jnp.finfo(dtype).max):  # type: ignore[no-untyped-call]
         raise ValueError(f"{name}: {value}, expected a number that {np.dtype(dtype)} can hold")
 

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxnet import normalization
-from jaxnet.attention import attention, embedding, position
-from jaxnet.checks import check_counts
-from jaxnet.convolution import convolution, max_pool
-from jaxnet.layers import Layer, affine, flatten, gelu, relu, residual, sequential, sigmoid, tanh
-from jaxnet.layers import dropout as drop
-from jaxnet.normalization import layer_norm
+from jaxnet.nn import normalization
+from jaxnet.nn.attention import attention, embedding, position
+from jaxnet.nn.convolution import convolution, max_pool
+from jaxnet.nn.layers import Layer, affine, flatten, gelu, relu, residual, sequential, sigmoid, tanh
+from jaxnet.nn.layers import dropout as drop
+from jaxnet.nn.normalization import layer_norm
+from jaxnet.validation import check_counts
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": relu, "sigmoid": sigmoid, "tanh": tanh, "gelu": gelu}
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxnet.checks import check_counts
-from jaxnet.layers import Layer, Params, Scale, Tree, draw_nothing, stateless
+from jaxnet.nn.layers import Layer, Params, Scale, Tree, draw_nothing, stateless
+from jaxnet.validation import check_counts
 
 
 def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:

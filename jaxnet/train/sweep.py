@@ -15,14 +15,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxnet.checks import check_batches, check_counts, check_holds, check_positive
-from jaxnet.datasets import Dataset
-from jaxnet.layers import Layer, Params
-from jaxnet.losses import softmax_cross_entropy
-from jaxnet.programs import Rates, Recipe, all_finite, evaluate, fetched, optimizer_of, step_of
-from jaxnet.resident import resident, samples
-from jaxnet.settings import Settings, check_data, recipe_of
-from jaxnet.training import Criterion, MakeOptimizer, TrainState, init_train_state
+from jaxnet.data import Dataset
+from jaxnet.nn.layers import Layer, Params
+from jaxnet.nn.losses import softmax_cross_entropy
+from jaxnet.train.compiled_steps import Rates, Recipe, all_finite, evaluate, fetched, optimizer_of, step_of
+from jaxnet.train.device_data import to_device, to_floats
+from jaxnet.train.step import Criterion, MakeOptimizer, TrainState, init_train_state
+from jaxnet.train.step_config import Settings, check_data, recipe_of
+from jaxnet.validation import check_batches, check_counts, check_holds, check_positive
 
 STRIDE = 100  # steps between two reports
 
@@ -95,7 +95,7 @@ def sweep(
     axes = jax.tree.map(_side_by_side, jax.eval_shape(partial(_begin, recipe, shared), shared.learning_rate[0], one))
     axes = axes._replace(key=None, step=None)
     now = jax.vmap(partial(_begin, recipe, shared), out_axes=axes)(shared.learning_rate, params)
-    x_train, x_test = (resident(x, dtype) for x in (data.x_train, data.x_test))
+    x_train, x_test = (to_device(x, dtype) for x in (data.x_train, data.x_test))
     t_train, t_test, batches = (jnp.asarray(a) for a in (data.t_train, data.t_test, batches))
     steps = jax.jit(partial(_steps_of_all, recipe, axes))
     losses, length = [], len(batches)
@@ -141,7 +141,7 @@ def _steps_of_all(
     def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
         now, losses = carry
         x_rows, t_rows = fetched(lax.dynamic_index_in_dim(batches, now.step, keepdims=False), x, t)
-        x_rows = samples(x_rows, dtype)
+        x_rows = to_floats(x_rows, dtype)
 
         def one(learning_rate: Array, now: TrainState) -> tuple[TrainState, Array]:
             return step_of(recipe, rates._replace(learning_rate=learning_rate), now, x_rows, t_rows)

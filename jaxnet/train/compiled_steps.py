@@ -11,13 +11,13 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxnet.devices import ONE_DEVICE, OneDevice
-from jaxnet.inference import by_chunks, chunk_of
-from jaxnet.layers import Layer, Params, Tree
-from jaxnet.losses import correct
-from jaxnet.products import by_eigen, compiler_options, way_of
-from jaxnet.resident import samples
-from jaxnet.training import Criterion, MakeOptimizer, TrainState, train_step
+from jaxnet.nn.inference import by_chunks, chunk_of
+from jaxnet.nn.layers import Layer, Params, Tree
+from jaxnet.nn.losses import correct
+from jaxnet.train.device_data import to_floats
+from jaxnet.train.matmul_layout import by_eigen, compiler_options, way_of
+from jaxnet.train.sharding import ONE_DEVICE, OneDevice
+from jaxnet.train.step import Criterion, MakeOptimizer, TrainState, train_step
 
 NO_CHECK = "promise_in_bounds"  # of row numbers: `fit` has looked
 FETCHED = 4 * 2**20  # bytes of samples that are fetched at once, where those of several steps are
@@ -87,7 +87,7 @@ def run_steps(
             now, losses = way.turn(carry[0]), carry[1]
             here = now.step - begin if block > 1 else 0
             x_batch, t_batch = (lax.dynamic_index_in_dim(a, here, keepdims=False) for a in (x_rows, t_rows))
-            batch = recipe.devices.split((samples(x_batch, dtype), t_batch))
+            batch = recipe.devices.split((to_floats(x_batch, dtype), t_batch))
             after, loss = step_of(recipe, rates, now, *batch)
             return way.turn(after), lax.dynamic_update_index_in_dim(losses, loss.astype(dtype), now.step - first, 0)
 
@@ -127,7 +127,7 @@ def evaluate(
     lying, net = way.turn(params), way.net(net)
 
     def hits(x: Array, t: Array) -> Array:
-        return correct(net.infer(way.turn(lying), net_state, samples(x, dtype)), t)
+        return correct(net.infer(way.turn(lying), net_state, to_floats(x, dtype)), t)
 
     return devices.each(partial(by_chunks, hits))(x, t)[:count].mean(dtype=dtype)
 

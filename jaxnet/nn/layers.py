@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxnet.checks import check_counts
+from jaxnet.validation import check_counts
 
 Tree = dict[str, Any]  # {"Affine1": {"W": ..., "b": ...}, ...}, nested as the layers are, without those that have none
 Params = Tree  # what is trained; gradients and optimizer state have the same tree

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int, Int32
 from numpy.lib.stride_tricks import sliding_window_view
 
-from jaxnet.datasets import Dataset, DatasetError
+from jaxnet.data.datasets import DISTRIBUTION, Dataset, DatasetError
 
 HELD_OUT = 0.1  # of the text, its end
 WINDOWS = 2000  # to train on at least, which overlap where the text is too short for so many
@@ -21,12 +21,14 @@ def read_text(path: Path | None = None) -> str:
     Raises:
         DatasetError: It cannot be read, or is not there.
     """
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     own = (root / "README.md") if (root / "pyproject.toml").exists() else None
     try:
         if path or own:
             return (path or own or root).read_text(encoding="utf-8")
-        return (metadata.distribution("jaxnet").read_text("METADATA") or "").partition("\n\n")[2]  # behind its headers
+        return (metadata.distribution(DISTRIBUTION).read_text("METADATA") or "").partition("\n\n")[
+            2
+        ]  # behind its headers
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path or own}: cannot be read as UTF-8 text ({error}); name another file") from error
     except metadata.PackageNotFoundError:

@@ -11,9 +11,9 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from jaxnet.checks import check_counts, check_labels, check_samples
 from jaxnet.crosscheck.measure.steps import StepErrors
-from jaxnet.training import History
+from jaxnet.train.step import History
+from jaxnet.validation import check_counts, check_labels, check_samples
 
 WIDTH, DPI = 6.0, 150  # inches, and pixels to the inch
 POINTS = 50  # on the smoothed loss; and markers at most on another line

@@ -15,16 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from jaxnet.checks import check_batches, check_counts
-from jaxnet.datasets import Dataset
-from jaxnet.divergence import DivergedError, first_bad
-from jaxnet.inference import chunk_of
-from jaxnet.layers import Layer, Params, draw_nothing
-from jaxnet.programs import Rates, Recipe, compiled, evaluate, optimizer_of, run_steps
-from jaxnet.resident import resident, samples
-from jaxnet.settings import Settings, check_data, recipe_of
-from jaxnet.training import History, Stage, TrainState, init_train_state
-from jaxnet.trees import flatten
+from jaxnet.data import Dataset
+from jaxnet.nn.inference import chunk_of
+from jaxnet.nn.layers import Layer, Params, draw_nothing
+from jaxnet.nn.tree_paths import flatten
+from jaxnet.train.compiled_steps import Rates, Recipe, compiled, evaluate, optimizer_of, run_steps
+from jaxnet.train.device_data import to_device, to_floats
+from jaxnet.train.divergence import DivergedError, first_bad
+from jaxnet.train.step import History, Stage, TrainState, init_train_state
+from jaxnet.train.step_config import Settings, check_data, recipe_of
+from jaxnet.validation import check_batches, check_counts
 
 FIRST_STRIDE = 10  # steps until the program returns to Python for the first time
 STRIDE_SECONDS = 1.0  # between two returns, about, however long an evaluation's distance is
@@ -137,7 +137,7 @@ def _stages(
 ) -> Iterator[Stage]:
     dtype = jnp.result_type(*jax.tree.leaves(stage.state.params))
     devices = recipe.devices
-    x_train, x_test = (resident(devices.rows(x), dtype) for x in (data.x_train, data.x_test))
+    x_train, x_test = (to_device(devices.rows(x), dtype) for x in (data.x_train, data.x_test))
     t_train, t_test = (jnp.asarray(devices.rows(t)) for t in (data.t_train, data.t_test))
     now, rates, batches = devices.copied((stage.state, rates, batches))
     steps, length = len(batches), min(eval_every, len(batches))
@@ -203,7 +203,7 @@ def _diverged(
     while True:
         step = int(now.step)
         x, t = pick(batches[step])
-        found = look(now, samples(x, dtype), t)
+        found = look(now, to_floats(x, dtype), t)
         if found is not None or step == last:  # or seen in the compiled loop alone, which rounds in other places
             what = found or what
             break

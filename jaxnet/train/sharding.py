@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from jaxnet.checks import check_counts
+from jaxnet.validation import check_counts
 
 AXIS = "batch"
 HEARTBEAT_SECONDS = 30  # a process that was silent for so long is dead, and ends the others

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 
-def resident(x: Any, dtype: Any) -> Array:
+def to_device(x: Any, dtype: Any) -> Array:
     """x on the device: integers as int32, floats in this dtype, or as uint8 if they are exactly k/255, k in 0..255.
 
     A step picks its rows at random, so it waits for memory: a quarter of the bytes is a third of the wait.
@@ -19,7 +19,7 @@ def resident(x: Any, dtype: Any) -> Array:
     return bytes_ if exact else x
 
 
-def samples(rows: Array, dtype: Any) -> Array:
+def to_floats(rows: Array, dtype: Any) -> Array:
     """What a network takes: bytes k become k/255, bit for bit as a division rounds it; all else stays as it is."""
     if rows.dtype != jnp.uint8:
         return rows
@@ -30,4 +30,4 @@ def samples(rows: Array, dtype: Any) -> Array:
 @jax.jit
 def _as_bytes(x: Array) -> tuple[Array, Array]:
     bytes_ = jnp.clip(jnp.round(x * 255), 0, 255).astype(jnp.uint8)
-    return bytes_, jnp.all(samples(bytes_, x.dtype) == x)
+    return bytes_, jnp.all(to_floats(bytes_, x.dtype) == x)

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from jaxnet.idx import IMAGES, LABELS, read_idx
+from jaxnet.data.idx import IMAGES, LABELS, read_idx
 
+DISTRIBUTION = "jaxnet-crosscheck"  # what pip installs; jaxnet is another project there
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -216,4 +217,4 @@ def _extra(user: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise DatasetError(f'{user} needs more ({error}): pip install "jaxnet[train]"') from error
+        raise DatasetError(f'{user} needs more ({error}): pip install "{DISTRIBUTION}[train]"') from error

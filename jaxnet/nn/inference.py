@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxnet.checks import check_counts
-from jaxnet.layers import Layer, Params, Tree
+from jaxnet.nn.layers import Layer, Params, Tree
+from jaxnet.validation import check_counts
 
 
 @partial(jax.jit, static_argnames="net")

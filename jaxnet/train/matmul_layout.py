@@ -16,7 +16,7 @@ from jax import lax
 from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float
 
-from jaxnet.layers import Layer, Params
+from jaxnet.nn.layers import Layer, Params
 
 PLAIN = {"Affine", "ReLU", "Sigmoid", "Tanh", "GELU"}  # layers that care for no axis but the last
 FEW = 2_000_000  # multiplications of the largest product, below which it is not worth two cores

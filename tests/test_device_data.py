@@ -5,26 +5,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnet.resident import resident, samples
+from jaxnet.train.device_data import to_device, to_floats
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_byte_is_the_quotient_that_numpy_rounds(dtype, x64):
     k = np.arange(256, dtype=np.uint8).reshape(2, 128)
-    np.testing.assert_array_equal(jax.jit(lambda rows: samples(rows, dtype))(k), k.astype(dtype) / dtype(255))
+    np.testing.assert_array_equal(jax.jit(lambda rows: to_floats(rows, dtype))(k), k.astype(dtype) / dtype(255))
 
 
 def test_only_what_bytes_can_say_exactly_becomes_bytes(rng):
     pixels = (rng.integers(0, 256, (20, 30)) / 255).astype(np.float32)
-    assert resident(pixels, np.float32).dtype == np.uint8
-    np.testing.assert_array_equal(samples(resident(pixels, np.float32), np.float32), pixels)
+    assert to_device(pixels, np.float32).dtype == np.uint8
+    np.testing.assert_array_equal(to_floats(to_device(pixels, np.float32), np.float32), pixels)
     for other in (pixels * np.float32(1 + 2e-7), pixels - 1, pixels * 2, pixels / 255 * 16):
-        kept = resident(other.astype(np.float32), np.float32)
+        kept = to_device(other.astype(np.float32), np.float32)
         assert kept.dtype == np.float32
-        np.testing.assert_array_equal(samples(kept, np.float32), other.astype(np.float32))
+        np.testing.assert_array_equal(to_floats(kept, np.float32), other.astype(np.float32))
 
 
 def test_integers_are_ids_and_no_pixels():
     ids = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    assert resident(ids, np.float32).dtype == jnp.int32
-    np.testing.assert_array_equal(samples(resident(ids, np.float32), np.float32), ids)
+    assert to_device(ids, np.float32).dtype == jnp.int32
+    np.testing.assert_array_equal(to_floats(to_device(ids, np.float32), np.float32), ids)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxnet.checks import check_counts
-from jaxnet.layers import Layer, Params, Scale, standard_deviation, stateless
+from jaxnet.nn.layers import Layer, Params, Scale, standard_deviation, stateless
+from jaxnet.validation import check_counts
 
 
 def embedding(vocabulary: int, size: int) -> Layer:

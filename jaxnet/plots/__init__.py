@@ -1,0 +1,18 @@
+"""Figures of a run, of gradients and of several runs beside each other: each function returns one, and shows none."""
+
+from jaxnet.plots.comparing import activations, losses, optimizer_paths, overfitting, scales, sweep_map
+from jaxnet.plots.training import first_layer_weights, learning_curves, mistakes, save, step_sizes
+
+__all__ = [
+    "activations",
+    "first_layer_weights",
+    "learning_curves",
+    "losses",
+    "mistakes",
+    "optimizer_paths",
+    "overfitting",
+    "save",
+    "scales",
+    "step_sizes",
+    "sweep_map",
+]
