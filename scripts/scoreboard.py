@@ -24,12 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from ending import check_writable, one_line
 from jax.test_util import check_grads
-from options import File, check_seed
-from progress import counted
 
 import numpy_ref
+from jaxnet.cli.ending import check_writable, one_line
+from jaxnet.cli.options import File, check_seed
+from jaxnet.cli.progress import counted
 from jaxnet.crosscheck import Verdict, check_layer, inspected
 from jaxnet.crosscheck.inspect import Checkable, Leaves
 from jaxnet.validation import check_counts
@@ -333,5 +333,5 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    with one_line("scoreboard.py"):
+    with one_line():
         main(tyro.cli(Options, description=__doc__))

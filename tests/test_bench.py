@@ -15,14 +15,12 @@ SMALL = ["--sizes", "12-8-4@16", "--dataset", "random", "--rounds", "1", "--seco
 @pytest.fixture
 def contenders(monkeypatch):
     """Those of the script, as it finds them; what a test plants is gone after it."""
-    monkeypatch.syspath_prepend(SCRIPTS)  # as `python scripts/bench.py` does
-    import bounds
-    import peers
+    from jaxnet.cli import bench, bounds
 
     one = bounds.by_numpy  # the slowest to get ready are left out: the first use of PyTorch, the loops of XLA
-    monkeypatch.setattr(bounds, "multipliers", lambda *shape: {"numpy": one(bounds.operands(*shape[:2], True), 1)})
-    monkeypatch.setattr(peers, "CONTENDERS", dict(peers.CONTENDERS))
-    return peers.CONTENDERS
+    monkeypatch.setattr(bench, "multipliers", lambda *shape: {"numpy": one(bounds.operands(*shape[:2], True), 1)})
+    monkeypatch.setattr(bench, "CONTENDERS", dict(bench.CONTENDERS))
+    return bench.CONTENDERS
 
 
 @pytest.fixture
@@ -136,7 +134,7 @@ def test_a_round_is_a_turn_of_everybody(run, contenders):
 
 
 def test_the_products_are_those_of_a_step(contenders):
-    import bounds
+    from jaxnet.cli import bounds
 
     for order in "CF":
         shapes = [(a.shape, b.shape) for a, b in bounds.operands((12, 8, 4), 16, True, order)]

@@ -1,11 +1,13 @@
 """Two derivations that share code are one derivation: neither room imports the other."""
 
+import importlib
 import subprocess
 import sys
 
 import pytest
 
 import jaxnet
+from jaxnet.cli.main import COMMANDS
 
 
 def modules_after(statement):
@@ -58,3 +60,24 @@ def test_every_public_name_is_there():
 def test_the_test_above_can_fail(culprit):
     with pytest.raises(AssertionError, match="imports jax, jaxlib, jaxnet"):
         assert_apart(culprit, {"jax", "jaxlib", "jaxnet"})
+
+
+def run_jaxnet(*arguments):
+    return subprocess.run([sys.executable, "-m", "jaxnet", *arguments], capture_output=True, text=True)
+
+
+def test_the_command_lists_its_commands_and_refuses_others():
+    listed = run_jaxnet()
+    assert listed.returncode == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in listed.stdout
+        assert callable(importlib.import_module(f"jaxnet.cli.{name}").run)
+    refused = run_jaxnet("tain")
+    assert refused.returncode == 2
+    assert refused.stderr == "jaxnet: tain, expected one of train, check, sweep, bench, chapter6, scaling\n"
+
+
+def test_a_command_is_called_by_its_name_in_what_it_says():
+    refused = run_jaxnet("sweep", "--hidden", "-1")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("jaxnet sweep: hidden")

@@ -193,7 +193,7 @@ def test_a_convolutional_network_is_trained_on_images(run, tmp_path):
 def test_the_deep_convolutional_network_is_built_for_its_images(monkeypatch):
     """It is trained by test_deep_networks; at the book's size that takes minutes."""
     monkeypatch.syspath_prepend(ROOT / "scripts")
-    options, subjects = (importlib.import_module(name) for name in ("options", "subjects"))
+    options, subjects = (importlib.import_module(f"jaxnet.cli.{name}") for name in ("options", "subjects"))
     chosen = options.settled(options.Options(network="deep-conv"))
     data, vocabulary = subjects.prepare(chosen)
     assert data.x_train.shape == (1442, 1, 8, 8)

@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 import optax
-from options import HEADS
 from rich.console import Console
 
 import jaxnet
 import numpy_ref
+from jaxnet.cli.ending import program
+from jaxnet.cli.options import HEADS
 from jaxnet.crosscheck import Verdict, check_network
 from jaxnet.data import DATASETS, Dataset, text
 from jaxnet.nn.layers import Params
@@ -99,4 +100,4 @@ def cross_check(
     report = check_network(network, x, t, reference=reference, name=name)
     console.print(str(report), highlight=False, soft_wrap=True, markup=False)
     if report.verdict is Verdict.FAIL:
-        sys.exit("train.py: the gradients disagree where the table says so; not training")
+        sys.exit(f"{program()}: the gradients disagree where the table says so; not training")

@@ -1,4 +1,4 @@
-"""What `train.py` can be told, and what each network is trained with where nothing is said."""
+"""The options of `jaxnet train`, and their defaults for each network."""
 
 import math
 from collections.abc import Sequence

@@ -12,8 +12,13 @@ CANNOT = 2
 UNREAD = 141  # as a shell says of a program that was ended by SIGPIPE
 
 
+def program() -> str:
+    """Returns what the running command is called: `train.py`, or `jaxnet train`."""
+    return Path(sys.argv[0]).name
+
+
 @contextmanager
-def one_line(script: str, *errors: type[Exception]) -> Iterator[None]:
+def one_line(*errors: type[Exception]) -> Iterator[None]:
     """Where one of these is raised, or what is asked does not fit into memory or onto the disk, no traceback.
 
     Raises:
@@ -26,13 +31,13 @@ def one_line(script: str, *errors: type[Exception]) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so at its end
         sys.exit(UNREAD)
     except one_liners as error:
-        _end(script, str(error))
+        _end(str(error))
     except MemoryError as error:
-        _end(script, f"there is not enough memory ({error}); take smaller sizes")
+        _end(f"there is not enough memory ({error}); take smaller sizes")
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        _end(script, f"there is not enough memory ({error}); take smaller sizes or batches")
+        _end(f"there is not enough memory ({error}); take smaller sizes or batches")
 
 
 def check_writable(option: str, path: Path | None) -> None:
@@ -45,6 +50,6 @@ def check_writable(option: str, path: Path | None) -> None:
         raise ValueError(f"{option}: {path}, expected a file, in a folder that is there")
 
 
-def _end(script: str, message: str) -> None:
-    print(f"{script}: {' '.join(message.split())}", file=sys.stderr)
+def _end(message: str) -> None:
+    print(f"{program()}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(CANNOT)

@@ -1,0 +1,6 @@
+"""Runs `python -m jaxnet`, which is the command `jaxnet`."""
+
+from jaxnet.cli.main import main
+
+if __name__ == "__main__":
+    main()
