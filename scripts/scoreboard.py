@@ -28,7 +28,7 @@ from jax.test_util import check_grads
 
 import numpy_ref
 from jaxnet.cli.ending import check_writable, one_line
-from jaxnet.cli.options import File, check_seed
+from jaxnet.cli.option_types import File, check_seed
 from jaxnet.cli.progress import counted
 from jaxnet.crosscheck import Verdict, check_layer, inspected
 from jaxnet.crosscheck.inspect import Checkable, Leaves

@@ -49,6 +49,19 @@ def test_a_check_of_a_numpy_layer_needs_no_jax():
     assert_apart(CHECK, {"jax", "jaxlib", "jaxtyping", "ml_dtypes", "numpy_ref", "optax", "torch"})
 
 
+def test_a_check_from_the_shell_needs_neither_jax_nor_matplotlib(tmp_path):
+    (tmp_path / "mine.py").write_text(CHECK.partition("assert")[0])
+    command = f"""
+import contextlib, io, sys
+from jaxnet.cli.main import main
+sys.argv = ["jaxnet", "check", {str(tmp_path / "mine.py:Square")!r}, "--inputs", "2x3"]
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()) as printed:
+    main()
+assert printed.getvalue().startswith("PASS")
+"""
+    assert_apart(command, {"jax", "jaxlib", "matplotlib", "numpy_ref", "optax", "sklearn", "torch"})
+
+
 def test_every_public_name_is_there():
     for name in jaxnet.__all__:
         getattr(jaxnet, name)

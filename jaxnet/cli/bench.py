@@ -28,7 +28,7 @@ from rich.table import Table
 import jaxnet
 from jaxnet.cli.bounds import multipliers
 from jaxnet.cli.ending import check_writable, one_line, program
-from jaxnet.cli.options import File
+from jaxnet.cli.option_types import File
 from jaxnet.cli.peers import CONTENDERS, LEARNING_RATE, PACKAGES, Problem, Skip, Train
 from jaxnet.cli.progress import counted
 from jaxnet.cli.timing import Measured, Run, seconds, summary

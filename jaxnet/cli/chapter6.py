@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 import jaxnet
 from jaxnet import plots
 from jaxnet.cli.ending import one_line
-from jaxnet.cli.options import check_hidden, check_seed
+from jaxnet.cli.option_types import check_seed
+from jaxnet.cli.options import check_hidden
 from jaxnet.cli.progress import counted
 from jaxnet.data import DATASETS, Dataset, DatasetError
 from jaxnet.nn.networks import ACTIVATIONS

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import jax
-
 CANNOT = 2
 UNREAD = 141  # as a shell says of a program that was ended by SIGPIPE
 
@@ -34,8 +32,9 @@ def one_line(*errors: type[Exception]) -> Iterator[None]:
         _end(str(error))
     except MemoryError as error:
         _end(f"there is not enough memory ({error}); take smaller sizes")
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except Exception as error:
+        jax = sys.modules.get("jax")  # which may not have been needed
+        if jax is None or not isinstance(error, jax.errors.JaxRuntimeError) or "RESOURCE_EXHAUSTED" not in str(error):
             raise
         _end(f"there is not enough memory ({error}); take smaller sizes or batches")
 

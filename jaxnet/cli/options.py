@@ -7,24 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-import tyro
-
+from jaxnet.cli.option_types import File, Number, Whole, Wholes, Word, check_seed, usual
 from jaxnet.train.step import OPTIMIZERS
 from jaxnet.validation import check_counts
 
 HEADS = 4  # of the transformer's attention
-
-
-def usual(metavar: str) -> Any:
-    """In the help of an option that has its usual value where none is given: not that this is None to begin with."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
-
-
-Whole = Annotated[int | None, usual("INT")]
-Wholes = Annotated[tuple[int, ...] | None, usual("INT [INT ...]")]
-Number = Annotated[float | None, usual("FLOAT")]
-Word = Annotated[str | None, usual("STR")]
-File = Annotated[Path | None, usual("PATH")]
 
 
 @dataclass(frozen=True)
@@ -210,16 +197,6 @@ def check_ranges(now: SimpleNamespace) -> None:
         raise ValueError(f"dropout: {now.dropout}, expected a share in [0, 1)")
     if not 0 < getattr(now, "temperature", 1) < math.inf:
         raise ValueError(f"temperature: {now.temperature}, expected a finite number > 0")
-
-
-def check_seed(seed: int) -> None:
-    """A seed must be one that JAX's keys and NumPy's generators take alike.
-
-    Raises:
-        ValueError: It is not.
-    """
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed: {seed}, expected a whole number from 0 to 2^32 - 1")
 
 
 def check_hidden(sizes: Sequence[int]) -> None:

@@ -18,7 +18,8 @@ import tyro
 
 import jaxnet
 from jaxnet.cli.ending import one_line, program
-from jaxnet.cli.options import check_hidden, check_seed
+from jaxnet.cli.option_types import check_seed
+from jaxnet.cli.options import check_hidden
 from jaxnet.cli.progress import steps_of
 from jaxnet.data import DATASETS, DatasetError
 from jaxnet.plots.comparing import sweep_map
