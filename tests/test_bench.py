@@ -59,7 +59,6 @@ def test_it_measures_every_contender_and_the_bound(run, tmp_path):
         assert row["difference"] < 1e-5
         assert row["min"] == row["median"] == row["microseconds"][0]
         assert row["min_ratio"] == pytest.approx(row["min"] / size["bound"]["min"])
-    assert size["contenders"]["numpy_ref"]["min"] > 1  # no NumPy loop takes less than a microsecond a step
 
 
 def test_whoever_trains_something_else_is_named_and_not_timed(run, contenders, tmp_path):

@@ -338,14 +338,15 @@ class Derivation:
         return Probe(direction, claimed, float(np.linalg.norm(self.roundings(name) * direction)), found)
 
     def disproves(self, name: str, probe: Probe, found: Look) -> bool:
-        """Whether a look that contradicts a gradient is confirmed at another step, and the gradient steady at both.
+        """Whether a look that contradicts a gradient agrees with another one, and the gradient is steady at both.
 
         The steps are no multiples of each other: where one is a multiple of an oscillation's period, the other is not.
         """
         noise = self.noise_along(name, probe.direction, self.phi_noise)
         other = look(self.phi(name, probe.direction), found.step * INCOMMENSURATE, noise)
         follows = replace(probe.numerical, looks=(*probe.numerical.looks, other)).followed(self.phi_noise)
-        confirmed = follows is not None and other in follows.looks and probe.contradicted_by(other)
+        alike = abs(found.value - other.value) <= SAFETY * (found.error + other.error)
+        confirmed = alike and follows is not None and other in follows.looks and probe.contradicted_by(other)
         gap = abs(probe.claimed - found.value)
         return confirmed and all(self.is_steady(name, probe.direction, step, gap) for step in (found.step, other.step))
 

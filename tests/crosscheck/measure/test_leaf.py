@@ -22,6 +22,11 @@ NARROW = {
         lambda x: np.sin(1e15 * x),
         lambda x: 1e15 * np.cos(1e15 * x),
     ),
+    "an oscillation that steps meet at nearly the same phase, at 13 periods and at 8": (
+        np.array([-3.738631557081568e-07, 0.4, 1.2]),
+        lambda x: np.sin(1 / x),
+        lambda x: -np.cos(1 / x) / x**2,
+    ),
     "a step from one level to another": (
         np.array([1e-14, -2e-14, 1.0, 0.5]),
         lambda x: 1e-4 * np.tanh(x * 1e13) + x,
