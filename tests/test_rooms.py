@@ -63,8 +63,9 @@ assert printed.getvalue().startswith("PASS")
 
 
 def test_every_public_name_is_there():
-    for name in jaxnet.__all__:
-        getattr(jaxnet, name)
+    for package in (jaxnet, jaxnet.nn, jaxnet.train):
+        for name in package.__all__:
+            getattr(package, name)
 
 
 @pytest.mark.parametrize(

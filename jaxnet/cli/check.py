@@ -6,7 +6,7 @@ of JAX or PyTorch.
     jaxnet check mine.py:Affine --init 4x3 3 --inputs 5x4
     jaxnet check mine.py:affine_forward,affine_backward --inputs 5x4 4x3 3
     jaxnet check mine.py:Convolution --init 6x3x3x3 6 stride=2 pad=1 --inputs 2x3x7x7 --plot v.png
-    jaxnet check mine.py:Embedding --init weights.npz --inputs 2x3<10
+    jaxnet check mine.py:Embedding --init weights.npz --inputs '2x3<10'
 
 Without a name: the project's own networks, and every layer on its own. `--network notebook` checks the
 notebook's own network, as it was written, and says why it fails.

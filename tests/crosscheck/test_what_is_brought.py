@@ -914,3 +914,17 @@ def test_what_a_pair_closes_over_is_owed_a_gradient_if_it_is_called_as_a_paramet
     basis = check_layer(affine_in_a_closure("basis"), x)
     assert basis.verdict == "PASS"
     assert "basis" in " ".join(basis.warnings)
+
+
+def test_a_gradient_by_integers_is_not_checked_and_that_is_said():
+    W = np.random.default_rng(1).standard_normal((4, 3))
+    pair = (lambda x, W: (x @ W, (x, W)), lambda dout, cache: (7 * dout @ cache[1].T, cache[0].T @ dout))
+    report = check_layer(pair, np.array([[1, 2, 3, 4], [5, 6, 7, 8]]), W)
+    assert [leaf.name for leaf in report.leaves] == ["W"]
+    assert any("x is an array of integers" in note for note in report.notes)
+
+
+def test_a_function_that_returns_its_value_and_a_gradient_says_that_jax_is_what_is_checked():
+    x = np.random.default_rng(1).standard_normal((4, 3))
+    report = check_function(lambda x: ((x**2).sum(), 3 * x), x)
+    assert any("no gradient= is given" in note for note in report.notes)

@@ -98,7 +98,7 @@ def notes(leaf: "Leaf") -> Iterator[str]:
         yield "at a kink in many elements: judged with inputs a thousandth beside them"
     elif leaf.point is not Point.GIVEN:
         yield f"the gradient is zero at these inputs: judged with all leaves {POINTS[leaf.point]}"
-    if leaf.kinks and leaf.point is Point.GIVEN:
+    if leaf.kinks and leaf.point is Point.GIVEN and leaf.cause is not Cause.OUTSIDE_TIE:
         yield f"at a kink in {leaf.kinks} of {leaf.size} elements, where any slope between the two sides' is right"
     if leaf.unresolved and leaf.verdict is Verdict.PASS:
         yield f"{leaf.unresolved} of {leaf.size} elements could not be judged: no step size resolves them"
@@ -144,7 +144,8 @@ def _of_leaf(leaf: "Leaf") -> Iterator[str]:
     if leaf.cause in (Cause.NO_GRADIENT, Cause.FORM):
         yield f"  {text}"
     elif leaf.verdict is Verdict.FAIL and leaf.values:
-        numbers = ", ".join(f"{name} {value:.6g}" for name, value in leaf.values.items())
+        digits = next((n for n in (6, 9, 12) if len({f"{value:.{n}g}" for value in leaf.values.values()}) > 1), 15)
+        numbers = ", ".join(f"{name} {value:.{digits}g}" for name, value in leaf.values.items())
         yield f"  {leaf.name}{brackets(leaf.index)}: {numbers} -> {text}"
     else:
         yield f"  {leaf.name}: {text}"

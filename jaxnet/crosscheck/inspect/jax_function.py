@@ -18,6 +18,10 @@ from jaxnet.crosscheck.inspect.outputs import flat_parts
 from jaxnet.crosscheck.inspect.refusals import Origin, origin, reason, whole_tracebacks
 from jaxnet.crosscheck.inspect.trees import is_complex, is_float, is_float_dtype, node_of
 
+ALL_OF_IT = (
+    "it returns a number and more, and no gradient= is given: what is checked is JAX's gradient of all that it returns"
+)
+
 
 class CheckableJax(Checkable):
     """f(*args), of arrays or structures of arrays, and the gradient that JAX derives for it.
@@ -57,8 +61,11 @@ class CheckableJax(Checkable):
                 self._differentiate_by(names, y)
             except SubjectError:  # JAX cannot trace the function of these arrays that it holds
                 continue
-            return
-        self._differentiate_by(nothing, y)
+            break
+        else:
+            self._differentiate_by(nothing, y)
+        if self._has_number_first:
+            self.notes = [ALL_OF_IT]
 
     def _choices(self) -> list[list[str]]:
         """Which arrays that the function holds are leaves: all, else only JAX's, else none, the last."""

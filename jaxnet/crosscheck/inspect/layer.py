@@ -35,6 +35,7 @@ from jaxnet.crosscheck.inspect.roles import is_called_parameter, is_label, looks
 from jaxnet.crosscheck.inspect.trial import Live, Trial, attempt, named_douts
 
 Kind = TypeVar("Kind", bound="CheckableCode")
+NOT_BY_INTEGERS = "{name} is an array of integers: the gradient that came back for it is not checked; give it floats"
 OUTPUT = ("output", "outputs", "out", "y", "a", "value")  # where a forward that returns nothing leaves its output
 
 
@@ -103,6 +104,7 @@ class CheckableCode(Checkable):
     numbers: Mapping[str, float] = field(default_factory=dict)
     integers: Mapping[str, Array] = field(default_factory=dict)
     other_readings: tuple[Claims, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def open(self, leaves: Leaves) -> Instance:
         values = {name: self._within(name, leaves) for name in self.held if name in leaves}
@@ -281,6 +283,8 @@ def as_checkable(
         "numbers": numbers_in(attributes | dict(zip(trial.names, trial.inputs, strict=True))),
         "integers": integers_in(trial.inputs, trial.names),
     }
+    whole = [n for n in common["integers"] if n in trial.answered and not is_label(n)]
+    common["notes"] = tuple(NOT_BY_INTEGERS.format(name=n) for n in whole)
     if trial.fault:
         return kind(leaves={}, fault=trial.fault, **common)
     leaves = {n: np.asarray(trial.held[n]) for n in trial.parameters}

@@ -73,9 +73,14 @@ class Tie:
     slack: float
 
     @property
+    def gap(self) -> Gap:
+        """How far the claim is outside the range."""
+        return Gap(max(self.low - self.claimed, self.claimed - self.high, 0.0), self.slack)
+
+    @property
     def broken(self) -> bool:
         """Whether the claim is outside the range."""
-        return not self.low - self.slack <= self.claimed <= self.high + self.slack
+        return not self.gap.within_tolerance
 
 
 def rough_elements(

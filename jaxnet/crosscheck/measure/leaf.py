@@ -133,6 +133,7 @@ class LeafMeasurement:
         """The largest error found; nan where nothing was compared."""
         resolved = [e for e in self.elements if e.roughness is not Roughness.UNRESOLVED]
         errors = [probe.gap.error for probe in self.probes] + [e.gap.error for e in resolved]
+        errors += [self.tie.gap.error] if self.tie is not None else []
         return max(errors, default=math.nan)
 
     @property
