@@ -118,7 +118,7 @@ def busy(threads: int) -> float | None:
     load = os.getloadavg()[0]
     if load > 1.5 * threads:  # what has just been compiled here is part of it
         print(
-            f"bench.py: the machine is busy, load {load:.1f} on {threads} threads: those of NumPy's and PyTorch's "
+            f"{program()}: the machine is busy, load {load:.1f} on {threads} threads: those of NumPy's and PyTorch's "
             "BLAS spin while they wait for each other, and their times are not what they could be",
             file=sys.stderr,
         )

@@ -32,6 +32,8 @@ def main() -> None:
     try:
         command = import_module(f"jaxnet.cli.{name}")
     except ModuleNotFoundError as error:
-        print(f'jaxnet {name}: needs more ({error}): pip install "jaxnet-crosscheck[train]"', file=sys.stderr)
+        from jaxnet.data.datasets import DISTRIBUTION
+
+        print(f'jaxnet {name}: needs more ({error}): pip install "{DISTRIBUTION}[train]"', file=sys.stderr)
         sys.exit(UNKNOWN)
     command.run()

@@ -378,7 +378,7 @@ class _Examination:
     def _wrong_at_other_integers(self, names: set[str]) -> set[str]:
         """Returns the leaves whose gradients are wrong where ids and labels are drawn anew, too.
 
-        That they are no FAIL is meant: what was drawn may break a rule of the ids, such as that no two are alike.
+        They do not FAIL by it: what was drawn may break a rule of the ids, such as that no two are alike.
         """
         integers = {name: ids for name, ids in self.checkable.integers.items() if ids.size}
         if not names or not integers or self.options.expected is not None:

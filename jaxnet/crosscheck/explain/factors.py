@@ -9,7 +9,7 @@ import numpy as np
 from jaxnet.crosscheck.explain.evidence import Diagnosis, Evidence, Slip
 from jaxnet.crosscheck.explain.wording import number, sizes
 
-SPOKEN_FOR = 8  # elements of a leaf of which three random directions tell that all are off by one factor
+LEAST_SIZE = 8  # elements of a leaf of which three random directions tell that all are off by one factor
 SPOKEN = 3  # readings in a sentence; the diagnosis lists all
 APART = "the two do not belong together"
 
@@ -55,7 +55,7 @@ def along_probes(evidence: Evidence) -> Iterator[Diagnosis]:
     seen = [
         (claimed / true, error / abs(true)) for *_, claimed, true, error in evidence.probes if abs(true) > 8 * error
     ]
-    if len(seen) < 3 or evidence.whole.size < SPOKEN_FOR:
+    if len(seen) < 3 or evidence.whole.size < LEAST_SIZE:
         return
     ratio = float(np.median([each for each, _ in seen]))
     blur = max(abs(each) * error for each, error in seen)

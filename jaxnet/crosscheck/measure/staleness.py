@@ -135,32 +135,20 @@ def _inconsistent(
     Along a single random direction a wrong one may agree by chance: `tries` directions are tried.
     """
     try:
-        return _first_inconsistent(base, forward, gradient, at, dout, rng, tries)
-    except Exception:
-        return ""  # it refuses values nearby
-
-
-def _first_inconsistent(
-    base: BaseCall,
-    forward: Forward,
-    gradient: Mapping[str, Array],
-    at: Leaves,
-    dout: Array,
-    rng: np.random.Generator,
-    tries: int,
-) -> str:
-    directions = (directions_together(gradient, at, rng) for _ in range(tries))
-    together = next((d for d in directions if belongs(forward, gradient, at, dout, d) is False), None)
-    if together is None:
+        directions = (directions_together(gradient, at, rng) for _ in range(tries))
+        together = next((d for d in directions if belongs(forward, gradient, at, dout, d) is False), None)
+        if together is None:
+            return ""
+        control = base.checkable.backward({n: a.copy() for n, a in base.at.items()}, dout)
+        for name in together:
+            d = direction_of(name, at, rng)
+            if belongs(forward, gradient, at, dout, d) is not False:
+                continue
+            controls = [d, *(direction_of(name, base.at, rng) for _ in range(CONTROLS))]
+            if all(belongs(base.checkable.forward, control, base.at, dout, other) for other in controls):
+                return name
+    except Exception:  # it refuses values nearby
         return ""
-    control = base.checkable.backward({n: a.copy() for n, a in base.at.items()}, dout)
-    for name in together:
-        d = direction_of(name, at, rng)
-        if belongs(forward, gradient, at, dout, d) is not False:
-            continue
-        controls = [d, *(direction_of(name, base.at, rng) for _ in range(CONTROLS))]
-        if all(belongs(base.checkable.forward, control, base.at, dout, other) for other in controls):
-            return name
     return ""
 
 
