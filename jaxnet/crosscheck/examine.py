@@ -314,14 +314,21 @@ class _Examination:
         if self.analytic.ordinary:
             return False
         *_, (_, at) = elsewhere(self.at, self.points)
-        try:
-            there = Derivation(self.derived, at, self._dout(), [name], self.rounding)
-        except OutOfTime:
-            raise
-        except Exception:  # somebody's code refuses these values
+        there = self._derived_at(at, [name], self.derived)
+        if there is None:
             return False
         here, size = (float(np.linalg.norm(each.gradient[name])) for each in (self.analytic, there))
         return here < HIDDEN * size
+
+    def _derived_at(self, at: Leaves, names: list[str], checkable: Checkable) -> Derivation | None:
+        """Returns the derivation at another point; None where the code refuses it, or its output is not finite."""
+        try:
+            there = Derivation(checkable, at, self._dout(), names, self.rounding)
+        except OutOfTime:
+            raise
+        except Exception:  # somebody's code refuses these values
+            return None
+        return there if np.isfinite(there.output).all() else None
 
     def _beside(self, at: Leaves, name: str) -> "_There | None":
         """Measures a leaf at a point nearby; None where that shows nothing."""
@@ -353,13 +360,8 @@ class _Examination:
         judged: dict[str, list[Leaf]] = {name: [] for name in zeros}
         zero_at = dict.fromkeys(zeros, 0)
         for point, at in elsewhere(self.at, self.points):
-            try:
-                there = Derivation(self.derived, at, self._dout(), sorted(zeros), self.rounding)
-            except OutOfTime:
-                raise
-            except Exception:  # somebody's code refuses these values
-                continue
-            if not np.isfinite(there.output).all():
+            there = self._derived_at(at, sorted(zeros), self.derived)
+            if there is None:
                 continue
             for name in [n for n in names if n in zeros]:
                 measured = self._measure(name, there, None)
@@ -385,15 +387,10 @@ class _Examination:
             return set()
         *_, (_, at) = elsewhere(self.at, self.points)
         other = self.checkable.with_integers(other_integers(integers, at, self.points))
-        if other is None:
+        there = self._derived_at(at, sorted(names), other) if other is not None else None
+        if there is None:
             return set()
-        try:
-            there = Derivation(other, at, self._dout(), sorted(names), self.rounding)
-            return {name for name in names if self._decide(self._measure(name, there, None), there)[1] in WRONG}
-        except OutOfTime:
-            raise
-        except Exception:  # somebody's code refuses these ids
-            return set()
+        return {name for name in names if self._decide(self._measure(name, there, None), there)[1] in WRONG}
 
     @staticmethod
     def _of_zero(leaf: Leaf, judged: list[Leaf], zero_at: int) -> Leaf:

@@ -888,30 +888,31 @@ def test_a_layer_that_keeps_its_loss_is_no_network():
     check(HalfSquares(), (5, 4)).raise_if_failed()
 
 
-def affine_in_a_closure(name):
-    """Returns a pair of functions that close over an array of this name, whose gradient does not come back."""
-    made = {"W": np.random.default_rng(4).standard_normal((4, 3))}
-    scope: dict = {}
-    source = (
-        f"def made({name}):\n"
-        "    def forward(x):\n"
-        f"        return np.tanh(x @ {name}), (x, np.tanh(x @ {name}))\n"
-        "    def backward(dout, cache):\n"
-        f"        return dout * (1 - cache[1] ** 2) @ {name}.T\n"
-        "    return forward, backward\n"
-    )
-    exec(source, {"np": np}, scope)
-    return scope["made"](made["W"])
+def closing_over_W(W):
+    """Returns a layer as two functions, without the gradient by W."""
+
+    def forward(x):
+        return np.tanh(x @ W), np.tanh(x @ W)
+
+    return forward, lambda dout, y: dout * (1 - y**2) @ W.T
+
+
+def closing_over_basis(basis):
+    """Returns the same layer, in which the array has a name that no parameter has."""
+
+    def forward(x):
+        return np.tanh(x @ basis), np.tanh(x @ basis)
+
+    return forward, lambda dout, y: dout * (1 - y**2) @ basis.T
 
 
 def test_what_a_pair_closes_over_is_owed_a_gradient_if_it_is_called_as_a_parameter():
-    x = np.random.default_rng(2).standard_normal((5, 4))
-    forgotten = check_layer(affine_in_a_closure("W"), x)
+    x, array = (np.random.default_rng(seed).standard_normal(shape) for seed, shape in ((2, (5, 4)), (4, (4, 3))))
+    forgotten = check_layer(closing_over_W(array), x)
     assert forgotten.verdict == "INCONCLUSIVE"
     assert "W moves the output" in str(forgotten)
-    declared = check_layer(affine_in_a_closure("W"), x, constants=("W",))
-    assert declared.verdict == "PASS"
-    basis = check_layer(affine_in_a_closure("basis"), x)
+    assert check_layer(closing_over_W(array), x, constants=("W",)).verdict == "PASS"
+    basis = check_layer(closing_over_basis(array), x)
     assert basis.verdict == "PASS"
     assert "basis" in " ".join(basis.warnings)
 
