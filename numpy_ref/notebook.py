@@ -1,7 +1,8 @@
 """The notebook as written, defects and all: kept to be shown failing.
 
-`# defect 1` to `# defect 9` mark the lines that are wrong, `tests/test_notebook.py` shows each failing beside its cure.
-Only Affine, which was right, is shared with the cured layers. Samples x are (N, D), labels t are one-hot (N, C).
+`# defect 1` to `# defect 9` mark the lines that are wrong; `tests/numpy_ref/test_notebook.py` shows each failing
+beside its cure. Only Affine, which was right, is shared with the cured layers. Samples x are (N, D), labels t are
+one-hot (N, C).
 """
 
 from collections.abc import Callable

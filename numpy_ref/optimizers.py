@@ -4,7 +4,7 @@ W is one leaf of the parameters, dW the gradient by it, η the learning rate; ev
 Formulas and default values are optax's, so that a name means one thing here and in `jaxnet.train.step.OPTIMIZERS`.
 "Book" says where Saito's *Deep Learning from Scratch* (section 6.1, and `common/optimizer.py` in its repository, whose
 own defaults are lr = 0.01 for all but Adam's 0.001) goes another way, and how far on the first step;
-tests/test_optimizers.py measures it.
+tests/numpy_ref/test_optimizers.py measures it.
 """
 
 from collections.abc import Callable, Mapping

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 SMALL = ["--sizes", "12-8-4@16", "--dataset", "random", "--rounds", "1", "--seconds", "0.002"]
 
 

@@ -24,7 +24,7 @@ from jaxnet.data import text
 from jaxnet.train import run_folder
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 class Done(NamedTuple):
