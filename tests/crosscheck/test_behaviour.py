@@ -1020,6 +1020,30 @@ def test_a_pair_that_remembers_a_first_call_is_found():
     assert Behaviour.WRONG_AFTER_STEP in kinds
 
 
+def test_a_mask_of_the_first_call_is_found_among_other_values_too():
+    masks = []
+
+    def forward(x):
+        masks.append(x > 0)
+        return np.maximum(x, 0), x
+
+    kinds = {f.kind for f in found_in((forward, lambda dout, x: dout * masks[0]), draw(5, 4))}
+    assert kinds & {Behaviour.WRONG_AFTER_STEP, Behaviour.STALE_BACKWARD}
+
+
+def test_a_table_may_be_right_within_its_range_alone():
+    """np.interp is flat beyond the last knot, where this gradient goes on with the last slope."""
+    heights = draw(5)
+
+    def slope(dout, x):
+        i = np.clip(x.astype(int), 0, 3)
+        return dout * (heights[i + 1] - heights[i])
+
+    pair = (lambda x: (np.interp(x, np.arange(5.0), heights), x), slope)
+    for seed in range(10):
+        assert not found_in(pair, np.array([0.02, 1.7, 2.3, 3.98, 3.1]), seed=seed)
+
+
 @pytest.mark.parametrize("in_double", [False, True])
 def test_a_change_that_moves_inputs_onto_a_kink_or_near_it_proves_nothing(in_double):
     """-0.1 becomes 0, and -0.0996 a number nearer to 0 than the smallest step in float32."""
@@ -1099,7 +1123,7 @@ def test_a_check_reports_what_was_found():
 # -- cost
 
 
-def test_forward_is_called_at_most_45_times_for_three_leaves():
+def test_forward_is_called_at_most_50_times_for_three_leaves():
     calls = 0
 
     class Affine(Dense):
@@ -1122,7 +1146,7 @@ def test_forward_is_called_at_most_45_times_for_three_leaves():
     calls = 0
     assert not findings(subject, dout, at, gradient, stream(Stream.BEHAVIOUR, 0))
     assert len(gradient) == 3
-    assert 20 < calls <= 45
+    assert 20 < calls <= 50
 
 
 # -- memory layouts

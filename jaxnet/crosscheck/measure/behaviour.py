@@ -98,7 +98,7 @@ def _of_state(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
         return found + staleness.after_an_earlier_call(base, rng)
     found += state.shared_by_class(base)
     if not any(f.kind in (Behaviour.EARLIER_CALL, Behaviour.LATER_CALL, Behaviour.SHARED_BY_CLASS) for f in found):
-        found += staleness.after_a_step(base, rng)
+        found += staleness.after_a_step(base, rng) or staleness.at_mixed_values(base, rng)
         found += state.other_batch_sizes(base, rng)
     return found
 

@@ -1,6 +1,6 @@
 """Staleness: gradients at values that are no longer there, of a parameter before its step or of an earlier state."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -12,7 +12,9 @@ from jaxnet.crosscheck.measure.form import as_double
 
 STEP = (1.25, 0.125)  # W *= 1.25; W += 0.125
 FURTHER_STEPS = ((1.1417, 0.0631), (0.8723, -0.0417))
+SHARES = (0.3717, 0.6143, 0.8269)  # of the next row in a mixed one
 DIRECTIONS = 3  # tried at further values
+Move = Callable[[Array], Array]  # the new values of a leaf, from its values in double precision
 CONTROLS = 3  # further directions along which a gradient must be right at first: a single one may agree by chance
 
 
@@ -21,28 +23,69 @@ def after_a_step(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
 
     The output must be that of a fresh instance at the new values, and the gradient that of differences of the forward
     pass there. Where there are no parameters, the inputs are changed. What differences alone find must be found at
-    further values too: a kink near one point is not near another.
+    further values too: a kink near one point is not near another, and a step may leave the domain of a gradient that
+    is right within it, such as the range of a table. Mixed values do not.
     """
-    found = _at_other_values(base, rng, *STEP)
+    live = base.leaves_of(base.open(base.at))
+    moved = [name for name in live if name not in base.inputs] or list(live)
+    found = _at_other_values(base, rng, moved, _affine(*STEP))
     if found and found[0].kind is Behaviour.WRONG_AFTER_STEP:
-        for factor, offset in FURTHER_STEPS:
-            again = _at_other_values(base, rng, factor, offset, tries=DIRECTIONS)
-            if [f.kind for f in again] != [f.kind for f in found]:
-                return []
+        further = [*(_affine(*step) for step in FURTHER_STEPS), _mixed(SHARES[0])]
+        if not all(_wrong_at(base, rng, moved, move) for move in further):
+            return []
     return found
 
 
+def at_mixed_values(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
+    """Mixes the values of parameters and inputs in place after a first call, so that masks change, and calls again.
+
+    A mask that is kept for ever from the first call shows at few steps, and at most of such mixtures.
+    """
+    moved = list(base.leaves_of(base.open(base.at)))
+    found = _at_other_values(base, rng, moved, _mixed(SHARES[0]))
+    wrong = found[:1] if found and found[0].kind is Behaviour.WRONG_AFTER_STEP else []
+    return wrong if wrong and all(_wrong_at(base, rng, moved, _mixed(share)) for share in SHARES[1:]) else []
+
+
+def _wrong_at(base: BaseCall, rng: np.random.Generator, moved: list[str], move: Move) -> bool:
+    found = _at_other_values(base, rng, moved, move, tries=DIRECTIONS)
+    return [f.kind for f in found] == [Behaviour.WRONG_AFTER_STEP]
+
+
+def _affine(factor: float, offset: float) -> Move:
+    return lambda values: factor * values + offset
+
+
+def _mixed(share: float) -> Move:
+    """Returns a move of every row towards the next one, which leaves no convex set that all rows lie in.
+
+    Sorted rows stay sorted, and a symmetric matrix symmetric. Arrays of equal rows take the step of `_affine` instead.
+    """
+
+    def move(values: Array) -> Array:
+        axis = next((axis for axis, length in enumerate(values.shape) if length > 1), None)
+        if axis is None or not values.size or np.ptp(values, axis=axis).max() == 0:
+            return _affine(*STEP)(values)
+        positions = np.arange(values.shape[axis]) + 1
+        order = np.minimum(positions, len(positions) - 1) if (np.diff(values, axis=axis) >= 0).all() else positions
+        other = np.take(values, order, axis=axis, mode="wrap")
+        if values.ndim == 2 and np.array_equal(values, values.T):
+            other = np.take(other, order, axis=1, mode="wrap")
+        return np.asarray((1 - share) * values + share * other)
+
+    return move
+
+
 def _at_other_values(
-    base: BaseCall, rng: np.random.Generator, factor: float, offset: float, tries: int = 1
+    base: BaseCall, rng: np.random.Generator, names: list[str], move: Move, tries: int = 1
 ) -> list[Finding]:
     at, dout = base.at, base.dout.astype(np.float64) if base.at_double() else base.dout
     used = base.open(at)
     used.forward()
     first = base.copied(used.backward(dout))
     live = base.leaves_of(used)
-    moved = [name for name in live if name not in base.inputs] or list(live)
-    moved = [name for name in moved if live[name].flags.writeable and not _is_viewed(base, name)]
-    new = at | {name: (factor * as_double(at[name]) + offset).astype(at[name].dtype) for name in moved}
+    moved = [name for name in names if live[name].flags.writeable and not _is_viewed(base, name)]
+    new = at | {name: move(as_double(at[name])).astype(at[name].dtype) for name in moved}
     for name in moved:
         live[name][...] = new[name]
     try:
@@ -140,6 +183,8 @@ def _inconsistent(
         if together is None:
             return ""
         control = base.checkable.backward({n: a.copy() for n, a in base.at.items()}, dout)
+        if belongs(base.checkable.forward, control, base.at, dout, directions_together(control, base.at, rng)) is False:
+            return ""  # wrong at the first point, too
         for name in together:
             d = direction_of(name, at, rng)
             if belongs(forward, gradient, at, dout, d) is not False:
