@@ -1,4 +1,7 @@
-"""Layers of a transformer, by hand: sequences of T positions, x (N, T, D). Read it beside `jaxnet/attention.py`."""
+"""Layers of a transformer, by hand: sequences of T positions, x (N, T, D).
+
+Read this file beside `jaxnet/nn/attention.py`.
+"""
 
 import math
 from typing import Any
@@ -6,21 +9,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numpy_ref.functions import Array, softmax
-from numpy_ref.layers import Layer, rows
+from numpy_ref.layers import Array, Layer, Spec, rows
+from numpy_ref.losses import softmax
+
+__all__ = ["Attention", "Embedding", "PositionalEmbedding"]
 
 
 class Embedding(Layer):
     """y[n, t] = E[x[n, t]]: ids x (N, T) in [0, V) -> y (N, T, D); dE[v] = Σ dout[n, t] over all x[n, t] = v.
 
-    The product of one-hot rows with E, so dE is that of Affine (Mikolov et al., *Efficient Estimation of Word
+    It is the product of one-hot rows with E, so dE is Affine's dW (Mikolov et al., *Efficient Estimation of Word
     Representations in Vector Space*, 2013, section 2). An id has no gradient: `backward` returns zeros.
 
     Raises:
-        ValueError: E is no matrix; in use, x is no matrix of integers, or an id is out of range.
+        ValueError: If E is no matrix; in use, if x is no matrix of integers, or an id is out of range.
     """
 
     parameters = ("E",)
+
+    @staticmethod
+    def spec(vocabulary: int, size: int) -> Spec:
+        return {"E": (vocabulary, size)}, ()
 
     def __init__(self, E: Array) -> None:
         if E.ndim != 2:
@@ -37,20 +46,25 @@ class Embedding(Layer):
 
     def backward(self, dout: Array) -> Array:
         self.dE = np.zeros_like(self.E)  # (V, D)
-        np.add.at(self.dE, self.x, dout)  # `dE[x] += dout` would count an id that is repeated once
+        np.add.at(self.dE, self.x, dout)  # `dE[x] += dout` would count a repeated id once
         return np.zeros(self.x.shape, dout.dtype)
 
 
-class Position(Layer):
-    """y[n, t] = x[n, t] + P[t], with a row learned for each position; dP[t] = Σₙ dout[n, t], dx = dout.
+class PositionalEmbedding(Layer):
+    """y[n, t] = x[n, t] + P[t], with a learned row for each position; dP[t] = Σₙ dout[n, t], dx = dout.
 
-    Gehring et al., *Convolutional Sequence to Sequence Learning*, 2017, section 3.1. x (N, T, D) with T up to P's.
+    x (N, T, D) may have fewer positions than P (length, D). Gehring et al., *Convolutional Sequence to Sequence
+    Learning*, 2017, section 3.1.
 
     Raises:
-        ValueError: P is no matrix; in use, x is longer or of another width.
+        ValueError: If P is no matrix; in use, if x has more positions or another width.
     """
 
     parameters = ("P",)
+
+    @staticmethod
+    def spec(length: int, size: int) -> Spec:
+        return {"P": (length, size)}, ()
 
     def __init__(self, P: Array) -> None:
         if P.ndim != 2:
@@ -64,23 +78,27 @@ class Position(Layer):
 
     def backward(self, dout: Array) -> Array:
         self.dP = np.zeros_like(self.P)
-        self.dP[: dout.shape[1]] = dout.sum(axis=0)  # (T, D); positions that x did not reach get nothing
+        self.dP[: dout.shape[1]] = dout.sum(axis=0)  # (T, D); positions beyond x have gradient 0
         return dout.copy()
 
 
 class Attention(Layer):
     """Causal multi-head self-attention: y = concat_h(A_h v_h) Wo, A_h = softmax(q_h k_hᵀ / √K), where t sees s <= t.
 
-    With q = x Wq, k = x Wk, v = x Wv, each cut into heads of K = D / heads columns. Vaswani et al., *Attention Is All
-    You Need*, 2017, section 3.2. Backward by the chain rule; softmax's is dS = A (dA - Σₛ dA A), by rows, and a
-    position that is masked has A = 0, so its dS is 0 without further ado.
+    q = x Wq, k = x Wk and v = x Wv are each split into heads of K = D / heads columns. Vaswani et al., *Attention Is
+    All You Need*, 2017, section 3.2. Backward follows by the chain rule: through a row of the softmax it is
+    dS = A (dA - Σₛ dA A). A masked position has A = 0, and so dS = 0.
 
     Raises:
-        ValueError: The matrices are not square and of one size, or that is not divisible by the heads; in use, x is of
+        ValueError: If the matrices are not square and of one size, or the heads do not divide it; in use, if x has
             another width.
     """
 
     parameters = ("Wq", "Wk", "Wv", "Wo")
+
+    @staticmethod
+    def spec(size: int, heads: int) -> Spec:
+        return dict.fromkeys(("Wq", "Wk", "Wv", "Wo"), (size, size)), (heads,)
 
     def __init__(self, Wq: Array, Wk: Array, Wv: Array, Wo: Array, heads: int) -> None:
         shapes = {W.shape for W in (Wq, Wk, Wv, Wo)}
@@ -113,9 +131,9 @@ class Attention(Layer):
         return dq @ self.Wq.T + dk @ self.Wk.T + dv @ self.Wv.T  # (N, T, D)
 
     def _split(self, x: Array) -> Array:
-        """(N, T, D) -> (N, heads, T, K)."""
+        """Splits (N, T, D) into heads, (N, heads, T, K)."""
         return x.reshape(*x.shape[:2], self.heads, -1).swapaxes(1, 2)
 
     def _merge(self, x: Array) -> Array:
-        """(N, heads, T, K) -> (N, T, D)."""
+        """Joins the heads, (N, heads, T, K) -> (N, T, D)."""
         return x.swapaxes(1, 2).reshape(len(x), x.shape[2], -1)

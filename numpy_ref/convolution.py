@@ -1,8 +1,8 @@
 """Layers that slide a window over images x (N, C, H, W), by hand.
 
-Read it beside `jaxnet/convolution.py`. A window of K by K, moved by `stride` over an image with `padding` around it,
-stands in OH = (H + 2 padding - K) // stride + 1 rows, and as many columns of OW; what is left over at the right and
-below is not looked at.
+A window of K by K that moves by `stride` over an image with `padding` around it has
+OH = (H + 2 padding - K) // stride + 1 positions along the height, and OW likewise along the width. Elements beyond the
+last whole window, at the bottom and at the right, are unused. Read this file beside `jaxnet/nn/convolution.py`.
 """
 
 import math
@@ -10,23 +10,29 @@ import math
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from numpy_ref.functions import Array
-from numpy_ref.layers import Layer
+from numpy_ref.layers import Array, Layer, Spec
+
+__all__ = ["AveragePool", "Convolution", "MaxPool"]
 
 
 class Convolution(Layer):
     """y[n, f, i, j] = Σ_c,k,l x[n, c, i s + k - p, j s + l - p] W[f, c, k, l] + b[f], with stride s and padding p.
 
-    As a product of matrices: `windows` lays every patch of x out as a row ("im2col"), so forward and backward are
-    those of Affine, and `scatter` adds a patch's gradient back to where it was taken from ("col2im"). Chellapilla,
-    Puri and Simard, *High Performance Convolutional Neural Networks for Document Processing*, 2006, section 4.
+    It is computed as a product of matrices: `windows` makes every patch of x a row ("im2col"), so that forward and
+    backward are those of Affine, and `scatter` adds the gradient of each patch to the elements that it was taken from
+    ("col2im"). Chellapilla, Puri and Simard, *High Performance Convolutional Neural Networks for Document Processing*,
+    2006, section 4.
 
     Raises:
-        ValueError: The arrays do not fit each other, or a number is out of range; in use, x has other channels or no
-            room for one window.
+        ValueError: If the arrays do not fit each other, or a number is out of range; in use, if x has other channels or
+            no room for a window.
     """
 
     parameters = ("W", "b")
+
+    @staticmethod
+    def spec(in_channels: int, filters: int, size: int, stride: int, padding: int) -> Spec:
+        return {"W": (filters, in_channels, size, size), "b": (filters,)}, (stride, padding)
 
     def __init__(self, W: Array, b: Array, stride: int = 1, padding: int = 0) -> None:
         if W.ndim != 4 or W.shape[2] != W.shape[3] or b.shape != W.shape[:1]:
@@ -54,11 +60,11 @@ class Convolution(Layer):
 
 
 class Pool(Layer):
-    """A window that makes one element of many, in each channel for itself."""
+    """A layer that replaces each window of each channel by one element."""
 
     def __init__(self, size: int, stride: int, padding: int = 0) -> None:
         check_window(size, stride, padding)
-        if padding >= size:  # a window would stand on padding alone
+        if padding >= size:  # or a window could lie on padding alone
             raise ValueError(f"padding: {padding}, expected less than the size, {size}")
         self.size, self.stride, self.padding = size, stride, padding
 
@@ -66,11 +72,11 @@ class Pool(Layer):
 class MaxPool(Pool):
     """y = the largest element of each window, of each channel; dout goes to that element of x.
 
-    Where several are largest, to the first of them by rows. An element that is the largest of several windows that
-    overlap gets the sum. Padding is -inf, so it is never the largest.
+    Of several largest elements, the first one by rows gets dout. An element that is the largest of several overlapping
+    windows gets the sum of theirs. Padding is -inf, so it is never the largest.
 
     Raises:
-        ValueError: A size is out of range; in use, x is no batch of images or has no room for one window.
+        ValueError: If a size is out of range; in use, if x is no batch of images or has no room for a window.
     """
 
     def forward(self, x: Array) -> Array:
@@ -91,7 +97,7 @@ class AveragePool(Pool):
     """y = the mean of each window, of each channel; each element of the window gets dout / K². Padding counts as 0.
 
     Raises:
-        ValueError: A size is out of range; in use, x is no batch of images or has no room for one window.
+        ValueError: If a size is out of range; in use, if x is no batch of images or has no room for a window.
     """
 
     def forward(self, x: Array) -> Array:
@@ -106,14 +112,14 @@ class AveragePool(Pool):
 
 
 def windows(x: Array, size: int, stride: int, padding: int, fill: float = 0.0) -> Array:
-    """Every window of the padded images, as a view of them that copies nothing: (N, C, OH, OW, size, size)."""
+    """Returns a view of every window of the padded images: (N, C, OH, OW, size, size)."""
     around = (0, 0), (0, 0), (padding, padding), (padding, padding)
     padded = np.pad(x, around, constant_values=fill) if padding else x
     return sliding_window_view(padded, (size, size), axis=(2, 3))[:, :, ::stride, ::stride]
 
 
 def scatter(dpatches: Array, shape: tuple[int, ...], stride: int, padding: int) -> Array:
-    """The transpose of `windows`: what each window says of its elements, added up in images of this shape."""
+    """Adds the values of each window's elements up in images of this shape: the transpose of `windows`."""
     N, C, OH, OW, K, _ = dpatches.shape
     dx = np.zeros((N, C, shape[2] + 2 * padding, shape[3] + 2 * padding), dpatches.dtype)
     for i, j in np.ndindex(K, K):
@@ -122,20 +128,20 @@ def scatter(dpatches: Array, shape: tuple[int, ...], stride: int, padding: int) 
 
 
 def check_window(size: int, stride: int, padding: int) -> None:
-    """A window must have an element at least, and move on; padding may be none.
+    """Checks the numbers that describe a window.
 
     Raises:
-        ValueError: A number is out of range.
+        ValueError: If the size or the stride is below 1, or the padding below 0.
     """
     if size < 1 or stride < 1 or padding < 0:
         raise ValueError(f"size, stride, padding: {size}, {stride}, {padding}, expected at least 1, 1 and 0")
 
 
 def check_images(x: Array, channels: int | None, size: int, padding: int) -> None:
-    """Images must have the channels that are expected, and room for one window.
+    """Checks a batch of images.
 
     Raises:
-        ValueError: They do not.
+        ValueError: If they have not the expected channels, or no room for a window.
     """
     if x.ndim != 4 or channels not in (None, x.shape[1]) or min(x.shape[2:]) + 2 * padding < size:
         wanted = f"(N, {'C' if channels is None else channels}, H, W)"

@@ -1,7 +1,7 @@
 """Layers by hand: `forward` keeps what `backward` needs, `backward(dout)` returns dx and leaves dW beside W.
 
-N samples in rows. No layer writes to an array that it was given or hands out one that it still needs.
-Read it beside `jaxnet/layers.py`: the same layers in the same order, with the forward half alone.
+A batch has N samples, one a row. No layer writes to an array that it was given, or returns one that it still needs.
+Read this file beside `jaxnet/nn/layers.py`, which has the forward halves of the same layers in the same order.
 """
 
 import copy
@@ -10,42 +10,73 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
-from numpy_ref.functions import Array, log_softmax, one_hot, sigmoid
-from numpy_ref.trees import Tree
+__all__ = [
+    "GELU",
+    "Affine",
+    "Dropout",
+    "Flatten",
+    "Layer",
+    "ReLU",
+    "Residual",
+    "Sequential",
+    "Sigmoid",
+    "Tanh",
+    "sigmoid",
+]
+
+Array = NDArray[np.floating[Any]]
+Tree = Mapping[str, Any]  # {"Affine1": {"W": ..., "b": ...}, ...}, nested as the layers are
+Spec = tuple[dict[str, tuple[int, ...]], tuple[Any, ...]]  # the shapes of a layer's arrays, and its other arguments
 
 
 class Layer:
-    """What every layer offers. Class attributes name the arrays: "W" has a gradient "dW", a statistic has none."""
+    """The protocol of every layer. Class attributes name the arrays: "W" has a gradient "dW", a statistic has none."""
 
     parameters: ClassVar[tuple[str, ...]] = ()
-    statistics: ClassVar[tuple[str, ...]] = ()  # what training gathers and inference takes
+    statistics: ClassVar[tuple[str, ...]] = ()  # gathered in training, used in inference
+
+    @staticmethod
+    def spec(*sizes: Any) -> Spec:
+        """Returns the shapes of the constructor's arrays, and its other arguments, from the sizes in a description.
+
+        A layer without arrays is constructed from the sizes themselves.
+        """
+        return {}, sizes
 
     def forward(self, x: Array) -> Array:
-        """The output at x, in training."""
+        """Returns the output at x in training, and keeps what `backward` needs."""
         raise NotImplementedError
 
     def backward(self, dout: Array) -> Array:
-        """The gradient by the last `forward`'s x, given the gradient by its output."""
+        """Returns the gradient with respect to the last `forward`'s x, given that with respect to its output."""
         raise NotImplementedError
 
     def infer(self, x: Array) -> Array:
-        """The output at x, in inference: it keeps nothing, so a `backward` may still come."""
+        """Returns the output at x in inference. It keeps nothing, so `backward` still belongs to the last `forward`."""
         return copy.copy(self).forward(x)
 
     def draw(self, rng: np.random.Generator, x: Array) -> dict[str, Any]:  # noqa: ARG002
-        """The random arrays that a `forward` at x needs; none, unless a layer says otherwise."""
+        """Draws the random arrays that `forward` needs at x. Most layers need none."""
         return {}
 
     def give(self, draws: Tree) -> None:
-        """Random arrays for every `forward` from here on, as from `draw`, or drawn by somebody else."""
+        """Sets the random arrays for every later `forward`: those of `draw`, or any others of their shapes."""
         for name, array in draws.items():
             setattr(self, name, np.asarray(array))
 
-    def tree(self, which: str, prefix: str = "") -> dict[str, Any]:
-        """{"W": self.W, ...} of the "parameters" or "statistics"; with the prefix "d", {"W": self.dW, ...}."""
-        return {name: getattr(self, prefix + name) for name in getattr(self, which)}
+    def param_tree(self) -> dict[str, Any]:
+        """Returns the parameters, {"W": self.W, ...}: the arrays themselves."""
+        return {name: getattr(self, name) for name in self.parameters}
+
+    def grad_tree(self) -> dict[str, Any]:
+        """Returns the gradients of the last `backward`, {"W": self.dW, ...}."""
+        return {name: getattr(self, "d" + name) for name in self.parameters}
+
+    def state_tree(self) -> dict[str, Any]:
+        """Returns the statistics, {"mean": self.mean, ...}."""
+        return {name: getattr(self, name) for name in self.statistics}
 
 
 class Affine(Layer):
@@ -54,10 +85,14 @@ class Affine(Layer):
     dx = dout Wᵀ, dW = xᵀ dout, db = Σₙ dout (Goodfellow, Bengio, Courville, *Deep Learning*, section 6.5.6).
 
     Raises:
-        ValueError: W is no matrix or b does not fit it; in use, x is of another width.
+        ValueError: If W is no matrix or b does not fit it; in use, if x has another width.
     """
 
     parameters = ("W", "b")
+
+    @staticmethod
+    def spec(in_size: int, out_size: int) -> Spec:
+        return {"W": (in_size, out_size), "b": (out_size,)}, ()
 
     def __init__(self, W: Array, b: Array) -> None:
         if W.ndim != 2 or b.shape != W.shape[1:]:
@@ -77,7 +112,7 @@ class Affine(Layer):
 
 
 class ReLU(Layer):
-    """y = max(x, 0); dx = dout where x > 0, else 0. At the kink x = 0 the derivative is taken to be 0."""
+    """y = max(x, 0); dx = dout where x > 0, else 0. The derivative at the kink x = 0 is taken to be 0."""
 
     def forward(self, x: Array) -> Array:
         self.mask = x <= 0
@@ -98,6 +133,12 @@ class Sigmoid(Layer):
         return dout * self.y * (1 - self.y)
 
 
+def sigmoid(x: Array) -> Array:
+    """Returns 1 / (1 + exp(-x)), elementwise, without overflow: exp is only taken of -|x|."""
+    e = np.exp(-np.abs(x))  # in (0, 1]
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+
 class Tanh(Layer):
     """y = tanh(x); dx = dout (1 - y²)."""
 
@@ -112,8 +153,8 @@ class Tanh(Layer):
 class GELU(Layer):
     """y = x/2 (1 + tanh u), u = c (x + a x³) with c = √(2/π), a = 0.044715.
 
-    dx = dout ((1 + tanh u)/2 + x/2 (1 - tanh² u) c (1 + 3 a x²)). The tanh form of Hendrycks and Gimpel, *Gaussian
-    Error Linear Units*, 2016, section 2: within 5e-4 of x Φ(x), since NumPy has no erf.
+    dx = dout ((1 + tanh u)/2 + x/2 (1 - tanh² u) c (1 + 3 a x²)). This is the tanh form of Hendrycks and Gimpel,
+    *Gaussian Error Linear Units*, 2016, section 2, within 5e-4 of x Φ(x): NumPy has no erf.
     """
 
     c, a = math.sqrt(2 / math.pi), 0.044715
@@ -129,7 +170,7 @@ class GELU(Layer):
 
 
 class Flatten(Layer):
-    """Each sample as one row, (N, ...) -> (N, D); dx has the shape that x had."""
+    """y has each sample as one row, (N, ...) -> (N, D); dx has the shape of x."""
 
     def forward(self, x: Array) -> Array:
         self.shape = x.shape
@@ -142,11 +183,11 @@ class Flatten(Layer):
 class Dropout(Layer):
     """y = x mask / (1 - rate) in training; y = x in inference. dx = dout mask / (1 - rate).
 
-    Srivastava et al., *Dropout*, 2014, section 10, where the division is done in training ("inverted"). The mask,
-    of x's shape and true where an element is kept, is given: `give({"mask": ...})`.
+    Srivastava et al., *Dropout*, 2014, section 10, with the division in training ("inverted"). The mask has the shape
+    of x, is true where an element is kept, and is set beforehand: `give({"mask": ...})`.
 
     Raises:
-        ValueError: The rate is not in [0, 1); in use, no mask of the shape of x was given.
+        ValueError: If the rate is not in [0, 1); in use, if no mask of the shape of x was set.
     """
 
     mask: Any = None
@@ -158,9 +199,7 @@ class Dropout(Layer):
 
     def forward(self, x: Array) -> Array:
         if self.mask is None or self.mask.shape != x.shape:
-            raise ValueError(
-                f"mask: {np.shape(self.mask)}, expected {x.shape}; `give` what `draw` returns, or JAX drew"
-            )
+            raise ValueError(f"mask: shape {np.shape(self.mask)}, expected {x.shape}; call `give(draw(rng, x))` first")
         return np.where(self.mask, x / (1 - self.rate), 0)
 
     def backward(self, dout: Array) -> Array:
@@ -174,7 +213,7 @@ class Dropout(Layer):
 
 
 class Sequential(Layer):
-    """One layer after the other, by name: y = f₃(f₂(f₁(x))), and backward the other way round, by the chain rule."""
+    """y = f₃(f₂(f₁(x))), layer after layer; backward goes through them in the opposite order, by the chain rule."""
 
     def __init__(self, layers: Mapping[str, Layer]) -> None:
         self.layers = dict(layers)
@@ -199,24 +238,29 @@ class Sequential(Layer):
         for name, layer in self.layers.items():
             draws[name] = layer.draw(rng, x)
             x = layer.infer(x)
-        return {name: drawn for name, drawn in draws.items() if drawn}
+        return _nonempty(draws)
 
     def give(self, draws: Tree) -> None:
-        for name, drawn in draws.items():
-            self.layers[name].give(drawn)
+        for name, arrays in draws.items():
+            self.layers[name].give(arrays)
 
-    def tree(self, which: str, prefix: str = "") -> dict[str, Any]:
-        trees = {name: layer.tree(which, prefix) for name, layer in self.layers.items()}
-        return {name: tree for name, tree in trees.items() if tree}
+    def param_tree(self) -> dict[str, Any]:
+        return _nonempty({name: layer.param_tree() for name, layer in self.layers.items()})
+
+    def grad_tree(self) -> dict[str, Any]:
+        return _nonempty({name: layer.grad_tree() for name, layer in self.layers.items()})
+
+    def state_tree(self) -> dict[str, Any]:
+        return _nonempty({name: layer.state_tree() for name, layer in self.layers.items()})
 
 
 class Residual(Sequential):
-    """y = x + f(x), with f the layers one after the other; dx = dout + what comes back through f.
+    """y = x + f(x), where f applies the layers one after the other; dx = dout + the gradient that comes through f.
 
     He et al., *Deep Residual Learning for Image Recognition*, 2015, equation 1.
 
     Raises:
-        ValueError: In use, f(x) has not the shape of x.
+        ValueError: In use, if f(x) and x have different shapes.
     """
 
     def forward(self, x: Array) -> Array:
@@ -230,42 +274,14 @@ class Residual(Sequential):
 
     def _add(self, x: Array, y: Array) -> Array:
         if x.shape != y.shape:
-            raise ValueError(f"layers: make {y.shape} of {x.shape}, expected the shape they were given, to add to it")
+            raise ValueError(f"layers: their output has shape {y.shape}, expected that of their input, {x.shape}")
         return x + y
 
 
-class SoftmaxWithLoss:
-    """loss = -(1/N) Σₙ log softmax(xₙ)[tₙ]; dx = dout (y - t) / N with y = softmax(x).
-
-    The derivative is Bishop, *Pattern Recognition and Machine Learning*, equation 4.109, averaged over the batch.
-    The loss is taken from the logits, never from log(y), which is -inf once y has become 0. Positions with a label
-    each, (N, T, C), are averaged over alike.
-    """
-
-    def forward(self, x: Array, t: ArrayLike) -> Any:
-        self.t = one_hot(t, x)  # (N, C)
-        self.log_y = log_softmax(x)  # (N, C)
-        return -(self.t * self.log_y).sum() / len(rows(x))
-
-    def backward(self, dout: Any = 1.0) -> Array:
-        return dout * (np.exp(self.log_y) - self.t) / len(rows(self.t))
-
-
-class MeanSquaredError:
-    """loss = (1/N) Σₙ ½ |xₙ - tₙ|²; dx = dout (x - t) / N. Class numbers t stand for their one-hot rows.
-
-    The half is the book's, and Bishop's (*Pattern Recognition and Machine Learning*, equation 5.11).
-    """
-
-    def forward(self, x: Array, t: ArrayLike) -> Any:
-        t = np.asarray(t)
-        self.error = x - (t.astype(x.dtype) if t.shape == x.shape else one_hot(t, x))  # (N, C)
-        return (self.error**2).sum() / (2 * len(rows(x)))
-
-    def backward(self, dout: Any = 1.0) -> Array:
-        return dout * self.error / len(rows(self.error))
-
-
 def rows(x: Array) -> Array:
-    """Every axis but the last as one: (N, T, D) -> (N T, D)."""
+    """Returns x with every axis but the last made one: (N, T, D) -> (N T, D)."""
     return x.reshape(-1, x.shape[-1])
+
+
+def _nonempty(trees: Tree) -> dict[str, Any]:
+    return {name: tree for name, tree in trees.items() if tree}

@@ -7,64 +7,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from numpy_ref.attention import Attention, Embedding, Position
-from numpy_ref.convolution import AveragePool, Convolution, MaxPool
-from numpy_ref.functions import Array, one_hot
-from numpy_ref.layers import (
-    GELU,
-    Affine,
-    Dropout,
-    Flatten,
-    Layer,
-    MeanSquaredError,
-    ReLU,
-    Residual,
-    Sequential,
-    Sigmoid,
-    SoftmaxWithLoss,
-    Tanh,
-)
-from numpy_ref.normalization import BatchNorm, LayerNorm
+from numpy_ref import attention, convolution, layers, normalization
+from numpy_ref.layers import Array, Layer, Residual, Sequential, Tree
+from numpy_ref.losses import MeanSquaredError, SoftmaxWithLoss, one_hot
 from numpy_ref.numerical import numerical_gradient
-from numpy_ref.trees import Tree, leaves, map_leaves
+from numpy_ref.tree_paths import leaves, map_leaves
+
+__all__ = ["Network", "TwoLayerNet", "build_layers"]
 
 CHUNK = 1000  # samples that are predicted at once, so that a convolution's columns fit in memory
-
-# By what a description calls a layer: its class; and from the sizes there, the shapes of its arrays and what else its
-# constructor takes.
-LAYERS: dict[str, tuple[Any, Any]] = {
-    "Affine": (Affine, lambda D, M: ({"W": (D, M), "b": (M,)}, ())),
-    "ReLU": (ReLU, lambda: ({}, ())),
-    "Sigmoid": (Sigmoid, lambda: ({}, ())),
-    "Tanh": (Tanh, lambda: ({}, ())),
-    "GELU": (GELU, lambda: ({}, ())),
-    "Flatten": (Flatten, lambda: ({}, ())),
-    "Dropout": (Dropout, lambda rate: ({}, (rate,))),
-    "BatchNorm": (BatchNorm, lambda D, *options: (dict.fromkeys(("gamma", "beta", "mean", "var"), (D,)), options)),
-    "LayerNorm": (LayerNorm, lambda D, *options: ({"gamma": (D,), "beta": (D,)}, options)),
-    "Convolution": (
-        Convolution,
-        lambda C, F, K, stride, padding: ({"W": (F, C, K, K), "b": (F,)}, (stride, padding)),
-    ),
-    "MaxPool": (MaxPool, lambda *options: ({}, options)),
-    "AveragePool": (AveragePool, lambda *options: ({}, options)),
-    "Embedding": (Embedding, lambda V, D: ({"E": (V, D)}, ())),
-    "Position": (Position, lambda T, D: ({"P": (T, D)}, ())),
-    "Attention": (Attention, lambda D, heads: (dict.fromkeys(("Wq", "Wk", "Wv", "Wo"), (D, D)), (heads,))),
+COMPOSED: dict[str, type[Sequential]] = {"Sequential": Sequential, "Residual": Residual}
+LAYERS: dict[str, Any] = {  # the class of each kind of layer in a description: every exported layer, by its name
+    name: getattr(module, name)
+    for module in (layers, convolution, normalization, attention)
+    for name in module.__all__
+    if name not in ("Layer", *COMPOSED) and isinstance(getattr(module, name), type)
 }
-COMPOSED: dict[str, Any] = {"Sequential": Sequential, "Residual": Residual}
 
 
 class Network:
-    """Layers by name, in order, and a loss: softmax cross-entropy by default.
+    """A network: named layers, one after the other, and a loss.
 
-    N samples, C classes: x (N, ...) finite and of the parameters' dtype; t class numbers (N,) or one-hot rows (N, C).
-    Every method that takes a batch raises ValueError, naming x or t, where it does not fit.
+    A batch has N samples and C classes: x (N, ...), finite and of the parameters' dtype; t, class numbers (N,) or
+    one-hot rows (N, C). Every method that takes a batch raises ValueError, naming x or t, if it does not fit.
 
     Args:
-        layers: In their order, as from `build_layers`.
-        last: The loss, of outputs and t; `SoftmaxWithLoss()` by default.
-        decay: λ >= 0; the loss has λ/2 Σ W² added to it, over the weights: what begins with W, so not biases.
+        layers: The layers in their order, as from `build_layers`.
+        last: The loss, a function of outputs and t. Defaults to `SoftmaxWithLoss()`.
+        decay: The strength λ >= 0 of weight decay, λ/2 Σ W² in the loss. The sum runs over the parameters whose name
+            begins with W, so not over biases. Defaults to 0.
+
+    Raises:
+        ValueError: If the decay is negative or not finite.
     """
 
     def __init__(
@@ -85,50 +59,50 @@ class Network:
     @property
     def params(self) -> dict[str, Any]:
         """The arrays that the layers compute with: change them in place to train."""
-        return self.body.tree("parameters")
+        return self.body.param_tree()
 
     @property
     def state(self) -> dict[str, Any]:
-        """What training has gathered for inference, such as running means."""
-        return self.body.tree("statistics")
+        """The statistics that training gathers for inference, such as running means."""
+        return self.body.state_tree()
 
     def draw(self, rng: np.random.Generator, x: Array) -> dict[str, Any]:
-        """What a step of training at x needs of randomness, such as Dropout's masks, by name of the layer."""
+        """Draws the random arrays of a training step at x, such as Dropout's masks, by layer."""
         return self.body.draw(rng, x)
 
     def give(self, draws: Tree) -> None:
-        """The random arrays that `loss` and `gradient` take from here on."""
+        """Sets the random arrays for every later `loss` and `gradient`."""
         self.body.give(draws)
 
     def predict(self, x: Array) -> Array:
-        """The logits in inference, (N, ...) -> (N, C)."""
+        """Returns the logits in inference, (N, ...) -> (N, C)."""
         self._check(x)
         return np.concatenate([self.body.infer(x[i : i + CHUNK]) for i in range(0, len(x), CHUNK)])
 
     def loss(self, x: Array, t: ArrayLike) -> float:
-        """What training makes small, averaged over the batch. Like every forward pass it moves running statistics."""
+        """Returns the training loss, averaged over the batch. As any forward pass in training, it updates `state`."""
         self._check(x)
         return self._loss(x, t)
 
     def accuracy(self, x: Array, t: ArrayLike) -> float:
-        """The share of samples whose largest logit is the true class's, in [0, 1]."""
+        """Returns the share of samples whose largest logit is the true class's, in [0, 1]."""
         logits = self.predict(x)
         return float(np.mean(logits.argmax(axis=-1) == one_hot(t, logits).argmax(axis=-1)))
 
     def gradient(self, x: Array, t: ArrayLike) -> dict[str, Any]:
-        """Of the loss by every parameter, by back propagation; the tree of `params`."""
+        """Returns the gradient of the loss with respect to `params`, in the same tree, by back propagation."""
         return self.value_and_gradient(x, t)[1]
 
     def value_and_gradient(self, x: Array, t: ArrayLike) -> tuple[float, dict[str, Any]]:
-        """The loss, and its gradient from the same forward pass."""
+        """Returns the loss, and its gradient from the same forward pass."""
         loss = self.loss(x, t)
         self.body.backward(self.last.backward())
-        return loss, map_leaves(self._decayed, self.params, self.body.tree("parameters", "d"))
+        return loss, map_leaves(self._decayed, self.params, self.body.grad_tree())
 
     def numerical_gradient(self, x: Array, t: ArrayLike) -> dict[str, Any]:
-        """Of the loss by every parameter, by central differences: two forward passes an element."""
-        twin = copy.deepcopy(self)  # its running statistics move, this network's do not
-        twin.loss(x, t)  # refuses a batch that does not fit, before the long work
+        """Returns the gradient of the loss by central differences: two forward passes for each element of `params`."""
+        twin = copy.deepcopy(self)  # so that the forward passes leave this network's statistics alone
+        twin.loss(x, t)  # raises for a batch that does not fit, before the long work
         return map_leaves(lambda _, array: numerical_gradient(lambda _: twin._loss(x, t), array), twin.params)
 
     def _loss(self, x: Array, t: ArrayLike) -> float:
@@ -151,18 +125,18 @@ class Network:
 class TwoLayerNet(Network):
     """The notebook's network in the book's order: Affine1, Relu1, Affine2, then softmax and cross-entropy.
 
-    The notebook adds a ReLU at the end, so that no logit can be negative: `net.layers["Relu2"] = ReLU()`.
+    The notebook has a ReLU at the end as well, so that no logit is negative: `net.layers["Relu2"] = ReLU()`.
 
     Args:
         input_size: D >= 1, features of a sample.
         hidden_size: M >= 1, units of the hidden layer.
         output_size: C >= 1, classes.
-        weight_init_std: Standard deviation of the normal weights, >= 0. Biases start at zero.
-        seed: What `numpy.random.default_rng` takes, a Generator included; the same seed draws the same weights.
-        params: Ready parameters instead, {"Affine1": {"W": (D, M), "b": (M,)}, "Affine2": ...}; they are copied.
+        weight_init_std: Standard deviation of the normal weights, >= 0. Biases start at zero. Defaults to 0.1.
+        seed: A seed or Generator for `numpy.random.default_rng`. The same seed draws the same weights.
+        params: Parameters to copy instead, {"Affine1": {"W": (D, M), "b": (M,)}, "Affine2": ...}.
 
     Raises:
-        ValueError: A size or the scale is out of range, or `params` do not fit the sizes.
+        ValueError: If a size or the standard deviation is out of range, or `params` do not fit the sizes.
     """
 
     def __init__(
@@ -201,35 +175,45 @@ class TwoLayerNet(Network):
 
 
 def build_layers(description: tuple[Any, ...], params: Tree, state: Tree | None = None) -> dict[str, Layer]:
-    """The layers of a network that jaxnet describes, each around a copy of its arrays.
+    """Builds the layers of a network from jaxnet's description of it, each with a copy of its arrays.
 
     Args:
-        description: ("Sequential", ((name, (kind of layer, *sizes)), ...)): plain data. A kind may be "Residual" or
-            "Sequential" again, with such pairs for its sizes.
-        params: {name: {"W": (D, M), "b": (M,)}, ...}, nested as the description is, anything `numpy.asarray` accepts.
-        state: {name: {"mean": (D,), "var": (D,)}, ...}; 0 and 1, as before any training, by default.
+        description: ("Sequential", ((name, (kind of layer, *sizes)), ...)): plain data. A "Residual" or "Sequential"
+            within it has such pairs for its sizes.
+        params: {name: {"W": (D, M), "b": (M,)}, ...}, nested as the description is, of anything `numpy.asarray` takes.
+        state: {name: {"mean": (D,), "var": (D,)}, ...}. Defaults to means of 0 and variances of 1, as before training.
 
     Raises:
-        ValueError: A layer is unknown here, or its parameters are missing or do not fit its sizes.
+        ValueError: If a kind of layer is unknown, or its arrays are missing or do not fit its sizes.
+
+    Example:
+        >>> params = {"Affine1": {"W": [[1.0, 2.0]], "b": [0.5, 0.5]}}
+        >>> layers = build_layers(("Sequential", (("Affine1", ("Affine", 1, 2)), ("Relu1", ("ReLU",)))), params)
+        >>> layers["Affine1"].forward(np.array([[3.0]]))
+        array([[3.5, 6.5]])
     """
-    layers: dict[str, Layer] = {}
+    built: dict[str, Layer] = {}
     for name, (kind, *sizes) in description[1]:
-        given, gathered = params.get(name, {}), (state or {}).get(name, {})
+        own_params, own_state = params.get(name, {}), (state or {}).get(name, {})
         if kind in COMPOSED:
-            layers[name] = COMPOSED[kind](build_layers((kind, *sizes), given, gathered))
-            continue
-        if kind not in LAYERS:
+            built[name] = COMPOSED[kind](build_layers((kind, *sizes), own_params, own_state))
+        elif kind in LAYERS:
+            built[name] = _build_layer(name, LAYERS[kind], sizes, own_params, own_state)
+        else:
             raise ValueError(f"description: {name} is a {kind!r}, expected one of {', '.join((*LAYERS, *COMPOSED))}")
-        layer, shapes_and_options = LAYERS[kind]
-        shapes, options = shapes_and_options(*sizes)
-        if set(given) != set(layer.parameters):
-            raise ValueError(f"params[{name!r}]: holds {sorted(given)}, expected {sorted(layer.parameters)}")
-        arrays = {leaf: np.array(array) for leaf, array in given.items()}
-        for leaf in layer.statistics:
-            initial = np.full(shapes[leaf], leaf == "var", next(iter(arrays.values())).dtype)
-            arrays[leaf] = np.array(gathered.get(leaf, initial))
-        for leaf, array in arrays.items():
-            if array.shape != shapes[leaf]:
-                raise ValueError(f"params[{name!r}][{leaf!r}]: shape {array.shape}, expected {shapes[leaf]}")
-        layers[name] = layer(*(arrays[leaf] for leaf in shapes), *options)
-    return layers
+    return built
+
+
+def _build_layer(name: str, layer: Any, sizes: list[Any], params: Tree, state: Tree) -> Layer:
+    if set(params) != set(layer.parameters):
+        raise ValueError(f"params[{name!r}]: holds {sorted(params)}, expected {sorted(layer.parameters)}")
+    shapes, options = layer.spec(*sizes)
+    arrays = {leaf: np.array(array) for leaf, array in params.items()}
+    for leaf in layer.statistics:
+        initial = np.full(shapes[leaf], leaf == "var", next(iter(arrays.values())).dtype)
+        arrays[leaf] = np.array(state.get(leaf, initial))
+    for leaf, array in arrays.items():
+        if array.shape != shapes[leaf]:
+            raise ValueError(f"params[{name!r}][{leaf!r}]: shape {array.shape}, expected {shapes[leaf]}")
+    built: Layer = layer(*(arrays[leaf] for leaf in shapes), *options)
+    return built

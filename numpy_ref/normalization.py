@@ -1,32 +1,40 @@
-"""Layers that give their inputs mean 0 and variance 1, over a batch or over a sample's own features.
+"""Layers that normalize their inputs to mean 0 and variance 1, by hand.
 
-Read it beside `jaxnet/normalization.py`. The derivative of both: with x̂ = (x - mean) / std, and the means taken over
-the elements that share a mean, dx = (dx̂ - mean(dx̂) - x̂ mean(dx̂ x̂)) / std. It is the chain of section 3 of Ioffe and
-Szegedy (*Batch Normalization*, 2015), put together: the second term comes through the mean, the third through the
-variance.
+They differ in the elements that share a mean: those of one feature over the batch, of one sample, or of one group of
+its channels. All have the same derivative. With x̂ = (x - mean) / std, and every mean over those elements,
+
+    dx = (dx̂ - mean(dx̂) - x̂ mean(dx̂ x̂)) / std.
+
+The second term comes through the mean, the third through the variance (the chain of Ioffe and Szegedy, *Batch
+Normalization*, 2015, section 3, simplified). Read this file beside `jaxnet/nn/normalization.py`.
 """
 
 import numpy as np
 
-from numpy_ref.functions import Array
-from numpy_ref.layers import Layer, rows
+from numpy_ref.layers import Array, Layer, Spec, rows
+
+__all__ = ["BatchNorm", "LayerNorm"]
 
 
 class BatchNorm(Layer):
     """y = gamma x̂ + beta, x̂ = (x - mean) / √(var + eps): a vector's elements (N, D), an image's channels (N, D, H, W).
 
-    Ioffe and Szegedy, *Batch Normalization*, 2015, algorithm 1. In training mean and var are the batch's own; the
-    running ones, which inference takes, become momentum * running + (1 - momentum) * batch. Both variances are
-    divided by the number of elements, as in the book; the paper's running one is divided by one less.
-    dgamma = Σ dout x̂, dbeta = Σ dout, dx̂ = dout gamma, and dx as above.
+    dgamma = Σ dout x̂, dbeta = Σ dout, dx̂ = dout gamma, and dx as above. Training uses the mean and variance of the
+    batch, and updates running ones for inference: running = momentum * running + (1 - momentum) * batch. Both variances
+    are divided by the number of elements, as in the book; the paper divides the running one by that less one. Ioffe and
+    Szegedy, *Batch Normalization*, 2015, algorithm 1.
 
     Raises:
-        ValueError: The arrays are no vectors of one size, or a number is out of range; in use, x has not as many
-            elements or channels.
+        ValueError: If the arrays are not vectors of one size, or a number is out of range; in use, if x has another
+            number of elements or channels.
     """
 
     parameters = ("gamma", "beta")
     statistics = ("mean", "var")
+
+    @staticmethod
+    def spec(size: int, momentum: float, eps: float) -> Spec:
+        return dict.fromkeys(("gamma", "beta", "mean", "var"), (size,)), (momentum, eps)
 
     def __init__(
         self, gamma: Array, beta: Array, mean: Array, var: Array, momentum: float = 0.9, eps: float = 1e-5
@@ -40,7 +48,7 @@ class BatchNorm(Layer):
 
     def forward(self, x: Array) -> Array:
         self._check(x)
-        self.axes = (0, *range(2, x.ndim))  # what a mean runs over: (0,) or (0, 2, 3)
+        self.axes = (0, *range(2, x.ndim))  # the axes of a mean: (0,) or (0, 2, 3)
         mean, var = x.mean(self.axes), x.var(self.axes)  # (D,), (D,)
         self.mean = self.momentum * self.mean + (1 - self.momentum) * mean
         self.var = self.momentum * self.var + (1 - self.momentum) * var
@@ -62,7 +70,7 @@ class BatchNorm(Layer):
         return gamma * ((x - mean) / np.sqrt(var + self.eps)) + beta
 
     def _along(self, a: Array, x: Array) -> Array:
-        """(D,) shaped to stand beside x: (1, D) or (1, D, 1, 1)."""
+        """Returns an array (D,) in a shape that broadcasts with x: (1, D) or (1, D, 1, 1)."""
         return a.reshape(1, -1, *(1,) * (x.ndim - 2))
 
     def _check(self, x: Array) -> None:
@@ -77,10 +85,14 @@ class LayerNorm(Layer):
     Ba, Kiros and Hinton, *Layer Normalization*, 2016, equation 4; backward as Karpathy's llm.c, doc/layernorm.
 
     Raises:
-        ValueError: The arrays are no vectors of one size, or eps is not > 0; in use, x is of another width.
+        ValueError: If the arrays are not vectors of one size, or eps is not > 0; in use, if x has another width.
     """
 
     parameters = ("gamma", "beta")
+
+    @staticmethod
+    def spec(size: int, eps: float) -> Spec:
+        return {"gamma": (size,), "beta": (size,)}, (eps,)
 
     def __init__(self, gamma: Array, beta: Array, eps: float = 1e-5) -> None:
         if gamma.ndim != 1 or gamma.shape != beta.shape:

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from numpy_ref.functions import Array
-from numpy_ref.layers import Affine
+from numpy_ref.layers import Affine, Array
 
 Tree = dict[str, dict[str, Array]]  # {"Affine1": {"W": ..., "b": ...}, ...}: parameters and gradients alike
 

@@ -1,14 +1,14 @@
 """Gradients by central differences: (f(x + h) - f(x - h)) / 2h, one element at a time.
 
-The error is h² |f'''| / 6 of truncation and about eps |f| / h of roundoff; they balance near h = cbrt(eps), the
+The truncation error is h² |f'''| / 6 and the roundoff error about eps |f| / h. They balance near h = cbrt(eps), the
 default: 6e-6 in float64, 5e-3 in float32 (Press et al., *Numerical Recipes*, 3rd ed., section 5.7).
 
-As they say there, the step must be one that x can take. x + h and x - h are rounded, so the difference is divided by
-how far apart they came to lie: with 2h the gradient would be off by up to eps |x| / 2h of itself, by 1.2e-4 at x = 100
-in float32. What is left is that x is up to eps |x| / 2 from their middle, and an error of eps |x f''| / 2.
+x + h and x - h are rounded, so the difference is divided by their actual distance, as Press et al. advise: with 2h the
+gradient would have a relative error of up to eps |x| / 2h, which is 1.2e-4 at x = 100 in float32. The middle of the two
+may still be eps |x| / 2 away from x, which leaves an error of eps |x f''| / 2.
 
-Each function shifts an element of the caller's array, in place, because a network's loss reads its parameters where
-they lie; and puts back exactly what stood there, also when `f` raises.
+Each function changes an element of the caller's array in place, because a network's loss reads its own parameters, and
+restores its exact value, even if `f` raises.
 """
 
 from collections.abc import Callable
@@ -16,20 +16,26 @@ from typing import Any
 
 import numpy as np
 
-from numpy_ref.functions import Array
+from numpy_ref.layers import Array
+
+__all__ = ["numerical_gradient", "numerical_gradient_batch", "numerical_gradient_batch_v2"]
 
 
 def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float | None = None) -> Array:
-    """The gradient of the scalar `f` at `x`, of any shape, in the shape of `x`.
+    """Returns the gradient of the scalar function `f` at `x`, an array of any shape, in the shape of `x`.
 
     Args:
-        f: Called with `x`, one element shifted; returns a scalar.
-        x: float32 or float64; shifted and restored in place.
-        h: Step, > 0; by default cbrt(eps) of the dtype of `x`.
+        f: A function of `x` that returns a scalar. It is called with one element changed.
+        x: A float32 or float64 array. It is changed and restored in place.
+        h: The step, > 0. Defaults to cbrt(eps) of the dtype of `x`.
 
     Raises:
-        TypeError: `x` is no floating-point array.
-        ValueError: `h` is not > 0, or so small that x + h and x - h are the same number.
+        TypeError: If `x` is no floating-point array.
+        ValueError: If `h` is not > 0, or so small that x + h and x - h are the same number.
+
+    Example:
+        >>> numerical_gradient(lambda x: x @ x, np.array([1.0, 3.0])).round(6)
+        array([2., 6.])
     """
     h = _step(x, h)
     grad = np.empty_like(x)
@@ -39,18 +45,18 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float | None = No
 
 
 def _numerical_grad(f: Callable[[Array], Any], x: Array) -> Array:
-    """The notebook's name for the gradient at one sample, x (D,)."""
+    """Returns the gradient at one sample, x (D,), under the notebook's name."""
     return numerical_gradient(f, x)
 
 
 def numerical_gradient_batch(f: Callable[[Array], Any], X: Array) -> Array:
-    """Row by row: `f` is called with one row (D,) of X (N, D) and returns a scalar. Returns (N, D).
+    """Returns the gradient (N, D) at each row of X (N, D), where `f` maps one row (D,) to a scalar.
 
-    `f` may ignore its argument and read the array that `X` is: then this is `numerical_gradient` of a matrix.
+    If `f` ignores its argument and reads the array X itself, this is `numerical_gradient` of a matrix.
 
     Raises:
-        TypeError: `X` is no floating-point array.
-        ValueError: An element is too large for the step to move it.
+        TypeError: If `X` is no floating-point array.
+        ValueError: If an element is too large for the step to change it.
     """
     if np.ndim(X) == 1:
         return _numerical_grad(f, X)
@@ -58,14 +64,14 @@ def numerical_gradient_batch(f: Callable[[Array], Any], X: Array) -> Array:
 
 
 def numerical_gradient_batch_v2(f: Callable[[Array], Array], X: Array) -> Array:
-    """All rows at once: `f` maps X (N, D) to one value per row, (N,). Returns (N, D).
+    """Returns the gradient (N, D) at all rows of X (N, D) at once, where `f` maps X to one value per row, (N,).
 
-    A whole column is shifted, so this is right only where row n of X moves value n alone. A scalar loss over the
-    batch would give every row the column's summed derivative; such an `f` is refused.
+    It changes a whole column at a time, so it is right only if value n depends on row n of X alone. A scalar loss over
+    the batch would give every row the sum of the column's derivatives, so a scalar `f` is an error.
 
     Raises:
-        TypeError: `X` is no floating-point array.
-        ValueError: `f(X)` is not of shape (N,), or an element is too large for the step to move it.
+        TypeError: If `X` is no floating-point array.
+        ValueError: If `f(X)` has not the shape (N,), or an element is too large for the step to change it.
     """
     h = _step(X, None)
     values = np.asarray(f(X))
@@ -79,12 +85,12 @@ def numerical_gradient_batch_v2(f: Callable[[Array], Array], X: Array) -> Array:
 
 
 def _central_difference(f: Callable[[Array], Any], x: Array, i: tuple[int | slice, ...], h: float) -> Any:
-    """(f(x + h) - f(x - h)) / 2h where only x[i], an element or a column, moves; 2h is the step that was taken."""
+    """Returns (f(x + h) - f(x - h)) / 2h by x[i], an element or a column, with the actual distance for 2h."""
     saved = np.copy(x[i])
     above, below = (np.asarray(shifted, x.dtype) for shifted in (saved + h, saved - h))
     if (above == below).any():
-        still = saved[above == below].flat[0]
-        raise ValueError(f"h: {h}, too small for {still} in {x.dtype}, expected a step that moves it")
+        unchanged = saved[above == below].flat[0]
+        raise ValueError(f"h: {h}, too small for {unchanged} in {x.dtype}, expected a step that changes it")
     try:
         x[i] = above
         up = f(x)

@@ -13,8 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from numpy_ref.functions import Array
-from numpy_ref.trees import Tree, flatten, map_leaves
+from numpy_ref.layers import Array, Tree
+from numpy_ref.tree_paths import flatten, map_leaves
+
+__all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "Momentum",
+    "Nesterov",
+    "Optimizer",
+    "RMSprop",
+    "clip_by_global_norm",
+    "make_optimizer",
+]
 
 
 @dataclass(eq=False)

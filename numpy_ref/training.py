@@ -1,4 +1,4 @@
-"""The notebook's training loop in plain NumPy: the oracle that the compiled loop is held against."""
+"""The notebook's training loop in plain NumPy, which the compiled loop is tested against."""
 
 from collections.abc import Iterable
 from itertools import repeat
@@ -7,17 +7,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from numpy_ref.functions import Array
+from numpy_ref.layers import Array, Tree
 from numpy_ref.networks import Network
 from numpy_ref.optimizers import Optimizer, clip_by_global_norm, make_optimizer
-from numpy_ref.trees import Tree
+
+__all__ = ["History", "train"]
 
 
 class History(NamedTuple):
-    """S steps, E evaluations: one before the first step, one every `eval_every` steps, one after the last."""
+    """The course of S steps with E evaluations: before the first step, every `eval_every` steps, and after the last."""
 
-    loss: Array  # (S,): of each step's batch, before its update
-    eval_step: NDArray[np.int64]  # (E,): steps done
+    loss: Array  # (S,): the loss of each step's batch, before the update
+    eval_step: NDArray[np.int64]  # (E,): the number of steps before each evaluation
     train_accuracy: Array  # (E,)
     test_accuracy: Array  # (E,)
 
@@ -36,23 +37,26 @@ def train(
     optimizer: str | Optimizer = "sgd",
     clip_norm: float | None = None,
 ) -> History:
-    """One update of the network's own arrays for each row of `batches`: plain gradient descent unless told otherwise.
+    """Trains a network: one update of its own arrays for each row of `batches`.
 
     Args:
-        network: Its parameters are changed in place.
-        x_train: (N, D); `t_train` its labels, (N,) or (N, C). `x_test` and `t_test` likewise.
-        batches: (S, B) row numbers into `x_train`, one row a step: drawn beforehand, so that another loop can be
-            given the same.
-        learning_rate: > 0; the usual one of the named optimizer unless given.
-        eval_every: Steps between evaluations, >= 1.
-        draws: What each step draws at random, {"Dropout1": {"mask": ...}, ...}, S trees: for a network with Dropout.
-        optimizer: A name in `OPTIMIZERS`, or an optimizer with its own learning rate, which goes on from its state.
-        clip_norm: > 0; a gradient whose global norm is larger is scaled down to it. None: never.
+        network: The network, whose parameters are changed in place.
+        x_train: Samples (N, D); `t_train` has their labels, (N,) or (N, C). `x_test` and `t_test` likewise.
+        batches: (S, B) row numbers into `x_train`, one row for each step. They are drawn beforehand, so that another
+            loop can use the same.
+        learning_rate: A number > 0. Defaults to that of the named optimizer.
+        eval_every: Steps between evaluations, >= 1. Defaults to 100.
+        draws: S trees of the random arrays of each step, {"Dropout1": {"mask": ...}, ...}, for a network with Dropout.
+        optimizer: A name in `OPTIMIZERS`, or an optimizer with its own learning rate and state. Defaults to "sgd".
+        clip_norm: The largest global norm of a gradient, > 0; larger ones are scaled down to it. Defaults to none.
+
+    Returns:
+        The history of losses and accuracies.
 
     Raises:
-        ValueError: An argument does not fit the others or is out of range.
+        ValueError: If an argument does not fit the others or is out of range.
     """
-    x, t, x_unseen, rows = (np.asarray(a) for a in (x_train, t_train, x_test, batches))
+    x, t, x_test, rows = (np.asarray(a) for a in (x_train, t_train, x_test, batches))
     _check_batches(rows, len(x))
     if not isinstance(eval_every, (int, np.integer)) or isinstance(eval_every, bool) or eval_every < 1:
         raise ValueError(f"eval_every: {eval_every!r}, expected a whole number of at least 1")
@@ -64,12 +68,12 @@ def train(
     loss, evaluations = [], []
 
     def evaluate(step: int) -> None:
-        evaluations.append((step, network.accuracy(x, t), network.accuracy(x_unseen, t_test)))
+        evaluations.append((step, network.accuracy(x, t), network.accuracy(x_test, t_test)))
 
     evaluate(0)
-    every_draw = repeat({}, len(rows)) if draws is None else draws
-    for step, (batch, drawn) in enumerate(zip(rows, every_draw, strict=True), start=1):
-        network.give(drawn)
+    draws_of_steps = repeat({}, len(rows)) if draws is None else draws
+    for step, (batch, random_arrays) in enumerate(zip(rows, draws_of_steps, strict=True), start=1):
+        network.give(random_arrays)
         batch_loss, grads = network.value_and_gradient(x[batch], t[batch])
         if clip_norm is not None:
             grads = clip_by_global_norm(grads, clip_norm)

@@ -4,6 +4,8 @@ import doctest
 import re
 from pathlib import Path
 
+from jaxnet.cli.catalogue import table
+
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -33,3 +35,7 @@ def test_every_file_it_names_is_there():
         assert (root / name).exists(), name
     for name in re.findall(r"\]\(([\w./]+)\)", README.read_text()):
         assert (root / name).exists(), name
+
+
+def test_the_table_of_layers_is_that_of_the_catalogue():
+    assert table() in README.read_text(), "replace the table in README.md by the output of `uv run jaxnet layers`"

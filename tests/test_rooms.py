@@ -63,7 +63,7 @@ assert printed.getvalue().startswith("PASS")
 
 
 def test_every_public_name_is_there():
-    for package in (jaxnet, jaxnet.nn, jaxnet.train):
+    for package in (jaxnet, jaxnet.train):
         for name in package.__all__:
             getattr(package, name)
 
@@ -88,7 +88,7 @@ def test_the_command_lists_its_commands_and_refuses_others():
         assert callable(importlib.import_module(f"jaxnet.cli.{name}").run)
     refused = run_jaxnet("tain")
     assert refused.returncode == 2
-    assert refused.stderr == "jaxnet: tain, expected one of train, check, sweep, bench, chapter6, scaling\n"
+    assert refused.stderr == "jaxnet: tain, expected one of train, check, sweep, layers, bench, chapter6, scaling\n"
 
 
 def test_a_command_is_called_by_its_name_in_what_it_says():

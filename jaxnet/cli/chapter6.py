@@ -25,7 +25,7 @@ from jaxnet.cli.option_types import check_seed
 from jaxnet.cli.options import check_hidden
 from jaxnet.cli.progress import counted
 from jaxnet.data import DATASETS, Dataset, DatasetError
-from jaxnet.nn.networks import ACTIVATIONS
+from jaxnet.nn.layers import ACTIVATIONS
 from jaxnet.train import run_folder
 from jaxnet.train.step import OPTIMIZERS
 from jaxnet.validation import check_counts
@@ -88,7 +88,7 @@ def path(name: str, steps: int = 30) -> np.ndarray:
 
 
 def trained(
-    net: jaxnet.Layer, data: Dataset, scale: float | str, steps: int, seed: int, **options: Any
+    net: jaxnet.nn.Layer, data: Dataset, scale: float | str, steps: int, seed: int, **options: Any
 ) -> jaxnet.History:
     """One run, to its end or to where it diverges."""
     key_params, key_batches, key_steps = jax.random.split(jax.random.key(seed), 3)

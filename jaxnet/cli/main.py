@@ -7,6 +7,7 @@ COMMANDS = {
     "train": "train a network, and leave a folder with what came of it",
     "check": "check gradients: a network's, or those of code of your own",
     "sweep": "train many networks in one program, and draw where that works",
+    "layers": "list the layers, in JAX and by hand",
     "bench": "compare the training with other libraries and with bounds",
     "chapter6": "draw what chapter 6 of the book shows, from runs of its own",
     "scaling": "measure the training over several devices",

@@ -9,8 +9,9 @@ import numpy as np
 
 import jaxnet
 import numpy_ref
+from jaxnet.cli.catalogue import CATALOGUE
 from jaxnet.crosscheck import Report, check_layer, check_network
-from jaxnet.nn.tree_paths import unflatten
+from jaxnet.tree_paths import unflatten
 from numpy_ref import notebook
 
 SIZES = (784, 50, 10)
@@ -42,7 +43,13 @@ def reports(network: str, seed: int, rng: np.random.Generator) -> Iterator[Repor
 
 
 def of_network(
-    name: str, net: jaxnet.Layer, x: np.ndarray, t: np.ndarray, rng: np.random.Generator, scale: float, decay: float = 0
+    name: str,
+    net: jaxnet.nn.Layer,
+    x: np.ndarray,
+    t: np.ndarray,
+    rng: np.random.Generator,
+    scale: float,
+    decay: float = 0,
 ) -> Report:
     """Checks a network in NumPy and in JAX, from one description, float32 parameters, random draw and decay."""
     if np.issubdtype(x.dtype, np.floating):
@@ -58,7 +65,7 @@ def of_network(
     return check_network(network, x, t, reference=reference, name=name)
 
 
-def drawn(layer: jaxnet.Layer, rng: np.random.Generator, scale: float = 1.0, dtype: Any = np.float64) -> Any:
+def drawn(layer: jaxnet.nn.Layer, rng: np.random.Generator, scale: float = 1.0, dtype: Any = np.float64) -> Any:
     """Draws normal parameters, biases too: errors do not show in a bias of zero or a gamma of 1."""
     shapes = jax.eval_shape(lambda key: layer.init(key, 1.0), jax.random.key(0))
     return jax.tree.map(lambda leaf: (scale * rng.standard_normal(leaf.shape)).astype(dtype), shapes)
@@ -79,40 +86,19 @@ def of_networks(rng: np.random.Generator) -> Iterator[Report]:
 
 
 def of_layers(rng: np.random.Generator, seed: int) -> Iterator[Report]:
-    """Checks every layer of numpy_ref on its own, with the same layer of jaxnet as a reference; then the losses."""
-    rows, images = rng.standard_normal((9, 6)), rng.standard_normal((2, 3, 6, 6))
-    sequences, ids = rng.standard_normal((2, 4, 6)), rng.integers(0, 5, (2, 7))  # 14 ids of 5: some come again
-    layers: dict[str, tuple[jaxnet.Layer, np.ndarray]] = {
-        "Affine": (jaxnet.affine(6, 5), rows),
-        "ReLU": (jaxnet.relu(), rows),
-        "Sigmoid": (jaxnet.sigmoid(), rows),
-        "Tanh": (jaxnet.tanh(), rows),
-        "GELU": (jaxnet.gelu(), rows),
-        "Flatten": (jaxnet.flatten(), images),
-        "Dropout": (jaxnet.dropout(0.4), rows),
-        "BatchNorm of vectors": (jaxnet.batch_norm(6), rows),
-        "BatchNorm of images": (jaxnet.batch_norm(3), images),
-        "LayerNorm": (jaxnet.layer_norm(6), sequences),
-        "Convolution": (jaxnet.convolution(3, 4, 3, stride=2, padding=1), images),
-        "MaxPool": (jaxnet.max_pool(3, stride=2), images),
-        "AveragePool": (jaxnet.average_pool(3, stride=2, padding=1), images),
-        "Embedding": (jaxnet.embedding(5, 6), ids),
-        "Position": (jaxnet.position(5, 6), sequences),
-        "Attention": (jaxnet.attention(6, heads=2), sequences),
-        "Residual": (jaxnet.residual({"LayerNorm": jaxnet.layer_norm(6), "Affine": jaxnet.affine(6, 6)}), sequences),
-    }
-    for name, (layer, x) in layers.items():
-        params = {name: drawn(layer, rng)}
-        in_numpy = numpy_ref.build_layers(("Sequential", ((name, layer.description),)), params)[name]
-        draws = in_numpy.draw(rng, x)
-        in_numpy.give(draws)
-        yield check_layer(in_numpy, x, reference=in_training(layer, draws), seed=seed, name=name)
-    t = rng.integers(0, 6, len(rows))
-    yield check_layer(numpy_ref.SoftmaxWithLoss(), rows, t, reference=jaxnet.softmax_cross_entropy, seed=seed)
-    yield check_layer(numpy_ref.MeanSquaredError(), rows, t, reference=jaxnet.mean_squared_error, seed=seed)
+    """Checks every layer by hand, with the same layer in JAX as a reference; then the losses."""
+    for name, entry in CATALOGUE.items():
+        x, params = entry.example(entry.shapes[-1], rng), drawn(entry.layer, rng)
+        by_hand = entry.by_hand(params)
+        draws = by_hand.draw(rng, x)
+        by_hand.give(draws)
+        yield check_layer(by_hand, x, reference=in_training(entry.layer, draws), seed=seed, name=name)
+    y, t = rng.standard_normal((9, 6)), rng.integers(0, 6, 9)
+    yield check_layer(numpy_ref.SoftmaxWithLoss(), y, t, reference=jaxnet.softmax_cross_entropy, seed=seed)
+    yield check_layer(numpy_ref.MeanSquaredError(), y, t, reference=jaxnet.mean_squared_error, seed=seed)
 
 
-def in_training(layer: jaxnet.Layer, draws: Any) -> Callable[..., Any]:
+def in_training(layer: jaxnet.nn.Layer, draws: Any) -> Callable[..., Any]:
     """Returns a reference for `check_layer`: a function of (params, x), or of x where there are no parameters."""
 
     def forward(*params_and_x: Any) -> Any:

@@ -33,7 +33,7 @@ class Problem(NamedTuple):
 
     sizes: tuple[int, ...]  # of its layers: inputs, hidden units, classes
     batch_size: int
-    net: jaxnet.Layer
+    net: jaxnet.nn.Layer
     params: Params
     data: Dataset
     threads: int

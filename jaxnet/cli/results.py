@@ -30,7 +30,7 @@ def draw_images(params: Params, data: Dataset, logits: np.ndarray, folder: Path)
 
 
 def show_text(
-    net: jaxnet.Layer,
+    net: jaxnet.nn.Layer,
     state: jaxnet.TrainState,
     vocabulary: str,
     loss: float,

@@ -37,7 +37,7 @@ def prepare(options: SimpleNamespace) -> tuple[Dataset, str]:
     return data, ""
 
 
-def build(options: SimpleNamespace, data: Dataset, vocabulary: str) -> tuple[str, jaxnet.Layer]:
+def build(options: SimpleNamespace, data: Dataset, vocabulary: str) -> tuple[str, jaxnet.nn.Layer]:
     """The network that the options name, and what to call it."""
     shape: Any = data.x_train.shape[1:]
     match options.network:
@@ -69,7 +69,7 @@ def optimizer(options: SimpleNamespace) -> MakeOptimizer:
 
 def cross_check(
     name: str,
-    net: jaxnet.Layer,
+    net: jaxnet.nn.Layer,
     params: Params,
     data: Dataset,
     options: SimpleNamespace,

@@ -213,7 +213,7 @@ def asked_to_stop() -> Iterator[list[int]]:
 
 
 def kept(
-    net: jaxnet.Layer,
+    net: jaxnet.nn.Layer,
     state: jaxnet.TrainState,
     data: Dataset,
     vocabulary: str,

@@ -1,17 +1,9 @@
-"""Layers, losses and networks as pure functions: a layer is a pair of functions, `init` and `apply`."""
+"""Layers, networks and losses as pure functions."""
 
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submodules=[
-        "attention",
-        "convolution",
-        "inference",
-        "layers",
-        "losses",
-        "networks",
-        "normalization",
-        "tree_paths",
-    ],
-)
+from jaxnet.nn.attention import *
+from jaxnet.nn.convolution import *
+from jaxnet.nn.inference import *
+from jaxnet.nn.layers import *
+from jaxnet.nn.losses import *
+from jaxnet.nn.networks import *
+from jaxnet.nn.normalization import *

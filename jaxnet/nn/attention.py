@@ -1,4 +1,7 @@
-"""Layers of a transformer: sequences of T positions, x (N, T, D). Read it beside `numpy_ref/attention.py`."""
+"""Layers of a transformer: sequences of T positions, x (N, T, D).
+
+Read this file beside `numpy_ref/attention.py`.
+"""
 
 import math
 
@@ -9,15 +12,17 @@ from jaxtyping import Array, PRNGKeyArray
 from jaxnet.nn.layers import Layer, Params, Scale, standard_deviation, stateless
 from jaxnet.validation import check_counts
 
+__all__ = ["attention", "embedding", "positional_embedding"]
+
 
 def embedding(vocabulary: int, size: int) -> Layer:
     """y[n, t] = E[x[n, t]]: ids x (N, T) in [0, vocabulary) -> y (N, T, size).
 
-    E is normal, of the standard deviation that `scale` asks for in a layer of `size` inputs and outputs. An id out of
-    range is not seen here, where values may be traced; it gives nan.
+    E is normal, with the standard deviation `scale` for `size` inputs and outputs. An id that is out of range gives
+    nan: ids may be traced, so that they cannot be checked here.
 
     Raises:
-        ValueError: A size is below 1; in use, x is no matrix of integers.
+        ValueError: If a size is below 1; in use, if x is no matrix of integers.
     """
     check_counts(vocabulary=vocabulary, size=size)
 
@@ -33,13 +38,13 @@ def embedding(vocabulary: int, size: int) -> Layer:
     return stateless(("Embedding", vocabulary, size), init, apply)
 
 
-def position(length: int, size: int) -> Layer:
-    """y[n, t] = x[n, t] + P[t], with a row learned for each position: x (N, T, size) with T up to `length`.
+def positional_embedding(length: int, size: int) -> Layer:
+    """y[n, t] = x[n, t] + P[t], with a learned row for each position: x (N, T, size) with T up to `length`.
 
-    P is drawn as an embedding's rows are.
+    P is drawn as the rows of an embedding are.
 
     Raises:
-        ValueError: A size is below 1; in use, x is longer or of another width.
+        ValueError: If a size is below 1; in use, if x has more positions or another width.
     """
     check_counts(length=length, size=size)
 
@@ -51,17 +56,17 @@ def position(length: int, size: int) -> Layer:
             raise ValueError(f"x: shape {x.shape}, expected (N, T, {size}) with T up to {length}")
         return x + params["P"][: x.shape[1]]  # (N, T, D) + (T, D)
 
-    return stateless(("Position", length, size), init, apply)
+    return stateless(("PositionalEmbedding", length, size), init, apply)
 
 
 def attention(size: int, heads: int) -> Layer:
     """Causal multi-head self-attention: y = concat_h(A_h v_h) Wo, A_h = softmax(q_h k_hᵀ / √K), where t sees s <= t.
 
-    With q = x Wq, k = x Wk, v = x Wv, each cut into heads of K = size / heads columns: (N, T, size) -> (N, T, size).
+    q = x Wq, k = x Wk and v = x Wv are each split into heads of K = size / heads columns: (N, T, size) -> (N, T, size).
     Vaswani et al., *Attention Is All You Need*, 2017, section 3.2.
 
     Raises:
-        ValueError: A size is below 1 or not divisible by the heads; in use, x is of another width.
+        ValueError: If a number is below 1, or the heads do not divide the size; in use, if x has another width.
     """
     check_counts(size=size, heads=heads)
     if size % heads:

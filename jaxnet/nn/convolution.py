@@ -1,8 +1,8 @@
 """Layers that slide a window over images x (N, C, H, W).
 
-Read it beside `numpy_ref/convolution.py`. A window of K by K, moved by `stride` over an image with `padding` around
-it, stands in OH = (H + 2 padding - K) // stride + 1 rows, and as many columns of OW; what is left over at the right
-and below is not looked at.
+A window of K by K that moves by `stride` over an image with `padding` around it has
+OH = (H + 2 padding - K) // stride + 1 positions along the height, and OW likewise along the width. Elements beyond the
+last whole window, at the bottom and at the right, are unused. Read this file beside `numpy_ref/convolution.py`.
 """
 
 from collections.abc import Callable
@@ -16,18 +16,21 @@ from jaxtyping import Array, PRNGKeyArray
 from jaxnet.nn.layers import Layer, Params, Scale, standard_deviation, stateless
 from jaxnet.validation import check_counts
 
+__all__ = ["average_pool", "convolution", "max_pool"]
+
 
 def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padding: int = 0) -> Layer:
     """y[n, f, i, j] = Σ_c,k,l x[n, c, i s + k - p, j s + l - p] W[f, c, k, l] + b[f], with stride s and padding p.
 
-    x (N, in_channels, H, W) -> y (N, filters, OH, OW). W is normal, of the standard deviation that `scale` asks for
-    where each output sums in_channels * size² inputs; b zero.
+    x (N, in_channels, H, W) -> y (N, filters, OH, OW). W is normal, with the standard deviation `scale` for
+    in_channels * size² inputs, and b zero.
 
-    On a CPU the windows are laid side by side for one product, as by hand: within a loop, such as that over training's
-    steps, XLA's own convolution takes 5 to 30 times as long there (https://github.com/jax-ml/jax/issues/12868).
+    On a CPU the windows are copied next to each other for one product, as they are by hand: within a loop, such as the
+    one over training steps, XLA's own convolution takes 5 to 30 times as long
+    (https://github.com/jax-ml/jax/issues/12868).
 
     Raises:
-        ValueError: A size is out of range; in use, x has other channels or no room for one window.
+        ValueError: If a size is out of range; in use, if x has other channels or no room for a window.
     """
     check_counts(in_channels=in_channels, filters=filters, size=size, stride=stride)
     check_counts(0, padding=padding)
@@ -46,7 +49,7 @@ def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padd
 
     def apply(params: Params, x: Array) -> Array:
         _check_images(x, in_channels, size, padding)
-        dtype = jnp.result_type(x, params["W"])  # which lax, other than NumPy, wants of both
+        dtype = jnp.result_type(x, params["W"])  # lax, unlike NumPy, requires one dtype
         y = lax.platform_dependent(x.astype(dtype), jnp.asarray(params["W"], dtype), cpu=by_windows, default=by_lax)
         return y + params["b"][:, None, None]  # (N, F, OH, OW) + (F, 1, 1)
 
@@ -54,13 +57,13 @@ def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padd
 
 
 def max_pool(size: int, stride: int | None = None, padding: int = 0) -> Layer:
-    """y = the largest element of each window, of each channel; windows side by side unless a stride is given.
+    """y = the largest element of each window, of each channel. The stride defaults to the size.
 
-    Where several are largest, the gradient goes to the first of them by rows. Padding is -inf. Not `lax.reduce_window`:
-    on a CPU its gradient takes eight times as long. As in NumPy, a nan is larger than every number.
+    Of several largest elements, the first one by rows gets the gradient. Padding is -inf. As in NumPy, nan counts as
+    larger than every number. `lax.reduce_window` is not used: on a CPU its gradient takes eight times as long.
 
     Raises:
-        ValueError: A size is out of range; in use, x is no batch of images or has no room for one window.
+        ValueError: If a size is out of range; in use, if x is no batch of images or has no room for a window.
     """
 
     def largest(x: Array, stride: int) -> Array:
@@ -72,10 +75,10 @@ def max_pool(size: int, stride: int | None = None, padding: int = 0) -> Layer:
 
 
 def average_pool(size: int, stride: int | None = None, padding: int = 0) -> Layer:
-    """y = the mean of each window, of each channel; windows side by side unless a stride is given. Padding counts as 0.
+    """y = the mean of each window, of each channel. The stride defaults to the size. Padding counts as 0.
 
     Raises:
-        ValueError: A size is out of range; in use, x is no batch of images or has no room for one window.
+        ValueError: If a size is out of range; in use, if x is no batch of images or has no room for a window.
     """
 
     def mean(x: Array, stride: int) -> Array:
@@ -99,7 +102,7 @@ def _pool(kind: str, size: int, stride: int | None, padding: int, function: Call
 
 
 def _shifted(x: Array, size: int, stride: int, padding: int, fill: float) -> list[Array]:
-    """The first element of every window, (N, C, OH, OW), then the second of every one, and so on by rows."""
+    """Returns the first elements of all windows, (N, C, OH, OW), then the second ones, and so on by rows."""
     x = jnp.pad(x, ((0, 0), (0, 0), (padding, padding), (padding, padding)), constant_values=fill)
     bottom, right = x.shape[2] - size, x.shape[3] - size
     return [x[:, :, i : i + bottom + 1 : stride, j : j + right + 1 : stride] for i in range(size) for j in range(size)]

@@ -1,4 +1,4 @@
-"""What a trained network says: of many samples at once, or of a text, character after character."""
+"""Inference with a trained network: logits of many samples, or ids that continue a text."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,38 +12,41 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.validation import check_counts
 
+__all__ = ["predict", "sample"]
+
 
 @partial(jax.jit, static_argnames="net")
 def predict(net: Layer, params: Params, state: Tree, x: Array) -> Array:
-    """The logits in inference, (N, ...) -> (N, ..., C), however large N is.
+    """Returns the logits in inference, (N, ...) -> (N, ..., C). It works in chunks, so N may be large.
 
     Raises:
-        ValueError: N is 0, or the network does not take such samples.
+        ValueError: If N is 0, or the samples do not fit the network.
     """
     check_counts(samples=len(x))
     return by_chunks(partial(net.infer, params, state), x)
 
 
 def chunk_of(x: Any) -> int:
-    """How many samples at once: rows of numbers, or fewer where a sample is an image or a text.
+    """Returns the number of samples in a chunk: 1,000 rows of numbers, or 100 images or texts.
 
-    What a convolution makes of 100 images fits in a cache, and takes two thirds of the time that it takes by thousands;
-    the products of plain rows are the quicker the more there are.
+    The windows of 100 images fit in the processor's cache, and a convolution by hundreds takes two thirds of the time
+    that it takes by thousands. Products of plain rows are faster by thousands.
     """
     return 1000 if x.ndim == 2 and x.dtype != jnp.int32 else 100
 
 
 def by_chunks(function: Callable[..., Array], *arrays: Array) -> Array:
-    """function(*arrays), where the function goes by samples, taken so many at a time as `chunk_of` says."""
-    chunk = chunk_of(arrays[0])
-    whole = len(arrays[0]) - len(arrays[0]) % chunk
-    rest, parts = [a[whole:] for a in arrays], []
+    """Returns function(*arrays), computed chunk by chunk, for a function that treats each sample by itself."""
+    size = chunk_of(arrays[0])
+    whole = len(arrays[0]) - len(arrays[0]) % size  # the samples in chunks of full size
+    results = []
     if whole:
-        chunked = lax.map(lambda chunk: function(*chunk), [a[:whole].reshape(-1, chunk, *a.shape[1:]) for a in arrays])
-        parts.append(chunked.reshape(whole, *chunked.shape[2:]))
-    if len(rest[0]):
-        parts.append(function(*rest))
-    return jnp.concatenate(parts)
+        chunks = [a[:whole].reshape(-1, size, *a.shape[1:]) for a in arrays]
+        result = lax.map(lambda chunk: function(*chunk), chunks)
+        results.append(result.reshape(whole, *result.shape[2:]))
+    if whole < len(arrays[0]):
+        results.append(function(*(a[whole:] for a in arrays)))
+    return jnp.concatenate(results)
 
 
 @partial(jax.jit, static_argnames=("net", "length", "count"))
@@ -58,28 +61,36 @@ def sample(
     length: int,
     count: int,
 ) -> Int[Array, "N {count}"]:
-    """`count` ids to follow the prompt, each drawn from softmax(logits / temperature) of what the net says comes next.
+    """Returns `count` ids that continue each prompt, drawn one by one from softmax(logits / temperature).
 
-    The net, such as `transformer`, is shown the last `length` ids at most: it must be causal, since what stands behind
-    the last known one is filled up with zeros. The temperature, > 0, makes the likely likelier below 1.
+    Args:
+        net: A causal network of ids, such as `transformer`. Unknown later positions are filled with zeros, which must
+            not change the logits of earlier ones.
+        params: Its parameters.
+        state: Its state.
+        key: The key for the draws.
+        prompt: Integers (N, P) with P >= 1, of which the last `length` are used.
+        temperature: A number > 0. Below 1 it makes likely ids more likely. Defaults to 1.
+        length: The number of ids that the network takes, >= 1.
+        count: The number of ids to draw, >= 1.
 
     Raises:
-        ValueError: The prompt is no matrix of integers with a column, or a count is below 1.
+        ValueError: If the prompt is no such matrix, or a number is below 1.
     """
     if prompt.ndim != 2 or prompt.shape[1] < 1 or not jnp.issubdtype(prompt.dtype, jnp.integer):
         raise ValueError(f"prompt: {prompt.dtype} of shape {prompt.shape}, expected integers (N, P) with P at least 1")
     if length < 1 or count < 1:
         raise ValueError(f"length, count: {length}, {count}, expected at least 1")
-    shown = prompt[:, -length:]
+    prompt = prompt[:, -length:]
 
-    def following(now: tuple[Array, Any], key: PRNGKeyArray) -> tuple[tuple[Array, Any], Array]:
-        window, known = now  # (N, length), of which so many are known
+    def draw_next(carry: tuple[Array, Any], key: PRNGKeyArray) -> tuple[tuple[Array, Any], Array]:
+        window, known = carry  # (N, length), and how many of its columns are known
         logits = net.infer(params, state, window)[:, known - 1]  # (N, V)
-        new = jax.random.categorical(key, logits / temperature).astype(window.dtype)  # (N,)
+        ids = jax.random.categorical(key, logits / temperature).astype(window.dtype)  # (N,)
         window = jnp.where(known == length, jnp.roll(window, -1, axis=1), window)
         known = jnp.minimum(known + 1, length)
-        return (window.at[:, known - 1].set(new), known), new
+        return (window.at[:, known - 1].set(ids), known), ids
 
-    window = jnp.pad(shown, ((0, 0), (0, length - shown.shape[1])))
-    _, ids = lax.scan(following, (window, jnp.array(shown.shape[1])), jax.random.split(key, count))
+    window = jnp.pad(prompt, ((0, 0), (0, length - prompt.shape[1])))
+    _, ids = lax.scan(draw_next, (window, jnp.array(prompt.shape[1])), jax.random.split(key, count))
     return ids.T

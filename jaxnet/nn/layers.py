@@ -1,7 +1,7 @@
-"""Layers as values: pure functions, and the plain data that describes them.
+"""Layers as pure functions, with plain data that describes them.
 
-All that changes is an argument and a result: parameters, state, what is drawn at random. N samples in rows. Read it
-beside `numpy_ref/layers.py`: the same layers in the same order, with the backward half written out.
+Everything that changes is an argument and a result: parameters, state, random arrays. A batch has N samples, one a row.
+Read this file beside `numpy_ref/layers.py`, which has the same layers in the same order, with their backward halves.
 """
 
 import math
@@ -15,23 +15,42 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnet.validation import check_counts
 
-Tree = dict[str, Any]  # {"Affine1": {"W": ..., "b": ...}, ...}, nested as the layers are, without those that have none
-Params = Tree  # what is trained; gradients and optimizer state have the same tree
+__all__ = [
+    "ACTIVATIONS",
+    "Layer",
+    "activation",
+    "affine",
+    "dropout",
+    "flatten",
+    "gelu",
+    "relu",
+    "residual",
+    "sequential",
+    "sigmoid",
+    "stateless",
+    "tanh",
+]
+
+Tree = dict[str, Any]  # {"Affine1": {"W": ..., "b": ...}, ...}, nested as the layers are; empty trees are left out
+Params = Tree  # the trained arrays; gradients have the same tree
 Scale = float | Float[Array, ""] | str  # a standard deviation, "he" or "xavier"
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Training and inference are two functions, and training draws its random arrays beforehand.
+    """A layer: pure functions to initialize it, to train it and to infer with it.
 
-    - `init(key, scale) -> params`, which JAX can trace, and whose scale may be a number.
-    - `state` is where what training gathers begins, such as running means.
-    - `draw(key, x) -> draws`: random arrays, such as Dropout's mask, for an input of the shape of x.
+    - `init(key, scale) -> params`. JAX can trace it.
+    - `state`: the initial value of the statistics that training gathers, such as running means.
+    - `draw(key, x) -> draws`: the random arrays of one training step, such as Dropout's mask, for inputs shaped as x.
     - `train(params, state, x, draws) -> (y, new state)`.
     - `infer(params, state, x) -> y`.
 
-    `description` names the hand-written layer and its sizes, and crosses over to NumPy. It is the layer's identity:
-    two layers of one description are equal, so a program compiled for one serves the other.
+    `description` is plain data, (kind, *sizes), from which `numpy_ref.build_layers` builds the same layer by hand. Two
+    layers with one description are equal, so that a program compiled for one is used for the other as well.
+
+    `last_axis_only` says that each row of x, along the last axis, gives the same row of y whatever the others are, and
+    that a matrix W among the parameters only occurs in x W + b. Training may then keep W transposed.
     """
 
     description: tuple[Any, ...]
@@ -40,15 +59,18 @@ class Layer:
     draw: Callable[[PRNGKeyArray, Any], Tree] = field(compare=False, repr=False)
     train: Callable[[Params, Tree, Array, Tree], tuple[Array, Tree]] = field(compare=False, repr=False)
     infer: Callable[[Params, Tree, Array], Array] = field(compare=False, repr=False)
-    layers: Mapping[str, "Layer"] = field(default_factory=dict, compare=False, repr=False)  # within it, if any
+    layers: Mapping[str, "Layer"] = field(default_factory=dict, compare=False, repr=False)  # the layers within it
+    last_axis_only: bool = field(default=False, compare=False, repr=False)
 
 
 def stateless(
     description: tuple[Any, ...],
     init: Callable[[PRNGKeyArray, Scale], Params],
     apply: Callable[[Params, Array], Array],
+    *,
+    last_axis_only: bool = False,
 ) -> Layer:
-    """A layer that trains as it infers: y = apply(params, x), with no state and nothing drawn."""
+    """Returns a layer that does the same in training and inference: y = apply(params, x), without state or noise."""
     return Layer(
         description,
         init,
@@ -56,21 +78,22 @@ def stateless(
         draw=draw_nothing,
         train=lambda params, state, x, _draws: (apply(params, x), state),
         infer=lambda params, _state, x: apply(params, x),
+        last_axis_only=last_axis_only,
     )
 
 
 def draw_nothing(_key: PRNGKeyArray, _x: Any) -> Tree:
-    """For a layer without randomness."""
+    """Draws no random arrays."""
     return {}
 
 
 def affine(in_size: int, out_size: int) -> Layer:
-    """y = x W + b: x (N, in_size) -> y (N, out_size); W normal of the standard deviation `scale` asks for, b zero.
+    """y = x W + b: x (N, in_size) -> y (N, out_size). W is normal, with the standard deviation `scale`, and b zero.
 
-    Further axes may stand between, (N, T, in_size) -> (N, T, out_size): each position for itself.
+    It acts on the last axis of x: (N, T, in_size) -> (N, T, out_size).
 
     Raises:
-        ValueError: A size is below 1; in use, x is of another width.
+        ValueError: If a size is below 1; in use, if x has another width or no floats.
     """
     check_counts(in_size=in_size, out_size=out_size)
 
@@ -85,56 +108,70 @@ def affine(in_size: int, out_size: int) -> Layer:
             raise ValueError(f"x: {x.dtype}, expected floats, such as pixels / 255")
         return x @ params["W"] + params["b"]  # (N, in_size) @ (in_size, out_size) + (out_size,) -> (N, out_size)
 
-    return stateless(("Affine", in_size, out_size), init, apply)
+    return stateless(("Affine", in_size, out_size), init, apply, last_axis_only=True)
 
 
+ACTIVATIONS: dict[str, Callable[[], Layer]] = {}  # by name: the choices of `multi_layer_net` and the command line
+
+
+def activation(make: Callable[[], Layer]) -> Callable[[], Layer]:
+    """Registers a layer in `ACTIVATIONS`, under its function's name."""
+    ACTIVATIONS[make.__name__] = make
+    return make
+
+
+@activation
 def relu() -> Layer:
-    """y = max(x, 0), with derivative 0 at the kink x = 0; `jnp.maximum` would take 1/2 there."""
+    """y = max(x, 0), with derivative 0 at the kink x = 0, where that of `jnp.maximum` is 1/2."""
     return _elementwise("ReLU", jax.nn.relu)
 
 
+@activation
 def sigmoid() -> Layer:
     """y = 1 / (1 + exp(-x))."""
     return _elementwise("Sigmoid", jax.nn.sigmoid)
 
 
+@activation
 def tanh() -> Layer:
     """y = tanh(x)."""
     return _elementwise("Tanh", jnp.tanh)
 
 
+@activation
 def gelu() -> Layer:
-    """y = x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))): the tanh form, within 5e-4 of x Φ(x), since NumPy has no erf.
+    """y = x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))).
 
-    Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016, section 2.
+    This is the tanh form of Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016, section 2, within 5e-4 of
+    x Φ(x): NumPy, in which the layer is written by hand, has no erf.
     """
     return _elementwise("GELU", lambda x: jax.nn.gelu(x, approximate=True))
 
 
 def flatten() -> Layer:
-    """Each sample as one row: (N, ...) -> (N, D)."""
-    return stateless(("Flatten",), _nothing, lambda _params, x: x.reshape(len(x), -1))
+    """y has each sample as one row: (N, ...) -> (N, D)."""
+    return stateless(("Flatten",), _no_params, lambda _params, x: x.reshape(len(x), -1))
 
 
 def dropout(rate: float) -> Layer:
-    """y = x mask / (1 - rate) in training, where the mask keeps each element with probability 1 - rate; y = x after.
+    """y = x mask / (1 - rate) in training; y = x in inference. The mask keeps an element with probability 1 - rate.
 
-    Inverted: the division is done in training (Srivastava et al., *Dropout*, 2014, section 10).
+    Srivastava et al., *Dropout*, 2014, section 10, with the division in training ("inverted").
 
     Raises:
-        ValueError: The rate is not in [0, 1).
+        ValueError: If the rate is not in [0, 1); in use, if there is no mask in `draws`.
     """
     if not 0 <= rate < 1:
         raise ValueError(f"rate: {rate}, expected a share in [0, 1)")
 
     def train(_params: Params, state: Tree, x: Array, draws: Tree) -> tuple[Array, Tree]:
         if "mask" not in draws:
-            raise ValueError("draws: no mask for a Dropout; pass what `draw(key, x)` of the whole network returns")
+            raise ValueError("draws: no mask for a Dropout; pass the result of the whole network's `draw(key, x)`")
         return jnp.where(draws["mask"], x / (1 - rate), 0), state
 
     return Layer(
         ("Dropout", rate),
-        _nothing,
+        _no_params,
         state={},
         draw=lambda key, x: {"mask": jax.random.bernoulli(key, 1 - rate, x.shape)},
         train=train,
@@ -143,44 +180,56 @@ def dropout(rate: float) -> Layer:
 
 
 def sequential(layers: Mapping[str, Layer]) -> Layer:
-    """One layer after the other; trees are {name: that layer's tree}, without the layers that have none."""
+    """y = f₃(f₂(f₁(x))), layer after layer. Its trees are {name: tree of that layer}, without the empty ones."""
     layers = dict(layers)
 
     def init(key: PRNGKeyArray, scale: Scale) -> Params:
         keys = jax.random.split(key, len(layers))
-        return _present({name: layer.init(k, scale) for (name, layer), k in zip(layers.items(), keys, strict=True)})
+        return _nonempty({name: layer.init(k, scale) for (name, layer), k in zip(layers.items(), keys, strict=True)})
 
     def draw(key: PRNGKeyArray, x: Any) -> Tree:
         keys, draws = jax.random.split(key, len(layers)), {}
         for (name, layer), k in zip(layers.items(), keys, strict=True):
             draws[name] = layer.draw(k, x)
             x = jax.eval_shape(lambda k, x, layer=layer: layer.infer(layer.init(k, 1.0), layer.state, x), k, x)
-        return _present(draws)
+        return _nonempty(draws)
 
     def train(params: Params, state: Tree, x: Array, draws: Tree) -> tuple[Array, Tree]:
         new = {}
         for name, layer in layers.items():
             x, new[name] = layer.train(params.get(name, {}), state.get(name, {}), x, draws.get(name, {}))
-        return x, _present(new)
+        return x, _nonempty(new)
 
     def infer(params: Params, state: Tree, x: Array) -> Array:
         for name, layer in layers.items():
             x = layer.infer(params.get(name, {}), state.get(name, {}), x)
         return x
 
-    description = ("Sequential", tuple((name, layer.description) for name, layer in layers.items()))
-    state = _present({name: layer.state for name, layer in layers.items()})
-    random = any(layer.draw is not draw_nothing for layer in layers.values())
-    return Layer(description, init, state, draw if random else draw_nothing, train, infer, layers)
+    return Layer(
+        ("Sequential", tuple((name, layer.description) for name, layer in layers.items())),
+        init,
+        state=_nonempty({name: layer.state for name, layer in layers.items()}),
+        draw=draw_nothing if all(layer.draw is draw_nothing for layer in layers.values()) else draw,
+        train=train,
+        infer=infer,
+        layers=layers,
+        last_axis_only=all(layer.last_axis_only for layer in layers.values()),
+    )
 
 
 def residual(layers: Mapping[str, Layer]) -> Layer:
-    """y = x + f(x), with f the layers one after the other (He et al., *Deep Residual Learning*, 2015, equation 1)."""
+    """y = x + f(x), where f applies the layers one after the other.
+
+    He et al., *Deep Residual Learning for Image Recognition*, 2015, equation 1.
+
+    Raises:
+        ValueError: In use, if f(x) and x have different shapes.
+    """
     inner = sequential(layers)
 
     def add(x: Array, y: Array) -> Array:
         if x.shape != y.shape:
-            raise ValueError(f"layers: make {y.shape} of {x.shape}, expected the shape they were given, to add to it")
+            raise ValueError(f"layers: their output has shape {y.shape}, expected that of their input, {x.shape}")
         return x + y
 
     def train(params: Params, state: Tree, x: Array, draws: Tree) -> tuple[Array, Tree]:
@@ -194,15 +243,17 @@ def residual(layers: Mapping[str, Layer]) -> Layer:
 
 
 def standard_deviation(scale: Scale, in_size: int, out_size: int) -> Any:
-    """Of the initial weights of a layer with `in_size` inputs and `out_size` outputs.
+    """Returns the standard deviation of the initial weights of a layer with `in_size` inputs and `out_size` outputs.
 
-    A number is taken as it is, as the notebook's `weight_init_std`. "he" is sqrt(2 / in_size), for ReLU (He et al.,
-    *Delving Deep into Rectifiers*, 2015, equation 10). "xavier" is sqrt(2 / (in_size + out_size)), for tanh and
-    sigmoid (Glorot and Bengio, *Understanding the difficulty of training deep feedforward neural networks*, 2010,
-    equation 12).
+    Args:
+        scale: A number, which is returned unchanged; "he", sqrt(2 / in_size), for ReLU (He et al., *Delving Deep into
+            Rectifiers*, 2015, equation 10); or "xavier", sqrt(2 / (in_size + out_size)), for tanh and sigmoid (Glorot
+            and Bengio, *Understanding the difficulty of training deep feedforward neural networks*, 2010, equation 12).
+        in_size: The number of inputs.
+        out_size: The number of outputs.
 
     Raises:
-        ValueError: Another name, or a number that is negative or not finite.
+        ValueError: If the scale is another name, or a number that is negative or not finite.
     """
     if isinstance(scale, str):
         named = {"he": math.sqrt(2 / in_size), "xavier": math.sqrt(2 / (in_size + out_size))}
@@ -215,12 +266,12 @@ def standard_deviation(scale: Scale, in_size: int, out_size: int) -> Any:
 
 
 def _elementwise(kind: str, function: Callable[[Array], Array]) -> Layer:
-    return stateless((kind,), _nothing, lambda _params, x: function(x))
+    return stateless((kind,), _no_params, lambda _params, x: function(x), last_axis_only=True)
 
 
-def _nothing(_key: PRNGKeyArray, _scale: Scale) -> Params:
+def _no_params(_key: PRNGKeyArray, _scale: Scale) -> Params:
     return {}
 
 
-def _present(trees: Tree) -> Tree:
+def _nonempty(trees: Tree) -> Tree:
     return {name: tree for name, tree in trees.items() if tree}

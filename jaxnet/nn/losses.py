@@ -1,7 +1,8 @@
-"""What is made small, and what one would like to see large.
+"""Losses and metrics, from logits.
 
-N samples, C classes. Labels t are class numbers (N,) in [0, C), or one-hot rows (N, C). Samples may be made of
-positions, each with logits and a label of its own: (N, T, C) and (N, T), all of them counted alike.
+A batch has N samples and C classes. Labels t are class numbers (N,) in [0, C), or one-hot rows (N, C). Where each of T
+positions has logits and a label, (N, T, C) and (N, T), means run over all N T of them. Read this file beside
+`numpy_ref/losses.py`.
 """
 
 import math
@@ -11,28 +12,39 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxnet.nn.layers import Params
-from jaxnet.nn.tree_paths import flatten
+from jaxnet.tree_paths import flatten
 from jaxnet.validation import check_labels
+
+__all__ = ["accuracy", "correct", "l2_penalty", "mean_squared_error", "softmax_cross_entropy"]
 
 
 def softmax_cross_entropy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C"]) -> Float[Array, ""]:
-    """-(1/N) Σₙ log softmax(logitsₙ)[tₙ], in nats: finite however far apart the logits are.
+    """Returns -(1/N) Σₙ log softmax(logitsₙ)[tₙ], in nats, which is finite however far apart the logits are.
 
     Bishop, *Pattern Recognition and Machine Learning*, equation 4.108, averaged over the batch.
 
+    Args:
+        logits: Scores of any size, (N, C).
+        t: Class numbers (N,), or rows (N, C), which are used as they are, so that soft labels are possible.
+
     Raises:
-        ValueError: A class number is out of range, or the shapes do not fit; within a traced function the shapes alone
-            are seen. Rows of the shape of `logits` are taken as they are.
+        ValueError: If the shapes do not fit, or a class number is out of range. Class numbers are not checked in a
+            traced function.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> float(softmax_cross_entropy(jnp.array([[800.0, 0.0]]), jnp.array([1])))
+        800.0
     """
     log_y = jax.nn.log_softmax(logits, axis=-1)  # (N, C), shifted by each row's maximum
     return -jnp.sum(_one_hot(t, logits) * log_y) / math.prod(logits.shape[:-1])
 
 
 def mean_squared_error(y: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C"]) -> Float[Array, ""]:
-    """(1/N) Σₙ ½ |yₙ - tₙ|²; class numbers stand for their one-hot rows.
+    """Returns (1/N) Σₙ ½ |yₙ - tₙ|², where class numbers stand for their one-hot rows.
 
-    The half is the book's, and Bishop's (*Pattern Recognition and Machine Learning*, equation 5.11): the gradient is
-    (y - t) / N, as that of softmax cross-entropy is.
+    With the factor ½, which is the book's and Bishop's (*Pattern Recognition and Machine Learning*, equation 5.11), the
+    gradient is (y - t) / N, as that of softmax cross-entropy is.
 
     Raises:
         ValueError: As for `softmax_cross_entropy`.
@@ -40,18 +52,18 @@ def mean_squared_error(y: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array,
     return jnp.sum((y - _one_hot(t, y)) ** 2) / (2 * math.prod(y.shape[:-1]))
 
 
-def weight_decay(params: Params, strength: float | Float[Array, ""]) -> Float[Array, ""]:
-    """strength/2 Σ W², over the weights: the leaves whose name begins with W, so neither biases nor embeddings.
+def l2_penalty(params: Params, strength: float | Float[Array, ""]) -> Float[Array, ""]:
+    """Returns strength/2 Σ W² over the weights, the leaves whose name begins with W: no biases and no embeddings.
 
-    Added to a loss, it adds strength * W to the gradient (Bishop, *Pattern Recognition and Machine Learning*, equation
-    5.112).
+    Added to a loss, it adds strength * W to the gradient, which is weight decay (Bishop, *Pattern Recognition and
+    Machine Learning*, equation 5.112).
     """
     weights = [leaf for name, leaf in flatten(params).items() if name.split(".")[-1].startswith("W")]
     return jnp.asarray(strength / 2 * sum(jnp.sum(W**2) for W in weights))
 
 
 def accuracy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C"]) -> Float[Array, ""]:
-    """The share of samples whose largest logit is the true class's, in [0, 1].
+    """Returns the share of samples whose largest logit is the true class's, in [0, 1].
 
     Raises:
         ValueError: As for `softmax_cross_entropy`.
@@ -60,7 +72,7 @@ def accuracy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N 
 
 
 def correct(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C"]) -> Bool[Array, "*N"]:
-    """Whether each sample's largest logit is the true class's.
+    """Returns whether each sample's largest logit is the true class's.
 
     Raises:
         ValueError: As for `softmax_cross_entropy`.
@@ -77,6 +89,6 @@ def _one_hot(t: Array, logits: Array) -> Array:
             f"t: {t.dtype} of shape {t.shape} does not label logits of shape {logits.shape}; "
             f"expected integers of shape {logits.shape[:-1]} or one-hot rows of shape {logits.shape}"
         )
-    if t.size and not isinstance(t, jax.core.Tracer):  # whose values are known only later; `fit` has looked at them
+    if t.size and not isinstance(t, jax.core.Tracer):  # `fit` checks the labels before it traces
         check_labels("t", t, logits.shape)
     return jax.nn.one_hot(t, logits.shape[-1], dtype=logits.dtype)

@@ -1,6 +1,6 @@
-"""Networks, each written down once: `net.init`, `net.train`, `net.infer`, and `net.description` for the hand-built."""
+"""Networks, each defined once: `numpy_ref.build_layers` builds the hand-written one from `net.description`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import jax
@@ -8,33 +8,47 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxnet.nn import normalization
-from jaxnet.nn.attention import attention, embedding, position
+from jaxnet.nn.attention import attention, embedding, positional_embedding
 from jaxnet.nn.convolution import convolution, max_pool
-from jaxnet.nn.layers import Layer, affine, flatten, gelu, relu, residual, sequential, sigmoid, tanh
-from jaxnet.nn.layers import dropout as drop
+from jaxnet.nn.layers import ACTIVATIONS, Layer, affine, flatten, gelu, relu, residual, sequential
+from jaxnet.nn.layers import dropout as dropout_layer
 from jaxnet.nn.normalization import layer_norm
 from jaxnet.validation import check_counts
 
-ACTIVATIONS: dict[str, Callable[[], Layer]] = {"relu": relu, "sigmoid": sigmoid, "tanh": tanh, "gelu": gelu}
+__all__ = ["deep_conv_net", "multi_layer_net", "notebook_net", "simple_conv_net", "transformer", "two_layer_net"]
 
 
 def two_layer_net(input_size: int, hidden_size: int, output_size: int, activation: str = "relu") -> Layer:
-    """Affine1, Relu1, Affine2: x (N, input_size) -> logits (N, output_size). The book's order, and the default.
+    """Returns Affine1, Relu1, Affine2, the network of the book: x (N, input_size) -> logits (N, output_size).
+
+    Args:
+        input_size: The number of features of a sample, at least 1.
+        hidden_size: The number of hidden units, at least 1.
+        output_size: The number of classes, at least 1.
+        activation: A name in `ACTIVATIONS`. Defaults to "relu".
 
     Raises:
-        ValueError: A size is below 1, or the activation is unknown.
+        ValueError: If a size is below 1, or the activation is unknown.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> net = two_layer_net(784, 50, 10)
+        >>> params = net.init(jax.random.key(0), 0.1)
+        >>> net.infer(params, net.state, jnp.zeros((32, 784))).shape
+        (32, 10)
     """
     check_counts(hidden_size=hidden_size)
     return multi_layer_net(input_size, [hidden_size], output_size, activation)
 
 
 def notebook_net(input_size: int, hidden_size: int, output_size: int) -> Layer:
-    """Affine1, Relu1, Affine2, Relu2: the notebook's order, whose logits cannot be negative.
+    """Returns Affine1, Relu1, Affine2, Relu2, the network of the notebook, whose logits cannot be negative.
 
-    A logit that the last ReLU has cut off gets no gradient, so it learns from fewer samples than the book's order.
+    A negative logit becomes 0 in the last ReLU and gets no gradient, so that this network learns from fewer samples
+    than `two_layer_net`.
 
     Raises:
-        ValueError: A size is below 1.
+        ValueError: If a size is below 1.
     """
     return sequential(
         {
@@ -55,13 +69,20 @@ def multi_layer_net(
     batch_norm: bool = False,
     dropout: float = 0.0,
 ) -> Layer:
-    """Affine layers with an activation between every two: x (N, input_size) -> logits (N, output_size).
+    """Returns affine layers with activations between them: x (N, input_size) -> logits (N, output_size).
 
-    Layers are named as in the notebook: Affine1, Relu1, Affine2, Relu2, ..., and end in an Affine. As in the book's
-    chapter 6, batch normalization comes before an activation, BatchNorm1, and Dropout, of this rate, after: Dropout1.
+    Layers are named as in the notebook, Affine1, Relu1, Affine2, Relu2, ..., and the last one is an Affine.
+
+    Args:
+        input_size: The number of features of a sample, at least 1.
+        hidden_sizes: The number of units of each hidden layer, at least 1 each.
+        output_size: The number of classes, at least 1.
+        activation: A name in `ACTIVATIONS`. Defaults to "relu".
+        batch_norm: Whether each activation has a BatchNorm before it, as in the book's chapter 6.
+        dropout: The rate, in [0, 1), of a Dropout after each activation. Defaults to 0, which means no Dropout.
 
     Raises:
-        ValueError: A size is below 1, the activation is none of `ACTIVATIONS`, or the rate is not in [0, 1).
+        ValueError: If a size is below 1, the activation is unknown, or the rate is not in [0, 1).
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation: {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
@@ -72,9 +93,9 @@ def multi_layer_net(
         layers[f"Affine{i}"] = affine(in_size, out_size)
         if batch_norm:
             layers[f"BatchNorm{i}"] = normalization.batch_norm(out_size)
-        layers[f"{activation.capitalize()}{i}"] = ACTIVATIONS[activation]()
+        layers[f"{activation.title().replace('_', '')}{i}"] = ACTIVATIONS[activation]()  # leaky_relu: LeakyRelu1
         if dropout:
-            layers[f"Dropout{i}"] = drop(dropout)
+            layers[f"Dropout{i}"] = dropout_layer(dropout)
     return sequential(layers | {f"Affine{len(sizes)}": affine(sizes[-1], output_size)})
 
 
@@ -85,12 +106,12 @@ def simple_conv_net(
     hidden_size: int = 100,
     output_size: int = 10,
 ) -> Layer:
-    """The book's chapter 7: convolution, ReLU, 2 by 2 max pooling, affine, ReLU, affine.
+    """Returns the network of the book's chapter 7: convolution, ReLU, 2 by 2 max pooling, affine, ReLU, affine.
 
-    Images x (N, *input_shape), channels first -> logits (N, output_size).
+    It maps images x (N, *input_shape), channels first, to logits (N, output_size).
 
     Raises:
-        ValueError: A size is below 1, or the images leave no room for a window.
+        ValueError: If a size is below 1, or the images have no room for a window.
     """
     channels, _, _ = input_shape
     images = {
@@ -114,14 +135,14 @@ def deep_conv_net(
     output_size: int = 10,
     dropout: float = 0.5,
 ) -> Layer:
-    """The book's chapter 8: twice 3 by 3 convolution and ReLU, then max pooling, for each number of filters.
+    """Returns the network of the book's chapter 8, which maps images x (N, *input_shape) to logits (N, output_size).
 
-    Then affine, ReLU, Dropout, affine, and Dropout again. Each convolution keeps the image's size, but the fourth pads
-    by 2, so that 14 by 14 becomes 16 by 16 and can be halved to the end. Images x (N, *input_shape), channels first ->
-    logits (N, output_size).
+    For each number of filters it has two 3 by 3 convolutions, each with a ReLU, and max pooling; then affine, ReLU,
+    Dropout, affine and Dropout. Each convolution keeps the size of the image, except the fourth: it pads by 2, so that
+    14 by 14 becomes 16 by 16, which can be halved further.
 
     Raises:
-        ValueError: A size is below 1, the rate is not in [0, 1), or the images leave no room for a window.
+        ValueError: If a size is below 1, the rate is not in [0, 1), or the images have no room for a window.
     """
     images: dict[str, Layer] = {}
     channels, i = input_shape[0], 0
@@ -136,9 +157,9 @@ def deep_conv_net(
     rows = {
         "Affine1": affine(_features(images, input_shape), hidden_size),
         f"Relu{i + 1}": relu(),
-        "Dropout1": drop(dropout),
+        "Dropout1": dropout_layer(dropout),
         "Affine2": affine(hidden_size, output_size),
-        "Dropout2": drop(dropout),
+        "Dropout2": dropout_layer(dropout),
     }
     return sequential(images | rows)
 
@@ -146,33 +167,36 @@ def deep_conv_net(
 def transformer(
     vocabulary: int, length: int, size: int = 64, heads: int = 4, blocks: int = 2, dropout: float = 0.0
 ) -> Layer:
-    """A small character model: ids x (N, T), T up to `length` -> logits (N, T, vocabulary) of what comes next.
+    """Returns a small language model: ids x (N, T), T up to `length` -> logits (N, T, vocabulary) of the next ids.
 
-    Embedding and positions, then blocks of attention and of a hidden layer four times as wide, with GELU, each within
-    a residual connection and after a LayerNorm: the pre-LayerNorm order of Radford et al., *Language Models are
-    Unsupervised Multitask Learners*, 2019, section 2.3. Leaves are named Attend1.Attention.Wq, Think1.Affine1.W, ...
+    Token and positional embeddings are followed by blocks of attention and of an MLP four times as wide, with GELU.
+    Each is in a residual connection and after a LayerNorm, the order of Radford et al., *Language Models are
+    Unsupervised Multitask Learners*, 2019, section 2.3. Leaves are named Attention1.Attention.Wq, MLP1.Affine1.W, ...
 
     Raises:
-        ValueError: A size is below 1, the heads do not divide the size, or the rate is not in [0, 1).
+        ValueError: If a size is below 1, the heads do not divide the size, or the rate is not in [0, 1).
     """
     check_counts(blocks=blocks)
-    dropped = {"Dropout": drop(dropout)} if dropout else {}
-    layers = {"Embedding": embedding(vocabulary, size), "Position": position(length, size)}
+    dropouts = {"Dropout": dropout_layer(dropout)} if dropout else {}
+    layers = {
+        "Embedding": embedding(vocabulary, size),
+        "PositionalEmbedding": positional_embedding(length, size),
+    }
     for i in range(1, blocks + 1):
-        attend = {"LayerNorm": layer_norm(size), "Attention": attention(size, heads)}
-        think = {
+        attention_block = {"LayerNorm": layer_norm(size), "Attention": attention(size, heads)}
+        mlp_block = {
             "LayerNorm": layer_norm(size),
             "Affine1": affine(size, 4 * size),
             "Gelu": gelu(),
             "Affine2": affine(4 * size, size),
         }
-        layers[f"Attend{i}"] = residual(attend | dropped)
-        layers[f"Think{i}"] = residual(think | dropped)
+        layers[f"Attention{i}"] = residual(attention_block | dropouts)
+        layers[f"MLP{i}"] = residual(mlp_block | dropouts)
     return sequential(layers | {"LayerNorm": layer_norm(size), "Affine": affine(size, vocabulary)})
 
 
 def _features(layers: dict[str, Layer], input_shape: tuple[int, int, int]) -> int:
-    """How many numbers these layers, which end in a Flatten, make of an image."""
+    """Returns the width of the rows that these layers, the last of which is a Flatten, make of images."""
     net = sequential(layers)
 
     def infer(x: Array) -> Array:

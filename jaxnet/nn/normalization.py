@@ -1,6 +1,7 @@
-"""Layers that give their inputs mean 0 and variance 1, over a batch or over a sample's own features.
+"""Layers that normalize their inputs to mean 0 and variance 1.
 
-Read it beside `numpy_ref/normalization.py`.
+They differ in the elements that share a mean: those of one feature over the batch, of one sample, or of one group of
+its channels. Read this file beside `numpy_ref/normalization.py`.
 """
 
 import jax
@@ -11,16 +12,19 @@ from jaxtyping import Array, PRNGKeyArray
 from jaxnet.nn.layers import Layer, Params, Scale, Tree, draw_nothing, stateless
 from jaxnet.validation import check_counts
 
+__all__ = ["batch_norm", "layer_norm"]
+
 
 def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
     """y = gamma (x - mean) / sqrt(var + eps) + beta: a vector's elements (N, D), an image's channels (N, D, H, W).
 
-    Ioffe and Szegedy, *Batch Normalization*, 2015, algorithm 1. In training mean and var are the batch's own; the
-    running ones, which inference takes, become momentum * running + (1 - momentum) * batch. Both variances are
-    divided by the number of elements, as in the book; the paper's running one is divided by one less.
+    Training uses the mean and variance of the batch, and updates running ones for inference:
+    running = momentum * running + (1 - momentum) * batch. Both variances are divided by the number of elements, as in
+    the book; the paper divides the running one by that less one. Ioffe and Szegedy, *Batch Normalization*, 2015,
+    algorithm 1.
 
     Raises:
-        ValueError: A number is out of range; in use, x has not `size` elements or channels.
+        ValueError: If a number is out of range; in use, if x has another number of elements or channels.
     """
     check_counts(size=size)
     if not (0 <= momentum < 1 and eps > 0):
@@ -58,10 +62,10 @@ def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
 def layer_norm(size: int, eps: float = 1e-5) -> Layer:
     """y = gamma (x - mean) / sqrt(var + eps) + beta, over the last axis: (..., D) -> (..., D).
 
-    Ba, Kiros and Hinton, *Layer Normalization*, 2016, equation 4. Training and inference do the same.
+    Training and inference do the same. Ba, Kiros and Hinton, *Layer Normalization*, 2016, equation 4.
 
     Raises:
-        ValueError: A number is out of range; in use, x is of another width.
+        ValueError: If a number is out of range; in use, if x has another width.
     """
     check_counts(size=size)
     if not eps > 0:
@@ -76,7 +80,7 @@ def layer_norm(size: int, eps: float = 1e-5) -> Layer:
         mean, var = x.mean(axis=-1, keepdims=True), x.var(axis=-1, keepdims=True)  # (..., 1)
         return params["gamma"] * ((x - mean) / jnp.sqrt(var + eps)) + params["beta"]
 
-    return stateless(("LayerNorm", size, eps), init, apply)
+    return stateless(("LayerNorm", size, eps), init, apply, last_axis_only=True)
 
 
 def _check_channels(x: Array, size: int) -> None:

@@ -9,8 +9,8 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxnet.nn.layers import Layer, Params, Tree
-from jaxnet.nn.tree_paths import flatten
 from jaxnet.train.step import Criterion, History, TrainState, loss_and_state, step_draws, train_step
+from jaxnet.tree_paths import flatten
 
 
 class DivergedError(ArithmeticError):

@@ -18,12 +18,12 @@ from jaxtyping import Array, Int
 from jaxnet.data import Dataset
 from jaxnet.nn.inference import chunk_of
 from jaxnet.nn.layers import Layer, Params, draw_nothing
-from jaxnet.nn.tree_paths import flatten
 from jaxnet.train.compiled_steps import Rates, Recipe, compiled, evaluate, optimizer_of, run_steps
 from jaxnet.train.device_data import to_device, to_floats
 from jaxnet.train.divergence import DivergedError, first_bad
 from jaxnet.train.step import History, Stage, TrainState, init_train_state
 from jaxnet.train.step_config import Settings, check_data, recipe_of
+from jaxnet.tree_paths import flatten
 from jaxnet.validation import check_batches, check_counts
 
 FIRST_STRIDE = 10  # steps until the program returns to Python for the first time
@@ -64,7 +64,7 @@ def fit(
               and `key` are then the stage's.
             - `criterion`: What is made small, a function of (y, t), `softmax_cross_entropy` by default. Like the
               optimizer, the same object every time.
-            - `decay`: λ >= 0, to add λ/2 Σ W² to it: see `weight_decay`.
+            - `decay`: λ >= 0, to add λ/2 Σ W² to it: see `l2_penalty`.
             - `mesh`: As from `devices.mesh`, to share the data and every batch out over its devices, which must divide
               the batch size; every process gives the same arguments. The numbers are those of one device but for
               rounding.

@@ -17,8 +17,8 @@ from jaxtyping import PRNGKeyArray
 from numpy.typing import ArrayLike
 
 from jaxnet.nn.layers import Layer, Params, Tree
-from jaxnet.nn.tree_paths import flatten, unflatten
 from jaxnet.train.step import History, TrainState
+from jaxnet.tree_paths import flatten, unflatten
 
 OPTIONS = "options.json"  # of a run that has not come to its end
 

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxnet.nn.layers import Layer, Params, Tree
-from jaxnet.nn.losses import softmax_cross_entropy, weight_decay
+from jaxnet.nn.losses import l2_penalty, softmax_cross_entropy
 from jaxnet.validation import check_counts
 
 Criterion = Callable[[Array, Array], Float[Array, ""]]  # (y, t) -> what is made small, such as mean_squared_error
@@ -134,4 +134,4 @@ def loss_and_state(
     """What a step differentiates, and the layers' new state beside it."""
     y, state = net.train(params, state, x, draws)
     value = criterion(y, t)
-    return (value if decay is None else value + weight_decay(params, decay)), state
+    return (value if decay is None else value + l2_penalty(params, decay)), state

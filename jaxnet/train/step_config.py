@@ -12,10 +12,10 @@ from jaxtyping import PRNGKeyArray
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer, Params
 from jaxnet.nn.losses import softmax_cross_entropy
-from jaxnet.nn.tree_paths import flatten
 from jaxnet.train.compiled_steps import Rates, Recipe
 from jaxnet.train.sharding import ONE_DEVICE, OneDevice, placement
 from jaxnet.train.step import OPTIMIZERS, Criterion, MakeOptimizer, Stage
+from jaxnet.tree_paths import flatten
 from jaxnet.validation import check_holds, check_labels, check_not_negative, check_positive, check_samples
 
 

@@ -108,7 +108,7 @@ def test_layers_that_are_right_alone_and_put_together_wrongly():
             loss = self.loss(x, t)
             dout = 3.0 * self.last.backward()
             self.body.backward(dout)
-            return loss, self.body.tree("parameters", "d")
+            return loss, self.body.grad_tree()
 
     net = jaxnet.two_layer_net(6, 5, 3)
     hand = hand_built(net, random_params(net))

@@ -10,7 +10,7 @@ from conftest import draws_of, random_params
 import jaxnet
 import numpy_ref
 from jaxnet.crosscheck import check_network
-from jaxnet.nn.tree_paths import flatten
+from jaxnet.tree_paths import flatten
 
 pytestmark = pytest.mark.slow
 

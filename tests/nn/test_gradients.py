@@ -9,7 +9,7 @@ from conftest import away_from_kinks, hand_built, random_params
 import jaxnet
 import numpy_ref
 from jaxnet.crosscheck import check_layer, check_network
-from jaxnet.nn.tree_paths import flatten
+from jaxnet.tree_paths import flatten
 
 EPS = np.finfo(np.float64).eps
 

@@ -9,7 +9,7 @@ from conftest import hand_built, random_params
 
 import jaxnet
 import numpy_ref
-from jaxnet.nn.tree_paths import flatten, unflatten
+from jaxnet.tree_paths import flatten, unflatten
 
 KEY = jax.random.key(0)
 
@@ -53,7 +53,7 @@ def test_parameters_have_the_notebooks_tree_and_shapes():
     ("scale", "expected"), [(0.1, 0.1), (0.0, 0.0), ("he", np.sqrt(2 / 400)), ("xavier", np.sqrt(2 / 700))]
 )
 def test_initial_weights_have_the_deviation_asked_for(scale, expected):
-    W = jaxnet.affine(400, 300).init(KEY, scale)["W"]  # 120,000 numbers: the deviation is good to 0.2 %
+    W = jaxnet.nn.affine(400, 300).init(KEY, scale)["W"]  # 120,000 numbers: the deviation is good to 0.2 %
     assert W.std() == pytest.approx(expected, rel=0.01)
     assert abs(W.mean()) <= 0.02 * expected
 
@@ -82,7 +82,7 @@ def test_the_derivative_at_relus_kink_is_zero_in_both_worlds():
     layer = numpy_ref.ReLU()
     layer.forward(np.zeros((1, 3)))
     np.testing.assert_array_equal(layer.backward(np.ones((1, 3))), np.zeros((1, 3)))
-    relu = jaxnet.relu()
+    relu = jaxnet.nn.relu()
     np.testing.assert_array_equal(jax.grad(lambda x: relu.infer({}, {}, x).sum())(jnp.zeros((1, 3))), np.zeros((1, 3)))
 
 
@@ -110,11 +110,11 @@ def test_accuracy_of_known_logits():
         (lambda: jaxnet.two_layer_net(7, -5, 3), "hidden_size: -5"),
         (lambda: jaxnet.multi_layer_net(7, [5, 0], 3), r"hidden_sizes\[1\]: 0"),
         (lambda: jaxnet.multi_layer_net(7, [5], 3, "rulu"), "activation: 'rulu', expected one of relu, sigmoid, tanh"),
-        (lambda: jaxnet.affine(2, 2).init(KEY, -1.0), "scale: -1.0, expected a finite standard deviation >= 0"),
-        (lambda: jaxnet.affine(2, 2).init(KEY, float("nan")), "scale: nan"),
-        (lambda: jaxnet.affine(2, 2).init(KEY, "He"), "scale: 'He', expected a number, 'he' or 'xavier'"),
+        (lambda: jaxnet.nn.affine(2, 2).init(KEY, -1.0), "scale: -1.0, expected a finite standard deviation >= 0"),
+        (lambda: jaxnet.nn.affine(2, 2).init(KEY, float("nan")), "scale: nan"),
+        (lambda: jaxnet.nn.affine(2, 2).init(KEY, "He"), "scale: 'He', expected a number, 'he' or 'xavier'"),
         (
-            lambda: jaxnet.affine(4, 3).infer(jaxnet.affine(4, 3).init(KEY, 0.1), {}, jnp.ones((5, 3))),
+            lambda: jaxnet.nn.affine(4, 3).infer(jaxnet.nn.affine(4, 3).init(KEY, 0.1), {}, jnp.ones((5, 3))),
             r"x: shape \(5, 3\), expected \(N, 4\)",
         ),
         (lambda: jaxnet.softmax_cross_entropy(jnp.ones((5, 3)), jnp.ones(4, int)), r"t: int32 of shape \(4,\)"),

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 import jaxnet
 import numpy_ref
 from jaxnet.crosscheck import check_network
-from jaxnet.nn.tree_paths import flatten
+from jaxnet.tree_paths import flatten
 from numpy_ref import notebook
 
 CURES = {

@@ -257,7 +257,7 @@ def test_a_network_that_cannot_be_is_refused(arguments, message):
 
 
 def test_an_unknown_layer_is_refused():
-    with pytest.raises(ValueError, match="Mystery1 is a 'Mystery', expected one of Affine, ReLU"):
+    with pytest.raises(ValueError, match="Mystery1 is a 'Mystery', expected one of GELU, Affine"):
         build_layers(("Sequential", (("Mystery1", ("Mystery",)),)), {})
 
 

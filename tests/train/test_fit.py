@@ -236,8 +236,8 @@ _identity.defvjp(lambda x: (x, x), lambda x, g: (jnp.where(x.max() > 0, jnp.inf,
 
 def test_a_gradient_that_goes_bad_behind_a_good_loss_is_named_with_its_step(data):
     """The backward of a layer between the two overflows: Affine2's gradient is still good, Affine1's is the first."""
-    bad = jaxnet.stateless(("Bad",), lambda *_: {}, lambda _, x: _identity(x))
-    net = jaxnet.sequential({"Affine1": jaxnet.affine(12, 8), "Bad": bad, "Affine2": jaxnet.affine(8, 5)})
+    bad = jaxnet.nn.stateless(("Bad",), lambda *_: {}, lambda _, x: _identity(x))
+    net = jaxnet.nn.sequential({"Affine1": jaxnet.nn.affine(12, 8), "Bad": bad, "Affine2": jaxnet.nn.affine(8, 5)})
     params = random_params(net, dtype=np.float32)
     with pytest.raises(jaxnet.DivergedError) as caught:
         jaxnet.fit(net, params, data, batches_for(data, 20))
@@ -465,14 +465,14 @@ def test_a_training_step_is_the_update_it_says(net, data, x64):
 def deep_net(dropped):
     """BatchNorm and Dropout, one inside a residual connection."""
     layers = {
-        "Affine1": jaxnet.affine(12, 8),
-        "BatchNorm1": jaxnet.batch_norm(8),
-        "Relu1": jaxnet.relu(),
-        "Residual1": jaxnet.residual({"Affine2": jaxnet.affine(8, 8), "Dropout1": jaxnet.dropout(0.3)}),
-        "Dropout2": jaxnet.dropout(0.2),
-        "Affine3": jaxnet.affine(8, 5),
+        "Affine1": jaxnet.nn.affine(12, 8),
+        "BatchNorm1": jaxnet.nn.batch_norm(8),
+        "Relu1": jaxnet.nn.relu(),
+        "Residual1": jaxnet.nn.residual({"Affine2": jaxnet.nn.affine(8, 8), "Dropout1": jaxnet.nn.dropout(0.3)}),
+        "Dropout2": jaxnet.nn.dropout(0.2),
+        "Affine3": jaxnet.nn.affine(8, 5),
     }
-    return jaxnet.sequential(layers if dropped else {n: layers[n] for n in layers if n[0] in "AB"})
+    return jaxnet.nn.sequential(layers if dropped else {n: layers[n] for n in layers if n[0] in "AB"})
 
 
 @pytest.mark.slow

@@ -46,11 +46,11 @@ def test_turning_twice_is_not_turning(rng):
         (jaxnet.multi_layer_net(64, [50], 10, dropout=0.5), 32, AS_WRITTEN),
         (jaxnet.simple_conv_net(), 1000, AS_WRITTEN),
         (jaxnet.transformer(20, 8, size=16), 1000, AS_WRITTEN),
-        (jaxnet.affine(4, 3), 32, AS_WRITTEN),
-        (jaxnet.sequential({}), 32, AS_WRITTEN),
-        (jaxnet.sequential({"Relu1": jaxnet.relu()}), 32, ACROSS),
+        (jaxnet.nn.affine(4, 3), 32, AS_WRITTEN),
+        (jaxnet.nn.sequential({}), 32, AS_WRITTEN),
+        (jaxnet.nn.sequential({"Relu1": jaxnet.nn.relu()}), 32, ACROSS),
     ],
-    ids=lambda value: value.description[0] if isinstance(value, jaxnet.Layer) else None,
+    ids=lambda value: value.description[0] if isinstance(value, jaxnet.nn.Layer) else None,
 )
 def test_only_plain_networks_lie_across_where_that_is_quicker(net, rows, way):
     assert matmul_layout.way_of(net, rows) is way

@@ -30,7 +30,7 @@ from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
 from jaxnet.crosscheck.inspect.layer import CheckableLayer, brought_layer
 from jaxnet.crosscheck.inspect.overlap import consistent, meet, tied
 from jaxnet.crosscheck.inspect.recording import Recorder
-from jaxnet.nn.tree_paths import flatten
+from jaxnet.tree_paths import flatten
 
 TRAINING = ("train_flg", "train", "training", "is_training")  # what a loss may ask for, to be gradient's function
 

@@ -3,13 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from numpy_ref.functions import Array
-
-Tree = Mapping[str, Any]
+from numpy_ref.layers import Array, Tree
 
 
 def leaves(tree: Tree) -> Iterator[tuple[str, Array]]:
-    """(last name, array) of every leaf, in the tree's order: ("W", ...), ("b", ...), ..."""
+    """Yields the last name and the array of every leaf, in the tree's order: ("W", ...), ("b", ...), ..."""
     for name, branch in tree.items():
         if isinstance(branch, Mapping):
             yield from leaves(branch)
@@ -18,7 +16,7 @@ def leaves(tree: Tree) -> Iterator[tuple[str, Array]]:
 
 
 def flatten(tree: Tree, prefix: str = "") -> dict[str, Array]:
-    """{"Affine1.W": ...}: every leaf by the whole of its name, in the tree's order."""
+    """Returns every leaf by its dotted path, {"Affine1.W": ...}, in the tree's order."""
     flat: dict[str, Array] = {}
     for name, branch in tree.items():
         flat |= flatten(branch, f"{prefix}{name}.") if isinstance(branch, Mapping) else {prefix + name: branch}
@@ -26,7 +24,7 @@ def flatten(tree: Tree, prefix: str = "") -> dict[str, Array]:
 
 
 def map_leaves(function: Callable[..., Any], tree: Tree, *others: Tree) -> dict[str, Any]:
-    """The tree of function(last name, leaf, leaves of the others in the same place)."""
+    """Returns the tree of function(last name, leaf, the leaves of the other trees in the same place)."""
     return {
         name: map_leaves(function, branch, *(other[name] for other in others))
         if isinstance(branch, Mapping)

@@ -1,11 +1,11 @@
-"""A leaf of a parameter tree has one name everywhere: tree["Affine1"]["W"] is "Affine1.W"."""
+"""Dotted paths of the leaves of a tree: tree["Affine1"]["W"] is "Affine1.W" everywhere."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """{"Affine1": {"W": a}} -> {"Affine1.W": a}, in the tree's order; the entries of a list are called 0, 1, ..."""
+    """Returns the leaves by path, {"Affine1": {"W": a}} -> {"Affine1.W": a}; entries of lists are called 0, 1, ..."""
     leaves: dict[str, Any] = {}
     for name, branch in _entries(tree):
         nested = isinstance(branch, Mapping | list | tuple)
@@ -14,14 +14,14 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """{"Affine1.W": a} -> {"Affine1": {"W": a}}."""
+    """Returns the tree of leaves by path, {"Affine1.W": a} -> {"Affine1": {"W": a}}."""
     tree: dict[str, Any] = {}
-    for name, leaf in leaves.items():
-        *path, last = name.split(".")
+    for path, leaf in leaves.items():
+        *parents, name = path.split(".")
         branch = tree
-        for step in path:
-            branch = branch.setdefault(step, {})
-        branch[last] = leaf
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[name] = leaf
     return tree
 
 
