@@ -18,6 +18,7 @@ __all__ = [
     "Dropout",
     "Flatten",
     "Layer",
+    "LeakyReLU",
     "ReLU",
     "Residual",
     "Sequential",
@@ -120,6 +121,28 @@ class ReLU(Layer):
 
     def backward(self, dout: Array) -> Array:
         return np.where(self.mask, 0, dout)
+
+
+class LeakyReLU(Layer):
+    """y = x where x > 0, else slope x; dx = dout where x > 0, else slope dout. The derivative at 0 is the slope.
+
+    Maas, Hannun and Ng, *Rectifier Nonlinearities Improve Neural Network Acoustic Models*, 2013, section 2.
+
+    Raises:
+        ValueError: If the slope is not finite.
+    """
+
+    def __init__(self, slope: float = 0.01) -> None:
+        if not math.isfinite(slope):
+            raise ValueError(f"slope: {slope}, expected a finite number")
+        self.slope = slope
+
+    def forward(self, x: Array) -> Array:
+        self.positive = x > 0
+        return np.where(self.positive, x, self.slope * x)
+
+    def backward(self, dout: Array) -> Array:
+        return np.where(self.positive, dout, self.slope * dout)
 
 
 class Sigmoid(Layer):

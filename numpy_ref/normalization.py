@@ -13,7 +13,7 @@ import numpy as np
 
 from numpy_ref.layers import Array, Layer, Spec, rows
 
-__all__ = ["BatchNorm", "LayerNorm"]
+__all__ = ["BatchNorm", "GroupNorm", "LayerNorm"]
 
 
 class BatchNorm(Layer):
@@ -47,36 +47,27 @@ class BatchNorm(Layer):
         self.gamma, self.beta, self.mean, self.var, self.momentum, self.eps = gamma, beta, mean, var, momentum, eps
 
     def forward(self, x: Array) -> Array:
-        self._check(x)
+        check_channels(x, len(self.gamma))
         self.axes = (0, *range(2, x.ndim))  # the axes of a mean: (0,) or (0, 2, 3)
         mean, var = x.mean(self.axes), x.var(self.axes)  # (D,), (D,)
         self.mean = self.momentum * self.mean + (1 - self.momentum) * mean
         self.var = self.momentum * self.var + (1 - self.momentum) * var
-        self.std = self._along(np.sqrt(var + self.eps), x)  # (1, D) or (1, D, 1, 1)
-        self.x_hat = (x - self._along(mean, x)) / self.std
-        return self._along(self.gamma, x) * self.x_hat + self._along(self.beta, x)
+        self.std = along_channels(np.sqrt(var + self.eps), x)  # (1, D) or (1, D, 1, 1)
+        self.x_hat = (x - along_channels(mean, x)) / self.std
+        return along_channels(self.gamma, x) * self.x_hat + along_channels(self.beta, x)
 
     def backward(self, dout: Array) -> Array:
         self.dgamma = (dout * self.x_hat).sum(self.axes)  # (D,)
         self.dbeta = dout.sum(self.axes)  # (D,)
-        dx_hat = dout * self._along(self.gamma, dout)
+        dx_hat = dout * along_channels(self.gamma, dout)
         through_mean = dx_hat.mean(self.axes, keepdims=True)
         through_var = self.x_hat * (dx_hat * self.x_hat).mean(self.axes, keepdims=True)
         return (dx_hat - through_mean - through_var) / self.std
 
     def infer(self, x: Array) -> Array:
-        self._check(x)
-        gamma, beta, mean, var = (self._along(a, x) for a in (self.gamma, self.beta, self.mean, self.var))
+        check_channels(x, len(self.gamma))
+        gamma, beta, mean, var = (along_channels(a, x) for a in (self.gamma, self.beta, self.mean, self.var))
         return gamma * ((x - mean) / np.sqrt(var + self.eps)) + beta
-
-    def _along(self, a: Array, x: Array) -> Array:
-        """Returns an array (D,) in a shape that broadcasts with x: (1, D) or (1, D, 1, 1)."""
-        return a.reshape(1, -1, *(1,) * (x.ndim - 2))
-
-    def _check(self, x: Array) -> None:
-        D = len(self.gamma)
-        if x.ndim not in (2, 4) or x.shape[1] != D:
-            raise ValueError(f"x: shape {x.shape}, expected (N, {D}) or (N, {D}, H, W)")
 
 
 class LayerNorm(Layer):
@@ -115,3 +106,61 @@ class LayerNorm(Layer):
         through_mean = dx_hat.mean(axis=-1, keepdims=True)
         through_var = self.x_hat * (dx_hat * self.x_hat).mean(axis=-1, keepdims=True)
         return (dx_hat - through_mean - through_var) / self.std
+
+
+class GroupNorm(Layer):
+    """y = gamma x̂ + beta, x̂ = (x - mean) / √(var + eps), over each group of channels: (N, D) or (N, D, H, W).
+
+    A group has D / groups channels that follow each other; gamma and beta have an element for each channel. Wu and He,
+    *Group Normalization*, 2018, equations 1 and 6; backward as at the top of this file.
+
+    Raises:
+        ValueError: If the arrays are not vectors of one size, the groups do not divide it, or eps is not > 0; in use,
+            if x has another number of elements or channels.
+    """
+
+    parameters = ("gamma", "beta")
+
+    @staticmethod
+    def spec(groups: int, size: int, eps: float) -> Spec:
+        return {"gamma": (size,), "beta": (size,)}, (groups, eps)
+
+    def __init__(self, gamma: Array, beta: Array, groups: int, eps: float = 1e-5) -> None:
+        if gamma.ndim != 1 or gamma.shape != beta.shape:
+            raise ValueError(f"gamma, beta: shapes {gamma.shape} and {beta.shape}, expected (D,) each")
+        if groups < 1 or len(gamma) % groups:
+            raise ValueError(f"groups: {groups}, expected a divisor of the size, {len(gamma)}")
+        if not eps > 0:
+            raise ValueError(f"eps: {eps}, expected a number > 0")
+        self.gamma, self.beta, self.groups, self.eps = gamma, beta, groups, eps
+
+    def forward(self, x: Array) -> Array:
+        check_channels(x, len(self.gamma))
+        grouped = x.reshape(len(x), self.groups, -1)  # (N, G, D/G H W)
+        self.std = np.sqrt(grouped.var(axis=-1, keepdims=True) + self.eps)  # (N, G, 1)
+        self.x_hat = (grouped - grouped.mean(axis=-1, keepdims=True)) / self.std  # (N, G, D/G H W)
+        return along_channels(self.gamma, x) * self.x_hat.reshape(x.shape) + along_channels(self.beta, x)
+
+    def backward(self, dout: Array) -> Array:
+        axes = (0, *range(2, dout.ndim))  # every axis but that of the channels
+        self.dgamma = (dout * self.x_hat.reshape(dout.shape)).sum(axes)  # (D,)
+        self.dbeta = dout.sum(axes)  # (D,)
+        dx_hat = (dout * along_channels(self.gamma, dout)).reshape(self.x_hat.shape)  # (N, G, D/G H W)
+        through_mean = dx_hat.mean(axis=-1, keepdims=True)
+        through_var = self.x_hat * (dx_hat * self.x_hat).mean(axis=-1, keepdims=True)
+        return ((dx_hat - through_mean - through_var) / self.std).reshape(dout.shape)
+
+
+def along_channels(a: Array, x: Array) -> Array:
+    """Returns an array (D,) in a shape that broadcasts with x: (1, D) or (1, D, 1, 1)."""
+    return a.reshape(1, -1, *(1,) * (x.ndim - 2))
+
+
+def check_channels(x: Array, D: int) -> None:
+    """Checks that x is (N, D) or (N, D, H, W).
+
+    Raises:
+        ValueError: If it has another shape.
+    """
+    if x.ndim not in (2, 4) or x.shape[1] != D:
+        raise ValueError(f"x: shape {x.shape}, expected (N, {D}) or (N, {D}, H, W)")

@@ -117,6 +117,7 @@ BLOCK = {"LayerNorm": nn.layer_norm(6), "Affine": nn.affine(6, 6), "Dropout": nn
 CATALOGUE: dict[str, Entry] = {
     "Affine": Entry(nn.affine, (6, 4), ROWS + SEQUENCES, scaled("W"), 5),
     "ReLU": Entry(nn.relu, (), ROWS, dx(mask_forgotten), 5),
+    "LeakyReLU": Entry(nn.leaky_relu, (0.2,), ROWS, dx(mask_forgotten)),
     "Sigmoid": Entry(nn.sigmoid, (), ROWS, dx(lambda layer, dout: dout * layer.y), 5),
     "Tanh": Entry(nn.tanh, (), ROWS, dx(lambda layer, dout: dout * (1 - layer.y))),
     "GELU": Entry(nn.gelu, (), ROWS + SEQUENCES, dx(lambda layer, dout: dout * (1 + layer.tanh) / 2)),
@@ -126,6 +127,8 @@ CATALOGUE: dict[str, Entry] = {
     "BatchNorm of vectors": Entry(nn.batch_norm, (6,), [*ROWS, (9, 6)], dx(statistics_held_constant), 6),
     "BatchNorm of images": Entry(nn.batch_norm, (3, 0.5, 1e-3), IMAGES, dx(statistics_held_constant), 6),
     "LayerNorm": Entry(nn.layer_norm, (6,), ROWS + SEQUENCES, dx(statistics_held_constant)),
+    "GroupNorm of vectors": Entry(nn.group_norm, (2, 6), [*ROWS, (9, 6)], scaled("gamma")),
+    "GroupNorm of images": Entry(nn.group_norm, (3, 6), [(1, 6, 4, 4), (2, 6, 3, 5)], scaled("x")),
     "Convolution": Entry(nn.convolution, (3, 4, 3), IMAGES, scaled("W"), 7),
     "Convolution, strides": Entry(nn.convolution, (3, 2, 3, 2), IMAGES, scaled("x"), 7),
     "Convolution, padding": Entry(nn.convolution, (3, 2, 5, 1, 2), IMAGES, scaled("b", 0.1), 7),

@@ -7,7 +7,7 @@ Read this file beside `numpy_ref/layers.py`, which has the same layers in the sa
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ __all__ = [
     "dropout",
     "flatten",
     "gelu",
+    "leaky_relu",
     "relu",
     "residual",
     "sequential",
@@ -33,6 +34,7 @@ __all__ = [
 
 Tree = dict[str, Any]  # {"Affine1": {"W": ..., "b": ...}, ...}, nested as the layers are; empty trees are left out
 Params = Tree  # the trained arrays; gradients have the same tree
+P = ParamSpec("P")
 Scale = float | Float[Array, ""] | str  # a standard deviation, "he" or "xavier"
 
 
@@ -111,11 +113,11 @@ def affine(in_size: int, out_size: int) -> Layer:
     return stateless(("Affine", in_size, out_size), init, apply, last_axis_only=True)
 
 
-ACTIVATIONS: dict[str, Callable[[], Layer]] = {}  # by name: the choices of `multi_layer_net` and the command line
+ACTIVATIONS: dict[str, Callable[..., Layer]] = {}  # by name: the choices of `multi_layer_net` and the command line
 
 
-def activation(make: Callable[[], Layer]) -> Callable[[], Layer]:
-    """Registers a layer in `ACTIVATIONS`, under its function's name."""
+def activation(make: Callable[P, Layer]) -> Callable[P, Layer]:
+    """Registers a layer, which needs no arguments, in `ACTIVATIONS` under its function's name."""
     ACTIVATIONS[make.__name__] = make
     return make
 
@@ -124,6 +126,20 @@ def activation(make: Callable[[], Layer]) -> Callable[[], Layer]:
 def relu() -> Layer:
     """y = max(x, 0), with derivative 0 at the kink x = 0, where that of `jnp.maximum` is 1/2."""
     return _elementwise("ReLU", jax.nn.relu)
+
+
+@activation
+def leaky_relu(slope: float = 0.01) -> Layer:
+    """y = x where x > 0, else slope x. The derivative at the kink x = 0 is the slope.
+
+    Maas, Hannun and Ng, *Rectifier Nonlinearities Improve Neural Network Acoustic Models*, 2013, section 2.
+
+    Raises:
+        ValueError: If the slope is not finite.
+    """
+    if not math.isfinite(slope):
+        raise ValueError(f"slope: {slope}, expected a finite number")
+    return _elementwise("LeakyReLU", lambda x: jnp.where(x > 0, x, slope * x), slope)
 
 
 @activation
@@ -265,8 +281,8 @@ def standard_deviation(scale: Scale, in_size: int, out_size: int) -> Any:
     return scale
 
 
-def _elementwise(kind: str, function: Callable[[Array], Array]) -> Layer:
-    return stateless((kind,), _no_params, lambda _params, x: function(x), last_axis_only=True)
+def _elementwise(kind: str, function: Callable[[Array], Array], *sizes: float) -> Layer:
+    return stateless((kind, *sizes), _no_params, lambda _params, x: function(x), last_axis_only=True)
 
 
 def _no_params(_key: PRNGKeyArray, _scale: Scale) -> Params:

@@ -12,7 +12,7 @@ from jaxtyping import Array, PRNGKeyArray
 from jaxnet.nn.layers import Layer, Params, Scale, Tree, draw_nothing, stateless
 from jaxnet.validation import check_counts
 
-__all__ = ["batch_norm", "layer_norm"]
+__all__ = ["batch_norm", "group_norm", "layer_norm"]
 
 
 def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
@@ -81,6 +81,36 @@ def layer_norm(size: int, eps: float = 1e-5) -> Layer:
         return params["gamma"] * ((x - mean) / jnp.sqrt(var + eps)) + params["beta"]
 
     return stateless(("LayerNorm", size, eps), init, apply, last_axis_only=True)
+
+
+def group_norm(groups: int, size: int, eps: float = 1e-5) -> Layer:
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, over each group of a sample's channels: (N, D) or (N, D, H, W).
+
+    A group has size / groups channels that follow each other. gamma and beta have an element for each channel. Training
+    and inference do the same. Wu and He, *Group Normalization*, 2018, equations 1 and 6.
+
+    Raises:
+        ValueError: If a number is out of range, or the groups do not divide the size; in use, if x has another number
+            of elements or channels.
+    """
+    check_counts(groups=groups, size=size)
+    if size % groups:
+        raise ValueError(f"groups: {groups}, expected a divisor of the size, {size}")
+    if not eps > 0:
+        raise ValueError(f"eps: {eps}, expected a number > 0")
+
+    def init(_key: PRNGKeyArray, _scale: Scale) -> Params:
+        return {"gamma": jnp.ones(size), "beta": jnp.zeros(size)}
+
+    def apply(params: Params, x: Array) -> Array:
+        _check_channels(x, size)
+        rows = x.reshape(len(x), groups, -1)  # (N, G, D/G H W)
+        mean, var = rows.mean(axis=-1, keepdims=True), rows.var(axis=-1, keepdims=True)  # (N, G, 1)
+        x_hat = ((rows - mean) / jnp.sqrt(var + eps)).reshape(x.shape)
+        shape = (1, size) + (1,) * (x.ndim - 2)  # (1, D) or (1, D, 1, 1)
+        return params["gamma"].reshape(shape) * x_hat + params["beta"].reshape(shape)
+
+    return stateless(("GroupNorm", groups, size, eps), init, apply)
 
 
 def _check_channels(x: Array, size: int) -> None:
