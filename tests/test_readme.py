@@ -4,9 +4,12 @@ import doctest
 import re
 from pathlib import Path
 
+import pytest
+
 from jaxnet.cli.catalogue import table
 
 README = Path(__file__).parent.parent / "README.md"
+CONTRIBUTING = README.with_name("CONTRIBUTING.md")
 
 
 def test_the_examples_print_what_the_readme_says():
@@ -39,3 +42,18 @@ def test_every_file_it_names_is_there():
 
 def test_the_table_of_layers_is_that_of_the_catalogue():
     assert table() in README.read_text(), "replace the table in README.md by the output of `uv run jaxnet layers`"
+
+
+@pytest.mark.parametrize("diff", re.findall(r"^```diff\n(.*?)^```$", CONTRIBUTING.read_text(), flags=re.S | re.M))
+def test_a_worked_diff_of_contributing_is_what_stands_in_the_file(diff):
+    _, path, *lines = diff.splitlines()
+    assert all(line.startswith("+") for line in lines)
+    code = (CONTRIBUTING.parent / path.removeprefix("+++ b/")).read_text()
+    assert "\n".join(line[1:] for line in lines) in code
+
+
+def test_the_folders_of_contributing_exist():
+    folders = re.findall(r"`((?:jaxnet|tests|numpy_ref|scripts)/[\w/.]*)`", CONTRIBUTING.read_text())
+    assert len(folders) > 15
+    for folder in folders:
+        assert (CONTRIBUTING.parent / folder).exists(), folder
