@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxnet.nn.summary import kind_of, summary
 from jaxnet.validation import check_counts
 
 __all__ = [
@@ -38,7 +39,7 @@ P = ParamSpec("P")
 Scale = float | Float[Array, ""] | str  # a standard deviation, "he" or "xavier"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Layer:
     """A layer: pure functions to initialize it, to train it and to infer with it.
 
@@ -61,8 +62,12 @@ class Layer:
     draw: Callable[[PRNGKeyArray, Any], Tree] = field(compare=False, repr=False)
     train: Callable[[Params, Tree, Array, Tree], tuple[Array, Tree]] = field(compare=False, repr=False)
     infer: Callable[[Params, Tree, Array], Array] = field(compare=False, repr=False)
-    layers: Mapping[str, "Layer"] = field(default_factory=dict, compare=False, repr=False)  # the layers within it
-    last_axis_only: bool = field(default=False, compare=False, repr=False)
+    layers: Mapping[str, "Layer"] = field(default_factory=dict, compare=False)  # the layers within it
+    last_axis_only: bool = field(default=False, compare=False)
+
+    def __repr__(self) -> str:
+        """Returns a table of the layers within, or the kind and sizes of a single layer."""
+        return summary(self) if self.layers else kind_of(self)
 
 
 def stateless(

@@ -124,3 +124,14 @@ def test_accuracy_of_known_logits():
 def test_what_cannot_be_is_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_network_is_shown_as_a_table_of_layers_shapes_and_counts():
+    D, M, C = 784, 50, 10
+    table = [line.split() for line in repr(jaxnet.two_layer_net(D, M, C)).splitlines()]
+    assert table[0] == ["layer", "kind", "parameters", "count"]
+    assert [row[0] for row in table[1:4]] == ["Affine1", "Relu1", "Affine2"]
+    assert [row[-1] for row in table[1:]] == [f"{n:,}" for n in (D * M + M, 0, M * C + C, D * M + M + M * C + C)]
+    nested = repr(jaxnet.transformer(7, 6, size=8, heads=2, blocks=1))
+    assert "\nMLP1.Affine1 " in nested
+    assert repr(jaxnet.nn.leaky_relu(0.2)) == "LeakyReLU(0.2)"

@@ -1,0 +1,18 @@
+"""The examples in docstrings print what they say."""
+
+import doctest
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = [path for room in ("jaxnet", "numpy_ref") for path in sorted((ROOT / room).rglob("*.py"))]
+MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES if ">>> " in path.read_text()]
+
+
+@pytest.mark.parametrize("name", [name.removesuffix(".__init__") for name in MODULES])
+def test_the_examples_of_a_module_print_what_they_say(name):
+    results = doctest.testmod(import_module(name), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert results.attempted
+    assert not results.failed
