@@ -455,4 +455,6 @@ def test_a_view_of_a_parameter_is_a_leaf():
 
 
 def test_outputs_without_a_graph_are_named():
-    assert CheckableTorch(lambda x: (x * 2, {"mean": x.detach().mean()}), (X,)).unjudged == ["output.1.mean"]
+    assert CheckableTorch(lambda x: (x * 2, {"mean": x.detach().mean()}), (X,)).outputs_without_gradient == [
+        "output.1.mean"
+    ]

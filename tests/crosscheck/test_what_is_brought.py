@@ -21,7 +21,7 @@ from jaxnet.crosscheck import (
     check_network,
     inspected,
 )
-from jaxnet.crosscheck.inspect import brought_network
+from jaxnet.crosscheck.inspect import inspect_network
 
 
 def test_where_kinks_are_everywhere_the_certificate_is_of_the_point_that_was_judged():
@@ -346,7 +346,7 @@ def test_a_loss_that_raises_is_said_to_be_the_networks():
     x, t = samples()
     with pytest.raises(SubjectError, match=r"Net.loss: raised IndexError"):
         check_network(Net(), x, t + 3)
-    network = brought_network(Net(), x, t)
+    network = inspect_network(Net(), x, t)
     network.t = t + 3
     with pytest.raises(SubjectError, match=r"Net.loss: raised IndexError"):
         list(network.layers())
@@ -390,7 +390,7 @@ def test_a_gradient_that_is_no_function_is_refused():
 
 
 def test_a_network_whose_loss_is_not_finite_is_inconclusive_and_says_so():
-    """Its first layer passes, which says nothing of it: all of the network's leaves are unjudged."""
+    """Its first layer passes, which says nothing of it: all of the network's leaves are outputs_without_gradient."""
     rng = np.random.default_rng(0)
     draw = lambda *shape: (1e30 * rng.standard_normal(shape)).astype(np.float32)  # noqa: E731
     description = jaxnet.two_layer_net(4, 3, 2).description

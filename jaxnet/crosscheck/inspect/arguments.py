@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.errors import SubjectError
-from jaxnet.crosscheck.inspect.jax_loaded import as_jax, is_of_jax
+from jaxnet.crosscheck.inspect.optional_jax import as_jax, is_jax_array
 from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.trees import Array, distinct, is_array, is_complex, is_float, leaves_of, with_leaves
 
@@ -90,9 +90,9 @@ class Arguments:
             )
             return as_complex(real, imag)
         else:
-            value = leaf if is_of_jax(leaf) or not is_array(leaf) else copy.deepcopy(leaf)
-            value = copy.deepcopy(value) if not is_of_jax(value) and _is_copyable(value) else value
-        return as_jax(value) if isinstance(value, np.ndarray) and (for_jax or is_of_jax(leaf)) else value
+            value = leaf if is_jax_array(leaf) or not is_array(leaf) else copy.deepcopy(leaf)
+            value = copy.deepcopy(value) if not is_jax_array(value) and _is_copyable(value) else value
+        return as_jax(value) if isinstance(value, np.ndarray) and (for_jax or is_jax_array(leaf)) else value
 
     def _checked(self, place: str, given: Any, common: Any) -> Any:
         if isinstance(given, float) and not isinstance(given, np.generic):
@@ -121,7 +121,7 @@ class Arguments:
                 f"{place}: a {type(given).__module__.partition('.')[0]}.{type(given).__name__}, "
                 "which is not for NumPy's and JAX's functions; give an array"
             )
-        if hasattr(given, "__array__") and not is_of_jax(given):
+        if hasattr(given, "__array__") and not is_jax_array(given):
             array = np.asarray(given)
             return array if array.dtype == object else self._checked(place, array, array.dtype)
         return given

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves, SubjectError
+from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
+from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.layer import CheckableLayer
+from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
 
 @dataclass(eq=False, kw_only=True)
@@ -43,8 +45,8 @@ class CheckableChain(Checkable):
             found = {self.prefixes[0] + name: gradient for name, gradient in earlier.items()}
             return found | {self.prefixes[1] + name: gradient for name, gradient in later.items()}
 
-        handed = {self.prefixes[0] + name: array for name, array in first.handed.items()}
-        handed |= {self.prefixes[1] + name: array for name, array in second.handed.items() if name != self.link}
+        handed = {self.prefixes[0] + name: array for name, array in first.arrays.items()}
+        handed |= {self.prefixes[1] + name: array for name, array in second.arrays.items() if name != self.link}
         return Instance(forward, backward, first.inputs, handed)
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:

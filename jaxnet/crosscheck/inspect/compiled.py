@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import restart_generators
-from jaxnet.crosscheck.inspect.jax_loaded import double_precision
+from jaxnet.crosscheck.inspect.global_state import restart_generators
+from jaxnet.crosscheck.inspect.optional_jax import double_precision
 from jaxnet.crosscheck.inspect.trees import is_float_dtype, machine_epsilon
 
 ROUNDING = 2.0**10  # units in the last place of the largest element, by which a compiled result may differ

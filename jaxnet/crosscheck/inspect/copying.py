@@ -6,11 +6,8 @@ is shared with the original.
 """
 
 import copyreg
-import functools
-import io
 import sys
 import types
-import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,46 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from jaxnet.crosscheck.inspect.checkable import Array, attributes_of
+from jaxnet.crosscheck.inspect.objects import attributes_of, is_shared
+from jaxnet.crosscheck.inspect.optional_jax import is_jax_array
 from jaxnet.crosscheck.inspect.overlap import extent, sharing, views
+from jaxnet.crosscheck.inspect.trees import Array
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes, type, type(Ellipsis), type(NotImplemented), range, slice)
-SHARED = (
-    types.ModuleType,
-    types.FunctionType,
-    types.BuiltinFunctionType,
-    types.GeneratorType,
-    types.CodeType,
-    np.ufunc,
-    np.dtype,
-    np.generic,
-    io.IOBase,
-    weakref.ref,
-)
-# Objects of these modules stand for something outside: a thread, a process, a file, a library, a device.
-SHARED_MODULES = frozenset(
-    {
-        "_ctypes",
-        "_io",
-        "_queue",
-        "_thread",
-        "asyncio",
-        "concurrent",
-        "ctypes",
-        "io",
-        "logging",
-        "multiprocessing",
-        "numba",
-        "pycuda",
-        "queue",
-        "selectors",
-        "socket",
-        "sqlite3",
-        "ssl",
-        "subprocess",
-        "threading",
-    }
-)
 
 
 class Template:
@@ -120,12 +83,6 @@ def values_by_id(arrays: Mapping[str, Any], values: Mapping[str, Any]) -> dict[i
     return found
 
 
-def is_jax(value: Any) -> bool:
-    """Returns whether this is an array of JAX's, without importing JAX."""
-    jax = sys.modules.get("jax")
-    return jax is not None and isinstance(value, jax.Array)
-
-
 def arrays_within(value: Any, known: set[int] | None = None) -> Iterator[Array]:
     """Yields NumPy's arrays in a structure of containers and objects, each once."""
     known = set() if known is None else known
@@ -147,7 +104,7 @@ def arrays_within(value: Any, known: set[int] | None = None) -> Iterator[Array]:
 
 def laid_like(value: Any, array: Any) -> Any:
     """Returns the value itself where it lies in memory as the array does, else a copy that does; JAX's as JAX's."""
-    if is_jax(array):
+    if is_jax_array(array):
         return sys.modules["jax"].numpy.asarray(value)
     value = np.asarray(value)
     like = np.empty_like(array, dtype=value.dtype)
@@ -155,17 +112,6 @@ def laid_like(value: Any, array: Any) -> Any:
         return value
     like[...] = value
     return like
-
-
-def is_shared(value: Any) -> bool:
-    """Returns whether an object is never copied: a function, a module, a file, a lock, a pool, a handle."""
-    kind: Any = type(value)
-    return isinstance(value, SHARED) or _stands_outside(kind)
-
-
-@functools.lru_cache(maxsize=4096)
-def _stands_outside(kind: Any) -> bool:
-    return any(base.__module__.partition(".")[0] in SHARED_MODULES for base in kind.__mro__)
 
 
 def _copied_group(arrays: list[Array], replaced: Mapping[int, Any]) -> dict[int, Array]:
@@ -208,7 +154,7 @@ class _Copier:
 
     def _copied(self, value: Any) -> Any:
         kind = type(value)
-        if kind is np.ndarray or is_jax(value):
+        if kind is np.ndarray or is_jax_array(value):
             return self._array(value)
         if kind in (list, dict, tuple, set, frozenset):
             return self._container(value)
@@ -225,7 +171,7 @@ class _Copier:
     def _array(self, value: Any) -> Any:
         if id(value) in self.replaced:
             return laid_like(self.replaced[id(value)], value)
-        if is_jax(value):
+        if is_jax_array(value):
             return value
         if value.dtype != object:
             return np.array(value, order="K")

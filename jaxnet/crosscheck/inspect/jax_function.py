@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.crosscheck.inspect.arguments import IMAG, REAL, Arguments, as_complex, float_parts
-from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS, Array, Checkable, Instance, Leaves, numbers_in
+from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
+from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.compiled import Compiled, is_close
-from jaxnet.crosscheck.inspect.errors import SubjectError, blaming
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
 from jaxnet.crosscheck.inspect.function import expect_function, name_of
-from jaxnet.crosscheck.inspect.held import Held
-from jaxnet.crosscheck.inspect.jax_loaded import double_precision, is_of_jax
+from jaxnet.crosscheck.inspect.inputs import numbers_in
+from jaxnet.crosscheck.inspect.jax_errors import Origin, origin, reason, whole_tracebacks
+from jaxnet.crosscheck.inspect.optional_jax import double_precision, is_jax_array
 from jaxnet.crosscheck.inspect.outputs import flat_parts
-from jaxnet.crosscheck.inspect.refusals import Origin, origin, reason, whole_tracebacks
-from jaxnet.crosscheck.inspect.trees import is_complex, is_float, is_float_dtype, node_of
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_complex, is_float, is_float_dtype, node_of
 
 ALL_OF_IT = (
     "it returns a number and more, and no gradient= is given: what is checked is JAX's gradient of all that it returns"
@@ -43,15 +44,15 @@ class CheckableJax(Checkable):
     def __init__(self, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
         expect_function(f)
         self.f, self.name = f, name_of(f)
-        self.given = Arguments(f, args, complex_as_two=True)
-        self.names = self.given.names
-        self.held = Held((f,), tuple(self.given.leaves))
-        if not self.given.floats and not self.held.movable:
+        self.args = Arguments(f, args, complex_as_two=True)
+        self.names = self.args.names
+        self.captured = CapturedArrays((f,), tuple(self.args.leaves))
+        if not self.args.floats and not self.captured.replaceable:
             raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
         self.numbers = numbers_in(dict(zip(self.names, args, strict=True)))
         self._has_number_first = False
         self._within: list[str] = []  # the arrays that it holds and that are leaves
-        self.others, self.constants, self.immovable = {}, set(), set()
+        self.others, self.constants = {}, set()
         y = self._as_brought()
         if not is_float_dtype(y.dtype):
             raise SubjectError(f"{self.name}: returns {y.dtype}, expected floats, which JAX can differentiate")
@@ -69,8 +70,8 @@ class CheckableJax(Checkable):
 
     def _choices(self) -> list[list[str]]:
         """Which arrays that the function holds are leaves: all, else only JAX's, else none, the last."""
-        movable = [name for name in self.held.arrays if name in self.held.movable]
-        of_jax = [name for name in movable if is_of_jax(self.held.arrays[name])]
+        movable = [name for name in self.captured.arrays if name in self.captured.replaceable]
+        of_jax = [name for name in movable if is_jax_array(self.captured.arrays[name])]
         choices = [movable, of_jax, []]
         return [names for i, names in enumerate(choices) if names not in choices[:i]]
 
@@ -80,8 +81,8 @@ class CheckableJax(Checkable):
         Raises:
             SubjectError: It cannot be differentiated by them, or computes something else around copies of them.
         """
-        within = {place: part for name in names for place, part in float_parts(name, self.held.arrays[name])}
-        self.leaves = self.given.floats | within
+        within = {place: part for name in names for place, part in float_parts(name, self.captured.arrays[name])}
+        self.leaves = self.args.floats | within
         if not self.leaves:
             raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
         self._within = names
@@ -91,12 +92,15 @@ class CheckableJax(Checkable):
             raise SubjectError(f"{self.name}: computes something else around copies of what it holds")
         self._first_backward(np.ones_like(y))
         read, read_as_constants = self._read(within)
-        self.held_leaves = frozenset(read)
-        self.leaves = {n: a for n, a in self.leaves.items() if n in self.given.floats or n in self.held_leaves}
-        fixed = {name: np.asarray(a) for name, a in self.held.arrays.items() if name not in names}
-        self.others = {name: a for name, a in fixed.items() if name in self.held.movable or read_as_constants(a)}
-        self.immovable = set(self.others)
-        self.constants = {name for name in self.others if name in self.held.movable}  # what NumPy's functions read
+        self.captured_leaves = frozenset(read)
+        self.leaves = {n: a for n, a in self.leaves.items() if n in self.args.floats or n in self.captured_leaves}
+        fixed = {name: np.asarray(a) for name, a in self.captured.arrays.items() if name not in names}
+        self.others = {
+            name: a for name, a in fixed.items() if name in self.captured.replaceable or read_as_constants(a)
+        }
+        self.constants = {
+            name for name in self.others if name in self.captured.replaceable
+        }  # what NumPy's functions read
 
     def value_under_differentiation(self, leaves: Leaves) -> Array:
         """Returns the output that `jax.vjp` gives beside the gradients; it must be that of the function."""
@@ -117,21 +121,21 @@ class CheckableJax(Checkable):
         return Instance(forward, backward, inputs, dict(values))
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
-        return self.given.filled(leaves)
+        return self.args.filled(leaves)
 
     def _completed(self, leaves: Leaves) -> dict[str, Any]:
         return {name: leaves.get(name, leaf) for name, leaf in self.leaves.items()}
 
     def _function(self, leaves: Mapping[str, Any]) -> jax.Array:
         """The function of its leaves, as one array."""
-        args = self.given.filled(leaves, for_jax=True)
+        args = self.args.filled(leaves, for_jax=True)
         held: dict[str, Any] = {}
         for name in self._within:
             if name in leaves:
                 held[name] = jnp.asarray(leaves[name])
             elif name + REAL in leaves:
                 held[name] = as_complex(jnp.asarray(leaves[name + REAL]), jnp.asarray(leaves[name + IMAG]))
-        (f,) = self.held.rebuilt(held)
+        (f,) = self.captured.rebuild(held)
         result = f(*args)
         self._has_number_first = (
             isinstance(result, tuple | list) and len(result) > 1 and getattr(result[0], "shape", None) == ()
@@ -149,7 +153,7 @@ class CheckableJax(Checkable):
         return self._first_forward()
 
     def _first_forward(self) -> Array:
-        values = self.given.floats | getattr(self, "leaves", {})
+        values = self.args.floats | getattr(self, "leaves", {})
         try:
             return np.asarray(self._forward.plain(values))
         except SubjectError:
@@ -157,14 +161,14 @@ class CheckableJax(Checkable):
         except Exception as error:
             if self._runs_on_numpy():
                 raise self._untraceable(error) from error
-            with blaming(self.name):
+            with as_subject_error(self.name):
                 raise
 
     def _runs_on_numpy(self) -> bool:
         """Whether the function takes NumPy's arrays, which can be written to, and not JAX's."""
         try:
             with double_precision():
-                self.held.rebuilt({})[0](*self.given.filled({}))
+                self.captured.rebuild({})[0](*self.args.filled({}))
         except Exception:
             return False
         return True
@@ -189,7 +193,7 @@ class CheckableJax(Checkable):
                     self.fault, self.leaves = f"jax.vjp raises {type(error).__name__}: {error}", {}
 
     def _untraceable(self, error: Exception) -> SubjectError:
-        hint = f"; where it returns its value and its gradient, {TWO_FUNCTIONS}" if self._has_number_first else ""
+        hint = f"; where it returns its value and its gradient, {TWO_FUNCTIONS_HINT}" if self._has_number_first else ""
         return SubjectError(
             f"{self.name}: JAX cannot trace it ({type(error).__name__}); give a gradient, or use jax.numpy{hint}"
         )
@@ -224,7 +228,7 @@ class JaxReference(Checkable):
 
     def __init__(self, function: Callable[..., Any], like: Checkable) -> None:
         self.name = name_of(function)
-        self.leaves = {name: leaf for name, leaf in like.leaves.items() if name not in like.held_leaves}
+        self.leaves = {name: leaf for name, leaf in like.leaves.items() if name not in like.captured_leaves}
         self.arguments = like.arguments  # type: ignore[method-assign]
 
         def forward(leaves: Mapping[str, Any]) -> jax.Array:
@@ -241,11 +245,11 @@ class JaxReference(Checkable):
         return Instance(lambda: self.forward(leaves), lambda dout: self.backward(leaves, dout), (), {})
 
     def forward(self, leaves: Leaves) -> Array:
-        with blaming(f"the reference {self.name}"):
+        with as_subject_error(f"the reference {self.name}"):
             return np.asarray(self._forward(self._own(leaves)))
 
     def backward(self, leaves: Leaves, dout: Array) -> dict[str, Any]:
-        with blaming(f"the reference {self.name}"):
+        with as_subject_error(f"the reference {self.name}"):
             return dict(self._backward(self._own(leaves), np.asarray(dout)))
 
     def _own(self, leaves: Leaves) -> Leaves:

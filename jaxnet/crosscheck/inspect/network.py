@@ -8,28 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.attributes import DEEPEST, gradients_of, is_layer, parameters_of, places_of, sublayers
-from jaxnet.crosscheck.inspect.checkable import (
-    BESIDE,
-    TWO_FUNCTIONS,
-    Array,
-    Checkable,
-    Instance,
-    Leaves,
-    SubjectError,
-    arrays_in,
-    as_arrays,
-    attributes_of,
-    blaming,
-    elsewhere,
-    is_float,
-    positional,
-    restart_generators,
-)
+from jaxnet.crosscheck.inspect.call_recorder import Recorder
+from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
 from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
-from jaxnet.crosscheck.inspect.layer import CheckableLayer, brought_layer
-from jaxnet.crosscheck.inspect.overlap import consistent, meet, tied
-from jaxnet.crosscheck.inspect.recording import Recorder
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.global_state import restart_generators
+from jaxnet.crosscheck.inspect.inputs import arrays_in, as_arrays, different_inputs
+from jaxnet.crosscheck.inspect.layer import CheckableLayer, inspect_layer
+from jaxnet.crosscheck.inspect.objects import DEEPEST, attributes_of, is_layer, sublayers
+from jaxnet.crosscheck.inspect.overlap import consistent, overlaps, sum_of_tied_gradients
+from jaxnet.crosscheck.inspect.parameters import arrays_by_place, parameters_of
+from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
+from jaxnet.crosscheck.inspect.signatures import positional
+from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float
 from jaxnet.nn.tree_paths import flatten
 
 TRAINING = ("train_flg", "train", "training", "is_training")  # what a loss may ask for, to be gradient's function
@@ -61,7 +53,7 @@ class CheckableNetwork(Checkable):
     takes_dout: bool = False
     fault: str = ""
     batch: Mapping[str, Array] = field(default_factory=dict)
-    one_gradient: tuple[frozenset[str], ...] = ()
+    shared_gradients: tuple[frozenset[str], ...] = ()
 
     def __post_init__(self) -> None:
         self._template = Template(self.network)
@@ -89,7 +81,7 @@ class CheckableNetwork(Checkable):
         return _refill(self.network.params, leaves), self.x, self.t
 
     def tied_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
-        return tied(name, self.leaves, gradients, self.one_gradient)
+        return sum_of_tied_gradients(name, self.leaves, gradients, self.shared_gradients)
 
     def consistent(self, leaves: Leaves) -> Leaves:
         return consistent(leaves, self.leaves)
@@ -127,7 +119,7 @@ class CheckableNetwork(Checkable):
                 self._loss(network)
         for name, layer, inputs, dout in recorder.first_calls():
             try:
-                yield name, brought_layer(layer, inputs), dout
+                yield name, inspect_layer(layer, inputs), dout
             except SubjectError:  # nothing in it has a gradient: the network's own leaves are judged all the same
                 continue
 
@@ -167,7 +159,7 @@ class CheckableNetwork(Checkable):
             return False
         same = self._after((self.x, self.t))
         try:
-            other = self._after(elsewhere((self.x, self.t)))
+            other = self._after(different_inputs((self.x, self.t)))
         except Exception:  # it refuses the other inputs
             return True
         return _alike(same, other)
@@ -193,7 +185,7 @@ class CheckableNetwork(Checkable):
         found = flatten(tree)
         for name in [name for name in self.leaves if name not in found]:
             above, dot, last = name.rpartition(".")
-            for place in (f"{above}{dot}{form.format(last)}" for form in BESIDE):
+            for place in (f"{above}{dot}{form.format(last)}" for form in GRADIENT_NAMES):
                 if place in found and place not in self.leaves:
                     found[name] = found.pop(place)
                     break
@@ -201,18 +193,18 @@ class CheckableNetwork(Checkable):
 
     def _loss(self, network: Any) -> Any:
         restart_generators()
-        with blaming(f"{self.name}.loss"):
+        with as_subject_error(f"{self.name}.loss"):
             return network.loss(duplicate(self.x), duplicate(self.t), **self.training)
 
 
-def brought_network(network: Any, x: Any, t: Any, constants: Collection[str] = ()) -> CheckableNetwork:
+def inspect_network(network: Any, x: Any, t: Any, constants: Collection[str] = ()) -> CheckableNetwork:
     """Tries a network on copies, and returns it as something to be checked.
 
     Args:
         network: An object with `params`, `loss(x, t)` and `gradient(x, t)`.
         x: Samples.
         t: Labels.
-        constants: Accepted for the sake of `brought_layer`: what `params` does not list is a constant anyway.
+        constants: Accepted for the sake of `inspect_layer`: what `params` does not list is a constant anyway.
 
     Raises:
         SubjectError: It cannot be called, or its gradient has none of the leaves.
@@ -222,7 +214,7 @@ def brought_network(network: Any, x: Any, t: Any, constants: Collection[str] = (
     _check_methods(network, name)
     x, t = as_arrays((x, t), ["x", "t"])
     _check_labels(x, t)
-    with blaming(f"copying {name}"):
+    with as_subject_error(f"copying {name}"):
         base = duplicate(network)
     params = flatten(base.params)
     leaves = {place: leaf for place, leaf in params.items() if is_float(leaf)}
@@ -247,12 +239,12 @@ def brought_network(network: Any, x: Any, t: Any, constants: Collection[str] = (
     _check_gradient(code, found, params)
     arrays = [leaf for leaf in leaves.values() if isinstance(leaf, np.ndarray)]
     for place, array in _held(base).items():
-        mine = isinstance(array, np.ndarray) and not any(meet(array, leaf) for leaf in arrays)
+        mine = isinstance(array, np.ndarray) and not any(overlaps(array, leaf) for leaf in arrays)
         if place in last and place not in leaves and mine:
             code.others[place] = array
     code.constants = set(code.others)
     pairs = [(n, m) for n in leaves for m in leaves if n < m and _overlap(leaves.get(n), leaves.get(m))]
-    code.one_gradient = tuple(frozenset(p) for p in pairs if _overlap(found.get(p[0]), found.get(p[1])))
+    code.shared_gradients = tuple(frozenset(p) for p in pairs if _overlap(found.get(p[0]), found.get(p[1])))
     return code
 
 
@@ -276,10 +268,10 @@ def _innermost(whole: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]
 def _held(network: Any) -> dict[str, Any]:
     """Returns the float arrays that it and its layers hold, without the gradients that stand beside them."""
     layers = [("", network), *((f"{name}.", layer) for name, layer in innermost(network))]
-    gradients = {id(g) for _, layer in layers for g in gradients_of(layer).values()}
+    gradients = {id(g) for _, layer in layers for g in gradients_by_place(layer).values()}
     found: dict[str, Any] = {}
     for prefix, layer in reversed(layers) if not is_layer(network) else layers[:1]:
-        places = places_of(layer) if prefix or is_layer(network) else _own_arrays(layer)
+        places = arrays_by_place(layer) if prefix or is_layer(network) else _own_arrays(layer)
         for place, array in places.items():
             if id(array) not in gradients and not any(array is other for other in found.values()):
                 found[prefix + place] = array
@@ -291,7 +283,7 @@ def _own_arrays(network: Any) -> dict[str, Any]:
 
 
 def _overlap(first: Any, second: Any) -> bool:
-    return isinstance(first, np.ndarray) and isinstance(second, np.ndarray) and meet(first, second)
+    return isinstance(first, np.ndarray) and isinstance(second, np.ndarray) and overlaps(first, second)
 
 
 def _alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
@@ -312,7 +304,7 @@ def _check_methods(network: Any, name: str) -> None:
         raise SubjectError(f"network: the class {network.__name__}, expected an instance of it")
     for attribute in ("params", "loss", "gradient"):
         if not hasattr(network, attribute):
-            hint = f"; where one function returns the loss and the gradients, {TWO_FUNCTIONS}"
+            hint = f"; where one function returns the loss and the gradients, {TWO_FUNCTIONS_HINT}"
             raise SubjectError(
                 f"network: {name} has no `{attribute}`, expected params, loss(x, t), gradient(x, t)"
                 + (hint if attribute == "gradient" else "")

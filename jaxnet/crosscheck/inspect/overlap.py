@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from jaxnet.crosscheck.inspect.checkable import Array, Leaves
+from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
 
 def sharing(arrays: list[Array]) -> list[list[Array]]:
@@ -46,7 +46,7 @@ def extent(arrays: list[Array]) -> int:
     return -(-(max(high for _, high in bounds) - min(low for low, _ in bounds)) // arrays[0].itemsize)
 
 
-def meet(first: Array, second: Array) -> bool:
+def overlaps(first: Array, second: Array) -> bool:
     """Returns whether two arrays have an element of memory in common."""
     if not np.may_share_memory(first, second) or first is second:
         return first is second
@@ -68,12 +68,12 @@ def is_covered(array: Any, leaves: Iterable[Any]) -> bool:
 def share(first: Any, second: Any) -> bool:
     """Returns whether two values have memory in common, or are one."""
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
-        return meet(first, second)
+        return overlaps(first, second)
     return first is not None and first is second
 
 
-def tied(
-    name: str, arrays: Mapping[str, Any], gradients: Mapping[str, Any], one_gradient: Collection[frozenset[str]]
+def sum_of_tied_gradients(
+    name: str, arrays: Mapping[str, Any], gradients: Mapping[str, Any], shared_gradients: Collection[frozenset[str]]
 ) -> Array | None:
     """Returns the sum of the gradients of all arrays that share memory with one, in its shape; None if none does.
 
@@ -81,16 +81,16 @@ def tied(
         name: The array whose gradient is asked for.
         arrays: All of them, as they lie in memory.
         gradients: Of each, by name.
-        one_gradient: Groups of names whose gradients are themselves one array: only one of a group is added.
+        shared_gradients: Groups of names whose gradients are themselves one array: only one of a group is added.
     """
     its = arrays.get(name)
     if not isinstance(its, np.ndarray) or gradients.get(name) is None:
         return None
     summed = [name]
     for other, array in arrays.items():
-        if other == name or not isinstance(array, np.ndarray) or not meet(its, array):
+        if other == name or not isinstance(array, np.ndarray) or not overlaps(its, array):
             continue
-        same = any(other in group and group & set(summed) for group in one_gradient)
+        same = any(other in group and group & set(summed) for group in shared_gradients)
         if gradients.get(other) is not None and not same and np.shape(gradients[other]) == array.shape:
             summed.append(other)
     if len(summed) == 1 or np.shape(gradients[name]) != its.shape:

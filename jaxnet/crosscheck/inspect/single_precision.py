@@ -4,16 +4,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves
+from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
 from jaxnet.crosscheck.inspect.errors import SubjectError
-from jaxnet.crosscheck.inspect.jax_loaded import is_of_jax, single_precision
-from jaxnet.crosscheck.inspect.trees import is_float, leaves_of
+from jaxnet.crosscheck.inspect.optional_jax import is_jax_array, single_precision
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float, leaves_of
 
 
 def has_no_double(args: tuple[Any, ...]) -> bool:
     """Returns whether there are JAX's arrays of floats among the arguments, and none of float64."""
     floats = [leaf for arg in args for _, leaf in leaves_of(arg) if is_float(leaf)]
-    return any(map(is_of_jax, floats)) and all(leaf.dtype != np.float64 for leaf in floats)
+    return any(map(is_jax_array, floats)) and all(leaf.dtype != np.float64 for leaf in floats)
 
 
 class SinglePrecision(Checkable):
@@ -28,7 +28,7 @@ class SinglePrecision(Checkable):
 
     def __init__(self, checkable: Checkable) -> None:
         self.checkable = checkable
-        for name in ("name", "leaves", "others", "constants", "immovable", "held_leaves", "takes_dout", "derived_by"):
+        for name in ("name", "leaves", "others", "constants", "captured_leaves", "takes_dout", "derived_by"):
             setattr(self, name, getattr(checkable, name))
         self.notes, self.fault = checkable.notes, checkable.fault
         self.numbers, self.integers, self.batch = checkable.numbers, checkable.integers, checkable.batch
@@ -59,7 +59,7 @@ class _Scoped(Instance):
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
-        self.outputs, self.handed = instance.outputs, instance.handed
+        self.outputs, self.arrays = instance.outputs, instance.arrays
 
     @property
     def inputs(self) -> tuple[Any, ...]:
@@ -74,9 +74,9 @@ class _Scoped(Instance):
         with single_precision():
             return self.instance.forward()
 
-    def forward_elsewhere(self) -> bool:
+    def forward_at_different_inputs(self) -> bool:
         with single_precision():
-            return self.instance.forward_elsewhere()
+            return self.instance.forward_at_different_inputs()
 
     def backward(self, dout: Array) -> dict[str, Any]:
         with single_precision():

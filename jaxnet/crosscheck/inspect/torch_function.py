@@ -12,16 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import (
-    Array,
-    Checkable,
-    Instance,
-    Leaves,
-    SubjectError,
-    are_double,
-    blaming,
-    input_names,
-)
+from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.torch_instance import TorchInstance, with_parameters
 from jaxnet.crosscheck.inspect.torch_tensors import (
     copied,
@@ -32,6 +25,7 @@ from jaxnet.crosscheck.inspect.torch_tensors import (
     to_numpy,
     to_tensor,
 )
+from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
 SCALED, SHIFTED = 1.25, 0.125  # where an array is moved to, to see whether the output depends on it
 
@@ -102,7 +96,7 @@ class CheckableTorch(Checkable):
 
     derived_by = "PyTorch"
     accepts_double: bool  # False where it runs only in the dtype in which it was brought
-    unjudged: list[str]  # float outputs without a graph, such as those marked as non-differentiable
+    outputs_without_gradient: list[str]  # float outputs without a graph, such as those marked as non-differentiable
 
     def __init__(self, thing: Any, inputs: tuple[Any, ...]) -> None:
         torch = loaded()
@@ -122,8 +116,8 @@ class CheckableTorch(Checkable):
         self.function = thing.apply if is_function else thing
         self.inputs = tuple(tensors_from(given) for given in inputs)
         self.accepts_double = True
-        self.unjudged: list[str] = []
-        with blaming(self.name):
+        self.outputs_without_gradient: list[str] = []
+        with as_subject_error(self.name):
             self.function = with_parameters(self.function, self.inputs)
         self._find(input_names(forward_of(thing), len(inputs)))
         self._settle()
@@ -163,13 +157,13 @@ class CheckableTorch(Checkable):
         """Runs it as it was brought, and in float64; where dtypes do not go together, float64 is what is checked."""
         error = self._error(self.leaves)
         double = {name: array.astype(np.float64) for name, array in self.leaves.items()}
-        error_in_double = error if are_double(self.leaves) and are_double(self.others) else self._error(double)
+        error_in_double = error if _is_double(self.leaves) and _is_double(self.others) else self._error(double)
         if error is None:
             self.accepts_double = error_in_double is None
         elif error_in_double is None:  # the parameters' dtype is not the inputs'
             self.leaves = double
         else:
-            with blaming(self.name):
+            with as_subject_error(self.name):
                 raise error
 
     def _error(self, leaves: Leaves) -> Exception | None:
@@ -184,7 +178,7 @@ class CheckableTorch(Checkable):
 
     def _first_backward(self) -> None:
         opened = self.open({name: array.copy() for name, array in self.leaves.items()})
-        with blaming(self.name):
+        with as_subject_error(self.name):
             y = opened.forward()
         try:
             gradients = opened.backward(np.ones_like(y))
@@ -215,8 +209,8 @@ class CheckableTorch(Checkable):
         values = {id(slot.tensor): leaves.get(name, self.others.get(name)) for name, slot in self.slots.items()}
         whole = {id(s.tensor): to_numpy(s.tensor) for s in self.slots.values() if values[id(s.tensor)] is None}
         args = tuple(copied(given, values | whole) for given in self.inputs)
-        held_leaves = {name: leaves[name] for name in self.leaves if not self.slots[name].is_input}
-        return (held_leaves, *args) if held_leaves else args
+        captured_leaves = {name: leaves[name] for name in self.leaves if not self.slots[name].is_input}
+        return (captured_leaves, *args) if captured_leaves else args
 
     def tensor(self, name: str, leaves: Leaves) -> Any:
         """Returns the tensor of one slot at these leaves: in the leaf's dtype, or in the one in which it was brought.
@@ -240,6 +234,10 @@ class CheckableTorch(Checkable):
         return (
             torch.nn.Parameter(tensor, name in self.leaves) if isinstance(slot.tensor, torch.nn.Parameter) else tensor
         )
+
+
+def _is_double(arrays: Leaves) -> bool:
+    return all(array.dtype == np.float64 for array in arrays.values())
 
 
 def _settings(function: Any) -> dict[str, Any]:

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Array, Instance, Leaves, SubjectError, elsewhere, restart_generators
+from jaxnet.crosscheck.inspect.checkable import Instance
+from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.global_state import restart_generators
+from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.torch_tensors import (
     copied,
     held,
@@ -18,6 +21,7 @@ from jaxnet.crosscheck.inspect.torch_tensors import (
     to_tensor,
     to_view,
 )
+from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
 if TYPE_CHECKING:
     from jaxnet.crosscheck.inspect.torch_function import CheckableTorch
@@ -48,10 +52,10 @@ class TorchInstance(Instance):
             self.draws = loaded().get_rng_state()
         return y
 
-    def forward_elsewhere(self) -> bool:
+    def forward_at_different_inputs(self) -> bool:
         known = {**self.subject.others, **self.subject.leaves, **self.leaves}
         before = {n: known[n] if n in known else to_numpy(self.subject.slots[n].tensor) for n in self._input_names()}
-        other = dict(zip(before, elsewhere(tuple(before.values())), strict=True))
+        other = dict(zip(before, different_inputs(tuple(before.values())), strict=True))
         whole = {name: array for name, array in other.items() if name not in known}
         with self._surroundings():
             restart_generators()
@@ -72,9 +76,9 @@ class TorchInstance(Instance):
         outputs = self._floats(result)
         for name, tensor in given.items():
             # an in-place change that PyTorch knows of gave the tensor another grad_fn, and is no fault
-            if name in self.handed and made_by[name] is not None and leaves is self.leaves:
+            if name in self.arrays and made_by[name] is not None and leaves is self.leaves:
                 hidden = tensor.grad_fn is made_by[name] and tensor.dtype == to_tensor(leaves[name]).dtype
-                self.handed[name] = to_view(tensor) if hidden else leaves[name]
+                self.arrays[name] = to_view(tensor) if hidden else leaves[name]
         claimed = {name: (fresh | self.held)[name] for name in self.subject.leaves}
         self.graph = claimed, outputs
         arrays = tuple(to_numpy(output) for output in outputs)
@@ -89,7 +93,7 @@ class TorchInstance(Instance):
         if not floats:
             raise SubjectError(f"{self.subject.name}: returned {type(result).__name__}, expected tensors of floats")
         outputs = [part for part in floats.values() if part.requires_grad]
-        self.subject.unjudged = [name for name, part in floats.items() if not part.requires_grad]
+        self.subject.outputs_without_gradient = [name for name, part in floats.items() if not part.requires_grad]
         if not outputs:
             raise SubjectError(
                 f"{self.subject.name}: no output has a gradient, as under torch.no_grad() or after detach(): "

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.torch_tensors import (
     arrays_from,
     held,

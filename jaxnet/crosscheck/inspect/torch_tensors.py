@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Array, SubjectError, attributes_of
+from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.objects import attributes_of
+from jaxnet.crosscheck.inspect.trees import Array
 
 DEEPEST = 6  # objects within objects; a module's submodules do not count
 MOST_OBJECTS = 20_000  # an object that refers to half a program is not searched to its end

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Leaves = dict[str, Array]  # arrays by name
 PLAIN = (np.ndarray, np.generic, str, bytes, bool, int, float, complex, type(None), type)
 DEEPEST = 64  # structures within structures; one that contains itself has no end
 

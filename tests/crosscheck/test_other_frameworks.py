@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxnet.crosscheck import SubjectError, check
-from jaxnet.crosscheck.inspect.foreign import foreign_framework
+from jaxnet.crosscheck.inspect.other_frameworks import other_framework
 
 X = np.linspace(-1.0, 1.5, 12).reshape(4, 3)
 
@@ -35,9 +35,9 @@ FOREIGN = {
 def test_other_frameworks_are_told_by_their_types_and_never_traced(package):
     module, name, says = FOREIGN[package]
     kind = type("Thing", (), {"__module__": module, "__call__": lambda self, x: pytest.fail("was called")})
-    assert foreign_framework(kind(), (X,)) == name
-    assert foreign_framework(np.sin, ([{"a": kind()}],)) == name
-    assert foreign_framework(kind, ()) == name
+    assert other_framework(kind(), (X,)) == name
+    assert other_framework(np.sin, ([{"a": kind()}],)) == name
+    assert other_framework(kind, ()) == name
     with pytest.raises(SubjectError, match=says):
         check(kind(), X)
     with pytest.raises(SubjectError, match=says):
@@ -47,5 +47,5 @@ def test_other_frameworks_are_told_by_their_types_and_never_traced(package):
 def test_a_function_that_names_another_framework_s_module_belongs_to_it():
     space = {"anp": types.ModuleType("autograd.numpy")}
     function = eval("lambda x: anp.sin(x)", space)
-    assert foreign_framework(function, ()) == "autograd"
-    assert foreign_framework(lambda x: np.sin(x), ()) is None
+    assert other_framework(function, ()) == "autograd"
+    assert other_framework(lambda x: np.sin(x), ()) is None

@@ -4,7 +4,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from jaxnet.crosscheck.inspect.checkable import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError
 
 FRAMEWORKS = {
     "tensorflow": "TensorFlow",
@@ -37,7 +37,7 @@ BRING = {
 }
 
 
-def foreign_framework(thing: Any, inputs: tuple[Any, ...]) -> str | None:
+def other_framework(thing: Any, inputs: tuple[Any, ...]) -> str | None:
     """Returns the framework that a callable or its inputs belong to, where that is neither NumPy, JAX nor PyTorch.
 
     Looks at the modules in which their types are defined, and at the names of modules that a function's code uses.
@@ -48,13 +48,13 @@ def foreign_framework(thing: Any, inputs: tuple[Any, ...]) -> str | None:
     return None
 
 
-def refuse_foreign(thing: Any, inputs: tuple[Any, ...]) -> None:
+def reject_other_framework(thing: Any, inputs: tuple[Any, ...]) -> None:
     """Refuses what belongs to another framework, with the lines that bring it.
 
     Raises:
         SubjectError: It does.
     """
-    framework = foreign_framework(thing, inputs)
+    framework = other_framework(thing, inputs)
     if framework is not None:
         name = str(getattr(thing, "__name__", type(thing).__name__)).replace("<lambda>", "f")
         lines = BRING[framework]

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves, Outputs, SubjectError, blaming
+from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.outputs import Outputs
+from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
 
 class Surrogate(Checkable):
@@ -23,11 +26,11 @@ class Surrogate(Checkable):
     def open(self, leaves: Leaves) -> Instance:
         """Returns an instance whose forward is the expected function's."""
         own = self.checkable.open(leaves)
-        opened = Instance(self.expected, lambda *_: {}, self.checkable.arguments(leaves), own.handed)
+        opened = Instance(self.expected, lambda *_: {}, self.checkable.arguments(leaves), own.arrays)
 
         def forward() -> Array:
             y = own.forward()
-            with blaming(f"expected: {self.name}"):
+            with as_subject_error(f"expected: {self.name}"):
                 found = Outputs().pack(self.expected(*opened.inputs))
             if found.shape != y.shape:
                 raise SubjectError(f"expected: {self.name} returns shape {found.shape}, expected {y.shape} as forward")

@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from jaxnet.crosscheck.inspect.objects import attributes_of
 from jaxnet.crosscheck.inspect.trees import distinct, is_array, is_complex, is_float
 
 DEEPEST = 8
@@ -19,7 +20,7 @@ MOST = 20_000  # objects that are looked into
 CODE = (type, types.ModuleType, types.BuiltinFunctionType)
 
 
-class Held:
+class CapturedArrays:
     """What some callables hold, by name.
 
     Args:
@@ -47,9 +48,9 @@ class Held:
         self.arrays: dict[str, Any] = {name: array for name, (_, array) in named}
         self.of_first = list(self.arrays)[: counts[0]]
         self._by_shallow_copies = False
-        self.movable = self._find_movable()
+        self.replaceable = self._find_movable()
 
-    def rebuilt(self, values: Mapping[str, Any]) -> tuple[Callable[..., Any], ...]:
+    def rebuild(self, values: Mapping[str, Any]) -> tuple[Callable[..., Any], ...]:
         """Returns the callables around other arrays; objects among them are copies in any case."""
         replaced = {id(self.arrays[name]): value for name, value in values.items()}
         if not replaced and not self.stateful:
@@ -75,7 +76,7 @@ class Held:
 
     def _replaced_in_copies(self) -> set[str]:
         other = {name: copy.copy(array) for name, array in self.arrays.items()}
-        rebuilt = self.rebuilt(other)
+        rebuilt = self.rebuild(other)
         walk = _Walk(rebuilt)
         present = {id(array) for f in rebuilt for _, array in walk.arrays(f, "")}
         came = {name for name, array in other.items() if id(array) in present}
@@ -209,15 +210,6 @@ class _Rebuild:
         del memo[id(value)]
         _keep_rules(value, memo)
         return copy.deepcopy(value, memo)
-
-
-def attributes_of(value: Any) -> dict[str, Any]:
-    """Returns what an object holds, in its `__slots__` too."""
-    slots = (getattr(kind, "__slots__", ()) for kind in type(value).__mro__)
-    names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
-    unmangled = [name for name in names if name not in ("__dict__", "__weakref__")]
-    filled = {name: getattr(value, name) for name in unmangled if hasattr(value, name)}
-    return filled | getattr(value, "__dict__", {})
 
 
 def _is_object(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What an array is for, by its name and its values: a parameter, a label, a mask, a running statistic."""
+"""Guesses the role of an array from its name and values: parameter, label, mask, running statistic, constant."""
 
 import re
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.trees import Array
 
+GRADIENT_NAMES = ("d{}", "d_{}", "grad_{}", "{}_grad")  # names of the gradient of an array
 LABELS = frozenset(
     {
         "t",
@@ -51,17 +52,17 @@ STATISTICS = frozenset(
         "rng",
     }
 )
-LOOKED_AT = 4096  # elements, to tell a mask or one-hot labels
+MAX_ELEMENTS = 4096  # examined to recognize a mask or one-hot labels
 PARAMETER = re.compile(
     r"([wb](\d+|_\w+|[a-z]{0,2}\d*)|.*(weight|bias|gamma|beta|kernel|theta|filter|embedd?ing|scale|shift)s?(_?\w\d*)?)"
 )
 
 
-def name_in(place: str) -> str:
-    """Returns what an array is called where it stands: `W` in p['W'] and cell.W; an entry of a list has but its place.
+def base_name(place: str) -> str:
+    """Returns the last name in a place: `W` for p['W'] and cell.W. An entry of a list has only its index.
 
     Examples:
-        >>> name_in("cell.p['W']"), name_in("net.b")
+        >>> base_name("cell.p['W']"), base_name("net.b")
         ('W', 'b')
     """
     place = re.sub(r"#\d+$", "", place)
@@ -69,32 +70,35 @@ def name_in(place: str) -> str:
     return key[2] if key else place.rpartition(".")[2]
 
 
-def is_called_parameter(place: str) -> bool:
-    """Returns whether an array is called as parameters are: `W1`, `b`, `w_out`, `gamma`, `kernel`."""
-    return PARAMETER.fullmatch(name_in(place).lower()) is not None
+def is_parameter_name(place: str) -> bool:
+    """Returns whether the name is one that parameters have: `W1`, `b`, `w_out`, `gamma`, `kernel`."""
+    return PARAMETER.fullmatch(base_name(place).lower()) is not None
 
 
-def is_label(place: str) -> bool:
-    """Returns whether an array is called as labels or masks are: `t`, `y_true`, `targets`, `mask`."""
-    name = name_in(place).lower()
+def is_label_name(place: str) -> bool:
+    """Returns whether the name is one that labels or masks have: `t`, `y_true`, `targets`, `mask`."""
+    name = base_name(place).lower()
     return name in LABELS or "mask" in name or name.endswith(("_true", "_target", "_label", "_labels"))
 
 
 def looks_constant(place: str, array: Any, *, is_input: bool) -> bool:
-    """Returns whether an array is taken for a constant by its name or its values.
+    """Returns whether an array is likely a constant: labels, masks, running statistics, arrays of 0 and 1.
 
-    Labels, masks and arrays of 0 and 1 are; of what a layer holds, running statistics and positions are, too.
+    Args:
+        place: The place of the array, which ends in its name.
+        array: Its values.
+        is_input: Whether it is an input. Otherwise statistics and positions count as constants too.
     """
-    name = name_in(place).lower()
-    if is_label(place):
+    name = base_name(place).lower()
+    if is_label_name(place):
         return True
     if name.startswith(("running_", "moving_")):
         return True
     if not is_input and (name in STATISTICS or name.startswith(("pos_", "position"))):
         return True
-    return not is_called_parameter(place) and _is_zero_one(np.asarray(array))
+    return not is_parameter_name(place) and _is_zero_one(np.asarray(array))
 
 
 def _is_zero_one(array: Array) -> bool:
-    few = array.reshape(-1)[:LOOKED_AT].astype(np.float64)
-    return few.size > 1 and bool(np.isin(few, (0.0, 1.0, -np.inf)).all()) and len(np.unique(few)) == 2
+    first = array.reshape(-1)[:MAX_ELEMENTS].astype(np.float64)
+    return first.size > 1 and bool(np.isin(first, (0.0, 1.0, -np.inf)).all()) and len(np.unique(first)) == 2

@@ -10,10 +10,9 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.arguments import Arguments
 from jaxnet.crosscheck.inspect.errors import SubjectError
-from jaxnet.crosscheck.inspect.roles import is_label
+from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, is_label_name
 from jaxnet.crosscheck.inspect.trees import Array, distinct, is_array, leaves_of
 
-BESIDE = ("d{}", "d_{}", "grad_{}", "{}_grad")  # how the gradient by something is called
 CLOSE = 1e-6  # relative difference between a value that is computed twice
 
 
@@ -21,7 +20,7 @@ class Form(Enum):
     """The form in which gradients come back."""
 
     BY_POSITION = "a tuple, one for each argument or for the first of those with floats"
-    BARE = "a single gradient"
+    SINGLE = "a single gradient"
     BY_NAME = "a dict by the names of the arguments"
 
 
@@ -40,7 +39,7 @@ class Reading:
     value_first: bool = False
 
 
-def readings_of(result: Any, given: Arguments, y: Array) -> list[Reading]:
+def possible_readings(result: Any, given: Arguments, y: Array) -> list[Reading]:
     """Returns the ways to read what a gradient returned, the likeliest first.
 
     Args:
@@ -63,7 +62,7 @@ def readings_of(result: Any, given: Arguments, y: Array) -> list[Reading]:
     return found
 
 
-def by_leaf(result: Any, reading: Reading, given: Arguments) -> dict[str, Any]:
+def gradients_by_leaf(result: Any, reading: Reading, given: Arguments) -> dict[str, Any]:
     """Returns the gradients by the names of the float leaves; those that did not come back are missing."""
     found: dict[str, Any] = {}
     for owner, part in _parts(result, reading, given.names):
@@ -89,49 +88,49 @@ def _possible(result: Any, given: Arguments) -> list[Reading]:
         return _of_mapping(result, given)
     if type(result) in (tuple, list):
         return _of_sequence(result, given)
-    return _bare(result, given)
+    return _single(result, given)
 
 
 def _of_mapping(result: Mapping[str, Any], given: Arguments) -> list[Reading]:
-    fitting = [r for r in _bare(result, given) if _fits(result, r.owners[0], given)]
+    fitting = [r for r in _single(result, given) if _fits(result, r.owners[0], given)]
     if fitting:
         return fitting
     owners = _owners_by_name(result, given.names)
     if owners is not None:
         return [Reading(Form.BY_NAME, owners)]
     structures = [name for name in given.with_floats() if not given.single[name]]
-    share = [name for name in structures if by_leaf(result, Reading(Form.BARE, (name,)), given)]
-    return [Reading(Form.BARE, (name,)) for name in share]
+    share = [name for name in structures if gradients_by_leaf(result, Reading(Form.SINGLE, (name,)), given)]
+    return [Reading(Form.SINGLE, (name,)) for name in share]
 
 
 def _of_sequence(result: Sequence[Any], given: Arguments) -> list[Reading]:
     names, count = given.names, len(result)
-    bare = [r for r in _bare(result, given) if _fits(result, r.owners[0], given)]
+    single = [r for r in _single(result, given) if _fits(result, r.owners[0], given)]
     by_position = [Reading(Form.BY_POSITION, tuple(names))] if count == len(names) else []
     if count < len(names) and count:
         floats = given.with_floats()
-        ordered = [n for n in floats if not is_label(n)] if count < len(floats) else floats
+        ordered = [n for n in floats if not is_label_name(n)] if count < len(floats) else floats
         first = tuple((ordered if len(ordered) >= count else floats)[:count])
         others = [owners for owners in combinations(floats, count) if owners != first]
         by_position = [Reading(Form.BY_POSITION, owners) for owners in (first, *others)] if len(first) == count else []
         by_position.sort(key=lambda reading: not _fits_all(result, reading, given))
         by_position = by_position[:1] + [r for r in by_position[1:] if _fits_all(result, r, given)]
-    if bare and not (by_position and _fits_all(result, by_position[0], given)):
-        return bare
+    if single and not (by_position and _fits_all(result, by_position[0], given)):
+        return single
     return by_position
 
 
-def _bare(result: Any, given: Arguments) -> list[Reading]:
+def _single(result: Any, given: Arguments) -> list[Reading]:
     """A single gradient belongs to an argument that it fits, to labels last; else to the first of floats."""
-    floats = sorted(given.with_floats(), key=is_label)
+    floats = sorted(given.with_floats(), key=is_label_name)
     fitting = [name for name in floats if _fits(result, name, given)]
-    return [Reading(Form.BARE, (name,)) for name in fitting or floats[:1]]
+    return [Reading(Form.SINGLE, (name,)) for name in fitting or floats[:1]]
 
 
 def _parts(result: Any, reading: Reading, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
     if reading.value_first:
         result = result[1]
-    if reading.form is Form.BARE:
+    if reading.form is Form.SINGLE:
         yield reading.owners[0], result
     elif reading.form is Form.BY_NAME:
         places = {place: name for name in names for place in _places(name)}
@@ -148,9 +147,9 @@ def _fits_all(result: Any, reading: Reading, given: Arguments) -> bool:
 
 
 def _fits(part: Any, owner: str, given: Arguments) -> bool:
-    reading = Reading(Form.BARE, (owner,))
+    reading = Reading(Form.SINGLE, (owner,))
     try:
-        found = by_leaf(part, reading, given)
+        found = gradients_by_leaf(part, reading, given)
     except SubjectError:
         return False
     return all(name in found and np.shape(found[name]) == given.floats[name].shape for name in given.of(owner))
@@ -159,12 +158,12 @@ def _fits(part: Any, owner: str, given: Arguments) -> bool:
 def _places(name: str) -> list[str]:
     """A leaf's own name, and those that its gradient may have: params.W, params.dW, params.grad_W, ..."""
     above, dot, last = name.rpartition(".")
-    return [name, *(f"{above}{dot}{form.format(last)}" for form in BESIDE)]
+    return [name, *(f"{above}{dot}{form.format(last)}" for form in GRADIENT_NAMES)]
 
 
 def _owners_by_name(result: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...] | None:
     """The arguments that a dict's keys name, with or without a d; None where one names none."""
-    places = {form.format(name): name for form in (*BESIDE, "{}") for name in names}
+    places = {form.format(name): name for form in (*GRADIENT_NAMES, "{}") for name in names}
     if not result or not all(key in places for key in result):
         return None
     return tuple(places[key] for key in result)

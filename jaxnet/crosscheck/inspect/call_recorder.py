@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Array, is_float
 from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.trees import Array, is_float
 
 
 @dataclass
