@@ -1,4 +1,4 @@
-"""Two consecutive layers taken together: each may be wrong alone where they are right as one."""
+"""Two consecutive layers as one, because two wrong derivatives may be right together."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,17 @@ from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
 @dataclass(eq=False, kw_only=True)
 class CheckableChain(Checkable):
-    """Two layers, the second of which takes the output of the first: `link` is what the second calls it."""
+    """Two layers, the second of which takes the output of the first.
+
+    Args:
+        name: The name in reports.
+        first: The first layer.
+        second: The second layer.
+        link: The input of the second layer that is the output of the first.
+        leaves: The leaves of both, with prefixes.
+        prefixes: The prefix of each layer's leaves.
+        takes_dout: Whether the second layer's backward takes a gradient from above.
+    """
 
     name: str
     first: CheckableLayer
@@ -31,8 +41,8 @@ class CheckableChain(Checkable):
             first.inputs = inputs
             y = first.forward()
             shapes[:] = [y.shape]
-            linked = zip(self.second.names, second.inputs, strict=True)
-            second.inputs = tuple(y if name == self.link else given for name, given in linked)
+            named = zip(self.second.names, second.inputs, strict=True)
+            second.inputs = tuple(y if name == self.link else value for name, value in named)
             z = second.forward()
             return z if second.outputs.result is True else second.outputs.unpack(z)
 
@@ -45,9 +55,9 @@ class CheckableChain(Checkable):
             found = {self.prefixes[0] + name: gradient for name, gradient in earlier.items()}
             return found | {self.prefixes[1] + name: gradient for name, gradient in later.items()}
 
-        handed = {self.prefixes[0] + name: array for name, array in first.arrays.items()}
-        handed |= {self.prefixes[1] + name: array for name, array in second.arrays.items() if name != self.link}
-        return Instance(forward, backward, first.inputs, handed)
+        arrays = {self.prefixes[0] + name: array for name, array in first.arrays.items()}
+        arrays |= {self.prefixes[1] + name: array for name, array in second.arrays.items() if name != self.link}
+        return Instance(forward, backward, first.inputs, arrays)
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         return (leaves,)
@@ -56,22 +66,22 @@ class CheckableChain(Checkable):
         return self.first, self.second
 
     def _open(self, layer: CheckableLayer, prefix: str, leaves: Leaves) -> Instance:
-        mine = {name.removeprefix(prefix): leaf for name, leaf in leaves.items() if name.startswith(prefix)}
+        own = {name.removeprefix(prefix): leaf for name, leaf in leaves.items() if name.startswith(prefix)}
         dtypes = {leaf.dtype for leaf in leaves.values()}
         for name, leaf in layer.leaves.items():  # the link, which the first layer's output replaces
-            mine.setdefault(name, leaf.astype(dtypes.pop() if len(dtypes) == 1 else leaf.dtype))
-        return layer.open(mine)
+            own.setdefault(name, leaf.astype(dtypes.pop() if len(dtypes) == 1 else leaf.dtype))
+        return layer.open(own)
 
 
 def chain(first: CheckableLayer, second: CheckableLayer) -> CheckableChain:
-    """Returns two consecutive layers as one: right together if their errors cancel, as softmax's and its loss's may.
+    """Returns two consecutive layers as one, which is right if their errors cancel, as in softmax and its loss.
 
     Args:
-        first: Called with the network's samples, or what came of them.
-        second: Called with the first one's output.
+        first: The first layer.
+        second: The second layer, which takes the output of the first.
 
     Raises:
-        SubjectError: The second does not take the first one's output, or has no gradient by it.
+        SubjectError: If the second does not take the output of the first, or has no gradient for it.
     """
     y = first.forward(first.leaves)
     links = [

@@ -1,4 +1,4 @@
-"""JAX functions that run in single precision only, because double precision changes the dtypes that they make."""
+"""JAX functions that run only in single precision, because 64-bit mode changes the dtypes of their own arrays."""
 
 from typing import Any
 
@@ -11,19 +11,19 @@ from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float, leaves_of
 
 
 def has_no_double(args: tuple[Any, ...]) -> bool:
-    """Returns whether there are JAX's arrays of floats among the arguments, and none of float64."""
+    """Returns whether there are JAX float arrays among the arguments, and no float64."""
     floats = [leaf for arg in args for _, leaf in leaves_of(arg) if is_float(leaf)]
     return any(map(is_jax_array, floats)) and all(leaf.dtype != np.float64 for leaf in floats)
 
 
 class SinglePrecision(Checkable):
-    """A checkable that is only ever called as its user calls it: with JAX's 64-bit mode off.
+    """A subject that is called only with JAX's 64-bit mode off, as its user calls it.
 
-    `jnp.zeros(n)` or `1 / jnp.arange(n)` are float32 then, and float64 in 64-bit mode, where the carry of a loop or the
-    tangent of a rule no longer has the dtype that it should.
+    `jnp.zeros(n)` and `1 / jnp.arange(n)` are float32 then. In 64-bit mode they are float64, and the carry of a loop
+    or the tangent of a rule has the wrong dtype.
 
     Args:
-        checkable: What was brought, made in single precision.
+        checkable: The subject, made in single precision.
     """
 
     def __init__(self, checkable: Checkable) -> None:
@@ -45,7 +45,7 @@ class SinglePrecision(Checkable):
             return _Scoped(self.checkable.open(leaves))
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
-        """Returns what a reference is called with."""
+        """Returns the arguments of a reference."""
         return self.checkable.arguments(leaves)
 
     def value_under_differentiation(self, leaves: Leaves) -> Array | None:
@@ -63,7 +63,7 @@ class _Scoped(Instance):
 
     @property
     def inputs(self) -> tuple[Any, ...]:
-        """What forward is called with."""
+        """The inputs of forward."""
         return self.instance.inputs
 
     @inputs.setter

@@ -1,4 +1,4 @@
-"""A declared surrogate: a gradient that is meant to be the derivative of another function than its forward."""
+"""Surrogate gradients: gradients that are meant to be the derivative of a function other than forward."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +10,12 @@ from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
 
 class Surrogate(Checkable):
-    """The backward of a checkable beside the forward of another function, as for a straight-through estimator.
+    """The backward of one subject with the forward of another function, as for a straight-through estimator.
 
     Args:
-        checkable: What was brought.
-        expected: The function whose derivative its gradient is meant to be: of (params, *inputs) where there are
-            parameters, else of (*inputs), as a reference is.
+        checkable: The subject.
+        expected: The function whose derivative the gradient is meant to be. It takes (params, *inputs) if the subject
+            has parameters, else (*inputs), as a reference does.
     """
 
     def __init__(self, checkable: Checkable, expected: Callable[..., Any]) -> None:

@@ -17,7 +17,7 @@ from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.lazy_parameters import creates_parameters
 from jaxnet.crosscheck.inspect.objects import is_ndarray
 from jaxnet.crosscheck.inspect.outputs import Outputs
-from jaxnet.crosscheck.inspect.overlap import is_covered, share
+from jaxnet.crosscheck.inspect.overlap import is_covered, same_memory
 from jaxnet.crosscheck.inspect.parameters import arrays_by_place, choose_places, wrongly_typed_parameters
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, is_label_name, looks_constant
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, is_new_gradient, set_gradients
@@ -44,7 +44,7 @@ class TrialRun:
         alternatives: Other inputs to which a single gradient may belong.
         is_single: Whether a single gradient is returned, not in a tuple or dict, for several float inputs.
         accumulating: The names of the parameters to whose gradients backward adds.
-        shared_gradients: Pairs of parameters that share memory and whose gradients do too.
+        shared_gradients: Pairs of parameters that same_memory memory and whose gradients do too.
         fault: The message of the exception that backward raised; empty if it raised none.
     """
 
@@ -230,8 +230,8 @@ def _sort_arrays(
         changed = name in values and not np.array_equal(values[name], array, equal_nan=True)
         if not changed and id(array) not in gradient_ids and not is_covered(array, arrays.values()):
             trial.without_gradient[f"self.{name}" if name in like_inputs else name] = array
-    pairs = [(n, m) for n in arrays for m in arrays if n < m and share(arrays[n], arrays[m])]
-    trial.shared_gradients = tuple(frozenset(p) for p in pairs if share(gradients.get(p[0]), gradients.get(p[1])))
+    pairs = [(n, m) for n in arrays for m in arrays if n < m and same_memory(arrays[n], arrays[m])]
+    trial.shared_gradients = tuple(frozenset(p) for p in pairs if same_memory(gradients.get(p[0]), gradients.get(p[1])))
 
 
 def _choose_inputs(trial: TrialRun, returned: Mapping[str, Any], new: set[str], is_none: bool) -> None:
