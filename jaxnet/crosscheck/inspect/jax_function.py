@@ -1,4 +1,4 @@
-"""Functions that JAX differentiates, by its own rules or by those of a `jax.custom_vjp`."""
+"""Functions that JAX differentiates, by its own rules or by a `jax.custom_vjp`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,18 +25,18 @@ ALL_OF_IT = (
 
 
 class CheckableJax(Checkable):
-    """f(*args), of arrays or structures of arrays, and the gradient that JAX derives for it.
+    """A function f(*args) of arrays or structures of arrays, and the gradient that JAX derives for it.
 
-    Leaves are the float arrays among the arguments, and those that f holds: in its closure, in the attributes of an
-    object. A complex array is two leaves, its real and its imaginary part, and a complex output is two of floats, so
-    that JAX's convention for complex numbers is applied within the function that is differentiated.
+    The leaves are the float arrays among the arguments, and those that f captures. A complex array counts as two
+    leaves, its real and imaginary parts, and a complex output as two float outputs, so that JAX's convention for
+    complex numbers stays within the differentiated function.
 
     Args:
         f: The function.
-        args: What it is called with.
+        args: Its arguments.
 
     Raises:
-        SubjectError: JAX cannot trace it or cannot differentiate it, or there is nothing to check.
+        SubjectError: If JAX cannot trace or differentiate it, or there is nothing to check.
     """
 
     derived_by = "JAX"
@@ -51,16 +51,16 @@ class CheckableJax(Checkable):
             raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
         self.numbers = numbers_in(dict(zip(self.names, args, strict=True)))
         self._has_number_first = False
-        self._within: list[str] = []  # the arrays that it holds and that are leaves
+        self._captured_names: list[str] = []  # the captured arrays that are leaves
         self.others, self.constants = {}, set()
-        y = self._as_brought()
+        y = self._output_of_original()
         if not is_float_dtype(y.dtype):
             raise SubjectError(f"{self.name}: returns {y.dtype}, expected floats, which JAX can differentiate")
         *choices, nothing = self._choices()
         for names in choices:
             try:
                 self._differentiate_by(names, y)
-            except SubjectError:  # JAX cannot trace the function of these arrays that it holds
+            except SubjectError:  # JAX cannot trace it with these arrays as arguments
                 continue
             break
         else:
@@ -69,29 +69,29 @@ class CheckableJax(Checkable):
             self.notes = [ALL_OF_IT]
 
     def _choices(self) -> list[list[str]]:
-        """Which arrays that the function holds are leaves: all, else only JAX's, else none, the last."""
+        """Returns the choices of captured arrays as leaves, in the order of preference: all, JAX arrays only, none."""
         movable = [name for name in self.captured.arrays if name in self.captured.replaceable]
         of_jax = [name for name in movable if is_jax_array(self.captured.arrays[name])]
         choices = [movable, of_jax, []]
         return [names for i, names in enumerate(choices) if names not in choices[:i]]
 
     def _differentiate_by(self, names: list[str], y: Array) -> None:
-        """Takes these arrays for leaves, and differentiates once.
+        """Takes the captured arrays of these names as leaves, and differentiates once.
 
         Raises:
-            SubjectError: It cannot be differentiated by them, or computes something else around copies of them.
+            SubjectError: If JAX cannot differentiate by them, or the output changes with copies of them in place.
         """
-        within = {place: part for name in names for place, part in float_parts(name, self.captured.arrays[name])}
-        self.leaves = self.args.floats | within
+        captured = {place: part for name in names for place, part in float_parts(name, self.captured.arrays[name])}
+        self.leaves = self.args.floats | captured
         if not self.leaves:
             raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
-        self._within = names
+        self._captured_names = names
         self._forward, self._backward = Compiled(self._function), Compiled(self._pulled_back)
         value = self._first_forward()
         if names and not (value.shape == y.shape and is_close(value, y)):
-            raise SubjectError(f"{self.name}: computes something else around copies of what it holds")
+            raise SubjectError(f"{self.name}: returns another value with copies of the arrays that it captures")
         self._first_backward(np.ones_like(y))
-        read, read_as_constants = self._read(within)
+        read, read_as_constants = self._leaves_read(captured)
         self.captured_leaves = frozenset(read)
         self.leaves = {n: a for n, a in self.leaves.items() if n in self.args.floats or n in self.captured_leaves}
         fixed = {name: np.asarray(a) for name, a in self.captured.arrays.items() if name not in names}
@@ -100,10 +100,10 @@ class CheckableJax(Checkable):
         }
         self.constants = {
             name for name in self.others if name in self.captured.replaceable
-        }  # what NumPy's functions read
+        }  # read by NumPy functions, outside of JAX's trace
 
     def value_under_differentiation(self, leaves: Leaves) -> Array:
-        """Returns the output that `jax.vjp` gives beside the gradients; it must be that of the function."""
+        """Returns the output that `jax.vjp` computes, which should be that of the function."""
         compute = Compiled(lambda leaves: jax.vjp(self._function, leaves)[0])
         return np.asarray(compute.plain(self._completed(leaves)))
 
@@ -127,15 +127,15 @@ class CheckableJax(Checkable):
         return {name: leaves.get(name, leaf) for name, leaf in self.leaves.items()}
 
     def _function(self, leaves: Mapping[str, Any]) -> jax.Array:
-        """The function of its leaves, as one array."""
+        """Returns the outputs at the leaves, as one array."""
         args = self.args.filled(leaves, for_jax=True)
-        held: dict[str, Any] = {}
-        for name in self._within:
+        replaced: dict[str, Any] = {}
+        for name in self._captured_names:
             if name in leaves:
-                held[name] = jnp.asarray(leaves[name])
+                replaced[name] = jnp.asarray(leaves[name])
             elif name + REAL in leaves:
-                held[name] = as_complex(jnp.asarray(leaves[name + REAL]), jnp.asarray(leaves[name + IMAG]))
-        (f,) = self.captured.rebuild(held)
+                replaced[name] = as_complex(jnp.asarray(leaves[name + REAL]), jnp.asarray(leaves[name + IMAG]))
+        (f,) = self.captured.rebuild(replaced)
         result = f(*args)
         self._has_number_first = (
             isinstance(result, tuple | list) and len(result) > 1 and getattr(result[0], "shape", None) == ()
@@ -146,9 +146,9 @@ class CheckableJax(Checkable):
         y, pull = jax.vjp(self._function, leaves)
         return pull(dout.reshape(y.shape).astype(y.dtype))[0]
 
-    def _as_brought(self) -> Array:
-        """The output of the function itself, around what it holds."""
-        self._within = []
+    def _output_of_original(self) -> Array:
+        """Returns the output of the original function, with the arrays that it captures."""
+        self._captured_names = []
         self._forward = Compiled(self._function)
         return self._first_forward()
 
@@ -165,7 +165,7 @@ class CheckableJax(Checkable):
                 raise
 
     def _runs_on_numpy(self) -> bool:
-        """Whether the function takes NumPy's arrays, which can be written to, and not JAX's."""
+        """Returns whether the function runs on NumPy arrays, which unlike JAX arrays are mutable."""
         try:
             with double_precision():
                 self.captured.rebuild({})[0](*self.args.filled({}))
@@ -174,7 +174,7 @@ class CheckableJax(Checkable):
         return True
 
     def _first_backward(self, dout: Array) -> None:
-        """Calls `jax.vjp` once, and tells JAX's refusals from the faults of a rule."""
+        """Calls `jax.vjp` once, and records an exception in a derivative rule as a fault."""
         try:
             with whole_tracebacks():
                 self._backward.plain(self.leaves, dout)
@@ -198,30 +198,33 @@ class CheckableJax(Checkable):
             f"{self.name}: JAX cannot trace it ({type(error).__name__}); give a gradient, or use jax.numpy{hint}"
         )
 
-    def _read(self, within: Leaves) -> tuple[set[str], Callable[[Array], bool]]:
-        """Those of the leaves that f holds which its computation reads, and whether it reads an array as a constant.
+    def _leaves_read(self, captured: Leaves) -> tuple[set[str], Callable[[Array], bool]]:
+        """Returns the captured leaves that the computation reads, and a test for arrays that it reads as constants.
 
-        All are where that cannot be told.
+        If JAX cannot trace the computation, all of them count as read.
         """
         values = {name: self.leaves[name] for name in sorted(self.leaves)}  # the order in which JAX flattens a dict
         try:
             with double_precision():
                 closed = jax.make_jaxpr(self._function)(values)
         except Exception:
-            return set(within), lambda _: True
+            return set(captured), lambda _: True
         read = {id(v) for equation in closed.jaxpr.eqns for v in equation.invars} | {
             id(v) for v in closed.jaxpr.outvars
         }
         constants = [np.asarray(c) for c in closed.consts if is_float(c)]
-        names = {n for n, v in zip(values, closed.jaxpr.invars, strict=True) if n in within and id(v) in read}
+        names = {n for n, v in zip(values, closed.jaxpr.invars, strict=True) if n in captured and id(v) in read}
         return names, lambda array: any(c.shape == array.shape and np.array_equal(c, array) for c in constants)
 
 
 class JaxReference(Checkable):
     """A JAX function of the arguments of another subject, differentiated by JAX.
 
-    Its leaves are those of the subject's leaves that are among the arguments: it knows nothing of what the subject
-    holds beside them.
+    Its leaves are the leaves of the subject, except those that the subject captures.
+
+    Args:
+        function: The function.
+        like: The subject.
     """
 
     derived_by = "JAX"
@@ -241,7 +244,7 @@ class JaxReference(Checkable):
         self._forward, self._backward = Compiled(forward), Compiled(backward)
 
     def open(self, leaves: Leaves) -> Instance:
-        """Returns an instance, which holds nothing but the leaves."""
+        """Returns an instance at these leaves."""
         return Instance(lambda: self.forward(leaves), lambda dout: self.backward(leaves, dout), (), {})
 
     def forward(self, leaves: Leaves) -> Array:
@@ -257,10 +260,10 @@ class JaxReference(Checkable):
 
 
 def packed(result: Any) -> jax.Array:
-    """Returns the outputs of a JAX function as one array, as `Outputs.pack` does; complex ones as two of floats.
+    """Returns the outputs of a JAX function as one array, as `Outputs.pack` does; a complex output as two floats.
 
     Raises:
-        SubjectError: There is no array of numbers among them.
+        SubjectError: If no output is an array of numbers.
     """
     if node_of(result) is None:
         if result is None or not (hasattr(result, "dtype") or isinstance(result, int | float | complex)):
