@@ -1,4 +1,4 @@
-"""Functions that are brought to the cross-check: how they are called, what they hold, what comes back."""
+"""Inspection of functions: their calls, the arrays that they capture, and the gradients that they return."""
 
 import collections
 import dataclasses
@@ -103,7 +103,7 @@ def test_dout_of_an_output_in_half_precision_has_its_dtype():
 
 
 @pytest.mark.parametrize(("result", "message"), [(None, "None"), ("text", "str"), ((1, "a"), "tuple"), (1j, "complex")])
-def test_outputs_without_floats_are_refused(result, message):
+def test_outputs_without_floats_are_rejected(result, message):
     with pytest.raises(SubjectError, match=message):
         Outputs().pack(result)
 
@@ -136,7 +136,7 @@ SIGNATURES = {  # of f(x, w, lam=0.1)
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_what_comes_from_above_is_told_by_what_a_gradient_asks_for(name):
+def test_the_gradient_from_above_is_recognized_by_the_signature(name):
     gradient, place, index = SIGNATURES[name]
     found = from_above(lambda x, w, lam=0.1: 0, gradient, ["x", "w"], outputs=1, scalar=False)
     assert (found.place, found.index) == (place, index)
@@ -198,7 +198,7 @@ def subject(gradient, *args, f=product):
         return CheckableFunction(f, args or (draw(5), draw(5, seed=2)), gradient)
 
 
-def test_a_value_before_the_gradients_is_recognised_and_told():
+def test_a_value_before_the_gradients_is_recognized_and_noted():
     both = subject(lambda x, w: ((x * w).sum(), (w, x)))
     assert list(both.leaves) == ["x", "w"]
     assert any("value" in note for note in both.notes)
@@ -294,7 +294,7 @@ def test_floats_without_a_gradient_follow_the_dtype_of_the_leaves():
     checked.forward({"x": single[0].astype(np.float64)})
 
 
-def test_an_override_of_what_has_no_gradient_is_taken():
+def test_a_leaf_without_a_gradient_can_be_replaced():
     checked = subject(lambda x, w: {"x": w})
     moved = checked.forward(checked.leaves | {"w": 2 * checked.others["w"]})
     assert moved == pytest.approx(2 * checked.forward(checked.leaves))
@@ -308,7 +308,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_arguments_that_cannot_be_checked_are_refused_by_name(name):
+def test_arguments_that_cannot_be_checked_are_rejected_by_name(name):
     args, message = REFUSED[name]
     with pytest.raises(SubjectError, match=message):
         check_function(lambda x: x.sum(), *args, gradient=lambda x: np.ones_like(x))
@@ -371,14 +371,14 @@ CAPTURED = list(captured(np.array(0.5)))
 
 
 @pytest.mark.parametrize("name", CAPTURED)
-def test_what_a_function_holds_is_judged(name):
+def test_a_captured_array_is_checked(name):
     f = captured(np.array(0.5))[name]
     report = check_function(f, draw(3))
     verdicts = {leaf.name.rpartition(".")[2]: leaf.verdict for leaf in report.leaves}
     assert verdicts == {"x": "PASS", "w": "FAIL"}
 
 
-def test_what_a_function_holds_is_found_and_replaced_on_copies():
+def test_captured_arrays_are_found_and_replaced_in_copies():
     model = Scale(np.array(2.0))
     found = CapturedArrays((model,))
     assert list(found.arrays) == ["w"]
@@ -443,7 +443,7 @@ NOT_DIFFERENTIABLE = {
 
 
 @pytest.mark.parametrize("name", NOT_DIFFERENTIABLE)
-def test_what_jax_cannot_differentiate_is_refused_with_its_reason(name):
+def test_what_jax_cannot_differentiate_is_rejected_with_its_reason(name):
     f, message = NOT_DIFFERENTIABLE[name]
     with pytest.raises(SubjectError, match=message):
         check_function(f, draw(3))
@@ -457,7 +457,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_that_raises_is_wrong_and_not_refused(name):
+def test_a_rule_that_raises_is_wrong_and_not_rejected(name):
     report = check_function(with_rule(jnp.sin, lambda x: (jnp.sin(x), x), RULES[name]), draw(3))
     assert report.verdict == "FAIL"
 
@@ -491,7 +491,7 @@ def test_single_precision_stays_single_precision():
         assert checked.backward(checked.leaves, np.ones(3, np.float32))["x"].dtype == np.float32
 
 
-def test_who_derived_the_gradient_is_told():
+def test_the_report_says_who_derived_the_gradient():
     with preserve_global_state():
         assert CheckableJax(jnp.sin, (draw(2),)).derived_by == "JAX"
     assert subject(lambda x, w: (w, x)).derived_by == "analytic"

@@ -1,4 +1,4 @@
-"""Objects of other frameworks: refused with the lines that bring them, never called, and nothing is imported."""
+"""Objects of other frameworks: rejected with an example, never called, and no framework is imported."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def test_torch_is_never_imported():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-FOREIGN = {
+FRAMEWORKS = {
     "tensorflow": ("tensorflow.python.framework.ops", "TensorFlow", "GradientTape"),
     "keras": ("keras.src.layers", "TensorFlow", "GradientTape"),
     "autograd": ("autograd.numpy.numpy_boxes", "autograd", r"make_vjp\(f\)\(x\)\[0\]\(dout\)"),
@@ -31,9 +31,9 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("package", FOREIGN)
-def test_other_frameworks_are_told_by_their_types_and_never_traced(package):
-    module, name, says = FOREIGN[package]
+@pytest.mark.parametrize("package", FRAMEWORKS)
+def test_other_frameworks_are_recognized_by_their_types_and_never_traced(package):
+    module, name, says = FRAMEWORKS[package]
     kind = type("Thing", (), {"__module__": module, "__call__": lambda self, x: pytest.fail("was called")})
     assert other_framework(kind(), (X,)) == name
     assert other_framework(np.sin, ([{"a": kind()}],)) == name

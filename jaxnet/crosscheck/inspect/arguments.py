@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.inputs import reject_nan
 from jaxnet.crosscheck.inspect.optional_jax import as_jax, is_jax_array
 from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.trees import Array, distinct, is_array, is_complex, is_float, leaves_of, with_leaves
@@ -109,7 +110,7 @@ class Arguments:
                 "arguments, f(re, im), with a gradient for each"
             )
         if is_float(leaf) or is_complex(leaf):
-            _reject_nan(place, np.asarray(leaf))
+            reject_nan(place, np.asarray(leaf))
         return leaf
 
     def _other(self, place: str, leaf: Any) -> Any:
@@ -160,13 +161,6 @@ def _common_dtype(leaves: Iterator[Any]) -> Any:
     """Returns the dtype of a Python number among arrays, which takes theirs, as in NumPy and JAX."""
     dtypes = {np.dtype(leaf.dtype) for leaf in leaves if is_float(leaf) and np.ndim(leaf)}
     return dtypes.pop() if len(dtypes) == 1 else np.dtype(np.float64)
-
-
-def _reject_nan(place: str, array: Array) -> None:
-    bad = np.isnan(array)
-    if bad.any():
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise SubjectError(f"{place}{list(where)}: {array[where]}, expected numbers; give it other inputs")
 
 
 def _is_copyable(value: Any) -> bool:

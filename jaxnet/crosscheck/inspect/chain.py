@@ -13,16 +13,9 @@ from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
 @dataclass(eq=False, kw_only=True)
 class CheckableChain(Checkable):
-    """Two layers, the second of which takes the output of the first.
+    """Two layers, the second of which takes the output of the first as its input `link`.
 
-    Args:
-        name: The name in reports.
-        first: The first layer.
-        second: The second layer.
-        link: The input of the second layer that is the output of the first.
-        leaves: The leaves of both, with prefixes.
-        prefixes: The prefix of each layer's leaves.
-        takes_dout: Whether the second layer's backward takes a gradient from above.
+    The leaves of both are named with the prefix of their layer.
     """
 
     name: str

@@ -70,10 +70,6 @@ def values_by_id(arrays: Mapping[str, Any], values: Mapping[str, Any]) -> dict[i
     """Returns values by the ids of the arrays that they replace.
 
     If one array has several names, an element takes the value that differs from the array, under any of the names.
-
-    Args:
-        arrays: The arrays by name.
-        values: The values by name.
     """
     found: dict[int, Any] = {}
     for name, array in arrays.items():

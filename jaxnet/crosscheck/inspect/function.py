@@ -12,7 +12,7 @@ from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.gradient_readings import Form, Reading, gradients_by_leaf, possible_readings
-from jaxnet.crosscheck.inspect.inputs import numbers_in
+from jaxnet.crosscheck.inspect.inputs import integers_in, numbers_in
 from jaxnet.crosscheck.inspect.optional_jax import double_precision
 from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.signatures import from_above
@@ -58,9 +58,7 @@ class CheckableFunction(Checkable):
             raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
         self.captured = CapturedArrays((f, gradient), tuple(self.args.leaves))
         self.numbers = numbers_in(dict(zip(self.names, args, strict=True)))
-        self.integers = {
-            n: a for n, a in self.args.leaves.items() if isinstance(a, np.ndarray) and a.dtype.kind in "iu"
-        }
+        self.integers = integers_in(self.args.leaves)
         self.notes: list[str] = []
         self._alternatives: list[Reading] = []
         self._run_both_passes(takes_dout)

@@ -30,10 +30,17 @@ def _as_array(name: str, value: Any) -> Any:
         ) from error
     if array.dtype == object or np.issubdtype(array.dtype, np.complexfloating):
         raise SubjectError(f"{name}: an array of {array.dtype}, expected floats, or integers where none is derived by")
-    if array.dtype.kind == "f" and np.isnan(array).any():  # infinities are allowed: masks have them
-        where = tuple(int(i) for i in np.argwhere(np.isnan(array))[0])
-        raise SubjectError(f"{name}{list(where)}: nan, expected numbers; give it other inputs")
+    if array.dtype.kind == "f":
+        reject_nan(name, array)
     return array
+
+
+def reject_nan(name: str, array: Array) -> None:
+    """Raises a SubjectError if an array has a nan. Infinities are allowed, because masks have them."""
+    is_nan = np.isnan(array)
+    if is_nan.any():
+        where = tuple(int(i) for i in np.argwhere(is_nan)[0])
+        raise SubjectError(f"{name}{list(where)}: {array[where]}, expected numbers; give it other inputs")
 
 
 def is_numbers(value: Any) -> bool:
@@ -48,9 +55,9 @@ def arrays_in(inputs: tuple[Any, ...], names: list[str]) -> Leaves:
     return {name: value for name, value in zip(names, inputs, strict=True) if isinstance(value, np.ndarray)}
 
 
-def integers_in(inputs: tuple[Any, ...], names: list[str]) -> Leaves:
-    """Returns the integer arrays among the inputs, ids and labels, by name."""
-    return {name: a for name, a in arrays_in(inputs, names).items() if np.issubdtype(a.dtype, np.integer)}
+def integers_in(named: Mapping[str, Any]) -> Leaves:
+    """Returns the integer arrays among some values: ids and labels."""
+    return {name: a for name, a in named.items() if isinstance(a, np.ndarray) and a.dtype.kind in "iu"}
 
 
 def numbers_in(named: Mapping[str, Any]) -> dict[str, float]:

@@ -86,7 +86,7 @@ class CheckableJax(Checkable):
         if not self.leaves:
             raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
         self._captured_names = names
-        self._forward, self._backward = Compiled(self._function), Compiled(self._pulled_back)
+        self._forward, self._backward = Compiled(self._function), Compiled(vjp_of(self._function))
         value = self._first_forward()
         if names and not (value.shape == y.shape and is_close(value, y)):
             raise SubjectError(f"{self.name}: returns another value with copies of the arrays that it captures")
@@ -141,10 +141,6 @@ class CheckableJax(Checkable):
             isinstance(result, tuple | list) and len(result) > 1 and getattr(result[0], "shape", None) == ()
         )
         return packed(result)
-
-    def _pulled_back(self, leaves: Mapping[str, Any], dout: jax.Array) -> Any:
-        y, pull = jax.vjp(self._function, leaves)
-        return pull(dout.reshape(y.shape).astype(y.dtype))[0]
 
     def _output_of_original(self) -> Array:
         """Returns the output of the original function, with the arrays that it captures."""
@@ -237,11 +233,7 @@ class JaxReference(Checkable):
         def forward(leaves: Mapping[str, Any]) -> jax.Array:
             return packed(function(*like.arguments(dict(leaves))))
 
-        def backward(leaves: Mapping[str, Any], dout: jax.Array) -> Any:
-            y, pull = jax.vjp(forward, leaves)
-            return pull(dout.reshape(y.shape).astype(y.dtype))[0]
-
-        self._forward, self._backward = Compiled(forward), Compiled(backward)
+        self._forward, self._backward = Compiled(forward), Compiled(vjp_of(forward))
 
     def open(self, leaves: Leaves) -> Instance:
         """Returns an instance at these leaves."""
@@ -257,6 +249,16 @@ class JaxReference(Checkable):
 
     def _own(self, leaves: Leaves) -> Leaves:
         return {name: leaves.get(name, leaf) for name, leaf in self.leaves.items()}
+
+
+def vjp_of(function: Callable[..., jax.Array]) -> Callable[..., Any]:
+    """Returns the vector-Jacobian product of a function, which takes the function's argument and `dout`."""
+
+    def backward(leaves: Mapping[str, Any], dout: jax.Array) -> Any:
+        y, pull = jax.vjp(function, leaves)
+        return pull(dout.reshape(y.shape).astype(y.dtype))[0]
+
+    return backward
 
 
 def packed(result: Any) -> jax.Array:

@@ -154,7 +154,7 @@ class CheckableCode(Checkable):
         return {name: found.get(name) for name in self.leaves}
 
     def _value(self, name: str, leaves: Leaves) -> Any:
-        """Returns the value of an array at the leaves; elements that overlap a parameter keep their old value."""
+        """Returns the value of an array at the leaves; elements that belong to a parameter too are left to it."""
         value, array = leaves[name], self.arrays[name]
         if name in self.parameters or not isinstance(array, np.ndarray):
             return value
@@ -233,7 +233,7 @@ def run_trial_with_floats(
 ) -> TrialRun:
     """Runs a trial, and a second one with integer inputs as floats if they are likely meant so.
 
-    They are if a gradient comes back for a single integer, or if nothing else gets a gradient.
+    They are if backward returns a gradient for a single integer, or if nothing else gets a gradient.
 
     Args:
         base: A copy of the caller's object.
@@ -271,7 +271,7 @@ def from_trial(
 ) -> Kind:
     """Makes a Checkable from the findings of a trial run: sorts the arrays into leaves, others and constants."""
     template = Template(trial.base)
-    owner = adapt(trial.base).owner
+    owner, named = adapt(trial.base).owner, dict(zip(trial.names, trial.inputs, strict=True))
     inputs = dict(floats_by_place(trial.names, trial.inputs))
     common: dict[str, Any] = {
         "name": name,
@@ -280,8 +280,8 @@ def from_trial(
         "names": trial.names,
         "inputs": trial.inputs,
         "takes_dout": takes_dout,
-        "numbers": numbers_in(attributes_of(owner) | dict(zip(trial.names, trial.inputs, strict=True))),
-        "integers": integers_in(trial.inputs, trial.names),
+        "numbers": numbers_in(attributes_of(owner) | named),
+        "integers": integers_in(named),
     }
     unchecked = [n for n in common["integers"] if n in trial.inputs_with_gradient and not is_label_name(n)]
     common["notes"] = tuple(NOT_BY_INTEGERS.format(name=n) for n in unchecked)

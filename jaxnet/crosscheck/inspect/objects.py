@@ -16,41 +16,14 @@ DEEPEST = 8  # levels of nesting; layers may refer back to each other
 ARRAY_ATTRIBUTES = ("data", "value")  # where a parameter object keeps its array, with the gradient in `grad`
 STATELESS = (type, types.ModuleType, types.FunctionType, types.MethodType)
 SHARED = (
-    types.ModuleType,
-    types.FunctionType,
-    types.BuiltinFunctionType,
-    types.GeneratorType,
-    types.CodeType,
-    np.ufunc,
-    np.dtype,
-    np.generic,
-    io.IOBase,
-    weakref.ref,
-)
+    types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.GeneratorType, types.CodeType, np.ufunc,
+    np.dtype, np.generic, io.IOBase, weakref.ref,
+)  # fmt: skip
 # Objects of these modules stand for something outside: a thread, a process, a file, a library, a device.
-SHARED_MODULES = frozenset(
-    {
-        "_ctypes",
-        "_io",
-        "_queue",
-        "_thread",
-        "asyncio",
-        "concurrent",
-        "ctypes",
-        "io",
-        "logging",
-        "multiprocessing",
-        "numba",
-        "pycuda",
-        "queue",
-        "selectors",
-        "socket",
-        "sqlite3",
-        "ssl",
-        "subprocess",
-        "threading",
-    }
-)
+SHARED_MODULES = frozenset({
+    "_ctypes", "_io", "_queue", "_thread", "asyncio", "concurrent", "ctypes", "io", "logging", "multiprocessing",
+    "numba", "pycuda", "queue", "selectors", "socket", "sqlite3", "ssl", "subprocess", "threading",
+})  # fmt: skip
 
 
 def attributes_of(value: Any) -> dict[str, Any]:

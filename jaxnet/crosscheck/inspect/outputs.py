@@ -60,7 +60,7 @@ class Outputs:
         if (
             result is None
             or isinstance(result, str | bytes)
-            or (not hasattr(result, "__array__") and not _is_number(result))
+            or (not hasattr(result, "__array__") and not isinstance(result, float | int))
         ):
             raise SubjectError(f"forward: returned {_kind(result)}, expected an array of floats")
         array = np.asarray(result)
@@ -114,10 +114,6 @@ def _as_scalar(dout: Array, part: Part) -> Any:
     if issubclass(part.kind, float | np.generic):
         return np.reshape(dout, ())[()]
     return np.reshape(dout, ())
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float | int)
 
 
 def _is_real(value: Any) -> bool:

@@ -107,12 +107,7 @@ def sum_of_tied_gradients(
 
 
 def consistent(leaves: Leaves, arrays: Mapping[str, Any]) -> Leaves:
-    """Returns the leaves, where those that share memory have the value of the first of them.
-
-    Args:
-        leaves: The values by name.
-        arrays: The arrays by name, which show what shares memory.
-    """
+    """Returns the leaves, where those whose arrays share memory have the value of the first of them."""
     numpy = [a for n, a in arrays.items() if isinstance(a, np.ndarray) and n in leaves]
     names: dict[int, list[str]] = {}
     for n, a in arrays.items():

@@ -73,12 +73,7 @@ class CheckablePair(CheckableCode):
         return replace(self, template=Template(self.captured.rebuild(moved)), captured=None).open(leaves)
 
     def with_captured(self, captured: CapturedArrays, declared: Collection[str]) -> "CheckablePair":
-        """Returns the pair with the arrays that its functions capture; those with a parameter's name lack a gradient.
-
-        Args:
-            captured: The captured arrays.
-            declared: The names of arrays that are declared as constants.
-        """
+        """Returns the pair with captured arrays; one with a parameter's name that is not declared lacks a gradient."""
         arrays = {name: captured.arrays[name] for name in captured.of_first if name in captured.replaceable}
         others = {name: np.asarray(array) for name, array in arrays.items() if is_float(array)}
         constants = {

@@ -25,11 +25,11 @@ def parameters_of(layer: Any) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for prefix, part in layers_within(layer):
-        beside = gradients_beside(part)
+        gradients = gradients_beside(part)
         attributes = {name: value for name, value in attributes_of(part).items() if is_float(value)}
         listed = {name: value for name, value in _entries("params", part).items() if is_float(value)}
         # a name with a gradient beside it is preferred to an index in a list
-        for name, value in sorted((attributes | listed).items(), key=lambda item: item[0] not in beside):
+        for name, value in sorted((attributes | listed).items(), key=lambda item: item[0] not in gradients):
             if is_ndarray(value) and not any(value is other for other in found.values()):
                 found[prefix + name] = value
     for place, _, array in parameter_objects(layer):
@@ -41,7 +41,7 @@ def parameters_of(layer: Any) -> dict[str, Any]:
 def arrays_by_place(layer: Any) -> dict[str, Any]:
     """Returns the float arrays by every place at which they are held: `W`, `p['W']`, `cell.W`.
 
-    An array that is held at several places has several entries, those with a gradient beside them first.
+    An array with several places has several entries, those with a gradient beside them first.
     """
     found = parameters_of(layer)
     for prefix, part in layers_within(layer):
@@ -73,11 +73,11 @@ def choose_places(places: Mapping[str, Any], gradients: Mapping[str, Any]) -> di
         grouped.setdefault(id(array), []).append(place)
     chosen: dict[str, Any] = {}
     for same in grouped.values():
-        beside = [place for place in same if gradients.get(place) is not None]
-        first = min(beside, key=_depth) if beside else same[0]
+        with_gradient = [place for place in same if gradients.get(place) is not None]
+        first = min(with_gradient, key=_depth) if with_gradient else same[0]
         chosen[first] = places[first]
         memory = [gradients.get(first)]
-        for place in beside:
+        for place in with_gradient:
             alike = _depth(place) == _depth(first) and place.endswith("]") == first.endswith("]")
             if place != first and alike and not any(_may_share(gradients[place], other) for other in memory):
                 chosen[place] = places[place]

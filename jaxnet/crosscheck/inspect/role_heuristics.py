@@ -8,50 +8,14 @@ import numpy as np
 from jaxnet.crosscheck.inspect.trees import Array
 
 GRADIENT_NAMES = ("d{}", "d_{}", "grad_{}", "{}_grad")  # names of the gradient of an array
-LABELS = frozenset(
-    {
-        "t",
-        "ts",
-        "target",
-        "targets",
-        "label",
-        "labels",
-        "lbl",
-        "y",
-        "ys",
-        "y_true",
-        "ytrue",
-        "true",
-        "truth",
-        "ground_truth",
-        "gt",
-        "ids",
-        "idx",
-        "index",
-        "indices",
-        "tokens",
-        "onehot",
-        "one_hot",
-    }
-)
-STATISTICS = frozenset(
-    {
-        "mean",
-        "var",
-        "std",
-        "mu",
-        "sigma",
-        "variance",
-        "eps",
-        "epsilon",
-        "momentum",
-        "pe",
-        "pos",
-        "position",
-        "positions",
-        "rng",
-    }
-)
+LABELS = frozenset({
+    "t", "ts", "target", "targets", "label", "labels", "lbl", "y", "ys", "y_true", "ytrue", "true", "truth",
+    "ground_truth", "gt", "ids", "idx", "index", "indices", "tokens", "onehot", "one_hot",
+})  # fmt: skip
+STATISTICS = frozenset({
+    "mean", "var", "std", "mu", "sigma", "variance", "eps", "epsilon", "momentum", "pe", "pos", "position",
+    "positions", "rng",
+})  # fmt: skip
 MAX_ELEMENTS = 4096  # examined to recognize a mask or one-hot labels
 PARAMETER = re.compile(
     r"([wb](\d+|_\w+|[a-z]{0,2}\d*)|.*(weight|bias|gamma|beta|kernel|theta|filter|embedd?ing|scale|shift)s?(_?\w\d*)?)"
@@ -84,15 +48,10 @@ def is_label_name(place: str) -> bool:
 def looks_constant(place: str, array: Any, *, is_input: bool) -> bool:
     """Returns whether an array is likely a constant: labels, masks, running statistics, arrays of 0 and 1.
 
-    Args:
-        place: The place of the array, which ends in its name.
-        array: Its values.
-        is_input: Whether it is an input. Otherwise statistics and positions count as constants too.
+    If it is not an input, statistics and positions count as constants too.
     """
     name = base_name(place).lower()
-    if is_label_name(place):
-        return True
-    if name.startswith(("running_", "moving_")):
+    if is_label_name(place) or name.startswith(("running_", "moving_")):
         return True
     if not is_input and (name in STATISTICS or name.startswith(("pos_", "position"))):
         return True

@@ -97,8 +97,7 @@ def takes_any_number(function: Callable[..., Any]) -> bool:
     """Returns whether a function takes any number of arguments, or its signature cannot be read."""
     if isinstance(function, np.ufunc):
         return False
-    parameters = _parameters(function)
-    return any(p.kind is p.VAR_POSITIONAL for p in parameters) or not _is_readable(function)
+    return _signature(function) is None or any(p.kind is p.VAR_POSITIONAL for p in _parameters(function))
 
 
 def from_above(
@@ -136,19 +135,11 @@ def from_above(
 def expect_call(function: Callable[..., Any], count: int, name: str, expected: str, **named: Any) -> None:
     """Checks that a function can be called with `count` positional arguments and the keywords `named`.
 
-    Args:
-        function: The function.
-        count: The number of positional arguments.
-        name: The name of the function, for the message.
-        expected: The expected signature, for the message.
-        named: The keyword arguments.
-
     Raises:
-        SubjectError: If its signature does not allow the call.
+        SubjectError: If its signature does not allow the call; the message has its `name` and what is `expected`.
     """
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
+    signature = _signature(function)
+    if signature is None:
         return
     try:
         signature.bind(*[None] * count, **named)
@@ -229,19 +220,17 @@ def _expect_gradient_call(gradient: Callable[..., Any], names: Sequence[str], fo
     expect_call(gradient, len(names) + above, "gradient", expected, **named)
 
 
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """Returns the signature of a function; None if it cannot be read."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    try:
-        return list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return []
-
-
-def _is_readable(function: Callable[..., Any]) -> bool:
-    try:
-        inspect.signature(function)
-    except (TypeError, ValueError):
-        return False
-    return True
+    signature = _signature(function)
+    return [] if signature is None else list(signature.parameters.values())
 
 
 def _is_number(value: Any) -> bool:

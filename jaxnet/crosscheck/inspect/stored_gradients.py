@@ -65,13 +65,7 @@ def set_gradients(
 
 
 def is_new_gradient(gradient: Any, before: Any, copied: Any) -> bool:
-    """Returns whether these are floats that backward stored.
-
-    Args:
-        gradient: The value after backward.
-        before: The value before backward, the same object if backward wrote into it.
-        copied: A copy of `before`, made before backward.
-    """
+    """Returns whether these are floats that are not the object from before backward, or not equal to its copy."""
     if not (is_float(gradient) or isinstance(gradient, float)):
         return False
     return gradient is not before or not np.array_equal(gradient, copied, equal_nan=True)

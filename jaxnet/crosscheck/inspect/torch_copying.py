@@ -47,15 +47,19 @@ def _parts(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, list | tuple | set | frozenset):
         fields: Any = getattr(value, "_fields", range(len(value)))
         return [(str(name), part) for name, part in zip(fields, value, strict=True)]
+    if isinstance(value, functools.partial | types.MethodType | types.FunctionType):
+        return _parts_of_callable(value)
+    return list(attributes_of(value).items())
+
+
+def _parts_of_callable(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, functools.partial):
         return [("", value.func), *((str(i), a) for i, a in enumerate(value.args)), *value.keywords.items()]
     if isinstance(value, types.MethodType):
         return [("", value.__self__), ("", value.__func__)]
-    if isinstance(value, types.FunctionType):
-        closure = zip(value.__code__.co_freevars, map(cell_contents, value.__closure__ or ()), strict=True)
-        defaults = {f"default{i}": part for i, part in enumerate(value.__defaults__ or ())}
-        return [*closure, *_globals(value).items(), *defaults.items(), *(value.__kwdefaults__ or {}).items()]
-    return list(attributes_of(value).items())
+    closure = zip(value.__code__.co_freevars, map(cell_contents, value.__closure__ or ()), strict=True)
+    defaults = {f"default{i}": part for i, part in enumerate(value.__defaults__ or ())}
+    return [*closure, *_globals(value).items(), *defaults.items(), *(value.__kwdefaults__ or {}).items()]
 
 
 def _globals(function: Any) -> dict[str, Any]:
@@ -64,8 +68,8 @@ def _globals(function: Any) -> dict[str, Any]:
     found = {}
     for name in sorted(names_in_code(function.__code__)):
         value = space.get(name)
-        beside = isinstance(value, types.FunctionType) and value.__globals__ is space
-        if beside or isinstance(value, torch.Tensor | torch.Generator | torch.nn.Module | list | tuple | dict):
+        in_same_module = isinstance(value, types.FunctionType) and value.__globals__ is space
+        if in_same_module or isinstance(value, torch.Tensor | torch.Generator | torch.nn.Module | list | tuple | dict):
             found[name] = value
     return found
 
@@ -82,15 +86,11 @@ def copy_with(value: Any, memo: dict[int, Any]) -> Any:
     Raises:
         SubjectError: If a part that holds tensors cannot be copied.
     """
-    if id(value) in memo:
-        return memo[id(value)]
-    if isinstance(value, ATOMS):
-        return value
+    if id(value) in memo or isinstance(value, ATOMS):
+        return memo.get(id(value), value)
     if isinstance(value, types.MethodType):
-        owner = value.__self__
-        return types.MethodType(
-            copy_with(value.__func__, memo), owner if isinstance(owner, type) else _object(owner, memo)
-        )
+        owner, function = value.__self__, copy_with(value.__func__, memo)
+        return types.MethodType(function, owner if isinstance(owner, type) else _object(owner, memo))
     has_tensors = any(True for _ in tensors_in(value))
     is_function = isinstance(value, types.FunctionType)
     if not has_tensors and (is_function or not callable(value)):

@@ -1,4 +1,4 @@
-"""Converts PyTorch tensors to NumPy arrays and back. Never imports PyTorch: whoever passes a tensor has loaded it."""
+"""Converts PyTorch tensors to NumPy arrays and back. Never imports PyTorch."""
 
 import functools
 import sys

@@ -35,7 +35,7 @@ def node_of(value: Any) -> Node | None:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return Node(list(zip(value._fields, value, strict=True)), lambda parts: type(value)(*parts))
     if isinstance(value, list | tuple):
-        return Node([(str(i), part) for i, part in enumerate(value)], lambda parts: _sequence_like(value, parts))
+        return Node([(str(i), part) for i, part in enumerate(value)], lambda parts: type(value)(parts))
     if (node := _jax_node(value)) is not None:
         return node
     if dataclasses.is_dataclass(value):
@@ -155,10 +155,6 @@ def _mapping_like(value: Mapping[Any, Any], parts: list[Any]) -> Any:
         return type(value)(filled)  # type: ignore[call-arg]
     except TypeError:
         return filled
-
-
-def _sequence_like(value: Any, parts: list[Any]) -> Any:
-    return type(value)(parts)
 
 
 def _jax_node(value: Any) -> Node | None:

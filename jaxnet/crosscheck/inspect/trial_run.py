@@ -98,9 +98,8 @@ def run_trial(
         return run_trial(warm, adapt, inputs, names, calls, warmed=True)
 
     trial = TrialRun(base, names, inputs)
-    lasting = {name: array for name, array in after.items() if before.get(name) is array}
-    still = wrongly_typed_parameters(adapter.owner)
-    wrongly_typed = {name: v for name, v in still.items() if wrongly_typed.get(name) is v}
+    lasting = _unchanged(before, after)
+    wrongly_typed = _unchanged(wrongly_typed, wrongly_typed_parameters(adapter.owner))
     earlier = {n: (g, np.array(g) if is_float(g) else g) for n, g in gradients_by_place(adapter.owner, names).items()}
     douts = outputs.unpack(np.ones_like(y))
     adapter.expect(len(douts), calls[1])
@@ -120,14 +119,22 @@ def run_trial(
     returned = _assign(trial, result, adapter.owner, calls[1], own)
     _sort_arrays(trial, lasting, stored, new | strict, returned, values)
     if trial.without_gradient:
-        written = _written_by_forward(base, adapt, inputs)
-        trial.without_gradient = {
-            n: a for n, a in trial.without_gradient.items() if n.removeprefix("self.") not in written
-        }
+        _drop(trial.without_gradient, _written_by_forward(base, adapt, inputs))
     _choose_inputs(trial, returned, new, result is None)
     trial.accumulating = _find_accumulating(adapt, trial, calls[0], douts, stored)
     _take_arrays_of_base(trial, adapt)
     return trial
+
+
+def _unchanged(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the entries that are the same objects before and after a call."""
+    return {name: value for name, value in after.items() if before.get(name) is value}
+
+
+def _drop(arrays: dict[str, Any], places: set[str]) -> None:
+    """Removes the arrays at these places, whose names may start with `self.`."""
+    for name in [name for name in arrays if name.removeprefix("self.") in places]:
+        del arrays[name]
 
 
 def _take_arrays_of_base(trial: TrialRun, adapt: Callable[[Any], Adapter]) -> None:
@@ -235,7 +242,7 @@ def _sort_arrays(
 
 
 def _choose_inputs(trial: TrialRun, returned: Mapping[str, Any], new: set[str], is_none: bool) -> None:
-    """Finds the float inputs that get a gradient. If no gradient comes back at all, the first is expected to get one.
+    """Finds the float inputs that get a gradient. If there is no gradient at all, the first should get one.
 
     Args:
         trial: The findings, which are completed.

@@ -1,7 +1,7 @@
-"""What layers, pairs and networks are found to be: leaves, others, constants, and copies that behave as the original.
+"""Inspection of layers, pairs and networks: leaves, others, constants, and copies that behave as the original.
 
-Here each gradient is compared with a central difference of the same copy's forward, not by the checker that is built
-on this: what is wrong here is what was brought, or how it is called.
+Each gradient is compared with a central difference of the same copy's forward, without the rest of the checker. So a
+failure here is one of the code under test or of how inspection calls it.
 """
 
 import collections
@@ -201,7 +201,7 @@ def test_an_open_file_is_shared_and_not_closed(tmp_path):
         assert not layer.log.closed
 
 
-def test_a_handle_with_an_end_of_its_own_is_not_copied():
+def test_a_handle_with_a_finalizer_is_not_copied():
     ended = []
 
     class Handle:
@@ -326,7 +326,7 @@ class KeepsTheFirst(Affine):
         return super().backward(dout)
 
 
-def test_what_depends_on_the_first_input_is_no_parameter_and_is_not_kept_for_the_next():
+def test_an_array_that_depends_on_the_first_input_is_no_parameter():
     code = inspect_layer(KeepsTheFirst(), (draw(5, 4),))
     assert set(code.leaves) == {"W", "b", "x"}
     opened = code.open(code.leaves)
@@ -356,7 +356,7 @@ def test_parameters_made_at_the_first_call_that_have_no_gradient_at_all_are_name
     assert not code.constants
 
 
-def test_a_backward_that_returns_nothing_still_owes_the_inputs_gradient():
+def test_the_input_is_a_leaf_if_backward_returns_nothing():
     silent = type("Silent", (Affine,), {"backward": lambda self, dout: (Affine.backward(self, dout), None)[1]})
     code = inspect_layer(silent(), (draw(5, 4),))
     assert verdicts(code) == {"W": True, "b": True, "x": False}
@@ -583,7 +583,7 @@ def test_others_can_be_moved():
     assert not np.allclose(moved, code.forward(code.leaves))
 
 
-def test_what_is_declared_a_constant_is_one():
+def test_declared_constants_are_constants():
     functions, *_ = LACKING["in a tuple"]
     assert inspect_pair(functions, (draw(5, 4), draw(5, 4, seed=6)), ["other"]).constants == {"other"}
 
@@ -626,7 +626,7 @@ def test_an_array_without_a_gradient_is_a_constant_only_where_it_is_recognised(n
     assert all(verdicts(code).values())
 
 
-def test_what_a_list_of_parameters_does_not_list_is_a_constant():
+def test_an_array_that_is_not_in_the_list_of_parameters_is_a_constant():
     layer = Extra("c", draw(3))
     layer.params, layer.grads = [layer.W, layer.b], [np.zeros((4, 3)), np.zeros(3)]
     assert inspect_layer(layer, (draw(5, 4),)).constants == {"c"}
@@ -660,7 +660,7 @@ class Holdings:
         return dout * self.array()
 
 
-def test_entries_of_a_dict_that_is_handed_in_are_leaves_or_named():
+def test_entries_of_a_dict_input_are_leaves_or_named_as_others():
     def forward(x, p):
         return x @ p["W"] + p["b"], (x, p)
 
@@ -730,7 +730,7 @@ def test_an_output_that_is_left_in_an_attribute_is_read_there():
     assert verdicts(inspect_layer(other(), (draw(5, 4),))) == {"weights": True, "biases": True, "x": True}
 
 
-def test_a_forward_that_leaves_nothing_is_refused_with_what_to_do():
+def test_a_forward_without_an_output_is_rejected_with_a_hint():
     class Silent:
         def forward(self, x):
             self.x = x
@@ -783,7 +783,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refusals_are_one_sentence(name):
+def test_rejections_are_one_sentence(name):
     with pytest.raises(SubjectError) as refused:
         REFUSED[name]()
     assert "\n" not in str(refused.value)
@@ -903,7 +903,7 @@ def test_a_networks_gradient_is_called_as_it_needs(name, used):
 
 
 class Dropping(Net):
-    """Draws a mask at each call, from where it is told to."""
+    """Draws a mask at each call, from where it is configured to."""
 
     def __init__(self, generator=None):
         super().__init__()
@@ -930,7 +930,7 @@ def test_a_leaf_that_the_gradient_lacks_stays_a_leaf():
     assert "fc.b" not in code.backward(code.leaves, np.asarray(1.0))
 
 
-def test_what_a_networks_params_do_not_list_is_named_as_a_constant():
+def test_an_array_that_is_not_in_a_networks_params_is_a_constant():
     net = Net()
     net.params = {"W": net.fc.W}
     net.gradient = types.MethodType(lambda self, x, t: {"W": Net.gradient(self, x, t)["fc"]["W"]}, net)
@@ -940,7 +940,7 @@ def test_what_a_networks_params_do_not_list_is_named_as_a_constant():
     assert code.constants == set(code.others)
 
 
-def test_layers_come_in_the_order_of_their_calls_with_what_they_were_handed():
+def test_layers_are_yielded_in_the_order_of_their_calls_with_inputs_and_dout():
     net = Net()
     net.layers = [net.last, net.fc]
     x = draw(5, 4)
@@ -1102,7 +1102,7 @@ def test_a_layer_in_a_loop_is_recorded_at_its_first_call_with_that_calls_dout():
     assert np.allclose(dout, net.douts[2])
 
 
-def test_what_a_layer_is_handed_by_keyword_is_recorded_too():
+def test_keyword_inputs_of_a_layer_are_recorded():
     class Doubling:
         def forward(self, x, train=False):
             self.factor = 2 if train else 1
