@@ -80,19 +80,19 @@ NO_ARRAYS = {
     "a list": (
         "W",
         np.ones((4, 3)).tolist(),
-        "W: a list, expected an array of floats, since backward leaves a gradient beside it",
+        "W: a list, expected an array of floats, since backward stores a gradient for it",
     ),
     "a tuple": (
         "b",
         (1.0, 2.0, 3.0),
-        "b: a tuple, expected an array of floats, since backward leaves a gradient beside it",
+        "b: a tuple, expected an array of floats, since backward stores a gradient for it",
     ),
     "integers": (
         "b",
         np.arange(3),
-        "b: an array of int64, expected an array of floats, since backward leaves a gradient beside it",
+        "b: an array of int64, expected an array of floats, since backward stores a gradient for it",
     ),
-    "a number": ("b", 0.5, "b: a float, expected an array of floats, since backward leaves a gradient beside it"),
+    "a number": ("b", 0.5, "b: a float, expected an array of floats, since backward stores a gradient for it"),
 }
 
 

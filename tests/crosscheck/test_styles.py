@@ -453,7 +453,7 @@ REFUSED = {
     "no cache": (lambda: check_layer((np.sin, lambda dout, cache: dout), draw(3)), "expected a pair"),
     "too many gradients": (
         lambda: check_layer((lambda x: (x, None), lambda dout, cache: (dout, dout)), draw(3)),
-        "2 gradients come back for 1 inputs",
+        "returned 2 gradients for 1 inputs",
     ),
     "no network": (lambda: check_network(object(), draw(2, 3), [0, 1]), "object has no `params`"),
     "no function": (lambda: check_function(3, draw(2)), "f: a int, expected a function"),

@@ -18,8 +18,8 @@ from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name, looks_c
 from jaxnet.crosscheck.inspect.signatures import from_above
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float, leaves_of
 
-OF_THE_SUM = "gradient takes no dout: it is judged as the gradient of the sum of what {} returns"
-VALUE_FIRST = "gradient returns the value of {} first: what comes after it is read as the gradient"
+OF_THE_SUM = "gradient takes no dout: it is checked as the gradient of the sum of the outputs of {}"
+VALUE_FIRST = "gradient returns the value of {} first: the rest is read as the gradient"
 
 
 class CheckableFunction(Checkable):
@@ -94,7 +94,7 @@ class CheckableFunction(Checkable):
         floats = self.args.floats
         self.leaves = {name: array for name, array in floats.items() if name in with_gradient}
         if not self.leaves:
-            raise SubjectError(f"gradient: no gradient comes back for any of {', '.join(floats)}, nothing to check")
+            raise SubjectError(f"gradient: returns no gradient for any of {', '.join(floats)}, nothing to check")
         self.others = {name: array for name, array in floats.items() if name not in with_gradient}
         is_single = reading.form is Form.SINGLE
         self.constants = {

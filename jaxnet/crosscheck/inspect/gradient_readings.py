@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.arguments import Arguments
 from jaxnet.crosscheck.inspect.errors import SubjectError
-from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, is_label_name
+from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, gradient_names, is_label_name
 from jaxnet.crosscheck.inspect.trees import Array, distinct, is_array, leaves_of
 
 CLOSE = 1e-6  # allowed relative difference of a value that is computed twice
@@ -70,7 +70,7 @@ def gradients_by_leaf(result: Any, reading: Reading, args: Arguments) -> dict[st
             if part is not None:
                 found[owner] = part if is_array(part) or isinstance(part, int | float) else _as_array(part)
             continue
-        names = {place: name for name in args.of(owner) for place in _gradient_names(name)}
+        names = {place: name for name in args.of(owner) for place in gradient_names(name)}
         parts = list(leaves_of(part, owner))
         places = distinct(place for place, _ in parts)
         found |= {
@@ -133,7 +133,7 @@ def _parts(result: Any, reading: Reading, names: Sequence[str]) -> Iterator[tupl
     if reading.form is Form.SINGLE:
         yield reading.owners[0], result
     elif reading.form is Form.BY_NAME:
-        places = {place: name for name in names for place in _gradient_names(name)}
+        places = {place: name for name in names for place in gradient_names(name)}
         yield from ((places[key], part) for key, part in result.items() if key in places)
     else:
         yield from zip(reading.owners, result, strict=False)
@@ -153,12 +153,6 @@ def _fits(part: Any, owner: str, args: Arguments) -> bool:
     except SubjectError:
         return False
     return all(name in found and np.shape(found[name]) == args.floats[name].shape for name in args.of(owner))
-
-
-def _gradient_names(name: str) -> list[str]:
-    """Returns a leaf's name and the names that its gradient may have: params.W, params.dW, params.grad_W, ..."""
-    above, dot, last = name.rpartition(".")
-    return [name, *(f"{above}{dot}{form.format(last)}" for form in GRADIENT_NAMES)]
 
 
 def _owners_by_name(result: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...] | None:

@@ -29,7 +29,7 @@ def _as_array(name: str, value: Any) -> Any:
             f"{name}: a {type(value).__name__} of rows of different lengths, expected an array"
         ) from error
     if array.dtype == object or np.issubdtype(array.dtype, np.complexfloating):
-        raise SubjectError(f"{name}: an array of {array.dtype}, expected floats, or integers where none is derived by")
+        raise SubjectError(f"{name}: an array of {array.dtype}, expected floats, or integers, which get no gradient")
     if array.dtype.kind == "f":
         reject_nan(name, array)
     return array

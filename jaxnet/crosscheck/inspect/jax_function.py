@@ -19,9 +19,7 @@ from jaxnet.crosscheck.inspect.optional_jax import double_precision, is_jax_arra
 from jaxnet.crosscheck.inspect.outputs import flat_parts
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_complex, is_float, is_float_dtype, node_of
 
-ALL_OF_IT = (
-    "it returns a number and more, and no gradient= is given: what is checked is JAX's gradient of all that it returns"
-)
+ALL_OF_IT = "it returns a number and more, and no gradient= is given: JAX's gradient of all outputs is checked"
 
 
 class CheckableJax(Checkable):
@@ -70,9 +68,9 @@ class CheckableJax(Checkable):
 
     def _choices(self) -> list[list[str]]:
         """Returns the choices of captured arrays as leaves, in the order of preference: all, JAX arrays only, none."""
-        movable = [name for name in self.captured.arrays if name in self.captured.replaceable]
-        of_jax = [name for name in movable if is_jax_array(self.captured.arrays[name])]
-        choices = [movable, of_jax, []]
+        replaceable = [name for name in self.captured.arrays if name in self.captured.replaceable]
+        of_jax = [name for name in replaceable if is_jax_array(self.captured.arrays[name])]
+        choices = [replaceable, of_jax, []]
         return [names for i, names in enumerate(choices) if names not in choices[:i]]
 
     def _differentiate_by(self, names: list[str], y: Array) -> None:
@@ -98,9 +96,8 @@ class CheckableJax(Checkable):
         self.others = {
             name: a for name, a in fixed.items() if name in self.captured.replaceable or read_as_constants(a)
         }
-        self.constants = {
-            name for name in self.others if name in self.captured.replaceable
-        }  # read by NumPy functions, outside of JAX's trace
+        # replaceable arrays that are no leaves are read by NumPy functions, outside of JAX's trace
+        self.constants = {name for name in self.others if name in self.captured.replaceable}
 
     def value_under_differentiation(self, leaves: Leaves) -> Array:
         """Returns the output that `jax.vjp` computes, which should be that of the function."""

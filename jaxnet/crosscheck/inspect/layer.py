@@ -27,7 +27,9 @@ from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float
 from jaxnet.crosscheck.inspect.trial_run import TrialRun, run_trial
 
 Kind = TypeVar("Kind", bound="CheckableCode")
-NOT_BY_INTEGERS = "{name} is an array of integers: the gradient that came back for it is not checked; give it floats"
+NOT_BY_INTEGERS = (
+    "{name} is an array of integers: the gradient that backward returns for it is not checked; give it floats"
+)
 OUTPUT = ("output", "outputs", "out", "y", "a", "value")  # attributes where a forward may store its output
 
 

@@ -15,10 +15,10 @@ from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.inputs import arrays_in, as_arrays, different_inputs
 from jaxnet.crosscheck.inspect.layer import CheckableLayer, inspect_layer
-from jaxnet.crosscheck.inspect.objects import DEEPEST, attributes_of, is_layer, sublayers
+from jaxnet.crosscheck.inspect.objects import attributes_of, innermost, is_layer
 from jaxnet.crosscheck.inspect.overlap import consistent, overlaps, sum_of_tied_gradients
 from jaxnet.crosscheck.inspect.parameters import arrays_by_place, parameters_of
-from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
+from jaxnet.crosscheck.inspect.role_heuristics import gradient_names
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float
@@ -185,8 +185,7 @@ class CheckableNetwork(Checkable):
             raise SubjectError(f"{self.name}.gradient: returned {kind}, expected the tree of params")
         found = flatten(tree)
         for name in [name for name in self.leaves if name not in found]:
-            above, dot, last = name.rpartition(".")
-            for place in (f"{above}{dot}{form.format(last)}" for form in GRADIENT_NAMES):
+            for place in gradient_names(name):
                 if place in found and place not in self.leaves:
                     found[name] = found.pop(place)
                     break
@@ -246,23 +245,6 @@ def inspect_network(network: Any, x: Any, t: Any, constants: Collection[str] = (
     pairs = [(n, m) for n in leaves for m in leaves if n < m and _overlap(leaves.get(n), leaves.get(m))]
     code.shared_gradients = tuple(frozenset(p) for p in pairs if _overlap(found.get(p[0]), found.get(p[1])))
     return code
-
-
-def innermost(whole: Any) -> Iterator[tuple[str, Any]]:
-    """Yields the layers without sublayers, each once, by name. Containers that are no layers add no prefix."""
-    known: set[int] = set()
-    for name, layer in _innermost(whole, "", 0):
-        if id(layer) not in known:
-            known.add(id(layer))
-            yield name, layer
-
-
-def _innermost(whole: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-    for attribute, value in attributes_of(whole).items():
-        for place, layer in sublayers(attribute, value):
-            name = prefix if place == attribute else f"{prefix}{place}."
-            within = list(_innermost(layer, name, depth + 1)) if depth < DEEPEST else []
-            yield from within or [(f"{prefix}{place}", layer)]
 
 
 def _arrays(network: Any) -> dict[str, Any]:

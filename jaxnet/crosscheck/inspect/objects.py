@@ -107,6 +107,23 @@ def layers_within(layer: Any, prefix: str = "", depth: int = 0) -> Iterator[tupl
                 yield from layers_within(part, f"{prefix}{place}.", depth + 1)
 
 
+def innermost(whole: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the layers without sublayers, each once, by name. Containers that are no layers add no prefix."""
+    known: set[int] = set()
+    for name, layer in _innermost(whole, "", 0):
+        if id(layer) not in known:
+            known.add(id(layer))
+            yield name, layer
+
+
+def _innermost(whole: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    for attribute, value in attributes_of(whole).items():
+        for place, layer in sublayers(attribute, value):
+            name = prefix if place == attribute else f"{prefix}{place}."
+            within = list(_innermost(layer, name, depth + 1)) if depth < DEEPEST else []
+            yield from within or [(f"{prefix}{place}", layer)]
+
+
 def parameter_objects(layer: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yields the objects with an array as their `data` or `value`: place, object and array."""
     for place, part in walk(layer):

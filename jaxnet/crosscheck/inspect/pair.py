@@ -46,7 +46,7 @@ class PairAdapter(Adapter):
         result = self.pair[1](self._cache, *douts) if self.cache_first else self.pair[1](*douts, self._cache)
         if (count := len(as_tuple(result))) > self._count and not isinstance(result, Mapping):
             name = getattr(self.pair[0], "__name__", "forward")
-            raise SubjectError(f"{name}: {count} gradients come back for {self._count} inputs, expected one for each")
+            raise SubjectError(f"{name}: returned {count} gradients for {self._count} inputs, expected one for each")
         return result
 
     def expect(self, douts: int, name: str) -> None:
@@ -111,7 +111,7 @@ def inspect_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...], constants: Coll
     trial = run_trial_with_floats(duplicate((forward, backward)), adapt, inputs, names, (name, backward_name))
     code = from_trial(CheckablePair, name, trial, adapt, constants, takes_dout=True)
     if not code.fault and not code.leaves:
-        raise SubjectError(f"{name}: no float input whose gradient comes back, nothing to check")
+        raise SubjectError(f"{name}: no float input gets a gradient, nothing to check")
     if code.fault or not all(isinstance(function, types.FunctionType | partial) for function in pair):
         return code
     return code.with_captured(CapturedArrays((forward, backward), (*code.leaves, *code.others)), constants)

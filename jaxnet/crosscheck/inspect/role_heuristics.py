@@ -34,6 +34,12 @@ def base_name(place: str) -> str:
     return key[2] if key else place.rpartition(".")[2]
 
 
+def gradient_names(name: str) -> list[str]:
+    """Returns the name of a leaf and the names of its gradient: params.W, params.dW, params.grad_W, ..."""
+    above, dot, last = name.rpartition(".")
+    return [name, *(f"{above}{dot}{form.format(last)}" for form in GRADIENT_NAMES)]
+
+
 def is_parameter_name(place: str) -> bool:
     """Returns whether the name is one that parameters have: `W1`, `b`, `w_out`, `gamma`, `kernel`."""
     return PARAMETER.fullmatch(base_name(place).lower()) is not None

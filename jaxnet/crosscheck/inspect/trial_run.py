@@ -164,7 +164,7 @@ def _reject_wrong_types(owner: Any, wrongly_typed: Mapping[str, Any]) -> None:
         kind = f"an array of {value.dtype}" if is_ndarray(value) else f"a {type(value).__name__}"
         raise SubjectError(
             f"{type(owner).__name__}.{name}: {kind}, expected an array of floats, "
-            "since backward leaves a gradient beside it"
+            "since backward stores a gradient for it"
         )
 
 
