@@ -12,7 +12,7 @@ from jaxnet.crosscheck.inspect.trees import is_float
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which input each gradient belongs to that a backward returns.
+    """An assignment of the gradients that a backward returns to inputs.
 
     Args:
         targets: The inputs that get a gradient, in the order in which backward returns them.

@@ -151,7 +151,7 @@ class CheckableNetwork(Checkable):
         return self._named(self._call_gradient(self._copy(leaves)[0] if self._runs_loss else network, inputs))
 
     def _gradient_runs_loss(self) -> bool:
-        """Returns whether `gradient` computes the loss itself, whatever loss was computed before."""
+        """Returns whether `gradient` computes the loss itself, so that a loss computed before has no effect."""
         try:
             self._gradients_after()
         except SubjectError:

@@ -47,7 +47,7 @@ class FromAbove:
 
     @property
     def taken(self) -> bool:
-        """Whether `dout` is passed."""
+        """Whether the gradient takes `dout`."""
         return self.place is not Place.NOWHERE
 
     def call(self, gradient: Callable[..., Any], args: Sequence[Any], douts: tuple[Any, ...], whole: Any) -> Any:

@@ -202,8 +202,8 @@ class CheckableTorch(Checkable):
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         """Returns the arguments as NumPy arrays, after a dict of the parameters if there are any."""
         values = {id(slot.tensor): leaves.get(name, self.others.get(name)) for name, slot in self.slots.items()}
-        whole = {id(s.tensor): to_numpy(s.tensor) for s in self.slots.values() if values[id(s.tensor)] is None}
-        args = tuple(copy_with(value, values | whole) for value in self.inputs)
+        integers = {id(s.tensor): to_numpy(s.tensor) for s in self.slots.values() if values[id(s.tensor)] is None}
+        args = tuple(copy_with(value, values | integers) for value in self.inputs)
         parameters = {name: leaves[name] for name in self.leaves if not self.slots[name].is_input}
         return (parameters, *args) if parameters else args
 

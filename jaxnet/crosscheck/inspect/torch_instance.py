@@ -57,19 +57,19 @@ class TorchInstance(Instance):
         known = {**self.subject.others, **self.subject.leaves, **self.leaves}
         before = {n: known[n] if n in known else to_numpy(self.subject.slots[n].tensor) for n in self._input_names()}
         other = dict(zip(before, different_inputs(tuple(before.values())), strict=True))
-        whole = {name: array for name, array in other.items() if name not in known}
+        integers = {name: array for name, array in other.items() if name not in known}
         with self._torch_state():
             restart_generators()
-            self._run(self.leaves | {name: other[name] for name in other if name in known}, whole)
+            self._run(self.leaves | {name: other[name] for name in other if name in known}, integers)
         return any(not np.array_equal(other[name], before[name]) for name in before)
 
     def _input_names(self) -> list[str]:
         return [name for name, slot in self.subject.slots.items() if slot.is_input]
 
-    def _run(self, leaves: Leaves, whole: Leaves | None = None) -> Any:
+    def _run(self, leaves: Leaves, integers: Leaves | None = None) -> Any:
         """Runs a forward pass on clones of its inputs, which it may change in place, as PyTorch allows."""
         fresh = {name: self.subject.tensor(name, leaves) for name in self._input_names()}
-        fresh |= {name: to_tensor(array.copy(), fresh[name].dtype) for name, array in (whole or {}).items()}
+        fresh |= {name: to_tensor(array.copy(), fresh[name].dtype) for name, array in (integers or {}).items()}
         clones = {name: tensor.clone() if name in self.subject.dtypes else tensor for name, tensor in fresh.items()}
         made_by = {name: tensor.grad_fn for name, tensor in clones.items()}
         memo = dict(self.memo) | {id(self.subject.slots[name].tensor): tensor for name, tensor in clones.items()}
