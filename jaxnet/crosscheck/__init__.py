@@ -13,9 +13,9 @@ from jaxnet.crosscheck.inspect import (
     Checkable,
     CheckableNetwork,
     SubjectError,
-    brought,
-    brought_network,
-    surroundings_kept,
+    dispatch,
+    inspect_network,
+    preserve_global_state,
 )
 from jaxnet.crosscheck.layerwise import examine_layers
 from jaxnet.crosscheck.measure.derivation import Gap
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-@surroundings_kept()
+@preserve_global_state()
 def check_layer(
     layer: Any,
     *inputs: Any,
@@ -88,10 +88,10 @@ def check_layer(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _report(brought.layer(layer, inputs, seed, constants), reference, options, name)
+    return _report(dispatch.layer_to_checkable(layer, inputs, seed, constants), reference, options, name)
 
 
-@surroundings_kept()
+@preserve_global_state()
 def check_network(
     network: Any,
     x: Any,
@@ -130,10 +130,10 @@ def check_network(
         ValueError: As for `check_layer`.
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _report(brought_network(network, x, t, constants), reference, options, name)
+    return _report(inspect_network(network, x, t, constants), reference, options, name)
 
 
-@surroundings_kept()
+@preserve_global_state()
 def check_function(
     f: Callable[..., Any],
     *args: Any,
@@ -175,11 +175,11 @@ def check_function(
         ValueError: If an option is out of range.
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    checkable = brought.function(f, args, seed, gradient, takes_dout, constants)
+    checkable = dispatch.function_to_checkable(f, args, seed, gradient, takes_dout, constants)
     return _report(checkable, reference, options, name)
 
 
-@surroundings_kept()
+@preserve_global_state()
 def check(
     thing: Any,
     *inputs: Any,
@@ -194,7 +194,7 @@ def check(
 ) -> Report:
     """Runs `check_network`, `check_layer` or `check_function`, the first that fits; arguments and errors are theirs."""
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _report(brought.anything(thing, inputs, seed, constants), reference, options, name)
+    return _report(dispatch.to_checkable(thing, inputs, seed, constants), reference, options, name)
 
 
 def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
@@ -210,7 +210,7 @@ def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
         ValueError: If `seed` is out of range.
     """
     _options(seed)
-    return brought.anything(thing, inputs, seed)
+    return dispatch.to_checkable(thing, inputs, seed)
 
 
 def _options(

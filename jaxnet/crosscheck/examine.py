@@ -18,8 +18,9 @@ from jaxnet.crosscheck.explain import words
 from jaxnet.crosscheck.explain.behaviour_words import sentence
 from jaxnet.crosscheck.explain.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from jaxnet.crosscheck.explain.evidence import Slip
-from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves, SubjectError, blaming
-from jaxnet.crosscheck.inspect.expected import Surrogate
+from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.surrogate import Surrogate
 from jaxnet.crosscheck.measure import testpoint
 from jaxnet.crosscheck.measure.behaviour import Behaviour, Finding, Level, findings
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
@@ -106,7 +107,7 @@ def _report(title: str, checkable: Checkable, reference: Checkable | None, optio
 def _examined(title: str, checkable: Checkable, reference: Checkable | None, options: Options) -> Report:
     if checkable.fault:
         return Report(title, None, (), (checkable.fault,))
-    with blaming(checkable.name):
+    with as_subject_error(checkable.name):
         output = checkable.open(_copies(checkable.leaves)).forward()
     if not is_floating(output.dtype) or output.size == 0:
         raise SubjectError(
@@ -154,7 +155,7 @@ class _Examination:
         except Exception as error:  # somebody's code
             return Report(self.title, None, (), (f"backward raises {type(error).__name__}: {error}",))
         names = self._of_right_form(own)
-        with blaming(f"{self.checkable.name}, at values nearby"), np.errstate(all="ignore"):
+        with as_subject_error(f"{self.checkable.name}, at values nearby"), np.errstate(all="ignore"):
             self.at = chosen_point(self.checkable, self.output, self.dout)
             forward = None
             if names:
@@ -282,7 +283,7 @@ class _Examination:
         if cause in WRONG and is_symmetric(in_float64(self.at[name])):
             again = self._measure(name, analytic, None, tangent=Tangent.SYMMETRIC)
             if self._decide(again, analytic)[0] is Verdict.PASS:
-                if name in self.checkable.held_leaves:  # nobody asked for a gradient by it
+                if name in self.checkable.captured_leaves:  # nobody asked for a gradient by it
                     return self._as_leaf(again, Verdict.PASS, Cause.SYMMETRIC_ONLY, analytic, note=words.SYMMETRIC)
                 return self._as_leaf(again, Verdict.INCONCLUSIVE, Cause.SYMMETRIC_ONLY, analytic)
         spoiled = cause in (Cause.AT_KINKS, Cause.NOTHING_COMPARED, Cause.OUTSIDE_SLOPES)

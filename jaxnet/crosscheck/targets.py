@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.drawing import off_zero
+from jaxnet.crosscheck.inspect.random_inputs import off_zero
 
 
 class TargetError(ValueError):

@@ -1,4 +1,4 @@
-"""Functions that are brought to the cross-check: how they are called, what they hold, what comes back."""
+"""Inspection of functions: their calls, the arrays that they capture, and the gradients that they return."""
 
 import collections
 import dataclasses
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from jaxnet.crosscheck import SubjectError, check_function
-from jaxnet.crosscheck.inspect import CheckableFunction, CheckableJax, surroundings_kept
+from jaxnet.crosscheck.inspect import CheckableFunction, CheckableJax, preserve_global_state
+from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.compiled import Compiled
-from jaxnet.crosscheck.inspect.held import Held
 from jaxnet.crosscheck.inspect.outputs import Outputs
 from jaxnet.crosscheck.inspect.signatures import Place, from_above, input_names
 from jaxnet.crosscheck.inspect.trees import leaves_of, map_leaves, with_leaves
@@ -103,7 +103,7 @@ def test_dout_of_an_output_in_half_precision_has_its_dtype():
 
 
 @pytest.mark.parametrize(("result", "message"), [(None, "None"), ("text", "str"), ((1, "a"), "tuple"), (1j, "complex")])
-def test_outputs_without_floats_are_refused(result, message):
+def test_outputs_without_floats_are_rejected(result, message):
     with pytest.raises(SubjectError, match=message):
         Outputs().pack(result)
 
@@ -136,7 +136,7 @@ SIGNATURES = {  # of f(x, w, lam=0.1)
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_what_comes_from_above_is_told_by_what_a_gradient_asks_for(name):
+def test_the_gradient_from_above_is_recognized_by_the_signature(name):
     gradient, place, index = SIGNATURES[name]
     found = from_above(lambda x, w, lam=0.1: 0, gradient, ["x", "w"], outputs=1, scalar=False)
     assert (found.place, found.index) == (place, index)
@@ -194,11 +194,11 @@ def product(x, w):
 
 
 def subject(gradient, *args, f=product):
-    with surroundings_kept():
+    with preserve_global_state():
         return CheckableFunction(f, args or (draw(5), draw(5, seed=2)), gradient)
 
 
-def test_a_value_before_the_gradients_is_recognised_and_told():
+def test_a_value_before_the_gradients_is_recognized_and_noted():
     both = subject(lambda x, w: ((x * w).sum(), (w, x)))
     assert list(both.leaves) == ["x", "w"]
     assert any("value" in note for note in both.notes)
@@ -279,7 +279,7 @@ def test_a_gradient_that_draws_again_draws_the_same():
 
 
 def test_a_number_among_single_precision_has_theirs():
-    with surroundings_kept():
+    with preserve_global_state():
         leaves = CheckableJax(lambda x, a: x * a, (draw(3).astype(np.float32), 0.5)).leaves
     assert {leaf.dtype for leaf in leaves.values()} == {np.dtype(np.float32)}
 
@@ -294,7 +294,7 @@ def test_floats_without_a_gradient_follow_the_dtype_of_the_leaves():
     checked.forward({"x": single[0].astype(np.float64)})
 
 
-def test_an_override_of_what_has_no_gradient_is_taken():
+def test_a_leaf_without_a_gradient_can_be_replaced():
     checked = subject(lambda x, w: {"x": w})
     moved = checked.forward(checked.leaves | {"w": 2 * checked.others["w"]})
     assert moved == pytest.approx(2 * checked.forward(checked.leaves))
@@ -308,7 +308,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_arguments_that_cannot_be_checked_are_refused_by_name(name):
+def test_arguments_that_cannot_be_checked_are_rejected_by_name(name):
     args, message = REFUSED[name]
     with pytest.raises(SubjectError, match=message):
         check_function(lambda x: x.sum(), *args, gradient=lambda x: np.ones_like(x))
@@ -325,7 +325,7 @@ def test_keys_numbers_and_what_is_no_array_are_passed_through():
 
 
 def test_an_empty_array_and_infinite_ones_are_leaves():
-    with surroundings_kept():
+    with preserve_global_state():
         leaves = CheckableJax(lambda x, e: x.sum() + e.sum(), (draw(3), np.zeros((0, 2)))).leaves
         assert leaves["e"].size == 0
         CheckableJax(lambda z, m: jax.nn.softmax(z + m), (draw(3), np.array([0, -np.inf, 0])))
@@ -346,7 +346,7 @@ class Scale:
         return product_rule(x, self.w)
 
 
-def held(w):
+def captured(w):
     def through_closure(x):
         return product_rule(x, w)
 
@@ -367,28 +367,28 @@ def held(w):
     }
 
 
-HELD = list(held(np.array(0.5)))
+CAPTURED = list(captured(np.array(0.5)))
 
 
-@pytest.mark.parametrize("name", HELD)
-def test_what_a_function_holds_is_judged(name):
-    f = held(np.array(0.5))[name]
+@pytest.mark.parametrize("name", CAPTURED)
+def test_a_captured_array_is_checked(name):
+    f = captured(np.array(0.5))[name]
     report = check_function(f, draw(3))
     verdicts = {leaf.name.rpartition(".")[2]: leaf.verdict for leaf in report.leaves}
     assert verdicts == {"x": "PASS", "w": "FAIL"}
 
 
-def test_what_a_function_holds_is_found_and_replaced_on_copies():
+def test_captured_arrays_are_found_and_replaced_in_copies():
     model = Scale(np.array(2.0))
-    found = Held((model,))
+    found = CapturedArrays((model,))
     assert list(found.arrays) == ["w"]
-    assert found.movable == {"w"}
-    (other,) = found.rebuilt({"w": np.array(5.0)})
+    assert found.replaceable == {"w"}
+    (other,) = found.rebuild({"w": np.array(5.0)})
     assert (float(other.w), float(model.w)) == (5.0, 2.0)
     assert other.lock is model.lock
 
 
-def test_what_is_held_and_not_read_is_no_leaf():
+def test_a_captured_array_that_is_not_read_is_no_leaf():
     class Model(Scale):
         def __init__(self):
             super().__init__(np.array(0.5))
@@ -397,13 +397,13 @@ def test_what_is_held_and_not_read_is_no_leaf():
         def __call__(self, x):
             return x * self.w
 
-    with surroundings_kept():
+    with preserve_global_state():
         assert list(CheckableJax(Model(), (draw(3),)).leaves) == ["x", "w"]
 
 
 def test_arrays_that_numpy_reads_stay_constants():
     table = np.array([1.0, 2.0, 3.0])
-    with surroundings_kept():
+    with preserve_global_state():
         checked = CheckableJax(lambda x: x * np.sqrt(table), (draw(3),))
     assert list(checked.leaves) == ["x"]
     assert checked.constants == {"table"}
@@ -426,7 +426,7 @@ def test_complex_numbers_are_two_leaves_and_two_outputs():
 
 
 def test_the_value_under_differentiation_is_that_of_the_forward_rule():
-    with surroundings_kept():
+    with preserve_global_state():
         other = CheckableJax(
             with_rule(jnp.sin, lambda x: (2 * jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),)), (draw(3),)
         )
@@ -443,7 +443,7 @@ NOT_DIFFERENTIABLE = {
 
 
 @pytest.mark.parametrize("name", NOT_DIFFERENTIABLE)
-def test_what_jax_cannot_differentiate_is_refused_with_its_reason(name):
+def test_what_jax_cannot_differentiate_is_rejected_with_its_reason(name):
     f, message = NOT_DIFFERENTIABLE[name]
     with pytest.raises(SubjectError, match=message):
         check_function(f, draw(3))
@@ -457,7 +457,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_that_raises_is_wrong_and_not_refused(name):
+def test_a_rule_that_raises_is_wrong_and_not_rejected(name):
     report = check_function(with_rule(jnp.sin, lambda x: (jnp.sin(x), x), RULES[name]), draw(3))
     assert report.verdict == "FAIL"
 
@@ -485,13 +485,13 @@ def test_single_precision_stays_single_precision():
         assert x.dtype == jnp.float32
         return jnp.tanh(x)
 
-    with surroundings_kept():
+    with preserve_global_state():
         checked = CheckableJax(kernel, (draw(3).astype(np.float32),))
         assert checked.forward(checked.leaves).dtype == np.float32
         assert checked.backward(checked.leaves, np.ones(3, np.float32))["x"].dtype == np.float32
 
 
-def test_who_derived_the_gradient_is_told():
-    with surroundings_kept():
+def test_the_report_says_who_derived_the_gradient():
+    with preserve_global_state():
         assert CheckableJax(jnp.sin, (draw(2),)).derived_by == "JAX"
     assert subject(lambda x, w: (w, x)).derived_by == "analytic"

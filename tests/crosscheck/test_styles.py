@@ -1,4 +1,4 @@
-"""Code as people write it, brought to the checker unmodified: the book's two volumes, course functions, JAX."""
+"""Code in common styles, checked unmodified: the book's two volumes, course functions, JAX."""
 
 import jax
 import jax.numpy as jnp
@@ -411,7 +411,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_one_fails_and_is_told_why(name):
+def test_a_wrong_layer_of_any_style_fails_with_its_cause(name):
     layer, inputs, text = WRONG[name]
     report = check_layer(layer, *inputs)
     assert report.verdict == "FAIL"
@@ -425,7 +425,7 @@ def test_a_forward_that_no_seed_decides_is_left_in_doubt():
     assert check_layer(GlobalDropout(), draw(6, 8)).verdict == "PASS"
 
 
-def test_a_mask_that_is_drawn_again_is_not_put_down_to_the_memory_of_dout():
+def test_a_mask_that_is_drawn_again_is_not_reported_as_a_misread_layout_of_dout():
     assert "contiguous" not in str(check_layer(Redrawn(), draw(6, 8)))
 
 
@@ -453,7 +453,7 @@ REFUSED = {
     "no cache": (lambda: check_layer((np.sin, lambda dout, cache: dout), draw(3)), "expected a pair"),
     "too many gradients": (
         lambda: check_layer((lambda x: (x, None), lambda dout, cache: (dout, dout)), draw(3)),
-        "2 gradients come back for 1 inputs",
+        "returned 2 gradients for 1 inputs",
     ),
     "no network": (lambda: check_network(object(), draw(2, 3), [0, 1]), "object has no `params`"),
     "no function": (lambda: check_function(3, draw(2)), "f: a int, expected a function"),
@@ -468,7 +468,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_checked_is_refused_by_name(name):
+def test_what_cannot_be_checked_is_rejected_by_name(name):
     check, message = REFUSED[name]
     with pytest.raises(SubjectError, match=message):
         check()
@@ -477,7 +477,7 @@ def test_what_cannot_be_checked_is_refused_by_name(name):
 # -- functions
 
 
-def test_a_custom_gradient_is_held_against_its_own_forward():
+def test_a_custom_gradient_is_checked_against_its_own_forward():
     @jax.custom_vjp
     def sine(x):
         return jnp.sin(x)

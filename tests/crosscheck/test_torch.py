@@ -152,13 +152,13 @@ def test_a_wrong_gradient_fails(name):
 @pytest.mark.parametrize("forward", mostly_slow(RIGHT_GRADIENTS, 4))
 def test_a_right_gradient_passes_by_its_class_and_by_its_apply(forward):
     inputs, backward = RIGHT_GRADIENTS[forward]
-    brought = [x.clone() for x in inputs]
+    passed = [x.clone() for x in inputs]
     for thing in (custom(forward, backward), custom(forward, backward).apply):
-        report = check(thing, *brought)
+        report = check(thing, *passed)
         assert report.verdict == "PASS", str(report)
         assert [leaf.name for leaf in report.leaves] == list(forward.__code__.co_varnames[: len(inputs)])
     assert all(
-        torch.equal(x, y) and not x.requires_grad and x.grad is None for x, y in zip(inputs, brought, strict=True)
+        torch.equal(x, y) and not x.requires_grad and x.grad is None for x, y in zip(inputs, passed, strict=True)
     )
 
 
@@ -266,7 +266,7 @@ def test_a_wrong_function_of_any_style_is_found(name):
     assert check(thing, x.clone().requires_grad_(), w.clone().requires_grad_(), *rest).verdict == "FAIL"
 
 
-def test_a_gradient_in_half_of_a_float64_function_does_not_pass():
+def test_a_half_precision_gradient_of_a_float64_function_does_not_pass():
     halved = custom(tanh, lambda g, x, y: (g.half() * (1 - y * y).half()).double())
     assert check(halved.apply, X).verdict != "PASS"
 
@@ -415,7 +415,7 @@ def test_a_float32_module_takes_the_float64_inputs_that_numpy_makes(module):
     assert module.bias.grad is None
 
 
-# ------------------------------------------------------------------------------- owed in float32, where kinks are noise
+# ------------------------------------------------------------------------------------- float32, where kinks are noise
 
 FLOAT32 = ["linear", "conv2d", "layer norm", "group norm", "gelu", "attention", "lstm", "batch norm", "dropout"]
 
@@ -460,9 +460,9 @@ def only_float32(factor):
 
 
 FLOAT32_OWED = {
-    "inside, float32 brought": (computed_in_float32, torch.float32),
-    "inside, float64 brought": (computed_in_float32, torch.float64),
-    "only, float32 brought": (only_float32, torch.float32),
+    "inside, float32 inputs": (computed_in_float32, torch.float32),
+    "inside, float64 inputs": (computed_in_float32, torch.float64),
+    "only, float32 inputs": (only_float32, torch.float32),
 }
 
 

@@ -1,4 +1,4 @@
-"""What is found in PyTorch's objects: leaves, names, dtypes, strides, generators; and what is refused."""
+"""Inspection of PyTorch objects: leaves, names, dtypes, strides, generators, and rejected objects."""
 
 import functools
 import threading
@@ -67,7 +67,7 @@ class InPlace(Function):
 
 
 @pytest.mark.parametrize("name", ["transposed", "spread", "reversed"])
-def test_a_gradient_from_above_is_handed_over_with_its_strides(name):
+def test_a_gradient_from_above_keeps_its_strides(name):
     dout = {
         "transposed": stream(Stream.DOUT, 1).standard_normal((4, 5)).T,
         "spread": np.broadcast_to(stream(Stream.DOUT, 1).standard_normal(4), (5, 4)),
@@ -172,7 +172,7 @@ def test_a_parameter_that_moves_the_output_without_a_gradient_does_not_pass():
     assert check(Detaches(4, 3).double(), X).verdict != "PASS"
 
 
-def test_undeclared_changes_in_place_are_told():
+def test_undeclared_changes_in_place_are_reported():
     def forward(ctx, x):
         x.mul_(3)
         return x.clone()
@@ -180,7 +180,7 @@ def test_undeclared_changes_in_place_are_told():
     assert "overwrites x" in str(check(deriving(InPlace, forward=forward), X))
 
 
-def test_what_raises_is_the_backward_s_fault():
+def test_an_exception_in_backward_is_a_fault():
     shapes = custom(scale, lambda g, x, gamma, y: (g * gamma, (g * x).sum(1)))
     report = check(shapes, X, T(4))
     assert report.verdict == "FAIL"
@@ -271,7 +271,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_checked_is_refused(name):
+def test_what_cannot_be_checked_is_rejected(name):
     thing, inputs, says = REFUSED[name]
     with pytest.raises(SubjectError, match=says):
         check(thing, *inputs)
@@ -280,7 +280,7 @@ def test_what_cannot_be_checked_is_refused(name):
 # ------------------------------------------------------------------------------------------------------ who is who
 
 
-def test_what_is_torch():
+def test_is_torch():
     module, array = nn.Linear(4, 3), X.numpy()
     for thing, inputs in [
         (Ctx, (array,)),
@@ -360,7 +360,7 @@ def test_a_float32_layer_of_tensors_takes_float64_inputs():
     assert check(Linear(dtype=torch.float32), X).verdict == "PASS"
 
 
-def test_layers_of_tensors_within_layers_are_refused():
+def test_layers_of_tensors_within_layers_are_rejected():
     class Two(Linear):
         def __init__(self):
             super().__init__()
@@ -440,7 +440,7 @@ def test_an_object_without_tensors_is_copied_too():
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
-def test_a_script_is_refused():
+def test_a_script_is_rejected():
     script = torch.jit.trace(nn.Linear(4, 3).double(), X)
     with pytest.raises(SubjectError, match="module it was made of"):
         check(script, X)
@@ -455,4 +455,6 @@ def test_a_view_of_a_parameter_is_a_leaf():
 
 
 def test_outputs_without_a_graph_are_named():
-    assert CheckableTorch(lambda x: (x * 2, {"mean": x.detach().mean()}), (X,)).unjudged == ["output.1.mean"]
+    assert CheckableTorch(lambda x: (x * 2, {"mean": x.detach().mean()}), (X,)).outputs_without_gradient == [
+        "output.1.mean"
+    ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxnet.crosscheck import Report, check_layer
 from jaxnet.crosscheck.examine import _from_above
-from jaxnet.crosscheck.inspect import brought
+from jaxnet.crosscheck.inspect import dispatch
 from jaxnet.crosscheck.streams import Stream, stream
 
 TRIAL_SECONDS = 60
@@ -136,7 +136,7 @@ def trial_of(op: Operation, rng: np.random.Generator, seed: int, about: str, dty
 
     gridded = "grid" in about
     wide = [x.astype(np.float64) if i in floats else x for i, x in enumerate(inputs)]
-    names = list(brought.layer(pair, tuple(inputs), 0).leaves)
+    names = list(dispatch.layer_to_checkable(pair, tuple(inputs), 0).leaves)
     return Trial(run, wrong is None, about, error if wrong else None, names[wrong.leaf] if wrong else "", truth=truth)
 
 
@@ -166,7 +166,7 @@ def _smooth(pair: Any, inputs: list[Any], leaf: int) -> Any:
 
 def _gradient(pair: Any, inputs: list[Any], leaf: int) -> Any:
     """Returns the gradient of a leaf at the dout of the check."""
-    checkable = brought.layer(pair, tuple(inputs), 0)
+    checkable = dispatch.layer_to_checkable(pair, tuple(inputs), 0)
     output = checkable.forward(checkable.leaves)
     dout = _from_above(checkable, output, stream(Stream.DOUT, 0))
     return np.asarray(list(checkable.backward(checkable.leaves, dout).values())[leaf], np.float64)

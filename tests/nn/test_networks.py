@@ -109,7 +109,10 @@ def test_accuracy_of_known_logits():
         (lambda: jaxnet.two_layer_net(0, 5, 3), "input_size: 0, expected a whole number of at least 1"),
         (lambda: jaxnet.two_layer_net(7, -5, 3), "hidden_size: -5"),
         (lambda: jaxnet.multi_layer_net(7, [5, 0], 3), r"hidden_sizes\[1\]: 0"),
-        (lambda: jaxnet.multi_layer_net(7, [5], 3, "rulu"), "activation: 'rulu', expected one of relu, leaky_relu, sigmoid"),
+        (
+            lambda: jaxnet.multi_layer_net(7, [5], 3, "rulu"),
+            "activation: 'rulu', expected one of relu, leaky_relu, sigmoid",
+        ),
         (lambda: jaxnet.nn.affine(2, 2).init(KEY, -1.0), "scale: -1.0, expected a finite standard deviation >= 0"),
         (lambda: jaxnet.nn.affine(2, 2).init(KEY, float("nan")), "scale: nan"),
         (lambda: jaxnet.nn.affine(2, 2).init(KEY, "He"), "scale: 'He', expected a number, 'he' or 'xavier'"),

@@ -1,57 +1,43 @@
-"""What can be checked: layers of the book's class style, pairs of functions, networks, functions of arrays."""
+"""Inspects the code to be checked: layers in the class style, pairs of functions, networks, functions of arrays."""
 
 from typing import TYPE_CHECKING, Any
 
-from jaxnet.crosscheck.inspect.chain import CheckableChain, chain
-from jaxnet.crosscheck.inspect.checkable import (
-    Array,
-    Checkable,
-    Instance,
-    Leaves,
-    SubjectError,
-    attributes_of,
-    blaming,
-    is_float,
-    surroundings_kept,
-)
-from jaxnet.crosscheck.inspect.function import CheckableFunction, function_subject
-from jaxnet.crosscheck.inspect.layer import CheckableLayer, brought_layer
-from jaxnet.crosscheck.inspect.network import CheckableNetwork, brought_network
-from jaxnet.crosscheck.inspect.pair import CheckablePair, as_pair, brought_pair
+from jaxnet.crosscheck.inspect.chain import chain
+from jaxnet.crosscheck.inspect.checkable import Checkable
+from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.function import CheckableFunction
+from jaxnet.crosscheck.inspect.global_state import preserve_global_state
+from jaxnet.crosscheck.inspect.layer import CheckableLayer, inspect_layer
+from jaxnet.crosscheck.inspect.network import CheckableNetwork, inspect_network
+from jaxnet.crosscheck.inspect.objects import attributes_of
+from jaxnet.crosscheck.inspect.pair import inspect_pair
+from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
 if TYPE_CHECKING:
-    from jaxnet.crosscheck.inspect.jax_function import CheckableJax, JaxReference
+    from jaxnet.crosscheck.inspect.jax_function import CheckableJax
 
 __all__ = [
     "Array",
     "Checkable",
-    "CheckableChain",
     "CheckableFunction",
     "CheckableJax",
     "CheckableLayer",
     "CheckableNetwork",
-    "CheckablePair",
-    "Instance",
-    "JaxReference",
     "Leaves",
     "SubjectError",
-    "as_pair",
     "attributes_of",
-    "blaming",
-    "brought_layer",
-    "brought_network",
-    "brought_pair",
     "chain",
-    "function_subject",
-    "is_float",
-    "surroundings_kept",
+    "inspect_layer",
+    "inspect_network",
+    "inspect_pair",
+    "preserve_global_state",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Loads what needs JAX where it is asked for."""
-    if name in ("CheckableJax", "JaxReference"):
-        from jaxnet.crosscheck.inspect import jax_function
+    """Loads `CheckableJax`, which needs JAX, on first use."""
+    if name == "CheckableJax":
+        from jaxnet.crosscheck.inspect.jax_function import CheckableJax
 
-        return getattr(jax_function, name)
+        return CheckableJax
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,17 +1,22 @@
-"""Two consecutive layers taken together: each may be wrong alone where they are right as one."""
+"""Two consecutive layers as one, because two wrong derivatives may be right together."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves, SubjectError
+from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
+from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.layer import CheckableLayer
+from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
 
 @dataclass(eq=False, kw_only=True)
 class CheckableChain(Checkable):
-    """Two layers, the second of which takes the output of the first: `link` is what the second calls it."""
+    """Two layers, the second of which takes the output of the first as its input `link`.
+
+    The leaves of both are named with the prefix of their layer.
+    """
 
     name: str
     first: CheckableLayer
@@ -29,8 +34,8 @@ class CheckableChain(Checkable):
             first.inputs = inputs
             y = first.forward()
             shapes[:] = [y.shape]
-            linked = zip(self.second.names, second.inputs, strict=True)
-            second.inputs = tuple(y if name == self.link else given for name, given in linked)
+            named = zip(self.second.names, second.inputs, strict=True)
+            second.inputs = tuple(y if name == self.link else value for name, value in named)
             z = second.forward()
             return z if second.outputs.result is True else second.outputs.unpack(z)
 
@@ -43,9 +48,9 @@ class CheckableChain(Checkable):
             found = {self.prefixes[0] + name: gradient for name, gradient in earlier.items()}
             return found | {self.prefixes[1] + name: gradient for name, gradient in later.items()}
 
-        handed = {self.prefixes[0] + name: array for name, array in first.handed.items()}
-        handed |= {self.prefixes[1] + name: array for name, array in second.handed.items() if name != self.link}
-        return Instance(forward, backward, first.inputs, handed)
+        arrays = {self.prefixes[0] + name: array for name, array in first.arrays.items()}
+        arrays |= {self.prefixes[1] + name: array for name, array in second.arrays.items() if name != self.link}
+        return Instance(forward, backward, first.inputs, arrays)
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         return (leaves,)
@@ -54,22 +59,22 @@ class CheckableChain(Checkable):
         return self.first, self.second
 
     def _open(self, layer: CheckableLayer, prefix: str, leaves: Leaves) -> Instance:
-        mine = {name.removeprefix(prefix): leaf for name, leaf in leaves.items() if name.startswith(prefix)}
+        own = {name.removeprefix(prefix): leaf for name, leaf in leaves.items() if name.startswith(prefix)}
         dtypes = {leaf.dtype for leaf in leaves.values()}
         for name, leaf in layer.leaves.items():  # the link, which the first layer's output replaces
-            mine.setdefault(name, leaf.astype(dtypes.pop() if len(dtypes) == 1 else leaf.dtype))
-        return layer.open(mine)
+            own.setdefault(name, leaf.astype(dtypes.pop() if len(dtypes) == 1 else leaf.dtype))
+        return layer.open(own)
 
 
 def chain(first: CheckableLayer, second: CheckableLayer) -> CheckableChain:
-    """Returns two consecutive layers as one: right together if their errors cancel, as softmax's and its loss's may.
+    """Returns two consecutive layers as one, which is right if their errors cancel, as in softmax and its loss.
 
     Args:
-        first: Called with the network's samples, or what came of them.
-        second: Called with the first one's output.
+        first: The first layer.
+        second: The second layer, which takes the output of the first.
 
     Raises:
-        SubjectError: The second does not take the first one's output, or has no gradient by it.
+        SubjectError: If the second does not take the output of the first, or has no gradient for it.
     """
     y = first.forward(first.leaves)
     links = [

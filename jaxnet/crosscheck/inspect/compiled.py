@@ -1,4 +1,4 @@
-"""JAX functions, compiled where that works and gives what they give as they are."""
+"""Compiles JAX functions if the compiled function returns the same results."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,19 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import restart_generators
-from jaxnet.crosscheck.inspect.jax_loaded import double_precision
+from jaxnet.crosscheck.inspect.global_state import restart_generators
+from jaxnet.crosscheck.inspect.optional_jax import double_precision
 from jaxnet.crosscheck.inspect.trees import is_float_dtype, machine_epsilon
 
-ROUNDING = 2.0**10  # units in the last place of the largest element, by which a compiled result may differ
+ROUNDING = 2.0**10  # allowed difference of a compiled result, in ulps of its largest element
 
 
 class Compiled:
-    """A JAX function of structures of arrays, that returns NumPy arrays.
+    """A JAX function of structures of arrays that returns NumPy arrays.
 
-    At its first call for some shapes and dtypes it runs twice as it is and once compiled. Where the compiled function
-    raises, or differs by more than rounding, or where the function draws something else at each call, it runs as it
-    is from then on.
+    Its first call for some shapes and dtypes runs it twice uncompiled and once compiled. If the compiled function
+    raises or differs by more than rounding, or if two uncompiled calls differ, later calls run uncompiled.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -27,7 +26,7 @@ class Compiled:
         self.usable: dict[Any, bool] = {}
 
     def __call__(self, *args: Any) -> Any:
-        """Returns the function of the arguments, with double precision where they have it."""
+        """Returns the result, in the precision of the arguments."""
         with double_precision():
             signature = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(args))
             if self.usable.get(signature):
@@ -36,12 +35,12 @@ class Compiled:
             value = self._plain(args)
             if signature not in self.usable:
                 self.usable[signature] = self._is_usable(args, value)
-                if self.usable[signature]:  # the same bits at the first call as at the next
+                if self.usable[signature]:  # so that the first call returns the same bits as later ones
                     return _as_numpy(self.jitted(*args))
             return value
 
     def plain(self, *args: Any) -> Any:
-        """Returns the function of the arguments, without compiling it."""
+        """Returns the result of the uncompiled function."""
         with double_precision():
             return self._plain(jax.tree.map(jnp.asarray, args))
 
@@ -63,18 +62,18 @@ def _as_numpy(result: Any) -> Any:
     return jax.tree.map(np.asarray, result)
 
 
-def _all(test: Callable[[Any, Any], bool], one: Any, other: Any) -> bool:
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+def _all(test: Callable[[Any, Any], bool], result: Any, other: Any) -> bool:
+    pairs = zip(jax.tree.leaves(result), jax.tree.leaves(other), strict=True)
     return all(a.shape == b.shape and a.dtype == b.dtype and test(a, b) for a, b in pairs)
 
 
-def is_close(one: Any, other: Any) -> bool:
-    """Returns whether two arrays are alike up to rounding."""
-    if not is_float_dtype(one.dtype):
-        return bool(np.array_equal(one, other))
-    eps = machine_epsilon(one.dtype)
-    one, other = one.astype(np.float64), other.astype(np.float64)
-    finite = np.isfinite(one)
-    largest = float(np.abs(one[finite]).max(initial=0))
-    same = np.array_equal(finite, np.isfinite(other)) and np.array_equal(one[~finite], other[~finite], equal_nan=True)
-    return bool(same and np.abs(one[finite] - other[finite]).max(initial=0) <= ROUNDING * eps * largest)
+def is_close(value: Any, other: Any) -> bool:
+    """Returns whether two arrays are equal up to rounding."""
+    if not is_float_dtype(value.dtype):
+        return bool(np.array_equal(value, other))
+    eps = machine_epsilon(value.dtype)
+    value, other = value.astype(np.float64), other.astype(np.float64)
+    finite = np.isfinite(value)
+    largest = float(np.abs(value[finite]).max(initial=0))
+    same = np.array_equal(finite, np.isfinite(other)) and np.array_equal(value[~finite], other[~finite], equal_nan=True)
+    return bool(same and np.abs(value[finite] - other[finite]).max(initial=0) <= ROUNDING * eps * largest)

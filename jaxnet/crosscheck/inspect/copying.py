@@ -1,16 +1,13 @@
-"""Copies of somebody's objects, at other values and in other dtypes; memory that is shared stays shared.
+"""Copies objects, with other values and dtypes for some of their arrays. Shared memory stays shared.
 
 `copy.deepcopy` gives each array memory of its own, so that a view no longer follows its base, and raises at the first
-lock or module that it meets. Here arrays that overlap in memory are views of one new buffer, and what cannot be copied
-is shared with the original.
+lock or module. Here arrays that overlap in memory become views of one new buffer, and a part that cannot be copied is
+shared with the original.
 """
 
 import copyreg
-import functools
-import io
 import sys
 import types
-import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,68 +15,34 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from jaxnet.crosscheck.inspect.checkable import Array, attributes_of
-from jaxnet.crosscheck.inspect.overlap import extent, sharing, views
+from jaxnet.crosscheck.inspect.objects import attributes_of, is_shared
+from jaxnet.crosscheck.inspect.optional_jax import is_jax_array
+from jaxnet.crosscheck.inspect.overlap import extent, group_by_memory, views
+from jaxnet.crosscheck.inspect.trees import Array
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes, type, type(Ellipsis), type(NotImplemented), range, slice)
-SHARED = (
-    types.ModuleType,
-    types.FunctionType,
-    types.BuiltinFunctionType,
-    types.GeneratorType,
-    types.CodeType,
-    np.ufunc,
-    np.dtype,
-    np.generic,
-    io.IOBase,
-    weakref.ref,
-)
-# Objects of these modules stand for something outside: a thread, a process, a file, a library, a device.
-SHARED_MODULES = frozenset(
-    {
-        "_ctypes",
-        "_io",
-        "_queue",
-        "_thread",
-        "asyncio",
-        "concurrent",
-        "ctypes",
-        "io",
-        "logging",
-        "multiprocessing",
-        "numba",
-        "pycuda",
-        "queue",
-        "selectors",
-        "socket",
-        "sqlite3",
-        "ssl",
-        "subprocess",
-        "threading",
-    }
-)
 
 
 class Template:
-    """An object to be copied many times: the arrays that share memory are sought once.
+    """An object that is copied many times. Its arrays that share memory are found once.
 
     Args:
-        value: The object; it must not change as long as it is copied.
+        value: The object. It must not change between copies.
     """
 
     def __init__(self, value: Any) -> None:
         self.value = value
-        self._groups = [group for group in sharing(list(arrays_within(value))) if len(group) > 1]
+        self._groups = [group for group in group_by_memory(list(arrays_within(value))) if len(group) > 1]
 
     def copy(self, replaced: Mapping[int, Any] | None = None) -> Any:
         """Returns a deep copy, with other values for the arrays whose ids are in `replaced`."""
         return self.copy_with_memo(replaced)[0]
 
     def copy_with_memo(self, replaced: Mapping[int, Any] | None = None) -> tuple[Any, dict[int, Any]]:
-        """Returns the copy, and what each part became, by the part's id.
+        """Returns the copy, and the copy of each part by the id of its original.
 
-        Arrays of one buffer take the dtype of the first among them that is replaced. Where several of them are,
-        those elements are written that differ from the original: a view moved alone moves what it is a view of.
+        Arrays of one buffer take the dtype of the first that is replaced. If several are replaced, only elements that
+        differ from the original are written, so that a change of one view also changes its base.
         """
         copier = _Copier(replaced or {})
         for group in self._groups:
@@ -88,11 +51,11 @@ class Template:
 
 
 def duplicate(value: Any, replaced: Mapping[int, Any] | None = None) -> Any:
-    """Returns a deep copy in which memory that was shared is shared, and what cannot be copied is the original.
+    """Returns a deep copy that keeps shared memory shared. Parts that cannot be copied are the originals.
 
     Args:
         value: Any object, or a tuple of several.
-        replaced: Other values for some of its arrays, by id; each array's copy has its values' dtype.
+        replaced: Other values for some of its arrays, by id. The copy of an array takes the dtype of its value.
 
     Examples:
         >>> theta = np.zeros(4)
@@ -106,7 +69,7 @@ def duplicate(value: Any, replaced: Mapping[int, Any] | None = None) -> Any:
 def values_by_id(arrays: Mapping[str, Any], values: Mapping[str, Any]) -> dict[int, Any]:
     """Returns values by the ids of the arrays that they replace.
 
-    One array may have several names: those elements count that differ from it, under whichever name.
+    If one array has several names, an element takes the value that differs from the array, under any of the names.
     """
     found: dict[int, Any] = {}
     for name, array in arrays.items():
@@ -114,20 +77,14 @@ def values_by_id(arrays: Mapping[str, Any], values: Mapping[str, Any]) -> dict[i
             continue
         value = values[name]
         if id(array) in found:
-            moved = np.asarray(value) != np.asarray(array).astype(value.dtype)
-            value = np.where(moved, value, found[id(array)])
+            changed = np.asarray(value) != np.asarray(array).astype(value.dtype)
+            value = np.where(changed, value, found[id(array)])
         found[id(array)] = value
     return found
 
 
-def is_jax(value: Any) -> bool:
-    """Returns whether this is an array of JAX's, without importing JAX."""
-    jax = sys.modules.get("jax")
-    return jax is not None and isinstance(value, jax.Array)
-
-
 def arrays_within(value: Any, known: set[int] | None = None) -> Iterator[Array]:
-    """Yields NumPy's arrays in a structure of containers and objects, each once."""
+    """Yields the NumPy arrays in a structure of containers and objects, each once."""
     known = set() if known is None else known
     if isinstance(value, ATOMS) or id(value) in known:
         return
@@ -145,9 +102,9 @@ def arrays_within(value: Any, known: set[int] | None = None) -> Iterator[Array]:
             yield from arrays_within(part, known)
 
 
-def laid_like(value: Any, array: Any) -> Any:
-    """Returns the value itself where it lies in memory as the array does, else a copy that does; JAX's as JAX's."""
-    if is_jax(array):
+def with_layout_of(value: Any, array: Any) -> Any:
+    """Returns a value with the memory layout of an array, copied only if needed; a JAX array for a JAX array."""
+    if is_jax_array(array):
         return sys.modules["jax"].numpy.asarray(value)
     value = np.asarray(value)
     like = np.empty_like(array, dtype=value.dtype)
@@ -157,23 +114,12 @@ def laid_like(value: Any, array: Any) -> Any:
     return like
 
 
-def is_shared(value: Any) -> bool:
-    """Returns whether an object is never copied: a function, a module, a file, a lock, a pool, a handle."""
-    kind: Any = type(value)
-    return isinstance(value, SHARED) or _stands_outside(kind)
-
-
-@functools.lru_cache(maxsize=4096)
-def _stands_outside(kind: Any) -> bool:
-    return any(base.__module__.partition(".")[0] in SHARED_MODULES for base in kind.__mro__)
-
-
 def _copied_group(arrays: list[Array], replaced: Mapping[int, Any]) -> dict[int, Array]:
-    """Returns the copies of arrays that overlap, by their originals' ids: views of one buffer."""
+    """Returns copies of overlapping arrays, as views of one buffer, by the ids of the originals."""
     values = {id(a): np.asarray(replaced[id(a)]) for a in arrays if id(a) in replaced}
     dtype = next((value.dtype for value in values.values()), arrays[0].dtype)
     copies = views(arrays, np.zeros(extent(arrays), dtype))
-    if copies is None:  # bytes seen as several dtypes: they keep them
+    if copies is None:  # views of several dtypes, which they keep
         start = min(byte_bounds(array)[0] for array in arrays)
         whole = np.zeros(max(byte_bounds(array)[1] for array in arrays) - start, np.uint8)
         places = [array.__array_interface__["data"][0] - start for array in arrays]
@@ -185,18 +131,18 @@ def _copied_group(arrays: list[Array], replaced: Mapping[int, Any]) -> dict[int,
     for array, copied in zip(arrays, copies, strict=True):
         if id(array) in values:
             value = values[id(array)]
-            moved = value != array.astype(value.dtype)
-            copied[moved] = value[moved]
+            changed = value != array.astype(value.dtype)
+            copied[changed] = value[changed]
     return {id(array): copied for array, copied in zip(arrays, copies, strict=True)}
 
 
 class _Copier:
-    """One deep copy: `memo` holds what each part became, by id."""
+    """Makes one deep copy; `memo` maps the id of each part to its copy."""
 
     def __init__(self, replaced: Mapping[int, Any]) -> None:
         self.replaced = replaced
         self.memo: dict[int, Any] = {}
-        self._alive: list[Any] = []  # no id may be given to another object in the meantime
+        self._alive: list[Any] = []  # kept alive, so that no id is reused
 
     def of(self, value: Any) -> Any:
         if isinstance(value, ATOMS):
@@ -208,7 +154,7 @@ class _Copier:
 
     def _copied(self, value: Any) -> Any:
         kind = type(value)
-        if kind is np.ndarray or is_jax(value):
+        if kind is np.ndarray or is_jax_array(value):
             return self._array(value)
         if kind in (list, dict, tuple, set, frozenset):
             return self._container(value)
@@ -219,13 +165,13 @@ class _Copier:
         if is_shared(value):
             return value
         if hasattr(kind, "__deepcopy__"):
-            return self._by_its_own(value)
+            return self._by_deepcopy_method(value)
         return self._object(value)
 
     def _array(self, value: Any) -> Any:
         if id(value) in self.replaced:
-            return laid_like(self.replaced[id(value)], value)
-        if is_jax(value):
+            return with_layout_of(self.replaced[id(value)], value)
+        if is_jax_array(value):
             return value
         if value.dtype != object:
             return np.array(value, order="K")
@@ -251,8 +197,8 @@ class _Copier:
             return value
         return self.memo.get(id(value), type(value)(parts))
 
-    def _by_its_own(self, value: Any) -> Any:
-        """Calls its `__deepcopy__`; arrays that this copied without asking the memo are put right afterwards."""
+    def _by_deepcopy_method(self, value: Any) -> Any:
+        """Calls the object's `__deepcopy__`, then replaces arrays that it copied without regard to the memo."""
         for array in arrays_within(value):
             self.of(array)
         try:
@@ -260,27 +206,27 @@ class _Copier:
         except Exception:
             return self._object(value)
         if copied is not value:
-            its = attributes_of(copied)
+            attributes = attributes_of(copied)
             for name, part in attributes_of(value).items():
-                if id(part) in self.replaced and name in its and its[name] is not self.of(part):
+                if id(part) in self.replaced and name in attributes and attributes[name] is not self.of(part):
                     object.__setattr__(copied, name, self.of(part))
         return copied
 
     def _object(self, value: Any) -> Any:
-        if hasattr(type(value), "__del__") and not _matters(value):
-            return value  # the copy's end must not close what the original holds
+        if hasattr(type(value), "__del__") and not _must_be_copied(value):
+            return value  # the finalizer of a copy could close a resource of the original
         try:
             return self._reconstructed(value)
         except Exception:
             self.memo.pop(id(value), None)
         try:
-            return self._by_attributes(value) if _matters(value) else value
+            return self._by_attributes(value) if _must_be_copied(value) else value
         except Exception:
             self.memo.pop(id(value), None)
             return value
 
     def _reconstructed(self, value: Any) -> Any:
-        """Copies as `copy.deepcopy` does, by what the object says of itself for pickling."""
+        """Copies as `copy.deepcopy` does, by the object's pickle protocol."""
         reducer = copyreg.dispatch_table.get(type(value))
         reduced: Any = reducer(value) if reducer else value.__reduce_ex__(4)
         if isinstance(reduced, str):
@@ -316,6 +262,6 @@ def _set_state(copied: Any, state: Any) -> None:
         object.__setattr__(copied, name, part)
 
 
-def _matters(value: Any) -> bool:
-    """Returns whether an object must be copied at any price: a layer, or one that holds arrays of floats."""
+def _must_be_copied(value: Any) -> bool:
+    """Returns whether an object must be copied even if pickling fails: a layer, or one that holds float arrays."""
     return hasattr(value, "forward") or any(array.dtype.kind == "f" for array in arrays_within(value))

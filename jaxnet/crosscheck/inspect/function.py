@@ -1,4 +1,4 @@
-"""Functions of arrays with a gradient written beside them."""
+"""Functions of arrays with a hand-written gradient."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -7,41 +7,36 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.arguments import Arguments
-from jaxnet.crosscheck.inspect.checkable import (
-    TWO_FUNCTIONS,
-    Checkable,
-    Instance,
-    Leaves,
-    numbers_in,
-    restart_generators,
-)
-from jaxnet.crosscheck.inspect.errors import SubjectError, blaming
-from jaxnet.crosscheck.inspect.held import Held
-from jaxnet.crosscheck.inspect.jax_loaded import double_precision
-from jaxnet.crosscheck.inspect.returned import Form, Reading, by_leaf, readings_of
-from jaxnet.crosscheck.inspect.roles import is_called_parameter, looks_constant
+from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
+from jaxnet.crosscheck.inspect.closures import CapturedArrays
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.global_state import restart_generators
+from jaxnet.crosscheck.inspect.gradient_readings import Form, Reading, gradients_by_leaf, possible_readings
+from jaxnet.crosscheck.inspect.inputs import integers_in, numbers_in
+from jaxnet.crosscheck.inspect.optional_jax import double_precision
+from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.signatures import from_above
-from jaxnet.crosscheck.inspect.trees import Array, is_float, leaves_of
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float, leaves_of
 
-OF_THE_SUM = "gradient takes no dout: it is judged as the gradient of the sum of what {} returns"
-VALUE_FIRST = "gradient returns the value of {} first: what comes after it is read as the gradient"
+OF_THE_SUM = "gradient takes no dout: it is checked as the gradient of the sum of the outputs of {}"
+VALUE_FIRST = "gradient returns the value of {} first: the rest is read as the gradient"
 
 
 class CheckableFunction(Checkable):
-    """f(*args), of arrays or structures of arrays, and `gradient`, which claims to be its gradient.
+    """A function f(*args) of arrays or structures of arrays, and its hand-written `gradient`.
 
-    `gradient` is called with the same arguments. Where it asks for one more, that is `dout`, or for one more by output;
-    it stands last, or first where it is called so, or is a keyword. Options are no `dout`. It returns a gradient for
-    each argument, for the first of those with floats, a dict of them by name, or a single one.
+    `gradient` takes the same arguments. If it requires one more, that is `dout`, or one more for each output; `dout`
+    comes last, or first if its name says so, or is a keyword. It returns a gradient for each argument, for the first
+    of those with floats, a dict of gradients by name, or a single gradient.
 
     Args:
         f: The function.
-        args: What it is called with.
+        args: Its arguments.
         gradient: Its gradient.
-        takes_dout: Whether `gradient` takes `dout`; told by its signature where None.
+        takes_dout: Whether `gradient` takes `dout`. Defaults to what its signature says.
 
     Raises:
-        SubjectError: It cannot be checked.
+        SubjectError: If it cannot be checked.
     """
 
     derived_by = "analytic"
@@ -57,25 +52,22 @@ class CheckableFunction(Checkable):
         if not callable(gradient):
             raise SubjectError(f"gradient: a {type(gradient).__name__}, expected a function of the same arguments")
         self.f, self.gradient, self.name = f, gradient, name_of(f)
-        self.given = Arguments(f, args, complex_as_two=False)
-        self.names, self.leaves = self.given.names, self.given.floats
+        self.args = Arguments(f, args, complex_as_two=False)
+        self.names, self.leaves = self.args.names, self.args.floats
         if not self.leaves:
             raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
-        self.held = Held((f, gradient), tuple(self.given.leaves))
-        named = dict(zip(self.names, args, strict=True))
-        self.numbers = numbers_in(named)
-        self.integers = {
-            n: a for n, a in self.given.leaves.items() if isinstance(a, np.ndarray) and a.dtype.kind in "iu"
-        }
+        self.captured = CapturedArrays((f, gradient), tuple(self.args.leaves))
+        self.numbers = numbers_in(dict(zip(self.names, args, strict=True)))
+        self.integers = integers_in(self.args.leaves)
         self.notes: list[str] = []
         self._alternatives: list[Reading] = []
-        self._look(takes_dout)
+        self._run_both_passes(takes_dout)
 
-    def _look(self, takes_dout: bool | None) -> None:
-        """Runs both passes once, and finds out how they are to be called and read."""
+    def _run_both_passes(self, takes_dout: bool | None) -> None:
+        """Runs both passes once, to find out how gradient takes `dout` and how its result is read."""
         args, f, gradient = self._copies(self.leaves)
         opened = Instance(lambda *inputs: self._f(f, inputs), lambda *_: {}, args, {})
-        with blaming(self.name):
+        with as_subject_error(self.name):
             y = opened.forward()
         outputs = opened.outputs
         self._from_above = from_above(
@@ -84,43 +76,42 @@ class CheckableFunction(Checkable):
         self.takes_dout = self._from_above.taken
         if not self.takes_dout and y.size > 1:
             if outputs.has_number_first:
-                raise SubjectError(f"{self.name}: returns a number and more, expected one output; {TWO_FUNCTIONS}")
+                raise SubjectError(f"{self.name}: returns a number and more, expected one output; {TWO_FUNCTIONS_HINT}")
             self.notes.append(OF_THE_SUM.format(self.name))
         result: Any = None
-        with self.trying("gradient"):
+        with self.recording_fault("gradient"):
             douts = outputs.unpack(np.ones_like(y))
-            result = self._returned(gradient, args, douts, outputs.regrouped(douts))
+            result = self._call_gradient(gradient, args, douts, outputs.regrouped(douts))
         if self.fault:
             return
-        first, *self._alternatives = readings_of(result, self.given, y)
+        first, *self._alternatives = possible_readings(result, self.args, y)
         self._read_as(first, result)
 
     def _read_as(self, reading: Reading, result: Any) -> None:
-        """Sorts the float arrays into leaves, others and constants, as one reading has it."""
+        """Sorts the float arrays into leaves, others and constants, according to one reading of the result."""
         self.reading, self._result = reading, result
-        claimed = by_leaf(result, reading, self.given)
-        floats = self.given.floats
-        self.leaves = {name: array for name, array in floats.items() if name in claimed}
+        with_gradient = gradients_by_leaf(result, reading, self.args)
+        floats = self.args.floats
+        self.leaves = {name: array for name, array in floats.items() if name in with_gradient}
         if not self.leaves:
-            raise SubjectError(f"gradient: no gradient comes back for any of {', '.join(floats)}, nothing to check")
-        self.others = {name: array for name, array in floats.items() if name not in claimed}
-        bare = reading.form is Form.BARE
+            raise SubjectError(f"gradient: returns no gradient for any of {', '.join(floats)}, nothing to check")
+        self.others = {name: array for name, array in floats.items() if name not in with_gradient}
+        is_single = reading.form is Form.SINGLE
         self.constants = {
             name
             for name, array in self.others.items()
             if looks_constant(name, array, is_input=True)
-            or (bare and self.given.owner[name] not in reading.owners and not is_called_parameter(name))
+            or (is_single and self.args.owner[name] not in reading.owners and not is_parameter_name(name))
         }
-        held = {name: self.held.arrays[name] for name in self.held.of_first}
-        closed_over = {name: np.asarray(array) for name, array in held.items() if is_float(array)}
-        self.others |= closed_over
-        self.constants |= closed_over.keys()
-        self.immovable = closed_over.keys() - self.held.movable
+        captured = {name: self.captured.arrays[name] for name in self.captured.of_first}
+        floats_of_f = {name: np.asarray(array) for name, array in captured.items() if is_float(array)}
+        self.others |= floats_of_f
+        self.constants |= floats_of_f.keys()
         note = VALUE_FIRST.format(self.name)
         self.notes = [*(n for n in self.notes if n != note), *([note] if reading.value_first else [])]
 
     def readings(self) -> Iterator[Checkable]:
-        """Yields this subject with the gradient that came back taken for that by another argument."""
+        """Yields this subject with the gradient that was returned assigned to another argument."""
         for reading in self._alternatives:
             other = copy.copy(self)
             other._alternatives = []
@@ -131,68 +122,71 @@ class CheckableFunction(Checkable):
         if not integers.keys() <= set(self.names):
             return None
         other = copy.copy(self)
-        args = tuple(integers.get(name, given) for name, given in zip(self.names, self.given.args, strict=True))
-        other.given, other.integers = Arguments(self.f, args, complex_as_two=False), dict(integers)
+        args = tuple(integers.get(name, value) for name, value in zip(self.names, self.args.args, strict=True))
+        other.args, other.integers = Arguments(self.f, args, complex_as_two=False), dict(integers)
         return other
 
     def open(self, leaves: Leaves) -> Instance:
         args, f, gradient = self._copies(leaves)
-        names = list(self.given.leaves)
+        names = list(self.args.leaves)
         flat = [leaf for name, arg in zip(self.names, args, strict=True) for _, leaf in leaves_of(arg, name)]
-        handed = {name: leaf for name, leaf in zip(names, flat, strict=True) if isinstance(leaf, np.ndarray)}
+        arrays = {name: leaf for name, leaf in zip(names, flat, strict=True) if isinstance(leaf, np.ndarray)}
 
         def backward(*douts: Any) -> dict[str, Any]:
-            result = self._returned(gradient, args, douts, opened.outputs.regrouped(douts))
-            found = by_leaf(result, self.reading, self.given)
+            result = self._call_gradient(gradient, args, douts, opened.outputs.regrouped(douts))
+            found = gradients_by_leaf(result, self.reading, self.args)
             return {name: found.get(name) for name in self.leaves}
 
-        opened = Instance(lambda *inputs: self._f(f, inputs), backward, args, handed)
+        opened = Instance(lambda *inputs: self._f(f, inputs), backward, args, arrays)
         return opened
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
-        return self.given.filled(leaves)
+        return self.args.filled(leaves)
 
     def _copies(self, leaves: Leaves) -> tuple[tuple[Any, ...], Callable[..., Any], Callable[..., Any]]:
-        """The arguments at these leaves, and the two functions around what they hold at these leaves."""
+        """Returns copies of the arguments and of the two functions, with the leaves in place."""
         with double_precision():
-            args = self.given.filled(leaves)
-            f, gradient = self.held.rebuilt({name: leaves[name] for name in self.held.movable if name in leaves})
+            args = self.args.filled(leaves)
+            replaced = {name: leaves[name] for name in self.captured.replaceable if name in leaves}
+            f, gradient = self.captured.rebuild(replaced)
         return args, f, gradient
 
     def _f(self, f: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         with double_precision():
             return f(*args)
 
-    def _returned(self, gradient: Callable[..., Any], args: tuple[Any, ...], douts: tuple[Any, ...], whole: Any) -> Any:
-        restart_generators()  # a gradient that computes the forward pass anew draws the same mask
+    def _call_gradient(
+        self, gradient: Callable[..., Any], args: tuple[Any, ...], douts: tuple[Any, ...], whole: Any
+    ) -> Any:
+        restart_generators()  # a gradient that runs the forward pass again draws the same mask
         with double_precision():
             return self._from_above.call(gradient, args, douts, whole)
 
 
-def function_subject(
+def inspect_function(
     f: Callable[..., Any],
     args: tuple[Any, ...],
     gradient: Callable[..., Any] | None = None,
     takes_dout: bool | None = None,
 ) -> Checkable:
-    """Returns the subject for a function: with a gradient of its own, or else with JAX's."""
+    """Returns a function as a Checkable, with JAX's gradient if it has no hand-written one."""
     if gradient is not None:
         return CheckableFunction(f, args, gradient, takes_dout)
-    from jaxnet.crosscheck.inspect.jax_function import CheckableJax  # JAX is loaded where it is needed
+    from jaxnet.crosscheck.inspect.jax_function import CheckableJax  # imports JAX only if needed
 
     return CheckableJax(f, args)
 
 
 def expect_function(f: Any) -> None:
-    """Checks that this can be called.
+    """Checks that f can be called.
 
     Raises:
-        SubjectError: It cannot.
+        SubjectError: If f is not callable.
     """
     if not callable(f):
         raise SubjectError(f"f: a {type(f).__name__}, expected a function")
 
 
 def name_of(f: Callable[..., Any]) -> str:
-    """Returns what a report calls a function."""
+    """Returns the name of a function in reports."""
     return str(getattr(f, "__name__", type(f).__name__)).replace("<lambda>", "f")

@@ -1,4 +1,4 @@
-"""Functions that JAX differentiates, by its own rules or by those of a `jax.custom_vjp`."""
+"""Functions that JAX differentiates, by its own rules or by a `jax.custom_vjp`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,34 +8,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.crosscheck.inspect.arguments import IMAG, REAL, Arguments, as_complex, float_parts
-from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS, Array, Checkable, Instance, Leaves, numbers_in
+from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
+from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.compiled import Compiled, is_close
-from jaxnet.crosscheck.inspect.errors import SubjectError, blaming
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
 from jaxnet.crosscheck.inspect.function import expect_function, name_of
-from jaxnet.crosscheck.inspect.held import Held
-from jaxnet.crosscheck.inspect.jax_loaded import double_precision, is_of_jax
+from jaxnet.crosscheck.inspect.inputs import numbers_in
+from jaxnet.crosscheck.inspect.jax_errors import Origin, origin, reason, whole_tracebacks
+from jaxnet.crosscheck.inspect.optional_jax import double_precision, is_jax_array
 from jaxnet.crosscheck.inspect.outputs import flat_parts
-from jaxnet.crosscheck.inspect.refusals import Origin, origin, reason, whole_tracebacks
-from jaxnet.crosscheck.inspect.trees import is_complex, is_float, is_float_dtype, node_of
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_complex, is_float, is_float_dtype, node_of
 
-ALL_OF_IT = (
-    "it returns a number and more, and no gradient= is given: what is checked is JAX's gradient of all that it returns"
-)
+ALL_OF_IT = "it returns a number and more, and no gradient= is given: JAX's gradient of all outputs is checked"
 
 
 class CheckableJax(Checkable):
-    """f(*args), of arrays or structures of arrays, and the gradient that JAX derives for it.
+    """A function f(*args) of arrays or structures of arrays, and the gradient that JAX derives for it.
 
-    Leaves are the float arrays among the arguments, and those that f holds: in its closure, in the attributes of an
-    object. A complex array is two leaves, its real and its imaginary part, and a complex output is two of floats, so
-    that JAX's convention for complex numbers is applied within the function that is differentiated.
+    The leaves are the float arrays among the arguments, and those that f captures. A complex array counts as two
+    leaves, its real and imaginary parts, and a complex output as two float outputs, so that JAX's convention for
+    complex numbers stays within the differentiated function.
 
     Args:
         f: The function.
-        args: What it is called with.
+        args: Its arguments.
 
     Raises:
-        SubjectError: JAX cannot trace it or cannot differentiate it, or there is nothing to check.
+        SubjectError: If JAX cannot trace or differentiate it, or there is nothing to check.
     """
 
     derived_by = "JAX"
@@ -43,23 +42,23 @@ class CheckableJax(Checkable):
     def __init__(self, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
         expect_function(f)
         self.f, self.name = f, name_of(f)
-        self.given = Arguments(f, args, complex_as_two=True)
-        self.names = self.given.names
-        self.held = Held((f,), tuple(self.given.leaves))
-        if not self.given.floats and not self.held.movable:
+        self.args = Arguments(f, args, complex_as_two=True)
+        self.names = self.args.names
+        self.captured = CapturedArrays((f,), tuple(self.args.leaves))
+        if not self.args.floats and not self.captured.replaceable:
             raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
         self.numbers = numbers_in(dict(zip(self.names, args, strict=True)))
         self._has_number_first = False
-        self._within: list[str] = []  # the arrays that it holds and that are leaves
-        self.others, self.constants, self.immovable = {}, set(), set()
-        y = self._as_brought()
+        self._captured_names: list[str] = []  # the captured arrays that are leaves
+        self.others, self.constants = {}, set()
+        y = self._output_of_original()
         if not is_float_dtype(y.dtype):
             raise SubjectError(f"{self.name}: returns {y.dtype}, expected floats, which JAX can differentiate")
         *choices, nothing = self._choices()
         for names in choices:
             try:
                 self._differentiate_by(names, y)
-            except SubjectError:  # JAX cannot trace the function of these arrays that it holds
+            except SubjectError:  # JAX cannot trace it with these arrays as arguments
                 continue
             break
         else:
@@ -68,38 +67,40 @@ class CheckableJax(Checkable):
             self.notes = [ALL_OF_IT]
 
     def _choices(self) -> list[list[str]]:
-        """Which arrays that the function holds are leaves: all, else only JAX's, else none, the last."""
-        movable = [name for name in self.held.arrays if name in self.held.movable]
-        of_jax = [name for name in movable if is_of_jax(self.held.arrays[name])]
-        choices = [movable, of_jax, []]
+        """Returns the choices of captured arrays as leaves, in the order of preference: all, JAX arrays only, none."""
+        replaceable = [name for name in self.captured.arrays if name in self.captured.replaceable]
+        of_jax = [name for name in replaceable if is_jax_array(self.captured.arrays[name])]
+        choices = [replaceable, of_jax, []]
         return [names for i, names in enumerate(choices) if names not in choices[:i]]
 
     def _differentiate_by(self, names: list[str], y: Array) -> None:
-        """Takes these arrays for leaves, and differentiates once.
+        """Takes the captured arrays of these names as leaves, and differentiates once.
 
         Raises:
-            SubjectError: It cannot be differentiated by them, or computes something else around copies of them.
+            SubjectError: If JAX cannot differentiate by them, or the output changes with copies of them in place.
         """
-        within = {place: part for name in names for place, part in float_parts(name, self.held.arrays[name])}
-        self.leaves = self.given.floats | within
+        captured = {place: part for name in names for place, part in float_parts(name, self.captured.arrays[name])}
+        self.leaves = self.args.floats | captured
         if not self.leaves:
             raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
-        self._within = names
-        self._forward, self._backward = Compiled(self._function), Compiled(self._pulled_back)
+        self._captured_names = names
+        self._forward, self._backward = Compiled(self._function), Compiled(vjp_of(self._function))
         value = self._first_forward()
         if names and not (value.shape == y.shape and is_close(value, y)):
-            raise SubjectError(f"{self.name}: computes something else around copies of what it holds")
+            raise SubjectError(f"{self.name}: returns another value with copies of the arrays that it captures")
         self._first_backward(np.ones_like(y))
-        read, read_as_constants = self._read(within)
-        self.held_leaves = frozenset(read)
-        self.leaves = {n: a for n, a in self.leaves.items() if n in self.given.floats or n in self.held_leaves}
-        fixed = {name: np.asarray(a) for name, a in self.held.arrays.items() if name not in names}
-        self.others = {name: a for name, a in fixed.items() if name in self.held.movable or read_as_constants(a)}
-        self.immovable = set(self.others)
-        self.constants = {name for name in self.others if name in self.held.movable}  # what NumPy's functions read
+        read, read_as_constants = self._leaves_read(captured)
+        self.captured_leaves = frozenset(read)
+        self.leaves = {n: a for n, a in self.leaves.items() if n in self.args.floats or n in self.captured_leaves}
+        fixed = {name: np.asarray(a) for name, a in self.captured.arrays.items() if name not in names}
+        self.others = {
+            name: a for name, a in fixed.items() if name in self.captured.replaceable or read_as_constants(a)
+        }
+        # replaceable arrays that are no leaves are read by NumPy functions, outside of JAX's trace
+        self.constants = {name for name in self.others if name in self.captured.replaceable}
 
     def value_under_differentiation(self, leaves: Leaves) -> Array:
-        """Returns the output that `jax.vjp` gives beside the gradients; it must be that of the function."""
+        """Returns the output that `jax.vjp` computes, which should be that of the function."""
         compute = Compiled(lambda leaves: jax.vjp(self._function, leaves)[0])
         return np.asarray(compute.plain(self._completed(leaves)))
 
@@ -117,39 +118,35 @@ class CheckableJax(Checkable):
         return Instance(forward, backward, inputs, dict(values))
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
-        return self.given.filled(leaves)
+        return self.args.filled(leaves)
 
     def _completed(self, leaves: Leaves) -> dict[str, Any]:
         return {name: leaves.get(name, leaf) for name, leaf in self.leaves.items()}
 
     def _function(self, leaves: Mapping[str, Any]) -> jax.Array:
-        """The function of its leaves, as one array."""
-        args = self.given.filled(leaves, for_jax=True)
-        held: dict[str, Any] = {}
-        for name in self._within:
+        """Returns the outputs at the leaves, as one array."""
+        args = self.args.filled(leaves, for_jax=True)
+        replaced: dict[str, Any] = {}
+        for name in self._captured_names:
             if name in leaves:
-                held[name] = jnp.asarray(leaves[name])
+                replaced[name] = jnp.asarray(leaves[name])
             elif name + REAL in leaves:
-                held[name] = as_complex(jnp.asarray(leaves[name + REAL]), jnp.asarray(leaves[name + IMAG]))
-        (f,) = self.held.rebuilt(held)
+                replaced[name] = as_complex(jnp.asarray(leaves[name + REAL]), jnp.asarray(leaves[name + IMAG]))
+        (f,) = self.captured.rebuild(replaced)
         result = f(*args)
         self._has_number_first = (
             isinstance(result, tuple | list) and len(result) > 1 and getattr(result[0], "shape", None) == ()
         )
         return packed(result)
 
-    def _pulled_back(self, leaves: Mapping[str, Any], dout: jax.Array) -> Any:
-        y, pull = jax.vjp(self._function, leaves)
-        return pull(dout.reshape(y.shape).astype(y.dtype))[0]
-
-    def _as_brought(self) -> Array:
-        """The output of the function itself, around what it holds."""
-        self._within = []
+    def _output_of_original(self) -> Array:
+        """Returns the output of the original function, with the arrays that it captures."""
+        self._captured_names = []
         self._forward = Compiled(self._function)
         return self._first_forward()
 
     def _first_forward(self) -> Array:
-        values = self.given.floats | getattr(self, "leaves", {})
+        values = self.args.floats | getattr(self, "leaves", {})
         try:
             return np.asarray(self._forward.plain(values))
         except SubjectError:
@@ -157,20 +154,20 @@ class CheckableJax(Checkable):
         except Exception as error:
             if self._runs_on_numpy():
                 raise self._untraceable(error) from error
-            with blaming(self.name):
+            with as_subject_error(self.name):
                 raise
 
     def _runs_on_numpy(self) -> bool:
-        """Whether the function takes NumPy's arrays, which can be written to, and not JAX's."""
+        """Returns whether the function runs on NumPy arrays, which unlike JAX arrays are mutable."""
         try:
             with double_precision():
-                self.held.rebuilt({})[0](*self.given.filled({}))
+                self.captured.rebuild({})[0](*self.args.filled({}))
         except Exception:
             return False
         return True
 
     def _first_backward(self, dout: Array) -> None:
-        """Calls `jax.vjp` once, and tells JAX's refusals from the faults of a rule."""
+        """Calls `jax.vjp` once, and records an exception in a derivative rule as a fault."""
         try:
             with whole_tracebacks():
                 self._backward.plain(self.leaves, dout)
@@ -189,74 +186,83 @@ class CheckableJax(Checkable):
                     self.fault, self.leaves = f"jax.vjp raises {type(error).__name__}: {error}", {}
 
     def _untraceable(self, error: Exception) -> SubjectError:
-        hint = f"; where it returns its value and its gradient, {TWO_FUNCTIONS}" if self._has_number_first else ""
+        hint = f"; where it returns its value and its gradient, {TWO_FUNCTIONS_HINT}" if self._has_number_first else ""
         return SubjectError(
             f"{self.name}: JAX cannot trace it ({type(error).__name__}); give a gradient, or use jax.numpy{hint}"
         )
 
-    def _read(self, within: Leaves) -> tuple[set[str], Callable[[Array], bool]]:
-        """Those of the leaves that f holds which its computation reads, and whether it reads an array as a constant.
+    def _leaves_read(self, captured: Leaves) -> tuple[set[str], Callable[[Array], bool]]:
+        """Returns the captured leaves that the computation reads, and a test for arrays that it reads as constants.
 
-        All are where that cannot be told.
+        If JAX cannot trace the computation, all of them count as read.
         """
         values = {name: self.leaves[name] for name in sorted(self.leaves)}  # the order in which JAX flattens a dict
         try:
             with double_precision():
                 closed = jax.make_jaxpr(self._function)(values)
         except Exception:
-            return set(within), lambda _: True
+            return set(captured), lambda _: True
         read = {id(v) for equation in closed.jaxpr.eqns for v in equation.invars} | {
             id(v) for v in closed.jaxpr.outvars
         }
         constants = [np.asarray(c) for c in closed.consts if is_float(c)]
-        names = {n for n, v in zip(values, closed.jaxpr.invars, strict=True) if n in within and id(v) in read}
+        names = {n for n, v in zip(values, closed.jaxpr.invars, strict=True) if n in captured and id(v) in read}
         return names, lambda array: any(c.shape == array.shape and np.array_equal(c, array) for c in constants)
 
 
 class JaxReference(Checkable):
     """A JAX function of the arguments of another subject, differentiated by JAX.
 
-    Its leaves are those of the subject's leaves that are among the arguments: it knows nothing of what the subject
-    holds beside them.
+    Its leaves are the leaves of the subject, except those that the subject captures.
+
+    Args:
+        function: The function.
+        like: The subject.
     """
 
     derived_by = "JAX"
 
     def __init__(self, function: Callable[..., Any], like: Checkable) -> None:
         self.name = name_of(function)
-        self.leaves = {name: leaf for name, leaf in like.leaves.items() if name not in like.held_leaves}
+        self.leaves = {name: leaf for name, leaf in like.leaves.items() if name not in like.captured_leaves}
         self.arguments = like.arguments  # type: ignore[method-assign]
 
         def forward(leaves: Mapping[str, Any]) -> jax.Array:
             return packed(function(*like.arguments(dict(leaves))))
 
-        def backward(leaves: Mapping[str, Any], dout: jax.Array) -> Any:
-            y, pull = jax.vjp(forward, leaves)
-            return pull(dout.reshape(y.shape).astype(y.dtype))[0]
-
-        self._forward, self._backward = Compiled(forward), Compiled(backward)
+        self._forward, self._backward = Compiled(forward), Compiled(vjp_of(forward))
 
     def open(self, leaves: Leaves) -> Instance:
-        """Returns an instance, which holds nothing but the leaves."""
+        """Returns an instance at these leaves."""
         return Instance(lambda: self.forward(leaves), lambda dout: self.backward(leaves, dout), (), {})
 
     def forward(self, leaves: Leaves) -> Array:
-        with blaming(f"the reference {self.name}"):
+        with as_subject_error(f"the reference {self.name}"):
             return np.asarray(self._forward(self._own(leaves)))
 
     def backward(self, leaves: Leaves, dout: Array) -> dict[str, Any]:
-        with blaming(f"the reference {self.name}"):
+        with as_subject_error(f"the reference {self.name}"):
             return dict(self._backward(self._own(leaves), np.asarray(dout)))
 
     def _own(self, leaves: Leaves) -> Leaves:
         return {name: leaves.get(name, leaf) for name, leaf in self.leaves.items()}
 
 
+def vjp_of(function: Callable[..., jax.Array]) -> Callable[..., Any]:
+    """Returns the vector-Jacobian product of a function, which takes the function's argument and `dout`."""
+
+    def backward(leaves: Mapping[str, Any], dout: jax.Array) -> Any:
+        y, pull = jax.vjp(function, leaves)
+        return pull(dout.reshape(y.shape).astype(y.dtype))[0]
+
+    return backward
+
+
 def packed(result: Any) -> jax.Array:
-    """Returns the outputs of a JAX function as one array, as `Outputs.pack` does; complex ones as two of floats.
+    """Returns the outputs of a JAX function as one array, as `Outputs.pack` does; a complex output as two floats.
 
     Raises:
-        SubjectError: There is no array of numbers among them.
+        SubjectError: If no output is an array of numbers.
     """
     if node_of(result) is None:
         if result is None or not (hasattr(result, "dtype") or isinstance(result, int | float | complex)):

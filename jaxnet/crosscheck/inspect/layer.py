@@ -1,7 +1,7 @@
-"""Hand-written layers in the class style of the book, and what they have in common with pairs of functions.
+"""Hand-written layers in the class style, and the code that they share with pairs of functions.
 
-`brought_layer` calls the layer on copies until it knows what is a parameter, what comes back and what does not, and
-then makes a `CheckableLayer` of it, which only opens copies.
+`inspect_layer` runs trials on copies, to find the parameters of a layer and the gradient of each. It returns a
+`CheckableLayer`, which opens copies at any values of the leaves.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -11,207 +11,206 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.attributes import gradients_of, set_gradients, undeclared
-from jaxnet.crosscheck.inspect.checkable import (
-    Array,
-    Checkable,
-    Instance,
-    Leaves,
-    SubjectError,
-    as_arrays,
-    attributes_of,
-    blaming,
-    expect_call,
-    input_names,
-    integers_in,
-    is_float,
-    numbers_in,
-    positional,
-)
-from jaxnet.crosscheck.inspect.claims import Claims, floats_within
+from jaxnet.crosscheck.inspect.adapter import Adapter, name_douts
+from jaxnet.crosscheck.inspect.assignment import Assignment, floats_by_place
+from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
 from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
-from jaxnet.crosscheck.inspect.overlap import consistent, extent, meet, tied, views
-from jaxnet.crosscheck.inspect.roles import is_called_parameter, is_label, looks_constant
-from jaxnet.crosscheck.inspect.trial import Live, Trial, attempt, named_douts
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.inputs import as_arrays, integers_in, numbers_in
+from jaxnet.crosscheck.inspect.objects import attributes_of
+from jaxnet.crosscheck.inspect.overlap import consistent, extent, overlaps, sum_of_tied_gradients, views
+from jaxnet.crosscheck.inspect.parameters import declared_constants
+from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_parameter_name, looks_constant
+from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
+from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, set_gradients
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float
+from jaxnet.crosscheck.inspect.trial_run import TrialRun, run_trial
 
 Kind = TypeVar("Kind", bound="CheckableCode")
-NOT_BY_INTEGERS = "{name} is an array of integers: the gradient that came back for it is not checked; give it floats"
-OUTPUT = ("output", "outputs", "out", "y", "a", "value")  # where a forward that returns nothing leaves its output
+NOT_BY_INTEGERS = (
+    "{name} is an array of integers: the gradient that backward returns for it is not checked; give it floats"
+)
+OUTPUT = ("output", "outputs", "out", "y", "a", "value")  # attributes where a forward may store its output
 
 
-class LiveLayer(Live):
-    """One copy of a layer, called as a class of the book is: what it remembers is its own affair."""
+class LayerAdapter(Adapter):
+    """Calls one copy of a layer in the class style."""
 
     def __init__(self, layer: Any, takes_dout: bool) -> None:
-        self.held = layer
+        self.owner = layer
         self._takes_dout = takes_dout
 
-    def expect(self, douts: int, who: str) -> None:
-        expect_call(self.held.backward, douts if self._takes_dout else 0, who, f"backward({named_douts(douts)})")
+    def expect(self, douts: int, name: str) -> None:
+        expect_call(self.owner.backward, douts if self._takes_dout else 0, name, f"backward({name_douts(douts)})")
 
     def forward(self, *inputs: Any) -> Any:
-        result = self.held.forward(*inputs)
+        result = self.owner.forward(*inputs)
         if result is not None:
             return result
         for name in OUTPUT:
-            if is_float(output := getattr(self.held, name, None)):
+            if is_float(output := getattr(self.owner, name, None)):
                 return output
         raise SubjectError(
-            f"{type(self.held).__name__}.forward: returned None, expected its output; "
-            "end it with `return self.output`, or bring a subclass whose forward does"
+            f"{type(self.owner).__name__}.forward: returned None, expected its output; "
+            "end it with `return self.output`, or pass a subclass whose forward does"
         )
 
     def backward(self, *douts: Any) -> Any:
-        return self.held.backward(*douts) if self._takes_dout else self.held.backward()
+        return self.owner.backward(*douts) if self._takes_dout else self.owner.backward()
 
 
 @dataclass(eq=False, kw_only=True)
 class CheckableCode(Checkable):
-    """Code with a forward and a backward pass, and what was found out about it: a layer, or a pair of functions.
+    """A layer or a pair of functions, with the findings of its trial run.
 
     Args:
-        name: What it is called.
+        name: Its name in reports.
         template: The object or the functions, copied at every `open`.
-        live: Makes a copy callable.
-        names: The inputs' names.
-        inputs: What it was brought with.
-        leaves: What a gradient comes back for.
-        others: Float arrays for which none does.
-        constants: Those of `others` for which none is owed.
-        parameters: The names of the leaves that it holds, not those that are handed in.
-        held: The arrays of the template, by name: parameters and others.
-        claims: Which input each returned gradient belongs to.
-        adds_up: Gradients that backward adds to what was there: they are cleared before it is called.
-        one_gradient: Groups of leaves whose gradients share memory: each group is one gradient.
-        other_readings: What else a gradient that is returned alone may belong to.
+        adapt: Makes a copy callable.
+        names: The names of its inputs.
+        inputs: The inputs that were passed in.
+        leaves: The arrays that get a gradient.
+        others: The float arrays that get none.
+        constants: The names of `others` that need none.
+        parameters: The names of the leaves that it holds, as opposed to its inputs.
+        arrays: The arrays in the template, by name: parameters and others.
+        assignment: Which input each returned gradient belongs to.
+        accumulating: The names of the parameters to whose gradients backward adds.
+        shared_gradients: Groups of leaves whose gradients are one array.
+        alternatives: Other inputs to which a single returned gradient may belong.
     """
 
     name: str
     template: Template
-    live: Callable[[Any], Live]
+    adapt: Callable[[Any], Adapter]
     names: list[str]
     inputs: tuple[Any, ...]
     leaves: Leaves
     others: Leaves = field(default_factory=dict)
     constants: set[str] = field(default_factory=set)
     parameters: list[str] = field(default_factory=list)
-    held: dict[str, Any] = field(default_factory=dict)
-    claims: Claims | None = None
+    arrays: dict[str, Any] = field(default_factory=dict)
+    assignment: Assignment | None = None
     takes_dout: bool = True
-    adds_up: tuple[str, ...] = ()
-    one_gradient: tuple[frozenset[str], ...] = ()
+    accumulating: tuple[str, ...] = ()
+    shared_gradients: tuple[frozenset[str], ...] = ()
     fault: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
     integers: Mapping[str, Array] = field(default_factory=dict)
-    other_readings: tuple[Claims, ...] = ()
+    alternatives: tuple[Assignment, ...] = ()
     notes: tuple[str, ...] = ()
 
     def open(self, leaves: Leaves) -> Instance:
-        values = {name: self._within(name, leaves) for name in self.held if name in leaves}
-        copied, memo = self.template.copy_with_memo(values_by_id(self.held, values))
-        live, inputs = self.live(copied), self._inputs(leaves)
-        lasting = set(self.adds_up)
+        values = {name: self._value(name, leaves) for name in self.arrays if name in leaves}
+        copied, memo = self.template.copy_with_memo(values_by_id(self.arrays, values))
+        adapter, inputs = self.adapt(copied), self._inputs(leaves)
+        accumulating = set(self.accumulating)
 
         def backward(*douts: Array) -> dict[str, Any]:
-            if lasting:
-                set_gradients(live.held, np.zeros_like, lasting, self.names)
-            return self._gradients(live, live.backward(*douts))
+            if accumulating:
+                set_gradients(adapter.owner, np.zeros_like, accumulating, self.names)
+            return self._gradients(adapter, adapter.backward(*douts))
 
-        handed = {n: a for n, a in floats_within(self.names, inputs) if n in self.leaves}
-        handed |= {n: a for n, a in zip(self.names, inputs, strict=True) if isinstance(a, np.ndarray)}
-        mine = {name: memo.get(id(self.held[name])) for name in self.parameters}
-        handed |= {name: array if isinstance(array, np.ndarray) else leaves[name] for name, array in mine.items()}
-        return Instance(live.forward, backward, inputs, handed)
+        arrays = {n: a for n, a in floats_by_place(self.names, inputs) if n in self.leaves}
+        arrays |= {n: a for n, a in zip(self.names, inputs, strict=True) if isinstance(a, np.ndarray)}
+        parameters = {name: memo.get(id(self.arrays[name])) for name in self.parameters}
+        arrays |= {name: array if isinstance(array, np.ndarray) else leaves[name] for name, array in parameters.items()}
+        return Instance(adapter.forward, backward, inputs, arrays)
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         params = {name: leaves[name] for name in self.parameters}
         return (params, *self._inputs(leaves)) if params else self._inputs(leaves)
 
     def tied_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
-        return tied(name, {n: self.held[n] for n in self.parameters}, gradients, self.one_gradient)
+        parameters = {n: self.arrays[n] for n in self.parameters}
+        return sum_of_tied_gradients(name, parameters, gradients, self.shared_gradients)
 
     def consistent(self, leaves: Leaves) -> Leaves:
-        return consistent(leaves, {name: self.held[name] for name in self.parameters})
+        return consistent(leaves, {name: self.arrays[name] for name in self.parameters})
 
     def with_integers(self, integers: Mapping[str, Array]) -> "Checkable":
-        inputs = tuple(integers.get(name, given) for name, given in zip(self.names, self.inputs, strict=True))
+        inputs = tuple(integers.get(name, value) for name, value in zip(self.names, self.inputs, strict=True))
         return replace(self, inputs=inputs, integers=integers)
 
     def readings(self) -> Iterator["Checkable"]:
-        """Yields what this is if the one gradient that backward returns belongs to another input."""
-        floats = dict(floats_within(self.names, self.inputs))
-        for claims in self.other_readings:
-            (name,) = claims.by
-            (mine,) = self.claims.by if self.claims else ("",)
-            leaves = {n: leaf for n, leaf in self.leaves.items() if n != mine} | {name: floats[name]}
-            others = {n: a for n, a in self.others.items() if n != name} | {mine: floats[mine]}
-            constants = (self.constants - {name}) | ({mine} if not is_called_parameter(mine) else set())
-            yield replace(self, leaves=leaves, others=others, constants=constants, claims=claims, other_readings=())
+        """Yields this subject with the single gradient that backward returns assigned to another input."""
+        floats = dict(floats_by_place(self.names, self.inputs))
+        for assignment in self.alternatives:
+            (name,) = assignment.targets
+            (previous,) = self.assignment.targets if self.assignment else ("",)
+            leaves = {n: leaf for n, leaf in self.leaves.items() if n != previous} | {name: floats[name]}
+            others = {n: a for n, a in self.others.items() if n != name} | {previous: floats[previous]}
+            constants = (self.constants - {name}) | ({previous} if not is_parameter_name(previous) else set())
+            yield replace(
+                self, leaves=leaves, others=others, constants=constants, assignment=assignment, alternatives=()
+            )
 
-    def _gradients(self, live: Live, result: Any) -> dict[str, Any]:
-        assert self.claims is not None
-        returned = self.claims.of(result)
-        found = gradients_of(live.held, self.names) if live.held is not None else {}
+    def _gradients(self, adapter: Adapter, result: Any) -> dict[str, Any]:
+        """Returns the gradients by leaf: those that backward returned, or else those that it stored."""
+        assert self.assignment is not None
+        returned = self.assignment.by_name(result)
+        found = gradients_by_place(adapter.owner, self.names) if adapter.owner is not None else {}
         if result is None:
-            found |= {name: getattr(live.held, attribute, None) for name, attribute in self.claims.left}
+            found |= {name: getattr(adapter.owner, attribute, None) for name, attribute in self.assignment.stored}
         found |= {name: gradient for name, gradient in returned.items() if gradient is not None}
         return {name: found.get(name) for name in self.leaves}
 
-    def _within(self, name: str, leaves: Leaves) -> Any:
-        """Returns the value of a held array; where it overlaps a leaf, the leaf decides."""
-        value, array = leaves[name], self.held[name]
+    def _value(self, name: str, leaves: Leaves) -> Any:
+        """Returns the value of an array at the leaves; elements that belong to a parameter too are left to it."""
+        value, array = leaves[name], self.arrays[name]
         if name in self.parameters or not isinstance(array, np.ndarray):
             return value
-        tied_to = [a for n in self.parameters if isinstance(a := self.held[n], np.ndarray) and meet(a, array)]
+        parameters = (self.arrays[n] for n in self.parameters)
+        tied_to = [a for a in parameters if isinstance(a, np.ndarray) and overlaps(a, array)]
         if not tied_to:
             return value
-        (mine, *theirs) = views([array, *tied_to], np.arange(extent([array, *tied_to]))) or [np.empty(0)]
-        covered = np.isin(mine, np.concatenate([index.ravel() for index in theirs])) if theirs else False
+        (own, *theirs) = views([array, *tied_to], np.arange(extent([array, *tied_to]))) or [np.empty(0)]
+        covered = np.isin(own, np.concatenate([index.ravel() for index in theirs])) if theirs else False
         return np.where(covered, array.astype(value.dtype), value)
 
     def _inputs(self, leaves: Leaves) -> tuple[Any, ...]:
-        """Returns the inputs, at the leaves; other float inputs are moved to the dtype to which leaves are moved."""
-        moved = {self.leaves[n].dtype: leaves[n].dtype for n in leaves if n in self.leaves}
+        """Returns the inputs at the leaves; other float inputs are cast to the dtype to which the leaves were cast."""
+        dtypes = {self.leaves[n].dtype: leaves[n].dtype for n in leaves if n in self.leaves}
         inputs = []
-        for name, given in zip(self.names, self.inputs, strict=True):
-            if name in leaves and name not in self.held:
+        for name, value in zip(self.names, self.inputs, strict=True):
+            if name in leaves and name not in self.arrays:
                 inputs.append(leaves[name])
                 continue
             replaced = {}
-            for place, array in floats_within([name], (given,)):
-                if place in leaves and place not in self.held:
+            for place, array in floats_by_place([name], (value,)):
+                if place in leaves and place not in self.arrays:
                     replaced[id(array)] = leaves[place]
-                elif array.dtype in moved:
-                    replaced[id(array)] = np.asarray(array).astype(moved[array.dtype])
-            inputs.append(duplicate(given, replaced))
+                elif array.dtype in dtypes:
+                    replaced[id(array)] = np.asarray(array).astype(dtypes[array.dtype])
+            inputs.append(duplicate(value, replaced))
         return tuple(inputs)
 
 
 class CheckableLayer(CheckableCode):
-    """A layer in the class style of the book: forward(*inputs), backward(dout), and a gradient beside each parameter.
+    """A layer in the class style: forward(*inputs), backward(dout), and a stored gradient for each parameter.
 
-    A parameter is a float array that the layer, or a layer within it, holds before and after `forward`: an attribute
-    `W` with a `dW` (`grad_W`, `gW`, `dw`, ...) beside it after `backward`, or an entry of a list or dict `params` with
-    one in `grads`, or the `data` of an object with a `grad`. Every other float array that is held so is a constant, or
-    its gradient is missing. `backward` returns a gradient for each input, or for the first of those that are floats.
+    A parameter is a float array that the layer or a sublayer holds before and after `forward`: an attribute `W` with a
+    `dW` (`grad_W`, `gW`, `dw`, ...) beside it after `backward`, an entry of a list or dict `params` with one in
+    `grads`, or the `data` of an object with a `grad`. Every other float array that lasts is a constant, or its
+    gradient is missing. `backward` returns a gradient for each input, or for the first of those that are floats.
     """
 
     @property
     def layer(self) -> Any:
-        """The layer as it is copied: as it was brought, or after one forward pass that made its parameters."""
+        """The layer that is copied: as passed in, or after a first forward pass that created its parameters."""
         return self.template.value
 
 
-def brought_layer(layer: Any, inputs: tuple[Any, ...], constants: Collection[str] = ()) -> CheckableLayer:
-    """Tries a layer on copies, and returns it as something to be checked.
+def inspect_layer(layer: Any, inputs: tuple[Any, ...], constants: Collection[str] = ()) -> CheckableLayer:
+    """Runs trials on copies of a layer, and returns it as a Checkable.
 
     Args:
         layer: An object with `forward(*inputs)` and `backward(dout)`.
-        inputs: What `forward` takes.
-        constants: The names of arrays that have no gradient, and need none.
+        inputs: The inputs of `forward`.
+        constants: The names of arrays that have no gradient and need none.
 
     Raises:
-        SubjectError: It cannot be called, or has nothing for which a gradient comes back.
+        SubjectError: If it cannot be called, or no array gets a gradient.
     """
     name = type(layer).__name__
     if isinstance(layer, type):
@@ -219,98 +218,100 @@ def brought_layer(layer: Any, inputs: tuple[Any, ...], constants: Collection[str
     for method in ("forward", "backward"):
         if not callable(getattr(layer, method, None)):
             raise SubjectError(f"layer: {name} has no method `{method}`, expected forward and backward")
-    with blaming(f"copying {name}"):
+    with as_subject_error(f"copying {name}"):
         base = duplicate(layer)
     names = input_names(layer.forward, len(inputs))
     takes_dout = bool(positional(layer.backward))
-    live = partial(LiveLayer, takes_dout=takes_dout)  # a signature is slow to read: once is enough
-    found = tried(base, live, inputs, names, (f"{name}.forward", f"{name}.backward"))
-    code = as_checkable(CheckableLayer, name, found, live, constants, takes_dout)
+    adapt = partial(LayerAdapter, takes_dout=takes_dout)  # reads the signature, which is slow, only once
+    trial = run_trial_with_floats(base, adapt, inputs, names, (f"{name}.forward", f"{name}.backward"))
+    code = from_trial(CheckableLayer, name, trial, adapt, constants, takes_dout)
     if not code.fault and not code.leaves:
         raise SubjectError(f"{name}: no input and no parameter of floats with a gradient, nothing to check")
     return code
 
 
-def tried(
-    base: Any, live: Callable[[Any], Live], inputs: tuple[Any, ...], names: list[str], calls: tuple[str, str]
-) -> Trial:
-    """Returns what a trial shows; whole numbers become floats where nothing else has a gradient, or where they do.
+def run_trial_with_floats(
+    base: Any, adapt: Callable[[Any], Adapter], inputs: tuple[Any, ...], names: list[str], calls: tuple[str, str]
+) -> TrialRun:
+    """Runs a trial, and a second one with integer inputs as floats if they are likely meant so.
+
+    They are if backward returns a gradient for a single integer, or if nothing else gets a gradient.
 
     Args:
-        base: The caller's object, copied.
-        live: Makes a copy of it callable.
-        inputs: As they were brought.
-        names: The inputs' names.
-        calls: What its forward and its backward are called in messages.
+        base: A copy of the caller's object.
+        adapt: Makes a copy of it callable.
+        inputs: The inputs that were passed in.
+        names: The names of the inputs.
+        calls: The names of its forward and its backward, for messages.
     """
     arrays = as_arrays(inputs, names)
-    trial = attempt(base, live, arrays, names, calls)
-    whole = [i for i, given in enumerate(arrays) if _is_whole(given)]
-    if any(True for _ in floats_within(names, arrays)):
-        ways = [[i for i in whole if not isinstance(arrays[i], np.ndarray) and names[i] in trial.answered]]
+    trial = run_trial(base, adapt, arrays, names, calls)
+    whole = [i for i, value in enumerate(arrays) if _is_integer(value)]
+    if any(True for _ in floats_by_place(names, arrays)):
+        scalars = (i for i in whole if not isinstance(arrays[i], np.ndarray))
+        choices = [[i for i in scalars if names[i] in trial.inputs_with_gradient]]
     else:
-        ways = [] if trial.parameters else [whole, [i for i in whole if not is_label(names[i])]]
-    for meant in filter(None, ways):
-        floats = tuple(np.asarray(given, np.float64) if i in meant else given for i, given in enumerate(arrays))
+        choices = [] if trial.parameters else [whole, [i for i in whole if not is_label_name(names[i])]]
+    for chosen in filter(None, choices):
+        floats = tuple(np.asarray(value, np.float64) if i in chosen else value for i, value in enumerate(arrays))
         try:
-            again = attempt(base, live, floats, names, calls)
-        except SubjectError:  # they are no floats: something is indexed by them
+            again = run_trial(base, adapt, floats, names, calls)
+        except SubjectError:  # the integers are used as indices
             continue
         if not again.fault:
             return again
     return trial
 
 
-def as_checkable(
+def from_trial(
     kind: type[Kind],
     name: str,
-    trial: Trial,
-    live: Callable[[Any], Live],
+    trial: TrialRun,
+    adapt: Callable[[Any], Adapter],
     constants: Collection[str],
     takes_dout: bool,
 ) -> Kind:
-    """Returns the checkable object that a trial describes: leaves, others and constants are told apart."""
+    """Makes a Checkable from the findings of a trial run: sorts the arrays into leaves, others and constants."""
     template = Template(trial.base)
-    inputs = dict(floats_within(trial.names, trial.inputs))
-    attributes = attributes_of(live(trial.base).held)
+    owner, named = adapt(trial.base).owner, dict(zip(trial.names, trial.inputs, strict=True))
+    inputs = dict(floats_by_place(trial.names, trial.inputs))
     common: dict[str, Any] = {
         "name": name,
         "template": template,
-        "live": live,
+        "adapt": adapt,
         "names": trial.names,
         "inputs": trial.inputs,
         "takes_dout": takes_dout,
-        "numbers": numbers_in(attributes | dict(zip(trial.names, trial.inputs, strict=True))),
-        "integers": integers_in(trial.inputs, trial.names),
+        "numbers": numbers_in(attributes_of(owner) | named),
+        "integers": integers_in(named),
     }
-    whole = [n for n in common["integers"] if n in trial.answered and not is_label(n)]
-    common["notes"] = tuple(NOT_BY_INTEGERS.format(name=n) for n in whole)
+    unchecked = [n for n in common["integers"] if n in trial.inputs_with_gradient and not is_label_name(n)]
+    common["notes"] = tuple(NOT_BY_INTEGERS.format(name=n) for n in unchecked)
     if trial.fault:
         return kind(leaves={}, fault=trial.fault, **common)
-    leaves = {n: np.asarray(trial.held[n]) for n in trial.parameters}
-    leaves |= {n: np.asarray(inputs[n]) for n in trial.returned if n in inputs}
-    others = {n: np.asarray(a) for n, a in trial.lacking.items()}
+    leaves = {n: np.asarray(trial.arrays[n]) for n in trial.parameters}
+    leaves |= {n: np.asarray(inputs[n]) for n in trial.checked_inputs if n in inputs}
+    others = {n: np.asarray(a) for n, a in trial.without_gradient.items()}
     others |= {n: np.asarray(a) for n, a in inputs.items() if n not in leaves}
-    declared = undeclared(live(trial.base).held, trial.lacking)
-    given = {n for n in others if n in inputs}
-    bare = {n for n in given if trial.bare and not is_called_parameter(n)}
-    looking = {n for n, a in others.items() if looks_constant(n, a, is_input=n in given)}
+    declared = declared_constants(owner, trial.without_gradient) | set(constants)
+    unassigned = {n for n in others if n in inputs and trial.is_single and not is_parameter_name(n)}
+    likely = {n for n, a in others.items() if looks_constant(n, a, is_input=n in inputs)}
     return kind(
         leaves=leaves,
         others=others,
-        constants=bare | looking | (declared & others.keys()) | (set(constants) & others.keys()),
+        constants=unassigned | likely | (declared & others.keys()),
         parameters=trial.parameters,
-        held={n: trial.held[n] for n in trial.parameters} | trial.lacking,
-        claims=trial.claims,
-        adds_up=trial.adds_up,
-        one_gradient=trial.one_gradient,
-        other_readings=trial.other_readings,
+        arrays={n: trial.arrays[n] for n in trial.parameters} | trial.without_gradient,
+        assignment=trial.assignment,
+        accumulating=trial.accumulating,
+        shared_gradients=trial.shared_gradients,
+        alternatives=trial.alternatives,
         **common,
     )
 
 
-def _is_whole(given: Any) -> bool:
-    """Returns whether these are whole numbers that may be meant as floats: 100, or an array of integers."""
-    if isinstance(given, np.ndarray):
-        return given.dtype.kind in "iu"
-    return isinstance(given, int | np.integer) and not isinstance(given, bool)
+def _is_integer(value: Any) -> bool:
+    """Returns whether this is an integer or an array of integers, which may be meant as floats."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "iu"
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""What a forward pass returns, one array or any nesting of several, seen as one flat array."""
+"""The outputs of a forward pass, one array or a structure of several, as one flat array."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,35 +15,35 @@ class Part(NamedTuple):
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    kind: type  # float, where it was a Python number; NumPy's scalar type where it was such
+    kind: type  # float for a Python number, a scalar type for a NumPy scalar
 
 
 class Outputs:
     """Packs the outputs of a forward pass into one array, and unpacks `dout` into their structure.
 
-    One array stays as it is; several are laid end to end. What is not floating-point is dropped, and has None for a
-    gradient.
+    One array stays as it is; several are concatenated. Outputs that are not floating-point are dropped, and their
+    `dout` is None.
     """
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
-        self.result: Any = None  # the structure: True where there is a float, None where there is not
+        self.result: Any = None  # the structure, with True for each float and None for the rest
         self.dtype: np.dtype[Any] = np.dtype(np.float64)
-        self.dropped: list[str] = []  # the names of what is no float
-        self.arrays: list[Array] = []  # as they were returned
+        self.dropped: list[str] = []  # the names of the outputs that are not floats
+        self.arrays: list[Array] = []  # the float outputs, unpacked
 
     def pack(self, result: Any) -> Array:
         """Returns the outputs as one array.
 
         Raises:
-            SubjectError: There is no array of numbers among them, or one is complex.
+            SubjectError: If no output is an array of floats, or one is complex.
         """
         if node_of(result) is None:
             return self._pack_single(result)
         leaves = list(leaves_of(result))
         floats = [_is_real(leaf) for _, leaf in leaves]
         for name, leaf in leaves:
-            _refuse_complex(name, leaf)
+            _reject_complex(name, leaf)
         if not any(floats):
             raise SubjectError(f"forward: returned {type(result).__name__} without an array of floats, expected one")
         arrays = [(name, leaf, np.asarray(leaf)) for (name, leaf), real in zip(leaves, floats, strict=True) if real]
@@ -56,11 +56,11 @@ class Outputs:
         return packed
 
     def _pack_single(self, result: Any) -> Array:
-        _refuse_complex("the output", result)
+        _reject_complex("the output", result)
         if (
             result is None
             or isinstance(result, str | bytes)
-            or (not hasattr(result, "__array__") and not _is_number(result))
+            or (not hasattr(result, "__array__") and not isinstance(result, float | int))
         ):
             raise SubjectError(f"forward: returned {_kind(result)}, expected an array of floats")
         array = np.asarray(result)
@@ -69,16 +69,16 @@ class Outputs:
         return array
 
     def regrouped(self, douts: tuple[Any, ...]) -> Any:
-        """Returns the gradients from above that `unpack` gave in the structure of the outputs."""
+        """Returns the result of `unpack` in the structure of the outputs."""
         node = node_of(self.result)
         if node is None or not isinstance(self.result, tuple | list):
             return douts[0]
         remaining = iter(douts)
-        held = [any(leaf is not None for _, leaf in leaves_of(part)) for _, part in node.parts]
-        return node.rebuild([next(remaining) if has_floats else None for has_floats in held])
+        with_floats = [any(leaf is not None for _, leaf in leaves_of(part)) for _, part in node.parts]
+        return node.rebuild([next(remaining) if has_floats else None for has_floats in with_floats])
 
     def unpack(self, dout: Array) -> tuple[Any, ...]:
-        """Returns the gradient from above by each output: one for each entry of a tuple or list that holds floats."""
+        """Returns the gradients from above: one for each entry of a tuple or list that has floats."""
         structured = self._structured(dout)
         if not isinstance(structured, tuple | list):
             return (structured,)
@@ -88,7 +88,7 @@ class Outputs:
         if len(self.parts) == 1 and self.result is True:
             return _as_scalar(dout, self.parts[0])
         ends = np.cumsum([int(np.prod(part.shape)) for part in self.parts])
-        cast = dout.dtype == self.dtype  # then each part gets the dtype that it had
+        cast = dout.dtype == self.dtype  # then each part is cast to its own dtype
         split = []
         for part, piece in zip(self.parts, np.split(dout.ravel(), ends[:-1]), strict=True):
             piece = piece.reshape(part.shape)
@@ -103,21 +103,17 @@ class Outputs:
 
     @property
     def has_number_first(self) -> bool:
-        """Whether several outputs came in a tuple or list, a single number first: a value and its gradients."""
+        """Whether a tuple or list of outputs starts with a single number, as a value and its gradients do."""
         return isinstance(self.result, tuple | list) and len(self.parts) > 1 and self.parts[0].shape == ()
 
 
 def _as_scalar(dout: Array, part: Part) -> Any:
-    """A number gets NumPy's scalar, which nothing can write to, and an array gets an array."""
+    """Returns a NumPy scalar, which is immutable, for a number, and an array for an array."""
     if part.shape != ():
         return dout if dout.shape == part.shape else dout.reshape(part.shape)
     if issubclass(part.kind, float | np.generic):
         return np.reshape(dout, ())[()]
     return np.reshape(dout, ())
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, float | int)
 
 
 def _is_real(value: Any) -> bool:
@@ -128,7 +124,7 @@ def _kind(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _refuse_complex(name: str, value: Any) -> None:
+def _reject_complex(name: str, value: Any) -> None:
     if is_complex(value) or isinstance(value, complex):
         raise SubjectError(
             f"forward: {name or 'the output'} is complex; return its real and imaginary parts, (y.real, y.imag)"

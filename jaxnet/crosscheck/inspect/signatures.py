@@ -1,4 +1,4 @@
-"""How functions are called: the names of their inputs, and which argument of a gradient comes from above."""
+"""Reads signatures: the names of inputs, and where a gradient takes the gradient from above, `dout`."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -11,18 +11,18 @@ import numpy as np
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.trees import distinct
 
-# What the gradient from above is called. The first are called so by nobody else, even where they are optional.
-SURELY_FROM_ABOVE = (
+# Names of the gradient from above. The first mean nothing else, even if they are optional.
+CERTAIN_DOUT_NAMES = (
     "dout", "dy", "dY", "dz", "dh", "dL", "dloss", "dvalues", "ct", "cts", "cotangent", "cotangents", "upstream",
     "upstream_grad", "upstream_gradient", "grad_output", "grad_outputs", "grad_out", "output_grad", "dLdy", "dL_dy",
     "dL_dout", "ybar", "y_bar", "gy", "gout", "dout_",
 )  # fmt: skip
-FROM_ABOVE = (*SURELY_FROM_ABOVE, "g", "grad", "delta", "above", "bar", "seed", "v")
-IGNORABLE = (None, 1, 1.0)  # defaults of an optional gradient from above
+DOUT_NAMES = (*CERTAIN_DOUT_NAMES, "g", "grad", "delta", "above", "bar", "seed", "v")
+OPTIONAL_DEFAULTS = (None, 1, 1.0)  # defaults of an optional gradient from above
 
 
 class Place(Enum):
-    """Where a gradient takes what comes from above."""
+    """Where a gradient takes `dout`."""
 
     NOWHERE = "nowhere"
     POSITION = "position"
@@ -31,13 +31,13 @@ class Place(Enum):
 
 @dataclass(frozen=True)
 class FromAbove:
-    """How `dout` is handed over.
+    """How `dout` is passed to a gradient.
 
     Attributes:
-        place: Where.
-        index: Before which of the arguments, for a position.
-        keyword: Under which name, for a keyword.
-        apart: Whether several outputs have an argument each, not one of their structure.
+        place: Whether it is positional, a keyword, or not passed.
+        index: The index of the argument that follows it, if it is positional.
+        keyword: Its name, if it is a keyword.
+        apart: Whether each output has an argument of its own, as opposed to one argument for all.
     """
 
     place: Place
@@ -47,16 +47,16 @@ class FromAbove:
 
     @property
     def taken(self) -> bool:
-        """Whether it is handed over at all."""
+        """Whether the gradient takes `dout`."""
         return self.place is not Place.NOWHERE
 
     def call(self, gradient: Callable[..., Any], args: Sequence[Any], douts: tuple[Any, ...], whole: Any) -> Any:
-        """Returns what the gradient returns.
+        """Calls the gradient and returns its result.
 
         Args:
-            gradient: The function.
-            args: Those of the function that it is the gradient of.
-            douts: The gradients from above by each output.
+            gradient: The gradient.
+            args: The arguments of the function.
+            douts: The gradient from above for each output.
             whole: The same in the structure of the outputs.
         """
         if self.place is Place.NOWHERE:
@@ -68,9 +68,9 @@ class FromAbove:
 
 
 def input_names(function: Callable[..., Any], count: int) -> list[str]:
-    """Returns the names that a function gives its first arguments.
+    """Returns the names of a function's first arguments.
 
-    Those that `*rest` takes are rest[0], rest[1], ..., and those without a name x0, x1, ...; no two are alike.
+    Arguments taken by `*rest` are rest[0], rest[1], ...; arguments without a name are x0, x1, .... All names differ.
     """
     names = [p.name for p in positional(function)][:count]
     rest = next((p.name for p in _parameters(function) if p.kind is p.VAR_POSITIONAL), None)
@@ -80,8 +80,8 @@ def input_names(function: Callable[..., Any], count: int) -> list[str]:
 
 
 def positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Returns the parameters that arguments can fill by their place; none where the signature cannot be read."""
-    if isinstance(function, np.ufunc):  # its `out` is no input
+    """Returns the positional parameters of a function; none if its signature cannot be read."""
+    if isinstance(function, np.ufunc):  # `out` is not an input
         names = ["x"] if function.nin == 1 else [f"x{i}" for i in range(function.nin)]
         return [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names]
     kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -89,16 +89,15 @@ def positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def keywords(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Returns the parameters that only a keyword fills; none where the signature cannot be read."""
+    """Returns the keyword-only parameters of a function; none if its signature cannot be read."""
     return [] if isinstance(function, np.ufunc) else [p for p in _parameters(function) if p.kind is p.KEYWORD_ONLY]
 
 
 def takes_any_number(function: Callable[..., Any]) -> bool:
-    """Returns whether a function takes any number of arguments, or does not say how many."""
+    """Returns whether a function takes any number of arguments, or its signature cannot be read."""
     if isinstance(function, np.ufunc):
         return False
-    parameters = _parameters(function)
-    return any(p.kind is p.VAR_POSITIONAL for p in parameters) or not _is_readable(function)
+    return _signature(function) is None or any(p.kind is p.VAR_POSITIONAL for p in _parameters(function))
 
 
 def from_above(
@@ -110,48 +109,47 @@ def from_above(
     scalar: bool,
     takes_dout: bool | None = None,
 ) -> FromAbove:
-    """Returns where a gradient takes what comes from above, by what its signature asks for.
+    """Returns where a gradient takes the gradient from above, according to its signature.
 
-    What it must be given beyond the arguments of f comes from above; what is optional does so only under a name that
-    says it, and never where f has an option of that name.
+    A required parameter beyond the arguments of f is the gradient from above. An optional one is so only if its name
+    says so, and if f has no option of that name.
 
     Args:
-        f: The function that it is the gradient of.
-        gradient: The function to be called.
-        names: The inputs that f is called with.
+        f: The function.
+        gradient: Its gradient.
+        names: The names of the inputs of f.
         outputs: The number of outputs of f.
         scalar: Whether f returns a single number.
-        takes_dout: What the user says of it; None where it is to be told by the signature.
+        takes_dout: Whether `gradient` takes it. Defaults to what the signature says.
 
     Raises:
-        SubjectError: It cannot be called so, or must take one and where it does is not told.
+        SubjectError: If the gradient cannot be called so.
     """
-    found = FromAbove(Place.NOWHERE) if takes_dout is False else _told_by_signature(f, gradient, names, outputs, scalar)
+    found = FromAbove(Place.NOWHERE) if takes_dout is False else _from_signature(f, gradient, names, outputs, scalar)
     if takes_dout is True and not found.taken:
         found = _forced(f, gradient, names, outputs)
-    _expect_callable_so(gradient, names, found, outputs)
+    _expect_gradient_call(gradient, names, found, outputs)
     return found
 
 
-def expect_call(function: Callable[..., Any], count: int, who: str, expected: str, **named: Any) -> None:
-    """Checks that a function can be called with so many arguments.
+def expect_call(function: Callable[..., Any], count: int, name: str, expected: str, **named: Any) -> None:
+    """Checks that a function can be called with `count` positional arguments and the keywords `named`.
 
     Raises:
-        SubjectError: It takes fewer, or asks for more.
+        SubjectError: If its signature does not allow the call; the message has its `name` and what is `expected`.
     """
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
+    signature = _signature(function)
+    if signature is None:
         return
     try:
         signature.bind(*[None] * count, **named)
     except TypeError as error:
         bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
         takes = signature.replace(parameters=bare, return_annotation=signature.empty)
-        raise SubjectError(f"{who}: takes {takes}, expected {expected}") from error
+        raise SubjectError(f"{name}: takes {takes}, expected {expected}") from error
 
 
-def _told_by_signature(
+def _from_signature(
     f: Callable[..., Any], gradient: Callable[..., Any], names: Sequence[str], outputs: int, scalar: bool
 ) -> FromAbove:
     own = {p.name for p in (*positional(f), *keywords(f))} | set(names)
@@ -164,13 +162,13 @@ def _told_by_signature(
     if extra > 0 and not takes_any_number(gradient):
         extra_names = [p.name for p in takes if p.default is p.empty and p.name not in own]
         if not extra_names and any(p.name in own and p.name not in names for p in takes):
-            return FromAbove(Place.NOWHERE)  # it asks for an option of f: refused as it cannot be called
+            return FromAbove(Place.NOWHERE)  # it requires an option of f, so the check of the call below fails
         return FromAbove(Place.POSITION, _index(takes, own, len(names)), apart=extra == outputs or outputs == 1)
     optional = [p for p in takes if p.name not in own and _is_optional_dout(p)]
     if optional and len(takes) > len(names):
         return FromAbove(Place.POSITION, _index(takes, own, len(names), optional[0].name), apart=outputs == 1)
     if takes_any_number(gradient):
-        first = bool(takes) and takes[0].name in FROM_ABOVE and takes[0].name not in own
+        first = bool(takes) and takes[0].name in DOUT_NAMES and takes[0].name not in own
         return (
             FromAbove(Place.POSITION, 0 if first else len(names)) if first or not scalar else FromAbove(Place.NOWHERE)
         )
@@ -178,41 +176,41 @@ def _told_by_signature(
 
 
 def _forced(f: Callable[..., Any], gradient: Callable[..., Any], names: Sequence[str], outputs: int) -> FromAbove:
-    """Where it is, if the user says that there is one: the one parameter that f does not have, or the one after."""
+    """Returns where a gradient takes `dout`, if it does: the parameter that f does not have, or the one after f's."""
     own = {p.name for p in (*positional(f), *keywords(f))} | set(names)
     takes = positional(gradient)
     beyond = [p.name for p in takes if p.name not in own]
     only = [p.name for p in keywords(gradient) if p.name not in own]
     if len(takes) <= len(names) and only:
         return FromAbove(Place.KEYWORD, keyword=only[0])
-    told = next((name for name in beyond if name in FROM_ABOVE), beyond[0] if len(beyond) == 1 else "")
+    dout = next((name for name in beyond if name in DOUT_NAMES), beyond[0] if len(beyond) == 1 else "")
     return FromAbove(
-        Place.POSITION, _index(takes, own, len(names), told), apart=outputs == 1 or len(takes) != len(names) + 1
+        Place.POSITION, _index(takes, own, len(names), dout), apart=outputs == 1 or len(takes) != len(names) + 1
     )
 
 
-def _index(takes: list[inspect.Parameter], own: set[str], count: int, told: str = "") -> int:
-    """Before which argument the gradient from above stands: by its name, or by being the one that f does not have."""
+def _index(takes: list[inspect.Parameter], own: set[str], count: int, dout: str = "") -> int:
+    """Returns the index of the gradient from above: of the name `dout`, or of the parameter that f does not have."""
     places = [p.name for p in takes]
-    if told in places:
-        return min(places.index(told), count)
+    if dout in places:
+        return min(places.index(dout), count)
     others = [name for name in places if name not in own]
-    if len(others) == len(places) - count and others:  # all that is left are f's own
+    if len(others) == len(places) - count and others:  # the remaining parameters are those of f
         return min(places.index(others[0]), count)
-    known = [name for name in others if name in SURELY_FROM_ABOVE] or [n for n in others if n in FROM_ABOVE]
+    known = [name for name in others if name in CERTAIN_DOUT_NAMES] or [n for n in others if n in DOUT_NAMES]
     return min(places.index(known[0]), count) if known else count
 
 
 def _is_optional_dout(parameter: inspect.Parameter) -> bool:
-    """Whether an option is the gradient from above: by a name that nothing else has, or by name and default."""
+    """Returns whether a parameter is the gradient from above, by a certain name, or by name and default."""
     if parameter.default is parameter.empty:
-        return parameter.name in FROM_ABOVE
-    ignorable = any(parameter.default is value or (_is_number(parameter.default) and parameter.default == value)
-                    for value in IGNORABLE)  # fmt: skip
-    return parameter.name in SURELY_FROM_ABOVE or (parameter.name in FROM_ABOVE and ignorable)
+        return parameter.name in DOUT_NAMES
+    is_default = any(parameter.default is value or (_is_number(parameter.default) and parameter.default == value)
+                    for value in OPTIONAL_DEFAULTS)  # fmt: skip
+    return parameter.name in CERTAIN_DOUT_NAMES or (parameter.name in DOUT_NAMES and is_default)
 
 
-def _expect_callable_so(gradient: Callable[..., Any], names: Sequence[str], found: FromAbove, outputs: int) -> None:
+def _expect_gradient_call(gradient: Callable[..., Any], names: Sequence[str], found: FromAbove, outputs: int) -> None:
     args = ", ".join(names)
     expected = f"gradient({args}, dout), or gradient({args}) where f is a scalar"
     above = (outputs if found.apart else 1) if found.place is Place.POSITION else 0
@@ -222,19 +220,17 @@ def _expect_callable_so(gradient: Callable[..., Any], names: Sequence[str], foun
     expect_call(gradient, len(names) + above, "gradient", expected, **named)
 
 
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """Returns the signature of a function; None if it cannot be read."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    try:
-        return list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):
-        return []
-
-
-def _is_readable(function: Callable[..., Any]) -> bool:
-    try:
-        inspect.signature(function)
-    except (TypeError, ValueError):
-        return False
-    return True
+    signature = _signature(function)
+    return [] if signature is None else list(signature.parameters.values())
 
 
 def _is_number(value: Any) -> bool:

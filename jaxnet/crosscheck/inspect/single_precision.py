@@ -1,34 +1,34 @@
-"""JAX functions that run in single precision only, because double precision changes the dtypes that they make."""
+"""JAX functions that run only in single precision, because 64-bit mode changes the dtypes of their own arrays."""
 
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves
+from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
 from jaxnet.crosscheck.inspect.errors import SubjectError
-from jaxnet.crosscheck.inspect.jax_loaded import is_of_jax, single_precision
-from jaxnet.crosscheck.inspect.trees import is_float, leaves_of
+from jaxnet.crosscheck.inspect.optional_jax import is_jax_array, single_precision
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float, leaves_of
 
 
 def has_no_double(args: tuple[Any, ...]) -> bool:
-    """Returns whether there are JAX's arrays of floats among the arguments, and none of float64."""
+    """Returns whether there are JAX float arrays among the arguments, and no float64."""
     floats = [leaf for arg in args for _, leaf in leaves_of(arg) if is_float(leaf)]
-    return any(map(is_of_jax, floats)) and all(leaf.dtype != np.float64 for leaf in floats)
+    return any(map(is_jax_array, floats)) and all(leaf.dtype != np.float64 for leaf in floats)
 
 
 class SinglePrecision(Checkable):
-    """A checkable that is only ever called as its user calls it: with JAX's 64-bit mode off.
+    """A subject that is called only with JAX's 64-bit mode off, as its user calls it.
 
-    `jnp.zeros(n)` or `1 / jnp.arange(n)` are float32 then, and float64 in 64-bit mode, where the carry of a loop or the
-    tangent of a rule no longer has the dtype that it should.
+    `jnp.zeros(n)` and `1 / jnp.arange(n)` are float32 then. In 64-bit mode they are float64, and the carry of a loop
+    or the tangent of a rule has the wrong dtype.
 
     Args:
-        checkable: What was brought, made in single precision.
+        checkable: The subject, made in single precision.
     """
 
     def __init__(self, checkable: Checkable) -> None:
         self.checkable = checkable
-        for name in ("name", "leaves", "others", "constants", "immovable", "held_leaves", "takes_dout", "derived_by"):
+        for name in ("name", "leaves", "others", "constants", "captured_leaves", "takes_dout", "derived_by"):
             setattr(self, name, getattr(checkable, name))
         self.notes, self.fault = checkable.notes, checkable.fault
         self.numbers, self.integers, self.batch = checkable.numbers, checkable.integers, checkable.batch
@@ -45,7 +45,7 @@ class SinglePrecision(Checkable):
             return _Scoped(self.checkable.open(leaves))
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
-        """Returns what a reference is called with."""
+        """Returns the arguments of a reference."""
         return self.checkable.arguments(leaves)
 
     def value_under_differentiation(self, leaves: Leaves) -> Array | None:
@@ -59,11 +59,11 @@ class _Scoped(Instance):
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
-        self.outputs, self.handed = instance.outputs, instance.handed
+        self.outputs, self.arrays = instance.outputs, instance.arrays
 
     @property
     def inputs(self) -> tuple[Any, ...]:
-        """What forward is called with."""
+        """The inputs of forward."""
         return self.instance.inputs
 
     @inputs.setter
@@ -74,9 +74,9 @@ class _Scoped(Instance):
         with single_precision():
             return self.instance.forward()
 
-    def forward_elsewhere(self) -> bool:
+    def forward_at_different_inputs(self) -> bool:
         with single_precision():
-            return self.instance.forward_elsewhere()
+            return self.instance.forward_at_different_inputs()
 
     def backward(self, dout: Array) -> dict[str, Any]:
         with single_precision():

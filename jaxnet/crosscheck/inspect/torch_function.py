@@ -1,7 +1,7 @@
-"""PyTorch's functions: a torch.autograd.Function, its `apply`, a module, or any callable of tensors.
+"""PyTorch functions: a torch.autograd.Function, its `apply`, a module, or any callable of tensors.
 
-The gradient that is checked is the one that torch.autograd.grad returns. Values come and go as NumPy arrays; the
-caller's tensors, modules and generators are copied, never touched.
+The checked gradient is the one that torch.autograd.grad returns. Leaves and gradients are NumPy arrays; the caller's
+tensors, modules and generators are copied and never changed.
 """
 
 import functools
@@ -12,34 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import (
-    Array,
-    Checkable,
-    Instance,
-    Leaves,
-    SubjectError,
-    are_double,
-    blaming,
-    input_names,
-)
+from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.signatures import input_names
+from jaxnet.crosscheck.inspect.torch_copying import copy_with, tensors_in
 from jaxnet.crosscheck.inspect.torch_instance import TorchInstance, with_parameters
-from jaxnet.crosscheck.inspect.torch_tensors import (
-    copied,
-    held,
-    loaded,
-    refuse_tensor,
-    tensors_from,
-    to_numpy,
-    to_tensor,
-)
+from jaxnet.crosscheck.inspect.torch_tensors import reject_tensor, tensors_from, to_numpy, to_tensor, torch_module
+from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
-SCALED, SHIFTED = 1.25, 0.125  # where an array is moved to, to see whether the output depends on it
+SCALE, SHIFT = 1.25, 0.125  # applied to a leaf, to find out whether the output depends on it
 
 
 def is_torch(thing: Any, inputs: tuple[Any, ...]) -> bool:
-    """Returns whether PyTorch is what calls this: a Function, a module, one of its own functions, or tensors came.
+    """Returns whether this is a Function, a module, a function of PyTorch, or any inputs are tensors.
 
-    Never imports torch: where nobody has, nothing is a tensor.
+    Never imports torch: if it is not loaded, nothing is a tensor.
     """
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "Tensor"):
@@ -51,7 +38,7 @@ def is_torch(thing: Any, inputs: tuple[Any, ...]) -> bool:
         return True
     if callable(thing) and str(getattr(thing, "__module__", "")).partition(".")[0] == "torch":
         return True
-    return any(_has_tensor(given, torch.Tensor) for given in inputs)
+    return any(_has_tensor(value, torch.Tensor) for value in inputs)
 
 
 def _has_tensor(value: Any, kind: type) -> bool:
@@ -61,8 +48,8 @@ def _has_tensor(value: Any, kind: type) -> bool:
 
 
 def forward_of(thing: Any) -> Callable[..., Any]:
-    """Returns the function whose signature names the inputs: a Function's `forward` without its context."""
-    torch = loaded()
+    """Returns the function whose signature names the inputs: of a Function, its `forward` without the context."""
+    torch = torch_module()
     owner: Any = getattr(thing, "__self__", thing)
     is_function = isinstance(owner, type) and issubclass(owner, torch.autograd.Function)
     if is_function:
@@ -73,39 +60,41 @@ def forward_of(thing: Any) -> Callable[..., Any]:
 
 @dataclass(frozen=True)
 class Slot:
-    """A tensor that takes part, and what it was when it was brought."""
+    """A tensor that was passed in or that the callable holds."""
 
     tensor: Any
     is_input: bool
 
     @property
     def differentiable(self) -> bool:
-        """Whether its owner asks for a gradient by it; what has a graph of its own is cut off from it."""
+        """Whether it has `requires_grad`. A tensor with a graph is detached from it."""
         return bool(self.tensor.requires_grad)
 
 
 class CheckableTorch(Checkable):
     """A callable of tensors and the gradients that PyTorch returns for it.
 
-    The leaves are the inputs with `requires_grad`, all float inputs where none has it, and every tensor with
-    `requires_grad` that the callable holds: a module's parameters, and what a function refers to. Other float tensors
-    are constants. An input that was not asked for by `requires_grad`, and by which no gradient comes back, is no leaf.
+    The leaves are the inputs with `requires_grad`, or all float inputs if none has it, and every tensor with
+    `requires_grad` that the callable refers to, such as a module's parameters. Other float tensors are constants. An
+    input without `requires_grad` that gets no gradient is not a leaf.
 
     Args:
-        thing: A subclass of torch.autograd.Function, its `apply`, a module as it stands (training or not), or a
+        thing: A subclass of torch.autograd.Function, its `apply`, a module in training or evaluation mode, or a
             callable.
-        inputs: What it is called with: tensors, structures of them, and anything else; NumPy arrays become tensors.
+        inputs: Its inputs: tensors, structures of them, and anything else. NumPy arrays become tensors.
+
+    Attributes:
+        accepts_double: Whether it runs in float64, and not only in the dtype of the inputs.
+        outputs_without_gradient: The names of float outputs without a graph, such as non-differentiable ones.
 
     Raises:
-        SubjectError: It cannot be called so, has a `backward` of its own, or tensors are complex or sparse.
+        SubjectError: If it cannot be called so, has a `backward` of its own, or tensors are complex or sparse.
     """
 
     derived_by = "PyTorch"
-    accepts_double: bool  # False where it runs only in the dtype in which it was brought
-    unjudged: list[str]  # float outputs without a graph, such as those marked as non-differentiable
 
     def __init__(self, thing: Any, inputs: tuple[Any, ...]) -> None:
-        torch = loaded()
+        torch = torch_module()
         is_function = isinstance(thing, type) and issubclass(thing, torch.autograd.Function)
         owner = getattr(thing, "__self__", thing)
         self.name = getattr(owner if isinstance(owner, type) else thing, "__name__", type(thing).__name__)
@@ -113,67 +102,67 @@ class CheckableTorch(Checkable):
         if not callable(thing):
             raise SubjectError(f"{self.name}: expected a module, a torch.autograd.Function or a callable of tensors")
         if isinstance(owner, torch.jit.ScriptModule):
-            raise SubjectError(f"{self.name}: TorchScript holds its parameters itself: bring the module it was made of")
+            raise SubjectError(f"{self.name}: TorchScript holds its parameters itself: pass the module it was made of")
         if not is_function and callable(getattr(thing, "backward", None)):
             raise SubjectError(
-                f"{self.name}: has a backward of its own, which PyTorch does not call; bring it as "
+                f"{self.name}: has a backward of its own, which PyTorch does not call; pass it as "
                 "check_function(f, x, gradient=g), where g(x, dout) makes the object, calls forward, then backward"
             )
         self.function = thing.apply if is_function else thing
-        self.inputs = tuple(tensors_from(given) for given in inputs)
+        self.inputs = tuple(tensors_from(value) for value in inputs)
         self.accepts_double = True
-        self.unjudged: list[str] = []
-        with blaming(self.name):
+        self.outputs_without_gradient: list[str] = []
+        with as_subject_error(self.name):
             self.function = with_parameters(self.function, self.inputs)
         self._find(input_names(forward_of(thing), len(inputs)))
-        self._settle()
+        self._choose_dtype()
         self._first_backward()
 
     def _find(self, names: list[str]) -> None:
-        """Names every tensor, and sorts the float ones into leaves, others and constants."""
+        """Names all tensors, and sorts those of floats into leaves, others and constants."""
         known: set[int] = set()
         self.generators: list[Any] = []
         self.slots: dict[str, Slot] = {}
-        named = [(True, held(given, name, known)) for name, given in zip(names, self.inputs, strict=True)]
-        for is_input, tensors in [*named, (False, held(self.function, "", known))]:
+        named = [(True, tensors_in(value, name, known)) for name, value in zip(names, self.inputs, strict=True)]
+        for is_input, tensors in [*named, (False, tensors_in(self.function, "", known))]:
             for name, tensor in tensors:
-                if isinstance(tensor, loaded().Generator):
+                if isinstance(tensor, torch_module().Generator):
                     self.generators.append(tensor)
                     continue
                 place = name or "tensor"
                 while place in self.slots:
                     place = f"self.{place}"
                 self.slots[place] = Slot(tensor, is_input)
-                refuse_tensor(place, tensor)
+                reject_tensor(place, tensor)
         floats = {name: slot for name, slot in self.slots.items() if slot.tensor.is_floating_point()}
-        asked = any(slot.differentiable for slot in floats.values() if slot.is_input)
-        wanted = [n for n, s in floats.items() if s.differentiable or (s.is_input and not asked)]
+        any_input = any(slot.differentiable for slot in floats.values() if slot.is_input)
+        leaves = [n for n, s in floats.items() if s.differentiable or (s.is_input and not any_input)]
         values = {name: to_numpy(slot.tensor) for name, slot in floats.items()}
-        self.leaves = {name: values[name] for name in wanted}
-        self.others: Leaves = {name: value for name, value in values.items() if name not in wanted}
+        self.leaves = {name: values[name] for name in leaves}
+        self.others: Leaves = {name: value for name, value in values.items() if name not in leaves}
         self.constants = set(self.others)
-        self.own = {name: value.dtype for name, value in values.items()}
-        whole = {name: slot.tensor for name, slot in self.slots.items() if slot.is_input and name not in floats}
-        self.integers = {n: to_numpy(t) for n, t in whole.items() if t.dtype != loaded().bool}
+        self.dtypes = {name: value.dtype for name, value in values.items()}
+        other = {name: slot.tensor for name, slot in self.slots.items() if slot.is_input and name not in floats}
+        self.integers = {n: to_numpy(t) for n, t in other.items() if t.dtype != torch_module().bool}
         self.numbers = _numbers(dict(zip(names, self.inputs, strict=True)) | _settings(self.function))
         if not self.leaves:
             raise SubjectError(f"{self.name}: no tensor of floats to take a gradient by; give it one, or parameters")
 
-    def _settle(self) -> None:
-        """Runs it as it was brought, and in float64; where dtypes do not go together, float64 is what is checked."""
+    def _choose_dtype(self) -> None:
+        """Runs it in its own dtypes and in float64; if only float64 works, the leaves become float64."""
         error = self._error(self.leaves)
         double = {name: array.astype(np.float64) for name, array in self.leaves.items()}
-        error_in_double = error if are_double(self.leaves) and are_double(self.others) else self._error(double)
+        error_in_double = error if _is_double(self.leaves) and _is_double(self.others) else self._error(double)
         if error is None:
             self.accepts_double = error_in_double is None
         elif error_in_double is None:  # the parameters' dtype is not the inputs'
             self.leaves = double
         else:
-            with blaming(self.name):
+            with as_subject_error(self.name):
                 raise error
 
     def _error(self, leaves: Leaves) -> Exception | None:
-        """What a forward pass at the leaves raises."""
+        """Returns the exception of a forward pass at the leaves; None if it raises none."""
         try:
             self.open({name: array.copy() for name, array in leaves.items()}).forward()
         except SubjectError:
@@ -184,7 +173,7 @@ class CheckableTorch(Checkable):
 
     def _first_backward(self) -> None:
         opened = self.open({name: array.copy() for name, array in self.leaves.items()})
-        with blaming(self.name):
+        with as_subject_error(self.name):
             y = opened.forward()
         try:
             gradients = opened.backward(np.ones_like(y))
@@ -196,45 +185,45 @@ class CheckableTorch(Checkable):
         if all(gradient is None for gradient in gradients.values()):
             return
         for name, gradient in gradients.items():
-            if gradient is None and (not self.slots[name].differentiable or not self._matters(name, y)):
+            if gradient is None and (not self.slots[name].differentiable or not self._affects_output(name, y)):
                 self.others[name] = self.leaves.pop(name)
 
-    def _matters(self, name: str, y: Array) -> bool:
-        """Whether the output changes with a leaf."""
+    def _affects_output(self, name: str, y: Array) -> bool:
+        """Returns whether the output changes with a leaf."""
         try:
-            moved = self.forward(self.leaves | {name: SCALED * self.leaves[name] + SHIFTED})
+            y_moved = self.forward(self.leaves | {name: SCALE * self.leaves[name] + SHIFT})
         except Exception:
             return True
-        return not np.array_equal(moved, y, equal_nan=True)
+        return not np.array_equal(y_moved, y, equal_nan=True)
 
     def open(self, leaves: Leaves) -> Instance:
         return TorchInstance(self, leaves)
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
-        """Returns NumPy arrays in the place of tensors; a dict of the parameters first, where there are any."""
+        """Returns the arguments as NumPy arrays, after a dict of the parameters if there are any."""
         values = {id(slot.tensor): leaves.get(name, self.others.get(name)) for name, slot in self.slots.items()}
-        whole = {id(s.tensor): to_numpy(s.tensor) for s in self.slots.values() if values[id(s.tensor)] is None}
-        args = tuple(copied(given, values | whole) for given in self.inputs)
-        held_leaves = {name: leaves[name] for name in self.leaves if not self.slots[name].is_input}
-        return (held_leaves, *args) if held_leaves else args
+        integers = {id(s.tensor): to_numpy(s.tensor) for s in self.slots.values() if values[id(s.tensor)] is None}
+        args = tuple(copy_with(value, values | integers) for value in self.inputs)
+        parameters = {name: leaves[name] for name in self.leaves if not self.slots[name].is_input}
+        return (parameters, *args) if parameters else args
 
     def tensor(self, name: str, leaves: Leaves) -> Any:
-        """Returns the tensor of one slot at these leaves: in the leaf's dtype, or in the one in which it was brought.
+        """Returns the tensor of one slot at these leaves, in the dtype of its leaf or in its own dtype.
 
-        What was brought in bfloat16 is float32 in NumPy, and becomes bfloat16 again. In a check in float64 the other
-        float tensors are float64 too, unless that cannot be run.
+        A bfloat16 tensor, which is float32 in NumPy, becomes bfloat16 again. If the leaves are float64, the other
+        float tensors become float64 too, unless the callable does not accept it.
         """
-        torch, slot = loaded(), self.slots[name]
-        if name not in self.own:
+        torch, slot = torch_module(), self.slots[name]
+        if name not in self.dtypes:
             return slot.tensor.detach().clone()
         array = leaves.get(name, self.leaves.get(name, self.others.get(name)))
         assert array is not None
-        asked = {leaf.dtype for leaf in leaves.values()}
-        as_brought = all(leaf.dtype == self.own[n] for n, leaf in leaves.items() if n in self.own)
-        wanted = array.dtype if name in leaves or as_brought or len(asked) > 1 else asked.pop()
-        changed = self.accepts_double and wanted != self.own[name]
-        dtype = to_tensor(np.zeros(0, wanted)).dtype if changed else slot.tensor.dtype
-        tensor = to_tensor(array if name in leaves else array.copy(), dtype, slot.tensor.device)
+        dtypes = {leaf.dtype for leaf in leaves.values()}
+        own_dtypes = all(leaf.dtype == self.dtypes[n] for n, leaf in leaves.items() if n in self.dtypes)
+        dtype = array.dtype if name in leaves or own_dtypes or len(dtypes) > 1 else dtypes.pop()
+        is_cast = self.accepts_double and dtype != self.dtypes[name]
+        torch_dtype = to_tensor(np.zeros(0, dtype)).dtype if is_cast else slot.tensor.dtype
+        tensor = to_tensor(array if name in leaves else array.copy(), torch_dtype, slot.tensor.device)
         if name in self.leaves:
             tensor.requires_grad_(True)
         return (
@@ -242,9 +231,13 @@ class CheckableTorch(Checkable):
         )
 
 
+def _is_double(arrays: Leaves) -> bool:
+    return all(array.dtype == np.float64 for array in arrays.values())
+
+
 def _settings(function: Any) -> dict[str, Any]:
-    """The numbers that a module and its submodules were made with, by attribute."""
-    if not isinstance(function, loaded().nn.Module):
+    """Returns the public attributes of a module and its submodules, where its numbers stand."""
+    if not isinstance(function, torch_module().nn.Module):
         return {}
     within = {(f"{at}." if at else "") + n: v for at, m in function.named_modules() for n, v in vars(m).items()}
     return {name: value for name, value in within.items() if not name.rpartition(".")[2].startswith("_")}

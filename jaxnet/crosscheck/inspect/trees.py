@@ -1,7 +1,7 @@
-"""Nested arguments and outputs: their leaves by name, and the same structure around other leaves.
+"""Nested arguments and outputs: their leaves by name, and the same structure with other leaves.
 
-A structure is a dict, a list, a tuple, a named tuple, a dataclass, or what JAX knows as a pytree node (where JAX is
-loaded). Everything else is a leaf, None included. The leaf `params["Affine1"]["W"]` is called `params.Affine1.W`.
+A structure is a dict, a list, a tuple, a named tuple, a dataclass or, if JAX is loaded, a registered pytree node.
+Everything else is a leaf, None included. The leaf `params["Affine1"]["W"]` is called `params.Affine1.W`.
 """
 
 import copy
@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Leaves = dict[str, Array]  # arrays by name
 PLAIN = (np.ndarray, np.generic, str, bytes, bool, int, float, complex, type(None), type)
-DEEPEST = 64  # structures within structures; one that contains itself has no end
+DEEPEST = 64  # levels of nesting; a structure may contain itself
 
 
 class Node(NamedTuple):
     """One level of a structure."""
 
-    parts: list[tuple[str, Any]]  # each with the name that it has within the structure
-    rebuild: Callable[[list[Any]], Any]  # the same kind of structure around other parts
+    parts: list[tuple[str, Any]]  # each with its name in the structure
+    rebuild: Callable[[list[Any]], Any]  # makes the same kind of structure from other parts
 
 
 def node_of(value: Any) -> Node | None:
@@ -34,7 +35,7 @@ def node_of(value: Any) -> Node | None:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return Node(list(zip(value._fields, value, strict=True)), lambda parts: type(value)(*parts))
     if isinstance(value, list | tuple):
-        return Node([(str(i), part) for i, part in enumerate(value)], lambda parts: _sequence_like(value, parts))
+        return Node([(str(i), part) for i, part in enumerate(value)], lambda parts: type(value)(parts))
     if (node := _jax_node(value)) is not None:
         return node
     if dataclasses.is_dataclass(value):
@@ -50,8 +51,8 @@ def leaves_of(tree: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, 
 
     Args:
         tree: A structure or a leaf.
-        name: What the structure itself is called.
-        depth: How deep it stands in another.
+        name: The name of the structure.
+        depth: Its depth in another structure.
 
     Examples:
         >>> list(leaves_of({"W": 1.0, "b": (2.0, None)}, "params"))
@@ -66,7 +67,7 @@ def leaves_of(tree: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, 
 
 
 def map_leaves(function: Callable[[Any], Any], tree: Any, depth: int = 0) -> Any:
-    """Returns the same structure around `function` of each leaf, called in the order of `leaves_of`."""
+    """Returns the same structure with `function` applied to each leaf, in the order of `leaves_of`."""
     node = node_of(tree) if depth < DEEPEST else None
     if node is None:
         return function(tree)
@@ -74,7 +75,7 @@ def map_leaves(function: Callable[[Any], Any], tree: Any, depth: int = 0) -> Any
 
 
 def with_leaves(tree: Any, leaves: Iterable[Any]) -> Any:
-    """Returns the same structure around other leaves, in the order of `leaves_of`."""
+    """Returns the same structure with other leaves, in the order of `leaves_of`."""
     remaining = iter(leaves)
     return map_leaves(lambda _: next(remaining), tree)
 
@@ -88,7 +89,7 @@ def with_attributes(value: Any, names: Iterable[str], parts: Iterable[Any]) -> A
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """Returns the names with a number after each that has been used before.
+    """Returns the names, each repeated name with a number after it.
 
     Examples:
         >>> distinct(["x", "w", "x"])
@@ -103,7 +104,7 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 def is_array(value: Any) -> bool:
-    """Returns whether this is an array or a NumPy scalar, NumPy's or JAX's; a typed random key is none."""
+    """Returns whether this is a NumPy array, a NumPy scalar or a JAX array other than a typed random key."""
     if isinstance(value, np.ndarray | np.generic):
         return True
     jax = sys.modules.get("jax")
@@ -147,7 +148,7 @@ def _mapping_like(value: Mapping[Any, Any], parts: list[Any]) -> Any:
     if type(value) is dict:
         return filled
     if isinstance(value, dict):
-        other = copy.copy(value)  # a defaultdict keeps its factory
+        other = copy.copy(value)  # keeps the factory of a defaultdict
         other.update(filled)
         return other
     try:
@@ -156,12 +157,8 @@ def _mapping_like(value: Mapping[Any, Any], parts: list[Any]) -> Any:
         return filled
 
 
-def _sequence_like(value: Any, parts: list[Any]) -> Any:
-    return type(value)(parts)
-
-
 def _jax_node(value: Any) -> Node | None:
-    """Returns one level of what is registered with JAX as a pytree node."""
+    """Returns one level of a structure that is registered as a pytree node with JAX."""
     jax = sys.modules.get("jax")
     if jax is None or isinstance(value, jax.Array):
         return None

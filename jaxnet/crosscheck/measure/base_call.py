@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves, floats_in
+from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves
+from jaxnet.crosscheck.inspect.objects import floats_in
 from jaxnet.crosscheck.measure.form import as_double, effective_unit, is_floating, unit_roundoff
 
 SAFETY = 8.0  # from a rounding that is estimated to one that is allowed
 ROUNDING_LEVEL = 64.0  # sums of n terms in another order differ by less than this times sqrt(n) u
 COARSE = 1e-6  # a relative error that is no rounding: values of another call are off by more
-BY_JAX, BY_TORCH = "JAX", "PyTorch"
 
 
 class Call(NamedTuple):
@@ -35,9 +35,8 @@ class BaseCall:
     def __init__(self, checkable: Checkable, dout: Array, at: Leaves, rounding: Mapping[str, float]) -> None:
         self.checkable, self.at, self.names = checkable, at, list(rounding)
         self.leaves = {name: np.asarray(at[name]).astype(leaf.dtype) for name, leaf in checkable.leaves.items()}
-        derived_by = getattr(checkable, "derived_by", "")
-        self.by_jax = derived_by == BY_JAX or bool(getattr(checkable, "jax", False))
-        self.by_torch = derived_by == BY_TORCH
+        self.by_jax = checkable.derived_by == "JAX"
+        self.by_torch = checkable.derived_by == "PyTorch"
         self.stateful = False  # whether an earlier call changes the output
         self.accumulating: set[str] = set()  # leaves to whose gradient a backward adds
         opened = self.open()
@@ -63,7 +62,7 @@ class BaseCall:
 
     def leaves_of(self, opened: Instance) -> Leaves:
         """Returns the arrays that an instance holds or is handed, by leaf."""
-        return {name: array for name, array in opened.handed.items() if name in self.leaves}
+        return {name: array for name, array in opened.arrays.items() if name in self.leaves}
 
     def copied(self, gradient: Mapping[str, Any]) -> dict[str, Array]:
         """Returns copies of the gradients by the leaves that are judged, for what is returned may change later."""

@@ -47,16 +47,16 @@ NOT_IN_TORCH = (Layout.NEGATIVE_STRIDE, Layout.READ_ONLY)
 def overwriting(base: BaseCall) -> list[Finding]:
     """Finds the arrays of the caller that forward and backward write to: inputs, parameters, `dout`."""
     opened = base.open(base.checkable.leaves)
-    before = {name: array.copy() for name, array in opened.handed.items()}
+    before = {name: array.copy() for name, array in opened.arrays.items()}
     opened.forward()
-    after_forward = {name: array.copy() for name, array in opened.handed.items()}
+    after_forward = {name: array.copy() for name, array in opened.arrays.items()}
     given = base.dout.copy()
     opened.backward_as_given(*opened.outputs.unpack(given))
     found = [Finding(Behaviour.FORWARD_OVERWRITES, Level.FAULT, n) for n in _changed(before, after_forward)]
     if distance(given, base.dout) > 0:
         found.append(Finding(Behaviour.OVERWRITES_DOUT, Level.FAULT))
     known = {finding.leaf for finding in found}
-    by_backward = [name for name in _changed(after_forward, opened.handed) if name not in known]
+    by_backward = [name for name in _changed(after_forward, opened.arrays) if name not in known]
     return found + [Finding(Behaviour.BACKWARD_OVERWRITES, Level.FAULT, name) for name in by_backward]
 
 
@@ -161,7 +161,7 @@ def lends_its_cache(base: BaseCall) -> list[Finding]:
         for array in arrays
         if isinstance(array, np.ndarray) and is_floating(array.dtype) and array.ndim and array.flags.writeable
     ]
-    if not own or any(np.shares_memory(array, other) for array in own for other in opened.handed.values()):
+    if not own or any(np.shares_memory(array, other) for array in own for other in opened.arrays.values()):
         return []
     for array in own:
         array[...] = ELSE

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Array, Instance, Leaves, elsewhere, floats_in
+from jaxnet.crosscheck.inspect.checkable import Array, Instance, Leaves
+from jaxnet.crosscheck.inspect.inputs import different_inputs
+from jaxnet.crosscheck.inspect.objects import floats_in
 from jaxnet.crosscheck.measure.base_call import BaseCall, Call, apart
 from jaxnet.crosscheck.measure.consistency import Forward, belongs, direction_of, directions_together
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
@@ -119,7 +121,7 @@ def after_an_earlier_call(base: BaseCall, rng: np.random.Generator) -> list[Find
     def later(leaves: Leaves) -> Instance:
         opened = base.open(at)
         own = opened.inputs
-        opened.inputs = elsewhere(own)
+        opened.inputs = different_inputs(own)
         opened.forward()
         opened.inputs = own
         for name, array in base.leaves_of(opened).items():

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Array, Instance, elsewhere
+from jaxnet.crosscheck.inspect.checkable import Array, Instance
+from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.measure.base_call import BaseCall, Call, apart, distance
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.form import is_floating
@@ -26,7 +27,7 @@ class Lent(NamedTuple):
 
 def second_backward(base: BaseCall) -> list[Finding]:
     """Runs backward a second time after the same forward pass."""
-    found = [Finding(Behaviour.ADDS_UP, Level.NOTE, name) for name in base.checkable.adds_up if name in base.names]
+    found = [Finding(Behaviour.ADDS_UP, Level.NOTE, name) for name in base.checkable.accumulating if name in base.names]
     opened = base.open()
     opened.forward()
     with generators_restored():
@@ -60,7 +61,7 @@ def earlier_calls(base: BaseCall) -> list[Finding]:
     lent: list[Lent] = []
     own = opened.inputs
     try:
-        opened.inputs = elsewhere(own)
+        opened.inputs = different_inputs(own)
         before, lent = _call_elsewhere(base, opened)
     except Exception:
         opened = base.open()  # it refuses the other inputs
@@ -91,7 +92,7 @@ def shared_by_class(base: BaseCall) -> list[Finding]:
     instance, other = base.open(), base.open()
     instance.forward()
     try:
-        other.inputs = elsewhere(other.inputs)
+        other.inputs = different_inputs(other.inputs)
         other.forward()
     except Exception:
         return []
@@ -145,7 +146,7 @@ def enlarged(inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
     if not arrays:
         return None
     length = len(arrays[0])
-    other = elsewhere(inputs)
+    other = different_inputs(inputs)
     return tuple(
         np.concatenate([a, b]) if isinstance(a, np.ndarray) and a.ndim and len(a) == length else copy.deepcopy(a)
         for a, b in zip(inputs, other, strict=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect import Array, Checkable, surroundings_kept
+from jaxnet.crosscheck.inspect import Array, Checkable, preserve_global_state
 from jaxnet.crosscheck.measure.derivation import Derivation
 from jaxnet.crosscheck.measure.form import misshapen
 from jaxnet.crosscheck.measure.scale import in_float64
@@ -29,7 +29,7 @@ class StepErrors(NamedTuple):
         return float(np.median(np.lib.stride_tricks.sliding_window_view(self.error, 5), axis=1).min())
 
 
-@surroundings_kept()
+@preserve_global_state()
 def step_errors(checkable: Checkable, seed: int = 0) -> dict[str, StepErrors]:
     """Returns |D(h) - <g, d>| / |g| for each leaf whose gradient has its shape, at h = 1/2, 1/4, ... of its size.
 

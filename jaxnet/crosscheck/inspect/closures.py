@@ -1,8 +1,8 @@
-"""The arrays of floats that a callable holds, and the same callable around others.
+"""Finds the float arrays that a callable captures, and rebuilds the callable with other arrays.
 
-A callable holds what its closure, its defaults, its module's globals, its attributes, the object that it is bound to,
-and the arguments of a `functools.partial` hold. Functions with derivative rules of their own (`jax.custom_vjp`) are
-left as they are: their rules must not be parted from them.
+A callable captures arrays in its closure, its defaults, its module's globals, its attributes, the object that it is
+bound to, and the arguments of a `functools.partial`. Functions with derivative rules (`jax.custom_vjp`) are not
+rebuilt, because a copy would lose its rules.
 """
 
 import copy
@@ -12,24 +12,25 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from jaxnet.crosscheck.inspect.objects import attributes_of
 from jaxnet.crosscheck.inspect.trees import distinct, is_array, is_complex, is_float
 
 DEEPEST = 8
-MOST = 20_000  # objects that are looked into
+MAX_OBJECTS = 20_000  # visited by one walk
 CODE = (type, types.ModuleType, types.BuiltinFunctionType)
 
 
-class Held:
-    """What some callables hold, by name.
+class CapturedArrays:
+    """The float and complex arrays that some callables capture.
 
     Args:
-        callables: They may share what they hold, and still share it when they are rebuilt.
+        callables: The callables. Arrays that they share are shared by the rebuilt callables too.
         known: Names that are taken.
 
     Attributes:
-        arrays: The float and complex arrays by name, as they are held.
-        movable: The names of those that can be replaced.
-        of_first: The names of those that the first of the callables holds.
+        arrays: The captured arrays by name.
+        replaceable: The names of those that can be replaced.
+        of_first: The names of those that the first callable captures.
     """
 
     def __init__(self, callables: tuple[Callable[..., Any], ...], known: tuple[str, ...] = ()) -> None:
@@ -47,43 +48,43 @@ class Held:
         self.arrays: dict[str, Any] = {name: array for name, (_, array) in named}
         self.of_first = list(self.arrays)[: counts[0]]
         self._by_shallow_copies = False
-        self.movable = self._find_movable()
+        self.replaceable = self._find_replaceable()
 
-    def rebuilt(self, values: Mapping[str, Any]) -> tuple[Callable[..., Any], ...]:
-        """Returns the callables around other arrays; objects among them are copies in any case."""
+    def rebuild(self, values: Mapping[str, Any]) -> tuple[Callable[..., Any], ...]:
+        """Returns the callables with other arrays in place; callable objects are copied in any case."""
         replaced = {id(self.arrays[name]): value for name, value in values.items()}
         if not replaced and not self.stateful:
             return self.callables
         return _Rebuild(self.callables, replaced, deeply=not self._by_shallow_copies).all(self.callables)
 
-    def _find_movable(self) -> set[str]:
-        """Finds the way of copying that replaces most, deep copies first; sets it, and returns what it replaces."""
+    def _find_replaceable(self) -> set[str]:
+        """Chooses deep or shallow copies, whichever replace more arrays; returns the names that they replace."""
         if not self.arrays and not self.stateful:
             return set()
         best: tuple[bool, set[str]] = (True, set())
         for shallow in (False, True):
             self._by_shallow_copies = shallow
             try:
-                movable = self._replaced_in_copies()
-            except Exception:  # it holds what cannot be copied
+                replaceable = self._replaced_in_copies()
+            except Exception:  # a part cannot be copied
                 continue
-            if movable == set(self.arrays):
-                return movable
-            best = (shallow, movable) if len(movable) > len(best[1]) else best
-        self._by_shallow_copies, movable = best
-        return movable
+            if replaceable == set(self.arrays):
+                return replaceable
+            best = (shallow, replaceable) if len(replaceable) > len(best[1]) else best
+        self._by_shallow_copies, replaceable = best
+        return replaceable
 
     def _replaced_in_copies(self) -> set[str]:
         other = {name: copy.copy(array) for name, array in self.arrays.items()}
-        rebuilt = self.rebuilt(other)
+        rebuilt = self.rebuild(other)
         walk = _Walk(rebuilt)
         present = {id(array) for f in rebuilt for _, array in walk.arrays(f, "")}
-        came = {name for name, array in other.items() if id(array) in present}
-        return {name for name in came if id(self.arrays[name]) not in present}
+        replaced = {name for name, array in other.items() if id(array) in present}
+        return {name for name in replaced if id(self.arrays[name]) not in present}
 
 
 class _Walk:
-    """Finds the arrays in callables, and in what they hold."""
+    """Walks over callables and the objects that they capture, to find arrays."""
 
     def __init__(self, callables: tuple[Callable[..., Any], ...]) -> None:
         self.globals = [function.__globals__ for function in map(_plain_function, callables) if function is not None]
@@ -92,7 +93,7 @@ class _Walk:
     def arrays(self, value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
         if value is None or isinstance(value, (str, bytes, bool, int, float, *CODE)) or depth > DEEPEST:
             return
-        if id(value) in self.known or len(self.known) > MOST:
+        if id(value) in self.known or len(self.known) > MAX_OBJECTS:
             return
         self.known.add(id(value))
         if is_array(value):
@@ -124,13 +125,13 @@ class _Walk:
 
 
 class _Rebuild:
-    """Makes callables around other arrays; what holds none of them stays what it is."""
+    """Rebuilds callables with other arrays in place; an object that holds none of them is not copied."""
 
     def __init__(self, callables: tuple[Callable[..., Any], ...], replaced: Mapping[int, Any], *, deeply: bool) -> None:
         self.globals = [function.__globals__ for function in map(_plain_function, callables) if function is not None]
         self.replaced, self.deeply = replaced, deeply
         self.memo: dict[int, Any] = dict(replaced)
-        self.originals: list[Any] = []  # kept, so that no id is used twice
+        self.originals: list[Any] = []  # kept alive, so that no id is reused
 
     def all(self, callables: tuple[Callable[..., Any], ...]) -> tuple[Callable[..., Any], ...]:
         return tuple(self.of(f, 0, top=True) for f in callables)
@@ -171,10 +172,10 @@ class _Rebuild:
     def _function(self, function: types.FunctionType, depth: int) -> Any:
         cells, changed = [], False
         for cell in function.__closure__ or ():
-            held = _contents(cell)
-            other = self.of(held, depth + 1)
-            changed |= other is not held
-            cells.append(cell if other is held else types.CellType(other))
+            contents = cell_contents(cell)
+            other = self.of(contents, depth + 1)
+            changed |= other is not contents
+            cells.append(cell if other is contents else types.CellType(other))
         space = function.__globals__
         if any(space is known for known in self.globals):
             read = {name: self.of(space[name], depth + 1) for name in _globals_read(function)}
@@ -211,17 +212,8 @@ class _Rebuild:
         return copy.deepcopy(value, memo)
 
 
-def attributes_of(value: Any) -> dict[str, Any]:
-    """Returns what an object holds, in its `__slots__` too."""
-    slots = (getattr(kind, "__slots__", ()) for kind in type(value).__mro__)
-    names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
-    unmangled = [name for name in names if name not in ("__dict__", "__weakref__")]
-    filled = {name: getattr(value, name) for name in unmangled if hasattr(value, name)}
-    return filled | getattr(value, "__dict__", {})
-
-
 def _is_object(value: Any) -> bool:
-    """Whether this is an instance of somebody's class, and no function with a derivative rule."""
+    """Returns whether this is an instance of a class with attributes, and not a function with a derivative rule."""
     if isinstance(value, (types.FunctionType, types.MethodType, functools.partial, *CODE)) or is_array(value):
         return False
     return (
@@ -235,7 +227,7 @@ def _has_rule(value: Any) -> bool:
 
 
 def _is_compiled(value: Any) -> bool:
-    """Whether this is a function that went through `jax.jit`."""
+    """Returns whether this is a function compiled by `jax.jit`."""
     return (
         type(value).__module__.partition(".")[0] == "jaxlib"
         and hasattr(value, "__wrapped__")
@@ -245,7 +237,7 @@ def _is_compiled(value: Any) -> bool:
 
 def _in_function(function: types.FunctionType, *, with_globals: bool) -> Iterator[tuple[str, Any]]:
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        yield name, _contents(cell)
+        yield name, cell_contents(cell)
     defaults = function.__defaults__ or ()
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
     yield from zip(names[len(names) - len(defaults) :], defaults, strict=True)
@@ -255,8 +247,8 @@ def _in_function(function: types.FunctionType, *, with_globals: bool) -> Iterato
 
 
 def _globals_read(function: types.FunctionType) -> list[str]:
-    """The globals that a function reads and that may hold arrays: no functions, no classes, no modules."""
-    names = {name for code in _codes(function.__code__) for name in code.co_names}
+    """Returns the globals that a function reads and that may hold arrays: not functions, classes or modules."""
+    names = names_in_code(function.__code__)
     space = function.__globals__
     return sorted(name for name in names if name in space and _may_hold(space[name]))
 
@@ -265,22 +257,22 @@ def _may_hold(value: Any) -> bool:
     return is_array(value) or isinstance(value, dict | list | tuple) or _is_object(value)
 
 
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for part in code.co_consts:
-        if isinstance(part, types.CodeType):
-            yield from _codes(part)
+def names_in_code(code: types.CodeType) -> set[str]:
+    """Returns the names of globals and attributes that a function's code reads, inner functions included."""
+    inner = (names_in_code(part) for part in code.co_consts if isinstance(part, types.CodeType))
+    return set(code.co_names).union(*inner)
 
 
-def _contents(cell: types.CellType) -> Any:
+def cell_contents(cell: types.CellType) -> Any:
+    """Returns the contents of a cell of a closure; None if it is not assigned yet."""
     try:
         return cell.cell_contents
-    except ValueError:  # not filled
+    except ValueError:
         return None
 
 
 def _plain_function(value: Any) -> types.FunctionType | None:
-    """The function within what wraps one."""
+    """Returns the function inside partials, methods and wrappers; None if there is none."""
     for _ in range(DEEPEST):
         if isinstance(value, types.FunctionType):
             return value
@@ -295,7 +287,7 @@ def _positional_names(function: Any, count: int) -> list[str]:
 
 
 def _keep_rules(value: Any, memo: dict[int, Any]) -> None:
-    """Puts into the memo of a deep copy what must not be copied: modules, locks, functions with derivative rules."""
+    """Adds attributes to the memo of a deep copy that it must not copy: modules, functions with derivative rules."""
     for part in attributes_of(value).values():
         if _has_rule(part) or isinstance(part, types.ModuleType) or _is_compiled(part):
             memo[id(part)] = part

@@ -1,4 +1,4 @@
-"""Whose fault an exception is that JAX's differentiation raised: the function's, its rule's, or nobody's."""
+"""Finds the cause of an exception in JAX's differentiation: the function, a derivative rule, or JAX itself."""
 
 import os
 import traceback
@@ -12,7 +12,7 @@ import numpy as np
 
 NOT_TRACEABLE = (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError,
                  jax.errors.TracerIntegerConversionError)  # fmt: skip
-LONGEST = 200  # characters of JAX's reason
+MAX_LENGTH = 200  # characters of JAX's reason
 
 
 def _folder(path: str) -> str:
@@ -21,12 +21,12 @@ def _folder(path: str) -> str:
 
 RULES = os.path.join("_src", "custom_derivatives.py")
 INSIDE = tuple(_folder(path) for path in (str(jax.__file__), str(jaxlib.__file__), str(np.__file__)))
-OURS = os.path.dirname(_folder(__file__).rstrip(os.sep)) + os.sep
+CHECKER = os.path.dirname(_folder(__file__).rstrip(os.sep)) + os.sep
 STANDARD = _folder(os.__file__)
 
 
 class Origin(Enum):
-    """Where an exception comes from."""
+    """The origin of an exception."""
 
     NOT_TRACEABLE = "JAX cannot trace the function"
     NOT_DIFFERENTIABLE = "JAX has no derivative for it"
@@ -34,10 +34,10 @@ class Origin(Enum):
 
 
 def origin(error: Exception) -> Origin:
-    """Returns where an exception of `jax.vjp`, or of the function that it returned, comes from.
+    """Returns the origin of an exception of `jax.vjp` or of the function that it returned.
 
-    The function itself is known to run. So it is a rule's fault where JAX calls a rule and the user's code is met
-    again within it, or where JAX complains of what a rule returned; all else is JAX's own refusal.
+    The function itself is known to run. So the exception comes from a rule if the traceback goes through a rule into
+    the user's code, or ends where JAX checks the result of a rule. Otherwise JAX cannot differentiate the function.
     """
     if isinstance(error, NOT_TRACEABLE):
         return Origin.NOT_TRACEABLE
@@ -54,7 +54,7 @@ def reason(error: Exception) -> str:
     """Returns the first sentence of an exception."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     sentence = line.split(". ")[0].rstrip(". ")
-    return sentence if len(sentence) <= LONGEST else sentence[:LONGEST].rsplit(" ", 1)[0] + " ..."
+    return sentence if len(sentence) <= MAX_LENGTH else sentence[:MAX_LENGTH].rsplit(" ", 1)[0] + " ..."
 
 
 @contextmanager
@@ -73,6 +73,6 @@ def _is_inside(file: str) -> bool:
 
 
 def _is_users(file: str) -> bool:
-    if file.startswith((*INSIDE, OURS, "<frozen")):
+    if file.startswith((*INSIDE, CHECKER, "<frozen")):
         return False
     return not file.startswith(STANDARD) or "-packages" in file

@@ -1,7 +1,7 @@
-"""What layers, pairs and networks are found to be: leaves, others, constants, and copies that behave as the original.
+"""Inspection of layers, pairs and networks: leaves, others, constants, and copies that behave as the original.
 
-Here each gradient is compared with a central difference of the same copy's forward, not by the checker that is built
-on this: what is wrong here is what was brought, or how it is called.
+Each gradient is compared with a central difference of the same copy's forward, without the rest of the checker. So a
+failure here is one of the code under test or of how inspection calls it.
 """
 
 import collections
@@ -14,7 +14,7 @@ import types
 import numpy as np
 import pytest
 
-from jaxnet.crosscheck.inspect import SubjectError, brought_layer, brought_network, brought_pair, chain
+from jaxnet.crosscheck.inspect import SubjectError, chain, inspect_layer, inspect_network, inspect_pair
 from jaxnet.crosscheck.inspect.copying import Template, duplicate
 
 STEP = 1e-5
@@ -187,7 +187,7 @@ def test_what_cannot_be_copied_is_shared(name):
     assert copied.thing is thing
     assert copied.deep["in"][0] is thing
     assert copied.W is not layer.W
-    assert all(verdicts(brought_layer(layer, (draw(5, 4),))).values())
+    assert all(verdicts(inspect_layer(layer, (draw(5, 4),))).values())
 
 
 def test_an_open_file_is_shared_and_not_closed(tmp_path):
@@ -197,11 +197,11 @@ def test_an_open_file_is_shared_and_not_closed(tmp_path):
 
     layer = Logged()
     with open(tmp_path / "log", "w") as layer.log:
-        brought_layer(layer, (draw(5, 4),))
+        inspect_layer(layer, (draw(5, 4),))
         assert not layer.log.closed
 
 
-def test_a_handle_with_an_end_of_its_own_is_not_copied():
+def test_a_handle_with_a_finalizer_is_not_copied():
     ended = []
 
     class Handle:
@@ -244,10 +244,10 @@ def test_views_of_one_buffer_stay_so_and_see_what_is_written(name, dtype):
 def test_memory_order_is_preserved_and_an_owned_buffer_keeps_its_dtype():
     layer = Affine(W=np.asfortranarray(draw(4, 3)))
     layer.buffer = np.zeros((5, 3), np.float32)
-    code = brought_layer(layer, (draw(5, 4),))
+    code = inspect_layer(layer, (draw(5, 4),))
     opened = code.open({n: np.ascontiguousarray(leaf, np.float64) for n, leaf in code.leaves.items()})
-    assert opened.handed["W"].flags.f_contiguous
-    copied = code.template.copy({id(code.held["W"]): draw(4, 3)})
+    assert opened.arrays["W"].flags.f_contiguous
+    copied = code.template.copy({id(code.arrays["W"]): draw(4, 3)})
     assert copied.buffer.dtype == np.float32
 
 
@@ -294,7 +294,7 @@ class Lazy:
 
 @pytest.mark.parametrize("factor", [1.0, 1.01])
 def test_parameters_that_the_first_forward_makes_are_leaves(factor):
-    code = brought_layer(type("Lazy", (Lazy,), {"factor": factor})(), (draw(5, 4),))
+    code = inspect_layer(type("Lazy", (Lazy,), {"factor": factor})(), (draw(5, 4),))
     assert set(code.leaves) == {"W", "b", "x"}
     assert not code.others.keys() & {"out", "mean"}
     assert verdicts(code) == {"W": factor == 1.0, "b": True, "x": True}
@@ -306,7 +306,7 @@ def test_a_parameter_made_in_the_first_forward_without_a_gradient_is_named():
             self.dW = self.x.T @ dout
             return dout @ self.W.T
 
-    code = brought_layer(Forgetful(), (draw(5, 4),))
+    code = inspect_layer(Forgetful(), (draw(5, 4),))
     assert set(code.leaves) == {"W", "x"}
     assert "b" in code.others
     assert "b" not in code.constants
@@ -326,11 +326,11 @@ class KeepsTheFirst(Affine):
         return super().backward(dout)
 
 
-def test_what_depends_on_the_first_input_is_no_parameter_and_is_not_kept_for_the_next():
-    code = brought_layer(KeepsTheFirst(), (draw(5, 4),))
+def test_an_array_that_depends_on_the_first_input_is_no_parameter():
+    code = inspect_layer(KeepsTheFirst(), (draw(5, 4),))
     assert set(code.leaves) == {"W", "b", "x"}
     opened = code.open(code.leaves)
-    opened.forward_elsewhere()
+    opened.forward_at_different_inputs()
     opened.forward()
     assert not np.allclose(opened.backward(np.ones((5, 3)))["W"], code.backward(code.leaves, np.ones((5, 3)))["W"])
 
@@ -350,21 +350,21 @@ def test_parameters_made_at_the_first_call_that_have_no_gradient_at_all_are_name
         def backward(self, dout):
             return dout @ self.W.T
 
-    code = brought_layer(Forgetful(), (draw(5, 4),))
+    code = inspect_layer(Forgetful(), (draw(5, 4),))
     assert set(code.leaves) == {"x"}
     assert set(code.others) == {"W"}
     assert not code.constants
 
 
-def test_a_backward_that_returns_nothing_still_owes_the_inputs_gradient():
+def test_the_input_is_a_leaf_if_backward_returns_nothing():
     silent = type("Silent", (Affine,), {"backward": lambda self, dout: (Affine.backward(self, dout), None)[1]})
-    code = brought_layer(silent(), (draw(5, 4),))
+    code = inspect_layer(silent(), (draw(5, 4),))
     assert verdicts(code) == {"W": True, "b": True, "x": False}
 
 
 def test_a_property_that_raises_is_passed_over():
     raising = type("Raising", (Affine,), {"params": property(lambda self: 1 / 0)})
-    assert all(verdicts(brought_layer(raising(), (draw(5, 4),))).values())
+    assert all(verdicts(inspect_layer(raising(), (draw(5, 4),))).values())
 
 
 class TwoPlaces:
@@ -444,7 +444,7 @@ TIED = {
 @pytest.mark.parametrize("name", TIED)
 def test_gradients_of_shared_memory_are_added_where_they_are_two(name, factor):
     make, inputs, wrong = TIED[name]
-    code = brought_layer(make(factor), inputs)
+    code = inspect_layer(make(factor), inputs)
     assert not code.others
     found = verdicts(code)
     if factor == 1.0:
@@ -455,7 +455,7 @@ def test_gradients_of_shared_memory_are_added_where_they_are_two(name, factor):
 
 
 def test_leaves_that_share_memory_are_made_equal():
-    code = brought_layer(Flat(draw(15)), (draw(5, 4),))
+    code = inspect_layer(Flat(draw(15)), (draw(5, 4),))
     settled = code.consistent({n: leaf + i for i, (n, leaf) in enumerate(code.leaves.items())})
     assert np.array_equal(settled["theta"][:12].reshape(4, 3), settled["W"])
     assert np.array_equal(settled["theta"][12:], settled["b"])
@@ -519,8 +519,8 @@ ADDING = {
 @pytest.mark.parametrize("name", ADDING)
 def test_gradients_that_are_added_up_are_cleared_before_they_count(name):
     make, adding = ADDING[name]
-    code = brought_layer(make(), (draw(5, 4),))
-    assert set(code.adds_up) == adding
+    code = inspect_layer(make(), (draw(5, 4),))
+    assert set(code.accumulating) == adding
     assert all(verdicts(code).values())
 
 
@@ -532,7 +532,7 @@ def test_no_copys_backward_is_called_twice():
             calls.append(id(self.x))
             return super().backward(dout)
 
-    brought_layer(Counted(), (draw(5, 4),))
+    inspect_layer(Counted(), (draw(5, 4),))
     assert len(calls) == len(set(calls)) <= 2
 
 
@@ -569,7 +569,7 @@ def test_an_input_for_which_no_gradient_comes_back_is_named(name):
     functions, others, constants = LACKING[name]
     three = functions[0].__code__.co_argcount == 3
     inputs = (draw(5, 4), draw(4, 3), draw(3)) if three else (draw(5, 4), draw(5, 4, seed=6))
-    code = brought_pair(functions, inputs)
+    code = inspect_pair(functions, inputs)
     assert set(code.others) == others
     assert code.constants == constants
     assert all(verdicts(code).values())
@@ -578,14 +578,14 @@ def test_an_input_for_which_no_gradient_comes_back_is_named(name):
 
 def test_others_can_be_moved():
     functions, others, _ = LACKING["a tuple without b"]
-    code = brought_pair(functions, (draw(5, 4), draw(4, 3), draw(3)))
+    code = inspect_pair(functions, (draw(5, 4), draw(4, 3), draw(3)))
     moved = code.open(code.leaves | {name: code.others[name] + 1 for name in others}).forward()
     assert not np.allclose(moved, code.forward(code.leaves))
 
 
-def test_what_is_declared_a_constant_is_one():
+def test_declared_constants_are_constants():
     functions, *_ = LACKING["in a tuple"]
-    assert brought_pair(functions, (draw(5, 4), draw(5, 4, seed=6)), ["other"]).constants == {"other"}
+    assert inspect_pair(functions, (draw(5, 4), draw(5, 4, seed=6)), ["other"]).constants == {"other"}
 
 
 class Extra(Affine):
@@ -619,24 +619,24 @@ HELD = {
 @pytest.mark.parametrize("name", HELD)
 def test_an_array_without_a_gradient_is_a_constant_only_where_it_is_recognised(name):
     place, array, attributes, constant = HELD[name]
-    code = brought_layer(Extra(place, array, **attributes), (draw(5, 4),))
+    code = inspect_layer(Extra(place, array, **attributes), (draw(5, 4),))
     assert set(code.leaves) == {"W", "b", "x"}
     assert set(code.others) == {place}
     assert (place in code.constants) is constant
     assert all(verdicts(code).values())
 
 
-def test_what_a_list_of_parameters_does_not_list_is_a_constant():
+def test_an_array_that_is_not_in_the_list_of_parameters_is_a_constant():
     layer = Extra("c", draw(3))
     layer.params, layer.grads = [layer.W, layer.b], [np.zeros((4, 3)), np.zeros(3)]
-    assert brought_layer(layer, (draw(5, 4),)).constants == {"c"}
+    assert inspect_layer(layer, (draw(5, 4),)).constants == {"c"}
 
 
 @pytest.mark.parametrize("place", ["p['W']", "many[0]", "cell.W"])
 def test_arrays_within_dicts_lists_and_objects_are_found(place):
     held = {"p['W']": ("p", {"W": draw(3)}), "many[0]": ("many", [draw(3)]), "cell.W": ("cell", Holder(W=draw(3)))}
     name, value = held[place]
-    code = brought_layer(Holdings(name, value), (draw(5, 3),))
+    code = inspect_layer(Holdings(name, value), (draw(5, 3),))
     assert set(code.others) == {place}
     at = code.leaves | {place: code.others[place] + 1}
     assert not np.allclose(code.forward(at), code.forward(code.leaves))
@@ -660,7 +660,7 @@ class Holdings:
         return dout * self.array()
 
 
-def test_entries_of_a_dict_that_is_handed_in_are_leaves_or_named():
+def test_entries_of_a_dict_input_are_leaves_or_named_as_others():
     def forward(x, p):
         return x @ p["W"] + p["b"], (x, p)
 
@@ -668,7 +668,7 @@ def test_entries_of_a_dict_that_is_handed_in_are_leaves_or_named():
         x, p = cache
         return dout @ p["W"].T, {"dW": x.T @ dout}
 
-    code = brought_pair((forward, backward), (draw(5, 4), {"W": draw(4, 3), "b": draw(3), "eps": 1e-5}))
+    code = inspect_pair((forward, backward), (draw(5, 4), {"W": draw(4, 3), "b": draw(3), "eps": 1e-5}))
     assert set(code.leaves) == {"x", "p['W']"}
     assert set(code.others) == {"p['b']"}
     assert all(verdicts(code).values())
@@ -685,7 +685,7 @@ def test_a_loss_layers_one_gradient_may_belong_to_another_input(bare):
             g = dout * 2 * self.e / self.e.size
             return g if bare else (g,)
 
-    code = brought_layer(Squares(), (draw(5, 3), draw(5, 3, seed=2)))
+    code = inspect_layer(Squares(), (draw(5, 3), draw(5, 3, seed=2)))
     assert verdicts(code) == {"first": False}
     others = list(code.readings())
     assert [list(other.leaves) for other in others] == ([["second"]] if bare else [])
@@ -701,7 +701,7 @@ def test_labels_are_passed_over_for_a_bare_gradient():
         def backward(self):
             return 2 * self.e / self.e.size
 
-    code = brought_layer(Squares(), (draw(5, 3), draw(5, 3, seed=2)))
+    code = inspect_layer(Squares(), (draw(5, 3), draw(5, 3, seed=2)))
     assert verdicts(code) == {"y_pred": True}
     assert code.constants == {"y_true"}
 
@@ -725,12 +725,12 @@ class LeavesOutput:
 
 
 def test_an_output_that_is_left_in_an_attribute_is_read_there():
-    assert verdicts(brought_layer(LeavesOutput(), (draw(5, 4),))) == {"weights": True, "biases": True, "inputs": True}
+    assert verdicts(inspect_layer(LeavesOutput(), (draw(5, 4),))) == {"weights": True, "biases": True, "inputs": True}
     other = type("Other", (LeavesOutput,), {"forward": lambda self, x: LeavesOutput.forward(self, x)})
-    assert verdicts(brought_layer(other(), (draw(5, 4),))) == {"weights": True, "biases": True, "x": True}
+    assert verdicts(inspect_layer(other(), (draw(5, 4),))) == {"weights": True, "biases": True, "x": True}
 
 
-def test_a_forward_that_leaves_nothing_is_refused_with_what_to_do():
+def test_a_forward_without_an_output_is_rejected_with_a_hint():
     class Silent:
         def forward(self, x):
             self.x = x
@@ -739,7 +739,7 @@ def test_a_forward_that_leaves_nothing_is_refused_with_what_to_do():
             return dout
 
     with pytest.raises(SubjectError, match=r"Silent\.forward: returned None, expected its output.*return"):
-        brought_layer(Silent(), (draw(5, 4),))
+        inspect_layer(Silent(), (draw(5, 4),))
 
 
 class Multiply:
@@ -753,7 +753,7 @@ class Multiply:
 
 @pytest.mark.parametrize("inputs", [(100, 2), (100, 1.1), (np.array([1, 2]), np.array([3, 4])), ([1, 2], [3, 4])])
 def test_whole_numbers_that_are_meant_as_floats_become_floats(inputs):
-    assert verdicts(brought_layer(Multiply(), inputs)) == {"x": True, "y": True}
+    assert verdicts(inspect_layer(Multiply(), inputs)) == {"x": True, "y": True}
 
 
 def test_ids_stay_integers():
@@ -769,21 +769,21 @@ def test_ids_stay_integers():
             self.dW = np.zeros_like(self.W)
             np.add.at(self.dW, self.ids, dout)
 
-    code = brought_layer(Rows(), (np.array([0, 2, 2, 5]),))
+    code = inspect_layer(Rows(), (np.array([0, 2, 2, 5]),))
     assert verdicts(code) == {"W": True}
 
 
 REFUSED = {
-    "the constructor's own error": lambda: brought_layer(Affine(), (draw(5, 7),)),
-    "a class": lambda: brought_layer(Affine, (draw(5, 4),)),
-    "no network": lambda: brought_network(Affine(), draw(5, 4), np.arange(5)),
-    "no cache": lambda: brought_pair((np.sin, lambda d, c: d), (draw(3),)),
-    "nothing of floats": lambda: brought_layer(Holdings("p", {"W": np.arange(3)}), ("abc",)),
+    "the constructor's own error": lambda: inspect_layer(Affine(), (draw(5, 7),)),
+    "a class": lambda: inspect_layer(Affine, (draw(5, 4),)),
+    "no network": lambda: inspect_network(Affine(), draw(5, 4), np.arange(5)),
+    "no cache": lambda: inspect_pair((np.sin, lambda d, c: d), (draw(3),)),
+    "nothing of floats": lambda: inspect_layer(Holdings("p", {"W": np.arange(3)}), ("abc",)),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refusals_are_one_sentence(name):
+def test_rejections_are_one_sentence(name):
     with pytest.raises(SubjectError) as refused:
         REFUSED[name]()
     assert "\n" not in str(refused.value)
@@ -795,7 +795,7 @@ def test_a_backward_that_raises_is_a_fault_and_no_exception():
         def backward(self, dout):
             raise KeyError("x")
 
-    code = brought_layer(Raises(), (draw(5, 4),))
+    code = inspect_layer(Raises(), (draw(5, 4),))
     assert code.fault == "backward raises KeyError: 'x'"
     assert code.leaves == {}
 
@@ -814,7 +814,7 @@ def test_methods_that_hand_over_a_cache_are_those_of_a_copy():
 
     layer = Cached()
     before = copy.deepcopy(vars(layer))
-    code = brought_pair((layer.forward, layer.backward), (draw(5, 4),))
+    code = inspect_pair((layer.forward, layer.backward), (draw(5, 4),))
     assert verdicts(code) == {"W": True, "x": True}
     assert vars(layer).keys() == before.keys()
     assert np.array_equal(layer.W, before["W"])
@@ -832,7 +832,7 @@ def test_float32_constants_and_buffers_stay_when_leaves_are_opened_in_float64():
         def backward(self, dout):
             return dout * self.scale
 
-    code = brought_layer(Scaled(), (draw(5, 4, dtype=np.float32),))
+    code = inspect_layer(Scaled(), (draw(5, 4, dtype=np.float32),))
     copied, _ = code.template.copy_with_memo({})
     assert copied.scale.dtype == np.float32
     opened = code.open({"x": code.leaves["x"].astype(np.float64)})
@@ -841,7 +841,7 @@ def test_float32_constants_and_buffers_stay_when_leaves_are_opened_in_float64():
 
 def test_a_float_label_follows_the_leaves_dtype():
     functions = (lambda x, t: (x * t, t), lambda d, t: d * t)
-    code = brought_pair(functions, (draw(5, 4, dtype=np.float32), draw(5, 4, seed=4, dtype=np.float32)))
+    code = inspect_pair(functions, (draw(5, 4, dtype=np.float32), draw(5, 4, seed=4, dtype=np.float32)))
     opened = code.open({"x": code.leaves["x"].astype(np.float64)})
     assert [given.dtype for given in opened.inputs] == [np.float64, np.float64]
 
@@ -898,12 +898,12 @@ def test_a_networks_gradient_is_called_as_it_needs(name, used):
     net = NETS[name]()
     if used:
         net.loss(draw(5, 4, seed=1), LABELS[::-1].copy())
-    code = brought_network(net, draw(5, 4), LABELS)
+    code = inspect_network(net, draw(5, 4), LABELS)
     assert verdicts(code) == {"fc.W": "wrong" not in name, "fc.b": True}
 
 
 class Dropping(Net):
-    """Draws a mask at each call, from where it is told to."""
+    """Draws a mask at each call, from where it is configured to."""
 
     def __init__(self, generator=None):
         super().__init__()
@@ -916,7 +916,7 @@ class Dropping(Net):
 
 @pytest.mark.parametrize("generator", [None, np.random.default_rng(2)], ids=["global", "its own"])
 def test_a_gradient_that_draws_again_draws_the_same(generator):
-    code = brought_network(Dropping(generator), draw(5, 4), LABELS)
+    code = inspect_network(Dropping(generator), draw(5, 4), LABELS)
     assert all(verdicts(code).values())
 
 
@@ -925,26 +925,26 @@ def test_a_leaf_that_the_gradient_lacks_stays_a_leaf():
         def gradient(self, x, t):
             return {"fc": {"W": super().gradient(x, t)["fc"]["W"]}}
 
-    code = brought_network(Lacking(), draw(5, 4), LABELS)
+    code = inspect_network(Lacking(), draw(5, 4), LABELS)
     assert set(code.leaves) == {"fc.W", "fc.b"}
     assert "fc.b" not in code.backward(code.leaves, np.asarray(1.0))
 
 
-def test_what_a_networks_params_do_not_list_is_named_as_a_constant():
+def test_an_array_that_is_not_in_a_networks_params_is_a_constant():
     net = Net()
     net.params = {"W": net.fc.W}
     net.gradient = types.MethodType(lambda self, x, t: {"W": Net.gradient(self, x, t)["fc"]["W"]}, net)
-    code = brought_network(net, draw(5, 4), LABELS)
+    code = inspect_network(net, draw(5, 4), LABELS)
     assert set(code.leaves) == {"W"}
     assert list(code.others) == ["fc.b"] or list(code.others) == ["layers[0].b"]
     assert code.constants == set(code.others)
 
 
-def test_layers_come_in_the_order_of_their_calls_with_what_they_were_handed():
+def test_layers_are_yielded_in_the_order_of_their_calls_with_inputs_and_dout():
     net = Net()
     net.layers = [net.last, net.fc]
     x = draw(5, 4)
-    code = brought_network(net, x, LABELS)
+    code = inspect_network(net, x, LABELS)
     found = list(code.layers())
     assert [type(layer.layer).__name__ for _, layer, _ in found] == ["Affine", "Loss"]
     (_, affine, dout), (_, loss, one) = found
@@ -970,7 +970,7 @@ def test_layers_with_slots_are_recorded_too(slots):
         return {"W": self.fc.dW}
 
     net.gradient = types.MethodType(gradient, net)
-    names = [name for name, _, dout in brought_network(net, draw(5, 4), LABELS).layers() if dout is not None]
+    names = [name for name, _, dout in inspect_network(net, draw(5, 4), LABELS).layers() if dout is not None]
     assert names == ["fc", "last"]
 
 
@@ -1031,7 +1031,7 @@ def test_two_layers_that_are_wrong_alone_may_be_right_together(factor):
             self.fc.backward(self.softmax.backward(self.last.backward()))
             return {"fc": {"W": self.fc.dW, "b": self.fc.db}}
 
-    layers = [layer for _, layer, _ in brought_network(Split(), draw(5, 4), LABELS).layers()]
+    layers = [layer for _, layer, _ in inspect_network(Split(), draw(5, 4), LABELS).layers()]
     affine, softmax, loss = layers
     assert not any((*verdicts(softmax).values(), *verdicts(loss).values()))
     both = chain(softmax, loss)
@@ -1054,7 +1054,7 @@ def test_a_params_tree_may_hold_one_array_twice():
             e = h @ self.params["out"] - t
             return {"E": x.T @ (e @ self.params["out"].T), "out": h.T @ e}
 
-    assert all(verdicts(brought_network(Tied(), draw(5, 4), draw(5, 4, seed=2))).values())
+    assert all(verdicts(inspect_network(Tied(), draw(5, 4), draw(5, 4, seed=2))).values())
 
 
 def test_a_layer_in_a_loop_is_recorded_at_its_first_call_with_that_calls_dout():
@@ -1093,7 +1093,7 @@ def test_a_layer_in_a_loop_is_recorded_at_its_first_call_with_that_calls_dout():
             return {"W": self.cell.dW}
 
     net, x, t = Loop(), draw(5, 4), draw(5, 4, seed=4)
-    code = brought_network(net, x, t)
+    code = inspect_network(net, x, t)
     assert all(verdicts(code).values())
     ((name, cell, dout),) = code.layers()
     assert name == "cell"
@@ -1102,7 +1102,7 @@ def test_a_layer_in_a_loop_is_recorded_at_its_first_call_with_that_calls_dout():
     assert np.allclose(dout, net.douts[2])
 
 
-def test_what_a_layer_is_handed_by_keyword_is_recorded_too():
+def test_keyword_inputs_of_a_layer_are_recorded():
     class Doubling:
         def forward(self, x, train=False):
             self.factor = 2 if train else 1
@@ -1124,6 +1124,6 @@ def test_what_a_layer_is_handed_by_keyword_is_recorded_too():
             self.fc.backward(self.doubling.backward(self.last.backward(1)))
             return {"fc": {"W": self.fc.dW, "b": self.fc.db}}
 
-    layers = {name: layer for name, layer, _ in brought_network(Flagged(), draw(5, 4), LABELS).layers()}
+    layers = {name: layer for name, layer, _ in inspect_network(Flagged(), draw(5, 4), LABELS).layers()}
     assert layers["doubling"].inputs[1] is True
     assert verdicts(layers["doubling"]) == {"x": True}

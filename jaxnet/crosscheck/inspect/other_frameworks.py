@@ -1,10 +1,11 @@
-"""Objects of other frameworks, which must never get JAX's tracers. Told by their types: nothing is imported."""
+"""Recognizes objects of other frameworks, which JAX cannot trace, by the modules of their types. Imports none."""
 
 import types
 from collections.abc import Iterator
 from typing import Any
 
-from jaxnet.crosscheck.inspect.checkable import SubjectError
+from jaxnet.crosscheck.inspect.closures import cell_contents
+from jaxnet.crosscheck.inspect.errors import SubjectError
 
 FRAMEWORKS = {
     "tensorflow": "TensorFlow",
@@ -14,7 +15,7 @@ FRAMEWORKS = {
     "mlx": "MLX",
     "cupy": "CuPy",
 }
-BRING = {
+EXAMPLES = {
     "TensorFlow": """
     def gradient(x, dout):
         with tf.GradientTape() as tape: v = tf.Variable(x); y = f(v)
@@ -37,34 +38,33 @@ BRING = {
 }
 
 
-def foreign_framework(thing: Any, inputs: tuple[Any, ...]) -> str | None:
-    """Returns the framework that a callable or its inputs belong to, where that is neither NumPy, JAX nor PyTorch.
+def other_framework(thing: Any, inputs: tuple[Any, ...]) -> str | None:
+    """Returns the framework of a callable or its inputs; None for NumPy, JAX and PyTorch.
 
-    Looks at the modules in which their types are defined, and at the names of modules that a function's code uses.
+    Looks at the modules that define their types, and at the modules that a function's code names.
     """
-    for module in (*_modules_of(thing), *(m for given in inputs for m in _modules_in(given))):
+    for module in (*_modules_of(thing), *(m for value in inputs for m in _modules_in(value))):
         if (framework := FRAMEWORKS.get(module.partition(".")[0])) is not None:
             return framework
     return None
 
 
-def refuse_foreign(thing: Any, inputs: tuple[Any, ...]) -> None:
-    """Refuses what belongs to another framework, with the lines that bring it.
+def reject_other_framework(thing: Any, inputs: tuple[Any, ...]) -> None:
+    """Rejects objects of another framework; the message shows how to pass their gradient.
 
     Raises:
-        SubjectError: It does.
+        SubjectError: If the callable or an input belongs to another framework.
     """
-    framework = foreign_framework(thing, inputs)
+    framework = other_framework(thing, inputs)
     if framework is not None:
         name = str(getattr(thing, "__name__", type(thing).__name__)).replace("<lambda>", "f")
-        lines = BRING[framework]
         raise SubjectError(
-            f"{name}: belongs to {framework}, which JAX cannot differentiate; bring its gradient:{lines}"
+            f"{name}: belongs to {framework}, which JAX cannot differentiate; pass its gradient:{EXAMPLES[framework]}"
         )
 
 
 def _modules_of(thing: Any) -> Iterator[str]:
-    """The modules of a thing and its type; of a function, those that made it and those that its code names."""
+    """Yields the modules of an object and its type, and the modules that a function's code names."""
     yield from (kind.__module__ for kind in type(thing).__mro__)
     yield str(getattr(thing, "__module__", None) or "")
     function = getattr(thing, "__func__", thing)
@@ -73,11 +73,7 @@ def _modules_of(thing: Any) -> Iterator[str]:
     space = function.__globals__
     yield str(space.get("__name__", ""))
     values = [space.get(name) for name in function.__code__.co_names]
-    for cell in function.__closure__ or ():
-        try:
-            values.append(cell.cell_contents)
-        except ValueError:  # not yet assigned
-            continue
+    values += map(cell_contents, function.__closure__ or ())
     yield from (value.__name__ for value in values if isinstance(value, types.ModuleType))
 
 

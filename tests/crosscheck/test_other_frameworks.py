@@ -1,4 +1,4 @@
-"""Objects of other frameworks: refused with the lines that bring them, never called, and nothing is imported."""
+"""Objects of other frameworks: rejected with an example, never called, and no framework is imported."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxnet.crosscheck import SubjectError, check
-from jaxnet.crosscheck.inspect.foreign import foreign_framework
+from jaxnet.crosscheck.inspect.other_frameworks import other_framework
 
 X = np.linspace(-1.0, 1.5, 12).reshape(4, 3)
 
@@ -21,7 +21,7 @@ def test_torch_is_never_imported():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-FOREIGN = {
+FRAMEWORKS = {
     "tensorflow": ("tensorflow.python.framework.ops", "TensorFlow", "GradientTape"),
     "keras": ("keras.src.layers", "TensorFlow", "GradientTape"),
     "autograd": ("autograd.numpy.numpy_boxes", "autograd", r"make_vjp\(f\)\(x\)\[0\]\(dout\)"),
@@ -31,13 +31,13 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("package", FOREIGN)
-def test_other_frameworks_are_told_by_their_types_and_never_traced(package):
-    module, name, says = FOREIGN[package]
+@pytest.mark.parametrize("package", FRAMEWORKS)
+def test_other_frameworks_are_recognized_by_their_types_and_never_traced(package):
+    module, name, says = FRAMEWORKS[package]
     kind = type("Thing", (), {"__module__": module, "__call__": lambda self, x: pytest.fail("was called")})
-    assert foreign_framework(kind(), (X,)) == name
-    assert foreign_framework(np.sin, ([{"a": kind()}],)) == name
-    assert foreign_framework(kind, ()) == name
+    assert other_framework(kind(), (X,)) == name
+    assert other_framework(np.sin, ([{"a": kind()}],)) == name
+    assert other_framework(kind, ()) == name
     with pytest.raises(SubjectError, match=says):
         check(kind(), X)
     with pytest.raises(SubjectError, match=says):
@@ -47,5 +47,5 @@ def test_other_frameworks_are_told_by_their_types_and_never_traced(package):
 def test_a_function_that_names_another_framework_s_module_belongs_to_it():
     space = {"anp": types.ModuleType("autograd.numpy")}
     function = eval("lambda x: anp.sin(x)", space)
-    assert foreign_framework(function, ()) == "autograd"
-    assert foreign_framework(lambda x: np.sin(x), ()) is None
+    assert other_framework(function, ()) == "autograd"
+    assert other_framework(lambda x: np.sin(x), ()) is None

@@ -1,4 +1,4 @@
-"""Records what a network calls its layers with, each layer as it was at the time of the call."""
+"""Records the inputs with which a network calls its layers, and a copy of each layer from before the call."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Array, is_float
 from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.trees import Array, is_float
 
 
 @dataclass
 class Call:
-    """One call of a layer's forward: a copy of the layer and of its inputs, made before the call."""
+    """One call of a layer's forward, with copies of the layer and its inputs from before the call."""
 
     name: str
     layer: Any
@@ -23,13 +23,13 @@ class Call:
 
 
 class Recorder:
-    """Within its `with` block, the layers' forward and backward calls are recorded.
+    """Records the forward and backward calls of layers within its `with` block.
 
-    A layer's class is replaced by one with recording methods, which works for `__slots__`, too; where the methods are
-    attributes of the object, those are replaced.
+    Replaces the class of each layer by one with recording methods, which also works with `__slots__`; or the methods,
+    if they are attributes of the object. Restores the layers at the end.
 
     Args:
-        layers: The layers by name; they are a network's copy's, and are put back as they were afterwards.
+        layers: The layers by name, which belong to a copy of the network.
     """
 
     def __init__(self, layers: Iterable[tuple[str, Any]]) -> None:
@@ -52,9 +52,9 @@ class Recorder:
             self._restore(layer, layer)
 
     def first_calls(self) -> Iterator[tuple[str, Any, tuple[Any, ...], Array | None]]:
-        """Yields for each layer its name, its copy and its inputs at the first call, and the dout of that call.
+        """Yields the name, the copy, the inputs and the dout of each layer's first call.
 
-        Backward goes through the calls in reverse, so the last dout is that of the first call.
+        Backward passes through the calls in reverse, so the last dout belongs to the first call.
         """
         known: set[int] = set()
         counts = {call.identity: sum(c.identity == call.identity for c in self.calls) for call in self.calls}
@@ -69,8 +69,8 @@ class Recorder:
     def _wrap(self, name: str, layer: Any) -> None:
         kind = type(layer)
         forward, backward = self._forward(name, layer), self._backward(layer)
-        mine = getattr(layer, "__dict__", {})
-        if "forward" not in mine and "backward" not in mine:
+        attributes = getattr(layer, "__dict__", {})
+        if "forward" not in attributes and "backward" not in attributes:
             methods: dict[str, Any] = {"__slots__": (), "forward": forward, "backward": backward}
             if getattr(kind, "__call__", None) is getattr(kind, "forward", None):  # noqa: B004
                 methods["__call__"] = forward
@@ -80,22 +80,22 @@ class Recorder:
                 return
             except TypeError:
                 pass
-        self._methods[id(layer)] = {n: mine[n] for n in ("forward", "backward") if n in mine}
+        self._methods[id(layer)] = {n: attributes[n] for n in ("forward", "backward") if n in attributes}
         try:
             object.__setattr__(layer, "forward", forward.__get__(layer))
             object.__setattr__(layer, "backward", backward.__get__(layer))
-        except AttributeError:  # it can take neither: its calls are not recorded
+        except AttributeError:  # neither can be replaced, so its calls are not recorded
             del self._methods[id(layer)]
 
     def _restore(self, layer: Any, copied: Any) -> None:
-        """Gives a layer, or a copy of it, its own class and methods back."""
+        """Restores the class and methods of a layer in the layer itself or in a copy."""
         if id(layer) in self._kinds:
             copied.__class__ = self._kinds[id(layer)]
         for name in ("forward", "backward") if id(layer) in self._methods else ():
             own = self._methods[id(layer)].get(name)
             if own is not None:
-                theirs = isinstance(own, MethodType) and own.__self__ is layer
-                object.__setattr__(copied, name, MethodType(own.__func__, copied) if theirs else own)
+                is_bound = isinstance(own, MethodType) and own.__self__ is layer
+                object.__setattr__(copied, name, MethodType(own.__func__, copied) if is_bound else own)
             elif name in vars(copied):
                 object.__delattr__(copied, name)
 
@@ -104,9 +104,9 @@ class Recorder:
 
         def forward(_: Any, *inputs: Any, **options: Any) -> Any:
             if all(call.identity != id(layer) for call in self.calls):
-                copied, handed = duplicate((layer, inputs + _by_place(own, inputs, options)))
+                copied, copied_inputs = duplicate((layer, inputs + _keyword_inputs(own, inputs, options)))
                 self._restore(layer, copied)
-                self.calls.append(Call(name, copied, handed, id(layer)))
+                self.calls.append(Call(name, copied, copied_inputs, id(layer)))
             else:
                 self.calls.append(Call(name, None, (), id(layer)))
             return own(*inputs, **options)
@@ -123,8 +123,8 @@ class Recorder:
         return backward
 
 
-def _by_place(function: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
-    """Returns what was handed by keyword as it can be handed by its place; what cannot is left out."""
+def _keyword_inputs(function: Callable[..., Any], inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...]:
+    """Returns the keyword arguments as positional ones; none if they cannot be positional."""
     try:
         bound = signature(function).bind(*inputs, **options)
     except (TypeError, ValueError):
@@ -134,7 +134,7 @@ def _by_place(function: Callable[..., Any], inputs: tuple[Any, ...], options: di
 
 
 def _packed(douts: tuple[Any, ...]) -> Array | None:
-    """Returns a copy of the gradient from above; several laid end to end, as a forward's outputs are."""
+    """Returns a copy of the gradient from above; several are concatenated, as a forward's outputs are."""
     arrays = [np.array(dout, dtype=None if is_float(dout) else np.float64) for dout in douts if _is_number(dout)]
     if not arrays:
         return None

@@ -1,4 +1,4 @@
-"""What concerns JAX, where it is loaded; nothing here loads it but `as_jax`."""
+"""Arrays and precision of JAX. Only `as_jax` imports JAX; the other functions work without it."""
 
 import sys
 from collections.abc import Iterator
@@ -6,32 +6,31 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
+_SINGLE: ContextVar[bool] = ContextVar("single", default=False)
 
-def is_of_jax(value: Any) -> bool:
-    """Returns whether this is an array of JAX's, a typed random key included."""
+
+def is_jax_array(value: Any) -> bool:
+    """Returns whether this is an array of JAX, a typed random key included."""
     jax = sys.modules.get("jax")
     return jax is not None and isinstance(value, jax.Array)
 
 
 def as_jax(value: Any) -> Any:
-    """Returns an array as JAX's."""
+    """Returns an array as a JAX array."""
     import jax.numpy as jnp
 
     return jnp.asarray(value)
 
 
-_SINGLE: ContextVar[bool] = ContextVar("single", default=False)
-
-
 def double_precision() -> AbstractContextManager[Any]:
-    """Returns the scope in which JAX, where it is loaded, has double precision, but not within `single_precision`."""
+    """Returns a scope in which JAX, if it is loaded, has double precision, except within `single_precision`."""
     jax = sys.modules.get("jax")
     return nullcontext() if jax is None else jax.enable_x64(not _SINGLE.get())
 
 
 @contextmanager
 def single_precision() -> Iterator[None]:
-    """Enters the scope in which JAX has single precision, as it has by default."""
+    """Enters a scope in which JAX has single precision, its default."""
     token = _SINGLE.set(True)
     try:
         with double_precision():

@@ -1,18 +1,21 @@
-"""A declared surrogate: a gradient that is meant to be the derivative of another function than its forward."""
+"""Surrogate gradients: gradients that are meant to be the derivative of a function other than forward."""
 
 from collections.abc import Callable
 from typing import Any
 
-from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves, Outputs, SubjectError, blaming
+from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.outputs import Outputs
+from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
 
 class Surrogate(Checkable):
-    """The backward of a checkable beside the forward of another function, as for a straight-through estimator.
+    """The backward of one subject with the forward of another function, as for a straight-through estimator.
 
     Args:
-        checkable: What was brought.
-        expected: The function whose derivative its gradient is meant to be: of (params, *inputs) where there are
-            parameters, else of (*inputs), as a reference is.
+        checkable: The subject.
+        expected: The function whose derivative the gradient is meant to be. It takes (params, *inputs) if the subject
+            has parameters, else (*inputs), as a reference does.
     """
 
     def __init__(self, checkable: Checkable, expected: Callable[..., Any]) -> None:
@@ -23,11 +26,11 @@ class Surrogate(Checkable):
     def open(self, leaves: Leaves) -> Instance:
         """Returns an instance whose forward is the expected function's."""
         own = self.checkable.open(leaves)
-        opened = Instance(self.expected, lambda *_: {}, self.checkable.arguments(leaves), own.handed)
+        opened = Instance(self.expected, lambda *_: {}, self.checkable.arguments(leaves), own.arrays)
 
         def forward() -> Array:
             y = own.forward()
-            with blaming(f"expected: {self.name}"):
+            with as_subject_error(f"expected: {self.name}"):
                 found = Outputs().pack(self.expected(*opened.inputs))
             if found.shape != y.shape:
                 raise SubjectError(f"expected: {self.name} returns shape {found.shape}, expected {y.shape} as forward")

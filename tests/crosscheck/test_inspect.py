@@ -1,4 +1,4 @@
-"""What is brought to the cross-check: found under its names, refused with a reason, or left in doubt."""
+"""Inspection of layers, networks and functions: found by name, rejected with a reason, or inconclusive."""
 
 import json
 
@@ -21,7 +21,7 @@ from jaxnet.crosscheck import (
     check_network,
     inspected,
 )
-from jaxnet.crosscheck.inspect import brought_network
+from jaxnet.crosscheck.inspect import inspect_network
 
 
 def test_where_kinks_are_everywhere_the_certificate_is_of_the_point_that_was_judged():
@@ -80,24 +80,24 @@ NO_ARRAYS = {
     "a list": (
         "W",
         np.ones((4, 3)).tolist(),
-        "W: a list, expected an array of floats, since backward leaves a gradient beside it",
+        "W: a list, expected an array of floats, since backward stores a gradient for it",
     ),
     "a tuple": (
         "b",
         (1.0, 2.0, 3.0),
-        "b: a tuple, expected an array of floats, since backward leaves a gradient beside it",
+        "b: a tuple, expected an array of floats, since backward stores a gradient for it",
     ),
     "integers": (
         "b",
         np.arange(3),
-        "b: an array of int64, expected an array of floats, since backward leaves a gradient beside it",
+        "b: an array of int64, expected an array of floats, since backward stores a gradient for it",
     ),
-    "a number": ("b", 0.5, "b: a float, expected an array of floats, since backward leaves a gradient beside it"),
+    "a number": ("b", 0.5, "b: a float, expected an array of floats, since backward stores a gradient for it"),
 }
 
 
 @pytest.mark.parametrize("name", NO_ARRAYS)
-def test_a_parameter_that_is_no_array_of_floats_is_refused(name):
+def test_a_parameter_that_is_no_array_of_floats_is_rejected(name):
     attribute, value, message = NO_ARRAYS[name]
     layer = linear()
     setattr(layer, attribute, value)
@@ -105,7 +105,7 @@ def test_a_parameter_that_is_no_array_of_floats_is_refused(name):
         check_layer(layer, (5, 4))
 
 
-def test_a_number_beside_which_something_else_stands_is_none_of_this():
+def test_a_number_with_an_unrelated_d_name_is_not_rejected():
     layer = linear()
     layer.t, layer.dt, layer.h, layer.dh, layer.sizes, layer.dsizes = 0.5, 0.125, 64, None, [4, 3], None
     check_layer(layer, (5, 4)).raise_if_failed()
@@ -116,7 +116,7 @@ NAMES = ["d{}", "d_{}", "grad_{}", "{}_grad", "g{}", "g_{}", "grad{}", "{}grad",
 
 @pytest.mark.parametrize("lower", [False, True], ids=["as it is", "in lower case"])
 @pytest.mark.parametrize("form", NAMES)
-def test_a_gradient_is_found_under_any_of_the_names_that_people_give_it(form, lower):
+def test_a_gradient_is_found_under_each_of_its_usual_names(form, lower):
     places = [form.format("w" if lower else "W"), form.format("b")]
     report = check_layer(linear(*places), (5, 4))
     report.raise_if_failed()
@@ -135,7 +135,7 @@ def test_a_gradient_is_found_under_any_of_the_names_that_people_give_it(form, lo
     assert "the gradient by b has shape (5, 3), expected (3,)" in str(report)
 
 
-def test_what_is_returned_counts_and_not_what_is_left_beside_it():
+def test_a_returned_gradient_takes_precedence_over_a_stored_one():
     class Both:
         def forward(self, x):
             self.x = x
@@ -149,7 +149,7 @@ def test_what_is_returned_counts_and_not_what_is_left_beside_it():
     check_layer(type("Silent", (Both,), {"returned": lambda self, dx: None})(), (5, 4)).raise_if_failed()
 
 
-def test_an_array_that_is_merely_called_like_a_gradient_is_not_one():
+def test_an_array_with_a_gradients_name_that_backward_does_not_set_is_no_gradient():
     class Gated:
         """A gate's own weights are called gW, and what is held is called as the input is, but for its case."""
 
@@ -219,7 +219,7 @@ def test_a_layer_in_doubt_is_not_called_right_where_its_network_is_wrong():
     assert "right on its own" not in str(report)
 
 
-def test_where_one_gradient_is_there_another_that_is_missing_leaves_the_layer_in_doubt():
+def test_a_missing_gradient_makes_a_layer_inconclusive():
     report = check_layer(linear("dW", None), (5, 4))
     assert report.verdict == "INCONCLUSIVE"
     assert {leaf.name: leaf.cause for leaf in report.leaves} == {
@@ -282,7 +282,7 @@ def test_a_networks_forgotten_division_by_the_batch_size_is_called_so():
         )
 
 
-def test_labels_that_are_not_one_for_each_sample_are_refused():
+def test_labels_that_are_not_one_for_each_sample_are_rejected():
     x, t = samples(9)
     with pytest.raises(SubjectError, match="t: 8 labels, expected one for each of the 9 samples of x"):
         check_network(Net(), x, t[:8])
@@ -337,7 +337,7 @@ def test_a_leaf_that_the_gradient_lacks_is_a_wrong_gradient():
 
 
 @pytest.mark.parametrize(("name", "value"), [("W2", np.ones((5, 3)).tolist()), ("b2", np.arange(3))])
-def test_a_networks_parameter_that_is_no_array_of_floats_is_refused(name, value):
+def test_a_networks_parameter_that_is_no_array_of_floats_is_rejected(name, value):
     with pytest.raises(SubjectError, match=f"params: {name} is no array of floats, expected one"):
         check_network(Net(**{name: value}), *samples())
 
@@ -346,7 +346,7 @@ def test_a_loss_that_raises_is_said_to_be_the_networks():
     x, t = samples()
     with pytest.raises(SubjectError, match=r"Net.loss: raised IndexError"):
         check_network(Net(), x, t + 3)
-    network = brought_network(Net(), x, t)
+    network = inspect_network(Net(), x, t)
     network.t = t + 3
     with pytest.raises(SubjectError, match=r"Net.loss: raised IndexError"):
         list(network.layers())
@@ -369,28 +369,28 @@ class Unrunnable:
 
 @pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.parametrize("option", [{"resolution": r} for r in (-1, 0, np.nan, np.inf, "1e-8")])
-def test_a_resolution_that_is_none_is_refused_before_any_work(name, option):
+def test_a_resolution_that_is_none_is_rejected_before_any_work(name, option):
     with pytest.raises(ValueError, match=f"^resolution: {option['resolution']!r}, expected a finite number > 0"):
         CHECKS[name](**option)
 
 
 @pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.parametrize("seed", [-1, 0.5, None, "0"])
-def test_a_seed_that_is_none_is_refused_before_any_work(name, seed):
+def test_a_seed_that_is_none_is_rejected_before_any_work(name, seed):
     with pytest.raises(ValueError, match=f"^seed: {seed!r}, expected a whole number"):
         CHECKS[name](seed=seed)
     with pytest.raises(ValueError, match=f"^seed: {seed!r}, expected a whole number"):
         inspected(Unrunnable(), (3, 4), seed=seed)
 
 
-def test_a_gradient_that_is_no_function_is_refused():
+def test_a_gradient_that_is_no_function_is_rejected():
     x = np.arange(3.0)
     with pytest.raises(SubjectError, match="gradient: a ndarray, expected a function of the same arguments"):
         check_function(lambda x: (x**2).sum(), x, gradient=2 * x)
 
 
 def test_a_network_whose_loss_is_not_finite_is_inconclusive_and_says_so():
-    """Its first layer passes, which says nothing of it: all of the network's leaves are unjudged."""
+    """Its first layer passes, which says nothing of it: all of the network's leaves are outputs_without_gradient."""
     rng = np.random.default_rng(0)
     draw = lambda *shape: (1e30 * rng.standard_normal(shape)).astype(np.float32)  # noqa: E731
     description = jaxnet.two_layer_net(4, 3, 2).description
@@ -471,7 +471,7 @@ class P:
 
 
 class Kept:
-    """An Affine that keeps its parameters, and their gradients, where it is told to."""
+    """An Affine that keeps its parameters, and their gradients, where it is configured to."""
 
     factor = 1.0
 
@@ -553,7 +553,7 @@ def test_an_array_in_a_dict_is_missed_where_another_has_its_gradient():
     assert "rest['b'] moves the output and has no gradient: taken for a constant" in report.warnings
 
 
-def test_what_forward_leaves_and_what_does_not_matter_is_no_parameter():
+def test_arrays_that_forward_writes_or_that_do_not_matter_are_no_parameters():
     class Cached:
         def __init__(self):
             self.cache, self.unused, self.itself = {}, [np.ones(3)], self
@@ -675,7 +675,7 @@ def test_a_backward_that_returns_a_dict_of_inputs_and_parameters_is_understood()
     assert [leaf.name for leaf in report.leaves] == ["W", "b", "x"]
 
 
-def test_a_dict_under_other_names_is_refused():
+def test_a_dict_under_other_names_is_rejected():
     other = type("Layer", (Product,), {"returned": staticmethod(lambda dx, dw: {"left": dx, "right": dw})})()
     expected = "backward: returned a dict of left, right, expected a gradient for each input, in their order: x, w"
     with pytest.raises(SubjectError, match=expected):
@@ -724,7 +724,7 @@ GRADIENTS = {
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_the_gradient_from_above_is_told_by_its_name(name):
+def test_the_gradient_from_above_is_recognized_by_its_name(name):
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((2, 5, 4))
     gradient = GRADIENTS[name]
@@ -774,13 +774,13 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_backward_that_cannot_be_called_as_agreed_is_refused(name):
+def test_a_backward_with_another_signature_is_rejected(name):
     call, message = CALLS[name]
     with pytest.raises(SubjectError, match=message):
         call()
 
 
-def test_a_networks_gradient_that_returns_nothing_is_refused():
+def test_a_networks_gradient_that_returns_nothing_is_rejected():
     silent = type("Silent", (Net,), {"gradient": lambda self, x, t: None})()
     with pytest.raises(SubjectError, match=r"Silent\.gradient: returned None, expected the tree of params"):
         check_network(silent, *samples())
@@ -810,7 +810,7 @@ def test_gradients_may_have_d_names_in_a_dict():
         check_network(prefixed("of_{}"), *samples())
 
 
-def test_a_backward_that_returns_the_gradients_of_parameters_is_told_where_to_leave_them():
+def test_a_backward_that_returns_the_gradients_of_parameters_is_rejected_with_a_hint():
     returning = linear(backward=lambda self, dout: (dout, self.W, self.b))
     with pytest.raises(
         SubjectError, match=r"returned 3 gradients for 1 inputs; leave those of parameters in self\.dW, self\.db"
@@ -834,7 +834,7 @@ def test_functions_with_a_context_are_to_be_wrapped():
             check(one, (5, 4))
 
 
-def test_a_value_and_its_gradient_from_one_function_are_to_be_brought_as_two():
+def test_a_function_that_returns_its_value_and_its_gradient_is_rejected_with_a_hint():
     def both(x):
         return (np.asarray(x) ** 2).sum(), 2 * np.asarray(x)
 
@@ -855,7 +855,7 @@ def test_a_value_and_its_gradient_from_one_function_are_to_be_brought_as_two():
             run(LossAndGrads(), *samples())
 
 
-def test_what_a_layer_kept_does_not_stand_in_the_way_of_a_dict():
+def test_an_attribute_of_the_layer_does_not_hide_the_entry_of_a_returned_dict():
     class Square:
         def forward(self, x):
             self.x = x
@@ -906,7 +906,7 @@ def closing_over_basis(basis):
     return forward, lambda dout, y: dout * (1 - y**2) @ basis.T
 
 
-def test_what_a_pair_closes_over_is_owed_a_gradient_if_it_is_called_as_a_parameter():
+def test_a_captured_array_with_a_parameters_name_lacks_a_gradient():
     x, array = (np.random.default_rng(seed).standard_normal(shape) for seed, shape in ((2, (5, 4)), (4, (4, 3))))
     forgotten = check_layer(closing_over_W(array), x)
     assert forgotten.verdict == "INCONCLUSIVE"

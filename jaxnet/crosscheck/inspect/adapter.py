@@ -1,0 +1,58 @@
+"""The common interface under which trial runs and checks call one copy of a layer or of a pair of functions."""
+
+from typing import Any
+
+from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.errors import as_subject_error
+from jaxnet.crosscheck.inspect.global_state import restart_generators
+from jaxnet.crosscheck.inspect.outputs import Outputs
+from jaxnet.crosscheck.inspect.trees import Array
+
+
+class Adapter:
+    """Calls one copy of a layer or of a pair of functions.
+
+    Attributes:
+        owner: The object that holds parameters and stored gradients; None for plain functions.
+    """
+
+    owner: Any = None
+
+    def forward(self, *inputs: Any) -> Any:
+        """Returns the output; several outputs as a tuple."""
+        raise NotImplementedError
+
+    def backward(self, *douts: Any) -> Any:
+        """Returns the value that the wrapped backward returns."""
+        raise NotImplementedError
+
+    def expect(self, douts: int, name: str) -> None:
+        """Checks that backward takes this number of gradients from above.
+
+        Raises:
+            SubjectError: If it takes another number.
+        """
+        raise NotImplementedError
+
+
+def run_forward(adapter: Adapter, inputs: tuple[Any, ...], name: str, outputs: Outputs | None = None) -> Array:
+    """Restarts the random generators, calls forward with copies of the inputs, and returns the packed output.
+
+    Args:
+        adapter: The copy that is called.
+        inputs: The inputs, which are copied.
+        name: The name of the forward, for messages.
+        outputs: Packs the outputs. Defaults to a new packer.
+
+    Raises:
+        SubjectError: If forward raises; the message contains `name`.
+    """
+    copies = tuple(duplicate(value) for value in inputs)
+    restart_generators()
+    with as_subject_error(name):
+        return (outputs or Outputs()).pack(adapter.forward(*copies))
+
+
+def name_douts(count: int) -> str:
+    """Returns the names of the gradients from above in messages: `dout`, or `dout0, dout1`."""
+    return "dout" if count == 1 else ", ".join(f"dout{i}" for i in range(count))

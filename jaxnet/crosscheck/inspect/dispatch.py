@@ -1,0 +1,104 @@
+"""Recognizes layers, networks, pairs of functions and functions, and returns each as a Checkable."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from jaxnet.crosscheck.inspect.checkable import Checkable
+from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.function import inspect_function
+from jaxnet.crosscheck.inspect.layer import inspect_layer
+from jaxnet.crosscheck.inspect.network import inspect_network
+from jaxnet.crosscheck.inspect.optional_jax import single_precision
+from jaxnet.crosscheck.inspect.other_frameworks import reject_other_framework
+from jaxnet.crosscheck.inspect.pair import as_pair, inspect_pair
+from jaxnet.crosscheck.inspect.random_inputs import draw_inputs
+from jaxnet.crosscheck.inspect.single_precision import SinglePrecision, has_no_double
+from jaxnet.crosscheck.inspect.torch_function import CheckableTorch, forward_of, is_torch
+from jaxnet.crosscheck.inspect.torch_layer import is_tensor_layer, layer_in_numpy
+from jaxnet.crosscheck.inspect.torch_tensors import arrays_from, in_numpy
+
+
+def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int, constants: Collection[str] = ()) -> Checkable:
+    """Returns a network, a layer, a pair of functions or a function as a Checkable, the first that fits.
+
+    Args:
+        thing: The object or function to check.
+        inputs: Its inputs. A tuple of positive integers is a shape, and an array of that shape is drawn.
+        seed: The seed of the inputs that are drawn.
+        constants: The names of arrays that have no gradient and need none.
+
+    Raises:
+        SubjectError: If none fits, or it cannot be run.
+    """
+    is_several = isinstance(thing, tuple | list)
+    if not is_several and is_torch(thing, inputs) and not is_tensor_layer(thing):
+        return function_to_checkable(thing, inputs, seed, constants=constants)
+    is_layer = hasattr(thing, "backward")  # a layer may store its last `loss` beside its `params`
+    if hasattr(thing, "loss") and (hasattr(thing, "gradient") or (hasattr(thing, "params") and not is_layer)):
+        return _network_to_checkable(thing, inputs, constants)
+    if is_several or is_layer:
+        return layer_to_checkable(thing, inputs, seed, constants)
+    return function_to_checkable(thing, inputs, seed, constants=constants)
+
+
+def _network_to_checkable(thing: Any, inputs: tuple[Any, ...], constants: Collection[str]) -> Checkable:
+    if len(inputs) != 2:
+        raise SubjectError(f"{type(thing).__name__}: {len(inputs)} inputs, expected two for a network: samples, labels")
+    return inspect_network(thing, *inputs, constants)
+
+
+def layer_to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int, constants: Collection[str] = ()) -> Checkable:
+    """Returns an object with both passes, or a pair of functions, as a Checkable; arguments as for `to_checkable`."""
+    pair = as_pair(thing)
+    if is_torch(thing, inputs):
+        if pair is not None:
+            pair, inputs = (in_numpy(pair[0]), in_numpy(pair[1])), arrays_from(inputs)
+        elif is_tensor_layer(thing):
+            thing, inputs = layer_in_numpy(thing, inputs)
+        else:
+            return CheckableTorch(thing, draw_inputs(forward_of(thing), inputs, None, seed))
+    inputs = draw_inputs(pair[0] if pair else getattr(thing, "forward", None), inputs, thing, seed)
+    return inspect_layer(thing, inputs, constants) if pair is None else inspect_pair(pair, inputs, constants)
+
+
+def function_to_checkable(
+    f: Callable[..., Any],
+    args: tuple[Any, ...],
+    seed: int,
+    gradient: Callable[..., Any] | None = None,
+    takes_dout: bool | None = None,
+    constants: Collection[str] = (),
+) -> Checkable:
+    """Returns a function and its gradient as a Checkable.
+
+    Args:
+        f: The function.
+        args: Its arguments.
+        seed: The seed of the inputs that are drawn.
+        gradient: The gradient. Defaults to the one that JAX or PyTorch derives.
+        takes_dout: Whether `gradient` takes the gradient from above. Defaults to what its signature says.
+        constants: The names of arguments that have no gradient and need none.
+    """
+    if is_torch(f, args):
+        if gradient is None:
+            return CheckableTorch(f, draw_inputs(forward_of(f), args, None, seed))
+        f, gradient, args = in_numpy(f), in_numpy(gradient), arrays_from(args)
+    elif gradient is None:
+        reject_other_framework(f, args)
+    args = draw_inputs(f, args, None, seed)
+    checkable = _in_either_precision(lambda: inspect_function(f, args, gradient, takes_dout), args)
+    checkable.constants = {*checkable.constants, *constants}
+    return checkable
+
+
+def _in_either_precision(make: Callable[[], Checkable], args: tuple[Any, ...]) -> Checkable:
+    """Makes a checkable in JAX's 64-bit mode; if its code fails there and takes no float64, in 32-bit mode."""
+    try:
+        checkable = make()
+        if not checkable.fault or not has_no_double(args):
+            return checkable
+    except SubjectError:
+        if not has_no_double(args):
+            raise
+    with single_precision():
+        return SinglePrecision(make())

@@ -1,0 +1,30 @@
+"""Global random generators and JAX's 64-bit mode: set for a check, restored after it."""
+
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from jaxnet.crosscheck.inspect.optional_jax import double_precision
+
+
+def restart_generators() -> None:
+    """Seeds the global random generators of NumPy, Python and, where it is loaded, PyTorch."""
+    np.random.seed(0)  # noqa: NPY002
+    random.seed(0)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.default_generator.manual_seed(0)
+
+
+@contextmanager
+def preserve_global_state() -> Iterator[None]:
+    """Restores the global random generators at the end of the block, within which JAX has double precision."""
+    before = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        with double_precision():
+            yield
+    finally:
+        np.random.set_state(before[0])  # noqa: NPY002
+        random.setstate(before[1])

@@ -1,0 +1,125 @@
+"""Finds the gradients that a backward pass stores in a layer: `dW` beside `W`, `grads[0]` for `params[0]`."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.inspect.objects import attributes_of, layers_within, parameter_objects, safe_getattr
+from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
+from jaxnet.crosscheck.inspect.trees import is_float
+
+# Ambiguous names: gW may be the weights of a gate. They count only if backward stores something there.
+LOOSE_GRADIENT_NAMES = ("g{}", "g_{}", "grad{}", "{}grad", "delta_{}", "nabla_{}")
+# Attributes that hold parameters, each with one that holds their gradients, by index or by name.
+COLLECTIONS = tuple(
+    (parameters, gradients)
+    for parameters in ("params", "parameters", "_params", "_parameters")
+    for gradients in ("grads", "gradients", "_grads", "_gradients")
+)
+
+
+def gradients_by_place(layer: Any, inputs: Collection[str] | None = None) -> dict[str, Any]:
+    """Returns the gradients of a layer by the places of their arrays; None where one is still empty.
+
+    Args:
+        layer: The layer; it may hold others.
+        inputs: The names of its inputs, to accept looser names too: `gW`, or `dw` for `W`. A `dx` is then the
+            gradient of the input `x`, not of an attribute `X`. Defaults to strict names only.
+    """
+    objects = {place: part.grad for place, part, _ in parameter_objects(layer) if _has_gradient(part)}
+    beside = {
+        prefix + name: value
+        for prefix, part in layers_within(layer)
+        for name, value in gradients_beside(part, inputs).items()
+    }
+    return beside | objects
+
+
+def set_gradients(
+    layer: Any, change: Callable[[Any], Any], names: Collection[str], inputs: Collection[str] = ()
+) -> dict[str, Any]:
+    """Changes gradients where they are stored, in place if possible; returns those that were changed, by place.
+
+    Args:
+        layer: The layer that stores them.
+        change: Maps the old gradient to the new one.
+        names: The places whose gradients are changed.
+        inputs: The names of the inputs, as for `gradients_by_place`.
+    """
+    owners = {place: owner for place, owner, _ in parameter_objects(layer)}
+    changed: dict[str, Any] = {}
+    known: set[int] = set()
+    for place, gradient in gradients_by_place(layer, inputs).items():
+        if not is_float(gradient) or place not in names or id(gradient) in known:
+            continue
+        known.add(id(gradient))
+        if isinstance(gradient, np.ndarray) and gradient.flags.writeable:
+            gradient[...] = np.asarray(change(gradient))
+        elif place in owners:
+            object.__setattr__(owners[place], "grad", change(gradient))
+        else:
+            continue
+        changed[place] = gradient
+    return changed
+
+
+def is_new_gradient(gradient: Any, before: Any, copied: Any) -> bool:
+    """Returns whether these are floats that are not the object from before backward, or not equal to its copy."""
+    if not (is_float(gradient) or isinstance(gradient, float)):
+        return False
+    return gradient is not before or not np.array_equal(gradient, copied, equal_nan=True)
+
+
+def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[str, Any]:
+    """Returns the gradients of a layer's own attributes, not of its sublayers; arguments as `gradients_by_place`."""
+    grads, attributes = safe_getattr(layer, "grads"), attributes_of(layer)
+    named = grads if isinstance(grads, Mapping) else {}
+    found = {}
+    for name in attributes:
+        beside = [attributes[place] for place in _strict_names(name) if place in attributes]
+        beside += [named[form.format(name)] for form in ("{}", *GRADIENT_NAMES) if form.format(name) in named]
+        if inputs is not None:
+            loose = (attributes.get(place) for place in _loose_names(name, attributes, inputs))
+            beside += [value for value in loose if is_float(value)]
+        if beside:
+            found[name] = next((value for value in beside if value is not None), None)
+    for parameters, gradients in COLLECTIONS:
+        if parameters in attributes:
+            found |= _by_entry(parameters, attributes[parameters], safe_getattr(layer, gradients))
+    return found
+
+
+def _has_gradient(owner: Any) -> bool:
+    """Returns whether the `grad` of a parameter object is set and belongs to no constant."""
+    return getattr(owner, "grad", None) is not None and getattr(owner, "requires_grad", True) is not False
+
+
+def _strict_names(name: str) -> Iterator[str]:
+    """Yields the names of the gradient of an attribute: `dW` for `W`, `_dW` for `_W`."""
+    yield from (form.format(name) for form in GRADIENT_NAMES)
+    if name.startswith("_"):
+        yield from (f"_{form.format(name[1:])}" for form in GRADIENT_NAMES)
+
+
+def _loose_names(name: str, attributes: Collection[str], inputs: Collection[str]) -> Iterator[str]:
+    """Yields ambiguous names of the gradient of an attribute: `gW`; `dw` for `W`, unless there is a `w`."""
+    yield from (form.format(name) for form in LOOSE_GRADIENT_NAMES)
+    lower = name.lower()
+    if lower not in attributes and lower not in inputs:
+        yield from (form.format(lower) for form in (*GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES))
+
+
+def _by_entry(place: str, parameters: Any, gradients: Any) -> dict[str, Any]:
+    """Returns the gradients of a collection: `grads[0]` for `params[0]`, `grads["dW"]` for `params["W"]`."""
+    if isinstance(parameters, Mapping) and isinstance(gradients, Mapping):
+        found = {}
+        for key in parameters:
+            names = [key, *(form.format(key) for form in GRADIENT_NAMES)]
+            match = next((name for name in names if name in gradients), None)
+            if match is not None:
+                found[f"{place}[{key!r}]"] = gradients[match]
+        return found
+    if isinstance(parameters, list | tuple) and isinstance(gradients, list | tuple):
+        return {f"{place}[{i}]": gradient for i, gradient in zip(range(len(parameters)), gradients, strict=False)}
+    return {}

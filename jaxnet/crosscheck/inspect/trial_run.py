@@ -1,0 +1,289 @@
+"""Runs a forward and a backward pass on copies, to find the parameters and the gradient of each.
+
+Each copy's backward is called once, so that code which frees its cache in backward is supported.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.inspect.adapter import Adapter, run_forward
+from jaxnet.crosscheck.inspect.assignment import Assignment, as_tuple, floats_by_place
+from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.inputs import different_inputs
+from jaxnet.crosscheck.inspect.lazy_parameters import creates_parameters
+from jaxnet.crosscheck.inspect.objects import is_ndarray
+from jaxnet.crosscheck.inspect.outputs import Outputs
+from jaxnet.crosscheck.inspect.overlap import is_covered, same_memory
+from jaxnet.crosscheck.inspect.parameters import arrays_by_place, choose_places, wrongly_typed_parameters
+from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, is_label_name, looks_constant
+from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, is_new_gradient, set_gradients
+from jaxnet.crosscheck.inspect.trees import Array, is_float
+
+# Attributes in which a backward that returns nothing stores the gradient of its input.
+INPUT_GRADIENT_ATTRIBUTES = ("dinputs", "dinput", "dx", "dX", "d_input", "d_inputs", "grad_input")
+
+
+@dataclass
+class TrialRun:
+    """The findings of a trial run.
+
+    Attributes:
+        base: The object that was copied; after its first forward pass, if that creates parameters.
+        names: The names of the inputs.
+        inputs: The inputs.
+        arrays: The float arrays of `base` that last from call to call, by place.
+        parameters: The names of those with a gradient.
+        without_gradient: Those without one.
+        checked_inputs: The names of the float inputs whose gradients are checked.
+        inputs_with_gradient: The names of the inputs of any dtype for which a gradient is returned.
+        assignment: Which input each returned gradient belongs to.
+        alternatives: Other inputs to which a single gradient may belong.
+        is_single: Whether a single gradient is returned, not in a tuple or dict, for several float inputs.
+        accumulating: The names of the parameters to whose gradients backward adds.
+        shared_gradients: Pairs of parameters that same_memory memory and whose gradients do too.
+        fault: The message of the exception that backward raised; empty if it raised none.
+    """
+
+    base: Any
+    names: list[str]
+    inputs: tuple[Any, ...]
+    arrays: dict[str, Any] = field(default_factory=dict)
+    parameters: list[str] = field(default_factory=list)
+    without_gradient: dict[str, Any] = field(default_factory=dict)
+    checked_inputs: list[str] = field(default_factory=list)
+    inputs_with_gradient: set[str] = field(default_factory=set)
+    assignment: Assignment | None = None
+    alternatives: tuple[Assignment, ...] = ()
+    is_single: bool = False
+    accumulating: tuple[str, ...] = ()
+    shared_gradients: tuple[frozenset[str], ...] = ()
+    fault: str = ""
+
+
+def run_trial(
+    base: Any,
+    adapt: Callable[[Any], Adapter],
+    inputs: tuple[Any, ...],
+    names: list[str],
+    calls: tuple[str, str],
+    *,
+    warmed: bool = False,
+) -> TrialRun:
+    """Calls forward and backward on copies, and returns the findings.
+
+    Args:
+        base: The object, which is copied.
+        adapt: Makes a copy callable.
+        inputs: The inputs of forward.
+        names: Their names.
+        calls: The names of its forward and its backward, for messages.
+        warmed: Whether `base` has run a forward pass, so that arrays which forward creates are not parameters.
+
+    Raises:
+        SubjectError: If it cannot be called.
+    """
+    adapter = adapt(duplicate(base))
+    before, wrongly_typed = arrays_by_place(adapter.owner), wrongly_typed_parameters(adapter.owner)
+    values = {name: array.copy() for name, array in before.items() if isinstance(array, np.ndarray)}
+    outputs = Outputs()
+    y = run_forward(adapter, inputs, calls[0], outputs)
+    after = arrays_by_place(adapter.owner)
+    if not warmed and creates_parameters(base, adapt, inputs, after.keys() - before.keys()):
+        warm = duplicate(base)
+        run_forward(adapt(warm), inputs, calls[0])
+        return run_trial(warm, adapt, inputs, names, calls, warmed=True)
+
+    trial = TrialRun(base, names, inputs)
+    lasting = _unchanged(before, after)
+    wrongly_typed = _unchanged(wrongly_typed, wrongly_typed_parameters(adapter.owner))
+    earlier = {n: (g, np.array(g) if is_float(g) else g) for n, g in gradients_by_place(adapter.owner, names).items()}
+    douts = outputs.unpack(np.ones_like(y))
+    adapter.expect(len(douts), calls[1])
+    try:
+        result = adapter.backward(*(dout.copy() for dout in douts))
+    except SubjectError:
+        raise
+    except Exception as error:
+        trial.fault = f"{calls[1].rpartition('.')[2]} raises {type(error).__name__}: {error}"
+        return trial
+    stored = gradients_by_place(adapter.owner, names)
+    new = {n for n, g in stored.items() if is_new_gradient(g, *earlier.get(n, (None, None)))}
+    strict = gradients_by_place(adapter.owner).keys()
+    _reject_wrong_types(adapter.owner, {name: v for name, v in wrongly_typed.items() if name in new & strict})
+
+    own = tuple(name for name in lasting if name not in names)
+    returned = _assign(trial, result, adapter.owner, calls[1], own)
+    _sort_arrays(trial, lasting, stored, new | strict, returned, values)
+    if trial.without_gradient:
+        _drop(trial.without_gradient, _written_by_forward(base, adapt, inputs))
+    _choose_inputs(trial, returned, new, result is None)
+    trial.accumulating = _find_accumulating(adapt, trial, calls[0], douts, stored)
+    _take_arrays_of_base(trial, adapt)
+    return trial
+
+
+def _unchanged(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the entries that are the same objects before and after a call."""
+    return {name: value for name, value in after.items() if before.get(name) is value}
+
+
+def _drop(arrays: dict[str, Any], places: set[str]) -> None:
+    """Removes the arrays at these places, whose names may start with `self.`."""
+    for name in [name for name in arrays if name.removeprefix("self.") in places]:
+        del arrays[name]
+
+
+def _take_arrays_of_base(trial: TrialRun, adapt: Callable[[Any], Adapter]) -> None:
+    """Replaces the arrays of the copy that was called by those of `base`, and drops those that it does not hold."""
+    arrays = arrays_by_place(adapt(trial.base).owner)
+    places = {name: name.removeprefix("self.") for name in [*trial.parameters, *trial.without_gradient]}
+    trial.arrays = {name: arrays[place] for name, place in places.items() if place in arrays}
+    trial.parameters = [name for name in trial.parameters if name in trial.arrays]
+    trial.without_gradient = {n: trial.arrays[n] for n in trial.without_gradient if n in trial.arrays}
+
+
+def _written_by_forward(base: Any, adapt: Callable[[Any], Adapter], inputs: tuple[Any, ...]) -> set[str]:
+    """Returns the places of arrays that a forward pass at other inputs changes: buffers, statistics, states."""
+    adapter = adapt(duplicate(base))
+    before = {name: np.array(array) for name, array in arrays_by_place(adapter.owner).items()}
+    try:
+        run_forward(adapter, different_inputs(inputs), "forward")
+    except SubjectError:
+        return set()
+    after = arrays_by_place(adapter.owner)
+    return {name for name in before if name in after and not np.array_equal(before[name], after[name], equal_nan=True)}
+
+
+def _reject_wrong_types(owner: Any, wrongly_typed: Mapping[str, Any]) -> None:
+    """Raises a SubjectError for the first value that has a gradient but is no float array."""
+    for name, value in wrongly_typed.items():
+        kind = f"an array of {value.dtype}" if is_ndarray(value) else f"a {type(value).__name__}"
+        raise SubjectError(
+            f"{type(owner).__name__}.{name}: {kind}, expected an array of floats, "
+            "since backward stores a gradient for it"
+        )
+
+
+def _assign(trial: TrialRun, result: Any, owner: Any, backward: str, own: tuple[str, ...]) -> dict[str, Any]:
+    """Assigns the returned gradients to inputs; returns them by name."""
+    trial.assignment = assignment = _find_assignment(trial, result, owner, Assignment((), (), (), own, backward))
+    return assignment.by_name(result)
+
+
+def _find_assignment(trial: TrialRun, result: Any, owner: Any, empty: Assignment) -> Assignment:
+    names, inputs = trial.names, trial.inputs
+    empty = replace(empty, names=tuple(names), inputs=inputs)
+    with_floats = [n for n, value in zip(names, inputs, strict=True) if any(floats_by_place([n], (value,)))]
+    if isinstance(result, Mapping):
+        return empty
+    if result is None:
+        attributes = [
+            (n, _stored_for(n, value, owner)) for n, value in zip(names, inputs, strict=True) if n in with_floats
+        ]
+        stored = tuple((n, attribute) for n, attribute in attributes if attribute)
+        return replace(empty, targets=tuple(with_floats[:1]), stored=stored)
+    if isinstance(result, tuple | list) or len(with_floats) < 2:
+        count = len(as_tuple(result))
+        return replace(empty, targets=tuple(names if count == len(inputs) else with_floats[:count]))
+    trial.is_single = True
+    arrays = dict(floats_by_place(names, inputs))
+    fitting = [n for n in with_floats if n in arrays and arrays[n].shape == np.shape(result)]
+    unlabelled = [n for n in fitting if not is_label_name(n)]
+    targets = (unlabelled or fitting or with_floats)[:1]
+    trial.alternatives = tuple(replace(empty, targets=(n,)) for n in fitting if n not in targets)
+    return replace(empty, targets=tuple(targets))
+
+
+def _stored_for(name: str, value: Any, owner: Any) -> str:
+    """Returns the attribute in which backward stores the gradient of an input; empty if there is none."""
+    for attribute in (*(form.format(name) for form in GRADIENT_NAMES), *INPUT_GRADIENT_ATTRIBUTES):
+        gradient: Any = getattr(owner, attribute, None)
+        if is_float(gradient) and np.shape(gradient) == np.shape(value):
+            return attribute
+    return ""
+
+
+def _sort_arrays(
+    trial: TrialRun,
+    lasting: dict[str, Any],
+    stored: Mapping[str, Any],
+    with_gradient: set[str],
+    returned: Mapping[str, Any],
+    values: Mapping[str, Array],
+) -> None:
+    """Sorts the lasting arrays into parameters, arrays without a gradient, and others such as buffers.
+
+    Args:
+        trial: The findings, which are completed.
+        lasting: The arrays that last from call to call, by place.
+        stored: The stored gradients by place.
+        with_gradient: The places whose stored gradients count.
+        returned: The returned gradients by name.
+        values: Copies of the arrays from before forward.
+    """
+    own = {n: a for n, a in lasting.items() if n not in trial.names}
+    gradients = {n: g for n, g in stored.items() if n in own and n in with_gradient}
+    gradients |= {n: g for n, g in returned.items() if n in own}
+    chosen = choose_places(own, gradients)
+    trial.parameters = [n for n in chosen if n in gradients]
+    arrays = {n: own[n] for n in trial.parameters}
+    gradient_ids = {id(g) for g in stored.values()}
+    like_inputs = {n: a for n, a in lasting.items() if n in trial.names and not any(a is b for b in own.values())}
+    for name, array in [*((n, a) for n, a in chosen.items() if n not in arrays), *like_inputs.items()]:
+        changed = name in values and not np.array_equal(values[name], array, equal_nan=True)
+        if not changed and id(array) not in gradient_ids and not is_covered(array, arrays.values()):
+            trial.without_gradient[f"self.{name}" if name in like_inputs else name] = array
+    pairs = [(n, m) for n in arrays for m in arrays if n < m and same_memory(arrays[n], arrays[m])]
+    trial.shared_gradients = tuple(frozenset(p) for p in pairs if same_memory(gradients.get(p[0]), gradients.get(p[1])))
+
+
+def _choose_inputs(trial: TrialRun, returned: Mapping[str, Any], new: set[str], is_none: bool) -> None:
+    """Finds the float inputs that get a gradient. If there is no gradient at all, the first should get one.
+
+    Args:
+        trial: The findings, which are completed.
+        returned: The returned gradients by name.
+        new: The names beside which backward stored a gradient.
+        is_none: Whether backward returned None, as one with a forgotten `return` does.
+    """
+    assert trial.assignment is not None
+    values = dict(floats_by_place(trial.names, trial.inputs))
+    with_gradient = {n for n, g in returned.items() if g is not None} | new | {n for n, _ in trial.assignment.stored}
+    trial.inputs_with_gradient = {n for n in trial.names if returned.get(n) is not None}
+    trial.checked_inputs = [n for n in values if n in with_gradient]
+    if not trial.checked_inputs and (is_none or not trial.parameters):
+        variable = [n for n, a in values.items() if not (trial.parameters and looks_constant(n, a, is_input=True))]
+        trial.checked_inputs = [n for n in variable if n in trial.assignment.targets or n in returned][:1]
+
+
+def _find_accumulating(
+    adapt: Callable[[Any], Adapter],
+    trial: TrialRun,
+    forward: str,
+    douts: tuple[Array, ...],
+    stored: Mapping[str, Any],
+) -> tuple[str, ...]:
+    """Returns the parameters to whose gradients backward adds: 1 more before backward is 1 more after it."""
+    adapter = adapt(duplicate(trial.base))
+    run_forward(adapter, trial.inputs, forward)
+    changed = set_gradients(adapter.owner, lambda g: g + 1, trial.parameters, trial.names)
+    if not changed:
+        return ()
+    try:
+        adapter.backward(*(dout.copy() for dout in douts))
+    except Exception:
+        return ()
+    after = gradients_by_place(adapter.owner, trial.names)
+    accumulating = []
+    for name in changed:
+        once: Any = stored.get(name)
+        more: Any = after.get(name)
+        if is_float(once) and is_float(more) and np.shape(once) == np.shape(more):
+            same = np.allclose(more, once, rtol=1e-6, atol=1e-6, equal_nan=True)
+            if not same and np.allclose(np.asarray(more) - 1, once, rtol=1e-4, atol=1e-4, equal_nan=True):
+                accumulating.append(name)
+    return tuple(accumulating)
