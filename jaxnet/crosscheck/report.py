@@ -7,8 +7,8 @@ from enum import Enum
 from typing import Any
 
 from jaxnet.crosscheck.decide import Cause, Verdict
-from jaxnet.crosscheck.explain import words
-from jaxnet.crosscheck.explain.evidence import Slip
+from jaxnet.crosscheck.explain import report_lines
+from jaxnet.crosscheck.explain.slips import Slip
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.measure.findings import Behaviour
 from jaxnet.crosscheck.measure.points import Point
@@ -73,7 +73,7 @@ class Leaf:
     @property
     def reason(self) -> str:
         """The cause in a sentence; empty for a PASS."""
-        return words.reason(self)
+        return report_lines.reason(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain data."""
@@ -155,7 +155,9 @@ class Report:
         return _plain(shown)
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.verdict}  {self.subject}", *words.findings(self), *self._table(), *self._asides()])
+        return "\n".join(
+            [f"{self.verdict}  {self.subject}", *report_lines.findings(self), *self._table(), *self._asides()]
+        )
 
     def details(self) -> str:
         """Returns the report with every pair of derivations: errors, tolerances, steps and costs."""
@@ -177,12 +179,12 @@ class Report:
         for leaf in rows:
             name = leaf.name if len(leaf.name) <= width else "..." + leaf.name[3 - width :]
             error, explained = f"{leaf.relative_error:.1e}", f"{leaf.relative_tolerance:.0e}"
-            place = words.brackets(leaf.index)
+            place = report_lines.brackets(leaf.index)
             lines.append(f"  {name:<{width}}  {leaf.verdict:<12}  {error:<14}  {explained:<9}  {place}".rstrip())
         return lines
 
     def _asides(self) -> list[str]:
-        lines = [f"  {line}" for line in words.certificate(self)]
+        lines = [f"  {line}" for line in report_lines.certificate(self)]
         lines += [f"  note: {leaf.name}: {note}" for leaf in self.leaves for note in leaf.notes]
         lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  warning: {warning}" for warning in self.warnings]

@@ -588,7 +588,7 @@ def test_the_crosscheck_fails_the_notebook_and_says_why(run):
         assert f"{leaf}[" in done.stdout
     assert "backward ignores dout" in done.stdout
     assert "overwrites dout" in done.stdout
-    assert "they are two functions" in done.stdout
+    assert "they are different functions" in done.stdout
     assert "softmax runs over the whole batch" in done.stdout
 
 

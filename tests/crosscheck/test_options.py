@@ -186,7 +186,7 @@ def test_a_constant_that_is_declared_is_a_warning_and_no_doubt():
     assert "constants=('pattern',)" in str(report)
     declared = check_layer(Masked(), draw(5, 4), constants=("pattern",))
     assert declared.verdict == "PASS"
-    assert "pattern moves the output and has no gradient: taken for a constant" in declared.warnings
+    assert "pattern affects the output and has no gradient: it is treated as a constant" in declared.warnings
 
 
 def test_a_constant_that_is_declared_hides_nothing_else():
@@ -260,7 +260,7 @@ def test_a_check_ends_in_time_and_says_so(run):
     assert report.verdict == "INCONCLUSIVE"
     assert {leaf.name for leaf in report.leaves} == {"W", "b", "x"}
     assert Cause.OUT_OF_TIME in {leaf.cause for leaf in report.leaves}
-    assert "max_seconds passed before it was judged: allow more" in str(report)
+    assert "max_seconds ran out before the gradient was judged: allow more time" in str(report)
 
 
 def test_a_network_ends_in_time():

@@ -180,7 +180,7 @@ class Shared(Right):
         return super().backward(dout)
 
 
-@wrong("backward alone draws noise that no seed decides", "draws random numbers of its own")
+@wrong("backward alone draws noise that no seed decides", "draws its own random numbers")
 class NoisyBackward(Right):
     def backward(self, dout):
         dx = super().backward(dout)

@@ -90,7 +90,7 @@ conv.wrong("unpadded", "W", "dW is taken from x without its padding", lambda dou
     "nfij,ncijkl->fckl", dout[:, :, :3, :3], windows(c[0], 3, STRIDE)[:, :, :3, :3]))  # fmt: skip
 conv.wrong("bias", "b", "db is averaged over the batch", lambda dout, c, db: db / len(dout), "batch size")
 conv.wrong("bias_pixels", "b", "db is averaged over the pixels", lambda dout, c, db: db / dout[0, 0].size,
-           "a mean for a sum")  # fmt: skip
+           "a mean instead of a sum")  # fmt: skip
 conv.wrong("one_sample", "W", "dW sees the first sample alone", lambda dout, c, dW:
            np.einsum("nfij,ncijkl->fckl", dout[:1], c[2][:1]))  # fmt: skip
 conv.wrong("last_row", "W", "the last row of outputs is left out by the loop", lambda dout, c, dW:
