@@ -685,7 +685,7 @@ CHECKED = {
     ),
     "wrong by 1e-4": (":scaled,unscaled --inputs 5x4 5x4 --constants factor", 1, "FAIL  scaled,unscaled"),
     "costs": (":Affine --init 4x3 3 --inputs 5x4 --verbose", 0, "forward passes,"),
-    "out of time": (":Slow --init 4x3 3 --inputs 5x4 --max-seconds 0.2", 3, "max_seconds passed"),
+    "out of time": (":Slow --init 4x3 3 --inputs 5x4 --max-seconds 0.2", 3, "max_seconds ran out"),
 }
 
 
