@@ -748,7 +748,7 @@ def test_a_target_that_cannot_be_checked_is_one_line_and_status_2(run, mine, nam
 
 
 SCORED = {
-    "two tables": ("--growth --kinds", 2, "", "growth, kinds: two tables"),
+    "two tables": ("--growth --kinds", 2, "", "growth, kinds: pass only one"),
     "costs": ("--growth --largest 3", 0, "1,000  dW 1 % off", ""),
 }
 
@@ -780,5 +780,5 @@ def test_the_scoreboard_runs_the_kinds_of_input(run, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "kinds.json").read_text())
     assert found["of"] == len(chosen)
-    assert found["as owed"] + len(found["not as owed"]) == found["of"]
-    assert f"of {len(chosen)} as owed" in done.stdout
+    assert found["as expected"] + len(found["not as expected"]) == found["of"]
+    assert f"of {len(chosen)} as expected" in done.stdout

@@ -1,6 +1,6 @@
-"""Slips are named from all of the true gradient and from a sample of it, exact and noisy; other errors are not.
+"""Tests of the diagnosis: slips are named, given all of the true gradient or a sample, exact or noisy; others are not.
 
-The true gradients are closed forms of the layers, written down beside the slip.
+The true gradients are the closed forms of the layers, written beside the slip.
 """
 
 import time
@@ -15,7 +15,7 @@ EXACT, NOISY = 1e-9, 1e-4
 
 
 def case(name, slip, says="", never="", noisy=True, whole=True):
-    """Adds a case: a function of a generator that returns (claimed, true, more fields of DiagnosisInput)."""
+    """Adds a case: a function of a generator that returns (claimed, true, other fields of DiagnosisInput)."""
 
     def add(make):
         assert name not in CASES
@@ -26,7 +26,7 @@ def case(name, slip, says="", never="", noisy=True, whole=True):
 
 
 def evidence(rng, claimed, true, accuracy=EXACT, sampled=False, leaf="x", **fields):
-    """What the checker hands over: noise of the accuracy, a sample of 30 elements and some lines, three probes."""
+    """Returns the input of a diagnosis: noise of the given accuracy, 30 elements and both ends, three probes."""
     size = np.abs(true).max()
     probes = []
     for _ in range(3):
@@ -53,7 +53,7 @@ def sigmoid(x):
 
 
 def pointwise(rng, f, df, claimed, positive=False):
-    """y = f(x): the claimed derivative is of (x, y)."""
+    """Returns the gradients of y = f(x), where the claimed derivative is a function of (x, y)."""
     x = rng.standard_normal((13, 9))
     x = np.abs(x) + 0.2 if positive else x
     y, dout = f(x), rng.standard_normal(x.shape)
@@ -519,7 +519,7 @@ def cross_entropy(rng):
 @pytest.mark.parametrize("labels", [True, False])
 @pytest.mark.parametrize("eps", [1e-7, 1e-3, 1e-2])
 def test_an_eps_in_the_log_is_recovered(labels, eps):
-    """log(p + eps): with the labels, and from the claimed gradient alone."""
+    """The eps of log(p + eps) is found with the labels and without them."""
     p, one_hot, own, fields = cross_entropy(np.random.default_rng(0))
     claimed = (p - one_hot) / 9
     if not labels:
@@ -659,7 +659,7 @@ def test_one_compared_element_gets_no_factor():
 
 
 @pytest.mark.parametrize(("factor", "accuracy"), [(1 + 1e-7, 1e-6), (1.001, 1e-3), (1.05, 1e-2)])
-def test_what_is_within_the_accuracy_is_nothing(factor, accuracy):
+def test_an_error_within_the_accuracy_is_not_named(factor, accuracy):
     true = np.random.default_rng(0).standard_normal((7, 8))
     assert diagnose(DiagnosisInput("x", factor * true, true, accuracy)) is None
 
@@ -676,7 +676,7 @@ def test_what_is_within_the_accuracy_is_nothing(factor, accuracy):
         ("W", (4, 3, 5), np.s_[:, :, 1], "index along axis 2: 1 is wrong"),
     ],
 )
-def test_the_place_is_named_where_the_slip_is_not(leaf, shape, index, says):
+def test_the_place_is_named_if_the_slip_is_unknown(leaf, shape, index, says):
     rng = np.random.default_rng(0)
     true = rng.standard_normal(shape)
     claimed = true.copy()
@@ -687,7 +687,7 @@ def test_the_place_is_named_where_the_slip_is_not(leaf, shape, index, says):
     assert found.sentence.endswith("and the rest is right to 1e-8")
 
 
-def test_one_row_is_it_and_several_are_they():
+def test_one_row_is_singular_and_several_are_plural():
     true = np.random.default_rng(0).standard_normal((4, 3))
     for rows, says in (
         ([1], "row 1 is not zero as it should be"),
@@ -699,7 +699,7 @@ def test_one_row_is_it_and_several_are_they():
 
 
 @pytest.mark.slow
-def test_whatever_is_brought_nothing_is_raised():
+def test_no_input_raises_an_error():
     for seed in range(300):
         rng = np.random.default_rng(seed)
 
@@ -741,7 +741,7 @@ UNRELATED = {
 @pytest.mark.parametrize("accuracy", [1e-9, 1e-4, 1e-2])
 @pytest.mark.parametrize("sampled", [False, True], ids=["all", "sample"])
 @pytest.mark.parametrize("kind", UNRELATED)
-def test_an_unrelated_error_gets_no_name(kind, sampled, accuracy):
+def test_an_unrelated_error_is_not_named(kind, sampled, accuracy):
     for seed, shape in enumerate([(2,), (3,), (5, 4), (9, 9), (12, 20), (2, 3, 4, 4), (4, 4, 4), (3, 7)] * 4):
         rng = np.random.default_rng(seed)
         true = rng.standard_normal(shape)
@@ -762,8 +762,8 @@ def test_an_unrelated_error_gets_no_name(kind, sampled, accuracy):
         assert found is None or found.slip is Slip.PLACE, (shape, found)
 
 
-def test_the_probes_refute_what_fits_a_sample():
-    """A factor 2 at the measured elements, and another one elsewhere."""
+def test_probes_refute_a_slip_that_fits_only_the_sample():
+    """The factor is 2 at the measured elements and 3 elsewhere."""
     rng = np.random.default_rng(0)
     true = rng.standard_normal((12, 20))
     given = evidence(rng, 2 * true, true, sampled=True)
@@ -797,23 +797,23 @@ def test_a_large_leaf_takes_milliseconds(kind):
         start = time.perf_counter()
         diagnose(given)
         seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1.0  # some 0.05 on a machine that is free
+    assert min(seconds) < 1.0  # about 0.05 on an idle machine
 
 
-def blurred_probes(claimed, true, error):
-    """Returns evidence whose elements are too blurred to compare, with three probes that see more."""
+def inaccurate_elements(claimed, true, error):
+    """Returns an input whose elements are too inaccurate to be compared, with three probes that are more accurate."""
     rng = np.random.default_rng(3)
     directions = [rng.standard_normal(true.shape) for _ in range(3)]
     probes = tuple((d, float((d * true).sum()), error) for d in directions)
     return DiagnosisInput("x", claimed, true, 0.05, probes)
 
 
-def test_a_factor_that_elements_are_too_blurred_to_show_is_read_from_probes():
+def test_probes_show_a_factor_that_inaccurate_elements_do_not():
     true = np.random.default_rng(2).standard_normal((6, 5))
-    found = diagnose(blurred_probes(0.99 * true, true, 1e-3))
+    found = diagnose(inaccurate_elements(0.99 * true, true, 1e-3))
     assert found.slip is Slip.FACTOR
     assert "0.99" in found.sentence
-    assert diagnose(blurred_probes(0.99 * true, true, 0.1)) is None  # the probes do not show it either
+    assert diagnose(inaccurate_elements(0.99 * true, true, 0.1)) is None  # the probes are inaccurate too
     row = true.copy()
     row[2] *= 0.9
-    assert diagnose(blurred_probes(row, true, 1e-3)) is None  # it is no one factor
+    assert diagnose(inaccurate_elements(row, true, 1e-3)) is None  # there is more than one factor

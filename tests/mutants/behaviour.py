@@ -1,4 +1,4 @@
-"""Faults beside the numbers, in the class style: what goes wrong at the second call, or in somebody else's array."""
+"""Layers with faults other than wrong numbers: at the second call, or in the caller's arrays."""
 
 import jax.numpy as jnp
 import numpy as np

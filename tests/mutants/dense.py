@@ -1,4 +1,4 @@
-"""The affine layer, residual connections, products: what networks are mostly made of."""
+"""The affine layer, residual connections and products."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Losses, whose backward is often called without a gradient from above; and softmax on its own."""
+"""Losses, whose backward is often called without an upstream gradient, and softmax."""
 
 import jax
 import jax.numpy as jnp

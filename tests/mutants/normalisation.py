@@ -1,4 +1,4 @@
-"""BatchNorm, LayerNorm, RMSNorm, for vectors and images: people lose the terms through the statistics."""
+"""BatchNorm, LayerNorm and RMSNorm for vectors and images; terms through the statistics are often forgotten."""
 
 import jax.numpy as jnp
 import numpy as np

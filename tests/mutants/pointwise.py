@@ -1,4 +1,4 @@
-"""Activations: one number in, one number out."""
+"""Activations, which map each element on its own."""
 
 import math
 

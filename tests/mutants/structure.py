@@ -1,4 +1,4 @@
-"""Layers that move numbers, gather them, drop them or add them up: dropout, embedding, shapes, reductions."""
+"""Layers that move, gather, drop or add numbers: dropout, embedding, shapes, reductions."""
 
 import jax.numpy as jnp
 import numpy as np
