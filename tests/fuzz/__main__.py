@@ -95,10 +95,10 @@ def _violation(drawn: Trial, report: Report) -> tuple[str, str]:
     if verdict in drawn.allowed:
         return "", ""
     if drawn.right:
-        return {"FAIL": "accused", "INCONCLUSIVE": "", "PASS": ""}[verdict], ""
+        return {"FAIL": "false alarm", "INCONCLUSIVE": "", "PASS": ""}[verdict], ""
     if verdict == "FAIL" and drawn.leaf:
         others = [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL" and leaf.name != drawn.leaf]
-        return ("accused leaf", " ".join(others)) if others or report.behaviour else ("", "")
+        return ("false alarm in a right leaf", " ".join(others)) if others or report.behaviour else ("", "")
     return _certified(drawn, report) if verdict == "PASS" else ("", "")
 
 

@@ -38,15 +38,15 @@ SENTENCES = {
     ),
     Behaviour.SHARED_BY_CLASS: "backward uses values of another instance's call: its cache is shared by the class",
     Behaviour.STALE_BACKWARD: (
-        "backward uses values of an earlier call: after {detail} is changed in place, as by an optimizer, "
+        "backward uses values of an earlier call: after an in-place update of {detail}, as by an optimizer, "
         "d{leaf} is not that of a new instance"
     ),
     Behaviour.WRONG_AFTER_STEP: (
-        "d{leaf} is right at first, but wrong after {detail} is changed in place, as by an optimizer: "
+        "d{leaf} is right at first, but wrong after an in-place update of {detail}, as by an optimizer: "
         "does the layer keep a value from an earlier call or from construction, such as a transpose?"
     ),
     Behaviour.STALE_FORWARD: (
-        "forward uses values of an earlier call: the output stays the same when {leaf} is changed in place"
+        "forward uses values of an earlier call: the output stays the same after an in-place update of {leaf}"
     ),
     Behaviour.NOT_REPEATABLE: NO_SEED,
     Behaviour.DRAWS_AGAIN: (

@@ -27,7 +27,7 @@ def slips(evidence: Evidence) -> Iterator[Diagnosis]:
 
 
 def duplicates(evidence: Evidence) -> Iterator[Diagnosis]:
-    """Yields a row that several ids share and whose gradient is not the sum of theirs."""
+    """Yields wrong gradients of rows that several ids share, which are the sums over those ids."""
     dout = evidence.dout
     for name, ids in evidence.inputs.integers.items():
         if ids.ndim == 0 or dout.shape[: ids.ndim] != ids.shape or evidence.shape[1:] != dout.shape[ids.ndim :]:

@@ -71,7 +71,7 @@ LIMITS = {
 }
 POINTS = {
     Point.MOVED: "moved",
-    Point.DRAWN: "drawn anew",
+    Point.DRAWN: "newly drawn",
     Point.FLIPPED: "negated",
 }
 TIED = "it shares memory with another leaf: its gradient is the sum of the gradients for both"
