@@ -1,12 +1,12 @@
 """Compare gradient checkers on the planted bugs and the right layers of `tests/mutants`.
 
-This project's checker; `jax.test_util.check_grads`; `torch.autograd.gradcheck`, slow and fast, where PyTorch is
-installed; the book's mean difference; and the elementwise relative error of courses. All see the same layers at the
-same inputs, without a reference.
+The checkers are this project's; `jax.test_util.check_grads`; `torch.autograd.gradcheck`, slow and fast, if PyTorch is
+installed; the mean difference of the book; and the elementwise relative error of courses. All of them check the same
+layers at the same inputs, without a reference.
 
 `--kinds` runs this project's checker alone on the inputs of `tests/mutants/kinds`: the ways in which public code holds
 parameters, returns gradients and computes. `--growth` shows how the checker's cost grows with the number of parameters.
-Seconds are CPU time, which a busy machine changes little; OPENBLAS_NUM_THREADS=1 keeps waiting threads out of it.
+Seconds are CPU time, which depends little on the load of the machine; OPENBLAS_NUM_THREADS=1 excludes waiting threads.
 """
 
 import contextlib
@@ -40,8 +40,8 @@ from mutants import CASES
 Answer = Literal["right", "wrong", "unsure"]
 ANSWERS: dict[str, Answer] = {Verdict.PASS: "right", Verdict.FAIL: "wrong", Verdict.INCONCLUSIVE: "unsure"}
 OTHER_OUTCOMES = ("REFUSED", "CRASHED", "SKIPPED")
-BOOK_STEP, BOOK_LIMIT = 1e-4, 1e-6  # the book's h; it prints the mean difference and leaves the limit to the reader
-COURSE_STEP, COURSE_LIMIT = 1e-5, 1e-6  # relative error above which a course's notes say "probably wrong"
+BOOK_STEP, BOOK_LIMIT = 1e-4, 1e-6  # the step is the book's; the book states no limit
+COURSE_STEP, COURSE_LIMIT = 1e-5, 1e-6  # the limit above which a course calls a gradient "probably wrong"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Options:
     draws: int = 1
     """Draws of shapes, values and scales for each case."""
     dtype: Literal["float64", "float32"] = "float64"
-    """Of the arrays that layers get. Not for --kinds, whose cases have their own."""
+    """The dtype of the inputs. It does not apply to --kinds."""
     seed: int = 0
     output: File = None
     """Write the counts as JSON into this file."""
@@ -60,28 +60,28 @@ class Options:
     growth: bool = False
     """Count forward passes and seconds of a PASS and of a FAIL, for layers of 10² to 10⁷ parameters."""
     largest: int = 7
-    """With --growth: the power of ten of the largest layer."""
+    """The power of ten of the number of parameters of the largest layer of --growth."""
 
 
-def ours(layer: Any, inputs: tuple[Any, ...]) -> Answer:
+def by_jaxnet(layer: Any, inputs: tuple[Any, ...]) -> Answer:
     """Runs `jaxnet.crosscheck.check_layer` with its defaults."""
     return ANSWERS[check_layer(layer, *inputs).verdict]
 
 
 def by_jax(layer: Any, inputs: tuple[Any, ...]) -> Answer:
-    """Runs `check_grads` on a `custom_vjp` that calls the layer back."""
+    """Runs `check_grads` on a `custom_vjp` that calls the layer."""
     subject = inspected(layer, *inputs)
     names, y = list(subject.leaves), subject.forward(subject.leaves)
 
     @jax.custom_vjp
     def f(*leaves: Any) -> Any:
         return jax.pure_callback(
-            lambda *given: forward(subject, names, given), jax.eval_shape(lambda: jnp.asarray(y)), *leaves
+            lambda *values: forward(subject, names, values), jax.eval_shape(lambda: jnp.asarray(y)), *leaves
         )
 
     def backward(leaves: Any, dout: Any) -> Any:
-        shapes = jax.eval_shape(lambda *given: given, *leaves)
-        return jax.pure_callback(lambda given, d: gradients(subject, names, given, d), shapes, leaves, dout)
+        shapes = jax.eval_shape(lambda *values: values, *leaves)
+        return jax.pure_callback(lambda values, d: gradients(subject, names, values, d), shapes, leaves, dout)
 
     f.defvjp(lambda *leaves: (f(*leaves), leaves), backward)
     with jax.enable_x64(True):
@@ -123,7 +123,7 @@ def by_torch(fast: bool) -> Callable[[Any, tuple[Any, ...]], Answer]:
 
 
 def by_difference(step: float, wrong: Callable[[np.ndarray, np.ndarray], bool]) -> Callable[..., Answer]:
-    """Returns a checker that takes central differences of <dout, y> by every element and compares by `wrong`."""
+    """Returns a checker that compares the gradient with central differences of <dout, y> by `wrong`."""
 
     def check(layer: Any, inputs: tuple[Any, ...]) -> Answer:
         subject = inspected(layer, *inputs)
@@ -140,7 +140,7 @@ def by_difference(step: float, wrong: Callable[[np.ndarray, np.ndarray], bool]) 
                 return float(np.vdot(dout, subject.forward(subject.leaves | {name: x})))
 
             numerical = numpy_ref.numerical_gradient(loss, leaf, step)
-            if wrong(np.asarray(gradient), numerical):  # as it is written: shapes that broadcast are not noticed
+            if wrong(np.asarray(gradient), numerical):  # such checkers do not notice shapes that broadcast
                 return "wrong"
         return "right"
 
@@ -148,12 +148,12 @@ def by_difference(step: float, wrong: Callable[[np.ndarray, np.ndarray], bool]) 
 
 
 def mean_difference(claimed: np.ndarray, numerical: np.ndarray) -> bool:
-    """Compares as the book does: by the mean of the absolute differences."""
+    """Returns whether the mean of the absolute differences, as in the book, exceeds its limit."""
     return bool(np.abs(claimed - numerical).mean() > BOOK_LIMIT)
 
 
 def relative_error(claimed: np.ndarray, numerical: np.ndarray) -> bool:
-    """Compares as courses do: by the largest difference of two elements over the sum of their sizes."""
+    """Returns whether the largest elementwise relative error, as in courses, exceeds its limit."""
     sizes = np.maximum(1e-8, np.abs(claimed) + np.abs(numerical))
     return bool(np.max(np.abs(claimed - numerical) / sizes) > COURSE_LIMIT)
 
@@ -176,15 +176,13 @@ def _named(subject: Checkable, names: list[str], leaves: Any) -> Leaves:
 def checkers() -> dict[str, Callable[[Any, tuple[Any, ...]], Answer]]:
     """Returns the checkers that are installed."""
     found: dict[str, Callable[[Any, tuple[Any, ...]], Answer]] = {
-        "jaxnet.crosscheck": ours,
+        "jaxnet.crosscheck": by_jaxnet,
         "jax check_grads": by_jax,
     }
     try:
         found |= {"torch gradcheck, slow": by_torch(fast=False), "torch gradcheck, fast": by_torch(fast=True)}
     except ImportError:
-        print(
-            "PyTorch is not installed here: its gradcheck is left out; `uv pip install torch` adds it", file=sys.stderr
-        )
+        print("PyTorch is not installed, so its gradcheck is left out; `uv pip install torch` adds it", file=sys.stderr)
     return found | {
         "the book's mean": by_difference(BOOK_STEP, mean_difference),
         "relative error": by_difference(COURSE_STEP, relative_error),
@@ -192,11 +190,11 @@ def checkers() -> dict[str, Callable[[Any, tuple[Any, ...]], Answer]]:
 
 
 def scoreboard(options: Options) -> list[dict[str, Any]]:
-    """Runs every checker on every case; returns counts, and the names of what each missed and accused."""
+    """Runs every checker on every case; returns counts, missed bugs and right layers that failed."""
     tried = checkers()
     rows: dict[str, dict[str, Any]] = {
-        name: {"checker": name, "caught": 0, "wrong": 0, "accused": 0, "right": 0, "unsure": 0, "seconds": 0.0}
-        | {"missed": [], "accused of": []}
+        name: {"checker": name, "caught": 0, "wrong": 0, "false alarms": 0, "right": 0, "unsure": 0, "seconds": 0.0}
+        | {"missed": [], "falsely failed": []}
         for name in tried
     }
     jobs = [(case, draw) for case in CASES.values() for draw in range(options.draws)]
@@ -211,13 +209,13 @@ def scoreboard(options: Options) -> list[dict[str, Any]]:
                 try:
                     answer = checker(layer, inputs)
                 except Exception:
-                    answer = "wrong"  # a traceback shows that something is wrong
+                    answer = "wrong"  # a traceback also tells a user that something is wrong
             row["seconds"] += time.process_time() - start
             row["right" if case.right else "wrong"] += 1
             row["unsure"] += answer == "unsure"
             if case.right and answer == "wrong":
-                row["accused"] += 1
-                row["accused of"].append(case.name)
+                row["false alarms"] += 1
+                row["falsely failed"].append(case.name)
             if not case.right:
                 row["caught"] += answer == "wrong"
                 row["missed"] += [case.name] if answer != "wrong" else []
@@ -225,7 +223,7 @@ def scoreboard(options: Options) -> list[dict[str, Any]]:
 
 
 def on_kinds(options: Options) -> dict[str, Any]:
-    """Runs this project's checker on every kind of input; returns counts, and what was not as owed."""
+    """Runs this project's checker on every kind of input; returns counts, and the unexpected results."""
     from mutants.kinds import KINDS
     from mutants.kinds.scoring import outcome
 
@@ -242,10 +240,10 @@ def on_kinds(options: Options) -> dict[str, Any]:
     names = {False: "wrong", True: "right"}
     return {
         **{names[right]: {str(k): n for k, n in found.items()} for right, found in counts.items()},
-        "as owed": len(jobs) - len(short),
+        "as expected": len(jobs) - len(short),
         "of": len(jobs),
         "seconds": time.process_time() - start,
-        "not as owed": short,
+        "not as expected": short,
     }
 
 
@@ -255,13 +253,13 @@ def show_kinds(found: dict[str, Any]) -> None:
     print(f"{'':<16}" + "".join(f"{column:>14}" for column in columns))
     for row in ("wrong", "right"):
         print(f"{row + ' gradients':<16}" + "".join(f"{found[row][column]:>14}" for column in columns))
-    print(f"{found['as owed']} of {found['of']} as owed, in {found['seconds']:.0f} s of CPU time")
-    for short in found["not as owed"]:
+    print(f"{found['as expected']} of {found['of']} as expected, in {found['seconds']:.0f} s of CPU time")
+    for short in found["not as expected"]:
         print(f"\n{short['kind']}, seed {short['seed']}: {'; '.join(short['why'])}\n  {short['sentence']}")
 
 
 class Unexplained(numpy_ref.Affine):
-    """An affine layer whose dW is off by a random 1 %: no known mistake explains it, so that all of them are tried."""
+    """An affine layer with a random error of 1 % in dW: no slip explains it, so all of them are tried."""
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         """Returns dx, which is right."""
@@ -271,7 +269,7 @@ class Unexplained(numpy_ref.Affine):
 
 
 def growth(largest: int) -> list[dict[str, Any]]:
-    """Checks affine layers of more and more parameters, right and wrong ones; prints and returns what that costs."""
+    """Checks right and wrong affine layers of increasing size; prints and returns the cost."""
     rows: list[dict[str, Any]] = []
     print(f"{'parameters':>12}  {'gradient':<10} {'verdict':<13} {'forward passes':>15} {'CPU s':>8}")
     for power in range(2, largest + 1):
@@ -296,7 +294,7 @@ def growth(largest: int) -> list[dict[str, Any]]:
 
 
 def main(options: Options) -> None:
-    """Compares and prints.
+    """Runs the comparison and prints it.
 
     Raises:
         ValueError: If an option is out of range.
@@ -306,7 +304,7 @@ def main(options: Options) -> None:
     check_seed(options.seed)
     check_writable("output", options.output)
     if options.growth and options.kinds:
-        raise ValueError("growth, kinds: two tables; ask for one of them")
+        raise ValueError("growth, kinds: pass only one of the two")
     rows: Any
     if options.growth:
         rows = growth(options.largest)
@@ -322,12 +320,12 @@ def main(options: Options) -> None:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Prints the counts of `scoreboard`."""
-    print(f"{'':<24} {'caught':>12} {'accused':>12} {'unsure':>7} {'CPU s':>8}")
+    print(f"{'':<24} {'caught':>12} {'false alarms':>12} {'unsure':>7} {'CPU s':>8}")
     for row in rows:
-        caught, accused = f"{row['caught']}/{row['wrong']}", f"{row['accused']}/{row['right']}"
-        print(f"{row['checker']:<24} {caught:>12} {accused:>12} {row['unsure']:>7} {row['seconds']:>8.1f}")
+        caught, false_alarms = f"{row['caught']}/{row['wrong']}", f"{row['false alarms']}/{row['right']}"
+        print(f"{row['checker']:<24} {caught:>12} {false_alarms:>12} {row['unsure']:>7} {row['seconds']:>8.1f}")
     for row in rows:
-        for what in ("missed", "accused of"):
+        for what in ("missed", "falsely failed"):
             if names := sorted(set(row[what])):
                 print(f"\n{row['checker']}, {what}: {', '.join(names)}")
 

@@ -1,7 +1,7 @@
-"""The cross-check: is a gradient right, how sure is that, which computation is wrong, where, and why.
+"""Checks whether a gradient is right, how certain that is, and which computation is wrong, where, and why.
 
-What is brought is inspected, measured, and decided upon, and the verdict is explained; each has a folder or file of
-its own, which can be read and tested alone.
+A check inspects the code that is passed in, measures its gradients, decides on verdicts, and explains them. Each of
+these steps has a folder or a file of its own, which can be read and tested alone.
 """
 
 from collections.abc import Callable, Collection
@@ -51,41 +51,54 @@ def check_layer(
     seed: int = 0,
     name: str | None = None,
 ) -> Report:
-    """Checks a hand-written layer against differences of its own forward pass, and against JAX where it is given.
+    """Checks a hand-written layer against difference quotients of its forward pass, and against JAX if it is given.
+
+    The parameters of a layer are its float arrays that have a gradient beside them after `backward`: `W` with `dW`, or
+    `grad_W`, `gW`, `dw` and the like; the arrays listed in `params` and `grads`; and an object's `data` or `value` with
+    its `grad`.
 
     Args:
-        layer: An object with `forward(*inputs)` and `backward(dout)`, whose parameters are the float arrays with a
-            `d`-name beside them after `backward` (`W` and `dW`, or `grad_W`, `gW`, `dw` and the like), or listed in
-            `params` and `grads`, or stand in an object's `data` or `value` with its `grad`; a loss's `backward()` may
-            take nothing. Or a pair of functions, `forward(*inputs) -> (y, cache)` and `backward(dout, cache)`.
-        inputs: What `forward` takes. A tuple of whole numbers is a shape, and good inputs of it are drawn. `backward`
-            returns a gradient for each input, or for the first of those that are floats, or a dict of them by name;
-            integers have none.
-        reference: The same function in JAX, of (params, *inputs) where the layer has parameters, else of (*inputs).
-        expected: Another function, of the same arguments as a reference, whose derivative the gradient is meant to be,
-            as for a straight-through estimator.
-        constants: The names of arrays that move the output and have no gradient, and need none.
-        accuracy: The relative error that is meant, as of an iterative solver's adjoint; it is allowed.
+        layer: An object with `forward(*inputs)` and `backward(dout)`, where the `backward()` of a loss may take no
+            argument; or a pair of functions, `forward(*inputs) -> (y, cache)` and `backward(dout, cache)`.
+        inputs: The arguments of `forward`. A tuple of integers is a shape, for which suitable values are drawn.
+            `backward` returns a gradient for each input, only for the first of the float inputs, or a dict of gradients
+            by name. Integer inputs have no gradient.
+        reference: The same function in JAX. It takes (params, *inputs) if the layer has parameters, otherwise
+            (*inputs). Defaults to no reference.
+        expected: Another function, with the arguments of a reference, whose derivative the gradient is meant to be, as
+            for a straight-through estimator. Defaults to the forward pass itself.
+        constants: The names of arrays that affect the output and need no gradient.
+        accuracy: The relative error that the gradient may have by design, such as that of an iterative solver.
+            Defaults to none.
         resolution: The relative error of a leaf's gradient, by norm, that the difference quotients must be able to
-            see; where they are blunter, the verdict is INCONCLUSIVE. Defaults to half the digits of the dtype in
-            which the forward pass computes: 1.5e-8 in float64, 3.5e-4 in float32.
-        max_seconds: What is not judged after so long is INCONCLUSIVE. Defaults to no limit.
-        seed: Draws inputs, directions and the gradient from above, by generators that no user's own seed meets.
-        name: What the report calls it. Defaults to the name of its class.
+            resolve. If they cannot, the verdict is INCONCLUSIVE. Defaults to half the digits of the dtype in which the
+            forward pass computes: 1.5e-8 in float64, 3.5e-4 in float32.
+        max_seconds: The time after which leaves that are not judged yet become INCONCLUSIVE. Defaults to no limit.
+        seed: The seed of the random inputs, directions and upstream gradients. The generators are independent of a
+            user's generator with the same seed.
+        name: The title of the report. Defaults to the name of the layer's class.
 
     Returns:
-        A report: `report.verdict`, `str(report)`, `report.raise_if_failed()`.
+        The report; see `Report.verdict`, `str(report)` and `Report.raise_if_failed()`.
 
     Raises:
-        SubjectError: If what was brought has no such methods, or raises, or holds no floats.
+        SubjectError: If the layer has no such methods, raises an error, or has no float arrays.
         ValueError: If an option is out of range.
 
     Examples:
         >>> import numpy as np
+        >>> def forward(x):
+        ...     y = np.tanh(x)
+        ...     return y, y
         >>> def backward(dout, y):
         ...     return dout * (1 - y**2)
-        >>> check_layer((lambda x: (np.tanh(x), np.tanh(x)), backward), (5, 4)).verdict
+        >>> check_layer((forward, backward), (5, 4)).verdict
         <Verdict.PASS: 'PASS'>
+        >>> report = check_layer((forward, lambda dout, y: dout * (1 - y)), (5, 4))
+        >>> report.verdict
+        <Verdict.FAIL: 'FAIL'>
+        >>> report.leaves[0].diagnosis
+        'it is dout times 1 - y, but should be dout times (1 - y**2)'
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
     return _report(dispatch.layer_to_checkable(layer, inputs, seed, constants), reference, options, name)
@@ -106,28 +119,42 @@ def check_network(
     seed: int = 0,
     name: str | None = None,
 ) -> Report:
-    """Checks a whole network, and, where it has a sequence of layers, each of them alone.
+    """Checks a whole network, and, if it has a sequence of layers, each layer on its own.
 
     Args:
-        network: An object with `params`, a tree of dicts, `loss(x, t)` and `gradient(x, t)` in the same tree; it is
-            copied, never changed. A flag of `loss` such as `train_flg` is set: `gradient` belongs to training.
-        x: Samples, (N, ...).
-        t: Labels, as the network takes them; one for each sample.
-        reference: The same loss in JAX, of (params, x, t).
-        expected: As for `check_layer`, as are all that follow.
+        network: An object with `params`, a tree of dicts, `loss(x, t)`, and `gradient(x, t)`, which returns the same
+            tree. The network is copied and never changed. If `loss` has a flag such as `train_flg`, it is set,
+            because `gradient` belongs to training.
+        x: The samples, (N, ...).
+        t: The labels, one for each sample, in the form that the network takes.
+        reference: The same loss in JAX, which takes (params, x, t). Defaults to no reference.
+        expected: See `check_layer`.
         constants: See `check_layer`.
         accuracy: See `check_layer`.
         resolution: See `check_layer`.
         max_seconds: See `check_layer`.
         seed: See `check_layer`.
-        name: See `check_layer`.
+        name: The title of the report. Defaults to the name of the network's class.
 
     Returns:
-        A report of the whole, with one of each layer in `report.layers`.
+        The report of the whole network, with those of the layers in `Report.layers`.
 
     Raises:
-        SubjectError: As for `check_layer`.
-        ValueError: As for `check_layer`.
+        SubjectError: If the network has no such methods, raises an error, or has no float arrays.
+        ValueError: If an option is out of range.
+
+    Examples:
+        >>> import numpy as np
+        >>> class Linear:
+        ...     def __init__(self):
+        ...         self.params = {"W": np.ones((3, 2))}
+        ...     def loss(self, x, t):
+        ...         return 0.5 * ((x @ self.params["W"] - t) ** 2).sum()
+        ...     def gradient(self, x, t):
+        ...         return {"W": x.T @ (x @ self.params["W"] - t)}
+        >>> rng = np.random.default_rng(0)
+        >>> check_network(Linear(), rng.normal(size=(5, 3)), rng.normal(size=(5, 2))).verdict
+        <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
     return _report(inspect_network(network, x, t, constants), reference, options, name)
@@ -148,31 +175,36 @@ def check_function(
     seed: int = 0,
     name: str | None = None,
 ) -> Report:
-    """Checks a function of arrays or trees of arrays, in NumPy, JAX or PyTorch, and a gradient of it.
+    """Checks the gradient of a function of arrays or trees of arrays in NumPy, JAX or PyTorch.
 
     Args:
-        f: Returns an array, or several in any nesting.
-        args: What it is called with. Integers, keys and strings have no gradient.
-        gradient: A function of (*args) where f is a scalar, of (*args, dout) else, and of (dout, *args) where its first
-            argument alone is none of f's by name, or is called `dout`, `g` or `ct`; it returns a gradient for each
-            argument. Defaults to what JAX or PyTorch derive, so that a `jax.custom_vjp` or a
-            `torch.autograd.Function` is checked.
-        takes_dout: Whether `gradient` takes the gradient from above. Defaults to what its signature says.
-        reference: The same function in JAX, of (*args).
-        expected: As for `check_layer`, as are all that follow.
+        f: The function. It returns an array, or several in any nesting.
+        args: The arguments of `f`. Integers, random keys and strings have no gradient.
+        gradient: A function that returns a gradient for each argument. It takes (*args) if `f` returns a scalar,
+            otherwise (*args, dout), or (dout, *args) if only its first argument is not an argument of `f`, or is
+            called `dout`, `g` or `ct`. Defaults to the derivative by JAX or PyTorch, which checks a
+            `jax.custom_vjp` or a `torch.autograd.Function`.
+        takes_dout: Whether `gradient` takes the upstream gradient. Defaults to what its signature shows.
+        reference: The same function in JAX, which takes (*args). Defaults to no reference.
+        expected: See `check_layer`.
         constants: See `check_layer`.
         accuracy: See `check_layer`.
         resolution: See `check_layer`.
         max_seconds: See `check_layer`.
         seed: See `check_layer`.
-        name: See `check_layer`. Defaults to the name of the function.
+        name: The title of the report. Defaults to the name of the function.
 
     Returns:
-        A report.
+        The report.
 
     Raises:
-        SubjectError: If it cannot be run or derived; the message is JAX's or PyTorch's reason.
+        SubjectError: If the function cannot be run or differentiated; the message is the reason of JAX or PyTorch.
         ValueError: If an option is out of range.
+
+    Examples:
+        >>> import numpy as np
+        >>> check_function(np.sin, np.linspace(0, 1, 5), gradient=lambda x, dout: dout * np.cos(x)).verdict
+        <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
     checkable = dispatch.function_to_checkable(f, args, seed, gradient, takes_dout, constants)
@@ -192,22 +224,57 @@ def check(
     seed: int = 0,
     name: str | None = None,
 ) -> Report:
-    """Runs `check_network`, `check_layer` or `check_function`, the first that fits; arguments and errors are theirs."""
+    """Runs the first of `check_network`, `check_layer` and `check_function` that fits its arguments.
+
+    Args:
+        thing: A network, a layer, a pair of functions, or a function.
+        inputs: The arguments that it is called with.
+        reference: See the check that fits.
+        expected: See `check_layer`.
+        constants: See `check_layer`.
+        accuracy: See `check_layer`.
+        resolution: See `check_layer`.
+        max_seconds: See `check_layer`.
+        seed: See `check_layer`.
+        name: The title of the report. Defaults to the name of the class or the function.
+
+    Returns:
+        The report.
+
+    Raises:
+        SubjectError: If no check fits, or the code cannot be run.
+        ValueError: If an option is out of range.
+
+    Examples:
+        >>> import numpy as np
+        >>> square = lambda x: (x**2, x), lambda dout, x: 2 * x * dout
+        >>> check(square, np.linspace(1, 2, 5)).verdict
+        <Verdict.PASS: 'PASS'>
+    """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
     return _report(dispatch.to_checkable(thing, inputs, seed, constants), reference, options, name)
 
 
 def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
-    """Returns what is to be checked, told by its looks: a network, a layer, a pair of functions, or a function.
+    """Returns the form of a network, a layer, a pair of functions or a function that the checks work with.
 
     Args:
-        thing: As for `check_network`, `check_layer` or `check_function`, the first that fits.
-        inputs: What it is called with.
-        seed: Draws inputs where only shapes are given.
+        thing: An argument of `check`.
+        inputs: The arguments that it is called with.
+        seed: The seed of the inputs for which only a shape is given.
+
+    Returns:
+        The checkable: its leaves by name, and its forward and backward pass as functions of them.
 
     Raises:
-        SubjectError: If none of them fits, or it cannot be run.
+        SubjectError: If no check fits, or the code cannot be run.
         ValueError: If `seed` is out of range.
+
+    Examples:
+        >>> import numpy as np
+        >>> square = lambda x: (x**2, x), lambda dout, x: 2 * x * dout
+        >>> inspected(square, np.ones(3)).leaves
+        {'x': array([1., 1., 1.])}
     """
     _options(seed)
     return dispatch.to_checkable(thing, inputs, seed)
@@ -230,12 +297,12 @@ def _options(
 
 
 def _in_jax(reference: Callable[..., Any], checkable: Checkable) -> Checkable:
-    from jaxnet.crosscheck.inspect.jax_function import JaxReference  # JAX is loaded where it is needed
+    from jaxnet.crosscheck.inspect.jax_function import JaxReference  # a check of NumPy code does not load JAX
 
     return JaxReference(reference, checkable)
 
 
 def _report(checkable: Checkable, reference: Callable[..., Any] | None, options: Options, name: str | None) -> Report:
-    theirs = _in_jax(reference, checkable) if reference is not None else None
+    in_jax = _in_jax(reference, checkable) if reference is not None else None
     run = examine_layers if isinstance(checkable, CheckableNetwork) else examine
-    return run(name or checkable.name, checkable, theirs, options)  # type: ignore[arg-type]
+    return run(name or checkable.name, checkable, in_jax, options)  # type: ignore[arg-type]

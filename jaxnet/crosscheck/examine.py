@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.decide import WRONG, Cause, Verdict, decide
-from jaxnet.crosscheck.explain import words
-from jaxnet.crosscheck.explain.behaviour_words import sentence
+from jaxnet.crosscheck.explain import report_lines
+from jaxnet.crosscheck.explain.behaviour_sentences import sentence
 from jaxnet.crosscheck.explain.diagnosis import Diagnosis, DiagnosisInput, diagnose
-from jaxnet.crosscheck.explain.evidence import Slip
+from jaxnet.crosscheck.explain.slips import Slip
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
 from jaxnet.crosscheck.inspect.surrogate import Surrogate
@@ -279,12 +279,14 @@ class _Examination:
             again = self._measure(name, summed, None)
             found, why = self._decide(again, summed)
             if found is Verdict.PASS or again.relative_error < measured.relative_error / 4:
-                return self._as_leaf(again, found, why, summed, note=words.TIED)
+                return self._as_leaf(again, found, why, summed, note=report_lines.TIED)
         if cause in WRONG and is_symmetric(in_float64(self.at[name])):
             again = self._measure(name, analytic, None, tangent=Tangent.SYMMETRIC)
             if self._decide(again, analytic)[0] is Verdict.PASS:
                 if name in self.checkable.captured_leaves:  # nobody asked for a gradient by it
-                    return self._as_leaf(again, Verdict.PASS, Cause.SYMMETRIC_ONLY, analytic, note=words.SYMMETRIC)
+                    return self._as_leaf(
+                        again, Verdict.PASS, Cause.SYMMETRIC_ONLY, analytic, note=report_lines.SYMMETRIC
+                    )
                 return self._as_leaf(again, Verdict.INCONCLUSIVE, Cause.SYMMETRIC_ONLY, analytic)
         spoiled = cause in (Cause.AT_KINKS, Cause.NOTHING_COMPARED, Cause.OUTSIDE_SLOPES)
         if verdict is not Verdict.FAIL and (spoiled or (cause is Cause.UNCONFIRMED and measured.kinks)):
@@ -400,7 +402,7 @@ class _Examination:
             if zero_at < 2:
                 return leaf
             settled = replace(leaf, verdict=Verdict.PASS, cause=Cause.ZERO_EVERYWHERE, min_detectable_error=math.nan)
-            return replace(settled, notes=tuple(words.notes(settled)))
+            return replace(settled, notes=tuple(report_lines.notes(settled)))
         wrong = [other for other in judged if other.verdict is Verdict.FAIL]
         if len(wrong) == 1:
             return replace(leaf, cause=Cause.WRONG_ELSEWHERE, min_detectable_error=math.nan)
@@ -429,7 +431,7 @@ class _Examination:
             if array.size == 0 or not self._moves_output(name, array):
                 continue
             if name in self.checkable.constants:
-                warnings.append(words.constant(name))
+                warnings.append(report_lines.constant(name))
             else:
                 self._add(name, Verdict.INCONCLUSIVE, Cause.NO_GRADIENT)
         return warnings
@@ -488,7 +490,7 @@ class _Examination:
             diagnosis=diagnosis.sentence if diagnosis else "",
             detail=measured.limit.value,
         )
-        return replace(leaf, notes=(*words.notes(leaf), *([note] if note else [])))
+        return replace(leaf, notes=(*report_lines.notes(leaf), *([note] if note else [])))
 
     def _where_and_why(
         self, measured: LeafMeasurement, cause: Cause, analytic: Derivation

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from jaxnet.crosscheck.decide import WRONG, Cause, Verdict
 from jaxnet.crosscheck.examine import Options, examine
-from jaxnet.crosscheck.explain.evidence import Slip
+from jaxnet.crosscheck.explain.slips import Slip
 from jaxnet.crosscheck.inspect import Array, Checkable, CheckableLayer, CheckableNetwork, SubjectError, chain
 from jaxnet.crosscheck.measure.findings import Behaviour
 from jaxnet.crosscheck.meter import metered

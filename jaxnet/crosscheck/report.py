@@ -1,4 +1,4 @@
-"""What a check found: made to be read, raised, kept or sent."""
+"""The report of a check: readable as text, usable in a test, and convertible to plain data."""
 
 import math
 import warnings
@@ -7,45 +7,45 @@ from enum import Enum
 from typing import Any
 
 from jaxnet.crosscheck.decide import Cause, Verdict
-from jaxnet.crosscheck.explain import words
-from jaxnet.crosscheck.explain.evidence import Slip
+from jaxnet.crosscheck.explain import report_lines
+from jaxnet.crosscheck.explain.slips import Slip
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.measure.findings import Behaviour
 from jaxnet.crosscheck.measure.points import Point
 
 PROBABILITY = 0.99
-NAMES_SHOWN = 23  # characters of a leaf's name in the table
+LONGEST_NAME = 23  # the most characters of a leaf's name in the table
 
 
 @dataclass(frozen=True)
 class Leaf:
     """The verdict on one gradient and the numbers behind it.
 
-    Errors, tolerances and derivatives are in the gradient's own unit, but for the relative ones.
+    Errors, tolerances and derivatives have the unit of the gradient, except the relative ones.
 
     Attributes:
-        name: "Affine1.W", or an input's name.
+        name: The name of the parameter or input, such as "Affine1.W".
         verdict: PASS, FAIL or INCONCLUSIVE.
-        cause: Why.
-        derived_by: Who made the gradient: "analytic", "JAX" or "PyTorch".
-        relative_error: The largest error found, over the gradient's norm; nan where nothing was compared.
-        relative_tolerance: The error, over the gradient's norm, that noise and step sizes explain.
-        min_detectable_error: The norm of the smallest error, among the elements compared, that is caught with a
-            probability of 0.99; nan where no such promise can be made.
-        index: The element where the derivations are farthest apart; () for a number or where none was singled out.
-        values: The derivatives by that element: "analytic" (or "JAX", ...), "numerical", and at a kink the slopes.
-        gaps: Error and tolerance of every pair of derivations: "analytic - numerical", "analytic - autodiff", ...
+        cause: The reason for the verdict.
+        derived_by: The source of the gradient: "analytic", "JAX" or "PyTorch".
+        relative_error: The largest error found, divided by the gradient's norm; nan if nothing was compared.
+        relative_tolerance: The error that noise and step sizes explain, divided by the gradient's norm.
+        min_detectable_error: The norm of the smallest error, among the elements compared, that is caught with
+            probability 0.99; nan if there is no such guarantee.
+        index: The element where the derivations differ most; () for a scalar, or if no element stands out.
+        values: The derivatives at that element: "analytic" (or "JAX", ...), "numerical", and at a kink the slopes.
+        gaps: The error and tolerance of each pair of derivations, such as "analytic - numerical".
         size: The number of elements.
-        compared: The number of elements that probes compare; kinks are judged by their slopes.
-        kinks: The number of elements found at kinks.
-        unresolved: The number of elements that no step size resolves, and of which nothing is said.
-        point: Where the leaf was judged.
-        noise: The relative noise of the forward pass; that of its precision, or more.
-        gradient_noise: The same of the gradient.
-        slip: The slip that explains the error, None where none does.
-        diagnosis: The same in words.
-        detail: What the cause is about, in words: a form, an exception.
-        notes: What a reader should know of a leaf that is not wrong.
+        compared: The number of elements that the probes compare. Elements at kinks are judged by their slopes.
+        kinks: The number of elements at kinks.
+        unresolved: The number of elements that no step size resolves, and that are not judged.
+        point: The point at which the leaf was judged.
+        noise: The relative noise of the forward pass, at least that of its precision.
+        gradient_noise: The relative noise of the gradient.
+        slip: The slip that explains the error, or None if none does.
+        diagnosis: The slip in words.
+        detail: Details of the cause in words, such as an exception.
+        notes: Remarks on a leaf that is not wrong.
     """
 
     name: str
@@ -72,8 +72,8 @@ class Leaf:
 
     @property
     def reason(self) -> str:
-        """The cause in a sentence; empty for a PASS."""
-        return words.reason(self)
+        """The cause in one sentence, or "" for a PASS."""
+        return report_lines.reason(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain data."""
@@ -81,7 +81,7 @@ class Leaf:
 
 
 class InconclusiveWarning(UserWarning):
-    """A check could neither confirm nor refute a gradient."""
+    """Warns that a check could neither confirm nor refute a gradient."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,18 @@ class Report:
     """The result of checking one layer, network or function.
 
     Attributes:
-        subject: Its name.
-        forward: The difference of the two forward passes, where there are two.
-        leaves: A verdict each.
-        behaviour: Faults beside the numbers, a sentence each; any of them makes the verdict FAIL.
-        faults: What kinds of fault these are.
-        undecided: Why nothing can be said of the whole, a sentence each; the verdict is INCONCLUSIVE at best.
-        warnings: What these inputs cannot show, and what is risky without being wrong.
-        notes: What was noticed and is neither.
-        layers: Reports of a network's layers, each alone, in the order of the forward pass.
-        calls: Forward passes that were run.
-        seconds: How long the check took.
+        subject: The name of what was checked.
+        forward: The difference between the two forward passes, or None without a reference.
+        leaves: The verdicts on the gradients.
+        behaviour: Faults other than wrong numbers, one sentence each. Any of them makes the verdict FAIL.
+        faults: The kinds of these faults.
+        undecided: Reasons why nothing can be said about the whole, one sentence each. With one, the verdict is
+            INCONCLUSIVE at best.
+        warnings: Things that these inputs cannot show, and risks that are not faults.
+        notes: Other remarks.
+        layers: The reports of a network's layers, each on its own, in the order of the forward pass.
+        calls: The number of forward passes.
+        seconds: The time that the check took.
         seed: The seed of the check.
     """
 
@@ -118,9 +119,10 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """FAIL where a leaf, a layer or the behaviour fails or the forwards differ; PASS where every leaf passes.
+        """FAIL if a leaf, a layer or the behaviour fails, or the forwards differ; PASS if every leaf passes.
 
-        An inconclusive layer does not count: the network's own leaves were judged. Without leaves it is INCONCLUSIVE.
+        An inconclusive layer has no effect, because the network's own leaves were judged. A report without leaves is
+        INCONCLUSIVE.
         """
         verdicts = {leaf.verdict for leaf in self.leaves}
         failing = verdicts | {layer.verdict for layer in self.layers}
@@ -130,11 +132,11 @@ class Report:
         return Verdict.PASS if verdicts == {Verdict.PASS} and not self.undecided else Verdict.INCONCLUSIVE
 
     def __bool__(self) -> bool:
-        """Whether the verdict is PASS, so that `assert check_layer(...)` does what it says."""
+        """Returns whether the verdict is PASS, so that `assert check_layer(...)` is a test."""
         return self.verdict is Verdict.PASS
 
     def raise_if_failed(self) -> None:
-        """Returns silently for a PASS, warns where the verdict is INCONCLUSIVE, and raises for a FAIL.
+        """Raises for a FAIL, and issues an `InconclusiveWarning` if the verdict is INCONCLUSIVE.
 
         Raises:
             AssertionError: If the verdict is FAIL; the message is the report.
@@ -145,20 +147,22 @@ class Report:
             warnings.warn(str(self), InconclusiveWarning, stacklevel=2)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data, as for JSON: lists, dicts, strings and numbers; None for a number that is not finite."""
-        shown = {f.name: getattr(self, f.name) for f in fields(self)}
-        shown |= {
+        """Returns the report as data for JSON, with None for numbers that are not finite."""
+        data = {f.name: getattr(self, f.name) for f in fields(self)}
+        data |= {
             "verdict": self.verdict,
             "leaves": [leaf.to_dict() for leaf in self.leaves],
             "layers": [layer.to_dict() for layer in self.layers],
         }
-        return _plain(shown)
+        return _plain(data)
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.verdict}  {self.subject}", *words.findings(self), *self._table(), *self._asides()])
+        return "\n".join(
+            [f"{self.verdict}  {self.subject}", *report_lines.findings(self), *self._table(), *self._remarks()]
+        )
 
     def details(self) -> str:
-        """Returns the report with every pair of derivations: errors, tolerances, steps and costs."""
+        """Returns the report with the error and tolerance of each pair of derivations, and the cost of the check."""
         lines = [str(self)]
         for leaf in self.leaves:
             for pair, gap in leaf.gaps.items():
@@ -172,17 +176,17 @@ class Report:
         rows = [leaf for leaf in self.leaves if not math.isnan(leaf.relative_error)]
         if not rows:
             return []
-        width = min(max(len(leaf.name) for leaf in rows), NAMES_SHOWN)
+        width = min(max(len(leaf.name) for leaf in rows), LONGEST_NAME)
         lines = [f"  {'':<{width}}  {'':<12}  {'relative error':<14}  {'explained':<9}  worst at"]
         for leaf in rows:
             name = leaf.name if len(leaf.name) <= width else "..." + leaf.name[3 - width :]
             error, explained = f"{leaf.relative_error:.1e}", f"{leaf.relative_tolerance:.0e}"
-            place = words.brackets(leaf.index)
-            lines.append(f"  {name:<{width}}  {leaf.verdict:<12}  {error:<14}  {explained:<9}  {place}".rstrip())
+            index = report_lines.brackets(leaf.index)
+            lines.append(f"  {name:<{width}}  {leaf.verdict:<12}  {error:<14}  {explained:<9}  {index}".rstrip())
         return lines
 
-    def _asides(self) -> list[str]:
-        lines = [f"  {line}" for line in words.certificate(self)]
+    def _remarks(self) -> list[str]:
+        lines = [f"  {line}" for line in report_lines.certificate(self)]
         lines += [f"  note: {leaf.name}: {note}" for leaf in self.leaves for note in leaf.notes]
         lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  warning: {warning}" for warning in self.warnings]
@@ -193,6 +197,7 @@ class Report:
 
 
 def _plain(value: Any) -> Any:
+    """Returns a value as data for JSON."""
     if isinstance(value, Gap):
         return {"error": _plain(value.error), "tolerance": _plain(value.tolerance)}
     if isinstance(value, Enum):

@@ -1,4 +1,4 @@
-"""Somebody's own code, named as FILE.py:NAME, and the values it is called with, written as on a command line."""
+"""Loads a user's code, named as FILE.py:NAME, and parses the values that it is called with on a command line."""
 
 import importlib.util
 import sys
@@ -12,14 +12,14 @@ from jaxnet.crosscheck.inspect.random_inputs import off_zero
 
 
 class TargetError(ValueError):
-    """A file, a name or a value on the command line is not what it should be; the message says which and why."""
+    """A file, a name or a value on the command line is wrong; the message says which one and why."""
 
 
 def load(target: str) -> Any:
-    """What FILE.py:NAME names; FILE.py:FORWARD,BACKWARD is a pair of functions.
+    """Returns the object that FILE.py:NAME names, or the pair of functions that FILE.py:FORWARD,BACKWARD names.
 
     Raises:
-        TargetError: There is no such file or name, or the file cannot be run.
+        TargetError: If there is no such file or name, or the file cannot be run.
     """
     file, _, names = target.rpartition(":")
     path = Path(file)
@@ -31,28 +31,39 @@ def load(target: str) -> Any:
     if spec is None or spec.loader is None:
         raise TargetError(f"{target}: {file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))  # for what it imports from beside it
+    sys.path.insert(0, str(path.parent.resolve()))  # the file may import its neighbors
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         raise TargetError(f"{target}: running {file} raised {type(error).__name__}: {error}") from error
     for name in names.split(","):
         if not hasattr(module, name):
-            public = [known for known in vars(module) if not known.startswith("_")]
+            public = [attribute for attribute in vars(module) if not attribute.startswith("_")]
             raise TargetError(f"{target}: no {name} in {file}, which has {', '.join(public) or 'nothing'}")
-    found = tuple(getattr(module, name) for name in names.split(","))
-    return found if len(found) > 1 else found[0]
+    objects = tuple(getattr(module, name) for name in names.split(","))
+    return objects if len(objects) > 1 else objects[0]
 
 
 def values(specs: Sequence[str], rng: np.random.Generator) -> tuple[list[Any], dict[str, Any]]:
-    """Positional and named values: 5x4 is an array of that shape, 5<10 integers below 10, 0.5 and =3 are numbers.
+    """Parses positional and named values.
 
-    A .npy file is an array, a .npz file its arrays by name; NAME=VALUE is named, as in pad=1 or W=4x3.
+    Args:
+        specs: The values: 5x4 is a float array of that shape, 5<10 are five integers below 10, 0.5 and =3 are numbers,
+            a .npy file is an array, and a .npz file contains named arrays. NAME=VALUE is a named value, such as pad=1
+            or W=4x3.
+        rng: The generator that the arrays are drawn from.
+
+    Returns:
+        The positional values, and the named values.
 
     Raises:
-        TargetError: A value is none of these.
+        TargetError: If a value has none of these forms.
+
+    Examples:
+        >>> values(["2x3", "0.5", "pad=1"], np.random.default_rng(0))[1]
+        {'pad': 1}
     """
-    places: list[Any] = []
+    positional: list[Any] = []
     named: dict[str, Any] = {}
     for spec in specs:
         if spec.endswith((".npz", ".npy")):
@@ -61,7 +72,7 @@ def values(specs: Sequence[str], rng: np.random.Generator) -> tuple[list[Any], d
             except (OSError, ValueError) as error:
                 raise TargetError(f"{spec}: cannot be read: {error}") from error
             if isinstance(loaded, np.ndarray):
-                places.append(loaded)
+                positional.append(loaded)
             else:
                 named |= dict(loaded)
             continue
@@ -70,11 +81,19 @@ def values(specs: Sequence[str], rng: np.random.Generator) -> tuple[list[Any], d
         if name:
             named[name] = value
         else:
-            places.append(value)
-    return places, named
+            positional.append(value)
+    return positional, named
 
 
 def _value(spec: str, text: str, rng: np.random.Generator, *, is_number: bool) -> Any:
+    """Parses one value.
+
+    Args:
+        spec: The value as it was written, with its name.
+        text: The part after the name.
+        rng: The generator that an array is drawn from.
+        is_number: Whether a single integer is a number instead of a shape.
+    """
     shape, below, top = text.partition("<")
     try:
         sizes = tuple(int(size) for size in shape.split("x"))
@@ -98,5 +117,5 @@ def _value(spec: str, text: str, rng: np.random.Generator, *, is_number: bool) -
 
 
 def in_dtype(value: Any, dtype: str) -> Any:
-    """Float arrays in a dtype, everything else as it is."""
+    """Returns a float array in another dtype, and any other value unchanged."""
     return value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value

@@ -588,7 +588,7 @@ def test_the_crosscheck_fails_the_notebook_and_says_why(run):
         assert f"{leaf}[" in done.stdout
     assert "backward ignores dout" in done.stdout
     assert "overwrites dout" in done.stdout
-    assert "they are two functions" in done.stdout
+    assert "they are different functions" in done.stdout
     assert "softmax runs over the whole batch" in done.stdout
 
 
@@ -685,7 +685,7 @@ CHECKED = {
     ),
     "wrong by 1e-4": (":scaled,unscaled --inputs 5x4 5x4 --constants factor", 1, "FAIL  scaled,unscaled"),
     "costs": (":Affine --init 4x3 3 --inputs 5x4 --verbose", 0, "forward passes,"),
-    "out of time": (":Slow --init 4x3 3 --inputs 5x4 --max-seconds 0.2", 3, "max_seconds passed"),
+    "out of time": (":Slow --init 4x3 3 --inputs 5x4 --max-seconds 0.2", 3, "max_seconds ran out"),
 }
 
 
@@ -748,7 +748,7 @@ def test_a_target_that_cannot_be_checked_is_one_line_and_status_2(run, mine, nam
 
 
 SCORED = {
-    "two tables": ("--growth --kinds", 2, "", "growth, kinds: two tables"),
+    "two tables": ("--growth --kinds", 2, "", "growth, kinds: pass only one"),
     "costs": ("--growth --largest 3", 0, "1,000  dW 1 % off", ""),
 }
 
@@ -780,5 +780,5 @@ def test_the_scoreboard_runs_the_kinds_of_input(run, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "kinds.json").read_text())
     assert found["of"] == len(chosen)
-    assert found["as owed"] + len(found["not as owed"]) == found["of"]
-    assert f"of {len(chosen)} as owed" in done.stdout
+    assert found["as expected"] + len(found["not as expected"]) == found["of"]
+    assert f"of {len(chosen)} as expected" in done.stdout

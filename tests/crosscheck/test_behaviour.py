@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxnet.crosscheck import check_layer, inspected
-from jaxnet.crosscheck.explain.behaviour_words import sentence
+from jaxnet.crosscheck.explain.behaviour_sentences import sentence
 from jaxnet.crosscheck.measure.behaviour import Behaviour, Finding, Level, findings, misshapen
 from jaxnet.crosscheck.measure.form import other_dtype
 from jaxnet.crosscheck.measure.memory import Layout, laid_out
@@ -1117,7 +1117,7 @@ def test_nothing_is_found_in_a_float32_layer_at_the_callers_dtype(seed):
 
 def test_a_check_reports_what_was_found():
     assert "backward overwrites dout" in str(check_layer(MasksDoutInPlace(), (5, 4)))
-    assert "only right for a contiguous dout" in str(check_layer(ReadsDoutFromTheStartOfItsMemory(), (5, 4)))
+    assert "right only for a contiguous dout" in str(check_layer(ReadsDoutFromTheStartOfItsMemory(), (5, 4)))
 
 
 # -- cost
@@ -1167,22 +1167,22 @@ def test_a_layout_keeps_the_values_and_is_another(layout, shape):
 
 FORMS = {
     Behaviour.NO_GRADIENT: ((3,), None, "backward returns None for W, expected an array of shape (3,)"),
-    Behaviour.NOT_FLOATING: ((3,), np.ones(3, complex), "the gradient by W is complex128, expected float64"),
-    Behaviour.WRONG_SHAPE: ((3,), np.ones(2), "the gradient by W has shape (2,), expected (3,)"),
+    Behaviour.NOT_FLOATING: ((3,), np.ones(3, complex), "the gradient for W is complex128, expected float64"),
+    Behaviour.WRONG_SHAPE: ((3,), np.ones(2), "the gradient for W has shape (2,), expected (3,)"),
     Behaviour.TRANSPOSED: (
         (2, 3),
         np.ones((3, 2)),
-        "the gradient by W has shape (3, 2), expected (2, 3): it is transposed",
+        "the gradient for W has shape (3, 2), expected (2, 3): it is transposed",
     ),
     Behaviour.ONLY_BROADCASTS: (
         (2, 3),
         np.ones(3),
-        "the gradient by W has shape (3,), expected (2, 3), to which it only broadcasts",
+        "the gradient for W has shape (3,), expected (2, 3): it only broadcasts to that",
     ),
     Behaviour.NOT_FINITE: (
         (3,),
         np.array([0, np.nan, 1]),
-        "the gradient by W is nan at [1], where the forward pass is finite",
+        "the gradient for W is nan at [1], where the forward pass is finite",
     ),
 }
 
@@ -1209,7 +1209,9 @@ def test_gradients_of_right_form():
 def test_a_gradient_of_another_dtype_is_a_warning_and_in_half_precision_a_fault():
     found = other_dtype("W", np.ones(3), np.ones(3, np.float32), np.ones(5))
     assert (found.kind, found.level) == (Behaviour.OTHER_DTYPE, Level.WARNING)
-    assert sentence(found) == "the gradient by W is float32, though float64 goes in and comes out of forward"
+    assert (
+        sentence(found) == "the gradient for W is float32, though float64 is the dtype that forward takes and returns"
+    )
     assert other_dtype("W", np.ones(3), np.ones(3, np.float16), np.ones(5)).level is Level.FAULT
     assert other_dtype("W", np.ones(3), np.arange(3), np.ones(5)).kind is Behaviour.NOT_FLOATING
     assert other_dtype("a", np.asarray(np.float32(1)), 2.0, np.ones(5, np.float32)) is None

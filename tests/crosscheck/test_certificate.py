@@ -228,7 +228,7 @@ def test_check_tells_what_it_is_given():
 def test_a_resolution_that_differences_cannot_reach_is_inconclusive():
     report = check_layer(numpy_ref.Tanh(), (3, 4), resolution=1e-14)
     assert report.verdict == "INCONCLUSIVE"
-    assert "see no error below" in report.leaves[0].reason
+    assert "cannot resolve errors below" in report.leaves[0].reason
     assert "resolution=" in report.leaves[0].reason  # what to do
     with pytest.warns(InconclusiveWarning, match="^INCONCLUSIVE  Tanh"):
         report.raise_if_failed()
@@ -358,7 +358,7 @@ AT_THE_EDGE = {
     "power": (lambda x: x**1.5, NEAR_ZERO, lambda x: 1.5 * np.sqrt(x)),
     "arcsin": (np.arcsin, NEAR_ONE, lambda x: 1 / np.sqrt(1 - x**2)),
 }
-OUTSIDE = "steps leave the function's domain; give it inputs further inside"
+OUTSIDE = "steps leave the domain of the function: pass inputs further inside"
 
 
 @pytest.mark.parametrize("name", AT_THE_EDGE)
@@ -433,7 +433,7 @@ def test_a_gradient_that_is_zero_wherever_tried_is_called_that():
     x = np.random.default_rng(0).standard_normal((4, 3))
     report = check_function(lambda p: p - p, x, gradient=lambda p, dout: 0 * dout)
     assert report.verdict == "PASS"
-    assert "zero wherever tried" in str(report)
+    assert "zero at all inputs tried" in str(report)
     assert "is caught with probability" not in str(report)
 
 
@@ -449,7 +449,7 @@ def test_a_generator_beside_the_layer_comes_with_what_to_do():
     report = check_layer(Dropout(), (4, 3))
     assert report.verdict == "INCONCLUSIVE"
     assert not report.behaviour
-    assert "hold the generator in the layer, or draw from np.random, or fix the mask" in str(report)
+    assert "keep the generator in the layer, draw from np.random, or fix the mask" in str(report)
 
 
 def adding_affine(factor=1.0):

@@ -1,6 +1,6 @@
-"""Slips are named from all of the true gradient and from a sample of it, exact and noisy; other errors are not.
+"""Tests of the diagnosis: slips are named, given all of the true gradient or a sample, exact or noisy; others are not.
 
-The true gradients are closed forms of the layers, written down beside the slip.
+The true gradients are the closed forms of the layers, written beside the slip.
 """
 
 import time
@@ -15,7 +15,7 @@ EXACT, NOISY = 1e-9, 1e-4
 
 
 def case(name, slip, says="", never="", noisy=True, whole=True):
-    """Adds a case: a function of a generator that returns (claimed, true, more fields of DiagnosisInput)."""
+    """Adds a case: a function of a generator that returns (claimed, true, other fields of DiagnosisInput)."""
 
     def add(make):
         assert name not in CASES
@@ -26,7 +26,7 @@ def case(name, slip, says="", never="", noisy=True, whole=True):
 
 
 def evidence(rng, claimed, true, accuracy=EXACT, sampled=False, leaf="x", **fields):
-    """What the checker hands over: noise of the accuracy, a sample of 30 elements and some lines, three probes."""
+    """Returns the input of a diagnosis: noise of the given accuracy, 30 elements and both ends, three probes."""
     size = np.abs(true).max()
     probes = []
     for _ in range(3):
@@ -53,7 +53,7 @@ def sigmoid(x):
 
 
 def pointwise(rng, f, df, claimed, positive=False):
-    """y = f(x): the claimed derivative is of (x, y)."""
+    """Returns the gradients of y = f(x), where the claimed derivative is a function of (x, y)."""
     x = rng.standard_normal((13, 9))
     x = np.abs(x) + 0.2 if positive else x
     y, dout = f(x), rng.standard_normal(x.shape)
@@ -69,25 +69,25 @@ def affine(rng, N=7, D=12, M=9):
 # -- one number
 
 
-@case("factor-2", Slip.FACTOR, "it equals the true gradient times 2: a factor 2 too many")
+@case("factor-2", Slip.FACTOR, "it equals the true gradient times 2: an extra factor of 2")
 def _(rng):
     x, _, dout, fields = affine(rng)
     return 2 * x.T @ dout, x.T @ dout, {"leaf": "W", **fields}
 
 
-@case("constant-missing", Slip.FACTOR, "1 over c: c is missing, which is 0.5")
+@case("constant-missing", Slip.FACTOR, "1 over c: c = 0.5 is missing")
 def _(rng):
     dout = rng.standard_normal((6, 8))
     return dout, 0.5 * dout, {"dout": dout, "numbers": {"c": 0.5}, "leaves": {"x": rng.standard_normal((6, 8))}}
 
 
-@case("mean-for-sum", Slip.FACTOR, "1 over 7, the batch size: a 1/N too many, a mean for a sum")
+@case("mean-for-sum", Slip.FACTOR, "1 over 7 (the batch size): an extra 1/N, a mean instead of a sum")
 def _(rng):
     _, _, dout, fields = affine(rng)
     return dout.mean(axis=0), dout.sum(axis=0), {"leaf": "b", **fields}
 
 
-@case("n-1-for-n", Slip.FACTOR, "n - 1 for n")
+@case("n-1-for-n", Slip.FACTOR, "n - 1 instead of n")
 def _(rng):
     x, _, dout, fields = affine(rng)
     return x.T @ dout * 7 / 6, x.T @ dout, {"leaf": "W", **fields}
@@ -162,25 +162,25 @@ def _(rng):
     return true.transpose(1, 2, 0).copy(), true, {}
 
 
-@case("reshaped", Slip.RESHAPED, "a reshape where a transpose belongs")
+@case("reshaped", Slip.RESHAPED, "a reshape instead of a transpose")
 def _(rng):
     true = rng.standard_normal((8, 12))
     return true.T.copy().reshape(8, 12), true, {"leaf": "W"}
 
 
-@case("heads-not-moved-back", Slip.TRANSPOSED, "axes are to be put in the order (0, 2, 1, 3)")
+@case("heads-not-moved-back", Slip.TRANSPOSED, "axes must first be put in the order (0, 2, 1, 3)")
 def _(rng):
     dout = rng.standard_normal((2, 3, 5, 4))
     return dout.reshape(2, 5, 12), dout.transpose(0, 2, 1, 3).reshape(2, 5, 12), {"dout": dout}
 
 
-@case("time-reversed", Slip.REVERSED, "in reverse along axis 1")
+@case("time-reversed", Slip.REVERSED, "reversed along axis 1")
 def _(rng):
     true = rng.standard_normal((4, 6, 5))
     return true[:, ::-1].copy(), true, {}
 
 
-@case("batch-reversed", Slip.REVERSED, "in reverse along axis 0")
+@case("batch-reversed", Slip.REVERSED, "reversed along axis 0")
 def _(rng):
     true = rng.standard_normal((11, 7))
     return true[::-1].copy(), true, {}
@@ -213,7 +213,7 @@ def _(rng):
 @case(
     "shifted-by-one-row",
     Slip.ROW_SHIFT,
-    "shifted by one along axis 0: row i + 1 holds what belongs to row i",
+    "shifted by one along axis 0: row i + 1 holds what belongs in row i",
     whole=False,
 )
 def _(rng):
@@ -227,7 +227,7 @@ def _(rng):
     return np.concatenate([true[:, 10:15], true[:, 5:10], true[:, :5], true[:, 15:]], axis=1), true, {"leaf": "W"}
 
 
-@case("permutation-for-its-inverse", Slip.PERMUTED, "order is applied again, where its inverse belongs")
+@case("permutation-for-its-inverse", Slip.PERMUTED, "order is applied again instead of its inverse")
 def _(rng):
     dout, order = rng.standard_normal((11, 8)), rng.permutation(11)
     return dout[order], dout[np.argsort(order)], {"dout": dout, "integers": {"order": order}}
@@ -236,14 +236,14 @@ def _(rng):
 @case(
     "cropped-on-the-wrong-side",
     Slip.CROPPED,
-    "cut out of dout at the wrong place: at 0 along axis 1 where it begins at 2",
+    "cut out of dout at the wrong place: it begins at 0 instead of 2 along axis 1",
 )
 def _(rng):
     dout = rng.standard_normal((9, 12))
     return dout[:, :8].copy(), dout[:, 2:10].copy(), {"dout": dout}
 
 
-@case("cumulative-sum", Slip.CUMULATIVE, "runs in the wrong order")
+@case("cumulative-sum", Slip.CUMULATIVE, "starts at the wrong end")
 def _(rng):
     dout = rng.standard_normal((9, 8))
     return dout.cumsum(axis=1), dout[:, ::-1].cumsum(axis=1)[:, ::-1], {"dout": dout}
@@ -337,14 +337,14 @@ def _(rng):
     return dout.sum(axis=1), dout.sum(axis=0), {"leaf": "b", "dout": dout}
 
 
-@case("axis-too-many", Slip.SUMMED_TOO_MUCH, "summed over an axis too many")
+@case("axis-too-many", Slip.SUMMED_TOO_MUCH, "summed over too many axes")
 def _(rng):
     dout = rng.standard_normal((7, 9))
     return np.full(9, dout.sum()), dout.sum(axis=0), {"leaf": "b", "dout": dout}
 
 
 for part, says in {
-    "last": "the last term alone", "first": "the first term alone", "without-last": "the last term left out",
+    "last": "only the last term", "first": "only the first term", "without-last": "the last term left out",
     "without-first": "the first term left out", "last-block": "the last block lost",
 }.items():  # fmt: skip
 
@@ -369,13 +369,13 @@ def _(rng):
     return x[rest].T @ dout[rest], x.T @ dout, {"leaf": "W", **fields}
 
 
-@case("last-step-alone", Slip.PARTIAL_SUM, "the last term alone along axis 1")
+@case("last-step-alone", Slip.PARTIAL_SUM, "only the last term along axis 1")
 def _(rng):
     dout = rng.standard_normal((3, 5, 9))
     return dout[:, -1].sum(axis=0), dout.sum(axis=(0, 1)), {"leaf": "b", "dout": dout}
 
 
-@case("gamma-without-xhat", Slip.WRONG_MULTIPLIER, "what dout is to be multiplied by is missing")
+@case("gamma-without-xhat", Slip.WRONG_MULTIPLIER, "the factor that multiplies dout is missing")
 def _(rng):
     x, dout = rng.standard_normal((2, 8, 12))
     xhat = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-5)
@@ -399,7 +399,7 @@ def embedding(rng):
 @case(
     "duplicates-overwritten",
     Slip.OVERWRITTEN,
-    "duplicates are overwritten: rows that ids names more than once keep the last",
+    "duplicates are overwritten: rows that occur more than once in ids keep only the last",
 )
 def _(rng):
     ids, dout, true, fields = embedding(rng)
@@ -423,13 +423,13 @@ def _(rng):
     return dout, dout * gamma, {"leaves": {"x": rng.standard_normal((7, 10)), "gamma": gamma}, "dout": dout}
 
 
-@case("gamma-twice", Slip.EXTRA_FACTOR, "the factor gamma is there once too often")
+@case("gamma-twice", Slip.EXTRA_FACTOR, "the factor gamma is applied once too often")
 def _(rng):
     g, gamma = rng.standard_normal((7, 10)), rng.standard_normal(10)
     return g * gamma, g, {"leaves": {"x": rng.standard_normal((7, 10)), "gamma": gamma}}
 
 
-@case("other-argument", Slip.DERIVATIVE, "it is dout times x, where dout times z belongs")
+@case("other-argument", Slip.DERIVATIVE, "it is dout times x, but should be dout times z")
 def _(rng):
     x, z, dout = rng.standard_normal((3, 7, 10))
     return dout * x, dout * z, {"leaves": {"x": x, "z": z}, "dout": dout}
@@ -437,20 +437,20 @@ def _(rng):
 
 for name, f, df, claimed, slip, says in (
     ("tanh-1-y", np.tanh, lambda x: 1 - np.tanh(x) ** 2, lambda x, y: 1 - y, Slip.DERIVATIVE,
-     "dout times 1 - y, where dout times (1 - y**2) belongs"),
+     "dout times 1 - y, but should be dout times (1 - y**2)"),
     ("tanh-at-x", np.tanh, lambda x: 1 - np.tanh(x) ** 2, lambda x, y: 1 - x**2, Slip.DERIVATIVE,
-     "dout times (1 - x**2), where dout times (1 - y**2) belongs"),
+     "dout times (1 - x**2), but should be dout times (1 - y**2)"),
     ("tanh-of-y", np.tanh, lambda x: 1 - np.tanh(x) ** 2, lambda x, y: 1 - np.tanh(y) ** 2, Slip.DERIVATIVE,
      "(1 - tanh(y)**2)"),
     ("tanh-dropped", np.tanh, lambda x: 1 - np.tanh(x) ** 2, lambda x, y: 1 + 0 * x, Slip.DOUT_ITSELF, "dout itself"),
     ("sigmoid-y", sigmoid, lambda x: sigmoid(x) * (1 - sigmoid(x)), lambda x, y: y, Slip.DERIVATIVE,
-     "dout times y, where dout times y (1 - y) belongs"),
+     "dout times y, but should be dout times y (1 - y)"),
     ("sigmoid-of-y", sigmoid, lambda x: sigmoid(x) * (1 - sigmoid(x)), lambda x, y: sigmoid(y) * (1 - sigmoid(y)),
-     Slip.DERIVATIVE, "dout times sigmoid(y) (1 - sigmoid(y)), where dout times y (1 - y) belongs"),
+     Slip.DERIVATIVE, "dout times sigmoid(y) (1 - sigmoid(y)), but should be dout times y (1 - y)"),
     ("silu-first-term", lambda x: x * sigmoid(x), lambda x: sigmoid(x) * (1 + x * (1 - sigmoid(x))),
-     lambda x, y: sigmoid(x), Slip.DERIVATIVE, "dout times sigmoid(x), where dout times silu'(x) belongs"),
+     lambda x, y: sigmoid(x), Slip.DERIVATIVE, "dout times sigmoid(x), but should be dout times silu'(x)"),
     ("cube", lambda x: x**3, lambda x: 3 * x**2, lambda x, y: 3 * x, Slip.MISSING_FACTOR, "the factor x is missing"),
-    ("sine", np.sin, np.cos, lambda x, y: np.sin(x), Slip.DERIVATIVE, "where dout times cos(x) belongs"),
+    ("sine", np.sin, np.cos, lambda x, y: np.sin(x), Slip.DERIVATIVE, "should be dout times cos(x)"),
 ):  # fmt: skip
 
     @case(name, slip, says)
@@ -458,7 +458,7 @@ for name, f, df, claimed, slip, says in (
         return pointwise(rng, f, df, claimed)
 
 
-@case("sigmoid-once-too-often", Slip.EXTRA_FACTOR, "is there once too often")
+@case("sigmoid-once-too-often", Slip.EXTRA_FACTOR, "is applied once too often")
 def _(rng):
     x, t = rng.standard_normal((9, 8)), rng.integers(0, 2, (9, 8))
     p = sigmoid(x)
@@ -481,13 +481,17 @@ def _(rng):
     return y * dout, true, fields
 
 
-@case("softmax-diagonal", Slip.SOFTMAX_SUM, "only the diagonal y (1 - y) is there")
+@case("softmax-diagonal", Slip.SOFTMAX_SUM, "only the diagonal y (1 - y) of the Jacobian is there")
 def _(rng):
     _, y, dout, true, fields = soft(rng)
     return y * (1 - y) * dout, true, fields
 
 
-@case("softmax-wrong-axis", Slip.SOFTMAX_AXIS, "the sum over p runs along the wrong axis: 0, where 1 is right")
+@case(
+    "softmax-wrong-axis",
+    Slip.SOFTMAX_AXIS,
+    "the sum over p is taken along the wrong axis: along axis 0 instead of axis 1",
+)
 def _(rng):
     _, y, dout, true, fields = soft(rng)
     return y * (dout - (y * dout).sum(axis=0)), true, fields
@@ -515,7 +519,7 @@ def cross_entropy(rng):
 @pytest.mark.parametrize("labels", [True, False])
 @pytest.mark.parametrize("eps", [1e-7, 1e-3, 1e-2])
 def test_an_eps_in_the_log_is_recovered(labels, eps):
-    """log(p + eps): with the labels, and from the claimed gradient alone."""
+    """The eps of log(p + eps) is found with the labels and without them."""
     p, one_hot, own, fields = cross_entropy(np.random.default_rng(0))
     claimed = (p - one_hot) / 9
     if not labels:
@@ -526,7 +530,7 @@ def test_an_eps_in_the_log_is_recovered(labels, eps):
     found = diagnose(given)
     assert found.slip is Slip.EPSILON
     assert f"{eps:g}" in found.sentence
-    assert "the two do not belong together" in found.sentence
+    assert "forward and backward do not match" in found.sentence
 
 
 @case("targets-forgotten", Slip.TARGET, "the target t is not subtracted")
@@ -535,7 +539,7 @@ def _(rng):
     return p / 9, (p - one_hot) / 9, fields
 
 
-@case("label-of-the-row-before", Slip.ROW_SHIFT, "the target t is shifted by one: of the row before")
+@case("label-of-the-row-before", Slip.ROW_SHIFT, "the target t is shifted by one: each row uses that of the row before")
 def _(rng):
     p, one_hot, _, fields = cross_entropy(rng)
     return (p - np.roll(one_hot, 1, axis=0)) / 9, (p - one_hot) / 9, fields
@@ -560,8 +564,9 @@ for axis in (0, 1):
          lambda d, m, h, s, std, n: (d - m) / std),
         ("both", Slip.STATISTICS, "the terms through mean and variance are missing",
          lambda d, m, h, s, std, n: d / std),
-        ("sum", Slip.VARIANCE_TERM, "has a sum for the mean", lambda d, m, h, s, std, n: (d - m - n * h * s) / std),
-        ("unbiased", Slip.VARIANCE_TERM, "over n - 1, where n belongs",
+        ("sum", Slip.VARIANCE_TERM, "has a sum instead of a mean",
+         lambda d, m, h, s, std, n: (d - m - n * h * s) / std),
+        ("unbiased", Slip.VARIANCE_TERM, "divided by n - 1 instead of n",
          lambda d, m, h, s, std, n: (d - m - n / (n - 1) * h * s) / std),
         ("root", Slip.MISSING_FACTOR, "the standard deviation of x",
          lambda d, m, h, s, std, n: (d - m - h * s) / std**2),
@@ -601,14 +606,14 @@ def _(rng):
     return 0.01 * W + x.T @ dout, x.T @ dout, {"leaf": "W", **fields}
 
 
-@case("one-of-two-uses", Slip.TERM_MISSING, "as of one of two uses")
+@case("one-of-two-uses", Slip.TERM_MISSING, "used once instead of twice")
 def _(rng):
     x, E, dout = rng.standard_normal((7, 10)), rng.standard_normal((10, 8)), rng.standard_normal((7, 10))
     first, second = x.T @ (dout @ E), dout.T @ (x @ E)
     return first, first + second, {"leaf": "E", "leaves": {"x": x, "E": E}, "dout": dout, "output": x @ E @ E.T}
 
 
-@case("W-for-its-transpose", Slip.WRONG_PRODUCT, "it is dout @ W, where dout @ W.T belongs")
+@case("W-for-its-transpose", Slip.WRONG_PRODUCT, "it is dout @ W, but should be dout @ W.T")
 def _(rng):
     _x, W, dout, fields = affine(rng, N=9, D=8, M=8)
     return dout @ W, dout @ W.T, fields
@@ -637,8 +642,7 @@ def test_every_reading_of_a_number_is_listed():
     fields = {"leaves": {"x": x}, "dout": x, "numbers": {"c": 0.25}}
     found = diagnose(evidence(rng, x, 0.25 * x, **fields))
     assert any("batch size" in reading for reading in found.readings)
-    assert any("c is missing, which is 0.25" in reading for reading in found.readings)
-    assert any("do not belong together" in reading for reading in found.readings)
+    assert any("c = 0.25 is missing in backward" in reading for reading in found.readings)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
@@ -655,7 +659,7 @@ def test_one_compared_element_gets_no_factor():
 
 
 @pytest.mark.parametrize(("factor", "accuracy"), [(1 + 1e-7, 1e-6), (1.001, 1e-3), (1.05, 1e-2)])
-def test_what_is_within_the_accuracy_is_nothing(factor, accuracy):
+def test_an_error_within_the_accuracy_is_not_named(factor, accuracy):
     true = np.random.default_rng(0).standard_normal((7, 8))
     assert diagnose(DiagnosisInput("x", factor * true, true, accuracy)) is None
 
@@ -672,7 +676,7 @@ def test_what_is_within_the_accuracy_is_nothing(factor, accuracy):
         ("W", (4, 3, 5), np.s_[:, :, 1], "index along axis 2: 1 is wrong"),
     ],
 )
-def test_the_place_is_named_where_the_slip_is_not(leaf, shape, index, says):
+def test_the_place_is_named_if_the_slip_is_unknown(leaf, shape, index, says):
     rng = np.random.default_rng(0)
     true = rng.standard_normal(shape)
     claimed = true.copy()
@@ -683,7 +687,7 @@ def test_the_place_is_named_where_the_slip_is_not(leaf, shape, index, says):
     assert found.sentence.endswith("and the rest is right to 1e-8")
 
 
-def test_one_row_is_it_and_several_are_they():
+def test_one_row_is_singular_and_several_are_plural():
     true = np.random.default_rng(0).standard_normal((4, 3))
     for rows, says in (
         ([1], "row 1 is not zero as it should be"),
@@ -695,7 +699,7 @@ def test_one_row_is_it_and_several_are_they():
 
 
 @pytest.mark.slow
-def test_whatever_is_brought_nothing_is_raised():
+def test_no_input_raises_an_error():
     for seed in range(300):
         rng = np.random.default_rng(seed)
 
@@ -737,7 +741,7 @@ UNRELATED = {
 @pytest.mark.parametrize("accuracy", [1e-9, 1e-4, 1e-2])
 @pytest.mark.parametrize("sampled", [False, True], ids=["all", "sample"])
 @pytest.mark.parametrize("kind", UNRELATED)
-def test_an_unrelated_error_gets_no_name(kind, sampled, accuracy):
+def test_an_unrelated_error_is_not_named(kind, sampled, accuracy):
     for seed, shape in enumerate([(2,), (3,), (5, 4), (9, 9), (12, 20), (2, 3, 4, 4), (4, 4, 4), (3, 7)] * 4):
         rng = np.random.default_rng(seed)
         true = rng.standard_normal(shape)
@@ -758,8 +762,8 @@ def test_an_unrelated_error_gets_no_name(kind, sampled, accuracy):
         assert found is None or found.slip is Slip.PLACE, (shape, found)
 
 
-def test_the_probes_refute_what_fits_a_sample():
-    """A factor 2 at the measured elements, and another one elsewhere."""
+def test_probes_refute_a_slip_that_fits_only_the_sample():
+    """The factor is 2 at the measured elements and 3 elsewhere."""
     rng = np.random.default_rng(0)
     true = rng.standard_normal((12, 20))
     given = evidence(rng, 2 * true, true, sampled=True)
@@ -793,23 +797,23 @@ def test_a_large_leaf_takes_milliseconds(kind):
         start = time.perf_counter()
         diagnose(given)
         seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 1.0  # some 0.05 on a machine that is free
+    assert min(seconds) < 1.0  # about 0.05 on an idle machine
 
 
-def blurred_probes(claimed, true, error):
-    """Returns evidence whose elements are too blurred to compare, with three probes that see more."""
+def inaccurate_elements(claimed, true, error):
+    """Returns an input whose elements are too inaccurate to be compared, with three probes that are more accurate."""
     rng = np.random.default_rng(3)
     directions = [rng.standard_normal(true.shape) for _ in range(3)]
     probes = tuple((d, float((d * true).sum()), error) for d in directions)
     return DiagnosisInput("x", claimed, true, 0.05, probes)
 
 
-def test_a_factor_that_elements_are_too_blurred_to_show_is_read_from_probes():
+def test_probes_show_a_factor_that_inaccurate_elements_do_not():
     true = np.random.default_rng(2).standard_normal((6, 5))
-    found = diagnose(blurred_probes(0.99 * true, true, 1e-3))
+    found = diagnose(inaccurate_elements(0.99 * true, true, 1e-3))
     assert found.slip is Slip.FACTOR
     assert "0.99" in found.sentence
-    assert diagnose(blurred_probes(0.99 * true, true, 0.1)) is None  # the probes do not show it either
+    assert diagnose(inaccurate_elements(0.99 * true, true, 0.1)) is None  # the probes are inaccurate too
     row = true.copy()
     row[2] *= 0.9
-    assert diagnose(blurred_probes(row, true, 1e-3)) is None  # it is no one factor
+    assert diagnose(inaccurate_elements(row, true, 1e-3)) is None  # there is more than one factor

@@ -132,7 +132,7 @@ def test_a_gradient_is_found_under_each_of_its_usual_names(form, lower):
     report = check_layer(linear(*places, backward=backward), (5, 4))
     assert {leaf.name: leaf.verdict for leaf in report.leaves} == {"W": "FAIL", "b": "FAIL", "x": "PASS"}
     assert "W: the backward is wrong; it equals the true gradient times 1.001" in str(report)
-    assert "the gradient by b has shape (5, 3), expected (3,)" in str(report)
+    assert "the gradient for b has shape (5, 3), expected (3,)" in str(report)
 
 
 def test_a_returned_gradient_takes_precedence_over_a_stored_one():
@@ -172,7 +172,7 @@ def test_an_array_with_a_gradients_name_that_backward_does_not_set_is_no_gradien
     report = check_layer(Gated(W, gW, X), (5, 4), constants=("X",))
     report.raise_if_failed()
     assert [leaf.name for leaf in report.leaves] == ["W", "gW", "x"]
-    assert "X moves the output and has no gradient: taken for a constant" in report.warnings
+    assert "X affects the output and has no gradient: it is treated as a constant" in report.warnings
     report = check_layer(Gated(W, gW, X), (5, 4))
     assert report.verdict == "INCONCLUSIVE"
     assert [leaf.name for leaf in report.leaves if leaf.cause is Cause.NO_GRADIENT] == ["X"]
@@ -186,13 +186,13 @@ def test_a_layer_none_of_whose_arrays_has_a_gradient_is_inconclusive():
         "b": "INCONCLUSIVE",
         "x": "PASS",
     }
-    assert "W moves the output, and no gradient came back for it: was it forgotten" in str(report)
+    assert "W affects the output, but no gradient was returned for it: is it missing" in str(report)
     assert "constants=('W',)" in str(report)  # what to do
     constant = linear(None, None)
     constant.params = []
     report = check_layer(constant, (5, 4))
     assert report.verdict == "PASS"
-    assert "W moves the output and has no gradient: taken for a constant" in str(report)
+    assert "W affects the output and has no gradient: it is treated as a constant" in str(report)
     wrong = linear(None, None, backward=lambda self, dout: 2 * dout @ self.W.T)
     assert check_layer(wrong, (5, 4)).verdict == "FAIL"
 
@@ -227,7 +227,7 @@ def test_a_missing_gradient_makes_a_layer_inconclusive():
         "b": Cause.NO_GRADIENT,
         "x": Cause.AGREES,
     }
-    assert "b moves the output, and no gradient came back for it" in str(report)
+    assert "b affects the output, but no gradient was returned for it" in str(report)
     assert "is caught" not in str(report)
 
 
@@ -277,7 +277,7 @@ def test_a_networks_forgotten_division_by_the_batch_size_is_called_so():
     assert report.verdict == "FAIL"
     for name in ("W1", "b1", "W2", "b2"):
         assert (
-            f"{name}: the backward is wrong; it equals the true gradient times 7: 7, the batch size: a missing 1/N"
+            f"{name}: the backward is wrong; it equals the true gradient times 7: 7 (the batch size): a missing 1/N"
             in (str(report))
         )
 
@@ -431,7 +431,7 @@ def test_a_gradient_is_not_called_zero_where_its_leaf_is_too_small_to_move_the_o
     wrong.W = size * wrong.W
     report = check_layer(wrong, (5, 4))
     assert report.verdict != "PASS"
-    assert "zero wherever tried" not in str(report)
+    assert "zero at all inputs tried" not in str(report)
 
 
 def test_a_leaf_that_was_not_compared_has_no_row_and_is_named_above_the_table():
@@ -441,7 +441,7 @@ def test_a_leaf_that_was_not_compared_has_no_row_and_is_named_above_the_table():
     rows = {line.split()[0] for line in table.splitlines() if line.startswith("  ")}
     assert {"W", "x"} <= rows
     assert "b" not in rows
-    assert "the gradient by b has shape (5, 3), expected (3,)" in above
+    assert "the gradient for b has shape (5, 3), expected (3,)" in above
 
 
 def test_the_verdict_is_of_the_leaves_and_of_whatever_fails():
@@ -539,7 +539,7 @@ def test_parameters_that_are_held_where_no_gradient_is_known_leave_the_layer_in_
     report = check_layer(Kept(*how), (5, 4))
     assert report.verdict == "INCONCLUSIVE"
     assert {leaf.name: leaf.verdict for leaf in report.leaves} == dict.fromkeys(places, "INCONCLUSIVE") | {"x": "PASS"}
-    assert f"{places[0]} moves the output, and no gradient came back for it" in str(report)
+    assert f"{places[0]} affects the output, but no gradient was returned for it" in str(report)
 
 
 def test_an_array_in_a_dict_is_missed_where_another_has_its_gradient():
@@ -550,7 +550,7 @@ def test_an_array_in_a_dict_is_missed_where_another_has_its_gradient():
     assert [leaf.name for leaf in report.leaves if leaf.cause is Cause.NO_GRADIENT] == ["rest['b']"]
     report = check_layer(layer, (5, 4), constants=("rest['b']",))
     assert report.verdict == "PASS"
-    assert "rest['b'] moves the output and has no gradient: taken for a constant" in report.warnings
+    assert "rest['b'] affects the output and has no gradient: it is treated as a constant" in report.warnings
 
 
 def test_arrays_that_forward_writes_or_that_do_not_matter_are_no_parameters():
@@ -620,7 +620,7 @@ def test_gradients_that_are_added_up_are_cleared_and_a_frozen_one_is_a_constant(
     layer.b.requires_grad = False
     report = check_layer(layer, (5, 4))
     assert [leaf.name for leaf in report.leaves] == ["W", "x"]
-    assert "b moves the output and has no gradient: taken for a constant" in report.warnings
+    assert "b affects the output and has no gradient: it is treated as a constant" in report.warnings
 
 
 class Product:
@@ -910,7 +910,7 @@ def test_a_captured_array_with_a_parameters_name_lacks_a_gradient():
     x, array = (np.random.default_rng(seed).standard_normal(shape) for seed, shape in ((2, (5, 4)), (4, (4, 3))))
     forgotten = check_layer(closing_over_W(array), x)
     assert forgotten.verdict == "INCONCLUSIVE"
-    assert "W moves the output" in str(forgotten)
+    assert "W affects the output" in str(forgotten)
     assert check_layer(closing_over_W(array), x, constants=("W",)).verdict == "PASS"
     basis = check_layer(closing_over_basis(array), x)
     assert basis.verdict == "PASS"

@@ -1,4 +1,4 @@
-"""Every kind of input gets the verdict owed, and what is held to be wrong is wrong by another derivation."""
+"""Tests that every kind of input gets the expected verdict, and that wrong kinds are wrong by another derivation."""
 
 import numpy as np
 import pytest
@@ -9,44 +9,44 @@ from mutants.kinds.truth import derivative, error, relative
 
 WRONG = [name for name, kind in KINDS.items() if not kind.right]
 
-# What is not as owed yet, by kind and seed, and why.
+# Known shortfalls, by kind and seed, with the reason.
 KNOWN = {
-    ("wrong/slip/std-without-eps", 0): "it is found, and the slip is not named",
-    ("wrong/slip/std-without-eps", 1): "it is found, and the slip is not named",
+    ("wrong/slip/std-without-eps", 0): "the error is found, but the slip is not named",
+    ("wrong/slip/std-without-eps", 1): "the error is found, but the slip is not named",
 }
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def test_there_are_as_many_as_promised():
+def test_there_are_at_least_250_wrong_kinds():
     assert len(WRONG) >= 250
 
 
-def verdict_as_owed(name, seed):
+def assert_as_expected(name, seed):
     result = outcome(KINDS[name], seed)
     if result.verdict == "SKIPPED":
         pytest.skip(result.text)
     shortfalls = result.shortfalls(KINDS[name])
     if (name, seed) in KNOWN:
-        assert shortfalls, f"{name} is as owed now: remove it from KNOWN"
+        assert shortfalls, f"{name} is as expected: remove it from KNOWN"
         pytest.xfail(KNOWN[name, seed])
     assert not shortfalls, f"{KINDS[name].sentence}\n{result.text}"
 
 
 @pytest.mark.parametrize("name", mostly_slow(KINDS, 12))
-def test_the_verdict_is_the_one_owed(name):
-    verdict_as_owed(name, 0)
+def test_a_kind_gets_the_expected_verdict(name):
+    assert_as_expected(name, 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
-def test_the_verdict_is_the_one_owed_for_other_inputs(name):
-    verdict_as_owed(name, 1)
+def test_a_kind_gets_the_expected_verdict_for_other_inputs(name):
+    assert_as_expected(name, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_held_to_be_wrong_is_wrong(name):
+def test_a_wrong_kind_is_wrong_by_another_derivation(name):
     try:
         found = error(KINDS[name], 0)
     except ImportError as missing:
@@ -54,7 +54,7 @@ def test_what_is_held_to_be_wrong_is_wrong(name):
     assert found >= KINDS[name].off
 
 
-def test_the_independent_derivation_finds_nothing_where_all_is_right():
+def test_the_other_derivation_finds_a_right_gradient_right():
     x, dout = Draw(0)(4, 3), Draw(1)(4, 3)
     true = derivative(lambda: float((dout * np.sin(x)).sum()), x, 1e-3)
     assert relative(dout * np.cos(x), true) < 1e-11

@@ -1,4 +1,4 @@
-"""What a user may say: accuracy, expected, constants, takes_dout, max_seconds. Each changes that alone."""
+"""Tests of the options accuracy, expected, constants, takes_dout and max_seconds: each has only its own effect."""
 
 import time
 
@@ -28,7 +28,7 @@ class Affine:
 
 
 class Net:
-    """Half the squares of an Affine less its targets."""
+    """Half the squared error of an affine layer."""
 
     def __init__(self, factor=1.0):
         self.layer = Affine(draw(4, 3), draw(3))
@@ -67,13 +67,13 @@ OFF = {  # each wrong by a relative 1e-5
 
 
 @pytest.mark.parametrize("name", OFF)
-def test_an_error_within_the_accuracy_that_is_declared_is_allowed(name):
+def test_an_error_within_the_declared_accuracy_is_allowed(name):
     assert OFF[name]().verdict == "FAIL"
     assert OFF[name](accuracy=5e-5).verdict == "PASS"
     assert OFF[name](accuracy=1e-7).verdict == "FAIL"
 
 
-def test_the_accuracy_stands_in_what_is_certified():
+def test_the_certificate_includes_the_accuracy():
     exact = check_function(np.sin, draw(5), **sine())
     declared = check_function(np.sin, draw(5), **sine(), accuracy=1e-4)
     assert declared.leaves[0].relative_tolerance > 1e-4 > 1e3 * exact.leaves[0].relative_tolerance
@@ -81,14 +81,14 @@ def test_the_accuracy_stands_in_what_is_certified():
 
 
 @pytest.mark.parametrize("error", [1e-4, 1e-2])
-def test_what_exceeds_the_accuracy_is_wrong_by_chance_of_no_seed(error):
+def test_the_verdict_about_the_accuracy_depends_on_no_seed(error):
     for seed in range(4):
         inside = check_function(np.sin, draw(40), **sine(1 + error / 2), accuracy=error, seed=seed)
         outside = check_function(np.sin, draw(40), **sine(1 + 40 * error), accuracy=error, seed=seed)
         assert (inside.verdict, outside.verdict) == ("PASS", "FAIL")
 
 
-def test_a_small_error_is_said_to_look_like_a_solver_s():
+def test_the_report_suggests_an_accuracy_only_for_a_small_error():
     assert "pass accuracy=" in str(check_function(np.sin, draw(5), **sine(1 + 3e-6)))
     assert "pass accuracy=" not in str(check_function(np.sin, draw(5), **sine(1.5)))
 
@@ -99,7 +99,7 @@ BAD = [0, -1e-3, np.nan, np.inf, "1e-3"]
 @pytest.mark.parametrize("option", ["accuracy", "max_seconds"])
 @pytest.mark.parametrize("value", BAD)
 @pytest.mark.parametrize("name", OFF)
-def test_a_number_that_is_none_is_refused(name, option, value):
+def test_an_option_that_is_not_a_positive_number_is_rejected(name, option, value):
     with pytest.raises(ValueError, match=f"^{option}: {value!r}, expected a finite number > 0"):
         OFF[name](**{option: value})
 
@@ -108,7 +108,7 @@ def test_a_number_that_is_none_is_refused(name, option, value):
 
 
 class Rounds:
-    """A straight-through estimator: rounded forward, and backward as if it had not been."""
+    """A straight-through estimator: forward rounds, and backward ignores the rounding."""
 
     factor = 1.0
 
@@ -119,7 +119,7 @@ class Rounds:
         return self.factor * dout
 
 
-def test_a_surrogate_is_judged_by_the_function_that_it_is_meant_for():
+def test_a_surrogate_gradient_is_compared_with_the_expected_function():
     x = draw(5, 4)
     assert check_layer(Rounds(), x).verdict != "PASS"
     check_layer(Rounds(), x, expected=lambda x: x).raise_if_failed()
@@ -129,9 +129,9 @@ def test_a_surrogate_is_judged_by_the_function_that_it_is_meant_for():
     assert check_layer(Rounds(), x, expected=np.sin).verdict == "FAIL"
 
 
-def test_a_surrogate_with_parameters_is_a_function_of_them_too():
+def test_the_expected_function_takes_the_parameters():
     class Binary(Affine):
-        """Binary weights, with the gradient of W as it is."""
+        """Binary weights, with the gradient of a layer whose weights are not binary."""
 
         def forward(self, x):
             self.x = x
@@ -146,7 +146,7 @@ def test_a_surrogate_with_parameters_is_a_function_of_them_too():
     assert check_layer(layer, draw(5, 4)).verdict == "FAIL"
 
 
-def test_a_surrogate_of_a_function():
+def test_a_surrogate_gradient_of_a_function():
     x = draw(6) + 0.1
     check_function(np.sign, x, gradient=lambda x, dout: dout / np.cosh(x) ** 2, expected=np.tanh).raise_if_failed()
     wrong = check_function(np.sign, x, gradient=lambda x, dout: dout / np.cosh(x), expected=np.tanh)
@@ -157,7 +157,7 @@ def test_a_surrogate_of_a_function():
     ("expected", "message"),
     [(3.0, "expected: a float, expected a function"), (lambda x: x.sum(), r"expected: .* returns shape \(\)")],
 )
-def test_an_expected_that_is_none_is_refused(expected, message):
+def test_a_wrong_expected_function_is_rejected(expected, message):
     with pytest.raises(SubjectError, match=message):
         check_layer(Rounds(), draw(5, 4), expected=expected)
 
@@ -166,7 +166,7 @@ def test_an_expected_that_is_none_is_refused(expected, message):
 
 
 class Masked(Affine):
-    """Multiplied by what it holds, which has no gradient."""
+    """An affine layer whose output is multiplied by an array without a gradient."""
 
     def __init__(self):
         super().__init__(draw(4, 3), draw(3))
@@ -179,17 +179,17 @@ class Masked(Affine):
         return super().backward(dout * self.pattern)
 
 
-def test_a_constant_that_is_declared_is_a_warning_and_no_doubt():
+def test_a_declared_constant_causes_only_a_warning():
     report = check_layer(Masked(), draw(5, 4))
     assert report.verdict == "INCONCLUSIVE"
     assert [leaf.name for leaf in report.leaves if leaf.cause is Cause.NO_GRADIENT] == ["pattern"]
     assert "constants=('pattern',)" in str(report)
     declared = check_layer(Masked(), draw(5, 4), constants=("pattern",))
     assert declared.verdict == "PASS"
-    assert "pattern moves the output and has no gradient: taken for a constant" in declared.warnings
+    assert "pattern affects the output and has no gradient: it is treated as a constant" in declared.warnings
 
 
-def test_a_constant_that_is_declared_hides_nothing_else():
+def test_a_declared_constant_hides_no_other_error():
     class Wrong(Masked):
         factor = 1.01
 
@@ -211,7 +211,7 @@ def test_constants_of_a_function_and_of_a_pair():
 # -- takes_dout
 
 
-def test_a_gradient_whose_names_do_not_tell_is_called_as_was_said():
+def test_takes_dout_decides_where_the_argument_names_do_not():
     def f(a, b):
         return a * b
 
@@ -233,12 +233,11 @@ def test_a_gradient_whose_names_do_not_tell_is_called_as_was_said():
     ).raise_if_failed()
 
 
-def test_a_gradient_that_takes_no_dout_cannot_be_that_of_several_outputs():
-    """It is of their sum."""
+def test_a_gradient_that_takes_no_dout_is_called_without_one():
     x = draw(5)
-    given = []
-    check_function(lambda x: x**2, x, gradient=lambda x, g=None: given.append(g) or 2 * x, takes_dout=False)
-    assert all(g is None for g in given)
+    received = []
+    check_function(lambda x: x**2, x, gradient=lambda x, g=None: received.append(g) or 2 * x, takes_dout=False)
+    assert all(g is None for g in received)
 
 
 # -- max_seconds
@@ -253,14 +252,14 @@ class Slow(Affine):
 
 
 @pytest.mark.parametrize("run", [check_layer, check])
-def test_a_check_ends_in_time_and_says_so(run):
+def test_a_check_ends_in_time_and_reports_it(run):
     start = time.perf_counter()
     report = run(Slow(draw(4, 3), draw(3)), draw(5, 4), max_seconds=0.5)
     assert time.perf_counter() - start < 1.0
     assert report.verdict == "INCONCLUSIVE"
     assert {leaf.name for leaf in report.leaves} == {"W", "b", "x"}
     assert Cause.OUT_OF_TIME in {leaf.cause for leaf in report.leaves}
-    assert "max_seconds passed before it was judged: allow more" in str(report)
+    assert "max_seconds ran out before the gradient was judged: allow more time" in str(report)
 
 
 def test_a_network_ends_in_time():
@@ -285,7 +284,7 @@ def test_a_function_ends_in_time():
     assert time.perf_counter() - start < 1.0
 
 
-def test_code_that_catches_whatever_is_raised_does_not_stop_the_clock():
+def test_code_that_catches_every_exception_is_stopped_too():
     def f(x):
         try:
             time.sleep(0.02)
@@ -297,14 +296,12 @@ def test_code_that_catches_whatever_is_raised_does_not_stop_the_clock():
 
 
 @pytest.mark.slow
-def test_time_enough_changes_nothing():
+def test_a_long_time_limit_changes_nothing():
     assert check_layer(Slow(draw(4, 3), draw(3)), draw(5, 4), max_seconds=60).verdict == "PASS"
 
 
 @pytest.mark.slow
-def test_a_leaf_that_is_wrong_stays_wrong_where_the_time_is_used_up_later():
-    """Whatever was proved in time is said."""
-
+def test_a_time_limit_never_turns_a_fail_into_a_pass():
     class Wrong(Slow):
         pause = 0.004
 

@@ -1,4 +1,4 @@
-"""A report: true for a PASS alone, plain data, a table that fits a terminal, and what the check cost."""
+"""Tests of the report: its truth value, its data for JSON, its table, and the cost of the check."""
 
 import json
 import math
@@ -78,35 +78,35 @@ def report_of():
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_a_report_is_true_for_a_pass_alone(report_of, name):
+def test_a_report_is_true_only_for_a_pass(report_of, name):
     report, verdict = report_of(name), REPORTS[name][1]
     assert report.verdict == verdict
     assert bool(report) is (verdict == "PASS")
 
 
-def test_an_assertion_of_a_report_does_what_it_says():
+def test_an_assertion_of_a_failing_report_fails():
     with pytest.raises(AssertionError):
         assert check_layer(Wrong(draw(4, 3), draw(3)), draw(5, 4))
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_a_report_is_json_and_says_the_same(report_of, name):
+def test_the_data_for_json_equals_the_report(report_of, name):
     report = report_of(name)
     data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert data["verdict"] == str(report.verdict)
     assert [(leaf["name"], leaf["verdict"], leaf["cause"], leaf["reason"]) for leaf in data["leaves"]] == [
         (leaf.name, str(leaf.verdict), leaf.cause.name, leaf.reason) for leaf in report.leaves
     ]
-    for leaf, found in zip(data["leaves"], report.leaves, strict=True):
-        error = None if math.isnan(found.relative_error) else found.relative_error
+    for leaf, original in zip(data["leaves"], report.leaves, strict=True):
+        error = None if math.isnan(original.relative_error) else original.relative_error
         assert leaf["relative_error"] == error
-        assert leaf["index"] == list(found.index)
-        assert set(leaf["gaps"]) == set(found.gaps)
+        assert leaf["index"] == list(original.index)
+        assert set(leaf["gaps"]) == set(original.gaps)
     assert len(data["layers"]) == len(report.layers)
     assert (data["calls"], data["seconds"], data["seed"]) == (report.calls, report.seconds, report.seed)
 
 
-def test_a_number_that_is_not_finite_is_none():
+def test_a_number_that_is_not_finite_becomes_none():
     leaf = Leaf("x", Verdict.INCONCLUSIVE, Cause.UNRESOLVED, relative_error=math.inf, values={"analytic": math.nan})
     (data,) = Report("f", None, (leaf,)).to_dict()["leaves"]
     assert data["relative_error"] is None
@@ -130,7 +130,7 @@ LONG = "encoder.layers.11.attention.output.projection.weight"
 
 @pytest.mark.parametrize("name", ["W", "Affine12.W", "params['embedding']['table']", "BatchNormalization1.gamma", LONG])
 @pytest.mark.parametrize("index", [(), (3,), (127, 4095)])
-def test_a_row_fits_80_columns_and_says_verdict_error_and_place(name, index):
+def test_a_row_fits_80_columns_and_shows_verdict_error_and_index(name, index):
     leaf = Leaf(name, Verdict.FAIL, Cause.ANALYTIC_WRONG, relative_error=1.24e-6, relative_tolerance=3e-10, index=index)
     row = table_of(Report("f", None, (leaf,)))[1]
     assert len(row) <= 80
@@ -150,14 +150,14 @@ def test_details_list_every_pair_of_derivations_and_the_cost(report_of):
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_calls_and_seconds_stand_in_every_report(report_of, name):
+def test_every_report_has_calls_and_seconds(report_of, name):
     report = report_of(name)
     assert report.calls > 0
     assert 0 < report.seconds < 60
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.5])
-def test_the_calls_are_those_that_were_made(factor):
+def test_the_report_counts_the_forward_passes(factor):
     calls = 0
 
     class Counting(numpy_ref.Affine):
@@ -172,4 +172,4 @@ def test_the_calls_are_those_that_were_made(factor):
             return dx
 
     report = check_layer(Counting(draw(4, 3), draw(3)), draw(5, 4))
-    assert report.calls == pytest.approx(calls, abs=4)  # but for those that find out what was brought
+    assert report.calls == pytest.approx(calls, abs=4)  # except those made while the layer is inspected

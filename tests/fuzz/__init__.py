@@ -1,1 +1,1 @@
-"""Random trials of the cross-check, right and wrong; `python -m fuzz` from `tests` runs them."""
+"""Random trials of the cross-check, right and wrong. `python -m fuzz` runs them in `tests`."""

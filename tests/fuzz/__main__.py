@@ -1,8 +1,8 @@
 """Draws right and wrong layers at random and counts the verdicts: python -m fuzz GROUP FIRST COUNT, from `tests`.
 
 A trial is a group and a seed; `python -m fuzz GROUP SEED 1 --show` repeats it and prints the report. Nothing is drawn
-from the checker's own streams. A wrong trial is a right one with an error put into one leaf, so that the size of the
-error is known exactly.
+from the checker's streams. A wrong trial is a right one with an error added to one leaf, so that the size of the error
+is known exactly.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from fuzz.trials import TRIAL_SECONDS, Trial
 from jaxnet.crosscheck import Report, SubjectError
 from jaxnet.crosscheck.decide import Cause
 
-ZERO = 1e-9  # the norm of a gradient that may be called zero: outputs are near 1
+ZERO = 1e-9  # the largest norm of a gradient that counts as zero; outputs are of order 1
 
 
 @contextlib.contextmanager
 def limited(seconds: int) -> Iterator[None]:
-    """Raises TimeoutError after so many seconds."""
+    """Raises TimeoutError after a number of seconds."""
 
     def stop(*_: Any) -> None:
         raise TimeoutError(f"{seconds} s")
@@ -51,7 +51,7 @@ def trial(group: str, seed: int) -> Trial:
 
 
 def outcome(group: str, seed: int, show: bool = False) -> dict[str, Any]:
-    """Runs a trial, and says what came of it and whether that is a violation."""
+    """Runs a trial and returns its verdict, its cost, and whether the verdict is a violation."""
     start, report, about, right, text = time.perf_counter(), None, "", True, ""
     drawn: Trial | None = None
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -69,7 +69,7 @@ def outcome(group: str, seed: int, show: bool = False) -> dict[str, Any]:
             verdict, text, violation, measure = "HUNG", str(error), "hung", ""
         except ImportError as error:
             verdict, text, violation, measure = "SKIPPED", str(error), "", ""
-        except Exception as error:  # counted, whatever it is
+        except Exception as error:  # counted as a crash
             verdict, text, violation, measure = "CRASHED", f"{type(error).__name__}: {error}", "crashed", ""
     if show:
         truth = drawn.truth() if drawn is not None and drawn.truth else None
@@ -90,26 +90,27 @@ def outcome(group: str, seed: int, show: bool = False) -> dict[str, Any]:
 
 
 def _violation(drawn: Trial, report: Report) -> tuple[str, str]:
-    """Returns what a report does that it must not, and the numbers."""
+    """Returns the violation in a report, if there is one, and the numbers that show it."""
     verdict = str(report.verdict.value)
-    if verdict in drawn.owed:
+    if verdict in drawn.allowed:
         return "", ""
     if drawn.right:
-        return {"FAIL": "accused", "INCONCLUSIVE": "", "PASS": ""}[verdict], ""
+        return {"FAIL": "false alarm", "INCONCLUSIVE": "", "PASS": ""}[verdict], ""
     if verdict == "FAIL" and drawn.leaf:
         others = [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL" and leaf.name != drawn.leaf]
-        return ("accused leaf", " ".join(others)) if others or report.behaviour else ("", "")
-    if verdict != "PASS":
-        return "", ""
+        return ("false alarm in a right leaf", " ".join(others)) if others or report.behaviour else ("", "")
+    return _certified(drawn, report) if verdict == "PASS" else ("", "")
+
+
+def _certified(drawn: Trial, report: Report) -> tuple[str, str]:
+    """Returns the violation in a PASS of a wrong gradient: its error is larger than the certificate allows."""
     error, norm = drawn.error() if drawn.error else (math.nan, math.nan)
     if not drawn.leaf:
         relative = max((leaf.min_detectable_error for leaf in report.leaves), default=math.nan)
         return ("certified" if not error < 1e-8 else ""), f"relative error {error:.1e}, detects {relative:.1e} absolute"
     leaf = next(leaf for leaf in report.leaves if leaf.name == drawn.leaf)
     measure = f"{leaf.name}: error {error:.2e} of {norm:.2e}, detects {leaf.min_detectable_error:.2e}"
-    if error == 0:
-        return "", measure
-    if leaf.cause is Cause.ZERO_EVERYWHERE and norm < ZERO:
+    if error == 0 or (leaf.cause is Cause.ZERO_EVERYWHERE and norm < ZERO):
         return "", measure
     if math.isnan(leaf.min_detectable_error):
         return "certified without a size", measure
@@ -120,14 +121,14 @@ def _violation(drawn: Trial, report: Report) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Runs trials and prints one line of JSON each, or a summary of such files."""
+    """Runs trials and prints one line of JSON for each, or prints a summary of files of such lines."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("group", help="a group, or the word `summary`")
     parser.add_argument("first", nargs="?", type=int, default=0)
     parser.add_argument("count", nargs="?", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=math.inf, help="no trial begins after so long")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="no trial starts after this time")
     parser.add_argument("--show", action="store_true", help="prints the reports")
-    parser.add_argument("--files", nargs="*", default=[], help="what `summary` reads")
+    parser.add_argument("--files", nargs="*", default=[], help="the files that `summary` reads")
     options = parser.parse_args()
     if options.group == "summary":
         summary(options.files)

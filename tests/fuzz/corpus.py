@@ -21,20 +21,21 @@ def planted(rng: np.random.Generator, seed: int) -> Trial:
     dtype = rng.choice([np.float64, np.float32])
     scale = 10 ** (rng.uniform(-3, 3) if case.right else rng.uniform(-0.5, 0.5))
     layer, inputs, reference = case.make(rng, dtype, scale)
-    witness = reference if rng.random() < 0.1 else None
-    about = (
-        f"{case.name}: {case.sentence} ({np.dtype(dtype)}, scale {scale:.1e}{', reference' * (witness is not None)})"
-    )
+    tested_reference = reference if rng.random() < 0.1 else None
+    with_reference = ", reference" if tested_reference is not None else ""
+    about = f"{case.name}: {case.sentence} ({np.dtype(dtype)}, scale {scale:.1e}{with_reference})"
     wide = [x.astype(np.float64) if x.dtype.kind == "f" else x for x in map(np.asarray, inputs)]
 
     def error() -> tuple[float, float]:
-        """Returns the largest error of a leaf of a pair, beside JAX's gradient of the reference; nan of a class."""
+        """Returns the largest error of a leaf against JAX's gradient of the reference, and 1; nan for a class."""
         if not isinstance(layer, tuple):
             return math.nan, math.nan
         op = Operation(lambda xp, *x: reference(*x), lambda d, *x: layer[1](d, layer[0](*x)[1]), lambda rng: [])
         return max(against_jax(op, wide)), 1.0
 
-    return Trial(lambda: check_layer(layer, *inputs, reference=witness, seed=seed % 7), case.right, about, error)
+    return Trial(
+        lambda: check_layer(layer, *inputs, reference=tested_reference, seed=seed % 7), case.right, about, error
+    )
 
 
 def kind(rng: np.random.Generator, seed: int) -> Trial:
@@ -42,8 +43,8 @@ def kind(rng: np.random.Generator, seed: int) -> Trial:
     names = [name for name in KINDS if "torch" not in name]
     found = KINDS[names[int(rng.integers(len(names)))]]
     own = int(rng.integers(1000))
-    owed = frozenset(found.owed)
-    return Trial(lambda: found.run(own), found.right, f"{found.name} seed {own}: {found.sentence}", owed=owed)
+    allowed = frozenset(found.allowed)
+    return Trial(lambda: found.run(own), found.right, f"{found.name} seed {own}: {found.sentence}", allowed=allowed)
 
 
 GROUPS: dict[str, Callable[[np.random.Generator, int], Trial]] = {

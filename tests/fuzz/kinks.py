@@ -10,7 +10,7 @@ from fuzz.trials import Operation, Trial, trial_of
 
 
 def split_max(x: Any) -> Any:
-    """Returns which of each row is its maximum: the first."""
+    """Returns whether each element is a maximum of its row."""
     return x == x.max(-1, keepdims=True)
 
 
@@ -54,7 +54,7 @@ KINKY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 
 
 def on_grid(rng: np.random.Generator, *shape: int) -> Any:
-    """Returns multiples of a half: many zeros and ties, and sums that are exact."""
+    """Returns multiples of 0.5, with many zeros and ties and with exact sums."""
     return rng.integers(-4, 5, shape) / 2.0
 
 
@@ -65,7 +65,7 @@ def kinked_network(rng: np.random.Generator, seed: int) -> Trial:
     (f, df), (g, dg) = KINKY[one], KINKY[two]
     n, d, m = sizes(rng, 3, 2, 5)
     m, k, d = 2 * m, 2 * int(rng.integers(1, 4)), 2 * d
-    off = rng.random() < 0.3  # biases off the grid: few kinks
+    off = rng.random() < 0.3  # inputs off the grid have few kinks
 
     def pointwise(xp: Any, x: Any) -> Any:
         return f(xp, x)

@@ -1,4 +1,4 @@
-"""Layers as networks have them, computed in float32 inside or in their own dtype."""
+"""Layers of networks that compute in float32 or in the dtype of their inputs."""
 
 import math
 from collections.abc import Callable
@@ -138,7 +138,7 @@ def network_loss_back(d: Any, x: Any, w: Any, v: Any, t: Any) -> Any:
 
 
 def drawing(*kinds: Any) -> Callable[[np.random.Generator], list[Any]]:
-    """Returns a function that draws arrays whose axes are letters: "nd dm"; a capital letter draws labels below it."""
+    """Returns a function that draws arrays whose axes are named by letters, such as "nd"."""
 
     def draw(rng: np.random.Generator) -> list[Any]:
         by_letter = dict(zip("ndmkhv", sizes(rng, 6), strict=True)) | {"3": 3, "2": 2}
@@ -183,12 +183,12 @@ LAYERS = {
 
 
 def float32_inside(rng: np.random.Generator, seed: int) -> Trial:
-    """Draws a layer that computes in float32, whatever it is given."""
+    """Draws a layer that computes in float32 for inputs of every dtype."""
     name = str(rng.choice(list(LAYERS)))
     return trial_of(LAYERS[name], rng, seed, name, ["float32", "float64"], ["float32", "float32", "forward"])
 
 
 def in_own_dtype(rng: np.random.Generator, seed: int) -> Trial:
-    """Draws a layer that computes in the dtype it is given."""
+    """Draws a layer that computes in the dtype of its inputs."""
     name = str(rng.choice(list(LAYERS)))
     return trial_of(LAYERS[name], rng, seed, name, ["float32", "float64"], [""])

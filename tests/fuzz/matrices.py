@@ -1,4 +1,4 @@
-"""Linear algebra at conditions up to a million."""
+"""Linear algebra with condition numbers up to a million."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ from fuzz.trials import Operation, Trial, trial_of
 
 
 def conditioned(rng: np.random.Generator, n: int, positive: bool) -> tuple[Any, float]:
-    """Returns a matrix of a random condition number, and the number."""
+    """Returns a matrix with a random condition number, and that number."""
     condition = 10.0 ** rng.uniform(0, 6)
     values = np.exp(np.linspace(0, -math.log(condition), n))
     q, p = (np.linalg.qr(rng.standard_normal((n, n)))[0] for _ in range(2))

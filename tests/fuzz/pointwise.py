@@ -1,4 +1,4 @@
-"""Compositions of functions of single elements, steep ones and edges of domains among them."""
+"""Compositions of pointwise functions, some of them steep or near the edge of their domain."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from fuzz.trials import Operation, Trial, trial_of
 
 
 def pointwise(name: str, rng: np.random.Generator) -> tuple[Callable[..., Any], Callable[..., Any], Any, str]:
-    """Returns a function, its derivative, inputs within its domain, and words."""
+    """Returns a function, its derivative, inputs within its domain, and its description."""
     shape = tuple(sizes(rng, 2))
     x = rng.standard_normal(shape)
     edge = 10.0 ** rng.uniform(-8, -1, shape)
@@ -61,7 +61,7 @@ STEEP = [
     "arctan",
     "log_square",
 ]
-OUTER = {  # applied after: gentle, of any real number
+OUTER = {  # functions of any real number, applied to the result
     "": (lambda xp, y: y, lambda y: np.ones_like(y)),
     "tanh": (lambda xp, y: xp.tanh(y), lambda y: 1 / np.cosh(np.minimum(np.abs(y), 300)) ** 2),
     "arctan": (lambda xp, y: xp.arctan(y), lambda y: 1 / (1 + y * y)),
@@ -72,7 +72,7 @@ OUTER = {  # applied after: gentle, of any real number
 
 
 def composition(rng: np.random.Generator, seed: int) -> Trial:
-    """Draws a function of single elements: steep, near the edge of its domain, with an offset, or of uneven rows."""
+    """Draws a pointwise function: steep, near the edge of its domain, with an offset, or with uneven rows."""
     name, outer = str(rng.choice(STEEP)), str(rng.choice(list(OUTER)))
     f, df, x, about = pointwise(name, rng)
     g, dg = OUTER[outer]

@@ -1,4 +1,4 @@
-"""Trials: a right layer, or one with an error of known size in one leaf, and how it is checked."""
+"""Defines trials: checks of a right layer, or of one with an error of known size in one leaf."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ EPS = 1e-5
 
 
 class Operation(NamedTuple):
-    """A function with its gradient: `forward(xp, *inputs)`, `backward(dout, *inputs)` and how inputs are drawn."""
+    """A function with its gradient, `forward(xp, *inputs)` and `backward(dout, *inputs)`, and how inputs are drawn."""
 
     forward: Callable[..., Any]
     backward: Callable[..., Any]
@@ -29,7 +29,7 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True)
 class Wrong:
-    """An error of a relative size in one leaf, linear in dout."""
+    """An error of a known relative size in one leaf, linear in dout."""
 
     leaf: int
     size: float
@@ -55,16 +55,16 @@ class Wrong:
 
 @dataclass(frozen=True)
 class Trial:
-    """Something to be checked, and whether it is right.
+    """A check, and whether the gradient is right.
 
     Attributes:
         run: Runs the check.
         right: Whether the gradient is right.
-        about: What it is, in words.
-        error: Returns the error of the wrong leaf at the checker's own dout, and the gradient's norm.
+        about: A description.
+        error: Returns the error of the wrong leaf at the checker's dout, and the gradient's norm.
         leaf: The wrong leaf.
-        owed: The verdicts that are right answers, where they are known otherwise.
-        truth: Returns how far the right gradient is from JAX's in float64, by leaf, a little beside the inputs.
+        allowed: The verdicts that are allowed, if they do not follow from `right`.
+        truth: Returns the distance of the right gradient from JAX's in float64, for each leaf, near the inputs.
     """
 
     run: Callable[[], Report]
@@ -72,12 +72,12 @@ class Trial:
     about: str
     error: Callable[[], tuple[float, float]] | None = None
     leaf: str = ""
-    owed: frozenset[str] = frozenset()
+    allowed: frozenset[str] = frozenset()
     truth: Callable[[], list[float]] | None = None
 
 
 def narrow(value: Any) -> Any:
-    """Returns floats as float32."""
+    """Returns a float array as float32, and any other value unchanged."""
     return value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
 
 
@@ -85,8 +85,8 @@ def pair_of(op: Operation, wrong: Wrong | None, inside: str) -> tuple[Callable[.
     """Returns an operation as a pair of functions; `inside` is "", "float32" or "forward" (float32 there only)."""
 
     def forward(*inputs: Any) -> Any:
-        given = [narrow(x) for x in inputs] if inside else inputs
-        return op.forward(np, *given), inputs
+        narrowed = [narrow(x) for x in inputs] if inside else inputs
+        return op.forward(np, *narrowed), inputs
 
     def backward(dout: Any, inputs: Any) -> Any:
         if inside == "float32":
@@ -100,7 +100,7 @@ def pair_of(op: Operation, wrong: Wrong | None, inside: str) -> tuple[Callable[.
 
 
 def trial_of(op: Operation, rng: np.random.Generator, seed: int, about: str, dtypes: Any, insides: Any) -> Trial:
-    """Brings an operation in a random way, right or with a random error."""
+    """Returns a check of an operation in a random form, right or with a random error."""
     inputs = op.draw(rng)
     dtype = rng.choice(dtypes)
     inputs = [x.astype(dtype) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x for x in inputs]
@@ -110,14 +110,14 @@ def trial_of(op: Operation, rng: np.random.Generator, seed: int, about: str, dty
     if rng.random() < 0.5:
         leaf, size = int(rng.integers(len(floats))), float(rng.choice(ERRORS))
         wrong = Wrong(leaf, size, str(rng.choice(STRUCTURES)), seed)
-    witness = rng.random() < 0.1 and seed % 3 == 0
-    reference = (lambda *a: op.forward(jnp, *a)) if witness else None
+    with_reference = rng.random() < 0.1 and seed % 3 == 0
+    reference = (lambda *a: op.forward(jnp, *a)) if with_reference else None
     right_pair = pair_of(op, None, inside)
     if wrong is not None:
         wrong = replace(wrong, place=int(np.abs(_gradient(right_pair, inputs, wrong.leaf)).argmax()))
     pair = pair_of(op, wrong, inside)
     about = f"{about} {dtype} {inside and 'inside ' + inside} {[np.shape(x) for x in inputs]} {wrong or 'right'}"
-    about += " with reference" if witness else ""
+    about += " with reference" if with_reference else ""
     run = lambda: check_layer(pair, *inputs, reference=reference, name="fuzzed")  # noqa: E731
 
     def error() -> tuple[float, float]:
@@ -157,7 +157,7 @@ def against_jax(op: Operation, inputs: list[Any]) -> list[float]:
 
 
 def _smooth(pair: Any, inputs: list[Any], leaf: int) -> Any:
-    """Returns which elements have one gradient all around the point: the others are at kinks, and not certified."""
+    """Returns which elements have the same gradient around the point; the others are at kinks and are not certified."""
     rng = np.random.default_rng(9)
     moved = [[x + 1e-5 * rng.standard_normal(x.shape) if x.dtype.kind == "f" else x for x in inputs] for _ in range(12)]
     around = np.array([_gradient(pair, given, leaf) for given in moved])

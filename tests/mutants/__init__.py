@@ -1,4 +1,4 @@
-"""Planted bugs: what goes wrong in backward passes, and beside each the layer as it should be."""
+"""Planted bugs in backward passes, each beside the right layer."""
 
 from mutants import behaviour, dense, losses, normalisation, pointwise, sequences, spatial, structure
 from mutants.case import CASES, Case

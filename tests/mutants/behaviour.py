@@ -1,4 +1,4 @@
-"""Faults beside the numbers, in the class style: what goes wrong at the second call, or in somebody else's array."""
+"""Layers with faults other than wrong numbers: at the second call, or in the caller's arrays."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -180,7 +180,7 @@ class Shared(Right):
         return super().backward(dout)
 
 
-@wrong("backward alone draws noise that no seed decides", "draws random numbers of its own")
+@wrong("backward alone draws noise that no seed decides", "draws its own random numbers")
 class NoisyBackward(Right):
     def backward(self, dout):
         dx = super().backward(dout)

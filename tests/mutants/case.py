@@ -1,8 +1,8 @@
-"""What a planted bug is: a right layer with one gradient changed, in the way that people really get it wrong.
+"""Builds planted bugs: right layers with one gradient changed in a way that people get it wrong.
 
-A family is a layer, as a pair of functions and its reference in JAX. Its mutants change one of the gradients that
-`backward` returns, given the right one; its equivalents are other ways to write what is right. Where a family has
-parameters, every second draw brings it in the class style of the book instead: W in an attribute, and dW beside it.
+A family is a layer, as a pair of functions, with its reference in JAX. Its mutants change one of the gradients that
+`backward` returns; its equivalents are other right ways to write it. If a family has parameters, half of the draws are
+in the class style of the book instead: W is an attribute, with dW beside it.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Pair = tuple[Callable[..., Any], Callable[..., Any]]
-Draw = Callable[[np.random.Generator, float], tuple[Any, ...]]  # (rng, scale of the inputs) -> what forward takes
+Draw = Callable[[np.random.Generator, float], tuple[Any, ...]]  # (rng, scale of the inputs) -> the arguments of forward
 
 
 class Brought(NamedTuple):
-    """What is brought to a checker."""
+    """A layer, its inputs, and its reference."""
 
     layer: Any
     inputs: tuple[Any, ...]
@@ -25,7 +25,7 @@ class Brought(NamedTuple):
 
 @dataclass(frozen=True)
 class Case:
-    """Of the wrong ones, `leaf` is what is wrong; `says` is in the diagnosis or among the faults of behaviour."""
+    """A right or a wrong layer. If it is wrong, the wrong leaf, and a phrase of the diagnosis or the reported fault."""
 
     name: str
     sentence: str
@@ -42,13 +42,13 @@ class Family:
     """A layer and its mutants.
 
     Args:
-        name: Of the right layer.
-        names: What forward takes; the gradients that backward returns are of the first of them.
+        name: The name of the right layer.
+        names: The names of the arguments of forward; backward returns gradients for the first of them.
         forward: (*inputs) -> (y, cache).
         backward: (dout, cache) -> (gradients).
-        draw: Inputs for a generator and a scale.
+        draw: Draws inputs, given a generator and a scale.
         reference: The same function in JAX.
-        parameters: How many of the last inputs that have a gradient are parameters.
+        parameters: The number of inputs that are parameters, the last ones that have a gradient.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Family:
         says: str = "",
         draw: Draw | None = None,
     ) -> None:
-        """`gradient(dout, cache, right)` in place of the right gradient of a leaf."""
+        """Adds a mutant that returns `gradient(dout, cache, right)` instead of the right gradient of a leaf."""
         place = self.names.index(leaf)
 
         def backward(dout: Any, cache: Any) -> Any:
@@ -85,16 +85,16 @@ class Family:
         self._add(name, sentence, (self.forward, backward), draw, right=False, leaf=leaf, says=says)
 
     def mismatched(self, name: str, leaf: str, sentence: str, forward: Callable[..., Any], says: str = "") -> None:
-        """A forward that the backward does not belong to: it is the derivative of another function."""
+        """Adds a mutant with another forward, of which the backward is not the derivative."""
         self._add(name, sentence, (forward, self.backward), None, right=False, leaf=leaf, says=says)
 
     def right(self, name: str, sentence: str, backward: Callable[..., Any], draw: Draw | None = None) -> None:
-        """Another way to write it, or other inputs."""
+        """Adds another right way to write the layer, or other inputs."""
         self._add(name, sentence, (self.forward, backward), draw, right=True)
 
     def _add(self, name: str, sentence: str, pair: Pair, draw: Draw | None, **expected: Any) -> None:
         def make(rng: np.random.Generator, dtype: Any, scale: float) -> Brought:
-            inputs = tuple(in_dtype(given, dtype) for given in (draw or self.draw)(rng, scale))
+            inputs = tuple(in_dtype(value, dtype) for value in (draw or self.draw)(rng, scale))
             if self.parameters and rng.random() < 0.5:
                 return self._as_class(pair, inputs)
             return Brought(pair, inputs, self.reference)
@@ -133,27 +133,27 @@ class Family:
 
 
 def add(case: Case) -> None:
-    """Register a case under its name."""
+    """Registers a case under its name."""
     assert case.name not in CASES, case.name
     CASES[case.name] = case
 
 
 def in_dtype(value: Any, dtype: Any) -> Any:
-    """Float arrays in a dtype, all else as it is."""
+    """Returns a float array in another dtype, and any other value unchanged."""
     return value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
 
 
 def size(rng: np.random.Generator, low: int = 2, high: int = 6) -> int:
-    """Of an axis."""
+    """Returns the size of an axis."""
     return int(rng.integers(low, high + 1))
 
 
 def different(rng: np.random.Generator, count: int, low: int = 2, high: int = 7) -> list[int]:
-    """Sizes of which no two are alike, so that no axis is taken for another."""
+    """Returns different sizes, so that no axis can be mistaken for another."""
     return [int(n) for n in rng.permutation(np.arange(low, high + 1))[:count]]
 
 
 def off_kinks(rng: np.random.Generator, *shape: int) -> Any:
-    """Normal numbers, none near 0."""
+    """Returns normal numbers, none of them near 0."""
     x = rng.standard_normal(shape)
     return x + 0.1 * np.sign(x)

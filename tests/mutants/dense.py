@@ -1,4 +1,4 @@
-"""The affine layer, residual connections, products: what networks are mostly made of."""
+"""The affine layer, residual connections and products."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,13 +44,13 @@ affine.wrong("dW_mean", "W", "dW is averaged over the batch though the loss alre
              lambda dout, c, dW: dW / len(dout), "batch size")  # fmt: skip
 affine.wrong("dW_times_n", "W", "dW is multiplied by the batch size", lambda dout, c, dW: dW * len(dout), "batch size")
 affine.wrong("dx_sign", "x", "dx has the wrong sign", lambda dout, c, dx: -dx, "sign")
-affine.wrong("dW_twice", "W", "dW is added twice", lambda dout, c, dW: 2 * dW, "factor 2")
-affine.wrong("dx_half", "x", "dx is halved", lambda dout, c, dx: dx / 2, "factor 2 is missing")
+affine.wrong("dW_twice", "W", "dW is added twice", lambda dout, c, dW: 2 * dW, "factor of 2")
+affine.wrong("dx_half", "x", "dx is halved", lambda dout, c, dx: dx / 2, "factor of 2 is missing")
 affine.wrong("db_kept", "b", "db keeps the batch axis, (1, M)", lambda dout, c, db: db[None], "only broadcasts")
 affine.wrong("db_rows", "b", "db is summed over the features, not the batch", lambda dout, c, db: dout.sum(axis=1),
              "wrong axis", draw_square)  # fmt: skip
 affine.wrong("db_all", "b", "db is summed over both axes and broadcast",
-             lambda dout, c, db: np.full_like(db, dout.sum()), "summed over an axis too many")  # fmt: skip
+             lambda dout, c, db: np.full_like(db, dout.sum()), "summed over too many axes")  # fmt: skip
 affine.wrong("db_scalar", "b", "db is summed over both axes, one number", lambda dout, c, db: dout.sum(),
              "broadcasts")  # fmt: skip
 affine.wrong("db_first", "b", "db is the first row's alone", lambda dout, c, db: dout[0].copy())
@@ -110,7 +110,7 @@ matmul = Family(
 matmul.right("einsum", "written with einsum", lambda dout, c: (
     np.einsum("bik,bjk->bij", dout, c[1]), np.einsum("bji,bjk->bik", c[0], dout)))  # fmt: skip
 matmul.wrong("batch", "b", "the gradient of the second factor is summed over the batch",
-             lambda dout, c, db: np.broadcast_to(db.sum(axis=0), db.shape).copy(), "axis too many")  # fmt: skip
+             lambda dout, c, db: np.broadcast_to(db.sum(axis=0), db.shape).copy(), "too many axes")  # fmt: skip
 matmul.wrong("first", "a", "the first matrix of the batch is used for all",
              lambda dout, c, da: dout @ c[1][:1].swapaxes(-1, -2))  # fmt: skip
 
@@ -135,7 +135,7 @@ bias = Family(
     lambda x, b: x + b[:, None, None], parameters=1,
 )  # fmt: skip
 bias.wrong("mean", "b", "db is averaged over the image", lambda dout, c, db: dout.mean(axis=(2, 3)).sum(axis=0),
-           "a mean for a sum")  # fmt: skip
+           "a mean instead of a sum")  # fmt: skip
 bias.wrong("axes", "b", "db is summed over the batch alone, at the first pixel", lambda dout, c, db:
            dout[:, :, 0, 0].sum(axis=0))  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Losses, whose backward is often called without a gradient from above; and softmax on its own."""
+"""Losses, whose backward is often called without an upstream gradient, and softmax."""
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,7 @@ cross_entropy.wrong(
 )
 cross_entropy.wrong("mean_twice", "x", "dx is divided by the batch size twice", lambda dout, c, dx: dx / len(dx),
                     "batch size")  # fmt: skip
-cross_entropy.wrong("all_elements", "x", "dx is divided by N C", lambda dout, c, dx: dx / dx.shape[1], "a 1/N too many")
+cross_entropy.wrong("all_elements", "x", "dx is divided by N C", lambda dout, c, dx: dx / dx.shape[1], "an extra 1/N")
 cross_entropy.wrong("sign", "x", "t - y", lambda dout, c, dx: -dx, "sign")
 cross_entropy.wrong("no_target", "x", "t is not subtracted", lambda dout, c, dx: dout * c[2] / len(c[2]))
 cross_entropy.wrong("true_class", "x", "only the true class's logit gets a gradient",
@@ -110,7 +110,7 @@ squares = Family(
     draw_numbers,
     lambda x, t: ((x - t) ** 2).mean(),
 )  # fmt: skip
-squares.wrong("two", "x", "the factor 2 is left out", lambda dout, c, dx: dx / 2, "factor 2 is missing")
+squares.wrong("two", "x", "the factor 2 is left out", lambda dout, c, dx: dx / 2, "factor of 2 is missing")
 squares.wrong("rows", "x", "dx is divided by N, the loss by N C", lambda dout, c, dx: dx * dx.shape[1], "a missing 1/N")
 squares.wrong("no_mean", "x", "dx is not divided at all", lambda dout, c, dx: dx * dx.size, "a missing 1/N")
 squares.wrong("target", "t", "dt has the sign of dx", lambda dout, c, dt: -dt, "sign")

@@ -1,4 +1,4 @@
-"""BatchNorm, LayerNorm, RMSNorm, for vectors and images: people lose the terms through the statistics."""
+"""BatchNorm, LayerNorm and RMSNorm for vectors and images; terms through the statistics are often forgotten."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -113,7 +113,7 @@ image.wrong("no_mean", "x", "the term through the mean is missing", lambda dout,
     - c[1] * (scaled(dout, c, channels) * c[1]).mean(axis=(0, 2, 3), keepdims=True)) / c[2],
     "through the mean")  # fmt: skip
 image.wrong(
-    "dgamma_axes", "gamma", "dgamma is averaged over the image", lambda dout, c, dg: dg / 12, "a mean for a sum"
+    "dgamma_axes", "gamma", "dgamma is averaged over the image", lambda dout, c, dg: dg / 12, "a mean instead of a sum"
 )
 
 rms = Family(

@@ -1,4 +1,4 @@
-"""Activations: one number in, one number out."""
+"""Activations, which map each element on its own."""
 
 import math
 
@@ -142,7 +142,7 @@ log.wrong("y", "x", "1 / y for 1 / x", lambda dout, c, dx: dout / c[1])
 root = pointwise(
     "sqrt", np.sqrt, lambda x, y: 0.5 / y, jnp.sqrt, lambda rng, scale: (scale * (0.5 + rng.random((3, 4))),)
 )
-root.wrong("half", "x", "1 / y for 1 / (2 y)", lambda dout, c, dx: 2 * dx, "factor 2")
+root.wrong("half", "x", "1 / y for 1 / (2 y)", lambda dout, c, dx: 2 * dx, "factor of 2")
 
 absolute = pointwise("abs", np.abs, lambda x, y: np.sign(x), jnp.abs)
 absolute.right("at_kinks", "some x are exactly 0", absolute.backward, draw_at_kinks)

@@ -1,4 +1,4 @@
-"""Attention and recurrence: softmax inside, the same weights at every step, gradients that come from the next step."""
+"""Attention and recurrence: a softmax inside, shared weights, gradients from the next step."""
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ def rnn_forward(x, h0, Wx, Wh, b):
 
 
 def rnn_steps(dout, c, carry=True):
-    """The gradient by each step's sum, (N, T, H)."""
+    """Returns the gradient with respect to the sum of each step, (N, T, H)."""
     _, hs, _, Wh = c
     dh, ds = 0, []
     for t in reversed(range(dout.shape[1])):

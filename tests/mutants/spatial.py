@@ -1,4 +1,4 @@
-"""Convolution and pooling: taps, strides, padding, and windows that overlap."""
+"""Convolution and pooling, with strides, padding and overlapping windows."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +10,12 @@ STRIDE, PAD = 2, 1
 
 
 def windows(x, k, stride):
-    """(N, C, H, W) -> (N, C, OH, OW, k, k), a view."""
+    """Returns the windows of (N, C, H, W) as a view of shape (N, C, OH, OW, k, k)."""
     return np.lib.stride_tricks.sliding_window_view(x, (k, k), axis=(2, 3))[:, :, ::stride, ::stride]
 
 
 def spread(taps, shape, stride):
-    """The transpose of `windows`: taps (N, C, OH, OW, k, k) are added up where they were taken from."""
+    """Returns the transpose of `windows`: adds (N, C, OH, OW, k, k) up at the places that they come from."""
     x, (oh, ow, k) = np.zeros(shape, taps.dtype), taps.shape[2:5]
     for i in range(k):
         for j in range(k):
@@ -90,7 +90,7 @@ conv.wrong("unpadded", "W", "dW is taken from x without its padding", lambda dou
     "nfij,ncijkl->fckl", dout[:, :, :3, :3], windows(c[0], 3, STRIDE)[:, :, :3, :3]))  # fmt: skip
 conv.wrong("bias", "b", "db is averaged over the batch", lambda dout, c, db: db / len(dout), "batch size")
 conv.wrong("bias_pixels", "b", "db is averaged over the pixels", lambda dout, c, db: db / dout[0, 0].size,
-           "a mean for a sum")  # fmt: skip
+           "a mean instead of a sum")  # fmt: skip
 conv.wrong("one_sample", "W", "dW sees the first sample alone", lambda dout, c, dW:
            np.einsum("nfij,ncijkl->fckl", dout[:1], c[2][:1]))  # fmt: skip
 conv.wrong("last_row", "W", "the last row of outputs is left out by the loop", lambda dout, c, dW:

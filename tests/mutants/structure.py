@@ -1,4 +1,4 @@
-"""Layers that move numbers, gather them, drop them or add them up: dropout, embedding, shapes, reductions."""
+"""Layers that move, gather, drop or add numbers: dropout, embedding, shapes, reductions."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -110,8 +110,8 @@ mean = Family(
     lambda x: (x.mean(axis=0), x.shape), lambda dout, shape: (np.broadcast_to(dout / shape[0], shape).copy(),),
     lambda rng, scale: (scale * rng.standard_normal((size(rng, 3), 4)),), lambda x: x.mean(axis=0),
 )  # fmt: skip
-mean.wrong("sum", "x", "the sum's gradient", lambda dout, shape, dx: dx * shape[0], "a sum for a mean")
-mean.wrong("size", "x", "divided by all elements", lambda dout, shape, dx: dx / shape[1], "a mean for a sum")
+mean.wrong("sum", "x", "the sum's gradient", lambda dout, shape, dx: dx * shape[0], "a sum instead of a mean")
+mean.wrong("size", "x", "divided by all elements", lambda dout, shape, dx: dx / shape[1], "a mean instead of a sum")
 mean.wrong("unspread", "x", "not broadcast back, one row", lambda dout, shape, dx: dx[:1], "only broadcasts")
 
 cumsum = Family(

@@ -187,7 +187,7 @@ def test_attention_that_sees_the_future_is_another_function(rng):
     hand.__class__ = type("SeesTheFuture", (numpy_ref.Attention,), {"forward": every_position_seen})
     report = check_layer(hand, x, reference=lambda params, x: layer.train(params, state, x, draws)[0])
     assert report.verdict == "FAIL"
-    assert "the forwards are two functions" in str(report)
+    assert "the forwards are different functions" in str(report)
 
 
 def test_no_position_sees_a_later_one(rng):

@@ -1,1 +1,1 @@
-"""Says what was probably written, seen from how a gradient is wrong."""
+"""Explains measurements and verdicts: names the slip in a wrong gradient, and words the report."""

@@ -1,75 +1,74 @@
-"""Names the slip in a wrong gradient: what was probably written, seen from the true one.
+"""Names the slip in a wrong gradient: the mistake in the formula that was probably written.
 
-A slip is a formula that people really write by mistake. It is named where it explains the whole error to the accuracy
-of the true gradient, by more digits than chance would; several readings of one number are all named. Where none does,
-the place of the error is named if it is confined to one, and otherwise nothing.
+A slip is named if it explains the whole error to the accuracy of the true gradient, and by more digits than chance
+would. If one number has several possible meanings, all of them are named. If no slip explains the error but the error
+is confined to one place, the place is named.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from jaxnet.crosscheck.explain import (
-    derivatives,
-    factors,
+    array_factors,
+    local_errors,
     losses,
     misplaced,
-    parts,
+    missing_terms,
+    normalization,
     reductions,
-    statistics,
-    terms,
+    scalar_factors,
 )
-from jaxnet.crosscheck.explain.evidence import Diagnosis, DiagnosisInput, Evidence, Slip
-from jaxnet.crosscheck.explain.wording import where
+from jaxnet.crosscheck.explain.evidence import Evidence
+from jaxnet.crosscheck.explain.phrases import where
+from jaxnet.crosscheck.explain.slips import Diagnosis, DiagnosisInput, Slip
 
 __all__ = ["Diagnosis", "DiagnosisInput", "Slip", "diagnose"]
 
-COARSEST = 0.1  # the relative tolerance above which nothing is told apart
-SLIPS: tuple[Callable[[Evidence], Iterator[Diagnosis]], ...] = (
-    factors.slips,
+COARSEST = 0.1  # the relative tolerance above which single elements cannot be compared
+SEARCHES: tuple[Callable[[Evidence], Iterator[Diagnosis]], ...] = (
+    scalar_factors.slips,
     misplaced.slips,
     reductions.duplicates,
     misplaced.from_dout,
-    parts.slips,
+    local_errors.slips,
     losses.slips,
-    derivatives.slips,
+    array_factors.slips,
     reductions.slips,
-    terms.slips,
-    statistics.slips,
+    missing_terms.slips,
+    normalization.slips,
     misplaced.shifted,
-    factors.along_probes,
-    parts.lines,
-    parts.place,
+    scalar_factors.along_probes,
+    local_errors.lines,
+    local_errors.place,
 )
 
 
-def diagnose(evidence: DiagnosisInput) -> Diagnosis | None:
-    """Returns the slip that explains a wrong gradient, or None.
+def diagnose(inputs: DiagnosisInput) -> Diagnosis | None:
+    """Returns the first slip that explains a wrong gradient, or None if none does.
 
     Args:
-        evidence: The claimed gradient, the true one as far as it is known, and what they may have been made from.
+        inputs: The claimed gradient, the measured part of the true one, and the values that either may be made of.
 
     Examples:
         >>> x = np.arange(12.0).reshape(3, 4)
         >>> diagnose(DiagnosisInput("x", 2 * x, x, 1e-9)).slip
         <Slip.FACTOR: 3>
     """
-    compared = Evidence(evidence)
-    if compared.scale == 0 or not np.isfinite(compared.scale):
+    evidence = Evidence(inputs)
+    if evidence.scale == 0 or not np.isfinite(evidence.scale):
         return None
-    blurred = compared.relative > COARSEST * (1 + 1e-9)
-    if not blurred and not np.isfinite(compared.whole).all():
-        return _not_finite(compared)
+    blurred = evidence.relative > COARSEST * (1 + 1e-9)
+    if not blurred and not np.isfinite(evidence.whole).all():
+        return _not_finite(evidence)
+    searches = (scalar_factors.along_probes,) if blurred or not evidence.wrong.any() else SEARCHES
     with np.errstate(all="ignore"):
-        for slips in (factors.along_probes,) if blurred or not compared.wrong.any() else SLIPS:
-            found = next(slips(compared), None)
-            if found is not None:
-                return found
-    return None
+        return next(itertools.chain.from_iterable(search(evidence) for search in searches), None)
 
 
 def _not_finite(evidence: Evidence) -> Diagnosis:
-    """Names where the claimed gradient is not finite though the true one is."""
+    """Names the elements where the claimed gradient is not finite although the true one is."""
     bad = ~np.isfinite(evidence.whole)
     what = "nan" if np.isnan(evidence.whole).any() else "infinite"
     if bad.all():
@@ -78,6 +77,7 @@ def _not_finite(evidence: Evidence) -> Diagnosis:
     if not places.size:
         return Diagnosis(Slip.NAN, (), f"{int(bad.sum()):,} of {bad.size:,} elements are {what}", True)
     sentence = (
-        f"{where(places, evidence)} {what}, where forward is smooth: as of a `where` whose other branch is not finite"
+        f"{where(places, evidence)} {what} although forward is smooth there, "
+        "as happens with a `where` whose other branch is not finite"
     )
     return Diagnosis(Slip.NAN, (), sentence, evidence.full)

@@ -1,72 +1,63 @@
-"""A sum over the wrong elements: another axis, too many axes, a part of the samples, the last of several ids.
+"""Recognizes a sum over the wrong elements: another axis, too many axes, some of the samples, the last of equal ids.
 
-The gradient of what was broadcast, or shared by samples, is a sum of contributions. Where the contributions are known
-(`dout`, `dout` times an array, outer products of x and `dout`), the claimed gradient shows which of them it adds up.
+The gradient of an array that was broadcast, or shared by samples, is a sum of terms. Where the terms are known (`dout`,
+`dout` times an array, outer products of x and `dout`), the claimed gradient shows which of them were added.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 
-from jaxnet.crosscheck.explain.evidence import Array, Diagnosis, Evidence, Slip
-from jaxnet.crosscheck.explain.wording import axes_in_words
+from jaxnet.crosscheck.explain.evidence import Evidence, Make
+from jaxnet.crosscheck.explain.phrases import axes_in_words, listed
+from jaxnet.crosscheck.explain.slips import Array, Diagnosis, Slip
 
-MOST_TERMS = 1 << 18  # contributions times compared elements
-MOST_FITTED = 64  # weights of contributions
-
-Sum = Callable[[], Array]
+MOST_TERMS = 1 << 18  # the most terms times compared elements
+MOST_FITTED = 64  # the most weights of terms that are fitted
+FACTOR_MISSING = "the factor that multiplies dout is missing"
 
 
 def slips(evidence: Evidence) -> Iterator[Diagnosis]:
-    """Yields what is summed over that should not be, or is left out of a sum."""
+    """Yields a sum over other elements, or of other terms, than those of the true gradient."""
     for find in (_wrong_axis, _too_much, _partial, _wrong_multiplier, _cumulative):
-        found = next(find(evidence), None)
-        if found is not None:
-            yield found
-            return
+        yield from find(evidence)
 
 
 def duplicates(evidence: Evidence) -> Iterator[Diagnosis]:
-    """Yields what became of rows that several ids share: they get the sum of the gradients."""
+    """Yields wrong gradients of rows that several ids share, which are the sums over those ids."""
     dout = evidence.dout
-    for name, ids in evidence.given.integers.items():
+    for name, ids in evidence.inputs.integers.items():
         if ids.ndim == 0 or dout.shape[: ids.ndim] != ids.shape or evidence.shape[1:] != dout.shape[ids.ndim :]:
             continue
         if not ids.size or ids.min() < -len(evidence.whole) or ids.max() >= len(evidence.whole):
             continue
-        found = next(_of_ids(name, ids.ravel(), dout.reshape(ids.size, *evidence.shape[1:]), evidence), None)
-        if found is not None:
-            yield found
+        yield from _shared_rows(name, ids.ravel(), dout.reshape(ids.size, *evidence.shape[1:]), evidence)
 
 
-def _of_ids(name: str, ids: Array, rows: Array, evidence: Evidence) -> Iterator[Diagnosis]:
-    shared = f"rows that {name} names more than once"
+def _shared_rows(name: str, ids: Array, rows: Array, evidence: Evidence) -> Iterator[Diagnosis]:
+    shared = f"rows that occur more than once in {name}"
     row, rest = evidence.index[0], evidence.index[1:]
     positions, count = np.arange(ids.size), np.bincount(ids % len(evidence.whole), minlength=len(evidence.whole))
     last, first = np.zeros(len(evidence.whole), int), np.zeros(len(evidence.whole), int)
     last[ids], first[ids[::-1]] = positions, positions[::-1]
-    for which, sentence in (
-        (last, f"duplicates are overwritten: {shared} keep the last gradient only"),
-        (first, f"duplicates are left out: {shared} keep the first gradient only"),
+    for source, sentence in (
+        (last, f"duplicates are overwritten: {shared} keep only the last gradient"),
+        (first, f"duplicates are left out: {shared} keep only the first gradient"),
     ):
-        if evidence.matches_claimed(np.where(count[row] > 0, rows[(which[row], *rest)], 0.0)):
+        if evidence.matches_claimed(np.where(count[row] > 0, rows[(source[row], *rest)], 0.0)):
             summed = np.zeros(evidence.shape)
             np.add.at(summed, ids, rows)
-            found = evidence.found(Slip.OVERWRITTEN, sentence, summed[evidence.index], partial(np.asarray, summed))
-            if found is not None:
-                yield found
+            yield from evidence.test(Slip.OVERWRITTEN, sentence, summed[evidence.index], partial(np.asarray, summed))
     times = count.reshape(-1, *[1] * len(rest))
-    sentence = f"duplicates are averaged: {shared} get the mean, not the sum"
-    found = evidence.found(Slip.AVERAGED, sentence, evidence.claimed * count[row], lambda: evidence.whole * times)
-    if found is not None:
-        yield found
+    sentence = f"duplicates are averaged: {shared} get the mean instead of the sum"
+    yield from evidence.test(Slip.AVERAGED, sentence, evidence.claimed * count[row], lambda: evidence.whole * times)
 
 
 def _wrong_axis(evidence: Evidence) -> Iterator[Diagnosis]:
-    """`dout`, summed over other axes than the right ones."""
+    """Yields `dout` summed over the wrong axes."""
     dout, ndim = evidence.dout, len(evidence.shape)
     if not ndim < dout.ndim <= 5:
         return
@@ -78,18 +69,16 @@ def _wrong_axis(evidence: Evidence) -> Iterator[Diagnosis]:
         if not evidence.matches_claimed(claimed[evidence.index]):
             continue
         for right in sums.values():
-            found = evidence.found(
+            yield from evidence.test(
                 Slip.WRONG_AXIS,
                 f"it is dout summed over the wrong axis: over {axes_in_words(axes)}",
                 right[evidence.index],
-                partial(lambda right: right, right),
+                partial(np.asarray, right),
             )
-            if found is not None:
-                yield found
 
 
 def _too_much(evidence: Evidence) -> Iterator[Diagnosis]:
-    """It is alike along some axes, and there the sum or the mean of the true gradient."""
+    """Yields the sum or the mean of the true gradient along some axes, where it is constant."""
     ndim = len(evidence.shape)
     every = tuple(range(ndim))
     for axes in dict.fromkeys([*((a,) for a in every), *itertools.combinations(every, 2), every]):
@@ -97,38 +86,37 @@ def _too_much(evidence: Evidence) -> Iterator[Diagnosis]:
         first = evidence.whole[tuple(slice(0, 1) if a in axes else slice(None) for a in every)]
         if size < 2 or not np.abs(evidence.whole - first).max() <= 1e-9 * np.abs(first).max(initial=0.0):
             continue
-        broadcast = f"over {axes_in_words(axes)}, broadcast: summed over an axis too many"
+        broadcast = f"over {axes_in_words(axes)}, broadcast: it is summed over too many axes"
         if evidence.full:
             values = evidence.whole_true.sum(axis=axes, keepdims=True)
             for what, scale in (("sum", 1), ("mean", size)):
-                made = np.broadcast_to(values / scale, evidence.shape)
-                room = max(evidence.relative * (size if what == "sum" else 1), 1e-6) * evidence.scale
-                if np.abs(made - evidence.whole).max() <= room and evidence.strong() and evidence.relative < 0.01:
+                reduced = np.broadcast_to(values / scale, evidence.shape)
+                slack = max(evidence.relative * (size if what == "sum" else 1), 1e-6) * evidence.scale
+                if np.abs(reduced - evidence.whole).max() <= slack and evidence.strong() and evidence.relative < 0.01:
                     sentence = f"it is the true gradient's {what} {broadcast}"
                     yield Diagnosis(Slip.SUMMED_TOO_MUCH, (), sentence, True)
         yield from _too_much_of_dout(evidence, axes, broadcast)
 
 
 def _too_much_of_dout(evidence: Evidence, axes: tuple[int, ...], broadcast: str) -> Iterator[Diagnosis]:
-    """The same where the true gradient is a sum of `dout`, measured or not."""
+    """Yields the same if the true gradient is a sum of `dout`, even if it was not measured everywhere."""
     dout = evidence.dout
     extra = tuple(range(dout.ndim - len(evidence.shape)))
     if dout.shape[len(extra) :] != evidence.shape:
         return
     right = dout.sum(axis=extra)
-    for what, made in (("sum", right.sum(axis=axes, keepdims=True)), ("mean", right.mean(axis=axes, keepdims=True))):
-        if evidence.matches_claimed(evidence.at(made)):
-            found = evidence.found(
+    for what, reduce in (("sum", np.sum), ("mean", np.mean)):
+        if evidence.matches_claimed(evidence.at(reduce(right, axis=axes, keepdims=True))):
+            yield from evidence.test(
                 Slip.SUMMED_TOO_MUCH,
                 f"it is the true gradient's {what} {broadcast}",
                 right[evidence.index],
                 lambda: right,
             )
-            if found is not None:
-                yield found
 
 
-Terms = tuple[str, Array, Sum, tuple[int, ...]]  # name, (*sizes, compared), the whole sum, the axes of the sizes
+# name, terms of shape (*sizes, compared), a function that returns the whole sum, the axes of the sizes
+Terms = tuple[str, Array, Make, tuple[int, ...]]
 
 
 def contributions(evidence: Evidence) -> Iterator[Terms]:
@@ -138,7 +126,7 @@ def contributions(evidence: Evidence) -> Iterator[Terms]:
 
 
 def _broadcast_terms(evidence: Evidence) -> Iterator[Terms]:
-    """`dout`, or `dout` times an array, summed over the axes that the leaf was broadcast along."""
+    """Yields `dout`, and `dout` times an array, as the terms of a leaf that was broadcast along some axes."""
     dout, ndim = evidence.dout, len(evidence.shape)
     if not ndim < dout.ndim <= 5:
         return
@@ -157,47 +145,54 @@ def _broadcast_terms(evidence: Evidence) -> Iterator[Terms]:
 
 
 def _multipliers(evidence: Evidence, axes: tuple[int, ...]) -> Iterator[tuple[str, Array | None]]:
-    shape = evidence.dout.shape
+    """Yields what `dout` may be multiplied by before it is summed: nothing, an array, a normalized array."""
     yield "", None
     for name, array in {**evidence.leaves, "output": evidence.output}.items():
-        if array.shape != shape or (name == "output" and evidence.output is evidence.dout):
+        if array.shape != evidence.dout.shape or (name == "output" and evidence.output is evidence.dout):
             continue
         yield name, array
         if name != "output":
-            for over in dict.fromkeys([axes, (array.ndim - 1,), tuple(range(1, array.ndim))]):
-                for eps in (0.0, *epsilons(evidence)):
-                    std = np.sqrt(array.var(axis=over, keepdims=True) + eps)
-                    if (std > 0).all():
-                        with_eps = f" and eps = {eps:g}" if eps else ""
-                        words = f"({name} - mean) / std, over {axes_in_words(over)}{with_eps}"
-                        yield words, (array - array.mean(axis=over, keepdims=True)) / std
-                    root = np.sqrt((array**2).mean(axis=over, keepdims=True) + eps)
-                    if (root > 0).all():
-                        yield f"{name} / rms, over {axes_in_words(over)}", array / root
+            yield from _normalized(name, array, axes, epsilons(evidence))
+
+
+def _normalized(
+    name: str, x: Array, axes: tuple[int, ...], eps_values: tuple[float, ...]
+) -> Iterator[tuple[str, Array]]:
+    """Yields (x - mean) / std and x / rms, over the axes of the sum and over those of a layer norm."""
+    for over in dict.fromkeys([axes, (x.ndim - 1,), tuple(range(1, x.ndim))]):
+        for eps in (0.0, *eps_values):
+            std = np.sqrt(x.var(axis=over, keepdims=True) + eps)
+            if (std > 0).all():
+                with_eps = f", with eps = {eps:g}" if eps else ""
+                mean = x.mean(axis=over, keepdims=True)
+                yield f"({name} - mean) / std (over {axes_in_words(over)}{with_eps})", (x - mean) / std
+            rms = np.sqrt((x**2).mean(axis=over, keepdims=True) + eps)
+            if (rms > 0).all():
+                yield f"{name} / rms (over {axes_in_words(over)})", x / rms
 
 
 def epsilons(evidence: Evidence) -> tuple[float, ...]:
-    """Returns the numbers that may stand under a root, the layer's own first."""
-    own = [float(v) for k, v in evidence.given.numbers.items() if 0 < v < 0.1 or (0 < v <= 1 and "eps" in k.lower())]
+    """Returns the layer's own values of eps, or common ones if it has none."""
+    own = [float(v) for k, v in evidence.inputs.numbers.items() if 0 < v < 0.1 or (0 < v <= 1 and "eps" in k.lower())]
     return tuple(dict.fromkeys(own or [1e-5, 1e-6, 1e-8, 1e-3, 1e-12]))
 
 
 def _outer_terms(evidence: Evidence) -> Iterator[Terms]:
-    """Outer products of the samples with `dout`: the terms of x.T @ dout, over all axes but the last."""
+    """Yields outer products of the samples with `dout`: the terms of x.T @ dout, over all axes but the last."""
     dout, shape = evidence.dout, evidence.shape
     if len(shape) != 2 or dout.ndim < 2:
         return
     for name, x in evidence.leaves.items():
         if x.ndim != dout.ndim or x.shape[:-1] != dout.shape[:-1]:
             continue
-        for turned in (False, True):
-            left, right = (dout, x) if turned else (x, dout)
+        for is_transposed in (False, True):
+            left, right = (dout, x) if is_transposed else (x, dout)
             if (left.shape[-1], right.shape[-1]) != shape:
                 continue
             if math.prod(dout.shape[:-1]) * evidence.compared.size > MOST_TERMS:
                 continue
             terms = left[..., evidence.index[0]] * right[..., evidence.index[1]]
-            label = f"dout.T @ {name}" if turned else f"{name}.T @ dout"
+            label = f"dout.T @ {name}" if is_transposed else f"{name}.T @ dout"
 
             def whole(left: Array = left, right: Array = right) -> Array:
                 return left.reshape(-1, left.shape[-1]).T @ right.reshape(-1, right.shape[-1])
@@ -206,104 +201,96 @@ def _outer_terms(evidence: Evidence) -> Iterator[Terms]:
 
 
 def _partial(evidence: Evidence) -> Iterator[Diagnosis]:
-    """Some of the terms of the right sum."""
+    """Yields a sum of some of the right terms."""
     for label, terms, whole, axes in contributions(evidence):
-        over = tuple(range(len(axes)))
-        total = terms.sum(axis=over)
+        total = terms.sum(axis=tuple(range(len(axes))))
         if not evidence.fits(total):
             continue
         for position, axis in enumerate(axes):
             along = np.moveaxis(terms, position, 0).reshape(terms.shape[position], -1, terms.shape[-1]).sum(axis=1)
-            for clause, weights in _parts(len(along)):
-                if evidence.matches_claimed(np.tensordot(weights, along, 1)):
-                    sentence = f"it is the sum of {label} with {clause} along axis {axis}"
-                    yield from _confirmed(evidence, Slip.PARTIAL_SUM, sentence, total, whole)
-            if weights_fit := _fitted_part(along, evidence):
-                sentence = f"it is the sum of {label} with {weights_fit} along axis {axis}"
-                yield from _confirmed(evidence, Slip.PARTIAL_SUM, sentence, total, whole)
+            for clause in _left_out(along, evidence):
+                sentence = f"it is the sum of {label} with {clause} along axis {axis}"
+                yield from evidence.test(Slip.PARTIAL_SUM, sentence, total, whole)
 
 
-def _confirmed(evidence: Evidence, slip: Slip, sentence: str, total: Array, whole: Sum) -> Iterator[Diagnosis]:
-    found = evidence.found(slip, sentence, total, whole)
-    if found is not None:
-        yield found
+def _left_out(along: Array, evidence: Evidence) -> Iterator[str]:
+    """Yields which of the terms the claimed gradient is a sum of."""
+    for clause, weights in _parts(len(along)):
+        if evidence.matches_claimed(np.tensordot(weights, along, 1)):
+            yield clause
+    yield from _fitted_part(along, evidence)
 
 
 def _parts(n: int) -> Iterator[tuple[str, Array]]:
-    """Yields what people leave out of a sum of n terms."""
+    """Yields common errors in a sum of n terms, as the weights of the terms."""
     if n < 2:
         return
     place = np.arange(n)
     for clause, chosen in (
-        ("the last term alone", place == n - 1),
-        ("the first term alone", place == 0),
+        ("only the last term", place == n - 1),
+        ("only the first term", place == 0),
         ("the last term left out", place < n - 1),
         ("the first term left out", place > 0),
-        ("the first half alone", place < n // 2),
-        ("the last half alone", place >= n - n // 2),
-        ("every second term alone", place % 2 == 0),
+        ("only the first half", place < n // 2),
+        ("only the last half", place >= n - n // 2),
+        ("only every second term", place % 2 == 0),
     ):
         yield clause, chosen.astype(float)
-    yield "the mean for the sum", np.full(n, 1.0 / n)
+    yield "the mean instead of the sum", np.full(n, 1.0 / n)
     for block in (2, 3, 4, 5, 8, 16, 32, 64, 128, 256):
         if block < n and n % block:
             yield f"the last block lost, {n % block} terms of {n},", (place < n - n % block).astype(float)
 
 
-def _fitted_part(along: Array, evidence: Evidence) -> str:
-    """Returns which terms are left out, by fitting a weight to each term, if these are all 0 or 1."""
+def _fitted_part(along: Array, evidence: Evidence) -> Iterator[str]:
+    """Yields which terms are left out, if fitted weights of the terms are all 0 or 1."""
     count, compared = along.shape
     if not 2 < count <= MOST_FITTED or compared < 2 * count:
-        return ""
+        return
     weights, _, rank, _ = np.linalg.lstsq(along.T, evidence.claimed, rcond=None)
     if rank < count or not evidence.matches_claimed(weights @ along):
-        return ""
+        return
     chosen = np.round(weights)
     if np.abs(weights - chosen).max() > 1e-3 or not np.isin(chosen, (0, 1)).all() or chosen.all() or not chosen.any():
-        return ""
+        return
     lost = np.flatnonzero(chosen == 0)
-    names = ", ".join(map(str, lost[:5])) + (", ..." if lost.size > 5 else "")
     if lost.size > 1 and lost[-1] == count - 1 and lost[-1] - lost[0] == lost.size - 1:
-        return f"the last {lost.size} terms lost"
-    return f"the terms {names} left out" if lost.size > 1 else f"term {names} left out"
+        yield f"the last {lost.size} terms lost"
+    else:
+        yield f"the terms {listed(lost)} left out" if lost.size > 1 else f"term {lost[0]} left out"
 
 
 def _wrong_multiplier(evidence: Evidence) -> Iterator[Diagnosis]:
-    """`dout` times another array than the right one, summed: x for (x - mean) / std, or nothing."""
-    claimed: list[tuple[str, Array]] = []
-    right: list[tuple[str, Array, Sum]] = []
+    """Yields a sum of `dout` times the wrong array, such as x instead of (x - mean) / std, or times no array."""
+    claimed: list[str] = []
+    right: list[tuple[str, Array, Make]] = []
     for label, terms, whole, axes in contributions(evidence):
         total = terms.sum(axis=tuple(range(len(axes))))
+        name = f"{label} summed over {axes_in_words(axes)}"
         if evidence.matches_claimed(total):
-            claimed.append((f"{label} summed over {axes_in_words(axes)}", total))
+            claimed.append(name)
         elif evidence.fits(total):
-            right.append((f"{label} summed over {axes_in_words(axes)}", total, whole))
-    for made, _ in claimed:
-        for belongs, total, whole in right:
-            missing = made.startswith("dout summed")
-            sentence = f"it is {made}" + (
-                f": what dout is to be multiplied by is missing, {belongs} belongs there"
-                if missing
-                else f", where {belongs} belongs"
-            )
-            yield from _confirmed(evidence, Slip.WRONG_MULTIPLIER, sentence, total, whole)
-    if claimed and not right and claimed[0][0].startswith("dout summed") and evidence.strong():
-        sentence = f"it is {claimed[0][0]}: what dout is to be multiplied by is missing"
+            right.append((name, total, whole))
+    for name in claimed:
+        for right_name, total, whole in right:
+            missing = f": {FACTOR_MISSING}; it should be" if name.startswith("dout summed") else ", but should be"
+            sentence = f"it is {name}{missing} {right_name}"
+            yield from evidence.test(Slip.WRONG_MULTIPLIER, sentence, total, whole)
+    if claimed and not right and claimed[0].startswith("dout summed") and evidence.strong():
+        sentence = f"it is {claimed[0]}: {FACTOR_MISSING}"
         yield Diagnosis(Slip.WRONG_MULTIPLIER, (), sentence, evidence.full)
 
 
 def _cumulative(evidence: Evidence) -> Iterator[Diagnosis]:
-    """A cumulative sum in the forward's order, where the backward's runs from the end."""
+    """Yields a cumulative sum that starts at the wrong end."""
     dout = evidence.dout
     if dout.shape != evidence.shape:
         return
     for axis in range(dout.ndim):
         groups = evidence.groups((axis,))
-        onward = groups.candidate(lambda d: d.cumsum(axis=1), dout)
-        back = groups.candidate(lambda d: d[:, ::-1].cumsum(axis=1)[:, ::-1], dout)
-        for made, right in ((onward, back), (back, onward)):
-            if evidence.matches_claimed(made[0], where=groups.inside):
-                sentence = f"the sum along axis {axis} runs in the wrong order: from the other end"
-                found = groups.found(Slip.CUMULATIVE, sentence, right)
-                if found is not None:
-                    yield found
+        from_start = groups.candidate(lambda d: d.cumsum(axis=1), dout)
+        from_end = groups.candidate(lambda d: d[:, ::-1].cumsum(axis=1)[:, ::-1], dout)
+        for claimed, right in ((from_start, from_end), (from_end, from_start)):
+            if evidence.matches_claimed(claimed[0], where=groups.inside):
+                sentence = f"the cumulative sum along axis {axis} starts at the wrong end"
+                yield from groups.test(Slip.CUMULATIVE, sentence, right)

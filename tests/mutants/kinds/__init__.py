@@ -1,4 +1,4 @@
-"""Kinds of input to the cross-check, wrong and right, as public code has them; each with the verdict owed.
+"""Kinds of input to the cross-check, wrong and right, as in public code, each with the expected verdict.
 
 A kind is a function of a seed, which draws inputs and sizes of that seed and calls one of the checks. Modules called
 `wrong_*` and `right_*` in this folder register their kinds when they are imported, which this module does last.
@@ -19,19 +19,19 @@ Run = Callable[[int], Report]
 
 @dataclass(frozen=True)
 class Kind:
-    """An input to the cross-check and what is owed for it.
+    """An input to the cross-check and the result that is expected.
 
     Args:
         name: "group/what-it-is".
-        sentence: What is wrong, or why it is right, in plain English.
+        sentence: What is wrong, or why it is right.
         right: Whether the gradient is right.
-        run: Of a seed, which chooses inputs and sizes. Raises ImportError where a framework is missing.
-        says: A regular expression that must be in the report, where a name is owed.
+        run: Runs the check for a seed, which chooses inputs and sizes. Raises ImportError if a framework is missing.
+        says: A regular expression that must be in the report, if a name is expected.
         never: A regular expression that must not be in it.
-        undecided: Whether INCONCLUSIVE is a right answer too.
-        off: The relative error, by leaf, that an independent derivation must find at least.
-        step: The relative step of that derivation; wide where the forward pass computes in float32.
-        true: Finds that error for a seed, where the general way of `truth.py` does not show it.
+        undecided: Whether INCONCLUSIVE is also allowed.
+        off: The smallest relative error of a leaf that an independent derivation must find.
+        step: The relative step of that derivation; large if the forward pass computes in float32.
+        true: Returns that error for a seed, if the general method of `truth.py` does not show it.
     """
 
     name: str
@@ -46,8 +46,8 @@ class Kind:
     true: Callable[[int], float] | None = None
 
     @property
-    def owed(self) -> set[str]:
-        """The verdicts that are right answers."""
+    def allowed(self) -> set[str]:
+        """The verdicts that are allowed."""
         return {"PASS" if self.right else "FAIL"} | ({"INCONCLUSIVE"} if self.undecided else set())
 
 
@@ -77,10 +77,10 @@ def _registering(name: str, sentence: str, **expected: Any) -> Callable[[Run], R
 
 
 class Draw:
-    """Draws inputs of a seed.
+    """Draws the inputs of a seed.
 
     Args:
-        seed: Any; the numbers of two seeds have nothing in common.
+        seed: The seed; the numbers of two seeds are independent.
     """
 
     def __init__(self, seed: int) -> None:
@@ -91,7 +91,7 @@ class Draw:
         return self.rng.normal(size=shape).astype(dtype)
 
     def off_zero(self, *shape: int, gap: float = 0.2) -> Any:
-        """Returns numbers none of which is nearer to 0 than `gap`."""
+        """Returns numbers whose distance from 0 is at least `gap`."""
         x = self.rng.normal(size=shape)
         return x + gap * np.where(x < 0, -1.0, 1.0)
 
@@ -100,7 +100,7 @@ class Draw:
         return self.rng.uniform(low, high, shape)
 
     def sizes(self, count: int, low: int = 3, high: int = 7) -> list[int]:
-        """Returns sizes of which no two are alike, so that no axis can be taken for another."""
+        """Returns different sizes, so that no axis can be mistaken for another."""
         return [int(n) for n in self.rng.permutation(np.arange(low, high + 1))[:count]]
 
     def labels(self, count: int, classes: int) -> Any:

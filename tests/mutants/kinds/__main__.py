@@ -1,4 +1,4 @@
-"""Prints which kinds fall short: python -m mutants.kinds [part of a name], from the folder `tests`."""
+"""Prints the kinds that are not as expected: python -m mutants.kinds [part of a name], run in `tests`."""
 
 import sys
 

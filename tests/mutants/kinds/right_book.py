@@ -1,4 +1,4 @@
-"""Right networks as a well-known book on deep learning from scratch has them, and thousands of its readers."""
+"""Right networks in the style of a well-known book on deep learning from scratch."""
 
 from collections import OrderedDict
 
@@ -44,7 +44,7 @@ class Sigmoid:
 
 
 class SoftmaxWithLoss:
-    """Softmax and cross-entropy at once, labels as numbers or one-hot; its dout is always 1 and is not used."""
+    """Softmax and cross-entropy in one layer, with integer or one-hot labels; its dout is always 1 and is not used."""
 
     def forward(self, x, t):
         e = np.exp(x - x.max(axis=-1, keepdims=True))

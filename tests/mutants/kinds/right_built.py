@@ -1,4 +1,4 @@
-"""Builds a right kind anew with one element of an array moved, and asks it for its value or its gradients.
+"""Rebuilds a right kind with one element of an array changed, and evaluates it or its gradients.
 
 A kind is built again for every value, so that arrays that share memory still do, and a generator starts anew.
 """
@@ -16,7 +16,7 @@ BESIDE = ("d{}", "d_{}", "grad_{}", "{}_grad", "g{}")
 
 
 class Caught(Exception):
-    """What was brought to a check."""
+    """The arguments of a check."""
 
 
 def brought(kind, seed):
@@ -45,7 +45,7 @@ def brought(kind, seed):
 
 
 def held(thing, depth=0, known=None):
-    """Yields name, array and its gradient, or None where there is none, of each array that a layer holds."""
+    """Yields (name, array, gradient or None) for each array that a layer holds."""
     known = set() if known is None else known
     if depth > 4 or id(thing) in known:
         return
@@ -75,7 +75,7 @@ def entry(grads, key):
 
 
 def attributes(thing):
-    """Returns the names of all that it has: in its dict, its slots, and by properties."""
+    """Returns the names in an object's dict and slots, and of its properties."""
     classes = type(thing).__mro__
     slots = [n for cls in classes for n in getattr(cls, "__slots__", ()) if hasattr(thing, n)]
     properties = [n for cls in classes for n, value in vars(cls).items() if isinstance(value, property)]
@@ -93,7 +93,7 @@ def is_float(value):
 
 
 class Built:
-    """A kind that can be evaluated with one element moved."""
+    """A kind that can be evaluated with one element changed."""
 
     def __init__(self, kind, seed):
         self.kind, self.seed = kind, seed
@@ -103,7 +103,7 @@ class Built:
         self.dout = np.random.default_rng([seed, 77]).normal(size=y.shape) if y.size > 1 else np.ones(y.shape)
 
     def shaped(self, result):
-        """Returns the gradient from above in the form of the output."""
+        """Returns the upstream gradient in the form of the output."""
         parts, tree = jax.tree.flatten(result)
         start, shaped = 0, []
         for part in map(np.asarray, parts):
@@ -113,7 +113,7 @@ class Built:
         return jax.tree.unflatten(tree, shaped)
 
     def run(self, move, *, backward=False):
-        """Returns the packed output with an element (leaf, index) moved by a step, or the gradients by leaf."""
+        """Returns the packed output with an element (leaf, index) changed by a step, or the gradients by leaf."""
         style, thing, inputs, options = self.pure
         if style != "check_function":
             style, thing, inputs, options = brought(self.kind, self.seed)
@@ -160,7 +160,7 @@ class Built:
         return found | own
 
     def compiled(self, f, gradient):
-        """Returns the function, compiled where it is JAX's and can be."""
+        """Returns the function, compiled if it is a JAX function that can be compiled."""
         if gradient is not None:
             return f
         if self.fast is None:

@@ -1,4 +1,4 @@
-"""Right backward passes of scalars and of outputs whose `dout` is used in ways that arrays do not have."""
+"""Right backward passes of scalars, and of outputs whose `dout` is used as no array is."""
 
 import numpy as np
 
@@ -179,7 +179,7 @@ def by_prediction(seed):
 
 
 def second_error(seed):
-    """Returns the error of the gradient by the second argument, by a complex step."""
+    """Returns the error of the gradient of the second argument, found by a complex step."""
     t, y = Draw(seed)(6, 2), Draw(seed + 1)(6, 2)
     found = [np.imag(((t - y - 1e-30j * np.eye(12)[i].reshape(6, 2)) ** 2).mean()) * 1e30 for i in range(12)]
     return float(np.abs(2 * (y - t).ravel() / 12 - found).max())

@@ -1,4 +1,4 @@
-"""Right layers some of whose float arrays are constants: statistics, encodings, masks, labels, weights of classes."""
+"""Right layers with float arrays that are constants: statistics, encodings, masks, labels, class weights."""
 
 import numpy as np
 

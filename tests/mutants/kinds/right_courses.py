@@ -1,4 +1,4 @@
-"""Right pairs of functions as courses set them: forward(x, ...) -> (out, cache), backward(dout, cache)."""
+"""Right pairs of functions in the style of courses: forward(x, ...) -> (out, cache), backward(dout, cache)."""
 
 # ruff: noqa: NPY002, the global generator is what courses use
 

@@ -1,4 +1,4 @@
-"""Right gradients of functions that curve so much, or whose numbers differ so in size, that one step fits nothing."""
+"""Right gradients of functions with high curvature or with numbers of very different sizes."""
 
 import numpy as np
 
@@ -152,7 +152,7 @@ UNARY = {  # name: function, derivative, inputs by the draw
 
 
 def cancelling_error(seed):
-    """Returns the error of 2 x by a complex step, which takes no difference."""
+    """Returns the error of 2 x, found by a complex step, which needs no difference."""
     x = Draw(seed)(6)
     z = x + 1e-30j
     return float(np.abs(((z + 1e6) ** 2 - 1e12 - 2e6 * z).imag / 1e-30 - 2 * x).max())

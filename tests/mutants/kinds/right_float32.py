@@ -1,4 +1,4 @@
-"""Right layers that compute in float32 whatever they are given, each with float32 and float64 arrays."""
+"""Right layers that compute in float32 for inputs of every dtype, each with float32 and float64 arrays."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from mutants.kinds.right_operations import OPERATIONS, cross_entropy, cross_entr
 
 
 def in_float32(forward, backward):
-    """Returns the pair that rounds what it is given to float32 and computes all else in it."""
+    """Returns the pair that rounds its inputs to float32 and computes in float32."""
 
     def narrow(v):
         return np.asarray(v).astype(np.float32) if np.asarray(v).dtype.kind == "f" else v

@@ -1,4 +1,4 @@
-"""Right layers whose arrays are halves, or that compute in them."""
+"""Right layers whose arrays are in half precision, or that compute in it."""
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,13 @@ SUITABLE = "rms_norm", "softmax", "gelu_tanh", "cosine_similarity", "matmul_chai
 
 
 def beyond_half(found, true):
-    """Returns by how much gradients differ, relative to the largest of a leaf, beyond what halves round: 3 percent."""
+    """Returns the difference of gradients, relative to the largest of a leaf, beyond the rounding of 3 percent."""
     gaps = [np.abs(np.float64(f) - t).max() / np.abs(t).max() for f, t in zip(found, true, strict=True)]
     return max(0.0, float(max(gaps)) - 0.03)
 
 
 def in_halves(fwd, bwd, half):
-    """Returns the pair that computes in float32 and rounds all that it returns."""
+    """Returns the pair that computes in float32 and rounds its results."""
 
     def forward(*inputs):
         y, cache = fwd(*(v.astype(np.float32) for v in inputs))
@@ -37,7 +37,7 @@ def as_tuple(result):
 
 
 def against_double(pair, fwd, bwd, inputs):
-    """Returns the error of a pair's gradients by those of `bwd`, which other kinds verify, in float64."""
+    """Returns the error of a pair's gradients against those of `bwd` in float64, which other kinds verify."""
     y, cache = pair[0](*inputs)
     dout = Draw(99)(*y.shape).astype(y.dtype)
     found = pair[1](dout, cache)

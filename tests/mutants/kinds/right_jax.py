@@ -216,7 +216,7 @@ def custom_jvp(seed):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Linear:
-    """A module that is a tree."""
+    """A module that is a pytree."""
 
     w: jax.Array
     b: jax.Array

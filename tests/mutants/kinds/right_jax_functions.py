@@ -1,4 +1,4 @@
-"""Functions of jax.nn, jax.scipy.special and jax.numpy as they are, whose derivatives are JAX's own."""
+"""Unchanged functions of jax.nn, jax.scipy.special and jax.numpy, with JAX's derivatives."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Right functions of single elements, some of which stand exactly where the slope jumps, or is smooth but once."""
+"""Right pointwise functions at points some of which are kinks, or where only the first derivative is continuous."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ ALPHA, SCALE = 1.6732632423543772, 1.0507009873554805
 
 
 def on_the_corners(draw, corners):
-    """Returns a matrix in which every corner stands at a random place, among numbers that are off all of them."""
+    """Returns a matrix with every kink at a random place, among numbers that are at none."""
     x = draw.off_zero(4, 5).ravel()
     for corner in corners:
         x = np.where(np.abs(x - corner) < 0.05, x + 0.11, x)

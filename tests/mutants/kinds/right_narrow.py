@@ -91,7 +91,7 @@ def packed(seed):
 
 
 class Owner:
-    """y = relu(x W + b), in float32 buffers that were made once for all."""
+    """y = relu(x W + b), in float32 buffers that are allocated once."""
 
     def __init__(self, draw):
         self.W, self.b = draw(5, 4).astype(np.float32), draw(4).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Layers in whatever dtype they are given, with forward, backward and reference, for other kinds to bring."""
+"""Layers of every dtype, with forward, backward and reference, that other kinds use."""
 
 import math
 

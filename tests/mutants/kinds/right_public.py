@@ -1,4 +1,4 @@
-"""Right layers in further styles that public code has: lists of caches, lookahead weights, buffers that converge."""
+"""Right layers in other styles of public code: lists of caches, lookahead weights, buffers that converge."""
 
 import numpy as np
 
@@ -132,7 +132,7 @@ def weight_norm(seed):
 
 
 class Tensor:
-    """An array that is float32 whatever it is made of, and the operation that made it."""
+    """A float32 array, and the operation that it comes from."""
 
     def __init__(self, data, parents=(), pull=None):
         self.data, self.parents, self.pull = np.array(data, dtype=np.float32), parents, pull

@@ -1,4 +1,4 @@
-"""Right layers and networks that draw random numbers, or whose sums are taken in an order of their own."""
+"""Right layers and networks that draw random numbers, or whose sums are taken in a random order."""
 
 # ruff: noqa: NPY002, the global generator is what these kinds are about
 
@@ -191,7 +191,7 @@ def torch_drop():
 
 
 def torch_error(make):
-    """Returns a function of a seed that asks PyTorch's own checker, with the generator started anew for every value."""
+    """Returns a function of a seed that runs PyTorch's checker, with the generator reset for each value."""
 
     def error(seed):
         import torch

@@ -1,4 +1,4 @@
-"""Right layers of sequences: as a book's second volume and as courses have them, with params and grads in lists."""
+"""Right layers for sequences in the style of a book and of courses, with params and grads in lists."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from mutants.kinds import Draw, right
 
 
 class Embedding:
-    """W[ids], with the gradient written into the array that grads holds."""
+    """W[ids], with the gradient written into the array in grads."""
 
     def __init__(self, W):
         self.params, self.grads, self.idx = [W], [np.zeros_like(W)], None
@@ -44,7 +44,7 @@ class RNN:
 
 
 class TimeRNN:
-    """RNN over (N, T, D), with cells that are made anew in every forward."""
+    """RNN over (N, T, D), with new cells in every forward."""
 
     def __init__(self, Wx, Wh, b, stateful=False):
         self.params, self.grads = [Wx, Wh, b], [np.zeros_like(Wx), np.zeros_like(Wh), np.zeros_like(b)]
@@ -94,7 +94,7 @@ class TimeAffine:
 
 
 class TimeSoftmaxWithLoss:
-    """Cross-entropy over (N, T, V), labels of -1 left out."""
+    """Cross-entropy over (N, T, V) that ignores labels of -1."""
 
     def __init__(self):
         self.params, self.grads, self.cache = [], [], None
@@ -181,7 +181,7 @@ def language_model(seed):
 
 
 def sigmoid(x):
-    """Computed without overflow on either side."""
+    """Returns the sigmoid, computed without overflow."""
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
 

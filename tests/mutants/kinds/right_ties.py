@@ -7,7 +7,7 @@ from mutants.kinds import Draw, right
 
 
 def with_ties(draw, *shape):
-    """Returns whole numbers, among which there are equal ones."""
+    """Returns integers, some of them equal."""
     return draw.rng.integers(-3, 4, shape).astype(float)
 
 
@@ -50,7 +50,7 @@ def pool_zeros(seed):
 
 
 def sort_beside(seed):
-    """Returns the error of the gradient of a sort by that at a point beside the ties, where the order is the same."""
+    """Returns the error of a sort's gradient against that at a nearby point with the same order and no ties."""
     x = with_ties(Draw(seed), 3, 6)
     order = np.argsort(x, axis=1, kind="stable")
     apart = x + 1e-3 * np.argsort(order, axis=1)

@@ -1,4 +1,4 @@
-"""Derives the gradients of the right kinds anew: element by element, from values alone, with no part of the checker.
+"""Derives the gradients of the right kinds element by element, only from values, without the checker.
 
 python -m mutants.kinds.right_witness [SEED] [PART-OF-A-NAME ...]
 """
@@ -17,7 +17,7 @@ NARROW, WIDE_ROUNDING = 1.2e-7, 2.2e-16
 
 
 def compare(built, name, array, gradient, elements=ELEMENTS):
-    """Returns the largest error of a leaf's elements and the resolution of the derivation, both by the leaf's size."""
+    """Returns the largest error of a leaf's elements and the resolution of the derivation, both relative."""
     if gradient.size == 0:
         return 0.0, 0.0
     finite = np.abs(array[np.isfinite(array)])
@@ -58,7 +58,7 @@ def element(built, place, size, gradient, scale):
 
 
 def verify(kind, seed=0):
-    """Returns the largest relative error of a kind's gradients beyond what the derivation resolves, and that."""
+    """Returns the largest relative error of a kind's gradients beyond the resolution, and the resolution."""
     if kind.true is not None:
         return kind.true(seed), 0.0, 1
     built = Built(kind, seed)

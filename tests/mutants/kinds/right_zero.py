@@ -1,4 +1,4 @@
-"""Right gradients that are zero, in part or wholly, here or everywhere."""
+"""Right gradients that are zero, in part or completely, at the inputs or everywhere."""
 
 import numpy as np
 

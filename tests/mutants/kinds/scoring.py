@@ -1,4 +1,4 @@
-"""Runs kinds and says which fall short of what is owed."""
+"""Runs kinds and reports which of them do not get the expected result."""
 
 import re
 import time
@@ -10,18 +10,18 @@ from mutants.kinds import KINDS, Kind
 
 
 class Outcome(NamedTuple):
-    """What came of a kind: a verdict, REFUSED, SKIPPED or CRASHED, and what was said."""
+    """The outcome of a kind: a verdict, REFUSED, SKIPPED or CRASHED, and the text of the report."""
 
     verdict: str
     text: str
     seconds: float
 
     def shortfalls(self, kind: Kind) -> list[str]:
-        """Returns what is not as owed, in words; nothing where all is."""
+        """Returns what is not as expected, in words."""
         if self.verdict == "SKIPPED":
             return []
-        if self.verdict not in kind.owed:
-            return [f"{self.verdict}, owed {' or '.join(sorted(kind.owed))}"]
+        if self.verdict not in kind.allowed:
+            return [f"{self.verdict}, expected {' or '.join(sorted(kind.allowed))}"]
         short = []
         if kind.says and not re.search(kind.says, self.text):
             short.append(f"does not say {kind.says!r}")
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(kind: Kind, seed: int = 0) -> Outcome:
-    """Runs a kind, whatever it raises."""
+    """Runs a kind and returns its outcome, also if it raises an error."""
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -42,13 +42,13 @@ def outcome(kind: Kind, seed: int = 0) -> Outcome:
             verdict, text = "REFUSED", str(error)
         except ImportError as error:
             verdict, text = "SKIPPED", str(error)
-        except Exception as error:  # a traceback is an answer to nobody
+        except Exception as error:  # counted as a crash
             verdict, text = "CRASHED", f"{type(error).__name__}: {error}"
     return Outcome(verdict, text, time.perf_counter() - start)
 
 
 def score(only: str = "", seeds: int = 1) -> bool:
-    """Prints the kinds that fall short, and totals; returns whether any does."""
+    """Prints the kinds that are not as expected, and totals; returns whether there are any."""
     chosen = [kind for kind in KINDS.values() if only in kind.name]
     counts: dict[tuple[bool, str], int] = {}
     short = 0
@@ -66,5 +66,5 @@ def score(only: str = "", seeds: int = 1) -> bool:
     for (right, verdict), count in sorted(counts.items()):
         print(f"{'right' if right else 'wrong'} {verdict}: {count}")
     total = sum(counts.values())
-    print(f"{total - short} of {total} as owed, {short} fall short, in {time.perf_counter() - start:.0f} s")
+    print(f"{total - short} of {total} as expected, {short} not, in {time.perf_counter() - start:.0f} s")
     return bool(short)

@@ -1,9 +1,9 @@
-"""An independent derivation of every kind: how far the claimed gradient is from the derivative of its forward pass.
+"""Derives the error of every kind independently: the distance of its gradient from the derivative of its forward pass.
 
-It runs a kind with the four checks replaced by functions that return an error instead of a report. The derivative is
-a difference quotient of eighth order, of each element by itself: its truncation is below 1e-12 for steps of 1e-3 of
-an element of order 1. It shares no line with the checker. Kinds whose error this does not show (at a kink, at the third
-call, in half precision) bring a function of their own.
+A kind is run with the four checks replaced by functions that return an error instead of a report. The derivative is a
+difference quotient of eighth order of each element: its truncation error is below 1e-12 for steps of 1e-3 and elements
+of order 1. It shares no code with the checker. Kinds whose error it does not show (at a kink, at the third call, in
+half precision) have a function of their own.
 """
 
 import copy
@@ -24,7 +24,7 @@ Slots = dict[str, Any]  # arrays by name, which are changed in place
 
 
 def error(kind: Kind, seed: int) -> float:
-    """Returns the relative error of the leaf that is farthest off, by norm; infinite where a gradient is missing."""
+    """Returns the largest relative error of a leaf, by norm; infinite if a gradient is missing."""
     if kind.true is not None:
         return float(kind.true(seed))
     measuring = Measuring(seed, kind.step)
@@ -35,7 +35,7 @@ def error(kind: Kind, seed: int) -> float:
 
 
 def derivative(f: Callable[[], float], array: Any, step: float) -> Any:
-    """Returns the derivative of f by each element of an array that it reads; nan for those that are not tried."""
+    """Returns the derivative of f with respect to each element of an array that it reads; nan for untried elements."""
     found = np.full(array.size, np.nan)
     flat = array.reshape(-1)
     if not np.shares_memory(flat, array) and array.size:
@@ -53,7 +53,7 @@ def derivative(f: Callable[[], float], array: Any, step: float) -> Any:
 
 
 def relative(claimed: Any, true: Any) -> float:
-    """Returns |claimed - true| / |true| by norm; infinite for another shape, for nan and for nothing."""
+    """Returns |claimed - true| / |true| by norm; infinite for another shape, for nan and for None."""
     if claimed is None or np.shape(claimed) != np.shape(true):
         return 0.0 if claimed is None and not np.any(np.abs(true) > 1e-9) else np.inf
     tried = ~np.isnan(true)
@@ -253,7 +253,7 @@ def arrays_in(thing: Any, name: str = "", depth: int = 3) -> Iterator[tuple[str,
 
 
 def beside(name: str, claims: dict[str, Any]) -> Any:
-    """Returns the gradient that stands beside a parameter, by the names that people give it."""
+    """Returns the gradient beside a parameter, found under its common names."""
     above, _, last = name.rpartition(".")
     for form in (f"d{last}", f"grad_{last}", f"g{last}", f"{last}_grad"):
         if f"{above}.{form}" in claims:

@@ -1,4 +1,4 @@
-"""Wrong for what other calls leave behind: sums of dx, a cache of the class, a step that comes too early."""
+"""Gradients that are wrong because of other calls: accumulated dx, a cache of the class, an early update."""
 
 from mutants.kinds.wrong_state import Dense, of_size, registered, third_call
 

@@ -1,4 +1,4 @@
-"""Backward passes of recurrent networks, attention and autograd engines, as courses have them, each with a slip."""
+"""Backward passes of recurrent networks, attention and autograd engines, in the style of courses, each with a slip."""
 
 import numpy as np
 
@@ -130,7 +130,7 @@ def merged(x):
 
 
 class Attention:
-    """Causal self-attention of two heads, with one slip backwards."""
+    """Causal self-attention of two heads, with one slip in backward."""
 
     def __init__(self, draw, d, slip):
         self.Wq, self.Wk, self.Wv, self.Wo = (draw(d, d) / 2 for _ in range(4))

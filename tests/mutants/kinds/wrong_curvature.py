@@ -1,4 +1,4 @@
-"""High curvature, large offsets, small rows and bad condition numbers, with gradients that are wrong all the same."""
+"""High curvature, large offsets, small rows and bad condition numbers, with wrong gradients."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Engines of automatic differentiation and word vectors, as courses have them, each with a slip."""
+"""Automatic differentiation engines and word vectors in the style of courses, each with a slip."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Layers that compute in float32 whatever they are given, with one term of the gradient off by 1 % to 10 %."""
+"""Layers that compute in float32 for inputs of every dtype, with one term of the gradient off by 1 % to 10 %."""
 
 import inspect
 

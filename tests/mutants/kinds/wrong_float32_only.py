@@ -1,4 +1,4 @@
-"""Kernels that take nothing but float32, with a gradient that is off by 1 % to 10 %."""
+"""Kernels that accept only float32, with a gradient that is off by 1 % to 10 %."""
 
 from jaxnet.crosscheck import check_layer
 from mutants.kinds import wrong
@@ -6,7 +6,7 @@ from mutants.kinds.wrong_float32 import OPERATIONS, F, inputs_of, signature_of
 
 
 def register_only(name, factor):
-    """Registers an operation that takes nothing but float32."""
+    """Registers an operation that accepts only float32."""
     forward, backward, _, _, shapes = OPERATIONS[name]
 
     def run(seed):

@@ -26,11 +26,11 @@ wrong_dense = ruled(lambda x, w, b: jnp.tanh(x @ w + b), lambda r, g: _dense_bwd
 def _dense_bwd(r, g):
     x, w, b = r
     d = g * (1 - jnp.tanh(x @ w + b) ** 2)
-    return d @ w.T, x.T @ d, d.mean(0)  # the mean, where the sum belongs
+    return d @ w.T, x.T @ d, d.mean(0)  # a mean instead of the sum
 
 
 def scale_error(seed):
-    """Returns the error of the rule that the cases hide, with w as an argument."""
+    """Returns the error of the rule in the cases, with w as an argument."""
     return Measuring(seed, 1e-3).check_function(wrong_scale, Draw(seed)(5, 3), Draw(seed + 1)(3))
 
 
@@ -86,7 +86,7 @@ def _(seed):
 
 
 def closure_error(seed):
-    """Returns the error of no gradient for W, which is 1 where W moves the output."""
+    """Returns the error of a missing gradient for W, which is 1 if W affects the output."""
     draw = Draw(seed)
     x, W = draw(5, 4), draw(4, 3)
     moved = np.tanh(x @ (W + 1e-3)) - np.tanh(x @ W)

@@ -7,7 +7,7 @@ from mutants.kinds import Draw, wrong
 
 
 def beyond(f, gradient, x, *rest):
-    """Returns how far an elementwise gradient lies outside the one-sided slopes, over the larger of them."""
+    """Returns the distance of a pointwise gradient from the one-sided slopes, divided by the larger of them."""
     h = 1e-6
     sides = [(f(x + s * h, *rest) - f(x, *rest)) / (s * h) for s in (1, -1)]
     low, high = np.minimum(*sides), np.maximum(*sides)
@@ -17,7 +17,7 @@ def beyond(f, gradient, x, *rest):
 
 
 def elementwise(name, sentence, f, gradient, points):
-    """Registers f(x) and its gradient(x, dout) at points some or all of which are kinks."""
+    """Registers f(x) and its gradient(x, dout) at points that include kinks."""
 
     def inputs(seed):
         return points(Draw(seed))
@@ -28,7 +28,7 @@ def elementwise(name, sentence, f, gradient, points):
 
 
 def with_points(*special):
-    """Returns points of which these are some, among ordinary ones."""
+    """Returns these points among ordinary ones."""
     return lambda draw: draw.rng.permutation(np.concatenate([np.array(special, float), draw.off_zero(6)]))
 
 

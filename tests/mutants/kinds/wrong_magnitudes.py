@@ -1,4 +1,4 @@
-"""dout that is clipped, flushed or rounded at some magnitude: right for a dout of order 1 alone."""
+"""A dout that is clipped, flushed or rounded at some magnitude: right only for a dout of order 1."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Kernels that are right for contiguous arrays alone: they read memory from its start, or in the order it lies in."""
+"""Kernels that are right only for contiguous arrays: they read memory from its start, or in memory order."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ SAYS = r"(?i)contiguous|stride|order|layout|transposed|memory"
 
 
 def from_pointer(array):
-    """Returns what a C kernel reads that takes the data pointer and the shape: memory in a row."""
+    """Returns what a C kernel reads, given the data pointer and the shape: consecutive memory."""
     owner = array
     while isinstance(owner.base, np.ndarray):
         owner = owner.base
@@ -28,7 +28,7 @@ def layouts(dout):
 
 
 def by_layout(make, broadcast=False):
-    """Returns an error: of backward for dout in another layout, against backward for a contiguous one."""
+    """Returns the error of backward for a dout in another layout, against that for a contiguous one."""
 
     def true(seed):
         (forward, backward), x = make(seed)

@@ -1,4 +1,4 @@
-"""What moves the output and gets no gradient, or a wrong one, because the checker does not see that it is there."""
+"""Arrays that affect the output and have no gradient, or a wrong one, and that are hard to notice."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from mutants.kinds.truth import Measuring
 
 
 def lazily(name, sentence):
-    """Registers a layer that makes its parameters in its first forward; its error is that after a first forward."""
+    """Registers a layer that creates its parameters in its first forward; its error is measured after one."""
 
     def register(make):
         def true(seed):

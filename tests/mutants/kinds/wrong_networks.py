@@ -1,4 +1,4 @@
-"""Whole networks as books and courses have them, each with one slip."""
+"""Whole networks in the style of books and courses, each with one slip."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def softmax(z):
 
 
 class TwoLayers:
-    """CS231n's two-layer network, as it should be; `reg` adds reg * |W|^2."""
+    """CS231n's two-layer network without a slip; `reg` adds reg * |W|^2."""
 
     reg = 0.1
 
@@ -32,13 +32,13 @@ class TwoLayers:
         return -np.log(y[np.arange(len(t)), t]).mean() + self.reg * decay
 
     def top(self, x, t):
-        """Returns the gradient by the scores."""
+        """Returns the gradient with respect to the scores."""
         d = softmax(self.scores(x))
         d[np.arange(len(t)), t] -= 1
         return d / len(t)
 
     def below(self, d):
-        """Returns the gradient by the hidden layer's input."""
+        """Returns the gradient with respect to the hidden layer's input."""
         return (d @ self.params["W2"].T) * (self.z > 0)
 
     def gradient(self, x, t):
@@ -127,7 +127,7 @@ class _Rows(TwoLayers):
 
 
 class Seeded:
-    """A network that draws, with the global generator put back before every call."""
+    """A random network, with the global generator reset before each call."""
 
     def __init__(self, network):
         self.network, self.params = network, network.params

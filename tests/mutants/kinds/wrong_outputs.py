@@ -1,4 +1,4 @@
-"""Several outputs, in dicts, nested tuples, dataclasses and carries, of which one has the wrong gradient."""
+"""Several outputs, in dicts, nested tuples, dataclasses and carries, one of them with a wrong gradient."""
 
 import dataclasses
 

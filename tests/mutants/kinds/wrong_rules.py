@@ -1,4 +1,4 @@
-"""Custom rules of JAX whose value is another function's, half precision, and arguments that are taken for dout."""
+"""Custom JAX rules that return the value of another function, half precision, and arguments mistaken for dout."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def rule(primal, fwd, bwd):
 
 
 def primal(name, sentence):
-    """Registers a function and an input whose value under differentiation is another than without."""
+    """Registers a function whose value under differentiation is a different one, with an input."""
 
     def register(make):
         def true(seed):

@@ -1,4 +1,4 @@
-"""Gradients that vanish along x, or along what a user's own generator draws: wrong, and unseen where dout is x."""
+"""Wrong gradients that vanish along x or along numbers that a user draws, so that they are not noticed if dout is x."""
 
 import jax
 import jax.numpy as jnp

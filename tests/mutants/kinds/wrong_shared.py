@@ -1,4 +1,4 @@
-"""Weights that are used twice, or are views of other memory, of which one use or one part is wrong."""
+"""Weights that are used twice or are views of other memory, with one wrong use or part."""
 
 import numpy as np
 
@@ -107,7 +107,7 @@ def _(seed):
 
 
 def _listed(seed):
-    """Returns a layer that lists one array twice, and leaves the whole gradient at both places."""
+    """Returns a layer that lists one array twice, and stores the whole gradient at both places."""
     draw = Draw(seed)
 
     class Listed:

@@ -1,4 +1,4 @@
-"""Adjoints of solvers that are wrong by 1e-3 and more, and approximations that are worse than what is declared."""
+"""Adjoints of solvers that are wrong by at least 1e-3, and approximations that are worse than declared."""
 
 import jax
 import jax.numpy as jnp

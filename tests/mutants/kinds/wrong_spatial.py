@@ -1,4 +1,4 @@
-"""Convolutions, pooling and a transformer block, as courses have them in NumPy, each with a slip."""
+"""Convolutions, pooling and a transformer block, in the style of NumPy courses, each with a slip."""
 
 import numpy as np
 
@@ -130,7 +130,7 @@ def _(seed):
 
 
 class Block:
-    """A pre-norm transformer block of one head, with one slip backwards."""
+    """A pre-norm transformer block of one head, with one slip in backward."""
 
     def __init__(self, draw, d, slip):
         self.slip = slip
@@ -186,7 +186,7 @@ for _slip, _sentence in {
 
 
 class SmallConvNet:
-    """Convolution, ReLU and a linear layer, whose flattening is in another order backwards."""
+    """Convolution, ReLU and a linear layer, with another flattening order in backward."""
 
     def __init__(self, draw):
         self.params = {"conv": draw(2, 1, 3, 3) / 2, "bias": draw(2), "W": draw(18, 3) / 2}

@@ -1,4 +1,4 @@
-"""Wrong at another call than the first: stale copies, buffers handed out twice, other sizes, other magnitudes."""
+"""Layers that are wrong after the first call: stale copies, reused buffers, other sizes, other magnitudes."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from mutants.kinds import Draw, wrong
 
 
 class Dense:
-    """y = tanh(x W + b), as it should be."""
+    """y = tanh(x W + b), without a fault."""
 
     def __init__(self, draw, n=4, m=3):
         self.W, self.b = draw(n, m), draw(m)
@@ -29,7 +29,7 @@ def off(got, right):
 
 
 def registered(name, sentence, exercise, says=""):
-    """Registers a class; `exercise(layer, right, draw)` returns the error that the right layer does not have."""
+    """Registers a class; `exercise(layer, right, draw)` returns an error that the right layer does not have."""
 
     def register(kind):
         def true(seed):
@@ -61,7 +61,7 @@ def after_a_step(layer, right, draw):
 
 
 def two_outputs(layer, right, draw):
-    """Keeps the output of a first call while a second is made."""
+    """Returns the error in the output of a first call after a second."""
     first = layer.forward(draw(5, 4))
     before = first.copy()
     layer.forward(draw(5, 4))
@@ -69,7 +69,7 @@ def two_outputs(layer, right, draw):
 
 
 def two_gradients(layer, right, draw):
-    """Keeps dx of a first call while a second is made."""
+    """Returns the error in dx of a first call after a second."""
     layer.forward(draw(5, 4))
     first = layer.backward(draw(5, 3))
     before = first.copy()
@@ -79,7 +79,7 @@ def two_gradients(layer, right, draw):
 
 
 def smaller_batch(layer, right, draw):
-    """Brings a batch of 3 after one of 5."""
+    """Passes in a batch of 3 after one of 5."""
     layer.forward(draw(5, 4))
     layer.backward(draw(5, 3))
     x, dout = draw(3, 4), draw(3, 3)
@@ -90,7 +90,7 @@ def smaller_batch(layer, right, draw):
 
 
 def third_call(layer, right, draw):
-    """Calls both as often as it takes."""
+    """Calls both layers repeatedly."""
     worst = 0.0
     for _ in range(6):
         x, dout = draw(5, 4), draw(5, 3)

@@ -1,4 +1,4 @@
-"""Steep functions: sure samples, small temperatures and widths, poles, with wrong gradients."""
+"""Steep functions with wrong gradients: saturated samples, small temperatures and widths, poles."""
 
 import numpy as np
 

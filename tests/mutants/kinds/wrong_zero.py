@@ -1,4 +1,4 @@
-"""Points that show nothing: the gradient is zero there, and its differences are too, whatever is wrong with it."""
+"""Points where a wrong gradient is not noticed, because the gradient and its difference quotients are zero."""
 
 import jax
 import jax.numpy as jnp

@@ -1,21 +1,22 @@
-"""Names for places and sizes: rows, samples, the batch size."""
+"""Phrases that diagnoses share: numbers, places, axes and sizes in words."""
 
 import math
 
 import numpy as np
 
-from jaxnet.crosscheck.explain.evidence import Array, Evidence
+from jaxnet.crosscheck.explain.evidence import Evidence
+from jaxnet.crosscheck.explain.slips import Array
 
-SHOWN = 5  # lines named one by one
+SHOWN = 5  # the most indices listed in a sentence
 
 
 def number(value: float, evidence: Evidence, slack: float | None = None) -> str:
-    """Returns a fitted number with as few digits as say it to the accuracy of the comparison.
+    """Formats a fitted number with as few digits as the accuracy of the comparison supports.
 
     Args:
         value: The number.
-        evidence: What it was fitted to.
-        slack: How far it may be rounded, absolute; the relative tolerance of the comparison by default.
+        evidence: The measurements that it was fitted to.
+        slack: The largest rounding error, absolute. Defaults to the relative tolerance of the comparison.
     """
     slack = evidence.relative * abs(value) if slack is None else slack
     for digits in range(1, 8):
@@ -26,13 +27,10 @@ def number(value: float, evidence: Evidence, slack: float | None = None) -> str:
 
 
 def rest_is_right(evidence: Evidence) -> str:
-    """Returns how right what is not named is, and how much of it was compared."""
-    some = "" if evidence.full else f" at the {evidence.places.size} elements compared"
-    return f"the rest is right to {_power(evidence.relative)}{some}"
-
-
-def _power(value: float) -> str:
-    return f"1e{math.ceil(math.log10(value) - 1e-9)}"
+    """Returns a clause on the accuracy of all other elements, and on how many were compared."""
+    compared = "" if evidence.full else f" at the {evidence.places.size} elements compared"
+    power = math.ceil(math.log10(evidence.relative) - 1e-9)
+    return f"the rest is right to 1e{power}{compared}"
 
 
 def axes_in_words(axes: tuple[int, ...]) -> str:
@@ -40,16 +38,21 @@ def axes_in_words(axes: tuple[int, ...]) -> str:
     return f"axis {axes[0]}" if len(axes) == 1 else f"axes {', '.join(map(str, axes))}"
 
 
+def listed(indices: Array) -> str:
+    """Returns "0, 1, 2", cut short after a few indices."""
+    return ", ".join(map(str, indices[:SHOWN])) + (", ..." if len(indices) > SHOWN else "")
+
+
 def is_batched(evidence: Evidence) -> bool:
-    """Returns whether the first axis of the leaf is that of the samples."""
+    """Returns whether the first axis of the leaf is the batch axis."""
     shape, dout = evidence.shape, evidence.dout.shape
-    if evidence.given.leaf.rpartition(".")[2][:1].isupper():
+    if evidence.inputs.leaf.rpartition(".")[2][:1].isupper():
         return False
     return len(shape) > 1 and len(dout) > 0 and shape[0] == dout[0]
 
 
 def line_of(axis: int, evidence: Evidence) -> str:
-    """Returns what one index along an axis is called."""
+    """Returns the name of one index along an axis, such as "row"."""
     ndim = len(evidence.shape)
     if ndim == 2:
         return ("row", "column")[axis]
@@ -62,11 +65,11 @@ def line_of(axis: int, evidence: Evidence) -> str:
 
 
 def where(wrong: Array, evidence: Evidence) -> str:
-    """Returns which of the measured elements some are, with the verb.
+    """Returns the places of some measured elements, followed by "is" or "are".
 
     Args:
-        wrong: Their flat places, some of `evidence.places`.
-        evidence: What was measured.
+        wrong: The flat indices of the elements, some of `evidence.places`.
+        evidence: The measurements.
     """
     index = np.unravel_index(wrong, evidence.shape)
     for axis in range(len(evidence.shape) if len(evidence.shape) > 1 else 0):
@@ -82,7 +85,7 @@ def where(wrong: Array, evidence: Evidence) -> str:
 
 
 def in_a_block(wrong: Array, evidence: Evidence) -> bool:
-    """Returns whether some measured elements are whole lines of the leaf, or one stretch of its memory."""
+    """Returns whether some measured elements are whole rows or the like, or are consecutive in memory."""
     index = np.unravel_index(wrong, evidence.shape)
     if any(_lines(axis, index[axis], wrong.size, evidence) is not None for axis in range(len(evidence.shape))):
         return True
@@ -90,7 +93,7 @@ def in_a_block(wrong: Array, evidence: Evidence) -> bool:
 
 
 def _lines(axis: int, index: Array, count: int, evidence: Evidence) -> Array | None:
-    """Returns the indices along an axis whose measured elements are all wrong, if these are all that is wrong."""
+    """Returns the indices along an axis where all measured elements are wrong, or None if others are wrong too."""
     length = evidence.shape[axis]
     if math.prod(evidence.shape) == length:
         return None
@@ -104,38 +107,38 @@ def _lines(axis: int, index: Array, count: int, evidence: Evidence) -> Array | N
 
 
 def _named(lines: Array, axis: int, evidence: Evidence) -> str:
-    what = line_of(axis, evidence)
-    which = ", ".join(map(str, lines[:SHOWN])) + (", ..." if lines.size > SHOWN else "")
+    name = line_of(axis, evidence)
     if lines.size == 1:
-        return f"{what} {which} is"
-    plural = what if what.endswith(":") else "channels or heads" if "head" in what else f"{what}s"
+        return f"{name} {lines[0]} is"
+    plural = name if name.endswith(":") else "channels or heads" if "head" in name else f"{name}s"
     end = _end(lines, evidence.shape[axis])
-    return f"{plural} {which}, the {end} {lines.size}, are" if end else f"{plural} {which} are"
+    return f"{plural} {listed(lines)}, the {end} {lines.size}, are" if end else f"{plural} {listed(lines)} are"
 
 
 def _end(lines: Array, length: int) -> str:
-    """Returns at which end of an axis the indices lie, if they are consecutive and at one."""
+    """Returns "first" or "last" for consecutive indices at one end of an axis, otherwise ""."""
     if lines.size < 2 or lines[-1] - lines[0] != lines.size - 1:
         return ""
     return "first" if lines[0] == 0 else "last" if lines[-1] == length - 1 else ""
 
 
 def sizes(evidence: Evidence) -> dict[int, str]:
-    """Returns the sizes that a wrong mean may be over, and what they are called."""
-    found: dict[int, list[str]] = {}
+    """Returns the sizes that a wrong mean may divide by, each with its name."""
+    names: dict[int, list[str]] = {}
     for name, array in {**evidence.leaves, "dout": evidence.dout}.items():
         for i in range(array.ndim):
             for j in range(i + 1, array.ndim + 1):
-                batch = (i, j) == (0, 1) and array.ndim >= 2 and (name == "dout" or name[:1] == "x")
-                what = "the batch size" if batch else f"the size of {name} along {axes_in_words(tuple(range(i, j)))}"
-                found.setdefault(math.prod(array.shape[i:j]), []).append(what)
-    for name, array in evidence.given.integers.items():
+                is_batch = (i, j) == (0, 1) and array.ndim >= 2 and (name == "dout" or name[:1] == "x")
+                along = axes_in_words(tuple(range(i, j)))
+                text = "the batch size" if is_batch else f"the size of {name} along {along}"
+                names.setdefault(math.prod(array.shape[i:j]), []).append(text)
+    for name, array in evidence.inputs.integers.items():
         if np.ndim(array) == 1:
-            found.setdefault(len(array), []).append(f"the number of {name}")
-    return {n: f"{n}, {_first(names)}" for n, names in found.items() if n > 1}
+            names.setdefault(len(array), []).append(f"the number of {name}")
+    return {n: f"{n} ({_first(texts)})" for n, texts in names.items() if n > 1}
 
 
 def _first(names: list[str]) -> str:
-    """Returns the batch size where it is one of several sizes that are alike, and one other at most."""
+    """Returns at most two names of a size, the batch size first."""
     ordered = sorted(dict.fromkeys(names), key=lambda name: name != "the batch size")
     return " or ".join(ordered[:2])

@@ -1,17 +1,17 @@
-"""A factor that is an array: gamma, x, the output, the derivative of an activation."""
+"""Recognizes a factor that is an array and is missing, extra or wrong: gamma, x, the derivative of an activation."""
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 
-from jaxnet.crosscheck.explain.evidence import Array, Diagnosis, Evidence, Slip
+from jaxnet.crosscheck.explain.evidence import Evidence, Make
+from jaxnet.crosscheck.explain.slips import Array, Diagnosis, Slip
 
 ROOT = math.sqrt(2 / math.pi)
 Function = Callable[[Array], Array]
-Factor = tuple[str, Array, Callable[[], Array]]  # its name, at the compared elements, and what makes the whole
+Factor = tuple[str, Array, Make]  # name, values at the compared elements, a function that returns all values
 
 
 def sigmoid(x: Array) -> Array:
@@ -20,7 +20,7 @@ def sigmoid(x: Array) -> Array:
 
 
 def _normal(x: Array) -> Array:
-    """Returns the normal distribution function."""
+    """Returns the standard normal distribution function."""
     return 0.5 * (1 + np.vectorize(math.erf, otypes=[float])(x / math.sqrt(2)))
 
 
@@ -84,22 +84,20 @@ OF_OTHER: dict[str, Function] = {"{}": lambda a: a, "{}**2": lambda a: a**2, "sq
 
 
 def slips(evidence: Evidence) -> Iterator[Diagnosis]:
-    """Yields the array that is missing as a factor, or there once too often, or the derivative that is another."""
-    with np.errstate(all="ignore"):
-        for find in (_plain_factor, _of_dout, _any_factor):
-            found = next(find(evidence), None)
-            if found is not None:
-                yield found
-                return
+    """Yields an array that is missing as a factor, or is extra, or a derivative that is another one's."""
+    leaves = set(evidence.leaves) - {"output"}
+    yield from _missing_or_extra(evidence, (factor for factor in factors(evidence) if factor[0] in leaves))
+    yield from _times_dout(evidence)
+    yield from _missing_or_extra(evidence, factors(evidence))
 
 
 def factors(evidence: Evidence) -> Iterator[Factor]:
-    """Yields the arrays that a gradient may be multiplied by, and functions of them."""
+    """Yields the arrays that a gradient may be multiplied by: the leaves, the output, and functions of them."""
     if evidence.output.shape == evidence.shape:
         yield from _functions("y", evidence.output, OF_OUTPUT, evidence)
     for name, array in evidence.leaves.items():
         functions = OF_INPUT if array.shape == evidence.shape else OF_OTHER
-        for fitted in fitted_to(array, evidence.shape):
+        for fitted in _broadcasts(array, evidence.shape):
             yield from _functions(name, fitted, functions, evidence)
 
 
@@ -111,8 +109,8 @@ def _functions(name: str, array: Array, functions: dict[str, Function], evidence
             yield form.replace("{}", name), values, partial(function, array)
 
 
-def fitted_to(array: Array, shape: tuple[int, ...]) -> Iterator[Array]:
-    """Yields an array broadcast to a shape: from its last axis, or as one number a channel."""
+def _broadcasts(array: Array, shape: tuple[int, ...]) -> Iterator[Array]:
+    """Yields an array broadcast to a shape along its last axis, and a vector also along every other axis."""
     forms = [array]
     if array.ndim == 1 and len(shape) > 1:
         forms += [array.reshape(-1, *[1] * k) for k in range(1, len(shape))]
@@ -123,77 +121,63 @@ def fitted_to(array: Array, shape: tuple[int, ...]) -> Iterator[Array]:
             continue
 
 
-def _plain_factor(evidence: Evidence) -> Iterator[Diagnosis]:
-    """A leaf is missing as a factor, or there once too often."""
-    plain = {name for name in evidence.leaves if name != "output"}
-    yield from _factor(evidence, (factor for factor in factors(evidence) if factor[0] in plain))
-
-
-def _any_factor(evidence: Evidence) -> Iterator[Diagnosis]:
-    """A function of a leaf or of the output is missing as a factor, or there once too often."""
-    yield from _factor(evidence, factors(evidence))
-
-
-def _factor(evidence: Evidence, tried: Iterator[Factor]) -> Iterator[Diagnosis]:
-    """The true gradient is the claimed one times an array, or over it."""
-    itself = evidence.dout.shape == evidence.shape and evidence.matches_claimed(evidence.dout[evidence.index])
-    prefix = "it is dout itself: " if itself else ""
+def _missing_or_extra(evidence: Evidence, tried: Iterator[Factor]) -> Iterator[Diagnosis]:
+    """Yields the factor by which the claimed gradient has to be multiplied or divided."""
+    is_dout = evidence.dout.shape == evidence.shape and evidence.matches_claimed(evidence.dout[evidence.index])
+    prefix = "it is dout itself: " if is_dout else ""
     largest = np.abs(evidence.claimed).max()
     for name, values, make in tried:
-        found = evidence.found(
+        yield from evidence.test(
             Slip.MISSING_FACTOR,
             f"{prefix}the factor {name} is missing",
             evidence.claimed * values,
             partial(lambda make: evidence.whole * make(), make),
         )
-        if found is not None:
-            yield found
         if not np.abs(evidence.true * values - evidence.claimed).max() <= evidence.relative * largest:
             continue
         usable = values != 0
         if (usable & evidence.wrong).sum() < 2:
             continue
-        found = evidence.found(
+        yield from evidence.test(
             Slip.EXTRA_FACTOR,
-            f"the factor {name} is there once too often",
+            f"the factor {name} is applied once too often",
             np.where(usable, evidence.claimed / np.where(usable, values, 1), evidence.true),
             (partial(lambda make: evidence.whole / make(), make)) if usable.all() else None,
         )
-        if found is not None:
-            yield found
 
 
-def _of_dout(evidence: Evidence) -> Iterator[Diagnosis]:
-    """It is `dout` times one array, where `dout` times another belongs."""
+def _times_dout(evidence: Evidence) -> Iterator[Diagnosis]:
+    """Yields `dout` times one array, where the true gradient is `dout` times another one."""
     dout = evidence.dout
     if dout.shape != evidence.shape and dout.size != 1:
         return
     whole = np.broadcast_to(dout.reshape(()) if dout.size == 1 else dout, evidence.shape)
     values = whole[evidence.index]
-    itself = dout.shape == evidence.shape and evidence.matches_claimed(values)
-    right = list(itertools.islice(_right(evidence, whole, values), 1))
-    if itself:
-        sentence = "it is dout itself: the derivative of the layer is missing"
-        for name, found in right:
-            yield Diagnosis(Slip.DOUT_ITSELF, (f"dout times {name} is right",), f"{sentence}, {name}", found.whole)
-            return
-        if evidence.strong():
-            yield Diagnosis(Slip.DOUT_ITSELF, (), sentence, evidence.full or bool(evidence.given.probes))
-        return
-    if not right:
-        return
-    for name, made, _ in factors(evidence):
-        for sign, prefix in ((1, ""), (-1, "-")):
-            if evidence.matches_claimed(sign * values * made):
-                for true_name, found in right:
-                    sentence = f"it is dout times {prefix}{name}, where dout times {true_name} belongs"
-                    yield Diagnosis(Slip.DERIVATIVE, (), sentence, found.whole)
-                return
+    right = next(_right_factors(evidence, whole, values), None)
+    if dout.shape == evidence.shape and evidence.matches_claimed(values):
+        sentence = "it is dout itself: the derivative of the layer"
+        if right is not None:
+            name, verified = right
+            yield Diagnosis(
+                Slip.DOUT_ITSELF, (f"dout times {name} is right",), f"{sentence}, {name}, is missing", verified
+            )
+        elif evidence.strong():
+            yield Diagnosis(
+                Slip.DOUT_ITSELF, (), f"{sentence} is missing", evidence.full or bool(evidence.inputs.probes)
+            )
+    elif right is not None:
+        name, verified = right
+        for other, factor, _ in factors(evidence):
+            for sign, prefix in ((1, ""), (-1, "-")):
+                if evidence.matches_claimed(sign * values * factor):
+                    sentence = f"it is dout times {prefix}{other}, but should be dout times {name}"
+                    yield Diagnosis(Slip.DERIVATIVE, (), sentence, verified)
 
 
-def _right(evidence: Evidence, whole: Array, values: Array) -> Iterator[tuple[str, Diagnosis]]:
-    """Yields the factors that `dout` is right with."""
-    for name, made, make in factors(evidence):
-        found = evidence.found(Slip.DERIVATIVE, "", values * made, partial(lambda make: whole * make(), make))
-        if found is not None:
-            yield name, found
+def _right_factors(evidence: Evidence, whole: Array, values: Array) -> Iterator[tuple[str, bool]]:
+    """Yields the factors by which `dout` has to be multiplied, and whether each was verified for all elements."""
+    for name, factor, make in factors(evidence):
+        for diagnosis in evidence.test(
+            Slip.DERIVATIVE, "", values * factor, partial(lambda make: whole * make(), make)
+        ):
+            yield name, diagnosis.whole

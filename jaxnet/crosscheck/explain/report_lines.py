@@ -1,0 +1,194 @@
+"""Puts the verdicts of a report into lines of text, from enums and numbers."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from jaxnet.crosscheck.decide import Cause, Verdict
+from jaxnet.crosscheck.measure.points import Point
+
+if TYPE_CHECKING:
+    from jaxnet.crosscheck.report import Leaf, Report
+
+SOLVER = 1e-4  # the largest relative error that a solver, a table or a lower precision may leave by design
+PRECISIONS = (("float16 or bfloat16", 1e-5), ("float32", 1e-9))  # each with the relative noise above which it is named
+UNINFORMATIVE = 1.0  # the relative tolerance above which the noise does not show the precision
+LONGEST_LIST = 64  # the most characters of a list of leaves
+
+# Templates with fields of the leaf: {who} made the gradient, {name}, {resolved}, {limit}, {error}, {detail}.
+REASONS = {
+    Cause.ANALYTIC_WRONG: "{who} is not the derivative of its own forward",
+    Cause.OUTSIDE_SLOPES: "{who} is not between the slopes on the two sides of a kink",
+    Cause.OUTSIDE_TIE: "{who} is wrong at a tie: it is not the slope when the tied elements move together",
+    Cause.AUTODIFF_WRONG: "autodiff is wrong: it is not the derivative of the reference's forward",
+    Cause.FORWARDS_DIFFER: (
+        "each gradient is the derivative of its own forward, but the forwards are different functions"
+    ),
+    Cause.BELOW_DIFFERENCES: "{who} differs from autodiff's gradient by less than difference quotients can resolve",
+    Cause.LOW_PRECISION: "in the arrays' own dtype, the gradient is off by more than rounding explains",
+    Cause.FORM: "{detail}",
+    Cause.HANDED_WRONG: "{detail}",
+    Cause.PUT_TOGETHER_WRONGLY: (
+        "each layer is right on its own, so the layers are combined wrongly: "
+        "look for a wrong order, a factor, or a layer that is left out"
+    ),
+    Cause.NO_GRADIENT: (
+        "{name} affects the output, but no gradient was returned for it: is it missing, or under another name? "
+        "If {name} is a constant, pass constants=({name!r},)"
+    ),
+    Cause.UNRESOLVED: "the difference quotients cannot resolve errors below {resolved} of the gradient{limit}",
+    Cause.UNCONFIRMED: (
+        "the difference quotients contradict the gradient by {error} at one step size but not at others, "
+        "as happens near kinks: move the inputs and check again"
+    ),
+    Cause.ONLY_NUMERICAL_DISSENTS: (
+        "only the difference quotients disagree, because of noise or a kink nearby: move the inputs"
+    ),
+    Cause.AT_KINKS: (
+        "too many elements are at kinks, both here and at inputs a thousandth away: move the inputs off the kinks"
+    ),
+    Cause.NOTHING_COMPARED: "every element is at a kink, so nothing was compared: move the inputs off the kinks",
+    Cause.WRONG_BESIDE: (
+        "every element is at a kink, where many gradients are right, but a thousandth away the gradient is wrong: "
+        "move the inputs and check again"
+    ),
+    Cause.RIGHT_BESIDE: (
+        "the gradient is not the slope here, but it is right a thousandth away, as happens where kinks are composed: "
+        "move the inputs off the kinks"
+    ),
+    Cause.SYMMETRIC_ONLY: (
+        "{name} is symmetric, and its gradient is right only along symmetric directions, "
+        "which is correct if {name} is always symmetric: if not, pass another value"
+    ),
+    Cause.ZERO_HERE: "the gradient is zero at these inputs and could not be judged at others: pass other inputs",
+    Cause.WRONG_ELSEWHERE: "the gradient is zero at these inputs and looks wrong at others: check it there",
+    Cause.OUT_OF_TIME: "max_seconds ran out before the gradient was judged: allow more time",
+}
+LIMITS = {
+    "roundoff": ", because forward rounds: scale or move the inputs, or pass resolution=",
+    "truncation": ", because forward is curved: scale or move the inputs, or pass resolution=",
+    "domain": ", because steps leave the domain of the function: pass inputs further inside",
+    "none": ": scale or move the inputs, or pass resolution=",
+}
+POINTS = {
+    Point.MOVED: "moved",
+    Point.DRAWN: "newly drawn",
+    Point.FLIPPED: "negated",
+}
+TIED = "it shares memory with another leaf: its gradient is the sum of the gradients for both"
+SYMMETRIC = "it is symmetric, and was judged only along symmetric directions: along others, its gradient is different"
+
+
+def maker(leaf: "Leaf") -> str:
+    """Returns who made the gradient, as the subject of a sentence."""
+    return "the backward" if leaf.derived_by == "analytic" else f"{leaf.derived_by}'s gradient"
+
+
+def reason(leaf: "Leaf") -> str:
+    """Returns the reason why a leaf did not pass as one sentence, or "" if it passed."""
+    if leaf.verdict is Verdict.PASS:
+        return ""
+    return REASONS[leaf.cause].format(
+        who=maker(leaf),
+        name=leaf.name,
+        resolved=f"{leaf.relative_tolerance:.0e}",
+        limit=LIMITS.get(leaf.detail, ""),
+        error=f"{leaf.relative_error:.1e}",
+        detail=leaf.detail,
+    )
+
+
+def notes(leaf: "Leaf") -> Iterator[str]:
+    """Yields remarks on how a leaf was judged."""
+    if leaf.cause is Cause.ZERO_EVERYWHERE:
+        yield "the gradient is zero at all inputs tried: the given ones, and moved, negated and newly drawn ones"
+    elif leaf.point is Point.BESIDE:
+        yield "many elements are at a kink: judged at inputs a thousandth away"
+    elif leaf.point is not Point.GIVEN:
+        yield f"the gradient is zero at these inputs: judged with all leaves {POINTS[leaf.point]}"
+    if leaf.kinks and leaf.point is Point.GIVEN and leaf.cause is not Cause.OUTSIDE_TIE:
+        yield f"{leaf.kinks} of {leaf.size} elements are at a kink, where any slope between those of its sides is right"
+    if leaf.unresolved and leaf.verdict is Verdict.PASS:
+        yield f"{leaf.unresolved} of {leaf.size} elements could not be judged: no step size resolves them"
+    if (
+        leaf.verdict is Verdict.FAIL
+        or leaf.cause is Cause.ZERO_EVERYWHERE
+        or not leaf.relative_tolerance < UNINFORMATIVE
+    ):
+        return
+    if precision := _precision(leaf.noise):
+        yield f"computes in {precision}: judged to {leaf.relative_tolerance:.0e}"
+    elif precision := _precision(leaf.gradient_noise):
+        yield f"{maker(leaf)} computes in {precision}, but forward does not: judged to {leaf.relative_tolerance:.0e}"
+
+
+def _precision(noise: float) -> str:
+    """Returns the name of the precision that a relative noise shows, or "" for float64."""
+    return next((name for name, above in PRECISIONS if noise > above), "")
+
+
+def findings(report: "Report") -> Iterator[str]:
+    """Yields one line for each thing that is wrong or undecided, the most helpful lines first."""
+    for layer in report.layers:
+        if layer.verdict is Verdict.FAIL:
+            yield f"  {layer.subject} is wrong on its own:"
+            yield from (f"  {line}" for line in findings(layer))
+    for leaf in report.leaves:
+        if leaf.diagnosis and leaf.verdict is Verdict.FAIL:
+            yield f"  {leaf.name}: {maker(leaf)} is wrong; {leaf.diagnosis}"
+    yield from (f"  {fault}" for fault in report.behaviour)
+    if report.forward is not None and not report.forward.within_tolerance:
+        error, tolerance = report.forward.error, report.forward.tolerance
+        yield (
+            f"  the forwards differ by {error:.2g}, but rounding explains only {tolerance:.1g}: "
+            "they are different functions"
+        )
+    yield from (f"  {reason}" for reason in report.undecided)
+    for leaf in report.leaves:
+        yield from _leaf_findings(leaf)
+
+
+def _leaf_findings(leaf: "Leaf") -> Iterator[str]:
+    text = reason(leaf)
+    if not text:
+        return
+    if leaf.cause in (Cause.NO_GRADIENT, Cause.FORM):
+        yield f"  {text}"
+    elif leaf.verdict is Verdict.FAIL and leaf.values:
+        digits = next((n for n in (6, 9, 12) if len({f"{value:.{n}g}" for value in leaf.values.values()}) > 1), 15)
+        numbers = ", ".join(f"{name} {value:.{digits}g}" for name, value in leaf.values.items())
+        yield f"  {leaf.name}{brackets(leaf.index)}: {numbers} -> {text}"
+    else:
+        yield f"  {leaf.name}: {text}"
+    if leaf.cause is Cause.ANALYTIC_WRONG and leaf.verdict is Verdict.FAIL and leaf.relative_error <= SOLVER:
+        yield (
+            f"  {leaf.name}: the relative error is {leaf.relative_error:.1e}, which is typical of a solver's "
+            f"tolerance, a table or a lower precision: if that is intended, pass accuracy={2 * leaf.relative_error:.0e}"
+        )
+
+
+def certificate(report: "Report") -> Iterator[str]:
+    """Yields the smallest error that the check would have caught, if the verdict is PASS."""
+    certified = [leaf for leaf in report.leaves if leaf.min_detectable_error > 0]
+    if report.verdict is not Verdict.PASS or not certified:
+        return
+    least = max(leaf.min_detectable_error for leaf in certified)
+    whole = all(leaf.compared == leaf.size and leaf.point is Point.GIVEN for leaf in report.leaves)
+    parts = [
+        leaf.name if leaf.compared == leaf.size else f"{leaf.compared} elements of {leaf.name}" for leaf in certified
+    ]
+    listed = f"in {', '.join(parts)}"
+    if whole and len(certified) == len(report.leaves):
+        listed = "in any of these leaves"
+    elif len(listed) > LONGEST_LIST:
+        listed = "in the elements that were compared"
+    yield f"an error of norm {least:.0e} {listed} is caught with probability 0.99"
+
+
+def constant(name: str) -> str:
+    """Returns the warning about an array that is treated as a constant because no gradient was returned for it."""
+    return f"{name} affects the output and has no gradient: it is treated as a constant"
+
+
+def brackets(index: tuple[int, ...]) -> str:
+    """Returns "[2, 1]" for an index, and "" for ()."""
+    return f"[{', '.join(map(str, index))}]" if index else ""
