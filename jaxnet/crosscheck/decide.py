@@ -4,7 +4,7 @@ from enum import Enum, StrEnum
 
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.measure.kinks import Roughness
-from jaxnet.crosscheck.measure.leaf import SEEN, SEEN_IF_COARSE, Coverage, LeafMeasurement
+from jaxnet.crosscheck.measure.leaf import MAX_COARSE_TOLERANCE, MAX_TOLERANCE, Coverage, LeafMeasurement
 
 
 class Verdict(StrEnum):
@@ -47,7 +47,7 @@ class Cause(Enum):
     OUT_OF_TIME = "the time that was allowed was used up"
 
 
-WRONG = frozenset({Cause.ANALYTIC_WRONG, Cause.OUTSIDE_SLOPES, Cause.OUTSIDE_TIE})
+WRONG_CAUSES = frozenset({Cause.ANALYTIC_WRONG, Cause.OUTSIDE_SLOPES, Cause.OUTSIDE_TIE})
 
 
 def decide(
@@ -70,7 +70,7 @@ def decide(
     if measured.tie is not None:
         return Verdict.FAIL, Cause.OUTSIDE_TIE
     agrees = measured.with_numerical.within_tolerance
-    least = max(measured.resolution, SEEN_IF_COARSE if coarse else SEEN)
+    least = max(measured.resolution, MAX_COARSE_TOLERANCE if coarse else MAX_TOLERANCE)
     blurred = (measured.resolution if strict else least) * measured.size
     sees = measured.tolerance <= blurred and measured.unresolved_size <= max(blurred, least * measured.size)
     if measured.coverage is Coverage.SPOILED:

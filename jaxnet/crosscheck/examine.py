@@ -13,25 +13,33 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.decide import WRONG, Cause, Verdict, decide
+from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict, decide
 from jaxnet.crosscheck.explain import words
 from jaxnet.crosscheck.explain.behaviour_words import sentence
 from jaxnet.crosscheck.explain.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from jaxnet.crosscheck.explain.evidence import Slip
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves, SubjectError, blaming
 from jaxnet.crosscheck.inspect.expected import Surrogate
-from jaxnet.crosscheck.measure import testpoint
-from jaxnet.crosscheck.measure.behaviour import Behaviour, Finding, Level, findings
+from jaxnet.crosscheck.measure.behaviour import check_behaviour
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
-from jaxnet.crosscheck.measure.differences import RATIO, STEP
-from jaxnet.crosscheck.measure.form import is_floating, misshapen, other_dtype
+from jaxnet.crosscheck.measure.dtypes import eps_of, in_float64, is_floating
+from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
+from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP, STEP_RATIO
+from jaxnet.crosscheck.measure.gradient_form import misshapen, other_dtype
+from jaxnet.crosscheck.measure.input_warnings import input_warnings
 from jaxnet.crosscheck.measure.kinks import Roughness
-from jaxnet.crosscheck.measure.leaf import PROBES, Coverage, LeafMeasurement, Tangent, is_symmetric, measure_leaf
-from jaxnet.crosscheck.measure.points import Point, all_beside, beside, elsewhere, other_integers
-from jaxnet.crosscheck.measure.precision import chosen_point
-from jaxnet.crosscheck.measure.rounding import low_precision_gap
-from jaxnet.crosscheck.measure.sampling import Sample, sample
-from jaxnet.crosscheck.measure.scale import eps_of, in_float64
+from jaxnet.crosscheck.measure.leaf import (
+    PROBES_PER_LEAF,
+    Coverage,
+    LeafMeasurement,
+    Tangent,
+    is_symmetric,
+    measure_leaf,
+)
+from jaxnet.crosscheck.measure.low_precision import low_precision_gap
+from jaxnet.crosscheck.measure.other_points import Point, all_beside, beside, distant_points, other_integers
+from jaxnet.crosscheck.measure.point_dtype import chosen_point
+from jaxnet.crosscheck.measure.wrong_elements import ElementSample, sample_elements
 from jaxnet.crosscheck.meter import OutOfTime, metered
 from jaxnet.crosscheck.report import PROBABILITY, Leaf, Report
 from jaxnet.crosscheck.streams import Stream, stream
@@ -78,7 +86,7 @@ def examine(title: str, checkable: Checkable, reference: Checkable | None, optio
     """
     with metered(title, options.max_seconds) as meter:
         report = _report(title, checkable, reference, options)
-        if any(leaf.cause in {*WRONG, Cause.FORM} for leaf in report.leaves):
+        if any(leaf.cause in {*WRONG_CAUSES, Cause.FORM} for leaf in report.leaves):
             report = _other_reading(title, checkable, reference, options) or report
         return replace(report, calls=meter.calls, seconds=meter.seconds, seed=options.seed)
 
@@ -174,7 +182,7 @@ class _Examination:
                 # What differences contradict after a step is stale only if they agreed before.
                 right = {leaf.name for leaf in self.done if leaf.verdict is Verdict.PASS}
                 found = [f for f in found if f.kind is not Behaviour.WRONG_AFTER_STEP or f.leaf in right]
-            warnings = [*testpoint.warnings(self.checkable, self.output), *self._without_gradient()]
+            warnings = [*input_warnings(self.checkable, self.output), *self._without_gradient()]
         order = [*self.checkable.leaves, *self.checkable.others]
         leaves = sorted(self.done, key=lambda leaf: order.index(leaf.name))
         return Report(
@@ -226,7 +234,7 @@ class _Examination:
         gradient = {name: self.analytic.measured(name) for name in names}
         rounding = self.analytic.output_rounding() if names else 0.0
         rng = stream(Stream.BEHAVIOUR, self.options.seed)
-        found = findings(self.checkable, self.dout, _copies(self.at), gradient, rng, rounding)
+        found = check_behaviour(self.checkable, self.dout, _copies(self.at), gradient, rng, rounding)
         value = None if self.options.expected else self.checkable.value_under_differentiation(self.at)
         if names and value is not None and not self.analytic.agrees_with_output(in_float64(value)):
             found.append(Finding(Behaviour.OTHER_VALUE, Level.FAULT))
@@ -234,7 +242,7 @@ class _Examination:
             found = [f for f in found if f.kind is not Behaviour.NOT_LINEAR]
         elif names and self.analytic.coarse:  # half precision has no numbers for a small dout
             found = [f for f in found if f.kind is not Behaviour.NOT_LINEAR or abs(f.size) >= 2]
-        hidden = {n for n in names if self.analytic.size(n, np.ones(())) < HIDDEN * self.analytic.ordinary}
+        hidden = {n for n in names if self.analytic.size(n, np.ones(())) < HIDDEN * self.analytic.typical_size}
         found = [f for f in found if f.kind is not Behaviour.NOT_LINEAR or f.leaf not in hidden]
         if self.options.dout is not None:
             ignored = {Behaviour.IGNORES_DOUT, Behaviour.NOT_LINEAR}
@@ -261,7 +269,9 @@ class _Examination:
     ) -> LeafMeasurement:
         resolution = self._resolution(name, analytic)
         accuracy = self.options.accuracy
-        return measure_leaf(name, analytic, autodiff, resolution, accuracy, self.directions, start, tangent)
+        return measure_leaf(
+            name, analytic, autodiff, resolution, accuracy, self.directions, start=start, tangent=tangent
+        )
 
     def _decide(
         self, measured: LeafMeasurement, analytic: Derivation, forward: Gap | None = None, low: Gap | None = None
@@ -273,13 +283,13 @@ class _Examination:
         analytic, point = self.analytic, Point.GIVEN
         measured = self._measure(name, analytic, self.autodiff)
         verdict, cause = self._decide(measured, analytic, forward, self.low.get(name))
-        if cause in WRONG and (tied := self.checkable.tied_gradient(name, analytic.gradient)) is not None:
+        if cause in WRONG_CAUSES and (tied := self.checkable.tied_gradient(name, analytic.gradient)) is not None:
             summed = analytic.with_gradient(name, tied)
             again = self._measure(name, summed, None)
             found, why = self._decide(again, summed)
             if found is Verdict.PASS or again.relative_error < measured.relative_error / 4:
                 return self._as_leaf(again, found, why, summed, note=words.TIED)
-        if cause in WRONG and is_symmetric(in_float64(self.at[name])):
+        if cause in WRONG_CAUSES and is_symmetric(in_float64(self.at[name])):
             again = self._measure(name, analytic, None, tangent=Tangent.SYMMETRIC)
             if self._decide(again, analytic)[0] is Verdict.PASS:
                 if name in self.checkable.held_leaves:  # nobody asked for a gradient by it
@@ -311,9 +321,9 @@ class _Examination:
 
         The loss of samples that are sure is 0 to the last digit, while its gradient is 1e-20.
         """
-        if self.analytic.ordinary:
+        if self.analytic.typical_size:
             return False
-        *_, (_, at) = elsewhere(self.at, self.points)
+        *_, (_, at) = distant_points(self.at, self.points)
         there = self._derived_at(at, [name], self.derived)
         if there is None:
             return False
@@ -348,7 +358,7 @@ class _Examination:
         here, size = (np.linalg.norm(each.measured(name).value) for each in (self.analytic, analytic))
         if not np.isfinite(analytic.output).all() or size < here / 2:
             return None
-        start = None if analytic.coarse else analytic.first_step / RATIO  # kinks that are left are near
+        start = None if analytic.coarse else analytic.first_step / STEP_RATIO  # kinks that are left are near
         measured = self._measure(name, analytic, autodiff, start)
         return _There(analytic, measured)
 
@@ -359,7 +369,7 @@ class _Examination:
             return
         judged: dict[str, list[Leaf]] = {name: [] for name in zeros}
         zero_at = dict.fromkeys(zeros, 0)
-        for point, at in elsewhere(self.at, self.points):
+        for point, at in distant_points(self.at, self.points):
             there = self._derived_at(at, sorted(zeros), self.derived)
             if there is None:
                 continue
@@ -385,12 +395,12 @@ class _Examination:
         integers = {name: ids for name, ids in self.checkable.integers.items() if ids.size}
         if not names or not integers or self.options.expected is not None:
             return set()
-        *_, (_, at) = elsewhere(self.at, self.points)
+        *_, (_, at) = distant_points(self.at, self.points)
         other = self.checkable.with_integers(other_integers(integers, at, self.points))
         there = self._derived_at(at, sorted(names), other) if other is not None else None
         if there is None:
             return set()
-        return {name for name in names if self._decide(self._measure(name, there, None), there)[1] in WRONG}
+        return {name for name in names if self._decide(self._measure(name, there, None), there)[1] in WRONG_CAUSES}
 
     @staticmethod
     def _of_zero(leaf: Leaf, judged: list[Leaf], zero_at: int) -> Leaf:
@@ -461,9 +471,9 @@ class _Examination:
             gaps["autodiff - numerical"] = measured.autodiff_with_numerical.scaled(unit)
         if point is Point.GIVEN and name in self.low:
             gaps[f"{self.checkable.leaves[name].dtype} - float64"] = self.low[name].scaled(unit)
-        size = (analytic.ordinary if measured.is_zero else measured.true_size) or 1.0
+        size = (analytic.typical_size if measured.is_zero else measured.true_size) or 1.0
         sharp = measured.compared and measured.coverage is not Coverage.SPOILED
-        detects = 2 * MISSED * measured.tolerance_of_elements / (1 - PROBABILITY) ** (1 / PROBES) * unit
+        detects = 2 * MISSED * measured.tolerance_of_elements / (1 - PROBABILITY) ** (1 / PROBES_PER_LEAF) * unit
         index, values, diagnosis = self._where_and_why(measured, cause, analytic)
         leaf = Leaf(
             name,
@@ -507,14 +517,16 @@ class _Examination:
             return index, {who: float(gradient[index]), "autodiff": float(theirs[index])}, None
         if cause is not Cause.ANALYTIC_WRONG:
             return (), {}, None
-        step = min((p.numerical for p in measured.probes), key=lambda d: d.error).step if measured.probes else STEP
+        step = (
+            min((p.numerical for p in measured.probes), key=lambda d: d.error).step if measured.probes else FIRST_STEP
+        )
         kinks = [e.place for e in measured.kinks]  # where many slopes are right
-        found = sample(analytic, name, step, max(self.budget, FEWEST), self.samples, kinks)
+        found = sample_elements(analytic, name, step, max(self.budget, FEWEST), self.samples, kinks)
         self.budget = self.budget // 2
         values = {who: float(gradient[found.worst]), "numerical": float(found.true[found.worst])}
         return found.worst, values, self._diagnosis(measured, analytic, found)
 
-    def _diagnosis(self, measured: LeafMeasurement, analytic: Derivation, found: Sample) -> Diagnosis | None:
+    def _diagnosis(self, measured: LeafMeasurement, analytic: Derivation, found: ElementSample) -> Diagnosis | None:
         """Returns the slip that explains a wrong gradient; None where none does."""
         name, scale = measured.name, analytic.factor(measured.name)
         true, accuracy = found.true, found.accuracy

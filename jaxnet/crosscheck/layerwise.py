@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from jaxnet.crosscheck.decide import WRONG, Cause, Verdict
+from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
 from jaxnet.crosscheck.examine import Options, examine
 from jaxnet.crosscheck.explain.evidence import Slip
 from jaxnet.crosscheck.inspect import Array, Checkable, CheckableLayer, CheckableNetwork, SubjectError, chain
@@ -95,7 +95,7 @@ def _chained(first: Judged, second: Judged, options: Options) -> Report | None:
 
 def _attributed(leaf: Leaf, owner: tuple[str, str] | None, layers: tuple[Report, ...]) -> Leaf:
     """Returns a wrong leaf with its cause: its own layer, a later one, or how the layers are joined."""
-    if leaf.cause not in WRONG or owner is None:
+    if leaf.cause not in WRONG_CAUSES or owner is None:
         return leaf
     places = [i for i, layer in enumerate(layers) if layer.subject == owner[0]]
     own = {other.name: other for i in places for other in layers[i].leaves}.get(owner[1])

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-QUIET = 2.0  # seconds before anything is shown
-EVERY = 0.2
+SECONDS_BEFORE_PROGRESS = 2.0  # seconds before anything is shown
+SECONDS_BETWEEN_UPDATES = 0.2
 
 
 class OutOfTime(BaseException):
@@ -43,7 +43,7 @@ class Meter:
         seconds = self.seconds
         if self.max_seconds is not None and seconds > self.max_seconds:
             raise OutOfTime
-        if self._terminal and seconds > max(QUIET, self._shown + EVERY):
+        if self._terminal and seconds > max(SECONDS_BEFORE_PROGRESS, self._shown + SECONDS_BETWEEN_UPDATES):
             self._shown = seconds
             leaf = f" {self.leaf}" if self.leaf else ""
             print(

@@ -11,7 +11,7 @@ from jaxnet.crosscheck.explain import words
 from jaxnet.crosscheck.explain.evidence import Slip
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.measure.findings import Behaviour
-from jaxnet.crosscheck.measure.points import Point
+from jaxnet.crosscheck.measure.other_points import Point
 
 PROBABILITY = 0.99
 NAMES_SHOWN = 23  # characters of a leaf's name in the table

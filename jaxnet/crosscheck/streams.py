@@ -9,7 +9,7 @@ from enum import Enum
 
 import numpy as np
 
-KEY = 0x6A61786E  # "jaxn"
+SPAWN_KEY = 0x6A61786E  # "jaxn"
 
 
 class Stream(Enum):
@@ -38,4 +38,4 @@ def stream(purpose: Stream, seed: int) -> np.random.Generator:
         >>> bool((a == np.random.default_rng(0).standard_normal(2)).any())
         False
     """
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(KEY, purpose.value))))
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(SPAWN_KEY, purpose.value))))

@@ -8,8 +8,9 @@ import pytest
 
 from jaxnet.crosscheck import check_layer, inspected
 from jaxnet.crosscheck.explain.behaviour_words import sentence
-from jaxnet.crosscheck.measure.behaviour import Behaviour, Finding, Level, findings, misshapen
-from jaxnet.crosscheck.measure.form import other_dtype
+from jaxnet.crosscheck.measure.behaviour import check_behaviour
+from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
+from jaxnet.crosscheck.measure.gradient_form import misshapen, other_dtype
 from jaxnet.crosscheck.measure.memory import Layout, laid_out
 from jaxnet.crosscheck.streams import Stream, stream
 
@@ -44,7 +45,7 @@ def found_in(layer, *inputs, in_double=True, seed=0):
     at = {n: a.astype(np.float64) if in_double else a for n, a in subject.leaves.items()}
     dout = dout if in_double else dout.astype(y.dtype)
     at = {n: a.copy() for n, a in at.items()}
-    return findings(subject, dout, at, measured(subject, at, dout), stream(Stream.BEHAVIOUR, seed))
+    return check_behaviour(subject, dout, at, measured(subject, at, dout), stream(Stream.BEHAVIOUR, seed))
 
 
 class Dense:
@@ -1120,7 +1121,7 @@ def test_forward_is_called_at_most_45_times_for_three_leaves():
     at, dout = {name: array.copy() for name, array in subject.leaves.items()}, draw(5, 3)
     gradient = measured(subject, at, dout)
     calls = 0
-    assert not findings(subject, dout, at, gradient, stream(Stream.BEHAVIOUR, 0))
+    assert not check_behaviour(subject, dout, at, gradient, stream(Stream.BEHAVIOUR, 0))
     assert len(gradient) == 3
     assert 20 < calls <= 45
 

@@ -17,7 +17,7 @@ from jaxnet.crosscheck import (
     check_network,
     inspected,
 )
-from jaxnet.crosscheck.measure.steps import step_errors
+from jaxnet.crosscheck.measure.step_sweep import step_errors
 from jaxnet.crosscheck.report import PROBABILITY
 from jaxnet.crosscheck.streams import Stream, stream
 

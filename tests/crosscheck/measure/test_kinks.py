@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from synthetic import derivation_of
 
-from jaxnet.crosscheck.measure.differences import STEP
+from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP
 from jaxnet.crosscheck.measure.kinks import Goal, Roughness, broken_tie, examine_elements, rough_elements
 from jaxnet.crosscheck.streams import Stream, stream
 
@@ -21,11 +21,13 @@ def slope(at_zero):
 
 def rough(derivation, x):
     noise, rng = derivation.phi_noise, stream(Stream.DIRECTIONS, 0)
-    return rough_elements(derivation, "x", np.ones(x.shape), STEP, noise, rng)
+    return rough_elements(derivation, "x", np.ones(x.shape), FIRST_STEP, noise, rng)
 
 
 def examined(derivation, x, places):
-    return examine_elements(derivation, "x", places, np.ones(x.shape), Goal(1e-9, 1e-9), derivation.phi_noise, STEP)
+    return examine_elements(
+        derivation, "x", places, np.ones(x.shape), Goal(1e-9, 1e-9), derivation.phi_noise, FIRST_STEP
+    )
 
 
 FOUND = {

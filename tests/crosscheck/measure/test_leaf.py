@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from synthetic import derivation_of
 
-from jaxnet.crosscheck.measure.differences import STEP
+from jaxnet.crosscheck.measure.contradiction import is_steady
+from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP
 from jaxnet.crosscheck.measure.leaf import between, measure_leaf
 from jaxnet.crosscheck.streams import Stream, stream
 
@@ -55,14 +56,14 @@ def test_a_wrong_gradient_that_is_smooth_is(error):
 
 @pytest.mark.parametrize(
     ("k", "h", "steady"),
-    [(1.0, STEP, True), (1e3, STEP, True), (1e8, STEP, False), (1e8, STEP * 1e-4, True)],
+    [(1.0, FIRST_STEP, True), (1e3, FIRST_STEP, True), (1e8, FIRST_STEP, False), (1e8, FIRST_STEP * 1e-4, True)],
 )
 def test_a_gradient_is_steady_where_a_step_resolves_its_oscillation(k, h, steady):
     """Within a step the phase moves by 4e-7, 4e-4, 40 and 4e-3: below 1, the extrapolation follows the oscillation."""
     x = np.array([0.3, 0.2])
     derivation = derivation_of(lambda x: np.sin(k * x), lambda dout, x: dout * k * np.cos(k * x), x)
     size = float(np.abs(derivation.scaled_gradient("x")).max())
-    assert derivation.is_steady("x", np.array([1.0, 0.0]), h, gap=1e-2 * size) is steady
+    assert is_steady(derivation, "x", np.array([1.0, 0.0]), h, gap=1e-2 * size) is steady
 
 
 def test_an_error_in_a_small_element_is_not_hidden_by_steps_of_its_own_size():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxnet.crosscheck.measure.points import other_integers
+from jaxnet.crosscheck.measure.other_points import other_integers
 from jaxnet.crosscheck.streams import Stream, stream
 
 TABLE = {"table": np.zeros((6, 3))}

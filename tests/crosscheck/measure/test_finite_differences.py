@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 from synthetic import noisy
 
-from jaxnet.crosscheck.measure.differences import (
-    POINTS,
-    STEP,
+from jaxnet.crosscheck.measure.finite_differences import (
+    FIRST_STEP,
+    OFFSETS,
     Limit,
     PhiNoise,
-    bends_beyond,
     derivative,
-    look,
     noise_of,
-    one_sided,
+    quotient_at,
 )
+from jaxnet.crosscheck.measure.kink_detection import has_kink_nearby, one_sided_slopes
 
 EPS = 2.0**-52
 
@@ -63,8 +62,8 @@ def test_noise_that_is_understated_is_not_covered():
 
 
 def test_no_further_look_is_taken_where_the_first_is_good_enough():
-    assert len(derivative(math.sin, PhiNoise(EPS), target=1e-6).looks) == 1
-    assert len(derivative(math.sin, PhiNoise(EPS), target=1e-14).looks) > 1
+    assert len(derivative(math.sin, PhiNoise(EPS), target=1e-6).quotients) == 1
+    assert len(derivative(math.sin, PhiNoise(EPS), target=1e-14).quotients) > 1
 
 
 LIMITS = {
@@ -95,8 +94,8 @@ def test_a_function_that_is_finite_at_0_alone_has_no_derivative():
 
 def test_a_look_takes_eight_values():
     asked = []
-    look(lambda t: asked.append(t) or t, STEP, PhiNoise(EPS))
-    assert sorted(asked) == [j * STEP for j in POINTS if j]
+    quotient_at(lambda t: asked.append(t) or t, FIRST_STEP, PhiNoise(EPS))
+    assert sorted(asked) == [j * FIRST_STEP for j in OFFSETS if j]
 
 
 # -- one-sided slopes
@@ -114,7 +113,7 @@ KINKS = {
 @pytest.mark.parametrize("name", KINKS)
 def test_slopes_on_both_sides_of_a_kink(name):
     phi, below, above = KINKS[name]
-    slopes = one_sided(phi, PhiNoise(EPS))
+    slopes = one_sided_slopes(phi, PhiNoise(EPS))
     assert abs(slopes.below - below) <= slopes.error
     assert abs(slopes.above - above) <= slopes.error
     assert slopes.is_kink
@@ -133,12 +132,12 @@ SMOOTH_ONCE = {
 
 @pytest.mark.parametrize("name", SMOOTH_ONCE)
 def test_what_has_one_slope_is_no_kink(name):
-    assert not one_sided(SMOOTH_ONCE[name], PhiNoise(EPS)).is_kink
+    assert not one_sided_slopes(SMOOTH_ONCE[name], PhiNoise(EPS)).is_kink
 
 
 @pytest.mark.parametrize("sigma", [1e-9, 1e-6, 1e-3])
 def test_noise_is_no_kink(sigma):
-    assert not any(one_sided(noisy(math.sin, sigma, seed), PhiNoise(sigma)).is_kink for seed in range(50))
+    assert not any(one_sided_slopes(noisy(math.sin, sigma, seed), PhiNoise(sigma)).is_kink for seed in range(50))
 
 
 # -- noise
@@ -171,15 +170,15 @@ def bends_of(phi, step):
 @pytest.mark.parametrize("step", [2.0**-17, 2.0**-10, 2.0**-5])
 def test_a_kink_bends_beyond_and_a_smooth_function_does_not(step):
     for phi in (abs, lambda t: t + 1e-3 * max(t, 0.0), lambda t: max(t - 1.5 * step, 0.0)):
-        assert bends_beyond(bends_of(phi, step), EPS, step)
+        assert has_kink_nearby(bends_of(phi, step), EPS, step)
     for phi in (math.sin, lambda t: math.expm1(t), lambda t: 5 * t**2 - t, lambda t: 0.0):
-        assert not bends_beyond(bends_of(phi, step), EPS, step)
+        assert not has_kink_nearby(bends_of(phi, step), EPS, step)
 
 
 def test_what_is_below_the_noise_does_not_bend():
-    kink = bends_of(lambda t: 1e-6 * abs(t), STEP)
-    assert bends_beyond(kink, 1e-14, STEP)
-    assert not bends_beyond(kink, 1e-9, STEP)
+    kink = bends_of(lambda t: 1e-6 * abs(t), FIRST_STEP)
+    assert has_kink_nearby(kink, 1e-14, FIRST_STEP)
+    assert not has_kink_nearby(kink, 1e-9, FIRST_STEP)
 
 
 SLOWER = {
@@ -198,7 +197,7 @@ def test_steps_grow_beyond_what_is_moved_only_where_nearer_ones_see_the_same(nam
 
 
 def test_noise_beside_the_point_that_was_not_there_at_it_excuses_no_look():
-    """Fast oscillations show the same scatter at every step: no look follows them, whatever noise that seems to be."""
+    """Fast oscillations show the same scatter at every step: no quotient is smooth, whatever noise that seems to be."""
     rng = np.random.default_rng(3)
     frequencies, phases = 1e15 * rng.uniform(1, 2, 40), rng.uniform(0, 6, 40)
 
@@ -206,5 +205,5 @@ def test_noise_beside_the_point_that_was_not_there_at_it_excuses_no_look():
         return float(np.mean(np.sin(frequencies * t + phases) - np.sin(phases)))
 
     found = derivative(phi, PhiNoise(1e-16), target=0.0)
-    assert found.noise_seen(1e-16) > 1e-3
-    assert found.followed(1e-16) is None
+    assert found.observed_noise(1e-16) > 1e-3
+    assert found.smooth_part(1e-16) is None
