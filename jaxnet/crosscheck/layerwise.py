@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from jaxnet.crosscheck.context import Options
 from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
-from jaxnet.crosscheck.examine import Options, examine
+from jaxnet.crosscheck.examine import examine
 from jaxnet.crosscheck.explain.evidence import Slip
 from jaxnet.crosscheck.inspect import Array, Checkable, CheckableLayer, CheckableNetwork, SubjectError, chain
 from jaxnet.crosscheck.measure.findings import Behaviour
