@@ -164,8 +164,3 @@ def draw_dout(checkable: Checkable, output: Array, rng: np.random.Generator) -> 
         return np.ones_like(output)
     drawn = rng.standard_normal(output.shape) if output.ndim else np.asarray(0.5 + rng.random())
     return drawn.astype(output.dtype)
-
-
-def copies(leaves: Leaves) -> Leaves:
-    """Returns copies of the leaves, in their own memory order."""
-    return {name: array.copy(order="K") for name, array in leaves.items()}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.context import Context, Options, copies
+from jaxnet.crosscheck.context import Context, Options
 from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
 from jaxnet.crosscheck.explain import words
 from jaxnet.crosscheck.explain.behaviour_words import sentence
@@ -22,6 +22,7 @@ from jaxnet.crosscheck.measure.dtypes import in_float64, is_floating
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.gradient_form import misshapen, other_dtype
 from jaxnet.crosscheck.measure.input_warnings import input_warnings
+from jaxnet.crosscheck.measure.leaf_steps import copies
 from jaxnet.crosscheck.meter import OutOfTime, metered
 from jaxnet.crosscheck.report import Leaf, Report
 from jaxnet.crosscheck.streams import Stream, stream

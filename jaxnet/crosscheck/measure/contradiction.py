@@ -13,7 +13,7 @@ from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Probe
 from jaxnet.crosscheck.measure.dtypes import in_float64
 from jaxnet.crosscheck.measure.finite_differences import Quotient, quotient_at
-from jaxnet.crosscheck.measure.leaf_steps import scale_of, stepped
+from jaxnet.crosscheck.measure.leaf_steps import copies, scale_of, stepped
 
 # Irrational: where one step is a multiple of an oscillation's period, the other one is not.
 CONFIRMING_STEP_RATIO = (math.sqrt(5) - 1) / 2
@@ -56,7 +56,7 @@ def is_steady(derivation: Derivation, name: str, direction: Array, step: float, 
     at_point = float(np.vdot(derivation.scaled_gradient(name), direction))
 
     def claimed(t: float) -> float:
-        at = {key: a.copy(order="K") for key, a in derivation.at.items()}
+        at = copies(derivation.at)
         at[name] = stepped(at[name], t, scale * direction)
         try:
             gradient = in_float64(derivation.checkable.backward(at, derivation.dout_given)[name])

@@ -27,8 +27,8 @@ from jaxnet.crosscheck.measure.finite_differences import (
 from jaxnet.crosscheck.measure.jitter import Values, measure_jitter
 from jaxnet.crosscheck.measure.leaf_steps import (
     MIN_EXACT_STEP,
+    copies,
     exact_direction,
-    own_scales,
     scale_of,
     stepped,
     unit_of,
@@ -108,14 +108,15 @@ class Derivation:
         self, checkable: Checkable, at: Leaves, dout: Array, names: list[str], rng: np.random.Generator
     ) -> None:
         self.checkable, self.at, self.dout, self.names, self.rng = checkable, at, dout, names, rng
-        handed = {name: a.copy(order="K") for name, a in at.items()}
-        instance = checkable.open(handed)
+        arguments = copies(at)
+        instance = checkable.open(arguments)
         self.output = in_float64(instance.forward())
-        self.dout_given = dout.astype(self.output_dtype(at))
+        dtypes = [a.dtype for a in at.values()] or [np.dtype(np.float64)]
+        self.dout_given = dout.astype(max(dtypes, key=lambda dtype: dtype.itemsize))
         gradients = instance.backward(self.dout_given)
         self.gradient = {name: in_float64(gradients[name]) for name in names}
         # Code that writes to its arguments gets copies from now on.
-        self.overwrites = any(not np.array_equal(handed[name], a, equal_nan=True) for name, a in at.items())
+        self.overwrites = any(not np.array_equal(arguments[name], a, equal_nan=True) for name, a in at.items())
         self.noise: Noise = measure_noise(checkable, at, self.dout_given, names, rng, self.first_step)
         self.unit_roundoff = max((eps_of(a) for a in at.values()), default=2.0**-52) / 2
         weighted = dout * self.output
@@ -126,12 +127,6 @@ class Derivation:
         self.typical_size = max(self.phi_size, phi_change)
         spread = float(np.linalg.norm(dout.ravel() * self.noise.output / self.unit))
         self.phi_noise = spread + self.unit_roundoff * self.phi_size
-
-    @staticmethod
-    def output_dtype(at: Leaves) -> np.dtype:
-        """Returns the dtype of the output at these leaves: the largest of the leaves' dtypes, float64 by default."""
-        dtypes = [a.dtype for a in at.values()]
-        return max(dtypes, key=lambda dtype: dtype.itemsize) if dtypes else np.dtype(np.float64)
 
     @cached_property
     def first_step(self) -> float:
@@ -238,7 +233,7 @@ class Derivation:
     def forward_at(self, leaves: Leaves) -> Array:
         """Returns the output at other leaves, float64; nan if the forward pass raises."""
         if self.overwrites:
-            leaves = {name: a.copy(order="K") for name, a in leaves.items()}
+            leaves = copies(leaves)
         try:
             return in_float64(self.checkable.forward(leaves))
         except Exception:  # the user's code rejects these values: they are outside its domain
@@ -279,16 +274,12 @@ class Derivation:
         below, above = ((4 * change(s * step) - change(2 * s * step)) / (2 * s * step) for s in (-1, 1))
         return below, above
 
-    def argument_noise(self, name: str, direction: Array) -> float:
-        """Returns the noise of phi due to rounding of the leaf, at steps that are too small to be exact."""
+    def noise_along(self, name: str, direction: Array, noise: float) -> PhiNoise:
+        """Returns the noise of phi along a direction, with that of a rounded leaf at steps too small to be exact."""
         values = np.abs(in_float64(self.at[name]))
         spacing = np.spacing(np.where(np.isfinite(values), values, 0.0)) * (2 * self.unit_roundoff * 2.0**52)
         moving = np.where(direction != 0, self.scaled_gradient(name) * spacing / scale_of(self.at[name]), 0.0)
-        return float(np.linalg.norm(moving))
-
-    def noise_along(self, name: str, direction: Array, noise: float) -> PhiNoise:
-        """Returns the noise of phi along a direction, at every step."""
-        return PhiNoise(noise, self.argument_noise(name, direction), self.smallest_exact)
+        return PhiNoise(noise, float(np.linalg.norm(moving)), self.smallest_exact)
 
     def exact(self, name: str, direction: Array) -> Array:
         """Returns the direction rounded so that steps along it are exact."""
@@ -309,10 +300,6 @@ class Derivation:
         numerical = _with_noise(derivative(self.phi(name, direction), noise, target, start), self.phi_noise)
         claimed = float(np.vdot(self.scaled_gradient(name), direction))
         return Probe(direction, claimed, float(np.linalg.norm(self.roundings(name) * direction)), numerical)
-
-    def own_weights(self, name: str) -> Array:
-        """Returns each element's own size in units of the leaf's scale, at most 1."""
-        return own_scales(self.at[name])
 
 
 def _with_noise(numerical: Derivative, noise: float) -> Derivative:

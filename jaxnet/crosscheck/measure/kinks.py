@@ -20,6 +20,7 @@ from jaxnet.crosscheck.measure.contradiction import is_confirmed
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap, Probe
 from jaxnet.crosscheck.measure.finite_differences import STEP_RATIO, derivative
 from jaxnet.crosscheck.measure.kink_detection import Slopes, has_kink_nearby, one_sided_slopes
+from jaxnet.crosscheck.measure.leaf_steps import copies, own_scales
 
 MAX_ROUGH_ELEMENTS = 64  # examined one by one
 MAX_GROUPS = 96  # moved in search of rough elements, with six forward passes each
@@ -79,11 +80,6 @@ class Tie:
         """The distance of the gradient from the range."""
         return Gap(max(self.low - self.claimed, self.claimed - self.high, 0.0), self.slack)
 
-    @property
-    def broken(self) -> bool:
-        """Whether the gradient is outside the range."""
-        return not self.gap.within_tolerance
-
 
 def rough_elements(
     derivation: Derivation, name: str, weights: Array, step: float, noise: float, rng: np.random.Generator
@@ -139,7 +135,7 @@ def examine_elements(
         noise: The standard deviation of phi's noise.
         step: The first step, relative to an element's largest movement.
     """
-    unit, reach = np.zeros(weights.shape), np.minimum(weights, derivation.own_weights(name))
+    unit, reach = np.zeros(weights.shape), np.minimum(weights, own_scales(derivation.at[name]))
     elements = []
     for place in places:
         unit.flat[place] = reach.flat[place]
@@ -199,7 +195,7 @@ def _acts_by_element(derivation: Derivation, name: str, place: int, moves: Array
         return False
     if not moves.flat[place] or np.count_nonzero(moves) > 1:
         return False
-    others = derivation.own_weights(name)
+    others = own_scales(derivation.at[name])
     others.flat[place] = 0.0
     below, above = derivation.slopes_by_output(name, derivation.exact(name, others), step)
     return not (below.flat[place] or above.flat[place])
@@ -227,13 +223,13 @@ def broken_tie(
     dout = np.where(smooth, derivation.dout, 0.0)
     if not dout.any() or derivation.output.size == 1:
         return None
-    at = {key: a.copy(order="K") for key, a in derivation.at.items()}
-    gradient = derivation.checkable.backward(at, dout.astype(derivation.dout_given.dtype))[name]
+    dout_given = dout.astype(derivation.dout_given.dtype)
+    gradient = derivation.checkable.backward(copies(derivation.at), dout_given)[name]
     claimed = float(np.vdot(np.asarray(gradient, np.float64) * derivation.factor(name), direction))
     rounding = float(np.linalg.norm(derivation.roundings(name) * direction))
     slack = 2 * SAFETY * (error * math.sqrt(dout.size) + slopes.error + rounding)
     tie = Tie(claimed, *_range_of_slopes(dout, below, above), slack)
-    if not tie.broken:
+    if tie.gap.within_tolerance:
         return None
     one_way = _are_convex_or_concave(derivation, name, places, smooth, negligible, slopes.step, rng)
     return tie if one_way else None

@@ -21,6 +21,7 @@ from jaxnet.crosscheck.measure.kinks import (
     examine_elements,
     rough_elements,
 )
+from jaxnet.crosscheck.measure.leaf_steps import own_scales
 
 PROBES_PER_LEAF = 3
 # The largest relative tolerance of a pass, whatever the noise: in float64, and where the forward pass is coarser.
@@ -312,7 +313,7 @@ class _Probing:
 
     def by_own_size(self, weights: Array, probes: list[Probe]) -> tuple[Array, list[Probe]]:
         """Probes again with steps relative to each element's own size; returns the more accurate weights and probes."""
-        own = self.derivation.own_weights(self.name) * weights
+        own = own_scales(self.derivation.at[self.name]) * weights
         if not (own < 0.1 * weights).any():
             return weights, probes
         self.step = self.start
@@ -331,9 +332,9 @@ def between(
     factor = analytic.factor(name)
     difference = np.abs(analytic.gradient[name] - autodiff.gradient[name]).ravel() * factor
     difference[[e.place for e in elements]] = 0.0
-    theirs = autodiff.rounding(name) * factor / autodiff.factor(name)
+    autodiff_rounding = autodiff.rounding(name) * factor / autodiff.factor(name)
     largest = float(np.abs(autodiff.gradient[name]).max(initial=0.0)) * factor
-    tolerance = SAFETY * (analytic.rounding(name) + theirs) + accuracy * largest
+    tolerance = SAFETY * (analytic.rounding(name) + autodiff_rounding) + accuracy * largest
     if difference.max(initial=0.0) > tolerance:
         jitter = analytic.jitter.gradient[name] + autodiff.jitter.gradient[name]
         difference = difference - SAFETY * factor * jitter.ravel()

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Array
+from jaxnet.crosscheck.inspect.checkable import Array, Leaves
 from jaxnet.crosscheck.measure.dtypes import eps_of, in_float64
 
 MIN_EXACT_STEP = 2.0**-25  # the smallest relative step whose multiples are exact in float64
@@ -57,6 +57,11 @@ def stepped(array: Array, t: float, direction: Array) -> Array:
     with np.errstate(invalid="ignore", over="ignore"):
         moved[...] = array + t * direction if array.dtype == np.float64 else in_float64(array) + t * direction
     return moved
+
+
+def copies(leaves: Leaves) -> Leaves:
+    """Returns copies of the leaves, in their own memory order."""
+    return {name: array.copy(order="K") for name, array in leaves.items()}
 
 
 def exact_direction(array: Array, direction: Array, smallest: float) -> Array:

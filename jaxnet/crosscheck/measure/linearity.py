@@ -9,6 +9,7 @@ from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.measure.base_call import ROUNDING_SAFETY
 from jaxnet.crosscheck.measure.dtypes import MIN_HALF_ROUNDOFF, as_double, effective_unit, unit_roundoff
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
+from jaxnet.crosscheck.measure.leaf_steps import copies
 
 # Factors of dout. They are powers of two, so products are exact, and products stay within the range of the dtype. The
 # second factor is small enough to detect a gradient that was computed from an update, and large enough to leave digits.
@@ -50,7 +51,7 @@ def nonlinear(
     factors = _factors(dout, gradient)
     for factor in factors:
         try:
-            scaled = checkable.backward(_copies(at), (factor * dout).astype(dout.dtype))
+            scaled = checkable.backward(copies(at), (factor * dout).astype(dout.dtype))
         except Exception:
             continue  # the code rejects a dout of this size
         for name, value in gradient.items():
@@ -71,10 +72,6 @@ def nonlinear(
                 level = Level.FAULT if clipped or abs(factor) < LOSSY_FACTOR else Level.WARNING
                 return [Finding(Behaviour.NOT_LINEAR, level, name, factor)]
     return []
-
-
-def _copies(at: Leaves) -> Leaves:
-    return {name: array.copy(order="K") for name, array in at.items()}
 
 
 def _error(scaled: Array, value: Array, factor: float) -> float:
