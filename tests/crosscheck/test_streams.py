@@ -1,4 +1,4 @@
-"""Independence: what the checker draws is never what its user drew, whatever seeds either has."""
+"""Tests that the numbers of a check are independent of its user's, whatever seeds either has."""
 
 import random
 
@@ -48,7 +48,7 @@ def drawn(seed):
 
 
 @pytest.mark.parametrize("who", THEIRS)
-def test_no_number_of_a_stream_is_one_that_a_user_s_generator_gives(who):
+def test_streams_have_no_numbers_of_a_users_generator(who):
     theirs = {float(value) for seed in SEEDS for some in THEIRS[who](seed) for value in np.float32(some)}
     for seed in SEEDS:
         for purpose, numbers in drawn(seed).items():
@@ -56,12 +56,12 @@ def test_no_number_of_a_stream_is_one_that_a_user_s_generator_gives(who):
             assert len(common) < 3, (purpose, seed)  # in float32 single ones are alike by chance
 
 
-def test_generators_that_begin_alike_would_be_noticed():
+def test_equal_generators_would_be_detected():
     theirs = {float(value) for some in of_numpy(7) for value in np.float32(some)}
     assert len(theirs.intersection(map(float, np.float32(np.random.default_rng(7).standard_normal(64))))) == 64
 
 
-def test_each_purpose_and_each_seed_has_a_stream_of_its_own():
+def test_each_purpose_and_each_seed_has_its_own_stream():
     first = [float(values[0]) for seed in range(100) for values in drawn(seed).values()]
     assert len(set(first)) == len(first) == 100 * len(Stream)
     again = [float(values[0]) for seed in range(100) for values in drawn(seed).values()]
@@ -69,7 +69,7 @@ def test_each_purpose_and_each_seed_has_a_stream_of_its_own():
 
 
 class Watched:
-    """y = tanh(x), which remembers, over all of its copies, what it was called with."""
+    """y = tanh(x). The class records the arguments of all instances."""
 
     inputs, douts = [], []
 
@@ -90,7 +90,7 @@ def watched(*inputs, seed=0):
 
 
 def likeness(a, b):
-    """The cosine of the angle between two arrays less their means."""
+    """Returns the absolute correlation of two arrays."""
     a, b = (np.ravel(v) - np.mean(v) for v in (a, b))
     size = np.linalg.norm(a) * np.linalg.norm(b)
     return abs(float(a @ b)) / size if size else 0.0
@@ -108,7 +108,7 @@ ALIKE = 0.85  # of 30 numbers that are independent, one in 10⁹ are as alike as
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_no_dout_and_no_direction_of_a_check_is_what_a_user_drew(seed):
+def test_no_dout_and_no_direction_of_a_check_equals_numbers_of_the_user(seed):
     kind = watched(X, seed=seed)
     moves = [x - X for x in kind.inputs if x.shape == SHAPE and (x != X).any()]
     douts = [dout for dout in kind.douts if dout.shape == SHAPE]
@@ -119,18 +119,18 @@ def test_no_dout_and_no_direction_of_a_check_is_what_a_user_drew(seed):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_no_input_that_is_drawn_is_what_a_user_drew(seed):
+def test_no_drawn_input_equals_numbers_of_the_user(seed):
     drawn = watched(SHAPE, seed=seed).inputs[0]
     assert max(likeness(theirs, drawn) for theirs in theirs_of_shape()) < ALIKE
 
 
-def test_inputs_that_are_drawn_and_dout_are_independent():
+def test_drawn_inputs_and_dout_are_independent():
     kind = watched(SHAPE)
     assert likeness(kind.inputs[0], next(dout for dout in kind.douts if dout.shape == SHAPE)) < ALIKE
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_gradient_that_vanishes_along_the_user_s_input_is_found(seed):
+def test_a_wrong_gradient_that_vanishes_along_the_users_input_is_found(seed):
     """x / |x| does not change along x: where dout were x, a gradient of 0 would be right."""
     x = np.random.default_rng(seed).standard_normal(SHAPE)
 

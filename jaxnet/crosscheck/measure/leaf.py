@@ -9,9 +9,8 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.contradiction import is_contradicted
-from jaxnet.crosscheck.measure.derivation import SAFETY, TARGET_MARGIN, Derivation, Gap, Probe
-from jaxnet.crosscheck.measure.finite_differences import MAX_NEAR_STEP, MIN_STEP, Derivative, Limit
-from jaxnet.crosscheck.measure.kink_detection import has_kink_nearby
+from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap, Probe
+from jaxnet.crosscheck.measure.finite_differences import Derivative, Limit
 from jaxnet.crosscheck.measure.kinks import (
     Element,
     Goal,
@@ -21,7 +20,7 @@ from jaxnet.crosscheck.measure.kinks import (
     examine_elements,
     rough_elements,
 )
-from jaxnet.crosscheck.measure.leaf_steps import own_scales
+from jaxnet.crosscheck.measure.probing import Probing
 
 PROBES_PER_LEAF = 3
 # The largest relative tolerance of a pass, whatever the noise: in float64, and where the forward pass is coarser.
@@ -185,19 +184,16 @@ def measure_leaf(
         start: The first step. Defaults to the derivation's own.
         tangent: The directions in which the leaf may move.
     """
-    shape = analytic.at[name].shape
-    directions = [rng.standard_normal(shape) for _ in range(PROBES_PER_LEAF)]
-    if tangent is Tangent.SYMMETRIC:
-        directions = [(d + d.T) / 2 for d in directions]
+    directions = [_direction(analytic.at[name].shape, tangent, rng) for _ in range(PROBES_PER_LEAF)]
     weights = np.where(np.isfinite(np.asarray(analytic.at[name], np.float64)), 1.0, 0.0)
-    probing = _Probing(name, analytic, directions, resolution, start)
+    probing = Probing(name, analytic, directions, resolution, start)
     probes = first_probes = probing.along(weights)
     contradicted = any(is_contradicted(analytic, name, probe) for probe in probes)
-    if not probing.sharp(probes, weights) and not contradicted:
+    if not probing.sufficient(probes, weights) and not contradicted:
         weights, probes = probing.by_own_size(weights, probes)
     size = analytic.size(name, weights)
     rough = _Rough([], None, Coverage.WHOLE, weights)
-    if probing.blurred(probes, weights) or probing.near_kink(probes):
+    if probing.inaccurate(probes, weights) or probing.near_kink(probes):
         target = analytic.target(name, weights, resolution)
         rough = _examine_rough(analytic, name, weights, target, probes, rng)
         weights = rough.smooth_weights
@@ -223,18 +219,23 @@ def measure_leaf(
         factor=analytic.factor(name),
         weakest=min(weakest, _tolerance(first_probes)),
         with_autodiff=None if autodiff is None else between(name, analytic, autodiff, elements, accuracy),
-        autodiff=() if autodiff is None else tuple(_Probing(name, autodiff, directions, resolution).along(weights)),
+        autodiff=() if autodiff is None else tuple(Probing(name, autodiff, directions, resolution).along(weights)),
     )
+
+
+def _direction(shape: tuple[int, ...], tangent: Tangent, rng: np.random.Generator) -> Array:
+    direction = rng.standard_normal(shape)
+    return (direction + direction.T) / 2 if tangent is Tangent.SYMMETRIC else direction
 
 
 class _Rough(NamedTuple):
     """The rough elements of a leaf.
 
     Attributes:
-        elements: Those that were examined.
-        tie: Kinks at which the gradient breaks a tie.
-        coverage: What is left for probes to cover.
-        smooth_weights: The weights, with those of rough elements set to 0 if they can be taken out.
+        elements: The elements that were examined.
+        tie: Tied kinks at which the gradient is outside the range of slopes.
+        coverage: The part of the leaf that probes can cover.
+        smooth_weights: The weights, with those of rough elements set to 0 if these can be taken out.
     """
 
     elements: list[Element]
@@ -246,7 +247,7 @@ class _Rough(NamedTuple):
 def _examine_rough(
     analytic: Derivation, name: str, weights: Array, target: float, probes: list[Probe], rng: np.random.Generator
 ) -> _Rough:
-    """Finds the rough elements that blur the probes, and examines them, or a sample if there are too many."""
+    """Finds the rough elements that spoil the probes, and examines them, or a sample if there are too many."""
     noise, step = _noise_and_step(probes, analytic.phi_noise)
     step = min(step, analytic.start)
     enough = (MAX_COARSE_TOLERANCE if analytic.coarse else MAX_TOLERANCE) * analytic.size(name, weights) / SAFETY
@@ -264,65 +265,6 @@ def _examine_rough(
     tied = np.flatnonzero(weights).tolist() if coverage is Coverage.SPOILED else kinks
     tie = broken_tie(analytic, name, tied, noise, rng) if len(kinks) > 1 else None
     return _Rough(elements, tie, coverage, smooth_weights)
-
-
-class _Probing:
-    """Probes one leaf along given directions. Each probe starts at the best step of the previous one."""
-
-    def __init__(
-        self, name: str, derivation: Derivation, directions: list[Array], resolution: float, start: float | None = None
-    ) -> None:
-        self.name, self.derivation, self.directions, self.resolution = name, derivation, directions, resolution
-        self.step = self.start = start or derivation.start
-        self.largest_quotient = 0.0  # an estimate of the true gradient, for a claimed one that is too small
-
-    def along(self, weights: Array, target: float | None = None) -> list[Probe]:
-        """Probes every direction to an error of `target`, with each element's movement weighted."""
-        probes: list[Probe] = []
-        for direction in self.directions:
-            enough = self.target(weights) if target is None else target
-            probes.append(self.derivation.probe(self.name, direction * weights, enough, self.step))
-            numerical = probes[-1].numerical
-            if math.isfinite(numerical.value):
-                self.largest_quotient = max(self.largest_quotient, abs(numerical.value))
-            if math.isfinite(numerical.error):
-                self.step = min(max(numerical.step, MIN_STEP), MAX_NEAR_STEP)
-        return probes
-
-    def target(self, weights: Array) -> float:
-        """Returns the error at which a quotient is accurate enough."""
-        by_claim = self.derivation.target(self.name, weights, self.resolution)
-        return max(by_claim, self.resolution * self.largest_quotient / 4 / TARGET_MARGIN)
-
-    def sharp(self, probes: list[Probe], weights: Array) -> bool:
-        """Whether every probe agrees with the gradient, is accurate enough, and is not near a kink."""
-        largest = TARGET_MARGIN * self.target(weights)
-        agree = all(p.gap.within_tolerance and p.gap.tolerance <= largest for p in probes)
-        return agree and not self.near_kink(probes)
-
-    def near_kink(self, probes: list[Probe]) -> bool:
-        """Whether the best quotient of a probe is near a kink, which central differences alone may not show."""
-        noise = self.derivation.phi_noise
-        quotients = [probe.numerical.quotients[0] for probe in probes]
-        return any(has_kink_nearby(q.bends, max(noise, q.noise), q.step) for q in quotients)
-
-    def blurred(self, probes: list[Probe], weights: Array) -> bool:
-        """Whether a probe is less accurate than the resolution requires."""
-        tolerance = TARGET_MARGIN * self.target(weights)
-        return any(p.gap.tolerance > tolerance for p in probes)
-
-    def by_own_size(self, weights: Array, probes: list[Probe]) -> tuple[Array, list[Probe]]:
-        """Probes again with steps relative to each element's own size; returns the more accurate weights and probes."""
-        own = own_scales(self.derivation.at[self.name]) * weights
-        if not (own < 0.1 * weights).any():
-            return weights, probes
-        self.step = self.start
-        again = self.along(own)
-        less_blurred = self.blurred(probes, weights) and self._blur(again, own) < self._blur(probes, weights)
-        return (own, again) if less_blurred or self.sharp(again, own) else (weights, probes)
-
-    def _blur(self, probes: list[Probe], weights: Array) -> float:
-        return max(p.gap.tolerance for p in probes) / (self.derivation.size(self.name, weights) or 1.0)
 
 
 def between(
