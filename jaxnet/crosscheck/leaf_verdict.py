@@ -17,7 +17,7 @@ from jaxnet.crosscheck.measure.finite_differences import STEP_RATIO
 from jaxnet.crosscheck.measure.leaf import LeafMeasurement, Tangent, is_symmetric
 from jaxnet.crosscheck.measure.other_points import Point, all_beside, beside
 from jaxnet.crosscheck.report import Leaf
-from jaxnet.crosscheck.zero_gradients import is_zero_by_cancellation
+from jaxnet.crosscheck.zero_gradients import is_lost_to_rounding
 
 MAX_NEARBY_POINTS = 4
 MIN_ERROR_RATIO = 8.0  # error at the given point over the tolerance nearby, for the error to be detectable there
@@ -39,7 +39,7 @@ def check_leaf(context: Context, name: str, forward: Gap | None) -> Leaf:
         outcome = _beside_kinks(context, outcome, forward)
     elif outcome.cause is Cause.ANALYTIC_WRONG and _passes_nearby(context, outcome.measured):
         outcome = outcome._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.RIGHT_BESIDE)
-    if outcome.cause is Cause.ANALYTIC_WRONG and is_zero_by_cancellation(context, name):
+    if outcome.cause is Cause.ANALYTIC_WRONG and is_lost_to_rounding(context, name):
         outcome = outcome._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.ZERO_HERE)
     return report_leaf(context, outcome)
 
@@ -69,12 +69,11 @@ def _along_symmetric(context: Context, outcome: Outcome) -> Outcome | None:
 
 
 def _beside_kinks(context: Context, outcome: Outcome, forward: Gap | None) -> Outcome:
-    """Returns the outcome at a point beside the kinks, or the given one if that is inconclusive, too."""
+    """Returns the outcome at a point beside the kinks, or the given outcome if that is inconclusive, too."""
     name = outcome.measured.name
-    tried = (
-        _beside(context, beside(context.at, name, context.points), name, forward) for _ in range(MAX_NEARBY_POINTS)
-    )
-    nearby = next((other for other in tried if other is not None), None)
+    points = (beside(context.at, name, context.points) for _ in range(MAX_NEARBY_POINTS))
+    outcomes = (_beside(context, at, name, forward) for at in points)
+    nearby = next((other for other in outcomes if other is not None), None)
     if nearby is None or nearby.verdict is Verdict.INCONCLUSIVE:
         return outcome
     if outcome.cause is Cause.NOTHING_COMPARED and nearby.verdict is Verdict.FAIL:
@@ -119,15 +118,15 @@ def _nearby_outcome(
 def name_exchanged(context: Context, leaves: list[Leaf]) -> list[Leaf]:
     """Returns the leaves, with a diagnosis for two wrong gradients that are exchanged."""
     wrong = [leaf for leaf in leaves if leaf.cause is Cause.ANALYTIC_WRONG and leaf.point is Point.GIVEN]
-    for one, other in combinations(wrong if len(wrong) <= MAX_EXCHANGED else (), 2):
+    for first, second in combinations(wrong if len(wrong) <= MAX_EXCHANGED else (), 2):
         gradient = context.analytic.gradient
-        if gradient[one.name].shape != gradient[other.name].shape:
+        if gradient[first.name].shape != gradient[second.name].shape:
             continue
-        exchanged = context.analytic.with_gradient(one.name, gradient[other.name])
-        exchanged = exchanged.with_gradient(other.name, gradient[one.name])
-        outcomes = [context.outcome(name, exchanged) for name in (one.name, other.name)]
+        exchanged = context.analytic.with_gradient(first.name, gradient[second.name])
+        exchanged = exchanged.with_gradient(second.name, gradient[first.name])
+        outcomes = [context.outcome(name, exchanged) for name in (first.name, second.name)]
         if all(outcome.verdict is Verdict.PASS for outcome in outcomes):
-            partners = {one.name: other.name, other.name: one.name}
+            partners = {first.name: second.name, second.name: first.name}
             return [_exchanged(leaf, partners[leaf.name]) if leaf.name in partners else leaf for leaf in leaves]
     return leaves
 

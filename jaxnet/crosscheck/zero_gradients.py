@@ -16,7 +16,7 @@ from jaxnet.crosscheck.report import Leaf
 NEGLIGIBLE = 1e-6
 
 
-def is_zero_by_cancellation(context: Context, name: str) -> bool:
+def is_lost_to_rounding(context: Context, name: str) -> bool:
     """Returns whether the output is and stays 0, and the gradient is negligible against that at another point.
 
     The loss of samples that are classified with certainty is 0 to the last digit, while its gradient is 1e-20.

@@ -397,8 +397,8 @@ def test_a_scalar_stays_a_scalar():
     def scaled(x, a):
         return x * a
 
-    def backward(kept, g):
-        x, a = kept
+    def backward(residuals, g):
+        x, a = residuals
         assert a.shape == ()
         return g * a, (g * x).sum()
 

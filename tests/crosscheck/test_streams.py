@@ -11,7 +11,7 @@ from jaxnet.crosscheck.streams import Stream, stream
 
 SEEDS = [*range(60), 42, 123, 1234, 2024, 2**31 - 1, 0x6A61786E]
 SHAPE = 6, 5
-X = np.sin(np.arange(30.0) ** 2).reshape(SHAPE) + 2.0  # drawn by nobody
+X = np.sin(np.arange(30.0) ** 2).reshape(SHAPE) + 2.0  # not random
 
 
 def of_numpy(seed):
@@ -37,7 +37,7 @@ def of_python(seed):
     yield np.array([rng.gauss() for _ in range(64)])
 
 
-THEIRS = {"numpy": of_numpy, "jax": of_jax, "python": of_python}
+GENERATORS = {"numpy": of_numpy, "jax": of_jax, "python": of_python}
 
 
 def drawn(seed):
@@ -47,18 +47,18 @@ def drawn(seed):
     }
 
 
-@pytest.mark.parametrize("who", THEIRS)
+@pytest.mark.parametrize("who", GENERATORS)
 def test_streams_have_no_numbers_of_a_users_generator(who):
-    theirs = {float(value) for seed in SEEDS for some in THEIRS[who](seed) for value in np.float32(some)}
+    user_numbers = {float(value) for seed in SEEDS for some in GENERATORS[who](seed) for value in np.float32(some)}
     for seed in SEEDS:
         for purpose, numbers in drawn(seed).items():
-            common = theirs.intersection(map(float, np.float32(numbers)))
+            common = user_numbers.intersection(map(float, np.float32(numbers)))
             assert len(common) < 3, (purpose, seed)  # in float32 single ones are alike by chance
 
 
 def test_equal_generators_would_be_detected():
-    theirs = {float(value) for some in of_numpy(7) for value in np.float32(some)}
-    assert len(theirs.intersection(map(float, np.float32(np.random.default_rng(7).standard_normal(64))))) == 64
+    user_numbers = {float(value) for some in of_numpy(7) for value in np.float32(some)}
+    assert len(user_numbers.intersection(map(float, np.float32(np.random.default_rng(7).standard_normal(64))))) == 64
 
 
 def test_each_purpose_and_each_seed_has_its_own_stream():
@@ -96,7 +96,7 @@ def likeness(a, b):
     return abs(float(a @ b)) / size if size else 0.0
 
 
-def theirs_of_shape():
+def arrays_of_user():
     for seed in range(12):
         yield np.random.default_rng(seed).standard_normal(SHAPE)
         yield np.random.RandomState(seed).randn(*SHAPE)
@@ -114,14 +114,14 @@ def test_no_dout_and_no_direction_of_a_check_equals_numbers_of_the_user(seed):
     douts = [dout for dout in kind.douts if dout.shape == SHAPE]
     assert len(moves) > 20
     assert douts
-    for theirs in theirs_of_shape():
-        assert max(likeness(theirs, mine) for mine in [*moves, *douts]) < ALIKE
+    for user_array in arrays_of_user():
+        assert max(likeness(user_array, array) for array in [*moves, *douts]) < ALIKE
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_no_drawn_input_equals_numbers_of_the_user(seed):
     drawn = watched(SHAPE, seed=seed).inputs[0]
-    assert max(likeness(theirs, drawn) for theirs in theirs_of_shape()) < ALIKE
+    assert max(likeness(user_array, drawn) for user_array in arrays_of_user()) < ALIKE
 
 
 def test_drawn_inputs_and_dout_are_independent():
@@ -131,7 +131,7 @@ def test_drawn_inputs_and_dout_are_independent():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_wrong_gradient_that_vanishes_along_the_users_input_is_found(seed):
-    """x / |x| does not change along x: where dout were x, a gradient of 0 would be right."""
+    """x / |x| does not change along x: if dout were x, a gradient of 0 would be correct."""
     x = np.random.default_rng(seed).standard_normal(SHAPE)
 
     def normalised(x):

@@ -61,7 +61,7 @@ def _magnitude(analytic: Derivation, name: str) -> float:
     If the layer saturates, it is larger than the gradient.
     """
     shuffled = {key: np.roll(a.ravel(), 1).reshape(a.shape) for key, a in analytic.at.items()}
-    output = analytic.forward_at(shuffled)  # because the loss at the given point may be 0 by chance
+    output = analytic.forward_at(shuffled)  # the loss at the given point may be 0 by chance
     other = (
         float(np.linalg.norm(analytic.dout * output / analytic.unit)) if output.shape == analytic.dout.shape else 0.0
     )
