@@ -27,7 +27,7 @@ import tyro
 from jaxnet.cli.ending import check_writable, one_line
 from jaxnet.cli.option_types import File, Number, Word, check_seed
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, inspected, targets
-from jaxnet.crosscheck.measure.steps import step_errors
+from jaxnet.crosscheck.measure.step_sweep import step_errors
 
 STATUS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
 OF_TARGETS = ("init", "inputs", "reference", "constants", "dtype", "accuracy", "resolution", "max_seconds", "plot")

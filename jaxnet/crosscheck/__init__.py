@@ -7,8 +7,9 @@ these steps has a folder or a file of its own, which can be read and tested alon
 from collections.abc import Callable, Collection
 from typing import Any
 
+from jaxnet.crosscheck.context import Options
 from jaxnet.crosscheck.decide import Cause, Verdict
-from jaxnet.crosscheck.examine import Options, examine
+from jaxnet.crosscheck.examine import examine
 from jaxnet.crosscheck.inspect import (
     Checkable,
     CheckableNetwork,

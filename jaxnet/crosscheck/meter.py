@@ -1,4 +1,4 @@
-"""Counts forward passes and seconds of a check, ends it in time, and shows its progress on a terminal."""
+"""Counts the forward passes and seconds of a check, stops it in time, and shows its progress on a terminal."""
 
 import sys
 import time
@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-QUIET = 2.0  # seconds before anything is shown
-EVERY = 0.2
+SECONDS_BEFORE_PROGRESS = 2.0
+SECONDS_BETWEEN_UPDATES = 0.2
 
 
 class OutOfTime(BaseException):
-    """The seconds that a check may take are used up. No `except Exception` of somebody's code may swallow it."""
+    """Raised when a check has used up its seconds. No `except Exception` in the user's code may catch it."""
 
 
 class Meter:
     """The cost of one check.
 
     Args:
-        title: What is checked.
-        max_seconds: After so long the next forward pass raises OutOfTime; None for no limit.
+        title: The name of the code that is checked.
+        max_seconds: Seconds after which the next forward pass raises OutOfTime; None for no limit.
     """
 
     def __init__(self, title: str, max_seconds: float | None) -> None:
@@ -43,7 +43,7 @@ class Meter:
         seconds = self.seconds
         if self.max_seconds is not None and seconds > self.max_seconds:
             raise OutOfTime
-        if self._terminal and seconds > max(QUIET, self._shown + EVERY):
+        if self._terminal and seconds > max(SECONDS_BEFORE_PROGRESS, self._shown + SECONDS_BETWEEN_UPDATES):
             self._shown = seconds
             leaf = f" {self.leaf}" if self.leaf else ""
             print(
@@ -54,7 +54,7 @@ class Meter:
             )
 
     def clear(self) -> None:
-        """Removes the line of progress."""
+        """Removes the progress line."""
         if self._shown:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
@@ -64,7 +64,7 @@ _ACTIVE: ContextVar[Meter | None] = ContextVar("meter", default=None)
 
 @contextmanager
 def metered(title: str, max_seconds: float | None) -> Iterator[Meter]:
-    """Makes a meter the one that counts; within another's block, that one goes on counting."""
+    """Counts forward passes within the block; nested blocks share the meter of the outermost one."""
     outer = _ACTIVE.get()
     meter = outer or Meter(title, max_seconds)
     token = _ACTIVE.set(meter)
@@ -77,6 +77,6 @@ def metered(title: str, max_seconds: float | None) -> Iterator[Meter]:
 
 
 def count_forward() -> None:
-    """Counts a forward pass of the check that is under way, if one is."""
+    """Counts a forward pass of the running check, if there is one."""
     if (meter := _ACTIVE.get()) is not None:
         meter.count()

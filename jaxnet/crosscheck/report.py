@@ -11,7 +11,7 @@ from jaxnet.crosscheck.explain import report_lines
 from jaxnet.crosscheck.explain.slips import Slip
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.measure.findings import Behaviour
-from jaxnet.crosscheck.measure.points import Point
+from jaxnet.crosscheck.measure.other_points import Point
 
 PROBABILITY = 0.99
 LONGEST_NAME = 23  # the most characters of a leaf's name in the table
@@ -43,7 +43,7 @@ class Leaf:
         noise: The relative noise of the forward pass, at least that of its precision.
         gradient_noise: The relative noise of the gradient.
         slip: The slip that explains the error, or None if none does.
-        diagnosis: The slip in words.
+        diagnosis: The slip in report_lines.
         detail: Details of the cause in words, such as an exception.
         notes: Remarks on a leaf that is not wrong.
     """

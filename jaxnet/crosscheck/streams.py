@@ -1,19 +1,19 @@
-"""Random numbers for a check, independent of what its user drew.
+"""Draws random numbers for a check, independent of those of its user.
 
-A user's inputs often come from `np.random.default_rng(0)`. If `dout` came from there too, it would equal them number
-for number, and a gradient that is wrong only at right angles to its input would pass. These streams use another bit
-generator than `default_rng` (Philox, not PCG64) and a spawn key, which no generator of a user's own seed has.
+A user's inputs often come from `np.random.default_rng(0)`. If `dout` came from the same generator, it would equal the
+inputs, and a gradient that is wrong only orthogonal to its input would pass. These streams use a bit generator other
+than that of `default_rng` (Philox, not PCG64), and a spawn key, which generators with a user's seed do not have.
 """
 
 from enum import Enum
 
 import numpy as np
 
-KEY = 0x6A61786E  # "jaxn"
+SPAWN_KEY = 0x6A61786E  # "jaxn"
 
 
 class Stream(Enum):
-    """What random numbers are for: each purpose has its own stream."""
+    """The purposes of random numbers; each has its own stream."""
 
     INPUTS = 1
     DOUT = 2
@@ -28,7 +28,7 @@ def stream(purpose: Stream, seed: int) -> np.random.Generator:
     """Returns the generator for one purpose.
 
     Args:
-        purpose: What the numbers are for.
+        purpose: The purpose of the numbers.
         seed: The seed of the check, 0 or more.
 
     Examples:
@@ -38,4 +38,4 @@ def stream(purpose: Stream, seed: int) -> np.random.Generator:
         >>> bool((a == np.random.default_rng(0).standard_normal(2)).any())
         False
     """
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(KEY, purpose.value))))
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(SPAWN_KEY, purpose.value))))

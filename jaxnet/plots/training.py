@@ -11,7 +11,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from jaxnet.crosscheck.measure.steps import StepErrors
+from jaxnet.crosscheck.measure.step_sweep import StepErrors
 from jaxnet.train.step import History
 from jaxnet.validation import check_counts, check_labels, check_samples
 
@@ -212,7 +212,7 @@ def step_sizes(title: str, errors: Mapping[str, StepErrors]) -> Figure:
 
     Args:
         title: What was checked.
-        errors: Of each leaf, as from `jaxnet.crosscheck.measure.steps.step_errors`; at least one.
+        errors: Of each leaf, as from `jaxnet.crosscheck.measure.step_sweep.step_errors`; at least one.
 
     Raises:
         ValueError: If there is no leaf.

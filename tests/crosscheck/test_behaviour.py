@@ -1,4 +1,4 @@
-"""Behaviour: for each finding a layer that shows it, and a right one that looks like it and does not."""
+"""Tests behaviour: for each finding a layer that has the fault, and a similar one that is correct."""
 
 from functools import cache
 from typing import NamedTuple
@@ -8,8 +8,9 @@ import pytest
 
 from jaxnet.crosscheck import check_layer, inspected
 from jaxnet.crosscheck.explain.behaviour_sentences import sentence
-from jaxnet.crosscheck.measure.behaviour import Behaviour, Finding, Level, findings, misshapen
-from jaxnet.crosscheck.measure.form import other_dtype
+from jaxnet.crosscheck.measure.behaviour import check_behaviour
+from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
+from jaxnet.crosscheck.measure.gradient_form import misshapen, other_dtype
 from jaxnet.crosscheck.measure.memory import Layout, laid_out
 from jaxnet.crosscheck.streams import Stream, stream
 
@@ -24,7 +25,7 @@ def draw(*shape, seed=1):
 
 
 def measured(subject, at, dout):
-    """The gradient, and how it moves with the last place of the leaves."""
+    """Returns the gradients, and their changes as the leaves change in the last place."""
     signs = np.random.default_rng(3)
     value = subject.backward({n: a.copy() for n, a in at.items()}, dout)
     nudged = {
@@ -44,7 +45,7 @@ def found_in(layer, *inputs, in_double=True, seed=0):
     at = {n: a.astype(np.float64) if in_double else a for n, a in subject.leaves.items()}
     dout = dout if in_double else dout.astype(y.dtype)
     at = {n: a.copy() for n, a in at.items()}
-    return findings(subject, dout, at, measured(subject, at, dout), stream(Stream.BEHAVIOUR, seed))
+    return check_behaviour(subject, dout, at, measured(subject, at, dout), stream(Stream.BEHAVIOUR, seed))
 
 
 class Dense:
@@ -97,7 +98,7 @@ def wrong(kind, level=Level.FAULT, leaf=None, x=(5, 4)):
 
 
 def right(*allowed, x=(5, 4)):
-    """A layer of which nothing is found but what is allowed."""
+    """Registers a correct layer, with the findings it may have."""
 
     def add(made):
         RIGHT[made.__name__] = made, allowed, x
@@ -552,7 +553,7 @@ class HoldsItsWeightsAlsoTransposed(Dense):
 
 @right()
 class GrowsWithEveryCall:
-    """A decoder that keeps what it has seen."""
+    """A decoder that keeps all earlier inputs."""
 
     params = ()
 
@@ -907,7 +908,7 @@ def brought(shape):
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_it_is_found_at_its_level_and_in_its_leaf(name):
+def test_the_fault_is_found_with_its_level_and_its_leaf(name):
     make, kind, level, leaf, x = WRONG[name]
     found = found_in(make(), brought(x))
     of_kind = [finding for finding in found if finding.kind is kind]
@@ -920,7 +921,7 @@ def test_it_is_found_at_its_level_and_in_its_leaf(name):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", RIGHT)
-def test_nothing_is_found_in_what_is_right(name, dtype):
+def test_nothing_is_found_in_a_correct_layer(name, dtype):
     make, allowed, x = RIGHT[name]
     if dtype == np.float32 and make is IsNearOverflow:
         pytest.skip("it overflows in float32")
@@ -930,7 +931,7 @@ def test_nothing_is_found_in_what_is_right(name, dtype):
         assert not [finding for finding in found if finding.kind not in allowed]
 
 
-def test_there_are_as_many_as_promised():
+def test_every_kind_of_finding_has_a_layer():
     assert len(WRONG) >= 25
     assert len(RIGHT) >= 25
     elsewhere = {
@@ -944,23 +945,23 @@ def test_there_are_as_many_as_promised():
     }
 
 
-# -- what follows from a finding is not found as well
+# -- consequences of a finding are not findings
 
 
 @pytest.mark.parametrize("name", ["MasksDoutInPlace", "WritesThroughAReshapedView"])
-def test_after_an_overwritten_dout_nothing_else_is_said(name):
+def test_an_overwritten_dout_has_no_further_findings(name):
     make, *_, x = WRONG[name]
     (finding,) = found_in(make(), brought(x))
     assert sentence(finding) == "backward overwrites dout, the array that it is given"
 
 
 @pytest.mark.parametrize("name", ["AddsNoiseThatNoSeedDecides", "DrawsAnotherMaskInBackward", "KeepsItsFirstInput"])
-def test_one_cause_is_one_finding(name):
+def test_each_cause_has_one_finding(name):
     make, kind, *_, x = WRONG[name]
     assert [finding.kind for finding in found_in(make(), brought(x))] == [kind]
 
 
-def test_a_gradient_that_is_added_up_is_still_compared_call_by_call():
+def test_an_accumulated_gradient_is_compared_call_by_call():
     class Wrong(AddsUpDw):
         calls = 0
 
@@ -973,7 +974,7 @@ def test_a_gradient_that_is_added_up_is_still_compared_call_by_call():
     assert Behaviour.LATER_CALL in kinds
 
 
-def test_a_gradient_that_is_wrong_anyway_is_not_put_down_to_state():
+def test_a_wrong_gradient_is_not_attributed_to_state():
     class Wrong(MovesARunningMean):
         def backward(self, dout):
             return 1.5 * super().backward(dout)
@@ -989,7 +990,7 @@ def test_a_gradient_that_is_wrong_anyway_is_not_put_down_to_state():
 # -- pairs, functions, losses, float32
 
 
-def test_a_pair_that_adds_up_rows_is_right_and_one_with_a_buffer_is_not():
+def test_a_pair_that_adds_up_rows_is_correct_and_one_that_reuses_a_buffer_is_not():
     ids = np.array([0, 3, 3, 5, 1])
     buffer = np.zeros((6, 4))
 
@@ -1045,7 +1046,7 @@ def test_a_table_may_be_right_within_its_range_alone():
 
 
 @pytest.mark.parametrize("in_double", [False, True])
-def test_a_change_that_moves_inputs_onto_a_kink_or_near_it_proves_nothing(in_double):
+def test_a_step_that_moves_inputs_onto_or_near_a_kink_is_not_a_fault(in_double):
     """-0.1 becomes 0, and -0.0996 a number nearer to 0 than the smallest step in float32."""
     pair = (lambda x: (np.maximum(x, 0), x), lambda dout, x: dout * (x > 0))
     x = np.array([-0.1, -0.0996, 1.0, -2.0])
@@ -1054,7 +1055,7 @@ def test_a_change_that_moves_inputs_onto_a_kink_or_near_it_proves_nothing(in_dou
         assert not found_in(pair, x.astype(dtype), in_double=in_double, seed=seed)
 
 
-def test_several_outputs_may_be_kept_in_buffers_or_not():
+def test_reused_buffers_of_several_outputs_are_found():
     def pair(buffers):
         def forward(x):
             s, c = (np.sin(x, out=buffers[0]), np.cos(x, out=buffers[1])) if buffers else (np.sin(x), np.cos(x))
@@ -1083,7 +1084,7 @@ def test_a_loss_whose_backward_takes_nothing():
 
 
 @pytest.mark.parametrize("name", ["ReturnsTheBufferOfDx", "TransposesItsWeightsAtTheFirstCall", "ClipsDout"])
-def test_it_is_found_in_float32_at_the_callers_dtype(name):
+def test_faults_are_found_in_float32(name):
     make, kind, *_, x = WRONG[name]
     layer = make()
     if hasattr(layer, "W"):
@@ -1099,7 +1100,7 @@ def test_an_update_in_float32_is_linear_up_to_its_rounding(kind):
         assert not found_in(layer, draw(5, 4).astype(np.float32), in_double=False, seed=seed)
 
 
-def test_an_array_of_no_elements_does_not_matter():
+def test_an_empty_array_is_accepted():
     pair = (
         lambda x, e: (np.sin(x) + e.sum(), (x, e)),
         lambda dout, cache: (dout * np.cos(cache[0]), np.zeros_like(cache[1])),
@@ -1108,14 +1109,14 @@ def test_an_array_of_no_elements_does_not_matter():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_nothing_is_found_in_a_float32_layer_at_the_callers_dtype(seed):
+def test_nothing_is_found_in_a_correct_float32_layer(seed):
     layer = NormalisesABatchAndKeepsItsStatistics()
     for name in ("gamma", "beta", "running_mean"):
         setattr(layer, name, getattr(layer, name).astype(np.float32))
     assert not found_in(layer, draw(5, 4, seed=seed).astype(np.float32), in_double=False, seed=seed)
 
 
-def test_a_check_reports_what_was_found():
+def test_a_check_reports_the_findings():
     assert "backward overwrites dout" in str(check_layer(MasksDoutInPlace(), (5, 4)))
     assert "right only for a contiguous dout" in str(check_layer(ReadsDoutFromTheStartOfItsMemory(), (5, 4)))
 
@@ -1144,7 +1145,7 @@ def test_forward_is_called_at_most_50_times_for_three_leaves():
     at, dout = {name: array.copy() for name, array in subject.leaves.items()}, draw(5, 3)
     gradient = measured(subject, at, dout)
     calls = 0
-    assert not findings(subject, dout, at, gradient, stream(Stream.BEHAVIOUR, 0))
+    assert not check_behaviour(subject, dout, at, gradient, stream(Stream.BEHAVIOUR, 0))
     assert len(gradient) == 3
     assert 20 < calls <= 50
 
@@ -1154,7 +1155,7 @@ def test_forward_is_called_at_most_50_times_for_three_leaves():
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (5, 4), (2, 3, 4), (1, 6), (6, 1)])
 @pytest.mark.parametrize("layout", list(Layout))
-def test_a_layout_keeps_the_values_and_is_another(layout, shape):
+def test_a_layout_keeps_the_values(layout, shape):
     values = np.ones(shape) if layout is Layout.STRIDE_0 else draw(*shape)
     laid = laid_out(values, layout, draw(*shape[::-1]).T)
     if laid is None:
@@ -1188,14 +1189,14 @@ FORMS = {
 
 
 @pytest.mark.parametrize("kind", FORMS)
-def test_a_gradient_of_wrong_form_is_found_and_described(kind):
+def test_a_gradient_of_wrong_form_is_reported(kind):
     shape, gradient, words = FORMS[kind]
     found = misshapen("W", np.ones(shape), gradient)
     assert (found.kind, found.level, found.leaf) == (kind, Level.FAULT, "W")
     assert sentence(found) == words
 
 
-def test_gradients_of_right_form():
+def test_gradients_of_correct_form():
     import ml_dtypes
 
     half = np.ones(3, ml_dtypes.bfloat16)
@@ -1223,7 +1224,7 @@ def test_a_gradient_of_another_dtype_is_a_warning_and_in_half_precision_a_fault(
 
 @pytest.mark.parametrize("level", [Level.FAULT, Level.WARNING])
 @pytest.mark.parametrize("kind", list(Behaviour))
-def test_every_finding_has_one_plain_sentence(kind, level):
+def test_every_finding_has_a_sentence(kind, level):
     for detail in ("", "forward", "backward"):
         text = sentence(Finding(kind, level, "W", 2.0, detail))
         assert text
@@ -1232,7 +1233,7 @@ def test_every_finding_has_one_plain_sentence(kind, level):
         assert "nan" not in text
 
 
-def test_a_steep_function_is_not_accused_of_reading_strides_for_another_rounding():
+def test_different_rounding_of_a_steep_function_is_not_a_misread_layout():
     """NumPy rounds the power of a reversed array otherwise than that of a contiguous one; here it always does."""
 
     def rounded(x):

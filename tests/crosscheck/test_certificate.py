@@ -1,4 +1,4 @@
-"""How sure, where, and what it costs: the promises that the checker makes beside its verdict."""
+"""Tests the detectable error, the location, the cost and the notes of a report."""
 
 import json
 
@@ -17,7 +17,7 @@ from jaxnet.crosscheck import (
     check_network,
     inspected,
 )
-from jaxnet.crosscheck.measure.steps import step_errors
+from jaxnet.crosscheck.measure.step_sweep import step_errors
 from jaxnet.crosscheck.report import PROBABILITY
 from jaxnet.crosscheck.streams import Stream, stream
 
@@ -35,7 +35,7 @@ class Planted(numpy_ref.Affine):
 
 @pytest.mark.slow
 def test_the_certificate_holds_for_hundreds_of_planted_errors():
-    """An error of the norm that it claims to catch with probability 0.99, in a random direction each time."""
+    """Plants errors of the norm that is caught with probability 0.99, in random directions."""
     rng = np.random.default_rng(0)
     W, x = rng.standard_normal((3, 4)), rng.standard_normal((2, 3))
 
@@ -54,7 +54,7 @@ def test_the_certificate_holds_for_hundreds_of_planted_errors():
     assert caught >= PROBABILITY * trials
 
 
-def test_one_element_of_39200_off_by_a_ten_thousandth_is_found_and_named():
+def test_an_error_of_1e_4_in_one_of_39200_elements_is_found():
     net = numpy_ref.TwoLayerNet(784, 50, 10, seed=0)
     rng = np.random.default_rng(0)
     x, t = rng.random((3, 784)), rng.integers(0, 10, 3)
@@ -70,7 +70,7 @@ def test_one_element_of_39200_off_by_a_ten_thousandth_is_found_and_named():
     assert (failing.name, failing.index) == ("Affine1.W", tuple(int(i) for i in index))
 
 
-def test_in_single_precision_what_is_resolvable_is_stated_and_found():
+def test_a_detectable_error_in_single_precision_is_found():
     rng = np.random.default_rng(0)
     layer = Planted(*(rng.standard_normal(shape).astype(np.float32) for shape in ((6, 5), (5,))))
     x = rng.standard_normal((4, 6)).astype(np.float32)
@@ -84,7 +84,7 @@ def test_in_single_precision_what_is_resolvable_is_stated_and_found():
 
 
 @pytest.mark.parametrize("wrong", range(1, 6))
-def test_in_five_layers_the_wrong_one_is_named_wherever_it_is(wrong):
+def test_the_wrong_one_of_five_layers_is_named(wrong):
     net = jaxnet.multi_layer_net(6, [5, 7, 4, 6], 3, "tanh")
     hand = hand_built(net, random_params(net))
     layer = hand.layers[f"Affine{wrong}"]
@@ -102,7 +102,7 @@ def test_in_five_layers_the_wrong_one_is_named_wherever_it_is(wrong):
         assert not before or f"handed a wrong gradient by Affine{wrong}" in leaf.reason
 
 
-def test_layers_that_are_right_alone_and_put_together_wrongly():
+def test_correct_layers_that_are_joined_wrongly():
     class Impatient(numpy_ref.Network):
         def value_and_gradient(self, x, t):
             loss = self.loss(x, t)
@@ -135,7 +135,7 @@ def test_forward_passes_grow_with_leaves_not_with_parameters(features):
     assert calls < 160
 
 
-def test_a_report_is_plain_data_and_a_failure_that_reads_well():
+def test_a_report_is_plain_data_and_a_readable_failure():
     layer = Planted(np.eye(3) + 1.0, np.ones(3))
     layer.factor = 1.5
     report = check_layer(layer, np.random.default_rng(0).standard_normal((4, 3)))
@@ -168,14 +168,14 @@ WARNED = {
 
 
 @pytest.mark.parametrize("name", WARNED)
-def test_a_test_point_that_hides_bugs_is_named(name):
+def test_inputs_that_hide_bugs_are_reported(name):
     make, text = WARNED[name]
     report = make()
     assert any(text in warning for warning in report.warnings)
     assert text in str(report)
 
 
-def test_ids_that_do_not_repeat_and_windows_that_do_not_overlap_are_named():
+def test_distinct_ids_and_disjoint_windows_are_reported():
     class Lookup:
         def __init__(self, W):
             self.W = W
@@ -216,7 +216,7 @@ def test_inputs_are_drawn_where_shapes_are_given():
     assert x.min() < 0 < x.max()
 
 
-def test_check_tells_what_it_is_given():
+def test_check_recognises_the_kind_of_its_argument():
     rng = np.random.default_rng(0)
     net = numpy_ref.TwoLayerNet(4, 3, 2)
     assert check(net, rng.random((3, 4)), np.array([0, 1, 1])).layers
@@ -235,7 +235,7 @@ def test_a_resolution_that_differences_cannot_reach_is_inconclusive():
 
 
 @pytest.mark.slow
-def test_more_kinks_than_can_be_looked_at_are_judged_beside_them():
+def test_a_leaf_with_too_many_kinks_is_checked_nearby():
     x = np.zeros((40, 30))
     assert check_layer(numpy_ref.ReLU(), x).verdict == "PASS"
     wrong = type("NoMask", (numpy_ref.ReLU,), {"backward": lambda self, dout: 2 * dout})()
@@ -245,7 +245,7 @@ def test_more_kinks_than_can_be_looked_at_are_judged_beside_them():
 # -- the mathematics
 
 
-def test_the_v_has_its_foot_at_rounding_and_a_wrong_gradient_a_floor():
+def test_step_errors_reach_rounding_unless_the_gradient_is_wrong():
     rng = np.random.default_rng(0)
     W, b = rng.standard_normal((4, 3)), rng.standard_normal(3)
     layer = Planted(W, b)
@@ -268,11 +268,11 @@ def test_a_function_of_the_reference_kind_agrees_three_ways():
     assert set(report.leaves[0].gaps) == {"analytic - autodiff", "analytic - numerical", "autodiff - numerical"}
 
 
-# -- what is right, and must not be accused
+# -- correct code that must not fail
 
 
 class Centre:
-    """Less a running mean, which every call moves."""
+    """Subtracts a running mean, which every call updates."""
 
     params = ()
 
@@ -289,7 +289,7 @@ class Centre:
 
 
 class Recurrent:
-    """A cell that starts from where its last call ended, and whose gradient ends where the call began."""
+    """A cell that starts from the state of its last call, and whose gradient stops at the start of the call."""
 
     def __init__(self, W, U):
         self.W, self.U, self.h = W, U, 0.0
@@ -306,14 +306,14 @@ class Recurrent:
 
 
 class Stuck(Recurrent):
-    """Goes on with the state of its first call in the backward alone."""
+    """Uses the state of its first call in the backward pass only."""
 
     def backward(self, dout):
         self.before = np.zeros_like(self.before)
         return super().backward(dout)
 
 
-def test_a_state_that_an_earlier_call_left_is_a_constant_of_the_next():
+def test_state_of_an_earlier_call_is_a_constant_in_the_next():
     rng = np.random.default_rng(0)
     W, U, x = rng.standard_normal((3, 4)), rng.standard_normal((4, 4)), rng.standard_normal((5, 3))
     check_layer(Centre(), x).raise_if_failed()
@@ -340,7 +340,7 @@ class OwnMask:
         return dout * self.mask / self.by
 
 
-def test_a_wrong_gradient_is_not_put_down_to_an_earlier_call_as_well():
+def test_a_wrong_gradient_is_not_also_attributed_to_an_earlier_call():
     right = OwnMask()
     right.by = 0.5
     x = np.random.default_rng(0).standard_normal((6, 5))
@@ -362,7 +362,7 @@ OUTSIDE = "steps leave the domain of the function: pass inputs further inside"
 
 
 @pytest.mark.parametrize("name", AT_THE_EDGE)
-def test_near_the_edge_of_a_domain_the_right_gradient_is_not_accused_and_the_wrong_one_does_not_pass(name):
+def test_near_the_edge_of_a_domain_a_correct_gradient_does_not_fail_and_a_wrong_one_fails(name):
     f, x, slope = AT_THE_EDGE[name]
     for seed in range(20):
         report = check_function(f, x, gradient=lambda x, dout: dout * slope(x), seed=seed)
@@ -371,7 +371,7 @@ def test_near_the_edge_of_a_domain_the_right_gradient_is_not_accused_and_the_wro
         assert wrong.verdict == "FAIL"
 
 
-def test_where_a_function_is_steep_the_rounding_of_its_moved_argument_accuses_nobody():
+def test_a_correct_gradient_of_a_steep_function_does_not_fail():
     rng = np.random.default_rng(0)
     for seed in range(40):
         x = rng.uniform(-0.5, 2, (3, 4))
@@ -385,20 +385,20 @@ def test_the_step_shrinks_until_it_stays_in_the_domain():
     check_function(f, x, gradient=lambda x, dout: dout * slope(x)).raise_if_failed()
 
 
-def test_a_function_that_is_finite_at_one_point_alone_is_inconclusive():
+def test_a_function_that_is_finite_at_only_one_point_is_inconclusive():
     at = np.array([0.5, 1.5])
     report = check_function(lambda x: np.where(x == at, x, np.nan), at, gradient=lambda x, dout: dout)
     assert report.verdict == "INCONCLUSIVE"
     assert OUTSIDE in report.leaves[0].reason
 
 
-def test_a_number_stays_one():
+def test_a_scalar_stays_a_scalar():
     @jax.custom_vjp
     def scaled(x, a):
         return x * a
 
-    def backward(kept, g):
-        x, a = kept
+    def backward(residuals, g):
+        x, a = residuals
         assert a.shape == ()
         return g * a, (g * x).sum()
 
@@ -415,7 +415,7 @@ def test_a_number_stays_one():
 # -- what a report says
 
 
-def test_a_gradient_that_is_zero_here_is_judged_where_it_is_not():
+def test_a_gradient_that_is_zero_at_the_inputs_is_checked_where_it_is_not():
     x = np.random.default_rng(0).standard_normal((4, 3))
 
     def report(factor):
@@ -429,7 +429,7 @@ def test_a_gradient_that_is_zero_here_is_judged_where_it_is_not():
     assert report(2.02).verdict == "FAIL"
 
 
-def test_a_gradient_that_is_zero_wherever_tried_is_called_that():
+def test_a_gradient_that_is_zero_at_every_point_is_reported_as_zero():
     x = np.random.default_rng(0).standard_normal((4, 3))
     report = check_function(lambda p: p - p, x, gradient=lambda p, dout: 0 * dout)
     assert report.verdict == "PASS"
@@ -437,7 +437,7 @@ def test_a_gradient_that_is_zero_wherever_tried_is_called_that():
     assert "is caught with probability" not in str(report)
 
 
-def test_a_generator_beside_the_layer_comes_with_what_to_do():
+def test_the_report_of_a_generator_outside_the_layer_suggests_a_remedy():
     rng = np.random.default_rng(0)
 
     class Dropout(OwnMask):
@@ -466,19 +466,19 @@ def adding_affine(factor=1.0):
     return layer
 
 
-def test_a_gradient_that_is_added_up_is_judged_by_what_one_call_adds():
+def test_an_accumulated_gradient_is_checked_by_its_increments():
     assert check_layer(adding_affine(), (5, 3)).verdict == "PASS"
     report = check_layer(adding_affine(1.01), (5, 3))
     assert report.verdict == "FAIL"
     assert "times 1.01" in str(report)
 
 
-def test_a_gradient_that_is_added_up_is_called_that_in_a_note():
+def test_an_accumulated_gradient_is_reported_in_a_note():
     report = check_layer(adding_affine(), (5, 3))
     assert any("accumulates" in note and "dW" in note for note in report.notes)
 
 
-def test_one_row_is_it_and_several_are_they():
+def test_singular_and_plural_of_rows():
     x = np.random.default_rng(0).standard_normal((4, 3))
 
     def rows(*masked):

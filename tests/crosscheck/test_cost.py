@@ -1,4 +1,4 @@
-"""Cost: a PASS takes some hundred forward passes, whatever the size, and a FAIL at most five times as many."""
+"""Tests cost: a PASS takes a hundred forward passes or so, whatever the size, a FAIL at most five times as many."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ ERRORS = ["a factor", "one element", "anything"]  # of the last gradient
 
 
 def calls_of(name, sizes, error=None):
-    """Returns the verdict, and the forward passes that it took."""
+    """Returns the verdict and the number of forward passes."""
     forward, backward, inputs = LAYERS[name](*sizes)
     rng, calls = np.random.default_rng(0), [0]
     nonsense, spotted = rng.standard_normal(inputs[-1].shape), np.ones(inputs[-1].shape)
@@ -116,7 +116,7 @@ def test_a_pass_costs_no_more_for_a_larger_leaf(name):
         assert large < 200
 
 
-def test_a_fail_of_many_leaves_costs_no_more_for_each():
+def test_the_cost_of_each_wrong_leaf_is_bounded():
     """Twelve wrong ones share the budget of the diagnosis."""
 
     def calls(factor):

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from jaxnet.crosscheck.decide import SEEN, SEEN_IF_COARSE, Cause, Verdict, decide
+from jaxnet.crosscheck.decide import MAX_COARSE_TOLERANCE, MAX_TOLERANCE, Cause, Verdict, decide
 from jaxnet.crosscheck.measure.derivation import SAFETY, Gap, Probe
-from jaxnet.crosscheck.measure.differences import Derivative, Limit, Look
+from jaxnet.crosscheck.measure.finite_differences import Derivative, Limit, Quotient
 from jaxnet.crosscheck.measure.kinks import Element, Roughness, Tie
 from jaxnet.crosscheck.measure.leaf import Coverage, LeafMeasurement
 
@@ -15,7 +15,7 @@ RIGHT, WRONG = Gap(0.0, 1e-9), Gap(1.0, 1e-9)
 
 
 def probe(error, tolerance=1e-9):
-    found = Look(2.0**-17, 0.0, tolerance / SAFETY, 0.0, (0.0, 0.0, 0.0), 0.0)
+    found = Quotient(2.0**-17, 0.0, tolerance / SAFETY, 0.0, (0.0, 0.0, 0.0), 0.0)
     return Probe(np.ones(1), error, 0.0, Derivative((found,), Limit.NONE))
 
 
@@ -48,13 +48,13 @@ TABLE = {
     "contradicted at one step alone": (measurement(1.0, confirmed=False), {}, I, Cause.UNCONFIRMED),
     "nan": (measurement(math.nan, confirmed=False), {}, I, Cause.UNCONFIRMED),
     # how sharp the quotients are
-    "blunt": (measurement(0.0, 2 * SEEN), {}, I, Cause.UNRESOLVED),
-    "just sharp enough": (measurement(0.0, 0.9 * SEEN), {}, P, Cause.AGREES),
+    "blunt": (measurement(0.0, 2 * MAX_TOLERANCE), {}, I, Cause.UNRESOLVED),
+    "just sharp enough": (measurement(0.0, 0.9 * MAX_TOLERANCE), {}, P, Cause.AGREES),
     "blunter than was asked for": (measurement(0.0, 1e-7), {"strict": True}, I, Cause.UNRESOLVED),
     "as sharp as was asked for": (measurement(0.0, 1e-8), {"strict": True}, P, Cause.AGREES),
-    "blunt in float32": (measurement(0.0, 2 * SEEN), {"coarse": True}, P, Cause.AGREES),
-    "too blunt for float32": (measurement(0.0, 2 * SEEN_IF_COARSE), {"coarse": True}, I, Cause.UNRESOLVED),
-    "blunt, and wrong by more": (measurement(1.0, 2 * SEEN), {}, F, Cause.ANALYTIC_WRONG),
+    "blunt in float32": (measurement(0.0, 2 * MAX_TOLERANCE), {"coarse": True}, P, Cause.AGREES),
+    "too blunt for float32": (measurement(0.0, 2 * MAX_COARSE_TOLERANCE), {"coarse": True}, I, Cause.UNRESOLVED),
+    "blunt, and wrong by more": (measurement(1.0, 2 * MAX_TOLERANCE), {}, F, Cause.ANALYTIC_WRONG),
     "blunt, for a resolution that is blunter": (measurement(0.0, 2e-4, resolution=1e-3), {}, P, Cause.AGREES),
     # rough elements
     "at a kink, between the slopes": (measurement(elements=(element(Roughness.KINK),)), {}, P, Cause.AGREES),

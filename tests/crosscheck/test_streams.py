@@ -1,4 +1,4 @@
-"""Independence: what the checker draws is never what its user drew, whatever seeds either has."""
+"""Tests that the numbers of a check are independent of its user's, whatever seeds either has."""
 
 import random
 
@@ -11,7 +11,7 @@ from jaxnet.crosscheck.streams import Stream, stream
 
 SEEDS = [*range(60), 42, 123, 1234, 2024, 2**31 - 1, 0x6A61786E]
 SHAPE = 6, 5
-X = np.sin(np.arange(30.0) ** 2).reshape(SHAPE) + 2.0  # drawn by nobody
+X = np.sin(np.arange(30.0) ** 2).reshape(SHAPE) + 2.0  # not random
 
 
 def of_numpy(seed):
@@ -37,7 +37,7 @@ def of_python(seed):
     yield np.array([rng.gauss() for _ in range(64)])
 
 
-THEIRS = {"numpy": of_numpy, "jax": of_jax, "python": of_python}
+GENERATORS = {"numpy": of_numpy, "jax": of_jax, "python": of_python}
 
 
 def drawn(seed):
@@ -47,21 +47,21 @@ def drawn(seed):
     }
 
 
-@pytest.mark.parametrize("who", THEIRS)
-def test_no_number_of_a_stream_is_one_that_a_user_s_generator_gives(who):
-    theirs = {float(value) for seed in SEEDS for some in THEIRS[who](seed) for value in np.float32(some)}
+@pytest.mark.parametrize("who", GENERATORS)
+def test_streams_have_no_numbers_of_a_users_generator(who):
+    user_numbers = {float(value) for seed in SEEDS for some in GENERATORS[who](seed) for value in np.float32(some)}
     for seed in SEEDS:
         for purpose, numbers in drawn(seed).items():
-            common = theirs.intersection(map(float, np.float32(numbers)))
+            common = user_numbers.intersection(map(float, np.float32(numbers)))
             assert len(common) < 3, (purpose, seed)  # in float32 single ones are alike by chance
 
 
-def test_generators_that_begin_alike_would_be_noticed():
-    theirs = {float(value) for some in of_numpy(7) for value in np.float32(some)}
-    assert len(theirs.intersection(map(float, np.float32(np.random.default_rng(7).standard_normal(64))))) == 64
+def test_equal_generators_would_be_detected():
+    user_numbers = {float(value) for some in of_numpy(7) for value in np.float32(some)}
+    assert len(user_numbers.intersection(map(float, np.float32(np.random.default_rng(7).standard_normal(64))))) == 64
 
 
-def test_each_purpose_and_each_seed_has_a_stream_of_its_own():
+def test_each_purpose_and_each_seed_has_its_own_stream():
     first = [float(values[0]) for seed in range(100) for values in drawn(seed).values()]
     assert len(set(first)) == len(first) == 100 * len(Stream)
     again = [float(values[0]) for seed in range(100) for values in drawn(seed).values()]
@@ -69,7 +69,7 @@ def test_each_purpose_and_each_seed_has_a_stream_of_its_own():
 
 
 class Watched:
-    """y = tanh(x), which remembers, over all of its copies, what it was called with."""
+    """y = tanh(x). The class records the arguments of all instances."""
 
     inputs, douts = [], []
 
@@ -90,13 +90,13 @@ def watched(*inputs, seed=0):
 
 
 def likeness(a, b):
-    """The cosine of the angle between two arrays less their means."""
+    """Returns the absolute correlation of two arrays."""
     a, b = (np.ravel(v) - np.mean(v) for v in (a, b))
     size = np.linalg.norm(a) * np.linalg.norm(b)
     return abs(float(a @ b)) / size if size else 0.0
 
 
-def theirs_of_shape():
+def arrays_of_user():
     for seed in range(12):
         yield np.random.default_rng(seed).standard_normal(SHAPE)
         yield np.random.RandomState(seed).randn(*SHAPE)
@@ -108,30 +108,30 @@ ALIKE = 0.85  # of 30 numbers that are independent, one in 10⁹ are as alike as
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_no_dout_and_no_direction_of_a_check_is_what_a_user_drew(seed):
+def test_no_dout_and_no_direction_of_a_check_equals_numbers_of_the_user(seed):
     kind = watched(X, seed=seed)
     moves = [x - X for x in kind.inputs if x.shape == SHAPE and (x != X).any()]
     douts = [dout for dout in kind.douts if dout.shape == SHAPE]
     assert len(moves) > 20
     assert douts
-    for theirs in theirs_of_shape():
-        assert max(likeness(theirs, mine) for mine in [*moves, *douts]) < ALIKE
+    for user_array in arrays_of_user():
+        assert max(likeness(user_array, array) for array in [*moves, *douts]) < ALIKE
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_no_input_that_is_drawn_is_what_a_user_drew(seed):
+def test_no_drawn_input_equals_numbers_of_the_user(seed):
     drawn = watched(SHAPE, seed=seed).inputs[0]
-    assert max(likeness(theirs, drawn) for theirs in theirs_of_shape()) < ALIKE
+    assert max(likeness(user_array, drawn) for user_array in arrays_of_user()) < ALIKE
 
 
-def test_inputs_that_are_drawn_and_dout_are_independent():
+def test_drawn_inputs_and_dout_are_independent():
     kind = watched(SHAPE)
     assert likeness(kind.inputs[0], next(dout for dout in kind.douts if dout.shape == SHAPE)) < ALIKE
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_gradient_that_vanishes_along_the_user_s_input_is_found(seed):
-    """x / |x| does not change along x: where dout were x, a gradient of 0 would be right."""
+def test_a_wrong_gradient_that_vanishes_along_the_users_input_is_found(seed):
+    """x / |x| does not change along x: if dout were x, a gradient of 0 would be correct."""
     x = np.random.default_rng(seed).standard_normal(SHAPE)
 
     def normalised(x):

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.crosscheck import Report, check_layer
-from jaxnet.crosscheck.examine import _from_above
-from jaxnet.crosscheck.inspect import dispatch
+from jaxnet.crosscheck.context import draw_dout
 from jaxnet.crosscheck.streams import Stream, stream
 
 TRIAL_SECONDS = 60
@@ -168,5 +167,5 @@ def _gradient(pair: Any, inputs: list[Any], leaf: int) -> Any:
     """Returns the gradient of a leaf at the dout of the check."""
     checkable = dispatch.layer_to_checkable(pair, tuple(inputs), 0)
     output = checkable.forward(checkable.leaves)
-    dout = _from_above(checkable, output, stream(Stream.DOUT, 0))
+    dout = draw_dout(checkable, output, stream(Stream.DOUT, 0))
     return np.asarray(list(checkable.backward(checkable.leaves, dout).values())[leaf], np.float64)

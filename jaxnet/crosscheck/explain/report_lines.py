@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jaxnet.crosscheck.decide import Cause, Verdict
-from jaxnet.crosscheck.measure.points import Point
+from jaxnet.crosscheck.measure.other_points import Point
 
 if TYPE_CHECKING:
     from jaxnet.crosscheck.report import Leaf, Report

@@ -1,1 +1,1 @@
-"""Measures: noise, steps, derivatives, kinks and behaviour. Numbers and enums, no verdicts and no words."""
+"""Measures noise, derivatives, kinks and behaviour. Returns numbers and enums, no verdicts."""

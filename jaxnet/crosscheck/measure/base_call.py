@@ -1,4 +1,4 @@
-"""The base call: one forward and one backward pass of what was brought, with which all other calls are compared."""
+"""Runs the base call: one forward and one backward pass, with which all other calls are compared."""
 
 import math
 from collections.abc import Mapping
@@ -8,28 +8,28 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves
 from jaxnet.crosscheck.inspect.objects import floats_in
-from jaxnet.crosscheck.measure.form import as_double, effective_unit, is_floating, unit_roundoff
+from jaxnet.crosscheck.measure.dtypes import as_double, effective_unit, is_floating, unit_roundoff
 
-SAFETY = 8.0  # from a rounding that is estimated to one that is allowed
-ROUNDING_LEVEL = 64.0  # sums of n terms in another order differ by less than this times sqrt(n) u
-COARSE = 1e-6  # a relative error that is no rounding: values of another call are off by more
+ROUNDING_SAFETY = 8.0  # tolerance over estimated rounding
+SUM_ROUNDING = 64.0  # sums of n terms in another order differ by less than this times sqrt(n) u
+OTHER_CALL_ERROR = 1e-6  # smallest relative difference between values of different calls; rounding is less
 
 
 class Call(NamedTuple):
-    """What one forward and one backward pass returned, as copies."""
+    """Copies of the results of one forward and one backward pass."""
 
     output: Array
     gradient: dict[str, Array]
 
 
 class BaseCall:
-    """What was brought, with its output and gradient at the leaves, in the dtype in which they were brought.
+    """The output and the gradients at the leaves, in their own dtype, and the tolerances of comparisons with them.
 
     Args:
-        checkable: What was brought.
+        checkable: The code that is checked.
         dout: The gradient from above.
-        at: The leaves, in float64 or in the dtype in which they were brought.
-        rounding: What rounding may do to any element of each leaf's gradient, in the dtype of `at`.
+        at: The leaves, in float64 or in their own dtype.
+        rounding: The rounding error of an element of each leaf's gradient, in the dtype of `at`.
     """
 
     def __init__(self, checkable: Checkable, dout: Array, at: Leaves, rounding: Mapping[str, float]) -> None:
@@ -38,7 +38,7 @@ class BaseCall:
         self.by_jax = checkable.derived_by == "JAX"
         self.by_torch = checkable.derived_by == "PyTorch"
         self.stateful = False  # whether an earlier call changes the output
-        self.accumulating: set[str] = set()  # leaves to whose gradient a backward adds
+        self.accumulating: set[str] = set()  # leaves whose gradient each backward pass adds to
         opened = self.open()
         self.output = np.array(opened.forward())
         self.inputs = _inputs_of(opened, self.leaves_of(opened))
@@ -61,11 +61,11 @@ class BaseCall:
         return all(array.dtype == np.float64 for array in self.at.values())
 
     def leaves_of(self, opened: Instance) -> Leaves:
-        """Returns the arrays that an instance holds or is handed, by leaf."""
+        """Returns the arrays of an instance, by leaf."""
         return {name: array for name, array in opened.arrays.items() if name in self.leaves}
 
     def copied(self, gradient: Mapping[str, Any]) -> dict[str, Array]:
-        """Returns copies of the gradients by the leaves that are judged, for what is returned may change later."""
+        """Returns copies of the gradients by the leaves that are checked, because later calls may change them."""
         return {name: np.array(gradient[name]) for name in self.names if gradient.get(name) is not None}
 
     def call(self, opened: Instance, dout: Array | None = None) -> Call:
@@ -74,22 +74,22 @@ class BaseCall:
         return Call(output, self.copied(opened.backward(self.dout if dout is None else dout)))
 
     def allowed(self, name: str) -> float:
-        """Returns what two gradients of the same leaf may differ by in any element."""
+        """Returns the largest allowed difference of two gradients by the same leaf, in any element."""
         size = largest(self.gradient[name])
         unit = max(self.unit, effective_unit(self.gradient[name]))
-        sums = (ROUNDING_LEVEL if self.spread[name] else SAFETY) * math.sqrt(self.terms) * unit * size
-        return SAFETY * (self.rounding[name] + self.spread[name]) + sums
+        sums = (SUM_ROUNDING if self.spread[name] else ROUNDING_SAFETY) * math.sqrt(self.terms) * unit * size
+        return ROUNDING_SAFETY * (self.rounding[name] + self.spread[name]) + sums
 
     def allowed_at(self, name: str, rounding: float) -> float:
-        """Returns what two gradients may differ by at the point, in its dtype, where rounding does so much."""
-        return SAFETY * (rounding + self.spread[name])
+        """Returns the largest allowed difference of two gradients in the dtype of the point, for a rounding error."""
+        return ROUNDING_SAFETY * (rounding + self.spread[name])
 
     def differing(self, gradient: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> dict[str, float]:
-        """Returns the leaves in which a gradient differs by more than is allowed, and by how much.
+        """Returns the largest difference by leaf, for leaves in which it exceeds the allowed one.
 
         Args:
             gradient: The gradient by leaf.
-            other: What it is compared with; the gradient of the base call by default.
+            other: The gradient to compare it with. Defaults to that of the base call.
         """
         other = self.gradient if other is None else other
         gaps = {name: distance(gradient.get(name), other.get(name)) for name in self.names}
@@ -97,16 +97,15 @@ class BaseCall:
         return {name: gap for name, gap in gaps.items() if not gap <= larger[name] * self.allowed(name)}
 
     def same_output(self, output: Array, other: Array | None = None) -> bool:
-        """Returns whether an output is that of the base call, or another, up to rounding."""
+        """Returns whether an output equals another one, that of the base call by default, up to rounding."""
         other = self.output if other is None else other
-        allowed = (
-            ROUNDING_LEVEL * math.sqrt(self.terms + other.size) * max(self.unit, effective_unit(other)) * largest(other)
-        )
-        return distance(output, other) <= allowed + SAFETY * self.output_spread
+        unit = max(self.unit, effective_unit(other))
+        allowed = SUM_ROUNDING * math.sqrt(self.terms + other.size) * unit * largest(other)
+        return distance(output, other) <= allowed + ROUNDING_SAFETY * self.output_spread
 
 
 def distance(value: Any, other: Any) -> float:
-    """Returns the largest difference of two arrays; 0 where both are nan or the same infinity, inf for other shapes."""
+    """Returns the largest difference of two arrays: 0 if both are nan or the same infinity, inf if shapes differ."""
     if value is None or other is None:
         return 0.0 if value is other else math.inf
     if np.shape(value) != np.shape(other):
@@ -119,10 +118,10 @@ def distance(value: Any, other: Any) -> float:
 
 
 def apart(value: Any, other: Any, rounding: float = 0.0) -> bool:
-    """Returns whether two results differ by more than rounding makes: values of another call do."""
+    """Returns whether two results differ by more than rounding, as the values of different calls do."""
     if value is None or other is None or np.shape(value) != np.shape(other):
         return (value is None) != (other is None) or np.shape(value) != np.shape(other)
-    coarse = COARSE if np.asarray(other).dtype.itemsize >= 8 else 1e3 * COARSE
+    coarse = OTHER_CALL_ERROR if np.asarray(other).dtype.itemsize >= 8 else 1e3 * OTHER_CALL_ERROR
     size = float(np.abs(as_double(np.asarray(other))).max(initial=0))
     return distance(value, other) > coarse * size + 1e2 * rounding
 
@@ -142,6 +141,6 @@ def _finite(values: Array) -> Array:
 
 
 def _inputs_of(opened: Instance, leaves: Leaves) -> list[str]:
-    """The leaves that stand among the inputs; the others are parameters that the instance holds."""
+    """Returns the leaves among the inputs; the others are parameters of the instance."""
     inputs = list(floats_in(list(opened.inputs)))
     return [name for name, leaf in leaves.items() if any(leaf is array for array in inputs)]

@@ -1,4 +1,4 @@
-"""Findings: what a check of behaviour can find beside the numbers, as enums and numbers."""
+"""Defines the findings of a check of behaviour, as enums and numbers."""
 
 import math
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from enum import Enum, auto
 
 
 class Level(Enum):
-    """What a finding means for the verdict."""
+    """The effect of a finding on the verdict."""
 
-    FAULT = auto()  # proved to be wrong: the verdict is FAIL
-    WARNING = auto()  # right here, and a risk elsewhere; or nothing can be judged
-    NOTE = auto()  # worth knowing; never changes the verdict
+    FAULT = auto()  # the code is wrong: the verdict is FAIL
+    WARNING = auto()  # the code is right here and may be wrong elsewhere, or it cannot be checked
+    NOTE = auto()  # the verdict does not change
 
 
 class Behaviour(Enum):
-    """What was found, one member a finding."""
+    """The kinds of findings."""
 
     # memory
     OVERWRITES_DOUT = auto()
@@ -67,14 +67,14 @@ class Behaviour(Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One finding.
 
     Args:
-        kind: What it is.
-        level: What it means for the verdict.
-        leaf: The leaf or the input that it concerns, empty where it concerns all of them.
+        kind: Its kind.
+        level: Its effect on the verdict.
+        leaf: The leaf or the input that it concerns; empty if it concerns all of them.
         size: The number that measures it: a difference of gradients, a factor of `dout`, the number of a call.
-        detail: What only words can say: the text of an exception, a shape, a dtype.
+        detail: Further text: the message of an exception, a shape, a dtype.
     """
 
     kind: Behaviour

@@ -1,9 +1,9 @@
-"""Finds the elements of a leaf at which its function is not smooth, and asks what each of them allows.
+"""Finds the elements of a leaf at which its function is not smooth, and examines them one by one.
 
-At a kink the slopes from both sides differ at every step size, and every value between them is a right gradient: ReLU
-at 0, a clip at its bounds, ties in a maximum or a sort. Beside kinks there are elements of high curvature, which
-smaller steps resolve, and elements near the edge of a domain. Along a random direction any of them spoils the quotient
-of all; they are found by halving, taken out, and judged one by one.
+At a kink the slopes from both sides differ at every step size, and every value between them is a correct gradient:
+ReLU at 0, a clip at its bounds, ties in a maximum or a sort. Other rough elements have a high curvature, which smaller
+steps resolve, or are near the edge of a domain. Along a random direction a single one spoils the quotient of the whole
+leaf. So rough elements are found by bisection, taken out, and examined separately.
 """
 
 import math
@@ -16,16 +16,19 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array
+from jaxnet.crosscheck.measure.contradiction import is_confirmed
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap, Probe
-from jaxnet.crosscheck.measure.differences import RATIO, bends_beyond, derivative, one_sided
+from jaxnet.crosscheck.measure.finite_differences import STEP_RATIO, derivative
+from jaxnet.crosscheck.measure.kink_detection import Slopes, has_kink_nearby, one_sided_slopes
+from jaxnet.crosscheck.measure.leaf_steps import copies, own_scales
 
-MOST_ELEMENTS = 64  # that are looked at one by one
-WAYS = 6  # random directions that, with the sums of any two, must show a tie's outputs to be convex or concave
-MOST_GROUPS = 96  # that are moved, six forward passes each, before rough elements count as too many
+MAX_ROUGH_ELEMENTS = 64  # examined one by one
+MAX_GROUPS = 96  # moved in search of rough elements, with six forward passes each
+TIE_DIRECTIONS = 6  # random directions along which, and along whose sums, outputs must be convex or concave
 
 
 class Roughness(Enum):
-    """Why an element is judged by itself."""
+    """Why an element is examined separately."""
 
     KINK = "kink"
     CURVED = "curved"
@@ -33,11 +36,11 @@ class Roughness(Enum):
 
 
 class Goal(NamedTuple):
-    """How exact the quotient of an element is to be, for G.
+    """The required accuracy of an element's quotient, in units of G.
 
     Attributes:
-        target: The error at which no further step is taken.
-        enough: The error that will do where no step reaches the target.
+        target: The error at which no further step is tried.
+        enough: The largest acceptable error if no step reaches the target.
     """
 
     target: float
@@ -46,26 +49,26 @@ class Goal(NamedTuple):
 
 @dataclass(frozen=True)
 class Element:
-    """One element of a leaf, judged by itself; numbers are of the scaled gradient G."""
+    """One element of a leaf that was examined separately; numbers are in units of the scaled gradient G."""
 
     place: int
     roughness: Roughness
     claimed: float
-    alone: bool  # whether the function acts on single elements, here at least
-    low: float  # the slopes on both sides, sorted; the same number where the element is smooth
+    alone: bool  # whether it moves only the output at its own place, and no other element does
+    low: float  # the lower of the slopes on both sides; equal to `high` if the element is smooth
     high: float
     error: float
 
     @property
     def gap(self) -> Gap:
-        """How far the claim is outside the slopes."""
+        """The distance of the gradient from the range of slopes."""
         outside = max(self.low - self.claimed, self.claimed - self.high, 0.0)
         return Gap(outside if math.isfinite(outside) else 0.0, self.error)
 
 
 @dataclass(frozen=True)
 class Tie:
-    """Kinks that are moved together, at which a convex function allows a range of slopes."""
+    """Kinks that move together, at which a convex or concave function has a range of slopes."""
 
     claimed: float
     low: float
@@ -74,117 +77,125 @@ class Tie:
 
     @property
     def gap(self) -> Gap:
-        """How far the claim is outside the range."""
+        """The distance of the gradient from the range."""
         return Gap(max(self.low - self.claimed, self.claimed - self.high, 0.0), self.slack)
-
-    @property
-    def broken(self) -> bool:
-        """Whether the claim is outside the range."""
-        return not self.gap.within_tolerance
 
 
 def rough_elements(
     derivation: Derivation, name: str, weights: Array, step: float, noise: float, rng: np.random.Generator
 ) -> list[int] | None:
-    """Finds the elements near which the function is not smooth, by halving; None where they are too many.
+    """Finds the elements near which the function is not smooth, by bisection.
 
     Args:
         derivation: The forward pass, at its point.
         name: The leaf.
-        weights: Each element's reach, in units of the leaf's scale.
-        step: The step of the looks that they would spoil.
+        weights: The largest movement of each element, in units of the leaf's scale.
+        step: The step of the probes.
         noise: The standard deviation of phi's noise.
         rng: Draws the directions in which groups of elements move.
+
+    Returns:
+        The flat indices of the elements, or None if there are too many.
     """
-    found: list[int] = []
+    places: list[int] = []
     groups = [np.flatnonzero(weights)]
     tried = 0
     while groups:
         group, tried = groups.pop(), tried + 1
-        if tried > MOST_GROUPS:
+        if tried > MAX_GROUPS:
             return None
         direction = np.zeros(weights.size)
-        # As far as a probe ever goes in any of them: a normal number of 4 is rare.
+        # As far as probes move any element: normal numbers above 4 are rare.
         direction[group] = rng.choice([-1, 1], group.size) * rng.uniform(3, 4, group.size) * weights.flat[group]
         phi = derivation.phi(name, derivation.exact(name, direction.reshape(weights.shape)))
-        bends = (*(phi(j * step) + phi(-j * step) for j in (1, 2, 4)),)
-        if all(map(math.isfinite, bends)) and not bends_beyond(bends, noise, step):  # type: ignore[arg-type]
+        bend1, bend2, bend4 = (phi(j * step) + phi(-j * step) for j in (1, 2, 4))
+        finite = all(map(math.isfinite, (bend1, bend2, bend4)))
+        if finite and not has_kink_nearby((bend1, bend2, bend4), noise, step):
             continue
         if group.size > 1:
             groups += np.array_split(group, 2)
-        elif len(found) == MOST_ELEMENTS:
+        elif len(places) == MAX_ROUGH_ELEMENTS:
             return None
         else:
-            found.append(int(group[0]))
-    return sorted(found)
+            places.append(int(group[0]))
+    return sorted(places)
 
 
 def examine_elements(
     derivation: Derivation, name: str, places: Iterable[int], weights: Array, goal: Goal, noise: float, step: float
 ) -> list[Element]:
-    """Judges elements one by one, with steps that shrink until the function is smooth on either side.
+    """Examines elements one by one, with steps that shrink until the function is smooth on either side.
 
     Args:
         derivation: The analytic derivation.
         name: The leaf.
         places: Flat indices.
-        weights: Each element's reach, in units of the leaf's scale; none goes farther than its own size.
-        goal: How exact a quotient is to be.
+        weights: The largest movement of each element, in units of the leaf's scale. It is limited to its own size.
+        goal: The required accuracy.
         noise: The standard deviation of phi's noise.
-        step: The first step, relative to an element's reach.
+        step: The first step, relative to an element's largest movement.
     """
-    unit, reach = np.zeros(weights.shape), np.minimum(weights, derivation.own_weights(name))
-    found = []
+    unit, reach = np.zeros(weights.shape), np.minimum(weights, own_scales(derivation.at[name]))
+    elements = []
     for place in places:
         unit.flat[place] = reach.flat[place]
         direction = derivation.exact(name, unit)
         unit.flat[place] = 0.0
         weight = float(direction.flat[place])
         if weight:
-            found.append(_examined(derivation, name, place, direction, goal, noise, step))
-    return found
+            elements.append(_examine_element(derivation, name, place, direction, goal, noise, step))
+    return elements
 
 
-def _examined(
-    derivation: Derivation, name: str, place: int, direction: Array, goal: Goal, level: float, step: float
+def _examine_element(
+    derivation: Derivation, name: str, place: int, direction: Array, goal: Goal, noise: float, step: float
 ) -> Element:
-    """Judges one element: by both slopes where they differ, else by its derivative."""
+    """Examines one element: its slopes if it is at a kink, otherwise its derivative."""
     phi, weight = derivation.phi(name, direction), float(direction.flat[place])
     claimed = float(derivation.scaled_gradient(name).flat[place])
     rounding = float(derivation.roundings(name).flat[place])
-    noise = derivation.noise_along(name, direction, level)
-    slopes = one_sided(phi, noise, step)
+    phi_noise = derivation.noise_along(name, direction, noise)
+    slopes = one_sided_slopes(phi, phi_noise, step)
     if slopes.is_kink:
-        low, high = sorted((slopes.below / weight, slopes.above / weight))
-        error = 2 * SAFETY * (slopes.error / weight + rounding)
-        alone = False
-        if not low - error <= claimed <= high + error:
-            below, above = derivation.slopes_by_output(name, direction, slopes.step)
-            wide = _range(derivation.dout, below, above)
-            low, high = min(low, wide[0] / weight), max(high, wide[1] / weight)
-            alone = _acts_by_element(derivation, name, place, (below != 0) | (above != 0), slopes.step)
-        return Element(place, Roughness.KINK, claimed, alone, low, high, error)
-    found = derivative(phi, noise, goal.target * weight, step)
-    smooth = found.followed(level)
+        return _kink(derivation, name, place, direction, slopes)
+    numerical = derivative(phi, phi_noise, goal.target * weight, step)
+    smooth = numerical.smooth_part(noise)
     if smooth is None or abs(claimed * weight - smooth.value) > SAFETY * (smooth.error + rounding * weight):
-        found = derivative(phi, noise, 0.0, found.step / RATIO)  # a first look may agree, or not, by chance
-        smooth = found.followed(level)
-    value, error = (smooth or found).value / weight, (smooth or found).error / weight
-    settled = smooth is not None and smooth.error <= max(goal.enough * weight, 1e-3 * abs(smooth.value))
-    if settled and abs(claimed - value) > SAFETY * (error + rounding):
-        probe = Probe(direction, claimed * weight, rounding * weight, smooth or found)
-        settled = derivation.disproves(name, probe, probe.numerical.looks[0])
-    roughness = Roughness.CURVED if settled else Roughness.UNRESOLVED
+        # A single quotient may agree or disagree by chance: smaller steps are tried.
+        numerical = derivative(phi, phi_noise, 0.0, numerical.step / STEP_RATIO)
+        smooth = numerical.smooth_part(noise)
+    best = smooth or numerical
+    value, error = best.value / weight, best.error / weight
+    resolved = smooth is not None and smooth.error <= max(goal.enough * weight, 1e-3 * abs(smooth.value))
+    if resolved and abs(claimed - value) > SAFETY * (error + rounding):
+        probe = Probe(direction, claimed * weight, rounding * weight, best)
+        resolved = is_confirmed(derivation, name, probe, best.quotients[0])
+    roughness = Roughness.CURVED if resolved else Roughness.UNRESOLVED
     return Element(place, roughness, claimed, False, value, value, SAFETY * (error + rounding))
 
 
+def _kink(derivation: Derivation, name: str, place: int, direction: Array, slopes: Slopes) -> Element:
+    """Returns an element at a kink, with the range of its slopes."""
+    weight = float(direction.flat[place])
+    claimed = float(derivation.scaled_gradient(name).flat[place])
+    low, high = sorted((slopes.below / weight, slopes.above / weight))
+    error = 2 * SAFETY * (slopes.error / weight + float(derivation.roundings(name).flat[place]))
+    alone = False
+    if not low - error <= claimed <= high + error:
+        below, above = derivation.slopes_by_output(name, direction, slopes.step)
+        least, largest = _range_of_slopes(derivation.dout, below, above)
+        low, high = min(low, least / weight), max(high, largest / weight)
+        alone = _acts_by_element(derivation, name, place, (below != 0) | (above != 0), slopes.step)
+    return Element(place, Roughness.KINK, claimed, alone, low, high, error)
+
+
 def _acts_by_element(derivation: Derivation, name: str, place: int, moves: Array, step: float) -> bool:
-    """Whether an element moves the output of its own place alone, and no other element moves that."""
+    """Whether an element moves only the output at its own place, and no other element moves that output."""
     if derivation.output.size == 1 or derivation.output.shape != derivation.at[name].shape:
         return False
     if not moves.flat[place] or np.count_nonzero(moves) > 1:
         return False
-    others = derivation.own_weights(name)
+    others = own_scales(derivation.at[name])
     others.flat[place] = 0.0
     below, above = derivation.slopes_by_output(name, derivation.exact(name, others), step)
     return not (below.flat[place] or above.flat[place])
@@ -193,49 +204,52 @@ def _acts_by_element(derivation: Derivation, name: str, place: int, moves: Array
 def broken_tie(
     derivation: Derivation, name: str, places: list[int], noise: float, rng: np.random.Generator
 ) -> Tie | None:
-    """Moves elements by the same amount, and returns the tie if its slope is not the gradient's.
+    """Moves elements by the same amount, and returns the tie if the gradient is outside its range of slopes.
 
-    Tied elements that move together stay tied: the outputs that are smooth along this direction have one slope there,
-    whatever each element may claim. Of two tied maxima either may have the whole gradient, but not both.
+    Elements that move together stay tied, so an output that is smooth along this direction has a single slope, however
+    the gradient is divided among the elements. One of two tied maxima may get the whole gradient, but not both.
     """
     shape = derivation.at[name].shape
     together = np.zeros(math.prod(shape))
     together[places] = 1.0
     direction = derivation.exact(name, together.reshape(shape))
-    sides = one_sided(derivation.phi(name, direction), derivation.noise_along(name, direction, noise))
-    if not math.isfinite(sides.error):
+    slopes = one_sided_slopes(derivation.phi(name, direction), derivation.noise_along(name, direction, noise))
+    if not math.isfinite(slopes.error):
         return None
-    below, ahead = derivation.slopes_by_output(name, direction, sides.step)
-    error = 4 * noise / sides.step
-    slight = 4 * error / max(float(np.abs(derivation.dout).max()), 1e-300)
-    smooth = np.abs(ahead - below) <= slight
-    above = np.where(smooth, derivation.dout, 0.0)
-    if not above.any() or derivation.output.size == 1:
+    below, above = derivation.slopes_by_output(name, direction, slopes.step)
+    error = 4 * noise / slopes.step
+    negligible = 4 * error / max(float(np.abs(derivation.dout).max()), 1e-300)
+    smooth = np.abs(above - below) <= negligible
+    dout = np.where(smooth, derivation.dout, 0.0)
+    if not dout.any() or derivation.output.size == 1:
         return None
-    at = {key: a.copy(order="K") for key, a in derivation.at.items()}
-    G = derivation.checkable.backward(at, above.astype(derivation.dout_given.dtype))[name]
-    claimed = float(np.vdot(np.asarray(G, np.float64) * derivation.factor(name), direction))
+    dout_given = dout.astype(derivation.dout_given.dtype)
+    gradient = derivation.checkable.backward(copies(derivation.at), dout_given)[name]
+    claimed = float(np.vdot(np.asarray(gradient, np.float64) * derivation.factor(name), direction))
     rounding = float(np.linalg.norm(derivation.roundings(name) * direction))
-    slack = 2 * SAFETY * (error * math.sqrt(above.size) + sides.error + rounding)
-    tie = Tie(claimed, *_range(above, below, ahead), slack)
-    return tie if tie.broken and _bends_one_way(derivation, name, places, smooth, slight, sides.step, rng) else None
+    slack = 2 * SAFETY * (error * math.sqrt(dout.size) + slopes.error + rounding)
+    tie = Tie(claimed, *_range_of_slopes(dout, below, above), slack)
+    if tie.gap.within_tolerance:
+        return None
+    one_way = _are_convex_or_concave(derivation, name, places, smooth, negligible, slopes.step, rng)
+    return tie if one_way else None
 
 
-def _bends_one_way(
+def _are_convex_or_concave(
     derivation: Derivation,
     name: str,
     places: list[int],
     chosen: Array,
-    slight: float,
+    negligible: float,
     step: float,
     rng: np.random.Generator,
 ) -> bool:
-    """Whether each chosen output is convex, or concave, as some random directions and their sums show it.
+    """Whether each chosen output is convex, or concave, along random directions and their sums.
 
-    A maximum is: f'(d) + f'(e) >= f'(d + e) for its slopes along any two directions, of which the bend at a kink is the
-    case e = -d. The middle one of three tied values bends along no line, and is neither. Where kinks are composed, as
-    in |clip(x)|, an output bends both ways. Then a backward that takes a side at each kink need not give the slope of
-    moving them together.
+    A maximum is convex: f'(d) + f'(e) >= f'(d + e) for its slopes along any two directions; the bend at a kink is the
+    case e = -d. The median of three tied values does not bend along any line, and is neither. Where kinks are composed,
+    as in |clip(x)|, an output may bend both ways. Then a backward pass that chooses a side at each kink need not return
+    the slope of moving them together.
     """
     shape = derivation.at[name].shape
 
@@ -244,21 +258,23 @@ def _bends_one_way(
         below, above = derivation.slopes_by_output(name, direction, step)
         return np.array([above[chosen], -below[chosen]])
 
-    drawn = np.zeros((WAYS, math.prod(shape)))
-    drawn[:, places] = rng.choice([-1.0, 1.0], (WAYS, len(places))) * rng.uniform(0.5, 1.5, (WAYS, len(places)))
+    drawn = np.zeros((TIE_DIRECTIONS, math.prod(shape)))
+    drawn[:, places] = rng.choice([-1.0, 1.0], (TIE_DIRECTIONS, len(places))) * rng.uniform(
+        0.5, 1.5, (TIE_DIRECTIONS, len(places))
+    )
     directions = [derivation.exact(name, d.reshape(shape)) for d in drawn]
     single = [slopes(d) for d in directions]
-    bends = [found.sum(axis=0) for found in single]
-    for i, j in combinations(range(WAYS), 2):
+    bends = [pair.sum(axis=0) for pair in single]
+    for i, j in combinations(range(TIE_DIRECTIONS), 2):
         bends += list(single[i] + single[j] - slopes(directions[i] + directions[j]))
     bend = np.array(bends)
-    return bool(((bend >= -slight).all(axis=0) | (bend <= slight).all(axis=0)).all())
+    return bool(((bend >= -negligible).all(axis=0) | (bend <= negligible).all(axis=0)).all())
 
 
-def _range(dout: Array, below: Array, above: Array) -> tuple[float, float]:
-    """Returns the least and the largest slope of phi that any choice of a side for each output element gives.
+def _range_of_slopes(dout: Array, below: Array, above: Array) -> tuple[float, float]:
+    """Returns the least and the largest slope of phi over all choices of a side for each output element.
 
-    Where several outputs have their kinks at one point, each may have been given its own side: of the slopes that
-    sum(c_j relu(w_j t)) has at 0, a backward with relu'(0) = 0 claims none of the two that phi shows.
+    If several outputs have kinks at the same point, a backward pass may choose a different side for each: for
+    sum(c_j relu(w_j t)) at 0, a backward pass with relu'(0) = 0 returns neither of phi's one-sided slopes.
     """
     return float(np.minimum(dout * below, dout * above).sum()), float(np.maximum(dout * below, dout * above).sum())

@@ -1,4 +1,4 @@
-"""Memory: arrays that are overwritten, memory layouts that are misread, arrays that are handed out and still in use."""
+"""Checks for arguments that are overwritten, memory layouts that are misread, and returned arrays still in use."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Instance, Leaves
-from jaxnet.crosscheck.measure.base_call import SAFETY, BaseCall, Call, apart, distance, largest
+from jaxnet.crosscheck.measure.base_call import ROUNDING_SAFETY, BaseCall, Call, apart, distance, largest
+from jaxnet.crosscheck.measure.dtypes import as_double, effective_unit, is_floating, unit_roundoff
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
-from jaxnet.crosscheck.measure.form import as_double, effective_unit, is_floating, unit_roundoff
 
-ELSE = 7.0  # what is written to an output that may still be in use
+OVERWRITING_VALUE = 7.0  # written to an output that may still be in use
 
 
 class Layout(Enum):
-    """How an array lies in memory."""
+    """The memory layout of an array."""
 
     NOT_CONTIGUOUS = "not contiguous"
     FORTRAN = "Fortran"
@@ -26,14 +26,14 @@ class Layout(Enum):
     AS_BROUGHT = "as brought"
 
 
-OF_DOUT = {
+DOUT_BEHAVIOURS = {
     Layout.NOT_CONTIGUOUS: Behaviour.NOT_CONTIGUOUS_DOUT,
     Layout.FORTRAN: Behaviour.FORTRAN_DOUT,
     Layout.NEGATIVE_STRIDE: Behaviour.NEGATIVE_STRIDE_DOUT,
     Layout.STRIDE_0: Behaviour.STRIDE_0_DOUT,
     Layout.READ_ONLY: Behaviour.READ_ONLY_DOUT,
 }
-OF_INPUTS = {
+INPUT_BEHAVIOURS = {
     Layout.NOT_CONTIGUOUS: Behaviour.NOT_CONTIGUOUS_INPUT,
     Layout.FORTRAN: Behaviour.FORTRAN_INPUT,
     Layout.NEGATIVE_STRIDE: Behaviour.NEGATIVE_STRIDE_INPUT,
@@ -41,7 +41,7 @@ OF_INPUTS = {
     Layout.READ_ONLY: Behaviour.READ_ONLY_INPUT,
     Layout.AS_BROUGHT: Behaviour.INPUT_AS_BROUGHT,
 }
-NOT_IN_TORCH = (Layout.NEGATIVE_STRIDE, Layout.READ_ONLY)
+NON_TORCH_LAYOUTS = (Layout.NEGATIVE_STRIDE, Layout.READ_ONLY)
 
 
 def overwriting(base: BaseCall) -> list[Finding]:
@@ -50,23 +50,23 @@ def overwriting(base: BaseCall) -> list[Finding]:
     before = {name: array.copy() for name, array in opened.arrays.items()}
     opened.forward()
     after_forward = {name: array.copy() for name, array in opened.arrays.items()}
-    given = base.dout.copy()
-    opened.backward_as_given(*opened.outputs.unpack(given))
-    found = [Finding(Behaviour.FORWARD_OVERWRITES, Level.FAULT, n) for n in _changed(before, after_forward)]
-    if distance(given, base.dout) > 0:
-        found.append(Finding(Behaviour.OVERWRITES_DOUT, Level.FAULT))
-    known = {finding.leaf for finding in found}
+    dout = base.dout.copy()
+    opened.backward_as_given(*opened.outputs.unpack(dout))
+    findings = [Finding(Behaviour.FORWARD_OVERWRITES, Level.FAULT, n) for n in _changed(before, after_forward)]
+    if distance(dout, base.dout) > 0:
+        findings.append(Finding(Behaviour.OVERWRITES_DOUT, Level.FAULT))
+    known = {finding.leaf for finding in findings}
     by_backward = [name for name in _changed(after_forward, opened.arrays) if name not in known]
-    return found + [Finding(Behaviour.BACKWARD_OVERWRITES, Level.FAULT, name) for name in by_backward]
+    return findings + [Finding(Behaviour.BACKWARD_OVERWRITES, Level.FAULT, name) for name in by_backward]
 
 
 def dout_layouts(base: BaseCall) -> list[Finding]:
-    """Hands over the same `dout` in other memory layouts: the gradient must be the same up to rounding."""
-    found = []
-    values_of = {layout: [base.dout] for layout in OF_DOUT} | {Layout.STRIDE_0: _expandable(base.dout)}
-    skipped = NOT_IN_TORCH if base.by_torch else ()
+    """Passes the same `dout` in other memory layouts: the gradient must be the same up to rounding."""
+    findings: list[Finding] = []
+    values_of = {layout: [base.dout] for layout in DOUT_BEHAVIOURS} | {Layout.STRIDE_0: _expandable(base.dout)}
+    skipped = NON_TORCH_LAYOUTS if base.by_torch else ()
     for layout, values in [(key, each) for key, several in values_of.items() for each in several if key not in skipped]:
-        kind = OF_DOUT[layout]
+        kind = DOUT_BEHAVIOURS[layout]
         expected = base.gradient
         if layout is Layout.STRIDE_0:
             expected = base.call(base.open(), values).gradient
@@ -75,26 +75,26 @@ def dout_layouts(base: BaseCall) -> list[Finding]:
         douts = [laid_out(np.asarray(part), layout) for part in opened.outputs.unpack(values)]
         if all(part is None for part in douts):
             continue
-        handed = tuple(
+        arguments = tuple(
             part if laid is None else laid for part, laid in zip(opened.outputs.unpack(values), douts, strict=True)
         )
 
-        def run(opened: Instance = opened, handed: tuple[Array, ...] = handed) -> dict[str, Array]:
-            return base.copied(opened.backward_as_given(*handed))
+        def run(opened: Instance = opened, arguments: tuple[Array, ...] = arguments) -> dict[str, Array]:
+            return base.copied(opened.backward_as_given(*arguments))
 
-        found += _compared(base, kind, run, expected)
-    return found
+        findings += _compared(base, kind, run, expected)
+    return findings
 
 
 def input_layouts(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
-    """Hands over the same inputs in other memory layouts: output and gradient must be the same up to rounding."""
-    found: list[Finding] = []
+    """Passes the same inputs in other memory layouts: output and gradient must be the same up to rounding."""
+    findings: list[Finding] = []
     if not base.inputs:
-        return found
-    for layout, kind in OF_INPUTS.items():
-        if base.by_torch and layout in NOT_IN_TORCH:
+        return findings
+    for layout, kind in INPUT_BEHAVIOURS.items():
+        if base.by_torch and layout in NON_TORCH_LAYOUTS:
             continue
-        point = Point(base.leaves, Call(base.output, base.gradient), {})
+        point = CallPoint(base.leaves, Call(base.output, base.gradient), {})
         if layout is Layout.STRIDE_0:
             constant = _constant_point(base, rng)
             if constant is None:
@@ -106,30 +106,29 @@ def input_layouts(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
             continue
         copies = {name: array.copy() for name, array in point.leaves.items() if name not in changed}
 
-        def run(handed: Leaves = copies | changed, expected: Array = point.call.output) -> dict[str, Array]:
-            call = base.call(base.checkable.open(handed))
-            if (gap := distance(call.output, expected)) > _coarse(base, expected) * largest(
-                expected
-            ) + SAFETY * base.output_spread:
+        def run(leaves: Leaves = copies | changed, expected: Array = point.call.output) -> dict[str, Array]:
+            call = base.call(base.checkable.open(leaves))
+            gap, spread = distance(call.output, expected), ROUNDING_SAFETY * base.output_spread
+            if gap > _min_misread_error(base, expected) * largest(expected) + spread:
                 raise _OtherOutput(gap)
             return call.gradient
 
-        found += _compared(base, kind, run, point.call.gradient, point.moved)
-    return found
+        findings += _compared(base, kind, run, point.call.gradient, point.moved)
+    return findings
 
 
-class Point(NamedTuple):
-    """Leaves, what a call gives there, and how far each gradient moves with the last places of the leaves."""
+class CallPoint(NamedTuple):
+    """Leaves, the call at them, and the change of each gradient as the leaves change in their last places."""
 
     leaves: Leaves
     call: Call
     moved: dict[str, float]
 
 
-def _constant_point(base: BaseCall, rng: np.random.Generator) -> Point | None:
-    """Inputs whose elements are all the same; None where there the last places of the leaves decide on the output.
+def _constant_point(base: BaseCall, rng: np.random.Generator) -> CallPoint | None:
+    """Returns a point with constant inputs, or None if the output there is dominated by rounding.
 
-    So it is for a variance of constant inputs, or a matrix of them that is inverted.
+    Examples are the variance of constant inputs, and the inverse of a constant matrix.
     """
     inputs = {n: _constant(base.leaves[n]) for n in base.inputs if base.leaves[n].size > 1}
     nudged = {n: a * (1 + 2 * unit_roundoff(a.dtype) * rng.choice([-1, 1], a.shape)) for n, a in inputs.items()}
@@ -140,19 +139,19 @@ def _constant_point(base: BaseCall, rng: np.random.Generator) -> Point | None:
         return None
     if not np.isfinite(as_double(call.output)).all():
         return None
-    if distance(call.output, other.output) > _coarse(base, call.output) * largest(call.output):
+    if distance(call.output, other.output) > _min_misread_error(base, call.output) * largest(call.output):
         return None
     moved = {name: distance(call.gradient.get(name), other.gradient.get(name)) for name in base.names}
-    return Point(base.leaves | inputs, call, moved)
+    return CallPoint(base.leaves | inputs, call, moved)
 
 
-def _coarse(base: BaseCall, values: Array) -> float:
-    """A relative difference that rounding does not make: what is read from the wrong place is off by more."""
+def _min_misread_error(base: BaseCall, values: Array) -> float:
+    """Returns the smallest relative error of elements read from the wrong place; rounding errors are smaller."""
     return math.sqrt(max(base.unit, effective_unit(values)))
 
 
 def lends_its_cache(base: BaseCall) -> list[Finding]:
-    """Finds an output that backward still reads, so that writing to it changes the gradient: right, and a risk."""
+    """Finds an output that backward still reads, so that writing to it changes the gradient: correct, but a risk."""
     opened = base.open()
     y = opened.forward()
     arrays = getattr(opened.outputs, "arrays", None) or [y]
@@ -164,7 +163,7 @@ def lends_its_cache(base: BaseCall) -> list[Finding]:
     if not own or any(np.shares_memory(array, other) for array in own for other in opened.arrays.values()):
         return []
     for array in own:
-        array[...] = ELSE
+        array[...] = OVERWRITING_VALUE
     try:
         changed = bool(base.differing(base.copied(opened.backward(base.dout))))
     except Exception:
@@ -173,12 +172,12 @@ def lends_its_cache(base: BaseCall) -> list[Finding]:
 
 
 def laid_out(array: Array, layout: Layout, brought: Array | None = None) -> Array | None:
-    """Returns an equal array in a memory layout, or None where the layout is no other than a contiguous one.
+    """Returns an equal array in a memory layout, or None if that is the contiguous layout.
 
     Args:
-        array: The values. For STRIDE_0 all must be equal, or all rows.
+        array: The values. For STRIDE_0, all elements or all rows must be equal.
         layout: The memory layout.
-        brought: An array whose order of axes AS_BROUGHT takes over.
+        brought: The array whose order of axes AS_BROUGHT copies.
     """
     if array.size < 2:
         return None
@@ -193,7 +192,7 @@ def laid_out(array: Array, layout: Layout, brought: Array | None = None) -> Arra
         return np.flip(np.flip(array).copy())
     if layout is Layout.STRIDE_0:
         alike = array.ndim > 1 and not (array == array.reshape(-1)[0]).all()
-        first = np.array(array[:1] if alike else array.reshape(-1)[:1])  # one row, or one number, for all
+        first = np.array(array[:1] if alike else array.reshape(-1)[:1])  # the only row or number in memory
         strides = (0, *first.strides[1:]) if alike else (0,) * array.ndim
         return np.ndarray(array.shape, array.dtype, first, strides=strides)
     if layout is Layout.READ_ONLY:
@@ -208,13 +207,13 @@ def laid_out(array: Array, layout: Layout, brought: Array | None = None) -> Arra
 
 
 def _expandable(dout: Array) -> list[Array]:
-    """Returns values of `dout` as they come of broadcasting: all ones, and, where it has rows, all rows the same."""
+    """Returns values of `dout` that broadcasting produces: all ones, and, if it has several rows, equal rows."""
     rows = [np.broadcast_to(dout[:1], dout.shape).copy()] if dout.ndim > 1 and len(dout) > 1 else []
     return [np.ones_like(dout), *rows]
 
 
 class _OtherOutput(Exception):
-    """The output is another in another memory layout."""
+    """The output differs in another memory layout."""
 
     def __init__(self, gap: float) -> None:
         self.gap = gap
@@ -227,10 +226,10 @@ def _compared(
     expected: Mapping[str, Array],
     moved: Mapping[str, float] | None = None,
 ) -> list[Finding]:
-    """A fault where the gradient is another, a warning where the layout is refused with an exception.
+    """Returns a fault if the gradient differs, or a warning if the layout is rejected with an exception.
 
-    Code that reads the wrong elements is far off. NumPy's power and exponential round otherwise where an array is not
-    contiguous, and a steep function makes more of it than rounding alone.
+    Only large differences count. NumPy's power and exponential round differently if an array is not contiguous, and a
+    steep function amplifies that.
     """
     try:
         gradient = run()
@@ -242,7 +241,7 @@ def _compared(
     differing = [
         (name, gap)
         for name, gap in base.differing(gradient, expected).items()
-        if not gap <= SAFETY * slack.get(name, 0.0) and apart(gradient.get(name), expected.get(name))
+        if not gap <= ROUNDING_SAFETY * slack.get(name, 0.0) and apart(gradient.get(name), expected.get(name))
     ]
     return [Finding(kind, Level.FAULT, name, gap, "backward") for name, gap in differing[:1]]
 
@@ -256,11 +255,11 @@ def _differs(array: Array, before: Array) -> bool:
 
 
 def _gap(dtype: np.dtype[Any]) -> Any:
-    """What stands between the elements, so that a gradient that reads it is wrong: nan."""
+    """Returns the value between the elements: nan, so that a gradient that reads it is wrong."""
     return np.nan if is_floating(dtype) else 0
 
 
 def _constant(array: Array) -> Array:
-    """All elements equal to the first that is not 0."""
+    """Returns an array with all elements equal to the first one that is not 0."""
     values = array.reshape(-1)
     return np.full_like(array, values[int(np.argmax(values != 0))])

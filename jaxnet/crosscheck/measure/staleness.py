@@ -8,9 +8,9 @@ from jaxnet.crosscheck.inspect.checkable import Array, Instance, Leaves
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.objects import floats_in
 from jaxnet.crosscheck.measure.base_call import BaseCall, Call, apart
-from jaxnet.crosscheck.measure.consistency import Forward, belongs, direction_of, directions_together
+from jaxnet.crosscheck.measure.coarse_differences import Forward, belongs, direction_of, directions_together
+from jaxnet.crosscheck.measure.dtypes import as_double
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
-from jaxnet.crosscheck.measure.form import as_double
 
 STEP = (1.25, 0.125)  # W *= 1.25; W += 0.125
 FURTHER_STEPS = ((1.1417, 0.0631), (0.8723, -0.0417))

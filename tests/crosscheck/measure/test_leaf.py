@@ -1,4 +1,4 @@
-"""A leaf's gradient beside difference quotients that cannot see everything, and what they may accuse it of."""
+"""Tests the measurement of a leaf, also where difference quotients do not resolve the function."""
 
 import math
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from synthetic import derivation_of
 
-from jaxnet.crosscheck.measure.differences import STEP
+from jaxnet.crosscheck.measure.contradiction import is_steady
+from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP
 from jaxnet.crosscheck.measure.leaf import between, measure_leaf
 from jaxnet.crosscheck.streams import Stream, stream
 
@@ -36,7 +37,7 @@ NARROW = {
 
 
 @pytest.mark.parametrize("name", NARROW)
-def test_a_right_gradient_that_no_step_resolves_is_not_contradicted(name):
+def test_a_correct_gradient_that_no_step_resolves_is_not_contradicted(name):
     x, f, slope = NARROW[name]
     found = measured(derivation_of(f, lambda dout, x: dout * slope(x), x))
     assert found.outside is None
@@ -44,7 +45,7 @@ def test_a_right_gradient_that_no_step_resolves_is_not_contradicted(name):
 
 
 @pytest.mark.parametrize("error", [1e-6, 0.01, 1.0])
-def test_a_wrong_gradient_that_is_smooth_is(error):
+def test_a_wrong_gradient_of_a_smooth_function_is_contradicted(error):
     x = np.random.default_rng(3).standard_normal(40)
     right = measured(derivation_of(np.sin, lambda dout, x: dout * np.cos(x), x))
     wrong = measured(derivation_of(np.sin, lambda dout, x: (1 + error) * dout * np.cos(x), x))
@@ -55,14 +56,14 @@ def test_a_wrong_gradient_that_is_smooth_is(error):
 
 @pytest.mark.parametrize(
     ("k", "h", "steady"),
-    [(1.0, STEP, True), (1e3, STEP, True), (1e8, STEP, False), (1e8, STEP * 1e-4, True)],
+    [(1.0, FIRST_STEP, True), (1e3, FIRST_STEP, True), (1e8, FIRST_STEP, False), (1e8, FIRST_STEP * 1e-4, True)],
 )
 def test_a_gradient_is_steady_where_a_step_resolves_its_oscillation(k, h, steady):
     """Within a step the phase moves by 4e-7, 4e-4, 40 and 4e-3: below 1, the extrapolation follows the oscillation."""
     x = np.array([0.3, 0.2])
     derivation = derivation_of(lambda x: np.sin(k * x), lambda dout, x: dout * k * np.cos(k * x), x)
     size = float(np.abs(derivation.scaled_gradient("x")).max())
-    assert derivation.is_steady("x", np.array([1.0, 0.0]), h, gap=1e-2 * size) is steady
+    assert is_steady(derivation, "x", np.array([1.0, 0.0]), h, gap=1e-2 * size) is steady
 
 
 def test_an_error_in_a_small_element_is_not_hidden_by_steps_of_its_own_size():
@@ -83,7 +84,7 @@ def test_an_error_in_a_small_element_is_not_hidden_by_steps_of_its_own_size():
     assert found.confirmed or found.outside is not None
 
 
-def test_what_may_be_missed_counts_the_element_that_moves_least():
+def test_the_tolerance_of_elements_includes_the_one_that_moves_least():
     """sin(3e6 x) in a row of 1e-6, beside a row of 1: only steps of their own size resolve the first."""
     scales = np.array([[1e6], [1.0]])
     x = np.random.default_rng(5).uniform(0.5, 1, (2, 100)) / scales
@@ -95,7 +96,7 @@ def test_what_may_be_missed_counts_the_element_that_moves_least():
     assert found.tolerance_of_elements > 1e4 * found.tolerance
 
 
-def test_a_difference_to_autodiff_counts_but_for_the_digits_that_an_element_loses():
+def test_a_difference_to_autodiff_is_compared_less_the_digits_that_an_element_loses():
     """tanh(log u) of u = 1 + x: by 1 - tanh² its derivative at 1e-8 has one digit, and 4 u / (u² + 1)² has all."""
     x = np.array([0.3, 0.2, 1e-8, 0.7]) - 1
 
@@ -118,7 +119,7 @@ def one_minus_square(dout, x):
     return dout * (1 - np.tanh(x) ** 2)
 
 
-def test_jitter_is_of_rounding_and_not_of_curvature():
+def test_jitter_comes_from_rounding_and_not_from_curvature():
     x = np.array([0.3, 17.6])
     jitter = derivation_of(np.tanh, one_minus_square, x).jitter
     assert jitter.output.max() < 1e-14
@@ -131,7 +132,7 @@ def softmax(x):
     return (e / e.sum(axis=1, keepdims=True)).astype(np.float64)
 
 
-def test_digits_that_float32_loses_count_as_jitter():
+def test_digits_lost_in_float32_count_as_jitter():
     """Of the softmax of float32 numbers near 5000, a few have three digits, and most are 0 or 1 to all of them."""
     x = np.random.default_rng(3).normal(5000, 50, (6, 10))
     x[1, 3] = x[1].max() + 0.7

@@ -1,4 +1,4 @@
-"""The noise of a forward pass: that of the arithmetic in which it computes, whatever its arrays are."""
+"""Tests that the noise of a forward pass is that of its arithmetic, whatever the dtype of its arrays."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize(("dtype", "unit"), [(np.float64, 2.0**-53), (np.float32, 2.0**-24), (np.float16, 2.0**-11)])
-def test_the_arithmetic_inside_is_seen(name, dtype, unit):
+def test_the_precision_of_the_arithmetic_is_measured(name, dtype, unit):
     found = relative_noise(inside(dtype, FUNCTIONS[name]) if dtype != np.float64 else FUNCTIONS[name])
     assert unit / 8 < found < 30 * unit
 
@@ -55,21 +55,21 @@ KINKED = {
 
 
 @pytest.mark.parametrize("name", KINKED)
-def test_kinks_are_no_noise(name):
+def test_kinks_are_not_noise(name):
     assert relative_noise(KINKED[name]) < 1e-13
 
 
-def test_high_curvature_is_no_noise():
+def test_high_curvature_is_not_noise():
     assert relative_noise(lambda x: np.sin(1e4 * x)) < 1e-10
 
 
-def test_an_offset_that_swallows_digits_is_noise():
+def test_digits_lost_to_an_offset_are_noise():
     """(x + 10⁸) - 10⁸ has an error of 10⁸ eps."""
     found = relative_noise(lambda x: (x + 1e8) - 1e8)
     assert 1e-10 < found < 1e-7
 
 
-def test_a_gradient_in_float32_is_noisy_beside_a_forward_in_float64():
+def test_a_float32_gradient_of_a_float64_forward_pass_is_noisy():
     def gradient(dout, x):
         return (dout.astype(np.float32) * np.cos(x).astype(np.float32)).astype(np.float64)
 
@@ -80,6 +80,6 @@ def test_a_gradient_in_float32_is_noisy_beside_a_forward_in_float64():
     assert noisy.noise.relative < 1e-13
 
 
-def test_a_function_that_is_finite_nowhere_beside_its_point_has_no_noise_to_measure():
+def test_a_function_that_is_finite_only_at_its_point_has_no_measurable_noise():
     found = relative_noise(lambda x: np.where(x == X, x, np.nan))
     assert found == 0.0

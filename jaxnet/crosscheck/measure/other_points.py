@@ -1,4 +1,4 @@
-"""Other points to look at, where the point that was brought shows nothing of a gradient."""
+"""Chooses other points at which to check a gradient, where the given point cannot show whether it is correct."""
 
 from collections.abc import Iterator
 from enum import Enum
@@ -6,15 +6,16 @@ from enum import Enum
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Leaves
-from jaxnet.crosscheck.measure.scale import in_float64, own_scales, scale_of
+from jaxnet.crosscheck.measure.dtypes import in_float64
+from jaxnet.crosscheck.measure.leaf_steps import own_scales, scale_of
 
-# Of a leaf's scale: eight times as far as a probe's first step goes, so that kinks at one value are out of its reach,
-# and near enough to be the same point in all else.
-BESIDE = 1e-3
+# Relative to a leaf's scale: eight times the reach of a probe's first step, so that the kinks at the given point are
+# out of reach, and small enough for everything else to stay the same.
+NEARBY_DISTANCE = 1e-3
 
 
 class Point(Enum):
-    """Where a leaf was judged."""
+    """The point at which a leaf was checked."""
 
     GIVEN = "given"
     BESIDE = "beside"
@@ -24,27 +25,27 @@ class Point(Enum):
 
 
 def beside(at: Leaves, name: str, rng: np.random.Generator) -> Leaves:
-    """Returns the point with one leaf a thousandth of its scale away from where it was, off its kinks."""
+    """Returns the point with the elements of one leaf moved by a thousandth of their size, away from their kinks."""
     array = at[name]
-    offsets = np.linspace(1, 3, array.size)[rng.permutation(array.size)].reshape(array.shape)  # no two are alike
-    moved = in_float64(array) + BESIDE * scale_of(array) * own_scales(array) * offsets * rng.choice(
-        [-1.0, 1.0], array.shape
-    )
+    # All distances differ, so that ties are broken.
+    offsets = np.linspace(1, 3, array.size)[rng.permutation(array.size)].reshape(array.shape)
+    signs = rng.choice([-1.0, 1.0], array.shape)
+    moved = in_float64(array) + NEARBY_DISTANCE * scale_of(array) * own_scales(array) * offsets * signs
     return at | {name: moved.astype(array.dtype)}
 
 
 def all_beside(at: Leaves, rng: np.random.Generator) -> Leaves:
-    """Returns the point with every leaf a thousandth of its scale away."""
+    """Returns the point with the elements of every leaf moved by a thousandth of their size."""
     for name in at:
         at = beside(at, name, rng)
     return at
 
 
-def elsewhere(at: Leaves, rng: np.random.Generator) -> Iterator[tuple[Point, Leaves]]:
-    """Yields points at which a leaf whose gradient is zero here may show something.
+def distant_points(at: Leaves, rng: np.random.Generator) -> Iterator[tuple[Point, Leaves]]:
+    """Yields points at which a gradient that is zero at the given point may not be zero.
 
-    All leaves are moved by half of themselves, then negated, then drawn anew with their own scale, then with scale 1: a
-    leaf that is tiny beside the others shows nothing at its own.
+    All leaves are moved by half of their values, then negated, then drawn with their own scale, then with scale 1: the
+    gradient of a leaf that is tiny next to the others may vanish at its own scale.
     """
 
     def changed(make: str) -> Leaves:
@@ -68,9 +69,10 @@ def elsewhere(at: Leaves, rng: np.random.Generator) -> Iterator[tuple[Point, Lea
 
 
 def other_integers(integers: Leaves, at: Leaves, rng: np.random.Generator) -> Leaves:
-    """Returns ids or labels drawn anew: below the least size of a leaf's axis that is above all of them.
+    """Returns newly drawn ids or labels.
 
-    A table of 6 rows of 3 has ids below 6; of those that are all 0, the drawn ones are below 3.
+    They are below the smallest axis of a leaf that is longer than the largest given id. In a table of 6 rows of 3, ids
+    up to 5 are drawn below 6; if all given ids are 0, they are drawn below 3.
     """
     sizes = sorted({size for array in at.values() for size in array.shape})
     drawn = {}

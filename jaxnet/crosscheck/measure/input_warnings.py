@@ -1,4 +1,4 @@
-"""What the point of a check cannot show: at some inputs, a wrong backward pass and a right one are alike."""
+"""Warns of inputs that hide bugs, because a wrong backward pass and a correct one return the same gradient there."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,11 +7,12 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect import Array, Checkable, CheckableLayer, attributes_of
 
-WINDOW = ("pool_h", "pool_w", "pool_height", "pool_width", "pool_size", "kernel_size", "size", "window")
+# Names under which layers hold the size of a window.
+WINDOW_ATTRIBUTES = ("pool_h", "pool_w", "pool_height", "pool_width", "pool_size", "kernel_size", "size", "window")
 
 
-def warnings(subject: Checkable, y: Array) -> Iterator[str]:
-    """Each in a sentence: what about the inputs, and which class of bug they hide."""
+def input_warnings(subject: Checkable, y: Array) -> Iterator[str]:
+    """Yields a sentence for each property of the inputs that hides a class of bugs."""
     for name, array in subject.leaves.items():
         if array.size > 1 and np.ptp(array) == 0 and (array.flat[0] != 0 or array.ndim > 1):
             yield f"{name} is {array.flat[0]:g} everywhere: a gradient that forgets it as a factor may pass"
@@ -19,22 +20,22 @@ def warnings(subject: Checkable, y: Array) -> Iterator[str]:
             yield f"{name} is symmetric: one that is transposed would pass"
     if not isinstance(subject, CheckableLayer):
         return
-    inputs = {name: given for name, given in zip(subject.names, subject.inputs, strict=True) if name in subject.leaves}
-    if any(given.ndim >= 2 and len(given) == 1 for given in inputs.values()):
+    inputs = {name: array for name, array in zip(subject.names, subject.inputs, strict=True) if name in subject.leaves}
+    if any(array.ndim >= 2 and len(array) == 1 for array in inputs.values()):
         yield "a batch of one: a sum over the batch and its mean, or its first row, are alike"
     if not subject.parameters and len(inputs) == 1 and y.shape == next(iter(inputs.values())).shape:
         (name, x), *_ = inputs.items()
         if x.size > 1 and ((x > 0).all() or (x < 0).all()):
             yield f"{name} is {'positive' if x.flat[0] > 0 else 'negative'} everywhere: the other branch is not seen"
-    for name, given in zip(subject.names, subject.inputs, strict=True):
-        ids = isinstance(given, np.ndarray) and np.issubdtype(given.dtype, np.integer)
-        if ids and given.size > 1 and subject.parameters and len(np.unique(given)) == given.size:
+    for name, array in zip(subject.names, subject.inputs, strict=True):
+        ids = isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.integer)
+        if ids and array.size > 1 and subject.parameters and len(np.unique(array)) == array.size:
             yield f"{name} repeats no number: gradients that overwrite each other where they should add up would pass"
-    if _windows_apart(attributes_of(subject.layer)):
+    if _windows_are_disjoint(attributes_of(subject.layer)):
         yield "the windows do not overlap: gradients that overwrite each other where they should add up would pass"
 
 
-def _windows_apart(attributes: dict[str, Any]) -> bool:
-    sizes = [attributes[name] for name in WINDOW if isinstance(attributes.get(name), int)]
+def _windows_are_disjoint(attributes: dict[str, Any]) -> bool:
+    sizes = [attributes[name] for name in WINDOW_ATTRIBUTES if isinstance(attributes.get(name), int)]
     stride = attributes.get("stride")
     return bool(sizes) and isinstance(stride, int) and stride >= max(sizes)

@@ -1,7 +1,7 @@
-"""The V: how far a gradient and its difference quotient lie apart, for every step size.
+"""Measures the difference between a gradient and its difference quotient for every step size: the V-shaped curve.
 
-To the right of the V's foot the error is truncation and falls with h²; to the left it is roundoff and grows with 1/h.
-A right gradient has its foot at rounding; a wrong one has a floor across, at the height of its error.
+At large steps the error is truncation, which falls with h²; at small steps it is roundoff, which grows with 1/h. For a
+correct gradient the minimum is at rounding level. For a wrong one the curve is flat at the height of its error.
 """
 
 from typing import NamedTuple
@@ -10,22 +10,22 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect import Array, Checkable, preserve_global_state
 from jaxnet.crosscheck.measure.derivation import Derivation
-from jaxnet.crosscheck.measure.form import misshapen
-from jaxnet.crosscheck.measure.scale import in_float64
+from jaxnet.crosscheck.measure.dtypes import in_float64
+from jaxnet.crosscheck.measure.gradient_form import misshapen
 from jaxnet.crosscheck.streams import Stream, stream
 
-POWERS = np.arange(-1, -46, -1)
+STEP_EXPONENTS = np.arange(-1, -46, -1)
 
 
 class StepErrors(NamedTuple):
-    """Of one leaf, along one random direction."""
+    """The errors of one leaf's difference quotients along a random direction."""
 
     step: Array  # relative to the size of the leaf
     error: Array  # of the central difference at each step, relative to the gradient's norm
 
     @property
     def floor(self) -> float:
-        """The least error, as the median of five neighbours: roundoff may hit any number once."""
+        """The least median of five neighbouring errors; a single error may be small by chance."""
         return float(np.median(np.lib.stride_tricks.sliding_window_view(self.error, 5), axis=1).min())
 
 
@@ -41,11 +41,11 @@ def step_errors(checkable: Checkable, seed: int = 0) -> dict[str, StepErrors]:
     at = {name: in_float64(array) for name, array in checkable.leaves.items()}
     gradients = checkable.backward(at, dout)
     names = [n for n, leaf in at.items() if leaf.size and not misshapen(n, leaf, gradients.get(n))]
-    derivation, steps, found = Derivation(checkable, at, dout, names, rng), 2.0**POWERS, {}
+    derivation, steps, errors = Derivation(checkable, at, dout, names, rng), 2.0**STEP_EXPONENTS, {}
     for name in names:
         d = rng.standard_normal(at[name].shape)
         phi = derivation.phi(name, d)
         quotients = np.array([(phi(h) - phi(-h)) / (2 * h) for h in steps])
         G = derivation.scaled_gradient(name)
-        found[name] = StepErrors(steps, np.abs(quotients - float(np.vdot(G, d))) / (float(np.linalg.norm(G)) or 1.0))
-    return found
+        errors[name] = StepErrors(steps, np.abs(quotients - float(np.vdot(G, d))) / (float(np.linalg.norm(G)) or 1.0))
+    return errors

@@ -1,4 +1,4 @@
-"""Finds where a wrong gradient is wrong, and derives a sample of its elements by differences, for the diagnosis."""
+"""Finds the worst element of a wrong gradient, and computes derivatives by a sample of elements for the diagnosis."""
 
 import math
 from collections.abc import Collection
@@ -9,17 +9,18 @@ import numpy as np
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation
 
-ALONG_AN_AXIS = 6  # elements beside the worst one, on every axis, that show whether a row or a block is wrong
+# Elements on each axis through the worst one, which show whether a whole row or block is wrong.
+NEIGHBOURS_PER_AXIS = 6
 
 
 @dataclass(frozen=True)
-class Sample:
+class ElementSample:
     """Derivatives by some elements of a leaf, in the gradient's own unit.
 
     Attributes:
-        true: Of the leaf's shape; nan where nothing was derived.
-        error: How far any of them may be off.
-        worst: The index of the element where gradient and derivative are farthest apart.
+        true: The derivatives, of the leaf's shape; nan for elements outside the sample.
+        error: The largest error of any of them.
+        worst: The index of the element where gradient and derivative differ most.
     """
 
     true: Array
@@ -33,17 +34,17 @@ class Sample:
         return self.error / largest if largest else math.inf
 
 
-def sample(
+def sample_elements(
     derivation: Derivation, name: str, step: float, budget: int, rng: np.random.Generator, kinks: Collection[int] = ()
-) -> Sample:
-    """Derives up to `budget` elements with four forward passes each, and finds the worst one.
+) -> ElementSample:
+    """Computes derivatives by up to `budget` elements, with four forward passes each, and finds the worst one.
 
-    Where the sample meets no wrong element, the leaf is halved with random directions until one is found.
+    If no element of the sample is wrong, the leaf is bisected with random directions until one is found.
 
     Args:
         derivation: The analytic derivation, at a point where the leaf's probes fail.
         name: The leaf.
-        step: The step at which the leaf's quotients are best.
+        step: The step at which the leaf's quotients are most accurate.
         budget: The number of elements.
         rng: Draws the elements.
         kinks: Flat indices of elements at kinks, which have no derivative.
@@ -51,25 +52,35 @@ def sample(
     claimed = derivation.gradient[name]
     true = np.full(claimed.shape, math.nan)
     chosen = np.setdiff1d(_chosen(claimed, budget, rng), list(kinks))
-    error = _derive(derivation, name, chosen, step, true)
+    error = _fill_in(derivation, name, chosen, step, true)
     if not (np.abs(claimed - true) > SAFETY * error).any() and np.isnan(true).any():
         place = _locate(derivation, name, step, rng)
-        beside = np.setdiff1d(_beside(claimed.shape, place), list(kinks))
-        error = max(error, _derive(derivation, name, beside, step, true))
+        neighbours = np.setdiff1d(_with_neighbours(claimed.shape, place), list(kinks))
+        error = max(error, _fill_in(derivation, name, neighbours, step, true))
     wrong = np.where(np.isnan(true), -1.0, np.abs(claimed - true))
     worst = tuple(int(i) for i in np.unravel_index(int(np.argmax(wrong)), claimed.shape))
-    return Sample(true, error, worst)
+    return ElementSample(true, error, worst)
 
 
-def _derive(derivation: Derivation, name: str, places: Array, step: float, true: Array) -> float:
-    places = np.array([p for p in places if np.isnan(true.flat[p])], dtype=int)
-    values, error = derivation.by_element(name, places, step)
-    true.flat[places] = values
-    return error
+def _fill_in(derivation: Derivation, name: str, places: Array, step: float, true: Array) -> float:
+    """Computes derivatives by single elements where `true` is nan, and returns their largest error."""
+    phi_error = 1.5 * derivation.phi_noise / step
+    error = 0.0
+    unit = np.zeros(true.shape)
+    factor = derivation.factor(name)
+    for place in [p for p in places if np.isnan(true.flat[p])]:
+        unit.flat[place] = 1.0
+        direction = derivation.exact(name, unit)
+        unit.flat[place] = 0.0
+        phi, length = derivation.phi(name, direction), float(direction.flat[place]) or 1.0
+        D1, D2 = ((phi(j * step) - phi(-j * step)) / (2 * j * step) / length for j in (1, 2))
+        true.flat[place] = (4 * D1 - D2) / 3 / factor
+        error = max(error, abs(D1 - D2) / 3 + phi_error)
+    return error / factor
 
 
 def _chosen(claimed: Array, budget: int, rng: np.random.Generator) -> Array:
-    """Chooses all elements, or the largest, some zeros, the corners and random ones."""
+    """Returns the flat indices of all elements, or of the largest, some zeros, the first, the last and random ones."""
     if claimed.size <= budget:
         return np.arange(claimed.size)
     flat = np.abs(claimed).ravel()
@@ -83,7 +94,7 @@ def _chosen(claimed: Array, budget: int, rng: np.random.Generator) -> Array:
 
 
 def _locate(derivation: Derivation, name: str, step: float, rng: np.random.Generator) -> int:
-    """Halves the leaf, with one central difference a half, and follows the half with the larger error."""
+    """Returns the flat index of a wrong element, by bisection: one central difference along each half."""
     G = derivation.scaled_gradient(name).ravel()
     suspects = np.arange(G.size)
 
@@ -100,11 +111,11 @@ def _locate(derivation: Derivation, name: str, step: float, rng: np.random.Gener
     return int(suspects[0])
 
 
-def _beside(shape: tuple[int, ...], place: int) -> Array:
-    """Returns a place and its neighbours along every axis."""
+def _with_neighbours(shape: tuple[int, ...], place: int) -> Array:
+    """Returns the flat indices of an element and of others on every axis through it."""
     index = np.unravel_index(place, shape)
     places = [place]
     for axis, size in enumerate(shape):
-        for i in np.unique(np.linspace(0, size - 1, min(size, ALONG_AN_AXIS)).astype(int)):
+        for i in np.unique(np.linspace(0, size - 1, min(size, NEIGHBOURS_PER_AXIS)).astype(int)):
             places.append(int(np.ravel_multi_index((*index[:axis], i, *index[axis + 1 :]), shape)))
     return np.array(list(dict.fromkeys(places)))

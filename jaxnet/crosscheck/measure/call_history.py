@@ -1,4 +1,4 @@
-"""State: calls that follow other calls. A right gradient does not depend on what was called before."""
+"""Checks that gradients do not depend on earlier calls."""
 
 import copy
 from collections.abc import Mapping
@@ -9,16 +9,16 @@ import numpy as np
 from jaxnet.crosscheck.inspect.checkable import Array, Instance
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.measure.base_call import BaseCall, Call, apart, distance
+from jaxnet.crosscheck.measure.dtypes import is_floating
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
-from jaxnet.crosscheck.measure.form import is_floating
-from jaxnet.crosscheck.measure.repeats import generators_restored
+from jaxnet.crosscheck.measure.repeatability import generators_restored
 
-CALLS = 3  # after one at other inputs: the second, the third and the fourth
-OF_OTHER_CALL = -0.75  # times dout, for a call at other inputs
+LATER_CALLS = 3  # after a call at other inputs: the second, the third and the fourth
+OTHER_DOUT_FACTOR = -0.75  # of dout, in a call at other inputs
 
 
-class Lent(NamedTuple):
-    """An array as a call returned it, a copy of what it held then, and the leaf whose gradient it is, if any."""
+class Returned(NamedTuple):
+    """An array that a call returned, a copy of it, and the leaf whose gradient it is, empty for an output."""
 
     array: Array
     copy: Array
@@ -26,8 +26,8 @@ class Lent(NamedTuple):
 
 
 def second_backward(base: BaseCall) -> list[Finding]:
-    """Runs backward a second time after the same forward pass."""
-    found = [Finding(Behaviour.ADDS_UP, Level.NOTE, name) for name in base.checkable.accumulating if name in base.names]
+    """Runs backward twice after the same forward pass."""
+    notes = [Finding(Behaviour.ADDS_UP, Level.NOTE, name) for name in base.checkable.accumulating if name in base.names]
     opened = base.open()
     opened.forward()
     with generators_restored():
@@ -35,60 +35,60 @@ def second_backward(base: BaseCall) -> list[Finding]:
     try:
         second = base.copied(opened.backward(base.dout))
     except Exception as error:
-        return [*found, Finding(Behaviour.RUNS_ONCE, Level.NOTE, detail=f"{type(error).__name__}: {error}")]
+        return [*notes, Finding(Behaviour.RUNS_ONCE, Level.NOTE, detail=f"{type(error).__name__}: {error}")]
     differing = base.differing(second, first)
     twice = {name: np.asarray(2 * first[name]) for name in differing}
     if differing and not any(distance(second.get(n), twice[n]) > 2 * base.allowed(n) for n in differing):
         base.accumulating = set(differing)
-        # A gradient by an input is returned: what the caller gets is then the sum of all calls.
+        # The caller receives the gradient by an input as a return value, which is then the sum over all calls.
         inputs = set(base.inputs)
         added = [Finding(Behaviour.ADDS_UP, Level.FAULT if n in inputs else Level.NOTE, n) for n in differing]
-        return found + added
-    # Most callers run backward once after each forward, and a layer may use up what it keeps.
+        return notes + added
+    # Most callers run backward once after each forward, and a layer may modify its cache.
     others = [Finding(Behaviour.SECOND_BACKWARD_DIFFERS, Level.WARNING, n, gap) for n, gap in differing.items()]
-    return found + others[:1]
+    return notes + others[:1]
 
 
 def earlier_calls(base: BaseCall) -> list[Finding]:
-    """Calls one instance at other inputs, then again and again at the same: the gradient must be that of the base call.
+    """Calls one instance at other inputs, then repeatedly at the given ones, and compares with the base call.
 
-    The arrays that the first call returned must keep their values. Where the earlier call changes the output, as a
-    running mean does, `base.stateful` is set and nothing is compared.
+    The arrays that the first call returned must keep their values. If the earlier call changes the output, as a
+    running mean does, `base.stateful` is set and gradients are not compared.
     """
     opened = base.open()
-    found: list[Finding] = []
+    findings: list[Finding] = []
     before: Call | None = None
-    lent: list[Lent] = []
+    returned: list[Returned] = []
     own = opened.inputs
     try:
         opened.inputs = different_inputs(own)
-        before, lent = _call_elsewhere(base, opened)
+        before, returned = _call_elsewhere(base, opened)
     except Exception:
-        opened = base.open()  # it refuses the other inputs
+        opened = base.open()  # it rejects the other inputs
         own = opened.inputs
     opened.inputs = own
-    for number in range(2, 2 + CALLS):
+    for number in range(2, 2 + LATER_CALLS):
         try:
             output = np.array(opened.forward())
             if not base.same_output(output):
                 base.stateful = True
-                return [*found, *(_changed_since(lent) if number == 2 else [])]
+                return [*findings, *(_overwritten(returned) if number == 2 else [])]
             call = Call(output, base.copied(opened.backward(base.dout)))
         except Exception as error:
             detail = f"{type(error).__name__}: {error}"
-            return [*found, Finding(Behaviour.LATER_CALL, Level.WARNING, size=number, detail=detail)]
+            return [*findings, Finding(Behaviour.LATER_CALL, Level.WARNING, size=number, detail=detail)]
         if number == 2:
-            found += _changed_since(lent)
+            findings += _overwritten(returned)
         gradient = _increments(base, call, before)
         if differing := base.differing(gradient):
             kind = Behaviour.EARLIER_CALL if number == 2 and before is not None else Behaviour.LATER_CALL
-            return [*found, Finding(kind, Level.FAULT, next(iter(differing)), number)]
+            return [*findings, Finding(kind, Level.FAULT, next(iter(differing)), number)]
         before = call
-    return found
+    return findings
 
 
 def shared_by_class(base: BaseCall) -> list[Finding]:
-    """Runs a forward pass of another instance between the forward and the backward pass of one."""
+    """Runs a forward pass of another instance between the forward and the backward pass of the first one."""
     instance, other = base.open(), base.open()
     instance.forward()
     try:
@@ -118,7 +118,7 @@ def other_batch_sizes(base: BaseCall, rng: np.random.Generator) -> list[Finding]
             dout = np.asarray(rng.standard_normal(y.shape)).astype(y.dtype)
         first = Call(y, _all_copied(opened.backward(dout)))
     except Exception:
-        return []  # it takes this size only
+        return []  # it supports this size only
     try:
         opened.inputs = own
         between = base.call(opened)
@@ -138,9 +138,9 @@ def other_batch_sizes(base: BaseCall, rng: np.random.Generator) -> list[Finding]
 
 
 def enlarged(inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """Returns inputs of twice the batch size, or None where no input has an axis for the batch.
+    """Returns inputs of twice the batch size, or None if no input has a batch axis.
 
-    All arrays count that are as long as the first one. Their second half is their first one in another order.
+    All arrays that are as long as the first one are enlarged. Their second half is the first half in another order.
     """
     arrays = [a for a in inputs if isinstance(a, np.ndarray) and a.ndim and a.size]
     if not arrays:
@@ -153,32 +153,32 @@ def enlarged(inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
     )
 
 
-def _call_elsewhere(base: BaseCall, opened: Instance) -> tuple[Call, list[Lent]]:
-    """The call at other inputs, and the very arrays that it returned: the output, and the gradients by inputs."""
+def _call_elsewhere(base: BaseCall, opened: Instance) -> tuple[Call, list[Returned]]:
+    """Returns the call at other inputs, and the arrays it returned: the outputs and the gradients by inputs."""
     y = opened.forward()
     arrays = [a for a in getattr(opened.outputs, "arrays", None) or [y] if isinstance(a, np.ndarray)]
-    lent = [Lent(array, array.copy(), "") for array in arrays]
+    outputs = [Returned(array, array.copy(), "") for array in arrays]
     dout = base.dout
     if base.checkable.takes_dout:
-        dout = (OF_OTHER_CALL * dout).astype(dout.dtype) if y.shape == dout.shape else np.ones_like(y)
-    returned = opened.backward(dout)
+        dout = (OTHER_DOUT_FACTOR * dout).astype(dout.dtype) if y.shape == dout.shape else np.ones_like(y)
+    gradient = opened.backward(dout)
     own = getattr(base.checkable, "returned", base.inputs)
-    gradients = {n: returned[n] for n in base.inputs if n in own and isinstance(returned.get(n), np.ndarray)}
-    lent += [Lent(array, array.copy(), name) for name, array in gradients.items()]
-    return Call(np.array(y), base.copied(returned)), lent
+    arrays_by_input = {n: gradient[n] for n in base.inputs if n in own and isinstance(gradient.get(n), np.ndarray)}
+    gradients = [Returned(array, array.copy(), name) for name, array in arrays_by_input.items()]
+    return Call(np.array(y), base.copied(gradient)), outputs + gradients
 
 
-def _changed_since(lent: list[Lent]) -> list[Finding]:
-    """Which of the arrays that an earlier call returned are others since."""
+def _overwritten(returned: list[Returned]) -> list[Finding]:
+    """Returns a finding for each array that a later call has changed."""
     return [
         Finding(Behaviour.REUSES_GRADIENT if part.leaf else Behaviour.REUSES_OUTPUT, Level.FAULT, part.leaf)
-        for part in lent
+        for part in returned
         if distance(part.array, part.copy) > 0
     ]
 
 
 def _increments(base: BaseCall, call: Call, before: Call | None) -> Mapping[str, Array]:
-    """The gradient of one call alone, where a backward adds to what it finds."""
+    """Returns the gradient of one call, if each backward pass adds to the gradient of the previous one."""
     if before is None or not base.accumulating:
         return call.gradient
     return {n: g - before.gradient[n] if n in base.accumulating else g for n, g in call.gradient.items()}

@@ -1,7 +1,7 @@
-"""Compares gradients in the arrays' own precision with those in float64.
+"""Compares gradients computed in the arrays' own precision with those in float64.
 
-What rounding may do in the lower precision is measured: every element moves by a unit in its last place, and the
-gradient with it.
+The rounding error in the lower precision is measured: every element moves by one unit in its last place, and the
+change of the gradient is recorded.
 """
 
 import math
@@ -10,23 +10,24 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
-from jaxnet.crosscheck.measure.scale import eps_of, in_float64
+from jaxnet.crosscheck.measure.dtypes import eps_of, in_float64
 
-NUDGES, MANY_NUDGES = 2, 16  # an element of the rounding may be rare: it is sought longer before it is blamed
+# Nudges of all leaves. Large rounding errors may be rare: more nudges are tried before a gradient is reported as wrong.
+FEW_NUDGES, MANY_NUDGES = 2, 16
 
 
 def low_precision_gap(
     checkable: Checkable, analytic: Derivation, dout: Array, names: list[str], rng: np.random.Generator
 ) -> dict[str, Gap]:
-    """Returns, for each leaf, how far its gradient in its own dtype is from the one in float64, in units of G.
+    """Returns, for each leaf, the gap between its gradient in its own dtype and in float64, in units of G.
 
-    Nothing is compared where all leaves are float64, or where the check computes in their own dtype anyway. Half of
-    the digits of the dtype are allowed besides, for what a layer rounds within itself.
+    The result is empty if all leaves are float64, or if the check computes in their own dtype. The tolerance includes
+    half of the dtype's digits, for rounding within a layer.
     """
     own = checkable.leaves
     if all(a.dtype == np.float64 for a in own.values()) or any(a.dtype != np.float64 for a in analytic.at.values()):
         return {}
-    gaps = _gaps(checkable, analytic, dout, names, rng, NUDGES)
+    gaps = _gaps(checkable, analytic, dout, names, rng, FEW_NUDGES)
     if all(gap.within_tolerance for gap in gaps.values()):
         return gaps
     return _gaps(checkable, analytic, dout, names, rng, MANY_NUDGES)
@@ -55,25 +56,28 @@ def _gaps(
 
 
 def _magnitude(analytic: Derivation, name: str) -> float:
-    """Returns what rounding within a layer is relative to, an element: where it saturates, more than the gradient."""
+    """Returns the size of an element that rounding within a layer is relative to.
+
+    If the layer saturates, it is larger than the gradient.
+    """
     shuffled = {key: np.roll(a.ravel(), 1).reshape(a.shape) for key, a in analytic.at.items()}
-    elsewhere = analytic.forward_at(shuffled)
-    weighted = (
-        np.linalg.norm(analytic.dout * elsewhere / analytic.unit) if elsewhere.shape == analytic.dout.shape else 0
+    output = analytic.forward_at(shuffled)  # the loss at the given point may be 0 by chance
+    other = (
+        float(np.linalg.norm(analytic.dout * output / analytic.unit)) if output.shape == analytic.dout.shape else 0.0
     )
-    other = float(weighted) if math.isfinite(float(weighted)) else 0.0  # a loss may be 0 by chance
-    whole = max(analytic.natural, other) / math.sqrt(analytic.at[name].size)
+    phi_size = max(analytic.phi_size, other if math.isfinite(other) else 0.0)
+    whole = phi_size / math.sqrt(analytic.at[name].size)
     return max(whole, float(np.abs(analytic.scaled_gradient(name)).max(initial=0.0)))
 
 
 def _backward(checkable: Checkable, leaves: Leaves, dout: Array, names: list[str]) -> Leaves:
-    found = checkable.backward({name: a.copy() for name, a in leaves.items()}, dout)
-    return {name: in_float64(found[name]) for name in names}
+    gradients = checkable.backward({name: a.copy() for name, a in leaves.items()}, dout)
+    return {name: in_float64(gradients[name]) for name in names}
 
 
 def _nudged(array: Array, rng: np.random.Generator) -> Array:
-    """Moves every element by a unit in its last place, up or down; equal elements alike, so that ties stay ties."""
-    if array.dtype.kind != "f":  # bfloat16 has no nextafter: its own spacing is taken
+    """Moves every element by a unit in its last place, up or down; equal elements move alike, so ties stay ties."""
+    if array.dtype.kind != "f":  # nextafter does not support bfloat16
         values = in_float64(array)
         return np.asarray(values * (1 + eps_of(array) * _signs(values, rng))).astype(array.dtype)
     away = np.where(_signs(array, rng) > 0, np.inf, -np.inf).astype(array.dtype)
@@ -81,6 +85,7 @@ def _nudged(array: Array, rng: np.random.Generator) -> Array:
 
 
 def _signs(array: Array, rng: np.random.Generator) -> Array:
+    """Returns random signs, the same for equal elements."""
     odd = np.uint64(rng.integers(2**62) * 2 + 1)
     up = (np.asarray(array, np.float64).view(np.uint64) * odd) >> np.uint64(63) == 1
     return np.where(up, 1.0, -1.0)

@@ -1,4 +1,4 @@
-"""Differences from call to call: of a rounding's size, of random numbers that no seed decides, of a second draw."""
+"""Compares repeated calls at the same inputs: do they differ by rounding, by random numbers, or not at all?"""
 
 import math
 import random
@@ -8,24 +8,23 @@ from contextlib import contextmanager
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array
-from jaxnet.crosscheck.measure.base_call import ROUNDING_LEVEL, BaseCall, distance
+from jaxnet.crosscheck.measure.base_call import SUM_ROUNDING, BaseCall, distance
+from jaxnet.crosscheck.measure.dtypes import as_double, effective_unit
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
-from jaxnet.crosscheck.measure.form import as_double, effective_unit
 
-TIMES = 3
+REPEATED_CALLS = 3
 
 
-def call_to_call(base: BaseCall) -> list[Finding]:
-    """Calls fresh instances at the same inputs again, and compares them with each other.
+def compare_repeated_calls(base: BaseCall) -> list[Finding]:
+    """Calls fresh instances at the same inputs, and compares them with the base call.
 
-    What differs at the level of rounding, as sums in another order do, widens the base's tolerances. Anything larger
-    ends the base: where no two calls are alike, comparing them shows nothing.
+    Differences due to rounding, such as those of sums in another order, widen the tolerances of the base call.
 
     Returns:
-        NOT_REPEATABLE where outputs differ, DRAWS_AGAIN where gradients alone do, ROUNDS_DIFFERENTLY where either
-        differs at the level of rounding; nothing where all are alike.
+        NOT_REPEATABLE if outputs differ, DRAWS_AGAIN if only gradients differ, ROUNDS_DIFFERENTLY if the differences
+        are due to rounding, or an empty list if all calls are equal.
     """
-    calls = [base.call(base.open()) for _ in range(TIMES - 1 if base.by_jax else TIMES)]
+    calls = [base.call(base.open()) for _ in range(REPEATED_CALLS - 1 if base.by_jax else REPEATED_CALLS)]
     output = max(distance(call.output, base.output) for call in calls)
     if output > _rounding(base.output, base.terms + base.output.size):
         return [Finding(Behaviour.NOT_REPEATABLE, Level.WARNING, size=output)]
@@ -44,7 +43,7 @@ def call_to_call(base: BaseCall) -> list[Finding]:
 
 @contextmanager
 def generators_restored() -> Iterator[None]:
-    """The global generators of NumPy and Python are found afterwards as they were: what comes next draws the same."""
+    """Restores the global generators of NumPy and Python afterwards, so that the next call draws the same numbers."""
     before = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         yield
@@ -54,13 +53,13 @@ def generators_restored() -> Iterator[None]:
 
 
 def _rounding(values: Array, terms: int) -> float:
-    """What sums of so many terms in another order may differ by: half of the digits, where terms cancel."""
+    """Returns the largest difference of sums in another order; it is half of the digits, because terms may cancel."""
     size, unit = float(np.abs(as_double(values)).max(initial=0)), effective_unit(values)
-    return max(ROUNDING_LEVEL * math.sqrt(terms) * unit, math.sqrt(unit)) * size
+    return max(SUM_ROUNDING * math.sqrt(terms) * unit, math.sqrt(unit)) * size
 
 
 def _amplified(base: BaseCall, name: str, output: float) -> float:
-    """What an output's differences may become in a gradient that is computed from that output."""
+    """Returns the largest difference of a gradient that is computed from outputs that differ."""
     return 1e3 * _relative(output, base.output) * float(np.abs(as_double(base.gradient[name])).max(initial=0))
 
 

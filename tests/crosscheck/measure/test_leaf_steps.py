@@ -1,14 +1,13 @@
-"""Sizes of arrays, and steps that leave no rounding."""
+"""Tests sizes of arrays and exact steps."""
 
 import numpy as np
 import pytest
 
-from jaxnet.crosscheck.measure.scale import (
-    EXACT_FROM,
-    TINY,
-    eps_of,
+from jaxnet.crosscheck.measure.dtypes import eps_of, in_float64
+from jaxnet.crosscheck.measure.leaf_steps import (
+    MIN_EXACT_STEP,
+    MIN_OWN_SCALE,
     exact_direction,
-    in_float64,
     own_scales,
     scale_of,
     stepped,
@@ -17,7 +16,7 @@ from jaxnet.crosscheck.measure.scale import (
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-20, 0.3, 1.0, 7.0, 1e20, 1e300])
-def test_a_unit_is_a_power_of_two_beside_the_largest(size):
+def test_the_unit_is_a_power_of_two_near_the_largest_magnitude(size):
     unit = unit_of(np.array([0.1, -size, np.inf, np.nan]) if size > 0.1 else np.array([-size, 0.0]))
     assert np.frexp(unit)[0] == 0.5
     assert 1 <= size / unit < 2
@@ -46,13 +45,13 @@ def test_the_scale_of_an_array_is_its_spread_or_its_size(name):
     assert scale_of(array) == pytest.approx(scale, rel=0.05)
 
 
-def test_elements_step_by_their_own_size_and_zeros_by_that_of_their_row_or_column():
+def test_the_size_of_an_element_is_its_magnitude_or_that_of_its_row_or_column():
     W = np.array([[1.0, -1.0, 1.0], [1e-5, 0.0, -1e-5], [1.0, 1.0, -1.0]])
     own = own_scales(W) * scale_of(W)
     np.testing.assert_allclose(own[[0, 2]], scale_of(W), rtol=0.3)
     np.testing.assert_allclose(own[1, [0, 2]], 1e-5)
     assert 0.5e-5 < own[1, 1] < 2e-5
-    assert own_scales(np.array([1e-100, 1.0])).min() == TINY
+    assert own_scales(np.array([1e-100, 1.0])).min() == MIN_OWN_SCALE
     assert (own_scales(np.zeros(3)) == 1).all()
 
 
@@ -60,7 +59,7 @@ def test_elements_step_by_their_own_size_and_zeros_by_that_of_their_row_or_colum
 def test_steps_along_an_exact_direction_leave_no_rounding(dtype):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((6, 5)).astype(dtype)
-    smallest = EXACT_FROM if dtype == np.float64 else 2.0**-8
+    smallest = MIN_EXACT_STEP if dtype == np.float64 else 2.0**-8
     direction = rng.standard_normal((6, 5))
     rounded = exact_direction(x, direction, smallest)
     np.testing.assert_allclose(rounded, direction, rtol=0.1, atol=1e-3)
@@ -73,9 +72,9 @@ def test_steps_along_an_exact_direction_leave_no_rounding(dtype):
     assert (unrounded != smallest * direction).any()  # the test can fail
 
 
-def test_what_is_not_finite_does_not_move():
+def test_elements_that_are_not_finite_do_not_move():
     x = np.array([1.0, -np.inf, 2.0])
-    direction = exact_direction(x, np.ones(3), EXACT_FROM)
+    direction = exact_direction(x, np.ones(3), MIN_EXACT_STEP)
     np.testing.assert_array_equal(stepped(x, 0.5, direction), [1.5, -np.inf, 2.5])
 
 

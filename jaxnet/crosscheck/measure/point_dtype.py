@@ -1,23 +1,21 @@
-"""Chooses the dtype in which a check computes: float64 where the code allows it, else the arrays' own."""
+"""Chooses the dtype in which a check computes: float64 if the code supports it, otherwise the arrays' own."""
 
 import math
 
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
-from jaxnet.crosscheck.measure.scale import eps_of, in_float64
+from jaxnet.crosscheck.measure.dtypes import eps_of, in_float64
 
-ANOTHER_FUNCTION = 1e3  # units of sqrt(n) roundoff by which two precisions of one function may differ
+MAX_DTYPE_DIFFERENCE = 1e3  # between a function in two precisions, in units of sqrt(n) roundoff
 
 
 def chosen_point(checkable: Checkable, output: Array, dout: Array) -> Leaves:
-    """Returns the leaves in float64, or as they were brought.
-
-    They stay as they were brought where the code refuses float64, or computes another function in it.
+    """Returns the leaves in float64, or in their own dtype if the code rejects float64 or computes differently in it.
 
     Args:
-        checkable: What is checked.
-        output: The output at the leaves as they were brought.
+        checkable: The code that is checked.
+        output: The output at the leaves in their own dtype.
         dout: A gradient from above.
     """
     at = {name: in_float64(array) for name, array in checkable.leaves.items()}
@@ -28,7 +26,7 @@ def chosen_point(checkable: Checkable, output: Array, dout: Array) -> Leaves:
         instance = checkable.open({name: array.copy() for name, array in at.items()})
         double = in_float64(instance.forward())
         gradients = instance.backward(dout.astype(np.float64))
-    except Exception:  # whatever somebody's code raises: it does not take float64
+    except Exception:  # the user's code does not support float64
         return own
     if double.shape != output.shape or not np.isfinite(double).all():
         return own
@@ -37,5 +35,4 @@ def chosen_point(checkable: Checkable, output: Array, dout: Array) -> Leaves:
     eps = max(eps_of(array) for array in own.values())
     terms = sum(array.size for array in own.values())
     difference, size = np.linalg.norm(double - in_float64(output)), np.linalg.norm(double)
-    another = difference > min(ANOTHER_FUNCTION * math.sqrt(terms) * eps, 0.3) * size
-    return own if another else at
+    return own if difference > min(MAX_DTYPE_DIFFERENCE * math.sqrt(terms) * eps, 0.3) * size else at

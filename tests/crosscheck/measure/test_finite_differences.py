@@ -1,4 +1,4 @@
-"""Derivatives by differences: each error that is estimated covers the one that is known."""
+"""Tests finite differences on functions of known derivatives: the estimated error bounds the actual one."""
 
 import math
 
@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 from synthetic import noisy
 
-from jaxnet.crosscheck.measure.differences import (
-    POINTS,
-    STEP,
+from jaxnet.crosscheck.measure.finite_differences import (
+    FIRST_STEP,
+    OFFSETS,
     Limit,
     PhiNoise,
-    bends_beyond,
     derivative,
-    look,
     noise_of,
-    one_sided,
+    quotient_at,
 )
+from jaxnet.crosscheck.measure.kink_detection import has_kink_nearby, one_sided_slopes
 
 EPS = 2.0**-52
 
@@ -34,7 +33,7 @@ SMOOTH = {
 
 
 @pytest.mark.parametrize("name", SMOOTH)
-def test_a_derivative_comes_with_an_error_that_covers_it(name):
+def test_the_estimated_error_bounds_the_actual_error(name):
     phi, true, noise = SMOOTH[name]
     found = derivative(phi, PhiNoise(noise), target=0.0)
     assert abs(found.value - true) <= found.error
@@ -42,7 +41,7 @@ def test_a_derivative_comes_with_an_error_that_covers_it(name):
 
 
 @pytest.mark.parametrize("sigma", [1e-12, 1e-9, 1e-7, 1e-4])
-def test_under_noise_the_step_grows_and_the_error_covers_what_noise_does(sigma):
+def test_under_noise_the_step_grows_and_the_error_bounds_the_effect_of_noise(sigma):
     covered, steps = [], []
     for seed in range(50):
         found = derivative(noisy(math.sin, sigma, seed), PhiNoise(sigma), target=0.0)
@@ -53,7 +52,7 @@ def test_under_noise_the_step_grows_and_the_error_covers_what_noise_does(sigma):
     assert np.median(steps) >= sigma ** (1 / 3) / 8
 
 
-def test_noise_that_is_understated_is_not_covered():
+def test_the_error_is_too_small_if_the_noise_is_understated():
     """The test above can fail."""
     covered = []
     for seed in range(50):
@@ -62,9 +61,9 @@ def test_noise_that_is_understated_is_not_covered():
     assert np.mean(covered) < 0.98
 
 
-def test_no_further_look_is_taken_where_the_first_is_good_enough():
-    assert len(derivative(math.sin, PhiNoise(EPS), target=1e-6).looks) == 1
-    assert len(derivative(math.sin, PhiNoise(EPS), target=1e-14).looks) > 1
+def test_no_further_step_is_tried_if_the_first_is_accurate_enough():
+    assert len(derivative(math.sin, PhiNoise(EPS), target=1e-6).quotients) == 1
+    assert len(derivative(math.sin, PhiNoise(EPS), target=1e-14).quotients) > 1
 
 
 LIMITS = {
@@ -75,7 +74,7 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_what_limits_a_derivative_is_known(name):
+def test_the_limit_of_a_derivative_is_reported(name):
     phi, noise, target, limit = LIMITS[name]
     assert derivative(phi, PhiNoise(noise), target).limit is limit
 
@@ -86,17 +85,17 @@ def test_near_the_edge_of_a_domain_the_step_shrinks():
     assert abs(found.value - 1e7) <= found.error < 1e4
 
 
-def test_a_function_that_is_finite_at_0_alone_has_no_derivative():
+def test_a_function_that_is_finite_only_at_0_has_no_derivative():
     found = derivative(lambda t: 0.0 if t == 0 else math.nan, PhiNoise(EPS), target=1e-9)
     assert math.isnan(found.value)
     assert found.error == math.inf
     assert found.limit is Limit.DOMAIN
 
 
-def test_a_look_takes_eight_values():
+def test_a_quotient_evaluates_the_function_eight_times():
     asked = []
-    look(lambda t: asked.append(t) or t, STEP, PhiNoise(EPS))
-    assert sorted(asked) == [j * STEP for j in POINTS if j]
+    quotient_at(lambda t: asked.append(t) or t, FIRST_STEP, PhiNoise(EPS))
+    assert sorted(asked) == [j * FIRST_STEP for j in OFFSETS if j]
 
 
 # -- one-sided slopes
@@ -114,7 +113,7 @@ KINKS = {
 @pytest.mark.parametrize("name", KINKS)
 def test_slopes_on_both_sides_of_a_kink(name):
     phi, below, above = KINKS[name]
-    slopes = one_sided(phi, PhiNoise(EPS))
+    slopes = one_sided_slopes(phi, PhiNoise(EPS))
     assert abs(slopes.below - below) <= slopes.error
     assert abs(slopes.above - above) <= slopes.error
     assert slopes.is_kink
@@ -132,13 +131,13 @@ SMOOTH_ONCE = {
 
 
 @pytest.mark.parametrize("name", SMOOTH_ONCE)
-def test_what_has_one_slope_is_no_kink(name):
-    assert not one_sided(SMOOTH_ONCE[name], PhiNoise(EPS)).is_kink
+def test_a_function_with_equal_slopes_has_no_kink(name):
+    assert not one_sided_slopes(SMOOTH_ONCE[name], PhiNoise(EPS)).is_kink
 
 
 @pytest.mark.parametrize("sigma", [1e-9, 1e-6, 1e-3])
-def test_noise_is_no_kink(sigma):
-    assert not any(one_sided(noisy(math.sin, sigma, seed), PhiNoise(sigma)).is_kink for seed in range(50))
+def test_noise_is_not_reported_as_a_kink(sigma):
+    assert not any(one_sided_slopes(noisy(math.sin, sigma, seed), PhiNoise(sigma)).is_kink for seed in range(50))
 
 
 # -- noise
@@ -148,7 +147,7 @@ def test_noise_is_no_kink(sigma):
 @pytest.mark.parametrize(
     "phi", [lambda t: 0 * t, lambda t: np.sin(t / 100), lambda t: np.maximum(t, 0)], ids=["flat", "smooth", "a kink"]
 )
-def test_noise_is_measured_as_it_was_made(phi, sigma):
+def test_noise_is_measured_to_a_factor_of_four(phi, sigma):
     """Within a factor of four, Moré and Wild's own criterion, in four cases of five: there are but two differences."""
     rng, t = np.random.default_rng(0), 1e-4 * np.linspace(-1, 1, 9)[:, None]
     ratios = noise_of(phi(t) + sigma * rng.standard_normal((9, 400))) / sigma
@@ -169,17 +168,17 @@ def bends_of(phi, step):
 
 
 @pytest.mark.parametrize("step", [2.0**-17, 2.0**-10, 2.0**-5])
-def test_a_kink_bends_beyond_and_a_smooth_function_does_not(step):
+def test_a_nearby_kink_is_detected_and_a_smooth_function_has_none(step):
     for phi in (abs, lambda t: t + 1e-3 * max(t, 0.0), lambda t: max(t - 1.5 * step, 0.0)):
-        assert bends_beyond(bends_of(phi, step), EPS, step)
+        assert has_kink_nearby(bends_of(phi, step), EPS, step)
     for phi in (math.sin, lambda t: math.expm1(t), lambda t: 5 * t**2 - t, lambda t: 0.0):
-        assert not bends_beyond(bends_of(phi, step), EPS, step)
+        assert not has_kink_nearby(bends_of(phi, step), EPS, step)
 
 
-def test_what_is_below_the_noise_does_not_bend():
-    kink = bends_of(lambda t: 1e-6 * abs(t), STEP)
-    assert bends_beyond(kink, 1e-14, STEP)
-    assert not bends_beyond(kink, 1e-9, STEP)
+def test_a_kink_below_the_noise_is_not_detected():
+    kink = bends_of(lambda t: 1e-6 * abs(t), FIRST_STEP)
+    assert has_kink_nearby(kink, 1e-14, FIRST_STEP)
+    assert not has_kink_nearby(kink, 1e-9, FIRST_STEP)
 
 
 SLOWER = {
@@ -190,15 +189,15 @@ SLOWER = {
 
 
 @pytest.mark.parametrize("name", SLOWER)
-def test_steps_grow_beyond_what_is_moved_only_where_nearer_ones_see_the_same(name):
+def test_steps_beyond_the_leafs_size_are_used_only_if_smaller_ones_agree(name):
     phi, true, sigma = SLOWER[name]
     found = derivative(noisy(phi, sigma), PhiNoise(sigma), target=0.0)
     assert abs(found.value - true) <= 8 * found.error
     assert found.error < true / 2
 
 
-def test_noise_beside_the_point_that_was_not_there_at_it_excuses_no_look():
-    """Fast oscillations show the same scatter at every step: no look follows them, whatever noise that seems to be."""
+def test_quotients_that_are_much_noisier_than_the_point_are_not_smooth():
+    """Fast oscillations show the same scatter at every step: no quotient is smooth, whatever noise that seems to be."""
     rng = np.random.default_rng(3)
     frequencies, phases = 1e15 * rng.uniform(1, 2, 40), rng.uniform(0, 6, 40)
 
@@ -206,5 +205,5 @@ def test_noise_beside_the_point_that_was_not_there_at_it_excuses_no_look():
         return float(np.mean(np.sin(frequencies * t + phases) - np.sin(phases)))
 
     found = derivative(phi, PhiNoise(1e-16), target=0.0)
-    assert found.noise_seen(1e-16) > 1e-3
-    assert found.followed(1e-16) is None
+    assert found.observed_noise(1e-16) > 1e-3
+    assert found.smooth_part(1e-16) is None

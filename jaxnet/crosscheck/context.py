@@ -1,0 +1,167 @@
+"""Holds the state that the parts of a check share: options, random streams, derivations at the given point."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnet.crosscheck.decide import Cause, Verdict, decide
+from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
+from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.surrogate import Surrogate
+from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
+from jaxnet.crosscheck.measure.dtypes import eps_of, in_float64
+from jaxnet.crosscheck.measure.leaf import LeafMeasurement, Tangent, measure_leaf
+from jaxnet.crosscheck.measure.low_precision import low_precision_gap
+from jaxnet.crosscheck.measure.other_points import Point
+from jaxnet.crosscheck.measure.point_dtype import chosen_point
+from jaxnet.crosscheck.meter import OutOfTime
+from jaxnet.crosscheck.streams import Stream, stream
+
+DEFAULT_SAMPLES = 40
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a check is made; the public functions describe most of them.
+
+    Attributes:
+        samples: Elements of a wrong leaf whose derivatives are computed for its diagnosis.
+        dout: The only gradient from above that the backward pass receives. Defaults to a random one.
+    """
+
+    seed: int = 0
+    resolution: float | None = None
+    accuracy: float = 0.0
+    expected: Callable[..., Any] | None = None
+    max_seconds: float | None = None
+    samples: int = DEFAULT_SAMPLES
+    dout: Array | None = None
+
+
+class Outcome(NamedTuple):
+    """The measurement of a leaf at one point, and the decision."""
+
+    measured: LeafMeasurement
+    verdict: Verdict
+    cause: Cause
+    analytic: Derivation
+    point: Point = Point.GIVEN
+    note: str = ""
+
+
+class Context:
+    """The state of one check.
+
+    Args:
+        checkable: The code that is checked.
+        reference: The same function in JAX, or None.
+        options: How the check is made.
+        output: The output at the leaves in their own dtype.
+    """
+
+    at: Leaves
+    analytic: Derivation
+    autodiff: Derivation | None
+    low_precision: dict[str, Gap]
+
+    def __init__(self, checkable: Checkable, reference: Checkable | None, options: Options, output: Array) -> None:
+        self.checkable, self.reference, self.options, self.output = checkable, reference, options, output
+        self.directions = stream(Stream.DIRECTIONS, options.seed)
+        self.rounding = stream(Stream.ROUNDING, options.seed)
+        self.points = stream(Stream.POINTS, options.seed)
+        self.samples = stream(Stream.SAMPLES, options.seed)
+        self.dout = draw_dout(checkable, output, stream(Stream.DOUT, options.seed))
+        if options.dout is not None:
+            self.dout = np.asarray(options.dout, output.dtype).reshape(output.shape)
+        self.differentiated = Surrogate(checkable, options.expected) if options.expected else checkable
+        self.sample_budget = options.samples
+        self.nearby: Derivation | None = None  # with the elements of all leaves moved by a thousandth
+
+    def derive(self, names: list[str]) -> Gap | None:
+        """Evaluates the code and its reference at the given point; returns the gap of the two forward passes."""
+        self.at = chosen_point(self.checkable, self.output, self.dout)
+        if not names:
+            return None
+        self.analytic = self.derivation(self.at, names)
+        self.autodiff, forward = None, None
+        if self.reference is not None:
+            self._check_shape(self.reference)
+            self.autodiff = self.derivation(self.at, names, self.reference)
+            forward = self.analytic.forward_gap(self.autodiff)
+        self.low_precision = low_precision_gap(self.checkable, self.analytic, self.dout, names, self.rounding)
+        return forward
+
+    def _check_shape(self, reference: Checkable) -> None:
+        shape, own = in_float64(reference.forward(self.at)).shape, self.analytic.output.shape
+        if shape != own:
+            raise SubjectError(
+                f"reference: {reference.name} returns shape {shape} where {self.checkable.name} returns "
+                f"{own}; expected the same function of the same arguments"
+            )
+
+    def derivation(self, at: Leaves, names: list[str], checkable: Checkable | None = None) -> Derivation:
+        """Evaluates the code, or another checkable, at a point."""
+        return Derivation(checkable or self.differentiated, at, in_float64(self.dout), names, self.rounding)
+
+    def try_derivation(self, at: Leaves, names: list[str], checkable: Checkable | None = None) -> Derivation | None:
+        """Evaluates the code at a point; returns None if the code rejects it, or if its output is not finite."""
+        try:
+            derivation = self.derivation(at, names, checkable)
+        except OutOfTime:
+            raise
+        except Exception:  # the user's code rejects these values
+            return None
+        return derivation if np.isfinite(derivation.output).all() else None
+
+    def outcome(
+        self,
+        name: str,
+        analytic: Derivation,
+        autodiff: Derivation | None = None,
+        forward: Gap | None = None,
+        *,
+        low_precision: Gap | None = None,
+        start: float | None = None,
+        tangent: Tangent = Tangent.ALL,
+        point: Point = Point.GIVEN,
+    ) -> Outcome:
+        """Measures a leaf in a derivation, and decides.
+
+        Args:
+            name: The leaf.
+            analytic: The derivation that is checked.
+            autodiff: The derivation of the reference, if there is one.
+            forward: The gap of the two forward passes.
+            low_precision: The gap between the gradient in the arrays' own dtype and in float64.
+            start: The first step. Defaults to the derivation's own.
+            tangent: The directions in which the leaf may move.
+            point: The point of the derivation.
+        """
+        resolution, accuracy = self._resolution(name, analytic), self.options.accuracy
+        measured = measure_leaf(
+            name, analytic, autodiff, resolution, accuracy, self.directions, start=start, tangent=tangent
+        )
+        strict = self.options.resolution is not None
+        verdict, cause = decide(measured, forward, low_precision, analytic.coarse, strict)
+        return Outcome(measured, verdict, cause, analytic, point)
+
+    def _resolution(self, name: str, analytic: Derivation) -> float:
+        """Returns the smallest relative error to be detected.
+
+        By default it is half of the digits, those of the dtype or those in which the code actually computes.
+        """
+        if self.options.resolution is not None:
+            return self.options.resolution
+        eps = max(eps_of(self.checkable.leaves[name]), eps_of(self.at[name]), analytic.noise.relative)
+        return max(math.sqrt(eps), 2 * SAFETY * self.options.accuracy)
+
+
+def draw_dout(checkable: Checkable, output: Array, rng: np.random.Generator) -> Array:
+    """Draws a gradient from above with distinct, nonzero elements; it is 1 if the backward pass takes none."""
+    if not checkable.takes_dout:
+        return np.ones_like(output)
+    drawn = rng.standard_normal(output.shape) if output.ndim else np.asarray(0.5 + rng.random())
+    return drawn.astype(output.dtype)

@@ -1,0 +1,116 @@
+"""Reports one leaf: its numbers in the gradient's own unit, its worst element, and the diagnosis of an error."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from jaxnet.crosscheck.context import Context, Outcome
+from jaxnet.crosscheck.decide import Cause
+from jaxnet.crosscheck.explain import report_lines
+from jaxnet.crosscheck.explain.diagnosis import Diagnosis, DiagnosisInput, diagnose
+from jaxnet.crosscheck.measure.derivation import SAFETY
+from jaxnet.crosscheck.measure.dtypes import in_float64
+from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP
+from jaxnet.crosscheck.measure.kinks import Roughness
+from jaxnet.crosscheck.measure.leaf import PROBES_PER_LEAF, Coverage
+from jaxnet.crosscheck.measure.other_points import Point
+from jaxnet.crosscheck.measure.wrong_elements import ElementSample, sample_elements
+from jaxnet.crosscheck.report import PROBABILITY, Leaf
+
+# An error of norm e in a random Gaussian direction is missed with probability 0.8 tolerance / e.
+MISSED = 0.8
+MIN_SAMPLES = 6  # elements of a wrong leaf whose derivatives are computed, after the budget of the check is used up
+
+REFERENCE_CAUSES = (Cause.BELOW_DIFFERENCES, Cause.FORWARDS_DIFFER, Cause.AUTODIFF_WRONG)
+
+
+def report_leaf(context: Context, outcome: Outcome) -> Leaf:
+    """Returns the leaf with its numbers, and with a diagnosis if it is wrong."""
+    measured, analytic, derived_by = outcome.measured, outcome.analytic, context.checkable.derived_by
+    name, unit = measured.name, 1 / measured.factor
+    gaps = {f"{derived_by} - numerical": measured.with_numerical.scaled(unit)}
+    if measured.with_autodiff is not None and measured.autodiff_with_numerical is not None:
+        gaps = {f"{derived_by} - autodiff": measured.with_autodiff.scaled(unit), **gaps}
+        gaps["autodiff - numerical"] = measured.autodiff_with_numerical.scaled(unit)
+    if outcome.point is Point.GIVEN and name in context.low_precision:
+        gaps[f"{context.checkable.leaves[name].dtype} - float64"] = context.low_precision[name].scaled(unit)
+    size = (analytic.typical_size if measured.is_zero else measured.true_size) or 1.0
+    reliable = measured.compared and measured.coverage is not Coverage.SPOILED
+    detectable = 2 * MISSED * measured.tolerance_of_elements / (1 - PROBABILITY) ** (1 / PROBES_PER_LEAF) * unit
+    index, values, diagnosis = _worst_element(context, outcome)
+    leaf = Leaf(
+        name,
+        outcome.verdict,
+        outcome.cause,
+        derived_by,
+        relative_error=measured.error / size,
+        relative_tolerance=measured.tolerance / size,
+        min_detectable_error=detectable if reliable and detectable > 0 else math.nan,
+        index=index,
+        values=values,
+        gaps=gaps,
+        size=int(analytic.at[name].size),
+        compared=measured.compared,
+        kinks=len(measured.kinks),
+        unresolved=measured.unresolved,
+        point=outcome.point,
+        noise=max(analytic.noise.relative, 2 * analytic.unit_roundoff),
+        gradient_noise=analytic.gradient_noise(name),
+        slip=diagnosis.slip if diagnosis else None,
+        diagnosis=diagnosis.sentence if diagnosis else "",
+        detail=measured.limit.value,
+    )
+    return replace(leaf, notes=(*report_lines.notes(leaf), *([outcome.note] if outcome.note else [])))
+
+
+def _worst_element(context: Context, outcome: Outcome) -> tuple[tuple[int, ...], dict[str, float], Diagnosis | None]:
+    """Returns the index of the worst element of a leaf, the derivatives by it, and the diagnosis."""
+    measured, outside, derived_by = outcome.measured, outcome.measured.outside, context.checkable.derived_by
+    gradient = outcome.analytic.gradient[measured.name]
+    if outside is not None and outside.roughness is not Roughness.UNRESOLVED:
+        index = tuple(int(i) for i in np.unravel_index(outside.place, gradient.shape))
+        low, high = outside.low / measured.factor, outside.high / measured.factor
+        slopes = {"slopes from": low, "to": high} if outside.roughness is Roughness.KINK else {"numerical": low}
+        return index, {derived_by: float(gradient[index]), **slopes}, None
+    if outcome.cause in REFERENCE_CAUSES and context.autodiff:
+        reference = context.autodiff.gradient[measured.name]
+        place = int(np.argmax(np.abs(gradient - reference)))
+        index = tuple(int(i) for i in np.unravel_index(place, gradient.shape))
+        return index, {derived_by: float(gradient[index]), "autodiff": float(reference[index])}, None
+    if outcome.cause is not Cause.ANALYTIC_WRONG:
+        return (), {}, None
+    quotients = [probe.numerical for probe in measured.probes]
+    step = min(quotients, key=lambda quotient: quotient.error).step if quotients else FIRST_STEP
+    kinks = [e.place for e in measured.kinks]  # at which a range of slopes is correct
+    budget = max(context.sample_budget, MIN_SAMPLES)
+    sample = sample_elements(outcome.analytic, measured.name, step, budget, context.samples, kinks)
+    context.sample_budget //= 2
+    values = {derived_by: float(gradient[sample.worst]), "numerical": float(sample.true[sample.worst])}
+    return sample.worst, values, _diagnosis(context, outcome, sample)
+
+
+def _diagnosis(context: Context, outcome: Outcome, sample: ElementSample) -> Diagnosis | None:
+    """Returns the slip that explains a wrong gradient; None if no slip does."""
+    measured, analytic, checkable = outcome.measured, outcome.analytic, context.checkable
+    name, scale = measured.name, analytic.factor(measured.name)
+    true, accuracy = sample.true, sample.accuracy
+    gap = measured.autodiff_with_numerical
+    if context.autodiff is not None and gap is not None and gap.within_tolerance and analytic is context.analytic:
+        true, accuracy = context.autodiff.gradient[name], max(1e-12, analytic.noise.relative)
+    evidence = DiagnosisInput(
+        leaf=name,
+        claimed=analytic.gradient[name],
+        true=true,
+        accuracy=accuracy,
+        probes=tuple(
+            (p.direction, p.numerical.value / scale, SAFETY * p.numerical.error / scale) for p in measured.probes
+        ),
+        leaves={key: in_float64(value) for key, value in analytic.at.items()},
+        dout=analytic.dout,
+        output=analytic.output,
+        numbers=dict(checkable.numbers),
+        integers=dict(checkable.integers),
+        batch=dict(checkable.batch),
+    )
+    return diagnose(evidence)

@@ -1,0 +1,136 @@
+"""Chooses the verdict on one leaf: at the given point, and at points nearby where kinks make that impossible."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+
+from jaxnet.crosscheck.context import Context, Outcome
+from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
+from jaxnet.crosscheck.explain import report_lines
+from jaxnet.crosscheck.explain.slips import Slip
+from jaxnet.crosscheck.inspect.checkable import Leaves
+from jaxnet.crosscheck.leaf_report import report_leaf
+from jaxnet.crosscheck.measure.derivation import Derivation, Gap
+from jaxnet.crosscheck.measure.dtypes import in_float64
+from jaxnet.crosscheck.measure.finite_differences import STEP_RATIO
+from jaxnet.crosscheck.measure.leaf import LeafMeasurement, Tangent, is_symmetric
+from jaxnet.crosscheck.measure.other_points import Point, all_beside, beside
+from jaxnet.crosscheck.report import Leaf
+from jaxnet.crosscheck.zero_gradients import is_lost_to_rounding
+
+MAX_NEARBY_POINTS = 4
+MIN_ERROR_RATIO = 8.0  # error at the given point over the tolerance nearby, for the error to be detectable there
+MAX_EXCHANGED = 3  # largest number of wrong leaves in which exchanged gradients are searched for
+
+KINK_CAUSES = (Cause.AT_KINKS, Cause.NOTHING_COMPARED, Cause.OUTSIDE_SLOPES)
+
+
+def check_leaf(context: Context, name: str, forward: Gap | None) -> Leaf:
+    """Checks a leaf, given the gap of the forward passes, and reports it."""
+    low_precision = context.low_precision.get(name)
+    outcome = context.outcome(name, context.analytic, context.autodiff, forward, low_precision=low_precision)
+    if outcome.cause in WRONG_CAUSES:
+        outcome = _with_tied_gradient(context, outcome) or _along_symmetric(context, outcome) or outcome
+        if outcome.note or outcome.cause is Cause.SYMMETRIC_ONLY:
+            return report_leaf(context, outcome)
+    unconfirmed = outcome.cause is Cause.UNCONFIRMED and bool(outcome.measured.kinks)
+    if outcome.verdict is not Verdict.FAIL and (outcome.cause in KINK_CAUSES or unconfirmed):
+        outcome = _beside_kinks(context, outcome, forward)
+    elif outcome.cause is Cause.ANALYTIC_WRONG and _passes_nearby(context, outcome.measured):
+        outcome = outcome._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.RIGHT_BESIDE)
+    if outcome.cause is Cause.ANALYTIC_WRONG and is_lost_to_rounding(context, name):
+        outcome = outcome._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.ZERO_HERE)
+    return report_leaf(context, outcome)
+
+
+def _with_tied_gradient(context: Context, outcome: Outcome) -> Outcome | None:
+    """Returns the outcome with the gradients of tied parameters added up, if that explains most of the error."""
+    name, analytic = outcome.measured.name, outcome.analytic
+    tied = context.checkable.tied_gradient(name, analytic.gradient)
+    if tied is None:
+        return None
+    summed = context.outcome(name, analytic.with_gradient(name, tied))
+    smaller = summed.measured.relative_error < outcome.measured.relative_error / 4
+    return summed._replace(note=report_lines.TIED) if summed.verdict is Verdict.PASS or smaller else None
+
+
+def _along_symmetric(context: Context, outcome: Outcome) -> Outcome | None:
+    """Returns the outcome for a symmetric matrix that stays symmetric, if the gradient is correct for that."""
+    name = outcome.measured.name
+    if not is_symmetric(in_float64(context.at[name])):
+        return None
+    symmetric = context.outcome(name, outcome.analytic, tangent=Tangent.SYMMETRIC)
+    if symmetric.verdict is not Verdict.PASS:
+        return None
+    if name in context.checkable.captured_leaves:  # the user did not ask for its gradient
+        return symmetric._replace(cause=Cause.SYMMETRIC_ONLY, note=report_lines.SYMMETRIC)
+    return symmetric._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.SYMMETRIC_ONLY)
+
+
+def _beside_kinks(context: Context, outcome: Outcome, forward: Gap | None) -> Outcome:
+    """Returns the outcome at a point beside the kinks, or the given outcome if that is inconclusive, too."""
+    name = outcome.measured.name
+    points = (beside(context.at, name, context.points) for _ in range(MAX_NEARBY_POINTS))
+    outcomes = (_beside(context, at, name, forward) for at in points)
+    nearby = next((other for other in outcomes if other is not None), None)
+    if nearby is None or nearby.verdict is Verdict.INCONCLUSIVE:
+        return outcome
+    if outcome.cause is Cause.NOTHING_COMPARED and nearby.verdict is Verdict.FAIL:
+        return outcome._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.WRONG_BESIDE)
+    return nearby
+
+
+def _beside(context: Context, at: Leaves, name: str, forward: Gap | None) -> Outcome | None:
+    analytic = context.derivation(at, [name])
+    autodiff = context.autodiff and context.derivation(at, [name], context.autodiff.checkable)
+    return _nearby_outcome(context, name, analytic, autodiff, forward)
+
+
+def _passes_nearby(context: Context, measured: LeafMeasurement) -> bool:
+    """Whether a wrong leaf passes with all leaves moved a little, where its error would be detected.
+
+    A wrong formula is wrong nearby, too. A gradient that is wrong only at the given point is due to composed kinks.
+    """
+    if context.nearby is None:
+        context.nearby = context.derivation(all_beside(context.at, context.points), context.analytic.names)
+    nearby = _nearby_outcome(context, measured.name, context.nearby)
+    if nearby is None or nearby.verdict is not Verdict.PASS:
+        return False
+    return measured.relative_error > MIN_ERROR_RATIO * nearby.measured.relative_tolerance
+
+
+def _nearby_outcome(
+    context: Context,
+    name: str,
+    analytic: Derivation,
+    autodiff: Derivation | None = None,
+    forward: Gap | None = None,
+) -> Outcome | None:
+    """Returns the outcome at a point nearby; None if the gradient is much smaller there, and may hide the error."""
+    size, nearby_size = (np.linalg.norm(each.measured(name).value) for each in (context.analytic, analytic))
+    if not np.isfinite(analytic.output).all() or nearby_size < size / 2:
+        return None
+    start = None if analytic.coarse else analytic.first_step / STEP_RATIO  # the remaining kinks are near
+    return context.outcome(name, analytic, autodiff, forward, start=start, point=Point.BESIDE)
+
+
+def name_exchanged(context: Context, leaves: list[Leaf]) -> list[Leaf]:
+    """Returns the leaves, with a diagnosis for two wrong gradients that are exchanged."""
+    wrong = [leaf for leaf in leaves if leaf.cause is Cause.ANALYTIC_WRONG and leaf.point is Point.GIVEN]
+    for first, second in combinations(wrong if len(wrong) <= MAX_EXCHANGED else (), 2):
+        gradient = context.analytic.gradient
+        if gradient[first.name].shape != gradient[second.name].shape:
+            continue
+        exchanged = context.analytic.with_gradient(first.name, gradient[second.name])
+        exchanged = exchanged.with_gradient(second.name, gradient[first.name])
+        outcomes = [context.outcome(name, exchanged) for name in (first.name, second.name)]
+        if all(outcome.verdict is Verdict.PASS for outcome in outcomes):
+            partners = {first.name: second.name, second.name: first.name}
+            return [_exchanged(leaf, partners[leaf.name]) if leaf.name in partners else leaf for leaf in leaves]
+    return leaves
+
+
+def _exchanged(leaf: Leaf, partner: str) -> Leaf:
+    diagnosis = f"it is the gradient by {partner}: the two are exchanged"
+    return replace(leaf, slip=Slip.EXCHANGED, diagnosis=diagnosis)

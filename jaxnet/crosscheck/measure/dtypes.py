@@ -1,0 +1,61 @@
+"""Precision of arrays: of their dtype, and of the numbers they contain."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.inspect.checkable import Array
+
+MIN_HALF_ROUNDOFF = 2.0**-16  # unit roundoffs above this one belong to 16-bit dtypes
+BFLOAT16_ROUNDOFF = 2.0**-8  # used when ml_dtypes is not loaded
+
+
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Returns whether a dtype has real floating-point numbers, including those of ml_dtypes such as bfloat16."""
+    return dtype.kind == "f" or (dtype.kind == "V" and dtype.names is None and "float" in dtype.name)
+
+
+def unit_roundoff(dtype: np.dtype[Any]) -> float:
+    """Returns the unit roundoff of a floating-point dtype; that of float64 for other dtypes."""
+    if dtype.kind == "f":
+        return float(np.finfo(dtype).eps) / 2
+    if (ml_dtypes := sys.modules.get("ml_dtypes")) is not None and is_floating(dtype):
+        return float(ml_dtypes.finfo(dtype).eps) / 2
+    return BFLOAT16_ROUNDOFF if is_floating(dtype) else float(np.finfo(np.float64).eps) / 2
+
+
+def eps_of(array: Array) -> float:
+    """Returns the spacing of an array's dtype at 1: 2.2e-16 for float64, 1.2e-7 for float32, 7.8e-3 for bfloat16."""
+    return 2 * unit_roundoff(array.dtype)
+
+
+def effective_unit(values: Array) -> float:
+    """Returns the unit roundoff of the coarsest dtype that can represent all the values.
+
+    A float64 array whose values all fit into float32 was probably computed in float32.
+    """
+    unit = unit_roundoff(values.dtype)
+    numbers = as_double(values)
+    numbers = numbers[np.isfinite(numbers)]
+    for dtype in (np.float16, np.float32):
+        with np.errstate(all="ignore"):
+            fits = bool((numbers.astype(dtype).astype(np.float64) == numbers).all())
+        if fits and np.count_nonzero(numbers) > 1 and not _are_small_fractions(numbers):
+            return max(unit, unit_roundoff(np.dtype(dtype)))
+    return unit
+
+
+def _are_small_fractions(numbers: Array) -> bool:
+    """Whether all are multiples of 1/256: counts and typed-in numbers fit into any dtype."""
+    return bool((numbers * 256 == np.round(numbers * 256)).all())
+
+
+def in_float64(value: object) -> Array:
+    """Returns an array as float64, in its own memory order."""
+    return np.asarray(value).astype(np.float64)
+
+
+def as_double(array: Array) -> Array:
+    """Returns an array as float64, or unchanged if it is a longdouble."""
+    return array if array.dtype == np.longdouble else array.astype(np.float64)

@@ -1,0 +1,74 @@
+"""Moves leaves: by steps relative to the size of their elements, without rounding."""
+
+import math
+
+import numpy as np
+
+from jaxnet.crosscheck.inspect.checkable import Array, Leaves
+from jaxnet.crosscheck.measure.dtypes import eps_of, in_float64
+
+MIN_EXACT_STEP = 2.0**-25  # the smallest relative step whose multiples are exact in float64
+MIN_OWN_SCALE = 2.0**-200  # the smallest size of an element, relative to its leaf's scale
+
+
+def unit_of(*arrays: Array) -> float:
+    """Returns a power of two near the largest finite magnitude; 1 if all elements are zero.
+
+    Division by it is exact, and squares of the result neither overflow nor underflow.
+    """
+    largest = max((float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) for a in arrays), default=0.0)
+    return 2.0 ** math.floor(math.log2(largest)) if largest > 0 else 1.0
+
+
+def scale_of(array: Array) -> float:
+    """Returns the size of a leaf's elements: their standard deviation, or, if they are nearly equal, their magnitude.
+
+    It is 1 for a leaf of zeros, such as the bias of an untrained layer. Elements that are not finite do not count.
+    """
+    values = in_float64(array)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return 1.0
+    unit = unit_of(values)
+    values = values / unit
+    size, spread = float(np.sqrt(np.mean(values**2))), float(np.std(values))
+    return (spread if spread > 1e-3 * size else size) * unit or 1.0
+
+
+def own_scales(array: Array) -> Array:
+    """Returns the size of each element relative to the leaf's scale, at most 1.
+
+    Rows of 1e-5 next to rows of 1 need smaller steps. For an element that is 0, the smallest of its rows' and columns'
+    sizes is used.
+    """
+    values = np.abs(in_float64(array)) / scale_of(array)
+    values = np.where(np.isfinite(values), values, 0.0)
+    around = np.full(values.shape, np.inf)
+    for axis in range(values.ndim):
+        size = np.sqrt(np.mean(values**2, axis=axis, keepdims=True))
+        around = np.minimum(around, np.where(size > 0, size, np.inf))
+    around = np.where(np.isfinite(around), around, 1.0)
+    return np.clip(np.where(values > 0, values, around), MIN_OWN_SCALE, 1.0)
+
+
+def stepped(array: Array, t: float, direction: Array) -> Array:
+    """Returns array + t direction in the array's own dtype and memory order; elements that are not finite stay."""
+    moved = np.empty_like(array)
+    with np.errstate(invalid="ignore", over="ignore"):
+        moved[...] = array + t * direction if array.dtype == np.float64 else in_float64(array) + t * direction
+    return moved
+
+
+def copies(leaves: Leaves) -> Leaves:
+    """Returns copies of the leaves, in their own memory order."""
+    return {name: array.copy(order="K") for name, array in leaves.items()}
+
+
+def exact_direction(array: Array, direction: Array, smallest: float) -> Array:
+    """Returns the direction, rounded so that array + t direction is exact for all multiples t of a smallest step."""
+    values = in_float64(array)
+    grid = np.spacing(np.maximum(2 * np.abs(values), 16 * smallest * np.abs(direction)))
+    if array.dtype != np.float64:
+        grid = grid * float(eps_of(array) / np.finfo(np.float64).eps)
+    grid = grid / smallest
+    return np.asarray(np.where(np.isfinite(values), np.round(direction / grid) * grid, 0.0))
