@@ -23,9 +23,8 @@ NETWORKS = {
     "linear": jaxnet.multi_layer_net(6, [], 3),
 }
 BATCHES = [1, 2, 9]
-CASES = [pytest.param(n, np.float64, id=f"{n}-float64") for n in BATCHES] + [
-    pytest.param(9, np.float32, id="9-float32")
-]
+CASES = [pytest.param(n, np.float64, id=f"{n}-float64", marks=pytest.mark.slow) for n in BATCHES]
+CASES += [pytest.param(9, np.float32, id="9-float32")]
 
 
 def batch(rng, net, samples, dtype=np.float64):
