@@ -8,11 +8,11 @@ from .nn.losses import accuracy, mean_squared_error, softmax_cross_entropy, weig
 from .nn.networks import deep_conv_net, multi_layer_net, notebook_net, simple_conv_net, transformer, two_layer_net
 from .nn.normalization import batch_norm, layer_norm
 from .train.divergence import DivergedError
-from .train.fit import fit, initial_state, stages
+from .train.fit import fit, initial_state, iter_fit
 from .train.step import (
     OPTIMIZERS,
     History,
-    Stage,
+    Progress,
     TrainState,
     draw_batches,
     init_train_state,
@@ -30,7 +30,7 @@ __all__ = [
     "DivergedError",
     "History",
     "Layer",
-    "Stage",
+    "Progress",
     "Sweep",
     "TrainState",
     "accuracy",
@@ -50,6 +50,7 @@ __all__ = [
     "gelu",
     "init_train_state",
     "initial_state",
+    "iter_fit",
     "layer_norm",
     "loss",
     "max_pool",
@@ -67,7 +68,6 @@ __all__ = [
     "sigmoid",
     "simple_conv_net",
     "softmax_cross_entropy",
-    "stages",
     "stateless",
     "step_draws",
     "sweep",

@@ -153,9 +153,9 @@ def overfitting(data: Dataset, hidden: Sequence[int], steps: int, seed: int, dat
         "weight decay 0.003, Dropout 0.2": (0.003, 0.2),
     }
     histories = {}
-    for name, (decay, dropout) in ways.items():
+    for name, (weight_decay, dropout) in ways.items():
         net = jaxnet.multi_layer_net(data.x_train.shape[1], hidden, CLASSES, dropout=dropout)
-        histories[name] = trained(net, few, "he", steps, seed, decay=decay, learning_rate=0.05)
+        histories[name] = trained(net, few, "he", steps, seed, weight_decay=weight_decay, learning_rate=0.05)
     return plots.overfitting(f"{len(hidden)} hidden layers on {FEW} images of {dataset}", histories)
 
 

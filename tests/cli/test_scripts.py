@@ -115,7 +115,7 @@ def test_the_history_it_leaves_ends_where_the_summary_does(default_run):
 TAKEN = {
     "two-layer": [
         "--hidden 20", "--activation tanh", "--batch-norm", "--dropout 0.2", "--scale he", "--optimizer adam",
-        "--learning-rate 0.05", "--schedule cosine", "--clip-norm 0.01", "--decay 0.01", "--batch-size 50",
+        "--learning-rate 0.05", "--schedule cosine", "--clip-norm 0.01", "--weight-decay 0.01", "--batch-size 50",
         "--steps 21", "--seed 3", "--dataset mnist",
     ],
     "transformer": ["--context 9", "--width 12", "--blocks 1", "--dropout 0", "--text other.txt"],
@@ -162,7 +162,7 @@ def saved(folder, net):
 
 @pytest.mark.slow
 def test_a_deep_network_is_saved_with_its_running_statistics_key_and_step(run, tmp_path):
-    options = "--network deep --hidden 12 9 --batch-norm --dropout 0.1 --decay 0.001 --schedule cosine --steps 40"
+    options = "--network deep --hidden 12 9 --batch-norm --dropout 0.1 --weight-decay 1e-3 --schedule cosine --steps 40"
     done = run("train.py", *options.split(), "--output", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     assert "PASS  64-12-9-10" in done.stdout
@@ -493,7 +493,7 @@ REFUSED = {
     "no context": ("--network transformer --context 0", "context: 0"),
     "no width": ("--network transformer --width 6", "width: 6, expected a multiple of 4"),
     "all dropped": ("--dropout 1", "dropout: 1.0, expected a share in [0, 1)"),
-    "negative decay": ("--decay -1", "decay: -1.0, expected a finite number >= 0"),
+    "negative weight decay": ("--weight-decay -1", "weight_decay: -1.0, expected a finite number >= 0"),
 }
 
 

@@ -287,9 +287,7 @@ def test_a_step_that_jumps_too_far_is_named_by_the_parameter_it_made(net, data):
 
 def test_parameters_that_overflow_from_the_start_are_named_as_the_cause(net, data):
     params = jax.tree.map(lambda a: np.float32(1e38) * a, random_params(net, dtype=np.float32))
-    with pytest.raises(
-        jaxnet.DivergedError, match="at step 1; that is what the run began with: lower the initial scale"
-    ):
+    with pytest.raises(jaxnet.DivergedError, match="at step 1; the run started that way: lower the initial scale"):
         jaxnet.fit(net, params, data, batches_for(data, 20))
 
 
@@ -324,7 +322,7 @@ def test_bad_input_is_refused_by_name(net, data, name):
         (lambda d: {"x_train": d.x_train[0]}, r"data\.x_train: .*shape \(12,\)"),
         (
             lambda d: {"x_train": d.x_train.astype(int)},
-            "data.x_train: the network does not take it: x: int32",
+            "data.x_train: the network does not accept it: x: int32",
         ),
         (lambda d: {"t_train": d.t_train[:-1]}, r"data\.t_train: int32 of shape \(59,\)"),
         (lambda d: {"t_train": d.t_train.astype(float)}, r"data\.t_train: float64"),
@@ -348,8 +346,8 @@ def test_what_is_no_dataset_is_refused(net, data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda params: None, r"params: Affine1\.W is not there, expected \(12, \d+\)"),
-        (lambda params: params | {"Affine1": {"W": params["Affine1"]["W"]}}, r"params: Affine1\.b is not there"),
+        (lambda params: None, r"params: Affine1\.W is missing, expected \(12, \d+\)"),
+        (lambda params: params | {"Affine1": {"W": params["Affine1"]["W"]}}, r"params: Affine1\.b is missing"),
         (lambda params: params | {"Affine3": params["Affine1"]}, r"params: Affine3\.W is .*, expected no such leaf"),
         (
             lambda params: jax.tree.map(lambda a: a.astype(int), params),
@@ -379,7 +377,7 @@ def test_parameters_of_another_network_are_refused_by_name(net, data, change, me
         ),
         (
             {"x_test": np.full((30, 12), 2**40)},
-            r"data\.x_test: runs from 1099511627776 .*, expected integers of 32 bits",
+            r"data\.x_test: runs from 1099511627776 .*, expected 32-bit integers",
         ),
     ],
 )
@@ -389,28 +387,26 @@ def test_samples_that_the_computation_cannot_hold_are_refused(net, data, change,
 
 
 def test_an_optimizer_that_is_none_is_refused(net, data):
-    with pytest.raises(ValueError, match=r"optimizer: 3, expected one of sgd, .* or a function"):
+    with pytest.raises(ValueError, match=r"optimizer: 3, expected one of sgd, .* or a function from a learning rate"):
         jaxnet.fit(net, random_params(net, dtype=np.float32), data, np.zeros((2, 3), int), optimizer=3)
 
 
 def test_a_setting_of_another_name_is_refused_by_name(net, data):
     """Else a run would go on with the usual learning rate, and nobody would know."""
     params = random_params(net, dtype=np.float32)
-    with pytest.raises(TypeError, match="lr: no setting, expected some of optimizer, learning_rate, "):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'lr'"):
         jaxnet.fit(net, params, data, np.zeros((2, 3), int), lr=0.5)
-    with pytest.raises(TypeError, match="lr: no setting"):
-        jaxnet.initial_state(net, params, lr=0.5)
 
 
 def test_a_stage_of_another_run_is_refused(net, data):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 20)
     stage = jaxnet.fit(net, params, data, batches)
-    with pytest.raises(ValueError, match="resume: a stage of another network or optimizer"):
+    with pytest.raises(ValueError, match="resume: the progress of another network or optimizer"):
         jaxnet.fit(net, params, data, batches, optimizer="adam", resume=stage)
     narrower = jaxnet.two_layer_net(12, 3, 5)
-    with pytest.raises(ValueError, match="resume: a stage of another network or optimizer"):
+    with pytest.raises(ValueError, match="resume: the progress of another network or optimizer"):
         jaxnet.fit(narrower, random_params(narrower, dtype=np.float32), data, batches, resume=stage)
-    with pytest.raises(ValueError, match="resume: a stage after 20 steps, expected at most the 10 of batches"):
+    with pytest.raises(ValueError, match="resume: a run after 20 steps, expected at most the 10 of batches"):
         jaxnet.fit(net, params, data, batches[:10], resume=stage)
 
 
@@ -476,16 +472,16 @@ def deep_net(dropped):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("decay", [0.0, 0.01])
-def test_200_steps_with_batch_norm_and_dropout_are_one_trajectory(data, x64, decay):
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_200_steps_with_batch_norm_and_dropout_are_one_trajectory(data, x64, weight_decay):
     net, key = deep_net(True), jax.random.key(11)
     params, batches = random_params(net), batches_for(data, 200)
     data = data._replace(x_train=data.x_train.astype(float), x_test=data.x_test.astype(float))
-    network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=decay)
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), weight_decay=weight_decay)
     draws = draws_of(net, key, data.x_train, batches)
     by_hand = numpy_ref.train(network, *data, np.asarray(batches), 0.1, eval_every=50, draws=draws)
     now, compiled = jaxnet.fit(
-        net, params, data, batches, learning_rate=0.1, eval_every=50, key=key, decay=decay
+        net, params, data, batches, learning_rate=0.1, eval_every=50, key=key, weight_decay=weight_decay
     )  # fmt: skip
     assert by_hand.loss[-20:].mean() < 0.7 * by_hand.loss[:20].mean()
     np.testing.assert_allclose(compiled.loss, by_hand.loss, rtol=0, atol=1e-9)
@@ -513,7 +509,7 @@ def test_a_run_is_taken_up_bit_for_bit_where_it_was_left(data, stopped_at):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 35)
     settings = {"optimizer": "momentum", "learning_rate": 0.01, "eval_every": 10}
     whole = jaxnet.fit(net, params, data, batches, key=jax.random.key(3), **settings)
-    left = list(jaxnet.stages(net, params, data, batches, key=jax.random.key(3), **settings))[stopped_at]
+    left = list(jaxnet.iter_fit(net, params, data, batches, key=jax.random.key(3), **settings))[stopped_at]
     assert left.state.step == 10 * stopped_at
     other = random_params(net, 9, np.float32)  # the stage has its own, and its key
     resumed = jaxnet.fit(net, other, data, batches, key=jax.random.key(4), resume=left, **settings)
@@ -527,10 +523,11 @@ def test_random_bits_are_made_where_a_layer_wants_them_and_nowhere_else(data, dr
     net = deep_net(dropped)
     params = random_params(net, dtype=np.float32)
     first = jaxnet.init_train_state(net, optax.sgd(0.1), params, jax.random.key(0))
-    lowered = compiled_steps.compiled(compiled_steps.run_steps, net, params, 10, "recipe", "length").lower(
-        compiled_steps.Recipe(net, optax.sgd, jaxnet.softmax_cross_entropy),
-        compiled_steps.Rates(jnp.array(0.1), None, None), first,
-        jnp.asarray(data.x_train), jnp.asarray(data.t_train), batches_for(data, 10), 5, length=5,
+    lowered = compiled_steps.compile_for(compiled_steps.run_steps, net, params, 10, "config", "max_steps").lower(
+        compiled_steps.StepConfig(net, optax.sgd, jaxnet.softmax_cross_entropy),
+        compiled_steps.Hyperparameters(jnp.array(0.1), None, None), first,
+        compiled_steps.TrainingData(jnp.asarray(data.x_train), jnp.asarray(data.t_train), batches_for(data, 10)),
+        5, max_steps=5,
     )  # fmt: skip
     program = lowered.compile().as_text()
     assert (" xor(" in program) == dropped
@@ -539,7 +536,7 @@ def test_random_bits_are_made_where_a_layer_wants_them_and_nowhere_else(data, dr
 
 def test_a_network_that_draws_wants_a_key(data):
     net = deep_net(True)
-    with pytest.raises(ValueError, match="key: none is given, but the network draws"):
+    with pytest.raises(ValueError, match="key: None, but the network draws random numbers"):
         jaxnet.fit(net, random_params(net, dtype=np.float32), data, batches_for(data, 3))
     with pytest.raises(ValueError, match="draws: no mask"):
         jaxnet.loss(net, random_params(net, dtype=np.float32), data.x_train, data.t_train)

@@ -22,20 +22,20 @@ def batches_for(data, steps):
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_every_run_is_the_one_that_fit_makes(data, x64, optimizer):
-    """In float64, to rounding: with running statistics and masks, over more than one stride."""
+    """In float64, to rounding: with running statistics and masks, over more than one chunk."""
     data = data._replace(x_train=data.x_train.astype(float), x_test=data.x_test.astype(float))
     net = jaxnet.multi_layer_net(12, [8], 5, batch_norm=True, dropout=0.2)
     batches, seen = batches_for(data, 130), []
     found = jaxnet.sweep(
         net, data, batches, learning_rates=RATES, scales=SCALES, seeds=SEEDS, optimizer=optimizer,
-        clip_norm=5.0, decay=0.001, on_steps=seen.append,
+        clip_norm=5.0, weight_decay=0.001, on_steps=seen.append,
     )  # fmt: skip
     assert seen == [100, 130]
     assert found.loss.shape == (3, 2, 2, 130)
     for i, j, k in [(0, 0, 0), (1, 1, 0), (2, 0, 1)]:
         _, history = jaxnet.fit(
             net, net.init(jax.random.key(SEEDS[k]), SCALES[j]), data, batches, learning_rate=RATES[i],
-            optimizer=optimizer, clip_norm=5.0, decay=0.001, key=jax.random.key(0),
+            optimizer=optimizer, clip_norm=5.0, weight_decay=0.001, key=jax.random.key(0),
         )  # fmt: skip
         np.testing.assert_allclose(found.loss[i, j, k], history.loss, rtol=0, atol=1e-9)
         assert found.train_accuracy[i, j, k] == pytest.approx(history.train_accuracy[-1], abs=1e-12)
@@ -58,7 +58,7 @@ def test_a_run_that_diverges_takes_no_other_with_it(data):
 
 
 BAD = {
-    "learning_rates: none is given": {"learning_rates": []},
+    "learning_rates: empty, expected": {"learning_rates": []},
     r"learning_rates\[1\]: -1": {"learning_rates": [0.1, -1]},
     r"scales\[0\]: nan": {"learning_rates": [0.1], "scales": [float("nan")]},
     r"learning_rates\[0\]: 1e\+39, expected a number that float32 can hold": {"learning_rates": [1e39]},
