@@ -106,7 +106,7 @@ def optimizers(data: Dataset, hidden: Sequence[int], steps: int, seed: int, data
     """The loss under each optimizer, at the rate that it is usually run at."""
     net = jaxnet.multi_layer_net(data.x_train.shape[1], hidden, CLASSES)
     curves = {
-        f"{name} {rate:g}": trained(net, data, "he", steps, seed, optimizer=name, learning_rate=rate).loss
+        f"{name} {rate:g}": trained(net, data, "he", steps, seed, optimizer=name, learning_rate=rate)
         for name, rate in COMPARED.items()
     }
     return plots.losses(f"{len(hidden)} hidden layers on {dataset}: optimizers and rates", curves)
@@ -134,13 +134,13 @@ def batch_norm(data: Dataset, hidden: Sequence[int], steps: int, seed: int) -> F
         name: jaxnet.multi_layer_net(data.x_train.shape[1], hidden, CLASSES, batch_norm=name == "with BatchNorm")
         for name in ("without", "with BatchNorm")
     }
-    curves: dict[float, dict[str, Any]] = {}
+    runs: dict[float, dict[str, jaxnet.History]] = {}
     for scale in SCALES:
-        curves[float(scale)] = {}
+        runs[float(scale)] = {}
         for name, net in nets.items():
             history = trained(net, data, float(scale), steps, seed, learning_rate=0.05)
-            curves[float(scale)][name] = history.eval_step, history.train_accuracy
-    return plots.scales(curves)
+            runs[float(scale)][name] = history
+    return plots.scales(runs)
 
 
 def overfitting(data: Dataset, hidden: Sequence[int], steps: int, seed: int, dataset: str) -> Figure:

@@ -255,7 +255,7 @@ def test_chapter_6_is_drawn(run, tmp_path):
     }  # fmt: skip
     again = run("chapter6.py", "--output", str(tmp_path / "pictures"))
     assert again.returncode == 2
-    assert "is there already" in again.stderr
+    assert "exists already" in again.stderr
 
 
 @pytest.mark.slow
@@ -315,7 +315,7 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_bits(run, tmp_
     assert {path.name for path in stopped.iterdir()} == {"checkpoints", "options.json"}
     refused = run("train.py", "--output", str(stopped))
     assert refused.returncode == 2
-    assert "go on with --resume" in refused.stderr
+    assert "use --resume" in refused.stderr
 
     done = run("train.py", "--resume", str(stopped))
     assert done.returncode == 0, done.stderr
@@ -326,7 +326,7 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_bits(run, tmp_
     assert (tmp_path / "whole" / "history.csv").read_bytes() == (stopped / "history.csv").read_bytes()
     again = run("train.py", "--resume", str(stopped))
     assert again.returncode == 2
-    assert "has come to its end" in again.stderr
+    assert "is a complete run" in again.stderr
 
 
 @pytest.mark.slow
@@ -378,18 +378,18 @@ def test_of_two_processes_both_end_at_once_where_the_first_refuses(tmp_path):
     ]  # fmt: skip
     first, second = (process.communicate(timeout=25)[1] for process in both)  # JAX itself would wait for 30 seconds
     assert [process.returncode for process in both] == [2, 2], first + second
-    assert "is there already" in first
-    assert "the first process refuses" in second
+    assert "exists already" in first
+    assert "a check failed in the first process" in second
 
 
 def test_training_goes_on_where_no_checkpoint_can_be_saved(run, tmp_path, monkeypatch):
-    def full(self, stage):
+    def full(self, progress):
         raise CheckpointError("checkpoints: no checkpoint could be saved (no space left)")
 
     monkeypatch.setattr(Checkpoints, "offer", full)
     done = run("train.py", "--steps", "50", "--output", str(tmp_path / "run"))
     assert done.returncode == 3
-    assert done.stdout.count("no space left") == 1  # said when it happens, and not at every stage
+    assert done.stdout.count("no space left") == 1  # said when it happens, and not at every checkpoint
     assert "no space left" in done.stderr
     assert (tmp_path / "run" / "summary.json").exists()
 
@@ -440,7 +440,7 @@ def test_a_run_goes_on_from_the_options_that_it_wrote(run, tmp_path, monkeypatch
 
 
 RESUMED = {
-    "nothing there": ("--resume nowhere", "resume: nowhere is not the folder of a run that was begun"),
+    "nothing there": ("--resume nowhere", "resume: nowhere is not the folder of an unfinished run"),
     "other options": ("--resume nowhere --steps 5", "resume: goes on with the options that the run was begun with"),
     "another folder": ("--resume nowhere --output other", "output: a run that goes on stays in its folder"),
     "no seconds": ("--checkpoint-seconds -1", "checkpoint_seconds: -1"),
@@ -518,7 +518,7 @@ def test_an_output_that_is_there_is_refused_and_kept(run, tmp_path):
     (tmp_path / "mine").write_text("mine")
     done = run("train.py", "--output", str(tmp_path))
     assert done.returncode == 2
-    assert "is there already" in done.stderr
+    assert "exists already" in done.stderr
     assert (tmp_path / "mine").read_text() == "mine"
 
 

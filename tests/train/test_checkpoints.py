@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import a_dataset, random_params
 from killed import STEPS
@@ -99,6 +100,24 @@ def test_the_network_and_an_option_of_that_name_are_both_compared(run):
     described = identity(net, data, batches, np.float32, {"network": "deep"})
     assert described["network"] == repr(net.description)
     assert described["option network"] == "deep"
+
+
+def test_an_optax_optimizer_needs_a_text_in_the_identity(run, tmp_path):
+    """A transformation does not reveal its hyperparameters, so runs with different ones would have one identity."""
+    (net, params, data, batches), settings = run
+    for optimizer in (optax.adam(1e-3), optax.adam):
+        with pytest.raises(ValueError, match=r"settings\['optimizer'\]: .*, expected a text that identifies it"):
+            identity(net, data, batches, np.float32, {"optimizer": optimizer})
+    described = {"settings": {"optimizer": "adam(1e-3)"}}
+    settings = settings | {"optimizer": optax.adam(1e-3)}
+    whole = list(jaxnet.iter_fit(net, params, data, batches, eval_every=20, **settings))
+    folder_of(run, tmp_path, **described).save(whole[1])
+    initial_state = jaxnet.initial_state(net, params, **settings)
+    resume = folder_of(run, tmp_path, **described).latest(initial_state, no_warning)
+    resumed = jaxnet.fit(net, params, data, batches, eval_every=20, resume=resume, **settings)
+    assert bits(resumed) == bits(whole[-1])
+    with pytest.raises(CheckpointError, match=r"option optimizer was adam\(1e-3\), is adam\(1e-2\)"):
+        folder_of(run, tmp_path, settings={"optimizer": "adam(1e-2)"}).latest(initial_state, no_warning)
 
 
 def truncate(file):
