@@ -122,25 +122,16 @@ def sweep(
     axes, state = _initial_states(config, hyperparameters, params)
     state, loss = _train(config, hyperparameters, axes, state, training_data, on_steps)
 
-    parts, parts_axes = ((s.params, s.net_state, s.opt_state) for s in (state, axes))
-    finite = np.asarray(jax.vmap(all_finite, (parts_axes,))(parts))
-    diverged = ~(np.isfinite(loss).all(axis=1) & finite)
+    diverged = ~(np.isfinite(loss).all(axis=1) & _finite_states(axes, state))
     loss[np.maximum.accumulate(~np.isfinite(loss), axis=1)] = np.nan
     accuracy_of = jax.jit(jax.vmap(partial(evaluate, net), (axes.params, axes.net_state, None, None)))
-    train_accuracy, test_accuracy = (
+    accuracies = (
         np.where(diverged, np.nan, accuracy_of(state.params, state.net_state, x, t))
         for x, t in ((x_train, t_train), (x_test, t_test))
     )
     shape = tuple(map(len, grid))
-    return Sweep(
-        np.array(learning_rates),
-        np.array(scales),
-        np.array(seeds),
-        loss.reshape(*shape, -1),
-        train_accuracy.reshape(shape),
-        test_accuracy.reshape(shape),
-        diverged.reshape(shape),
-    )
+    by_run = (values.reshape(*shape, *values.shape[1:]) for values in (loss, *accuracies, diverged))
+    return Sweep(np.array(learning_rates), np.array(scales), np.array(seeds), *by_run)
 
 
 def _check_grid(grid: _Grid) -> None:
@@ -171,6 +162,12 @@ def _initial_states(
     shapes = jax.eval_shape(initial_state, rates[0], jax.tree.map(lambda leaf: leaf[0], params))
     axes = jax.tree.map(lambda leaf: max(0, leaf.ndim - 1), shapes)._replace(key=None, step=None)
     return axes, jax.vmap(initial_state, out_axes=axes)(rates, params)
+
+
+def _finite_states(axes: TrainState, state: TrainState) -> np.ndarray:
+    """Returns for each run whether its final state is finite (R,)."""
+    parts, parts_axes = ((tree.params, tree.net_state, tree.opt_state) for tree in (state, axes))
+    return np.asarray(jax.vmap(all_finite, (parts_axes,))(parts))
 
 
 def _train(
