@@ -249,7 +249,9 @@ def test_a_folder_that_cannot_be_written_is_reported(run, tmp_path):
 
 def killed_run(folder, pause):
     folder.mkdir(exist_ok=True)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+    }
     command = [sys.executable, HERE / "killed.py", folder, str(pause)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 

@@ -21,8 +21,12 @@ from jaxnet.train import sharding
 pytestmark = pytest.mark.slow
 
 WORKER = Path(__file__).parent / "meshed.py"
-# Programs that are compiled fast, since they run for moments
-ENVIRONMENT = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_PLATFORMS": "cpu"}
+TESTS = WORKER.parents[1]  # where workers find conftest
+ENVIRONMENT = os.environ | {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",  # the programs run for moments, so they should compile fast
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
+}
 
 
 def start(task, folder, *arguments, local=1, processes=1):
@@ -77,7 +81,7 @@ def test_a_mesh_of_simulated_devices_has_the_trajectory_of_one_device(folder, co
 
 def test_each_device_computes_with_its_shard_and_gradients_are_summed():
     """Read from the compiled step: without `constrain_sharded`, every device would compute with the whole batch."""
-    script = WORKER.parent.parent / "scripts" / "scaling.py"
+    script = TESTS.parent / "scripts" / "scaling.py"
     arguments = ["--devices", "1", "2", "--hidden", "8", "--batch-size", "16", "--steps", "2"]
     result = subprocess.run([sys.executable, script, *arguments], env=ENVIRONMENT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
