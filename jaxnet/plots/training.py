@@ -243,7 +243,7 @@ def step_sizes(title: str, errors: Mapping[str, StepErrors]) -> Figure:
         ValueError: If there is no leaf.
     """
     if not errors:
-        raise ValueError("errors: none, expected at least one leaf with a gradient of its shape")
+        raise ValueError("errors: empty, expected at least one leaf")
     columns = min(3, len(errors))
     rows = math.ceil(len(errors) / columns)
     figure = Figure(figsize=(WIDTH, 0.6 + 2.0 * rows), dpi=DPI, layout="constrained")

@@ -107,7 +107,7 @@ class Checkpoints:
         Raises:
             CheckpointError: If it cannot be saved.
         """
-        with suppress(CheckpointError):  # an earlier checkpoint matters no more
+        with suppress(CheckpointError):  # the new checkpoint replaces one that failed
             self.finish()
         self._write(progress)
         self.finish()

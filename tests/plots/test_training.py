@@ -34,7 +34,7 @@ def test_learning_curves_are_the_historys_numbers(steps, evaluations):
     train, test = below.lines
     np.testing.assert_array_equal(train.get_xydata(), np.stack([run.eval_step, run.train_accuracy], axis=1))
     np.testing.assert_array_equal(test.get_xydata(), np.stack([run.eval_step, run.test_accuracy], axis=1))
-    assert train.get_linestyle() != test.get_linestyle()  # told apart without colour
+    assert train.get_linestyle() != test.get_linestyle()  # distinct without color
 
 
 @pytest.mark.parametrize(("train", "test"), [(0.9, 0.8), (0.8, 0.9), (0.9, 0.9)])

@@ -59,7 +59,7 @@ def test_500_steps_by_hand_and_compiled_are_one_trajectory_in_float64(make, data
 
 def test_500_steps_in_float32_drift_as_far_as_rounding_takes_them(net, data, x64):
     """How far one rounding error grows is measured: the float64 run, started one float32 unit roundoff away. A float32
-    run suffers such an error at every step, so it drifts at most 500 times as far, and is seen to drift at all."""
+    run suffers such an error at every step, so it drifts at most 500 times as far, and does drift."""
     params, batches = random_params(net, dtype=np.float32), batches_for(data, STEPS)
     double = jax.tree.map(np.float64, params)
     exact, by_hand, _, _ = both_trajectories(net, double, data, batches, np.float64)
@@ -132,14 +132,14 @@ def test_evaluations_do_not_add_programs(data, compiled_programs):
 
 def test_the_same_seed_gives_the_same_bits_with_and_without_a_callback(net, data):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 30)
-    seen = []
+    reports = []
     one, history = jaxnet.fit(net, params, data, batches, eval_every=10)
-    two, watched = jaxnet.fit(net, params, data, batches, eval_every=10, on_evaluation=lambda *row: seen.append(row))
+    two, watched = jaxnet.fit(net, params, data, batches, eval_every=10, on_evaluation=lambda *row: reports.append(row))
     jax.tree.map(np.testing.assert_array_equal, (one.params, history), (two.params, watched))
-    assert [step for step, *_ in seen] == [10, 20, 30]
-    np.testing.assert_array_equal(np.array(seen)[:, 1], watched.loss[9::10])
-    np.testing.assert_array_equal(np.array(seen)[:, 2], watched.train_accuracy[1:])
-    np.testing.assert_array_equal(np.array(seen)[:, 3], watched.test_accuracy[1:])
+    assert [step for step, *_ in reports] == [10, 20, 30]
+    np.testing.assert_array_equal(np.array(reports)[:, 1], watched.loss[9::10])
+    np.testing.assert_array_equal(np.array(reports)[:, 2], watched.train_accuracy[1:])
+    np.testing.assert_array_equal(np.array(reports)[:, 3], watched.test_accuracy[1:])
 
 
 @pytest.mark.parametrize(
@@ -259,13 +259,13 @@ def test_divergence_is_reported_at_its_step_with_the_history_before_it(net, data
 
 
 def test_training_stops_soon_after_it_diverges(net, data):
-    params, seen = random_params(net, dtype=np.float32), []
+    params, reports = random_params(net, dtype=np.float32), []
     with pytest.raises(jaxnet.DivergedError) as caught:
         jaxnet.fit(
             net, params, data, batches_for(data, 300), learning_rate=1e25, eval_every=10,
-            on_evaluation=lambda step, *_: seen.append(step),
+            on_evaluation=lambda step, *_: reports.append(step),
         )  # fmt: skip
-    assert seen == list(range(10, caught.value.step, 10))
+    assert reports == list(range(10, caught.value.step, 10))
 
 
 @pytest.mark.parametrize(
