@@ -4,11 +4,11 @@ from .nn.inference import predict, sample
 from .nn.losses import accuracy, mean_squared_error, softmax_cross_entropy
 from .nn.networks import deep_conv_net, multi_layer_net, notebook_net, simple_conv_net, transformer, two_layer_net
 from .train.divergence import DivergedError
-from .train.fit import fit, initial_state, stages
+from .train.fit import fit, initial_state, iter_fit
 from .train.step import (
     OPTIMIZERS,
     History,
-    Stage,
+    Progress,
     TrainState,
     draw_batches,
     init_train_state,
@@ -25,7 +25,7 @@ __all__ = [
     "Dataset",
     "DivergedError",
     "History",
-    "Stage",
+    "Progress",
     "Sweep",
     "TrainState",
     "accuracy",
@@ -36,6 +36,7 @@ __all__ = [
     "fit",
     "init_train_state",
     "initial_state",
+    "iter_fit",
     "loss",
     "mean_squared_error",
     "multi_layer_net",
@@ -46,7 +47,6 @@ __all__ = [
     "sample",
     "simple_conv_net",
     "softmax_cross_entropy",
-    "stages",
     "step_draws",
     "sweep",
     "train",

@@ -1,15 +1,16 @@
-"""What the edges of the library refuse. Every message names the argument, what it was and what was expected."""
+"""Checks of arguments. Each error names the argument, its value, and what was expected."""
 
+import math
 from typing import Any
 
 import numpy as np
 
 
 def check_samples(name: str, x: Any, dtype: Any = np.float64) -> None:
-    """`x` must be (N, ...) with N >= 1, of real numbers that are finite in this dtype, or of integers of 32 bits.
+    """Checks that samples are (N, ...) with N >= 1: real numbers that are finite in this dtype, or 32-bit integers.
 
     Raises:
-        ValueError: It is not.
+        ValueError: If a value, the dtype or the shape is different.
     """
     array = np.asarray(x)
     numbers = np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
@@ -19,32 +20,28 @@ def check_samples(name: str, x: Any, dtype: Any = np.float64) -> None:
         )
     if np.issubdtype(array.dtype, np.integer):
         if not np.iinfo(np.int32).min <= array.min() <= array.max() <= np.iinfo(np.int32).max:
-            raise ValueError(f"{name}: runs from {array.min()} to {array.max()}, expected integers of 32 bits")
+            raise ValueError(f"{name}: runs from {array.min()} to {array.max()}, expected 32-bit integers")
         return
     with np.errstate(over="ignore"):
         finite = np.isfinite(array.astype(dtype) if np.dtype(dtype).itemsize < array.itemsize else array)
     if not finite.all():
-        i = tuple(map(int, np.argwhere(~finite)[0]))
         raise ValueError(
-            f"{name}[{', '.join(map(str, i))}]: {array[i]}, expected numbers that are finite in {np.dtype(dtype)}; "
+            f"{name}{_first(~finite, array)}, expected numbers that are finite in {np.dtype(dtype)}; "
             "clean the data first"
         )
 
 
 def check_labels(name: str, t: Any, shape: tuple[int, ...]) -> None:
-    """`t` must label logits of this shape, (..., C): class numbers (...) in [0, C), or one-hot rows (..., C).
+    """Checks labels of logits of shape (..., C): class numbers (...) in [0, C), or one-hot rows (..., C).
 
     Raises:
-        ValueError: It does not.
+        ValueError: If their shape, dtype or values do not fit.
     """
     array = np.asarray(t)
     if array.shape == shape:
-        wrong = np.argwhere(((array != 0) & (array != 1)).any(axis=-1) | (array.sum(axis=-1) != 1))
-        if wrong.size:
-            i = tuple(map(int, wrong[0]))
-            raise ValueError(
-                f"{name}[{', '.join(map(str, i))}]: {array[i]}, expected a single 1 among zeros; pass one-hot rows"
-            )
+        wrong = ((array != 0) & (array != 1)).any(axis=-1) | (array.sum(axis=-1) != 1)
+        if wrong.any():
+            raise ValueError(f"{name}{_first(wrong, array)}, expected a single 1 among zeros; pass one-hot rows")
         return
     if array.shape != shape[:-1] or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(
@@ -58,10 +55,10 @@ def check_labels(name: str, t: Any, shape: tuple[int, ...]) -> None:
 
 
 def check_counts(at_least: int = 1, /, **counts: int) -> None:
-    """Every one must be a whole number, large enough.
+    """Checks that each count is an integer and at least this large.
 
     Raises:
-        ValueError: One is not.
+        ValueError: If one is smaller, or not an integer.
     """
     for name, count in counts.items():
         if not isinstance(count, (int, np.integer)) or isinstance(count, bool) or count < at_least:
@@ -69,45 +66,57 @@ def check_counts(at_least: int = 1, /, **counts: int) -> None:
 
 
 def check_positive(name: str, value: Any) -> None:
-    """`value` must be a finite number > 0.
+    """Checks that a value is a finite number > 0.
 
     Raises:
-        ValueError: It is not.
+        ValueError: If it is zero, negative, infinite, nan, or not a number.
     """
-    if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 < value < float("inf"):
+    if not _is_finite_number(value) or value <= 0:
         raise ValueError(f"{name}: {value!r}, expected a finite number > 0")
 
 
-def check_holds(name: str, value: Any, dtype: Any) -> None:
-    """`value` must be a number that the dtype can hold.
+def check_not_negative(name: str, value: Any) -> None:
+    """Checks that a value is a finite number >= 0.
 
     Raises:
-        ValueError: It is too large for it.
+        ValueError: If it is negative, infinite, nan, or not a number.
     """
-    import jax.numpy as jnp  # it knows bfloat16, and is loaded where a dtype is asked for
+    if not _is_finite_number(value) or value < 0:
+        raise ValueError(f"{name}: {value!r}, expected a finite number >= 0")
+
+
+def check_fits_dtype(name: str, value: Any, dtype: Any) -> None:
+    """Checks that a number is within the range of a dtype.
+
+    Raises:
+        ValueError: If it is too large.
+    """
+    import jax.numpy as jnp  # knows bfloat16; imported here because checks of NumPy layers do not need JAX
 
     if (value if isinstance(value, int) else float(value)) > float(jnp.finfo(dtype).max):  # type: ignore[no-untyped-call]
         raise ValueError(f"{name}: {value}, expected a number that {np.dtype(dtype)} can hold")
 
 
-def check_not_negative(name: str, value: Any) -> None:
-    """`value` must be a finite number >= 0.
-
-    Raises:
-        ValueError: It is not.
-    """
-    if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 <= value < float("inf"):
-        raise ValueError(f"{name}: {value!r}, expected a finite number >= 0")
-
-
 def check_batches(name: str, batches: Any, samples: int) -> None:
-    """`batches` must be row numbers (S, B) in [0, samples), S and B at least 1.
+    """Checks that batches are row numbers (S, B) in [0, samples), with S and B at least 1.
 
     Raises:
-        ValueError: It is not.
+        ValueError: If their shape, dtype or values are different.
     """
     array = np.asarray(batches)
     if array.ndim != 2 or array.size == 0 or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"{name}: {array.dtype} of shape {array.shape}, expected integers (steps, batch size)")
     if not 0 <= array.min() <= array.max() < samples:
         raise ValueError(f"{name}: runs from {array.min()} to {array.max()}, expected rows from 0 to {samples - 1}")
+
+
+def _is_finite_number(value: Any) -> bool:
+    if isinstance(value, int):  # of any size: one that is too large for a float is finite
+        return True
+    return isinstance(value, (float, np.integer, np.floating)) and math.isfinite(value)
+
+
+def _first(wrong: np.ndarray, array: np.ndarray) -> str:
+    """Returns "[i, j]: value" for the first index where `wrong` is true."""
+    index = tuple(map(int, np.argwhere(wrong)[0]))
+    return f"[{', '.join(map(str, index))}]: {array[index]}"

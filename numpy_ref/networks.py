@@ -34,22 +34,22 @@ class Network:
     Args:
         layers: The layers in their order, as from `build_layers`.
         last: The loss, a function of outputs and t. Defaults to `SoftmaxWithLoss()`.
-        decay: The strength λ >= 0 of weight decay, λ/2 Σ W² in the loss. The sum runs over the parameters whose name
-            begins with W, so not over biases. Defaults to 0.
+        weight_decay: The strength λ >= 0 of weight decay, λ/2 Σ W² in the loss. The sum runs over the parameters whose
+            name begins with W, so not over biases. Defaults to 0.
 
     Raises:
-        ValueError: If the decay is negative or not finite.
+        ValueError: If `weight_decay` is negative or not finite.
     """
 
     def __init__(
         self,
         layers: Mapping[str, Layer],
         last: SoftmaxWithLoss | MeanSquaredError | None = None,
-        decay: float = 0.0,
+        weight_decay: float = 0.0,
     ) -> None:
-        if not 0 <= decay < np.inf:
-            raise ValueError(f"decay: {decay}, expected a finite number >= 0")
-        self.body, self.last, self.decay = Sequential(layers), last or SoftmaxWithLoss(), decay
+        if not 0 <= weight_decay < np.inf:
+            raise ValueError(f"weight_decay: {weight_decay}, expected a finite number >= 0")
+        self.body, self.last, self.weight_decay = Sequential(layers), last or SoftmaxWithLoss(), weight_decay
 
     @property
     def layers(self) -> dict[str, Layer]:
@@ -107,12 +107,12 @@ class Network:
 
     def _loss(self, x: Array, t: ArrayLike) -> float:
         loss = self.last.forward(self.body.forward(x), t)
-        if self.decay:
-            loss += self.decay / 2 * sum((W**2).sum() for name, W in leaves(self.params) if name.startswith("W"))
+        if self.weight_decay:
+            loss += self.weight_decay / 2 * sum((W**2).sum() for name, W in leaves(self.params) if name.startswith("W"))
         return loss
 
     def _decayed(self, name: str, W: Array, dW: Array) -> Array:
-        return dW + self.decay * W if self.decay and name.startswith("W") else dW
+        return dW + self.weight_decay * W if self.weight_decay and name.startswith("W") else dW
 
     def _check(self, x: Array) -> None:
         if not isinstance(x, np.ndarray) or x.ndim == 0 or len(x) == 0:

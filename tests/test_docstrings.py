@@ -1,10 +1,16 @@
-"""The examples in docstrings print what they say."""
+"""The examples in docstrings print what they say. They may use `jax`, `jaxnet`, `jnp`, `np` and `optax`."""
 
 import doctest
 from importlib import import_module
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
+
+import jaxnet
 
 ROOT = Path(__file__).parent.parent
 FILES = [path for room in ("jaxnet", "numpy_ref") for path in sorted((ROOT / room).rglob("*.py"))]
@@ -13,6 +19,9 @@ MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FI
 
 @pytest.mark.parametrize("name", [name.removesuffix(".__init__") for name in MODULES])
 def test_the_examples_of_a_module_print_what_they_say(name):
-    results = doctest.testmod(import_module(name), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    usual = {"jax": jax, "jaxnet": jaxnet, "jnp": jnp, "np": np, "optax": optax}
+    results = doctest.testmod(
+        import_module(name), extraglobs=usual, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    )
     assert results.attempted
     assert not results.failed

@@ -106,7 +106,7 @@ def optimizers(data: Dataset, hidden: Sequence[int], steps: int, seed: int, data
     """The loss under each optimizer, at the rate that it is usually run at."""
     net = jaxnet.multi_layer_net(data.x_train.shape[1], hidden, CLASSES)
     curves = {
-        f"{name} {rate:g}": trained(net, data, "he", steps, seed, optimizer=name, learning_rate=rate).loss
+        f"{name} {rate:g}": trained(net, data, "he", steps, seed, optimizer=name, learning_rate=rate)
         for name, rate in COMPARED.items()
     }
     return plots.losses(f"{len(hidden)} hidden layers on {dataset}: optimizers and rates", curves)
@@ -134,13 +134,13 @@ def batch_norm(data: Dataset, hidden: Sequence[int], steps: int, seed: int) -> F
         name: jaxnet.multi_layer_net(data.x_train.shape[1], hidden, CLASSES, batch_norm=name == "with BatchNorm")
         for name in ("without", "with BatchNorm")
     }
-    curves: dict[float, dict[str, Any]] = {}
+    runs: dict[float, dict[str, jaxnet.History]] = {}
     for scale in SCALES:
-        curves[float(scale)] = {}
+        runs[float(scale)] = {}
         for name, net in nets.items():
             history = trained(net, data, float(scale), steps, seed, learning_rate=0.05)
-            curves[float(scale)][name] = history.eval_step, history.train_accuracy
-    return plots.scales(curves)
+            runs[float(scale)][name] = history
+    return plots.scales(runs)
 
 
 def overfitting(data: Dataset, hidden: Sequence[int], steps: int, seed: int, dataset: str) -> Figure:
@@ -153,9 +153,9 @@ def overfitting(data: Dataset, hidden: Sequence[int], steps: int, seed: int, dat
         "weight decay 0.003, Dropout 0.2": (0.003, 0.2),
     }
     histories = {}
-    for name, (decay, dropout) in ways.items():
+    for name, (weight_decay, dropout) in ways.items():
         net = jaxnet.multi_layer_net(data.x_train.shape[1], hidden, CLASSES, dropout=dropout)
-        histories[name] = trained(net, few, "he", steps, seed, decay=decay, learning_rate=0.05)
+        histories[name] = trained(net, few, "he", steps, seed, weight_decay=weight_decay, learning_rate=0.05)
     return plots.overfitting(f"{len(hidden)} hidden layers on {FEW} images of {dataset}", histories)
 
 

@@ -57,7 +57,7 @@ class Options:
     unless given."""
     clip_norm: Number = None
     """Scale a gradient whose norm over all leaves is larger down to this."""
-    decay: Number = None
+    weight_decay: Number = None
     """Strength λ of weight decay, λ/2 Σ W² in the loss: 0 unless given, 1e-4 for simple-conv."""
     batch_size: Whole = None
     """Samples a step, drawn with replacement; 100, or 32 for transformer, unless given."""
@@ -72,7 +72,7 @@ class Options:
     resume: File = None
     """The folder of a run that did not come to its end, to go on from its last checkpoint; the options are its own."""
     checkpoint_seconds: float = 10.0
-    """Between two checkpoints; 0: at every stage."""
+    """Between two checkpoints; 0: as often as possible."""
     devices: Whole = None
     """Share the data and every batch out over so many devices; on a CPU they are simulated."""
     coordinator: Word = None
@@ -102,14 +102,14 @@ COMMON: dict[str, Any] = {
     "optimizer": "adam",
     "schedule": "constant",
     "scale": "he",
-    "decay": 0.0,
+    "weight_decay": 0.0,
 }
 IMAGES: dict[str, Any] = COMMON | {"dataset": "digits"}
 AFFINE: dict[str, Any] = IMAGES | {"activation": "relu", "batch_norm": False, "dropout": 0.0}
 USUAL: dict[str, dict[str, Any]] = {  # an option that is not named here is not one of the network
     "two-layer": AFFINE | {"hidden": (50,), "scale": "0.1", "optimizer": "sgd"},
     "deep": AFFINE | {"hidden": (100,) * 5},
-    "simple-conv": IMAGES | {"schedule": "cosine", "decay": 1e-4, "eval_every": 500},
+    "simple-conv": IMAGES | {"schedule": "cosine", "weight_decay": 1e-4, "eval_every": 500},
     "deep-conv": IMAGES | {"schedule": "cosine", "dropout": 0.5, "eval_every": 500},
     "transformer": COMMON
     | {"text": None, "context": 64, "width": 64, "blocks": 2, "dropout": 0.3, "temperature": 0.8}

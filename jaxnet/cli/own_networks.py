@@ -49,18 +49,18 @@ def of_network(
     t: np.ndarray,
     rng: np.random.Generator,
     scale: float,
-    decay: float = 0,
+    weight_decay: float = 0,
 ) -> Report:
-    """Checks a network in NumPy and in JAX, from one description, float32 parameters, random draw and decay."""
+    """Checks a network in NumPy and in JAX, from one description, float32 parameters, random draw and weight decay."""
     if np.issubdtype(x.dtype, np.floating):
         x = x.astype(np.float32)
     params = drawn(net, rng, scale, np.float32)
-    network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=decay)
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), weight_decay=weight_decay)
     draws = network.draw(rng, x)
     network.give(draws)
 
     def reference(params: Any, x: Any, t: Any) -> Any:
-        return jaxnet.loss(net, params, x, t, draws, decay=decay)
+        return jaxnet.loss(net, params, x, t, draws, weight_decay=weight_decay)
 
     return check_network(network, x, t, reference=reference, name=name)
 
@@ -82,7 +82,7 @@ def of_networks(rng: np.random.Generator) -> Iterator[Report]:
         ("the transformer", jaxnet.transformer(7, 6, size=8, heads=2, blocks=1, dropout=0.1), ids),
     ]:
         t = rng.integers(0, 7, ids.shape) if x is ids else rng.integers(0, 5, len(x))
-        yield of_network(name, net, x, t, rng, 0.5, decay=0.1)
+        yield of_network(name, net, x, t, rng, 0.5, weight_decay=0.1)
 
 
 def of_layers(rng: np.random.Generator, seed: int) -> Iterator[Report]:

@@ -7,7 +7,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, track
 
-from jaxnet import Stage
+import jaxnet
 
 T = TypeVar("T")
 LINES = 10  # of a run, where it cannot be shown live
@@ -32,17 +32,17 @@ def steps_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def training(console: Console, steps: int) -> Iterator[Callable[[Stage], None]]:
-    """What is to be shown every stage of a run: a live bar on a terminal, a line now and then elsewhere."""
+def training(console: Console, steps: int) -> Iterator[Callable[[jaxnet.Progress], None]]:
+    """Yields a function that shows the progress of a run: a live bar on a terminal, some ten lines elsewhere."""
     if not console.is_terminal:
         every, printed = max(1, steps // LINES), -1
 
-        def line(stage: Stage) -> None:
+        def line(run: jaxnet.Progress) -> None:
             nonlocal printed
-            step = len(stage.history.loss)
-            if step == stage.history.eval_step[-1] and (step // every > printed or step == steps):
+            step = len(run.history.loss)
+            if step == run.history.eval_step[-1] and (step // every > printed or step == steps):
                 if step and printed >= 0:
-                    console.print(f"step {step:>6}  {said(stage)}", highlight=False, soft_wrap=True)
+                    console.print(f"step {step:>6}  {said(run)}", highlight=False, soft_wrap=True)
                 printed = step // every
 
         yield line
@@ -52,14 +52,14 @@ def training(console: Console, steps: int) -> Iterator[Callable[[Stage], None]]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("compiling", total=steps)
 
-        def update(stage: Stage) -> None:
-            if len(stage.history.loss):
-                bar.update(task, completed=len(stage.history.loss), description=said(stage))
+        def update(run: jaxnet.Progress) -> None:
+            if len(run.history.loss):
+                bar.update(task, completed=len(run.history.loss), description=said(run))
 
         yield update
 
 
-def said(stage: Stage) -> str:
+def said(run: jaxnet.Progress) -> str:
     """The latest figures."""
-    loss, _, train, test = stage.history
+    loss, _, train, test = run.history
     return f"loss {loss[-1]:.4f}  train {train[-1]:.4f}  test {test[-1]:.4f}"

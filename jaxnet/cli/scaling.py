@@ -79,18 +79,20 @@ def measured(options: Options, count: int) -> tuple[list[tuple[str, str, int]], 
     size = options.batch_size * (count if options.weak else 1)
     net = jaxnet.multi_layer_net(FEATURES, list(options.hidden), CLASSES)
     params = net.init(jax.random.key(0), "he")
-    given: step_config.Settings = {"mesh": sharding.mesh(count), "learning_rate": 0.01}
-    recipe, rates = step_config.recipe_of(net, params, given)
-    recipe.devices.check_batch_size(size)
+    config, hyperparameters = step_config.configure(net, params, learning_rate=0.01, mesh=sharding.mesh(count))
+    devices = config.devices
+    devices.check_batch_size(size)
     batches = jaxnet.draw_batches(jax.random.key(1), ROWS, size, options.steps)
-    first, rates, batches = recipe.devices.copied((jaxnet.initial_state(net, params, **given), rates, batches))
-    arrays = to_device(recipe.devices.rows(x), jnp.float32), recipe.devices.rows(t), batches
-    run: Any = compiled_steps.compiled(compiled_steps.run_steps, net, params, size, "recipe", "length")
-    program = run.lower(recipe, rates, first, *arrays, options.steps, length=options.steps).compile()
+    state = jaxnet.initial_state(net, params, learning_rate=0.01)
+    state, hyperparameters, batches = devices.replicate((state, hyperparameters, batches))
+    samples = to_device(devices.shard_rows(x), jnp.float32), devices.shard_rows(t)
+    arguments = hyperparameters, state, compiled_steps.TrainingData(*samples, batches), options.steps
+    run: Any = compiled_steps.compile_for(compiled_steps.run_steps, net, params, size, "config", "max_steps")
+    program = run.lower(config, *arguments, max_steps=options.steps).compile()
     seconds, sent = [], []
     for _ in range(5):
         before, started = over_loopback(), time.perf_counter()
-        np.asarray(program(rates, first, *arrays, options.steps)[1])
+        np.asarray(program(*arguments)[1])
         seconds.append(time.perf_counter() - started)
         sent.append(over_loopback() - before)
     return exchanged(program.as_text()), min(seconds) / options.steps, min(sent) / options.steps

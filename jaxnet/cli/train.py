@@ -59,7 +59,7 @@ def main(options: SimpleNamespace, console: Console) -> None:
     folder = options.resume or options.output or Path("runs", f"{subject}-{datetime.now():%Y%m%d-%H%M%S}")
     alone, first_of_all = options.processes == 1, options.process == 0
     if not options.resume:
-        sharding.first_checks(lambda: run_folder.check_new(folder))
+        sharding.check_on_first_process(lambda: run_folder.check_new(folder))
 
     data, vocabulary = prepare(options)
     key = jax.random.key(options.seed)
@@ -68,16 +68,14 @@ def main(options: SimpleNamespace, console: Console) -> None:
     name, net = build(options, data, vocabulary)
     params = net.init(key_params, options.scale)
     batches = jaxnet.draw_batches(key_batches, len(data.x_train), options.batch_size, options.steps)
-    settings: dict[str, Any] = {
+    optimization: dict[str, Any] = {
         "optimizer": optimizer(options),
         "learning_rate": options.learning_rate,
         "clip_norm": options.clip_norm,
-        "eval_every": options.eval_every,
         "key": key_steps,
-        "decay": options.decay,
-        "mesh": sharding.mesh(options.devices) if options.devices is not None or not alone else None,
     }
-    first = jaxnet.initial_state(net, params, **settings)
+    first = jaxnet.initial_state(net, params, **optimization)
+    mesh = sharding.mesh(options.devices) if options.devices is not None or not alone else None
     told = {k: v for k, v in vars(options).items() if k not in WHERE}
     made_of = json.loads(json.dumps(told, default=str))  # as a run that goes on will read it
     checkpoints = Checkpoints(
@@ -89,24 +87,30 @@ def main(options: SimpleNamespace, console: Console) -> None:
     def tell(message: str) -> None:
         console.print(f"{program()}: {message}", style="red", highlight=False, soft_wrap=True)
 
+    resume = None
     if options.resume:
-        settings["resume"] = stage = checkpoints.latest(first, tell)
-        after = f"Going on after step {int(stage.state.step):,}" if stage else "Nothing is saved here: beginning again"
+        resume = checkpoints.latest(first, tell)
+        after = (
+            f"Going on after step {int(resume.state.step):,}" if resume else "Nothing is saved here: beginning again"
+        )
         console.print(after, style="bold")
-    stages = jaxnet.stages(net, params, data, batches, **settings)  # refuses what cannot be
+    run = jaxnet.iter_fit(  # checks its arguments before anything is written
+        net, params, data, batches, weight_decay=options.weight_decay, eval_every=options.eval_every, mesh=mesh,
+        resume=resume, **optimization,
+    )  # fmt: skip
     if not options.resume:
         cross_check(name, net, params, data, options, key_steps, console)
-        sharding.first_checks(lambda: run_folder.begin(folder, made_of))
+        sharding.check_on_first_process(lambda: run_folder.write_options(folder, made_of))
     samples = "windows of text" if vocabulary else "images"
     console.print(
         f"Training on {len(data.x_train):,} {samples}: {options.steps:,} steps of {options.batch_size}", style="bold"
     )
     started = time.perf_counter()
-    state, history, diverged, unsaved = watched(stages, checkpoints, options.steps, settings["mesh"], console, tell)
+    state, history, diverged, unsaved = watched(run, checkpoints, options.steps, mesh, console, tell)
     seconds = time.perf_counter() - started
     if not first_of_all:
         return
-    state = sharding.here(state)
+    state = sharding.local_copy(state)
 
     summary = {
         "dataset": subject,
@@ -148,7 +152,7 @@ def main(options: SimpleNamespace, console: Console) -> None:
 
 
 def watched(
-    stages: Iterator[jaxnet.Stage],
+    run: Iterator[jaxnet.Progress],
     checkpoints: Checkpoints,
     steps: int,
     mesh: Mesh | None,
@@ -163,11 +167,11 @@ def watched(
     unsaved: str | None = None
     try:
         with training(console, steps) as show, asked_to_stop() as asked:
-            for stage in stages:
-                show(stage)
-                stopping = sharding.placement(mesh).any(bool(asked)) and len(stage.history.loss) < steps
+            for progress in run:
+                show(progress)
+                stopping = sharding.placement(mesh).any(bool(asked)) and len(progress.history.loss) < steps
                 try:
-                    checkpoints.save(stage) if stopping else checkpoints.offer(stage)
+                    checkpoints.save(progress) if stopping else checkpoints.offer(progress)
                     unsaved = None
                 except CheckpointError as error:  # the training is worth more than the checkpoint
                     if unsaved is None:
@@ -181,13 +185,13 @@ def watched(
     except CheckpointError as error:
         unsaved = str(error)
     if stopping:
-        step, folder = len(stage.history.loss), checkpoints.folder.parent
+        step, folder = len(progress.history.loss), checkpoints.folder.parent
         if unsaved:
             print(f"{program()}: stopped after step {step}, which is not saved: {unsaved}", file=sys.stderr)
             sys.exit(FAILED_TO_SAVE)
         print(f"{program()}: stopped and saved after step {step}; --resume {folder} goes on", file=sys.stderr)
         sys.exit(128 + (asked or [signal.SIGTERM])[0])  # or the first process was asked
-    return *stage, None, unsaved
+    return *progress, None, unsaved
 
 
 @contextmanager
@@ -257,7 +261,7 @@ def chosen() -> SimpleNamespace:
     where = {name: getattr(options, name) for name in WHERE}
     if options != Options(**where):
         raise ValueError("resume: goes on with the options that the run was begun with; give no others")
-    return begun_with(run_folder.begun(options.resume), where)
+    return begun_with(run_folder.read_options(options.resume), where)
 
 
 def gather(options: SimpleNamespace) -> Console:
@@ -285,7 +289,7 @@ def run() -> None:
             keep_programs()
             options = chosen()
             console = gather(options)
-            with sharding.together():
+            with sharding.exit_on_failure():
                 main(options, console)
     except KeyboardInterrupt:
         print(f"{program()}: interrupted; nothing since the last checkpoint is kept", file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
-"""Handwritten digits as arrays: the ones that scikit-learn embeds, and MNIST, fetched once and checked at every use.
+"""Handwritten digits: those embedded in scikit-learn, and MNIST, downloaded once and verified at every use.
 
-pooch, requests and scikit-learn come with the extra `train`; each is imported only where it is needed.
+pooch, requests and scikit-learn come with the extra `train`. They are imported only where they are needed.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int32
 
 from jaxnet.data.idx import IMAGES, LABELS, read_idx
 
-DISTRIBUTION = "jaxnet-crosscheck"  # what pip installs; jaxnet is another project there
+DISTRIBUTION = "jaxnet-crosscheck"  # the name on PyPI, where jaxnet is another project
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -30,7 +30,7 @@ CHECKSUMS = {  # SHA-256 of the files as published; images before labels, traini
 
 
 class Dataset(NamedTuple):
-    """N samples to train on and M to test on: D pixels in a row and a class number; or T characters, and the next."""
+    """N training and M test samples: D pixels with a class number, or T characters with the next ones."""
 
     x_train: Float32[np.ndarray, "N D"] | Int32[np.ndarray, "N T"]  # pixels in [0, 1]
     t_train: Int32[np.ndarray, " N"] | Int32[np.ndarray, "N T"]
@@ -39,16 +39,16 @@ class Dataset(NamedTuple):
 
 
 class DatasetError(RuntimeError):
-    """One line: what happened, and what to do."""
+    """Raised when data cannot be loaded. Its message is one line with the reason and the remedy."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.splitlines()))
 
 
 class ProgressBar(Protocol):
-    """What pooch asks of a progress bar; counts are bytes of one file.
+    """The progress bar that pooch expects, which counts the bytes of one file.
 
-    Source: https://www.fatiando.org/pooch/latest/progressbars.html
+    References: https://www.fatiando.org/pooch/latest/progressbars.html
     """
 
     total: Any
@@ -59,27 +59,27 @@ class ProgressBar(Protocol):
 
 
 def digits() -> Dataset:
-    """1797 images of 8 by 8 pixels; every fifth one of every class is held out for testing.
+    """Loads 1797 images of 8 by 8 pixels; every fifth image of each class is for testing.
 
-    What `sklearn.datasets.load_digits` reads, without the seconds that importing scikit-learn takes.
+    Reads the file of `sklearn.datasets.load_digits` without importing scikit-learn, which takes seconds.
 
-    Source: E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI, 1998: its test set.
+    References: E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI, 1998, test set.
 
     Raises:
-        DatasetError: scikit-learn is not installed, or is without the file.
+        DatasetError: If scikit-learn is not installed, or lacks the file.
     """
-    with _extra("digits"):
+    with _needs_extra("digits"):
         if (installed := find_spec("sklearn")) is None:
             raise ModuleNotFoundError("No module named 'sklearn'")
     path = Path(*installed.submodule_search_locations or (), "datasets", "data", "digits.csv.gz")
     try:
         table = np.loadtxt(path, np.uint8, delimiter=",")  # (1797, 65): 64 pixels in 0..16, and the class
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({_reason(error)}); install another scikit-learn") from error
+        raise DatasetError(f"{path}: cannot be read ({_reason(error)}); reinstall scikit-learn") from error
     x, t = table[:, :64] / np.float32(16), table[:, 64].astype(np.int32)
-    nth = (t[:, None] == np.arange(10)).cumsum(axis=0)[np.arange(len(t)), t]  # 1, 2, ... in its class
-    held_out = nth % 5 == 0
-    return Dataset(x[~held_out], t[~held_out], x[held_out], t[held_out])
+    nth = (t[:, None] == np.arange(10)).cumsum(axis=0)[np.arange(len(t)), t]  # 1, 2, ... within the class
+    is_test = nth % 5 == 0
+    return Dataset(x[~is_test], t[~is_test], x[is_test], t[is_test])
 
 
 def mnist(
@@ -89,35 +89,35 @@ def mnist(
     timeout: float = 10.0,
     progress: ProgressBar | None = None,
 ) -> Dataset:
-    """60,000 and 10,000 images of 28 by 28 pixels, from `$JAXNET_DATA/mnist` or else the user's cache.
+    """Loads 60,000 training and 10,000 test images of 28 by 28 pixels.
 
-    Files that are there are used, missing ones fetched. A damaged file in the cache is fetched again; one in a
-    folder that JAXNET_DATA names is the user's, and is never replaced.
+    The files are in `$JAXNET_DATA/mnist`, or in the user's cache folder if JAXNET_DATA is not set. Missing files are
+    downloaded. A damaged file in the cache is downloaded again, but one in $JAXNET_DATA is never replaced.
 
-    Source: Y. LeCun, C. Cortes and C. J. C. Burges, *The MNIST database of handwritten digits*, 1998.
+    References: Y. LeCun, C. Cortes and C. J. C. Burges, *The MNIST database of handwritten digits*, 1998.
 
     Args:
-        mirrors: URLs ending in a slash, tried in order.
-        checksums: SHA-256 by file name, in the order of `CHECKSUMS`.
-        timeout: Seconds that a server may stay silent.
-        progress: Runs from 0 to `total` once for each file.
+        mirrors: URLs that end with a slash, tried in order. Defaults to `MIRRORS`.
+        checksums: SHA-256 by file name, in the order of `CHECKSUMS`, the default.
+        timeout: Seconds to wait for a response. Defaults to 10.
+        progress: Counts from 0 to `total` once for each file. Defaults to none.
 
     Raises:
-        DatasetError: The files cannot be fetched, read or written, or are not what they should be.
+        DatasetError: If the files cannot be downloaded, read or written, or have other checksums.
     """
-    named = os.environ.get("JAXNET_DATA")
-    folder = (Path(named).expanduser() if named else _cache()) / "mnist"
+    user_folder = os.environ.get("JAXNET_DATA")
+    folder = (Path(user_folder).expanduser() if user_folder else _cache()) / "mnist"
     try:
-        found = {name: _sha256(folder / name) for name in checksums}
-        wanted = {name: checksum for name, checksum in checksums.items() if found[name] != checksum}
+        actual = {name: _sha256(folder / name) for name in checksums}
+        wanted = {name: checksum for name, checksum in checksums.items() if actual[name] != checksum}
         for name, checksum in wanted.items():
-            if named and found[name]:
+            if user_folder and actual[name]:
                 raise DatasetError(
-                    f"{folder / name}: SHA-256 {found[name]}, expected {checksum}; "
-                    "move it away to have it fetched, or set JAXNET_DATA to another folder"
+                    f"{folder / name}: SHA-256 {actual[name]}, expected {checksum}; "
+                    "move it away to have it downloaded, or set JAXNET_DATA to another folder"
                 )
         if wanted:
-            _fetch(wanted, folder, mirrors, timeout, progress)
+            _download(wanted, folder, mirrors, timeout, progress)
         x_train, t_train, x_test, t_test = (folder / name for name in checksums)
         return Dataset(*_labelled_images(x_train, t_train), *_labelled_images(x_test, t_test))
     except OSError as error:
@@ -130,14 +130,14 @@ def mnist(
 def load_mnist(
     normalize: bool = True, one_hot_label: bool = True
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """(x_train, t_train), (x_test, t_test) of `mnist`, as the notebook calls for them.
+    """Returns (x_train, t_train), (x_test, t_test) of `mnist`, with the signature that the notebook uses.
 
     Args:
-        normalize: x is float32 in [0, 1] (N, 784); otherwise uint8 in 0..255.
-        one_hot_label: t is float32 one-hot rows (N, 10); otherwise int32 class numbers (N,).
+        normalize: Whether x is float32 in [0, 1] (N, 784) instead of uint8 in 0..255. Defaults to True.
+        one_hot_label: Whether t is float32 one-hot rows (N, 10) instead of int32 class numbers (N,). Defaults to True.
 
     Raises:
-        DatasetError: As `mnist`.
+        DatasetError: As for `mnist`.
     """
     x_train, t_train, x_test, t_test = mnist()
     if not normalize:
@@ -163,34 +163,34 @@ def _labelled_images(images: Path, labels: Path) -> tuple[Float32[np.ndarray, "N
 
 
 def _cache() -> Path:
-    with _extra("MNIST, where JAXNET_DATA is not set,"):
+    with _needs_extra("MNIST without JAXNET_DATA"):
         import pooch
     return Path(pooch.os_cache("jaxnet"))
 
 
-def _fetch(
+def _download(
     checksums: Mapping[str, str], folder: Path, mirrors: Sequence[str], timeout: float, progress: ProgressBar | None
 ) -> None:
-    """Every file from the first mirror that delivers; the next one is asked only for what the last could not deliver.
+    """Downloads the files from the first mirror that has them all.
 
     Raises:
-        ConnectionError: No mirror delivered; the reason of each.
-        OSError: The folder cannot be written to.
+        ConnectionError: If no mirror has them; with the reason of each.
+        OSError: If the folder cannot be written.
     """
-    with _extra("fetching MNIST"):
+    with _needs_extra("downloading MNIST"):
         import pooch
         import requests
-    pooch.get_logger().setLevel("WARNING")  # it announces every attempt; progress and errors are reported here
+    pooch.get_logger().setLevel("WARNING")  # otherwise it logs every attempt
     download = pooch.HTTPDownloader(progressbar=progress or False, timeout=timeout)
     failures = []
     for mirror in mirrors:
         try:
             for name, checksum in checksums.items():
                 if progress is not None:
-                    progress.reset()  # pooch leaves it where the last file, or a failure, left it
+                    progress.reset()  # pooch does not reset it between files
                 pooch.retrieve(mirror + name, checksum, name, folder, downloader=download)
             return
-        except (requests.RequestException, ValueError) as error:  # pooch's ValueError: another checksum
+        except (requests.RequestException, ValueError) as error:  # pooch's ValueError: a wrong checksum
             failures.append(f"{mirror}: {_reason(error)}")
     raise ConnectionError("; ".join(failures))
 
@@ -204,17 +204,17 @@ def _sha256(path: Path) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause: requests wraps urllib3, which wraps the socket's own error."""
+    """Returns the message of the innermost cause: requests wraps urllib3, which wraps the socket's error."""
     if error.args and isinstance(error.args[0], Exception):
         error = error.args[0]
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).partition(". Deleted download")[0]  # where pooch's advice begins
+    return str(error).partition(". Deleted download")[0]  # without pooch's advice
 
 
 @contextmanager
-def _extra(user: str) -> Iterator[None]:
+def _needs_extra(user: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise DatasetError(f'{user} needs more ({error}): pip install "{DISTRIBUTION}[train]"') from error
+        raise DatasetError(f'{user} needs the extra ({error}): pip install "{DISTRIBUTION}[train]"') from error

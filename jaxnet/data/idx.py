@@ -1,4 +1,4 @@
-"""The IDX format of the MNIST files: a magic number, the size of each dimension, then the values, row after row."""
+"""Reads the IDX format of the MNIST files: a magic number, the size of each dimension, the values row by row."""
 
 import gzip
 import math
@@ -9,31 +9,31 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-IMAGES, LABELS = 0x0803, 0x0801  # 2051, 2049: 08 for unsigned bytes, then the number of dimensions
+IMAGES, LABELS = 0x0803, 0x0801  # 2051, 2049: 08 for unsigned bytes, and the number of dimensions
 
 
 def read_idx(path: Path, magic: int) -> UInt8[np.ndarray, "..."]:
-    """The array in a gzipped IDX file of unsigned bytes; the header is of big-endian 32-bit numbers.
+    """Reads the array in a gzipped IDX file of unsigned bytes, whose header has big-endian 32-bit numbers.
 
-    Source: Y. LeCun, C. Cortes and C. J. C. Burges, *The MNIST database*, its section on the file formats.
+    References: Y. LeCun, C. Cortes and C. J. C. Burges, *The MNIST database*, section on file formats.
 
     Raises:
-        ValueError: The file is no gzip, cut short, of another kind or length than it says, or empty.
-        OSError: The file cannot be read.
+        ValueError: If the file is not gzipped, is truncated, has another magic number or length, or is empty.
+        OSError: If the file cannot be read.
     """
-    packed = path.read_bytes()
+    compressed = path.read_bytes()
     try:
-        content = gzip.decompress(packed)
+        content = gzip.decompress(compressed)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}: {error}; expected a whole gzip file") from error
+        raise ValueError(f"{path}: {error}; expected a complete gzip file") from error
     header = 4 + 4 * (magic % 256)
     if len(content) < header:
         raise ValueError(f"{path}: {len(content)} bytes, expected at least the {header} of an IDX header")
-    found, *shape = struct.unpack(f">{header // 4}I", content[:header])
-    if found != magic:
-        raise ValueError(f"{path}: magic number {found}, expected {magic}")
+    actual, *shape = struct.unpack(f">{header // 4}I", content[:header])
+    if actual != magic:
+        raise ValueError(f"{path}: magic number {actual}, expected {magic}")
     if len(content) != header + math.prod(shape):
         raise ValueError(f"{path}: {len(content)} bytes, expected {header} + {math.prod(shape)} for {shape}")
     if 0 in shape:
-        raise ValueError(f"{path}: sizes {shape}, expected at least 1 of everything")
+        raise ValueError(f"{path}: sizes {shape}, expected at least 1 in each dimension")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

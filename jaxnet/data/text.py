@@ -1,4 +1,4 @@
-"""A text as numbers: its vocabulary, and the windows that a character model learns from."""
+"""Text as numbers: a vocabulary of characters, and windows for training a character model."""
 
 from importlib import metadata
 from pathlib import Path
@@ -9,42 +9,44 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from jaxnet.data.datasets import DISTRIBUTION, Dataset, DatasetError
 
-HELD_OUT = 0.1  # of the text, its end
-WINDOWS = 2000  # to train on at least, which overlap where the text is too short for so many
+TEST_SHARE = 0.1  # of the text, at its end
+MIN_WINDOWS = 2000  # for training; they overlap if the text is too short for as many
 
 
 def read_text(path: Path | None = None) -> str:
-    """The text in a UTF-8 file; this project's own README unless one is named.
+    """Reads a UTF-8 file.
 
-    The README lies beside the package in a checkout, and in the metadata of an installed one.
+    Args:
+        path: The file. Defaults to this project's README, which a checkout has as a file and an installed package in
+            its metadata.
 
     Raises:
-        DatasetError: It cannot be read, or is not there.
+        DatasetError: If the text does not exist or cannot be read.
     """
     root = Path(__file__).parents[2]
-    own = (root / "README.md") if (root / "pyproject.toml").exists() else None
+    if path is None and (root / "pyproject.toml").exists():
+        path = root / "README.md"
     try:
-        if path or own:
-            return (path or own or root).read_text(encoding="utf-8")
-        return (metadata.distribution(DISTRIBUTION).read_text("METADATA") or "").partition("\n\n")[
-            2
-        ]  # behind its headers
+        if path:
+            return path.read_text(encoding="utf-8")
+        headers_and_readme = metadata.distribution(DISTRIBUTION).read_text("METADATA") or ""
+        return headers_and_readme.partition("\n\n")[2]
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path or own}: cannot be read as UTF-8 text ({error}); name another file") from error
+        raise DatasetError(f"{path}: cannot be read as UTF-8 text ({error}); name another file") from error
     except metadata.PackageNotFoundError:
-        raise DatasetError("the README is neither beside jaxnet nor in its metadata; name a text of yours") from None
+        raise DatasetError("jaxnet's README is neither a file nor in its metadata; name a text of yours") from None
 
 
 def vocabulary_of(text: str) -> str:
-    """Each of its characters once, sorted; a character's place here is its id."""
+    """Returns the characters of a text, sorted; the id of a character is its index."""
     return "".join(sorted(set(text)))
 
 
 def encode(text: str, vocabulary: str) -> Int32[np.ndarray, " T"]:
-    """The id of each character.
+    """Returns the id of each character.
 
     Raises:
-        ValueError: A character is not in the vocabulary.
+        ValueError: If a character is not in the vocabulary.
     """
     ids = {character: i for i, character in enumerate(vocabulary)}
     if unknown := set(text) - set(ids):
@@ -53,22 +55,35 @@ def encode(text: str, vocabulary: str) -> Int32[np.ndarray, " T"]:
 
 
 def decode(ids: Int[np.ndarray, " T"], vocabulary: str) -> str:
-    """The text that has these ids."""
+    """Returns the text with these ids."""
     return "".join(vocabulary[i] for i in ids)
 
 
 def windows(text: str, vocabulary: str, length: int) -> Dataset:
-    """x (N, length) and what comes next at each position, t (N, length): the end of the text is held out for testing.
+    """Returns windows of ids x (N, length), and the next id at each position t (N, length).
+
+    The last tenth of the text is for testing.
+
+    Args:
+        text: The text.
+        vocabulary: Its characters, as from `vocabulary_of`.
+        length: Characters in a window, >= 1.
 
     Raises:
-        ValueError: The text is too short for a window in each part, or has characters outside of the vocabulary.
+        ValueError: If the text is too short for a window in each part, or has characters outside of the vocabulary.
+
+    Example:
+        >>> data = windows("abcabcabcabc", "abc", length=3)
+        >>> data.x_train[0], data.t_train[0]
+        (array([0, 1, 2], dtype=int32), array([1, 2, 0], dtype=int32))
     """
     ids = encode(text, vocabulary)
-    begin = len(ids) - max(int(HELD_OUT * len(ids)), length + 1)
-    if length < 1 or begin <= length:
+    train_length = len(ids) - max(int(TEST_SHARE * len(ids)), length + 1)
+    if length < 1 or train_length <= length:
         raise ValueError(f"text: {len(ids)} characters, expected at least {2 * length + 2}, for windows of {length}")
-    stride = min(max(1, begin // WINDOWS), length)
+    stride = min(max(1, train_length // MIN_WINDOWS), length)
     train, test = (
-        sliding_window_view(part, length + 1)[::step] for part, step in ((ids[:begin], stride), (ids[begin:], length))
+        sliding_window_view(part, length + 1)[::step]
+        for part, step in ((ids[:train_length], stride), (ids[train_length:], length))
     )
     return Dataset(train[:, :-1], train[:, 1:], test[:, :-1], test[:, 1:])

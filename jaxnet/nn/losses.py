@@ -32,7 +32,6 @@ def softmax_cross_entropy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Nu
             traced function.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> float(softmax_cross_entropy(jnp.array([[800.0, 0.0]]), jnp.array([1])))
         800.0
     """

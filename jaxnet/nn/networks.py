@@ -31,7 +31,6 @@ def two_layer_net(input_size: int, hidden_size: int, output_size: int, activatio
         ValueError: If a size is below 1, or the activation is unknown.
 
     Example:
-        >>> import jax, jax.numpy as jnp
         >>> net = two_layer_net(784, 50, 10)
         >>> params = net.init(jax.random.key(0), 0.1)
         >>> net.infer(params, net.state, jnp.zeros((32, 784))).shape

@@ -1,4 +1,4 @@
-"""Figures of a run, of gradients and of several runs beside each other: each function returns one, and shows none."""
+"""Figures of runs and gradients. Each function returns a Figure and shows nothing."""
 
 from jaxnet.plots.comparing import activations, losses, optimizer_paths, overfitting, scales, sweep_map
 from jaxnet.plots.training import first_layer_weights, learning_curves, mistakes, save, step_sizes

@@ -1,112 +1,129 @@
-"""Pictures of a run. Each function returns a Figure and shows nothing; each reads in grey and at 400 pixels across."""
+"""Figures of one run. Each function returns a Figure, legible in grey and at 400 pixels, and shows nothing."""
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from jaxnet.crosscheck.measure.step_sweep import StepErrors
-from jaxnet.train.step import History
+from jaxnet.train.step import History, Progress
 from jaxnet.validation import check_counts, check_labels, check_samples
 
-WIDTH, DPI = 6.0, 150  # inches, and pixels to the inch
-POINTS = 50  # on the smoothed loss; and markers at most on another line
-STYLES = [("train", "#c46a00", "--"), ("test", "#003f7f", "-")]  # light and dark in grey
+WIDTH, DPI = 6.0, 150  # inches, dots per inch
+POINTS = 50  # of the smoothed loss, and the most markers on a curve
+STYLES = [("train", "#c46a00", "--"), ("test", "#003f7f", "-")]  # name, color, dashes; distinct in grey
 
 
-def learning_curves(history: History) -> Figure:
-    """The loss of every step, on a log axis, above the accuracies on train and test.
-
-    Smoothed by medians: a spike does not move them, and they commute with the logarithm.
+def learning_curves(history: History | Progress) -> Figure:
+    """Draws the loss of every step on a log axis, above the accuracies on training and test data.
 
     Args:
-        history: As from `fit`, or from `DivergedError`, perhaps without a step: loss (S,), in nats; accuracies (E,) in
-            [0, 1] after eval_step (E,) steps, E >= 1.
+        history: What `fit` returns, or its history, or the `history` of a `DivergedError`.
 
     Raises:
-        ValueError: Accuracies are missing, or not in [0, 1].
+        ValueError: If accuracies are missing or not in [0, 1].
     """
-    loss, eval_step, *accuracies = (np.asarray(a) for a in history)
-    for (name, *_), a in zip(STYLES, accuracies, strict=True):
-        if a.shape != (max(1, len(eval_step)),) or not ((a >= 0) & (a <= 1)).all():
-            raise ValueError(f"history.{name}_accuracy: {a}, expected {len(eval_step)} numbers in [0, 1], at least 1")
+    history = history_of(history)
+    steps = len(history.eval_step)
+    for name, _, _ in STYLES:
+        accuracy = np.asarray(getattr(history, f"{name}_accuracy"))
+        if accuracy.shape != (max(1, steps),) or not ((accuracy >= 0) & (accuracy <= 1)).all():
+            raise ValueError(f"history.{name}_accuracy: {accuracy}, expected {steps} numbers in [0, 1], at least 1")
     figure = Figure(figsize=(WIDTH, 5), dpi=DPI, layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
-
-    steps, block = np.arange(1, len(loss) + 1), len(loss) // POINTS
-    if block > 1:
-        above.plot(steps, loss, color="0.75", linewidth=0.5)
-        middle, smooth = ([np.median(a[i : i + block]) for i in range(0, len(a), block)] for a in (steps, loss))
-        above.plot(middle, smooth, color="black", linewidth=1.8)
-        what = f"each batch thin, median of every {block} thick"
-    else:
-        above.plot(steps, loss, color="black", marker="o", markersize=2.5)
-        what = "each batch" if len(loss) else "no step was made"
-    above.set_title(f"loss in nats: {what}", loc="left", fontsize="medium")
-    if (positive := loss[(loss > 0) & np.isfinite(loss)]).size:
-        narrow = positive.max() < 1000 * positive.min()
-        above.set_yscale("log")
-        above.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
-        above.yaxis.set_major_formatter("{x:g}")
-        above.minorticks_off()
-    else:  # no step, or nothing but zeros, which a log axis cannot show
-        above.set_yticks([0])
-
-    higher = "test" if accuracies[1][-1] > accuracies[0][-1] else "train"
-    for (name, color, dashes), a in zip(STYLES, accuracies, strict=True):
-        marker = "o" if len(a) <= POINTS else ""
-        below.plot(eval_step, a, color=color, linestyle=dashes, linewidth=1.3, marker=marker, markersize=2.5)
-        va, lift = ("bottom", 1) if name == higher else ("top", -1)  # however near the ends, the labels stand apart
-        label = {"text": f"{name} {a[-1]:.2%}", "color": color, "va": va, "textcoords": "offset points"}
-        below.annotate(xy=(eval_step[-1], a[-1]), xytext=(6, lift), **label)
-    # The untrained network is at chance, and would flatten all that follows.
-    low, high = np.min([a[len(a) > 2 :] for a in accuracies]), np.max(accuracies)
-    room = 0.08 * (high - low) + 0.005
-    below.set_ylim(max(0, low - room), min(1, high + room))
-    below.set_title("accuracy: train dashed, test solid", loc="left", fontsize="medium")
-    below.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
-    below.set_xlabel("step")
-    end = max(1, len(loss), eval_step[-1])
-    below.set_xlim(-0.02 * end, 1.02 * end)
-    below.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    below.xaxis.set_major_formatter("{x:,.0f}")
-    for axes in (above, below):
+    loss_axes, accuracy_axes = figure.subplots(2, 1, sharex=True)
+    _draw_loss(loss_axes, np.asarray(history.loss))
+    _draw_accuracies(accuracy_axes, history)
+    for axes in (loss_axes, accuracy_axes):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="0.9", linewidth=0.6)
     return figure
 
 
-def first_layer_weights(W: Float[np.ndarray, "D M"], image_shape: tuple[int, int], most: int = 100) -> Figure:
-    """What each hidden unit looks for: a column of W as an image, the largest norm first, all on one scale about 0.
+def history_of(run: History | Progress) -> History:
+    """Returns the history of what `fit` returned."""
+    return run.history if isinstance(run, Progress) else run
 
-    The scale ends where 1 weight in 200 lies beyond: a single large one would grey out the others.
+
+def _draw_loss(axes: Axes, loss: np.ndarray) -> None:
+    steps, block = np.arange(1, len(loss) + 1), len(loss) // POINTS
+    if block > 1:
+        axes.plot(steps, loss, color="0.75", linewidth=0.5)
+        # Medians are robust to spikes, and commute with the logarithm.
+        medians = ([np.median(a[i : i + block]) for i in range(0, len(a), block)] for a in (steps, loss))
+        axes.plot(*medians, color="black", linewidth=1.8)
+        legend = f"each batch thin, median of every {block} thick"
+    else:
+        axes.plot(steps, loss, color="black", marker="o", markersize=2.5)
+        legend = "each batch" if len(loss) else "no steps"
+    axes.set_title(f"loss in nats: {legend}", loc="left", fontsize="medium")
+    positive = loss[(loss > 0) & np.isfinite(loss)]
+    if not positive.size:  # a log axis cannot show zeros
+        axes.set_yticks([0])
+        return
+    narrow = positive.max() < 1000 * positive.min()
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+
+
+def _draw_accuracies(axes: Axes, history: History) -> None:
+    eval_step, accuracies = history.eval_step, (history.train_accuracy, history.test_accuracy)
+    higher = "test" if accuracies[1][-1] > accuracies[0][-1] else "train"
+    for (name, color, dashes), accuracy in zip(STYLES, accuracies, strict=True):
+        marker = "o" if len(accuracy) <= POINTS else ""
+        axes.plot(eval_step, accuracy, color=color, linestyle=dashes, linewidth=1.3, marker=marker, markersize=2.5)
+        alignment, offset = ("bottom", 1) if name == higher else ("top", -1)  # keeps the two labels apart
+        axes.annotate(
+            f"{name} {accuracy[-1]:.2%}", (eval_step[-1], accuracy[-1]), (6, offset), color=color, va=alignment,
+            textcoords="offset points",
+        )  # fmt: skip
+    # The untrained network is at chance, which would flatten the rest of the curve.
+    low, high = np.min([accuracy[len(accuracy) > 2 :] for accuracy in accuracies]), np.max(accuracies)
+    margin = 0.08 * (high - low) + 0.005
+    axes.set_ylim(max(0, low - margin), min(1, high + margin))
+    axes.set_title("accuracy: train dashed, test solid", loc="left", fontsize="medium")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    axes.set_xlabel("step")
+    end = max(1, len(history.loss), int(eval_step[-1]))
+    axes.set_xlim(-0.02 * end, 1.02 * end)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+
+
+def first_layer_weights(
+    W: Float[np.ndarray, "D M"] | Progress, image_shape: tuple[int, int], max_units: int = 100
+) -> Figure:
+    """Draws the weights of each hidden unit as an image, the largest norm first, on one color scale around 0.
+
+    The scale leaves out the largest 0.5 % of the weights, which would make the others hard to tell apart.
 
     Args:
-        W: (D, M), the first layer's weights.
-        image_shape: (height, width), height times width D.
-        most: Units drawn at most, >= 1.
+        W: The first layer's weights (D, M), or what `fit` returns for a network with an `Affine1` of images.
+        image_shape: (height, width) with height * width = D.
+        max_units: Largest number of units to draw, >= 1. Defaults to 100.
 
     Raises:
-        ValueError: W is empty or not finite, its columns are no such images, or `most` is below 1.
+        ValueError: If W is empty or not finite, its columns do not have this shape, or `max_units` is below 1.
     """
-    W = np.asarray(W)
+    W = np.asarray(W.state.params["Affine1"]["W"] if isinstance(W, Progress) else W)
     if W.ndim != 2 or W.size == 0 or not np.isfinite(W).all():
         raise ValueError(f"W: {W.dtype} of shape {W.shape}, expected finite numbers (D, M), D and M at least 1")
-    check_counts(most=most)
-    order = np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:most]
+    check_counts(max_units=max_units)
+    order = np.argsort(-np.linalg.norm(W, axis=0), kind="stable")[:max_units]
     limit = float(np.quantile(np.abs(W), 0.995) or np.abs(W).max() or 1)
     title = f"First-layer weights: {len(order)} of {W.shape[1]:,} units\nlargest norm first"
-    figure, images = _mosaic(
-        title, W.T[order], image_shape, 10, "cividis", (-limit, limit)
-    )  # light and dark about grey
-    tall = figure.get_figheight()
-    bar = figure.add_axes((0.68, 1 - 0.24 / tall, 0.26, 0.1 / tall))
+    figure, images = _mosaic(title, W.T[order], image_shape, 10, cmap="cividis", vmin=-limit, vmax=limit)
+    height = figure.get_figheight()
+    bar = figure.add_axes((0.68, 1 - 0.24 / height, 0.26, 0.1 / height))
     bar.tick_params(labelsize="small")
     ticks = [-limit, 0, limit]
     figure.colorbar(images[0], cax=bar, orientation="horizontal", ticks=ticks, format="{x:.2g}", extend="both")
@@ -118,19 +135,19 @@ def mistakes(
     t: Int[np.ndarray, " N"],
     logits: Float[np.ndarray, "N C"],
     image_shape: tuple[int, int],
-    most: int = 36,
+    max_images: int = 36,
 ) -> Figure:
-    """The images that the network gets wrong, the surest mistakes first: true → predicted class, and its probability.
+    """Draws misclassified images, most confident first, with true and predicted class and the probability.
 
     Args:
-        x: (N, D), the images.
-        t: (N,), their class numbers, or (N, C), one-hot rows.
-        logits: (N, C), what the network says of them.
-        image_shape: (height, width), height times width D.
-        most: Images drawn at most, >= 1.
+        x: Images (N, D).
+        t: Class numbers (N,), or one-hot rows (N, C).
+        logits: The network's outputs (N, C).
+        image_shape: (height, width) with height * width = D.
+        max_images: Largest number of images to draw, >= 1. Defaults to 36.
 
     Raises:
-        ValueError: An argument is out of range or does not fit the others.
+        ValueError: If an argument is out of range or inconsistent with the others.
     """
     x, t, logits = np.asarray(x), np.asarray(t), np.asarray(logits)
     check_samples("x", x)
@@ -138,20 +155,23 @@ def mistakes(
     if len(logits) != len(x):
         raise ValueError(f"logits: {len(logits)} rows, expected {len(x)}, one for each row of x")
     check_labels("t", t, logits.shape)
-    check_counts(most=most)
+    check_counts(max_images=max_images)
     true, predicted = t.argmax(axis=1) if t.ndim == 2 else t, logits.argmax(axis=1)
-    shifted = logits - logits.max(axis=1, keepdims=True).astype(float)  # in float32 many would be 1, and tie
-    sure = 1 / np.exp(shifted).sum(axis=1)  # softmax of the largest logit
+    shifted = logits - logits.max(axis=1, keepdims=True).astype(
+        float
+    )  # in float32, many probabilities would round to 1
+    confidence = 1 / np.exp(shifted).sum(axis=1)  # softmax of the largest logit
     wrong = np.flatnonzero(predicted != true)
-    drawn = wrong[np.argsort(-sure[wrong], kind="stable")][:most]
-    shown = f"the {len(drawn)} surest" if len(drawn) < len(wrong) else "surest first"
-    what = f"{shown}: true → predicted, and its probability" if len(wrong) else "no mistakes to show"
-    title = f"{len(wrong):,} of {len(x):,} images misread\n{what}"
-    figure, images = _mosaic(title, x[drawn], image_shape, 6, "gray_r", (x.min(), x.max()), caption=0.2, gap=0.12)
-    for image, i in zip(images, drawn, strict=True):
+    shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:max_images]
+    order = f"the {len(shown)} most confident" if len(shown) < len(wrong) else "most confident first"
+    legend = f"{order}: true → predicted class, probability" if len(wrong) else "no mistakes to show"
+    title = f"{len(wrong):,} of {len(x):,} images misclassified\n{legend}"
+    colors = {"cmap": "gray_r", "vmin": x.min(), "vmax": x.max()}
+    figure, images = _mosaic(title, x[shown], image_shape, 6, caption=0.2, gap=0.12, **colors)
+    for image, i in zip(images, shown, strict=True):
         left, right, _, top = image.get_extent()
-        says = f"{true[i]} → {predicted[i]}  {sure[i]:.0%}"
-        image.axes.text((left + right) / 2, top + 0.04, says, fontsize=9, ha="center")
+        caption = f"{true[i]} → {predicted[i]}  {confidence[i]:.0%}"
+        image.axes.text((left + right) / 2, top + 0.04, caption, fontsize=9, ha="center")
     return figure
 
 
@@ -160,14 +180,20 @@ def _mosaic(
     images: Float[np.ndarray, "K D"],
     image_shape: tuple[int, int],
     columns: int,
-    cmap: str,
-    limits: tuple[float, float],
     caption: float = 0.0,
     gap: float = 0.04,
+    **colors: Any,
 ) -> tuple[Figure, list[AxesImage]]:
-    """Rows of images below two lines of title, `caption` inches above each image, `gap` inches below and beside it.
+    """Draws a grid of images below two lines of title, on one pair of axes in inches: many axes would take a second.
 
-    All lie on one sheet, measured in inches: axes of its own for each would take a second.
+    Args:
+        title: Two lines.
+        images: The images as rows.
+        image_shape: (height, width) of each.
+        columns: Images in a row.
+        caption: Space above each image in inches.
+        gap: Space below and beside each image in inches.
+        colors: Passed to `imshow`.
     """
     if len(image_shape) != 2 or min(image_shape) < 1 or math.prod(image_shape) != images.shape[1]:
         raise ValueError(f"image_shape: {image_shape}, expected (height, width) of {images.shape[1]} pixels in all")
@@ -175,36 +201,35 @@ def _mosaic(
     width = (WIDTH - gap) / columns - gap
     height = width * image_shape[0] / image_shape[1]
     head, pitch = 0.6, caption + height + gap
-    tall = head + math.ceil(len(images) / columns) * pitch
-    figure = Figure(figsize=(WIDTH, tall), dpi=DPI)
-    figure.suptitle(title, x=0.02, y=1 - 0.1 / tall, ha="left", va="top", fontsize=11)
-    sheet = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, tall))
-    sheet.set_axis_off()
-    low, high = limits
+    figure_height = head + math.ceil(len(images) / columns) * pitch
+    figure = Figure(figsize=(WIDTH, figure_height), dpi=DPI)
+    figure.suptitle(title, x=0.02, y=1 - 0.1 / figure_height, ha="left", va="top", fontsize=11)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, figure_height))
+    axes.set_axis_off()
     drawn = []
     for i, image in enumerate(images.reshape(-1, *image_shape)):
         row, column = divmod(i, columns)
-        left, bottom = gap + column * (width + gap), tall - head - row * pitch - caption - height
+        left, bottom = gap + column * (width + gap), figure_height - head - row * pitch - caption - height
         extent = (left, left + width, bottom, bottom + height)
-        drawn.append(sheet.imshow(image, cmap=cmap, vmin=low, vmax=high, extent=extent, aspect="auto"))
-        sheet.add_patch(Rectangle((left, bottom), width, height, fill=False, edgecolor="0.8", linewidth=0.5))
+        drawn.append(axes.imshow(image, extent=extent, aspect="auto", **colors))
+        axes.add_patch(Rectangle((left, bottom), width, height, fill=False, edgecolor="0.8", linewidth=0.5))
     return figure, drawn
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Into a PNG, whole or not at all: written beside, then renamed.
+    """Writes a PNG file completely or not at all.
 
     Raises:
-        ValueError: The file cannot be written.
+        ValueError: If the file cannot be written.
     """
-    beside = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.part")
     try:
-        figure.savefig(beside, format="png")
-        beside.replace(path)
+        figure.savefig(temporary, format="png")
+        temporary.replace(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be written ({error.strerror}); name another file") from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def step_sizes(title: str, errors: Mapping[str, StepErrors]) -> Figure:
@@ -212,24 +237,24 @@ def step_sizes(title: str, errors: Mapping[str, StepErrors]) -> Figure:
 
     Args:
         title: What was checked.
-        errors: Of each leaf, as from `jaxnet.crosscheck.measure.step_sweep.step_errors`; at least one.
+        errors: The errors of each leaf, as from `jaxnet.crosscheck.measure.step_sweep.step_errors`.
 
     Raises:
         ValueError: If there is no leaf.
     """
     if not errors:
-        raise ValueError("errors: none, expected at least one leaf with a gradient of its shape")
+        raise ValueError("errors: empty, expected at least one leaf")
     columns = min(3, len(errors))
     rows = math.ceil(len(errors) / columns)
     figure = Figure(figsize=(WIDTH, 0.6 + 2.0 * rows), dpi=DPI, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(errors) :]:
         axes.set_axis_off()
-    for axes, (name, found) in zip(grid.flat, errors.items(), strict=False):
-        (step, error), floor = found, found.floor
-        shown = error > 0  # a log axis has no place for what agrees to the last digit
+    for axes, (name, leaf_errors) in zip(grid.flat, errors.items(), strict=False):
+        (step, error), floor = leaf_errors, leaf_errors.floor
+        positive = error > 0  # a log axis cannot show zeros
         axes.axhline(floor or 1e-17, color="0.6", linewidth=0.8, linestyle="--")
-        axes.loglog(step[shown], error[shown], color="black", marker="o", markersize=2.5, linewidth=1)
+        axes.loglog(step[positive], error[positive], color="black", marker="o", markersize=2.5, linewidth=1)
         axes.set_title(f"{name}: {floor:.0e}", loc="left", fontsize="medium")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="0.92", linewidth=0.5)

@@ -1,4 +1,4 @@
-"""Training: one compiled program for all steps of a run, what it saves, and many runs at once."""
+"""Training: the compiled training loop, checkpoints, the folder of a run, and sweeps."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""A run's last stages on disk, each whole or not there, and taken up again only by the run that they are of.
+"""Checkpoints of a run: written atomically while it trains, and read by a run with the same identity only.
 
-orbax writes them, beside the training and by renaming; it comes with the extra `train`, and is imported when the first
-one is due. What is read is held against the digest that was written with it, and against what the run is made of.
+orbax writes them in the background and makes them visible by renaming. It comes with the extra `train` and is imported
+for the first checkpoint. A checkpoint is verified by the digest that it contains and by the identity of its run.
 """
 
 import hashlib
@@ -11,8 +11,8 @@ import os
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,18 +20,19 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jaxtyping import Array, Int
 
 import jaxnet
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer
-from jaxnet.train.step import History, Stage, TrainState
+from jaxnet.train.step import History, Progress, TrainState, params_dtype
 
-Tell = Callable[[str], object]
+Warn = Callable[[str], object]
 
 
 class CheckpointError(RuntimeError):
-    """One line: what cannot be saved or read, why, and what to do."""
+    """Raised when a checkpoint cannot be saved or read. Its message is one line with the reason and the remedy."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
@@ -40,149 +41,172 @@ class CheckpointError(RuntimeError):
 def identity(
     net: Layer, data: Dataset, batches: Int[Array, "S B"], dtype: Any, settings: Mapping[str, Any]
 ) -> dict[str, str]:
-    """What a run is made of. Where all of this is the same, so is every bit, on the same machine."""
-    arrays = dict(zip(data._fields, data, strict=True)) | {"batches": batches}
+    """Describes everything that determines the results of a run: runs of one identity have the same bits.
+
+    Args:
+        net: The network.
+        data: Its data; described by checksums.
+        batches: The row numbers of each step.
+        dtype: The parameters' dtype.
+        settings: All other arguments of `fit` that affect the results, as values whose `str` tells them apart. An
+            `optax.GradientTransformation` does not reveal its hyperparameters, nor does a function: describe it by a
+            text, such as `{"optimizer": "adam(1e-3)"}`.
+
+    Raises:
+        ValueError: If a setting is an optax.GradientTransformation or a function.
+    """
+    for name, value in settings.items():
+        if callable(value) or isinstance(value, optax.GradientTransformation):
+            raise ValueError(
+                f"settings[{name!r}]: {type(value).__name__}, expected a text that identifies it, such as 'adam(1e-3)'"
+            )
+    arrays = data._asdict() | {"batches": batches}
     return {
         "version of jaxnet": jaxnet.__version__,
         **{f"version of {name}": importlib.metadata.version(name) for name in ("jax", "jaxlib", "optax")},
         "network": repr(net.description),
         "dtype": str(np.dtype(dtype)),
-        **{name: f"{a.dtype}{list(a.shape)}, CRC-32 {_crc(a):08x}" for name, a in arrays.items()},
+        **{name: f"{array.dtype}{list(array.shape)}, CRC-32 {_crc(array):08x}" for name, array in arrays.items()},
         **{f"option {name}": str(value) for name, value in settings.items()},
     }
 
 
 @dataclass
 class Checkpoints:
-    """The folder of one run. Of several processes the first writes it; all can read it, on a file system of all.
+    """The checkpoints of one run. The first of several processes writes them, and all must be able to read them.
 
-    - `identity`: what the run is made of, as from the function of that name; asked for once, when it is needed.
-    - `keep`: so many of the latest stay.
-    - `seconds`: so long `offer` waits between two.
+    Attributes:
+        folder: Where they are written.
+        identity: Returns the identity of the run, as the function `identity` does; called once, on first use.
+        keep: Number of checkpoints that are kept, the latest ones. Defaults to 3.
+        seconds: Least time between checkpoints that `offer` saves. Defaults to 10.
     """
 
     folder: Path
     identity: Callable[[], Mapping[str, str]]
     keep: int = 3
     seconds: float = 10.0
-    _last: float = field(default_factory=time.monotonic, init=False, repr=False)
-    _begun: Path | None = field(default=None, init=False, repr=False)
+    _last_saved: float = field(default_factory=time.monotonic, init=False, repr=False)
+    _pending: Path | None = field(default=None, init=False, repr=False)
 
-    def offer(self, stage: Stage) -> None:
-        """Save the stage if it is time to. Returns at once: the writing goes on beside the training.
+    def offer(self, progress: Progress) -> None:
+        """Saves the progress if the last checkpoint is old enough; writes in the background.
 
         Raises:
-            CheckpointError: It cannot be saved, or the one before could not.
+            CheckpointError: If it cannot be saved, or the previous one could not.
         """
-        if time.monotonic() - self._last >= self.seconds:
+        if time.monotonic() - self._last_saved >= self.seconds:
             try:
                 self.finish()
             finally:
-                self._write(stage)
+                self._write(progress)
 
-    def save(self, stage: Stage) -> None:
-        """Save the stage now, and return when it is written.
+    def save(self, progress: Progress) -> None:
+        """Saves the progress, and returns when it is written.
 
         Raises:
-            CheckpointError: It cannot be.
+            CheckpointError: If it cannot be saved.
         """
-        with suppress(CheckpointError):  # this one is later
+        with suppress(CheckpointError):  # the new checkpoint replaces one that failed
             self.finish()
-        self._write(stage)
+        self._write(progress)
         self.finish()
 
-    def _write(self, stage: Stage) -> None:
-        if jax.process_index() > 0:
-            return
-        ocp, step = _orbax(), int(stage.state.step)
-        self._last = time.monotonic()
-        leaves = {name: leaf for name, leaf in _leaves(stage).items() if leaf.size}  # orbax saves nothing empty
-        self._guarded(lambda: self._make_room(sum(leaf.nbytes for leaf in leaves.values())))
-        if step in self._manager.all_steps():  # it is what the run has just gone on from
-            return
-        made_of = {**self._made_of, "digest": _digest(leaves)}
-        args = ocp.args.Composite(leaves=ocp.args.StandardSave(leaves), made_of=ocp.args.JsonSave(made_of))
-        self._begun = self.folder / str(step)
-        self._guarded(lambda: self._manager.save(step, args=args, force=True))
-
     def finish(self) -> None:
-        """Wait until the last one is written.
+        """Waits until the last checkpoint is written.
 
         Raises:
-            CheckpointError: It could not be.
+            CheckpointError: If it could not be saved.
         """
-        begun, self._begun = self._begun, None
-        if begun:
-            self._guarded(lambda: self._written(begun))
+        pending, self._pending = self._pending, None
+        if pending:
+            with self._saving():
+                self._manager.wait_until_finished()
+                if not pending.exists():  # some versions of orbax raise the error at the next save only
+                    raise OSError(f"{pending.name} does not exist after it was written")
 
-    def _written(self, path: Path) -> None:
-        self._manager.wait_until_finished()
-        if not path.exists():  # some versions of orbax say why only when the next is saved
-            raise OSError(f"{path.name} is not there after it was written")
-
-    def latest(self, first: TrainState, tell: Tell) -> Stage | None:
-        """The last stage that is whole; None if there is none at all.
+    def latest(self, initial: TrainState, warn: Warn) -> Progress | None:
+        """Reads the latest undamaged checkpoint, and deletes later ones; returns None if there are no checkpoints.
 
         Args:
-            first: The state that the run begins with, whose tree, shapes and dtypes the stage must have.
-            tell: Is told of every one that is damaged, and so passed over and deleted.
+            initial: The initial state of the run. The checkpoint must have the same tree, shapes and dtypes.
+            warn: Called with a message for every damaged checkpoint.
 
         Raises:
-            CheckpointError: It is of another run, or all are damaged.
+            CheckpointError: If the checkpoint is from another run, or all are damaged.
         """
         if not self.folder.exists():
             return None
         if not self.folder.is_dir():
-            raise CheckpointError(f"{self.folder}: a file, expected a folder of checkpoints; begin a new run")
-        steps, damage = sorted(self._manager.all_steps(), reverse=True), ""
+            raise CheckpointError(f"{self.folder}: a file, expected a folder of checkpoints; start a new run")
+        damage: list[str] = []
+        steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             path = self.folder / str(step)
             try:
-                leaves, made_of = self._read(step)
-            except Exception as error:  # whatever a storage library says of a file that is not what it wrote
-                damaged = f"{path} is damaged ({type(error).__name__}: {_first_line(error)})"
-                damage = damage or damaged
-                tell(f"checkpoint {damaged}; trying the one before")
+                leaves, identity = self._read(step)
+            except Exception as error:  # storage libraries raise all kinds of errors for damaged files
+                damage.append(f"{path} is damaged ({type(error).__name__}: {_first_line(error)})")
+                warn(f"checkpoint {damage[-1]}; trying the one before")
                 continue
-            for what, now in self._made_of.items():
-                if made_of.get(what) != now:
-                    raise CheckpointError(
-                        f"{path}: {what} was {made_of.get(what, 'not told')}, is {now}; go on with what the run was "
-                        "begun with, or begin another run in a new folder"
-                    )
+            self._check_identity(path, identity)
             for later in steps[: steps.index(step)] if jax.process_index() == 0 else ():
                 self._manager.delete(later)
-            return _stage(leaves, first, path)
+            return _from_leaves(leaves, initial, path)
         if damage:
-            raise CheckpointError(f"no checkpoint can be read, the first of them {damage}; begin a new run")
+            raise CheckpointError(f"no checkpoint can be read: {damage[0]}; start a new run")
         return None
 
+    def _write(self, progress: Progress) -> None:
+        if jax.process_index() > 0:
+            return
+        ocp, step = _orbax(), int(progress.state.step)
+        self._last_saved = time.monotonic()
+        leaves = {name: leaf for name, leaf in _to_leaves(progress).items() if leaf.size}  # orbax refuses empty arrays
+        with self._saving():
+            self._reserve(sum(leaf.nbytes for leaf in leaves.values()))
+        if step in self._manager.all_steps():  # the checkpoint that the run was resumed from
+            return
+        identity = {**self._identity, "digest": _digest(leaves)}
+        args = ocp.args.Composite(leaves=ocp.args.StandardSave(leaves), identity=ocp.args.JsonSave(identity))
+        self._pending = self.folder / str(step)
+        with self._saving():
+            self._manager.save(step, args=args, force=True)
+
+    def _check_identity(self, path: Path, identity: Mapping[str, str]) -> None:
+        for name, value in self._identity.items():
+            if identity.get(name) != value:
+                raise CheckpointError(
+                    f"{path}: {name} was {identity.get(name, 'not recorded')}, is {value}; resume with what the run "
+                    "was started with, or start another run in a new folder"
+                )
+
     @cached_property
-    def _made_of(self) -> Mapping[str, str]:
+    def _identity(self) -> Mapping[str, str]:
         return self.identity()
 
     @cached_property
     def _manager(self) -> Any:
-        ocp, me = _orbax(), jax.process_index()
+        ocp, process = _orbax(), jax.process_index()
         options = ocp.CheckpointManagerOptions(max_to_keep=self.keep)
-        if jax.process_count() > 1:  # none waits for another
+        if jax.process_count() > 1:  # no process waits for another
             options.create = False
             options.multiprocessing_options = ocp.options.MultiprocessingOptions(
-                primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+                primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process{process}"
             )
         return ocp.CheckpointManager(self.folder.absolute(), options=options)
 
     def _read(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         ocp = _orbax()
-        args = ocp.args.Composite(leaves=ocp.args.StandardRestore(), made_of=ocp.args.JsonRestore())
-        found = self._manager.restore(step, args=args)
-        leaves, made_of = dict(found["leaves"]), dict(found["made_of"])
-        if (digest := _digest(leaves)) != made_of.pop("digest", None):
-            raise ValueError(f"its contents have the digest {digest[:12]}..., which is not the one written beside them")
-        return leaves, made_of
+        args = ocp.args.Composite(leaves=ocp.args.StandardRestore(), identity=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=args)
+        leaves, identity = dict(restored["leaves"]), dict(restored["identity"])
+        if (digest := _digest(leaves)) != (recorded := identity.pop("digest", "missing")):
+            raise ValueError(f"its digest is {digest[:12]}..., expected {recorded[:12]}...")
+        return leaves, identity
 
-    def _make_room(self, size: int) -> None:
-        """Here a folder that cannot be written, or a disk that is full, is known at once and nothing is begun."""
+    def _reserve(self, size: int) -> None:
+        """Detects a full disk or a folder that cannot be written before the checkpoint is started."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.folder) as file:
             if hasattr(os, "posix_fallocate"):
@@ -190,11 +214,12 @@ class Checkpoints:
             else:
                 file.write(bytes(size))
 
-    def _guarded(self, act: Callable[[], object]) -> None:
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
         try:
-            act()
-        except Exception as error:  # OSError, or what a storage library makes of it
-            vars(self).pop("_manager", None)  # it would raise the same again when the next is saved
+            yield
+        except Exception as error:  # OSError, or what a storage library raises instead
+            vars(self).pop("_manager", None)  # it would raise the same error at the next save
             raise CheckpointError(
                 f"{self.folder}: no checkpoint could be saved ({_first_line(error)}); make room or name another folder"
             ) from error
@@ -203,37 +228,40 @@ class Checkpoints:
 def _orbax() -> Any:
     import orbax.checkpoint
 
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # it prints the traceback of every error, and raises it too
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # otherwise it also prints the traceback of every error
     return orbax.checkpoint
 
 
-def _leaves(stage: Stage) -> dict[str, np.ndarray]:
-    """Every array of a stage under its path, such as .state.params['Affine1']['W']; the key as its words."""
-    stage = stage._replace(state=stage.state._replace(key=jax.random.key_data(stage.state.key)))
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(stage)}
+def _to_leaves(progress: Progress) -> dict[str, np.ndarray]:
+    """Returns every array under its path, such as .state.params['Affine1']['W'], and the key as numbers."""
+    progress = progress._replace(state=progress.state._replace(key=jax.random.key_data(progress.state.key)))
+    paths = jax.tree_util.tree_leaves_with_path(progress)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in paths}
 
 
-def _stage(leaves: dict[str, np.ndarray], first: TrainState, path: Path) -> Stage:
-    """The inverse of `_leaves`, for a state of the same tree, shapes and dtypes."""
-    like = Stage(first._replace(key=jax.random.key_data(first.key)), History(*[np.zeros(0)] * len(History._fields)))
-    paths, tree = jax.tree_util.tree_flatten_with_path(like)
-    nothing, found = np.zeros(0, jax.numpy.result_type(*jax.tree.leaves(first.params))), []
-    for at, leaf in paths:
-        name = jax.tree_util.keystr(at)
-        saved = leaves.get(name, nothing)  # as empty as it was when it was left out
+def _from_leaves(leaves: dict[str, np.ndarray], initial: TrainState, folder: Path) -> Progress:
+    """Inverts `_to_leaves`, for a state with the tree, shapes and dtypes of the initial one."""
+    history = History(*[np.zeros(0)] * len(History._fields))
+    template = Progress(initial._replace(key=jax.random.key_data(initial.key)), history)
+    empty = np.zeros(0, params_dtype(initial.params))  # empty arrays were not saved
+
+    def restore(path: Any, leaf: Any) -> np.ndarray:
+        name = jax.tree_util.keystr(path)
+        saved = leaves.get(name, empty)
         if name.startswith(".state") and (saved.shape, saved.dtype) != (leaf.shape, leaf.dtype):
             raise CheckpointError(
-                f"{path}: {name} is {saved.dtype}{list(saved.shape)}, expected {leaf.dtype}{list(leaf.shape)}; "
-                "it is of another optimizer or network"
+                f"{folder}: {name} is {saved.dtype}{list(saved.shape)}, expected {leaf.dtype}{list(leaf.shape)}; "
+                "the checkpoint is from another optimizer or network"
             )
-        found.append(saved)
-    stage = jax.tree.unflatten(tree, found)
-    state = stage.state._replace(key=jax.random.wrap_key_data(stage.state.key))
-    return Stage(jax.tree.map(jax.numpy.asarray, state), stage.history)
+        return saved
+
+    state, history = jax.tree_util.tree_map_with_path(restore, template)
+    state = state._replace(key=jax.random.wrap_key_data(state.key))
+    return Progress(jax.tree.map(jax.numpy.asarray, state), history)
 
 
 def _digest(leaves: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes."""
+    """Returns the SHA-256 of names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
     for name, leaf in sorted(leaves.items()):
         digest.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
@@ -241,8 +269,8 @@ def _digest(leaves: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _crc(a: Any) -> int:
-    return zlib.crc32(np.ascontiguousarray(a).data.cast("B") if a.size else b"")
+def _crc(array: Any) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What training compiles: one program that makes steps, and one that evaluates. What changes is argument and result."""
+"""The compiled programs of a run: one makes steps, one evaluates. They take what changes and return what changed."""
 
 import math
 from collections.abc import Callable
@@ -15,100 +15,133 @@ from jaxnet.nn.inference import by_chunks, chunk_of
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.losses import correct
 from jaxnet.train.device_data import to_floats
-from jaxnet.train.matmul_layout import by_eigen, compiler_options, way_of
+from jaxnet.train.matmul_layout import choose_layout, compiler_options, eigen_is_faster
 from jaxnet.train.sharding import ONE_DEVICE, OneDevice
-from jaxnet.train.step import Criterion, MakeOptimizer, TrainState, train_step
+from jaxnet.train.step import Criterion, MakeOptimizer, Objective, TrainState, params_dtype, update
 
-NO_CHECK = "promise_in_bounds"  # of row numbers: `fit` has looked
-FETCHED = 4 * 2**20  # bytes of samples that are fetched at once, where those of several steps are
+IN_BOUNDS = "promise_in_bounds"  # `fit` has checked the row numbers
+GATHERED_BYTES = 4 * 2**20  # of samples, where those of several steps are gathered together
 
 
-class Recipe(NamedTuple):
-    """What a step does: another recipe is another program."""
+class StepConfig(NamedTuple):
+    """What is static in a step: a different value is a different program."""
 
     net: Layer
-    make_optimizer: MakeOptimizer
+    optimizer: MakeOptimizer | optax.GradientTransformation
     criterion: Criterion
     devices: OneDevice = ONE_DEVICE
 
 
-class Rates(NamedTuple):
-    """The numbers in it: another number is the same program; None and a number are two."""
+class Hyperparameters(NamedTuple):
+    """The numbers in a step: a different number is the same program, but a number instead of None is not."""
 
-    learning_rate: Float[Array, ""]
+    learning_rate: Float[Array, ""] | None
     clip_norm: Float[Array, ""] | None
-    decay: Float[Array, ""] | None
+    weight_decay: Float[Array, ""] | None
 
 
-def optimizer_of(recipe: Recipe, rates: Rates) -> optax.GradientTransformation:
-    """The recipe's optimizer at these rates, behind the clipping if there is any."""
-    optimizer = recipe.make_optimizer(rates.learning_rate)
-    if rates.clip_norm is None:
+class TrainingData(NamedTuple):
+    """The training samples on the device, and which of their rows each step takes."""
+
+    x: Array
+    t: Array
+    batches: Int[Array, "S B"]
+
+    def gather(self, rows: Int[Array, "*S B"]) -> tuple[Array, Array]:
+        """Returns the samples and labels in these rows."""
+        return self.x.at[rows].get(mode=IN_BOUNDS), self.t.at[rows].get(mode=IN_BOUNDS)
+
+
+class _Carry(NamedTuple):
+    state: TrainState  # its matrices in the program's layout
+    losses: Array
+
+
+def build_optimizer(config: StepConfig, hyperparameters: Hyperparameters) -> optax.GradientTransformation:
+    """Returns the optimizer of a step, preceded by gradient clipping where there is a `clip_norm`."""
+    optimizer = config.optimizer
+    if not isinstance(optimizer, optax.GradientTransformation):
+        optimizer = optimizer(hyperparameters.learning_rate)
+    if hyperparameters.clip_norm is None:
         return optimizer
-    return optax.chain(optax.clip_by_global_norm(rates.clip_norm), optimizer)
+    return optax.chain(optax.clip_by_global_norm(hyperparameters.clip_norm), optimizer)
 
 
-def fetched(rows: Int[Array, "*S B"], x: Array, t: Array) -> tuple[Array, Array]:
-    """The samples of these row numbers, and their labels, out of all that lie on the device, as they lie there."""
-    return x.at[rows].get(mode=NO_CHECK), t.at[rows].get(mode=NO_CHECK)
+def build_objective(config: StepConfig, hyperparameters: Hyperparameters) -> Objective:
+    """Returns the function that a step minimizes."""
+    return Objective(config.net, config.criterion, hyperparameters.weight_decay)
 
 
-def step_of(recipe: Recipe, rates: Rates, now: TrainState, x: Array, t: Array) -> tuple[TrainState, Float[Array, ""]]:
-    """`train_step` as the recipe says."""
-    optimizer = optimizer_of(recipe, rates)
-    return train_step(recipe.net, optimizer, now, x, t, criterion=recipe.criterion, decay=rates.decay)
+def configured_step(
+    config: StepConfig, hyperparameters: Hyperparameters, state: TrainState, x: Array, t: Array
+) -> tuple[TrainState, Float[Array, ""]]:
+    """Makes one step on the batch x, t; returns the state after it and the loss before it."""
+    optimizer = build_optimizer(config, hyperparameters)
+    return update(build_objective(config, hyperparameters), optimizer, state, x, t)
 
 
 def run_steps(
-    recipe: Recipe,
-    rates: Rates,
-    now: TrainState,
-    x: Array,
-    t: Array,
-    batches: Int[Array, "S B"],
+    config: StepConfig,
+    hyperparameters: Hyperparameters,
+    state: TrainState,
+    data: TrainingData,
     stop: Int[Array, ""],
-    length: int,
-) -> tuple[TrainState, Float[Array, " {length}"], Bool[Array, ""]]:
-    """Steps now.step, ..., stop - 1, at most `length` of them, each on its row of `batches`.
+    max_steps: int,
+) -> tuple[TrainState, Float[Array, " {max_steps}"], Bool[Array, ""]]:
+    """Makes the steps from `state.step` up to but not including `stop`, at most `max_steps`.
 
-    Returns the state after them, their losses with nan behind the last, and whether all of the state is finite. Where
-    to stop is traced, so that a chunk cut short is no program of its own.
+    `stop` is traced, so that a shorter chunk of steps does not need another program.
+
+    Returns:
+        The state after the last step, the losses (nan beyond the last step), and whether the state is finite.
     """
-    first, dtype = now.step, jnp.result_type(*jax.tree.leaves(now.params))
-    way = way_of(recipe.net, batches.shape[1])
-    block = steps_fetched(recipe, now.params, batches, x)
-    recipe = recipe._replace(net=way.net(recipe.net))
+    first, dtype = state.step, params_dtype(state.params)
+    layout = choose_layout(config.net, data.batches.shape[1])
+    block = steps_per_gather(config, state.params, data)
+    devices, config = config.devices, config._replace(net=layout.network(config.net))
 
-    def steps(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-        begin = jnp.minimum(carry[0].step, len(batches) - block)
-        x_rows, t_rows = fetched(lax.dynamic_slice_in_dim(batches, begin, block), x, t)  # (block, B, ...)
+    def step(carry: _Carry, x: Array, t: Array) -> _Carry:
+        batch = devices.constrain_sharded((to_floats(x, dtype), t))
+        state, loss = configured_step(config, hyperparameters, layout.convert(carry.state), *batch)
+        done = carry.state.step - first
+        losses = lax.dynamic_update_index_in_dim(carry.losses, loss.astype(dtype), done, 0)
+        return _Carry(layout.convert(state), losses)
 
-        def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-            now, losses = way.turn(carry[0]), carry[1]
-            here = now.step - begin if block > 1 else 0
-            x_batch, t_batch = (lax.dynamic_index_in_dim(a, here, keepdims=False) for a in (x_rows, t_rows))
-            batch = recipe.devices.split((to_floats(x_batch, dtype), t_batch))
-            after, loss = step_of(recipe, rates, now, *batch)
-            return way.turn(after), lax.dynamic_update_index_in_dim(losses, loss.astype(dtype), now.step - first, 0)
+    def block_of_steps(carry: _Carry) -> _Carry:
+        start = jnp.minimum(carry.state.step, len(data.batches) - block)
+        gathered = data.gather(lax.dynamic_slice_in_dim(data.batches, start, block))  # (block, B, ...), (block, B)
+        if block == 1:
+            return step(carry, *(a[0] for a in gathered))
 
-        end = jnp.minimum(stop, begin + block)
-        return lax.while_loop(lambda carry: carry[0].step < end, step, carry) if block > 1 else step(carry)
+        def step_in_block(carry: _Carry) -> _Carry:
+            i = carry.state.step - start
+            return step(carry, *(lax.dynamic_index_in_dim(a, i, keepdims=False) for a in gathered))
 
-    empty = jnp.full(length, jnp.nan, dtype)
-    now, losses = lax.while_loop(lambda carry: carry[0].step < stop, steps, (way.turn(now), empty))
-    return recipe.devices.whole((way.turn(now), losses, all_finite((now.params, now.net_state, now.opt_state))))
+        return _while_before(jnp.minimum(stop, start + block), step_in_block, carry)
+
+    carry = _Carry(layout.convert(state), jnp.full(max_steps, jnp.nan, dtype))
+    carry = _while_before(stop, block_of_steps, carry)
+    state = layout.convert(carry.state)
+    return devices.constrain_replicated(
+        (state, carry.losses, all_finite((state.params, state.net_state, state.opt_state)))
+    )
 
 
-def steps_fetched(recipe: Recipe, params: Params, batches: Int[Array, "S B"], x: Array) -> int:
-    """Of how many steps the samples are fetched at once, so that the memory answers many reads side by side.
+def _while_before(stop: Int[Array, ""], body: Callable[[_Carry], _Carry], carry: _Carry) -> _Carry:
+    return lax.while_loop(lambda carry: carry.state.step < stop, body, carry)
 
-    Of one alone beside Eigen's products: without this work in every step its second thread falls asleep between two of
-    them, and wakes in some 25 microseconds. Of one alone over many devices, which then hold no more than that.
+
+def steps_per_gather(config: StepConfig, params: Params, data: TrainingData) -> int:
+    """Returns the number of steps whose rows are gathered together, so that memory serves many reads in parallel.
+
+    It is 1 where Eigen multiplies: without a gather between two products, its second thread would fall asleep and take
+    some 25 microseconds to wake. It is 1 over several devices, so that none holds more rows than it needs.
     """
-    if recipe.devices != ONE_DEVICE or by_eigen(recipe.net, params, batches.shape[1]):
+    batch_size = data.batches.shape[1]
+    if config.devices != ONE_DEVICE or eigen_is_faster(config.net, params, batch_size):
         return 1
-    each = batches.shape[1] * math.prod(x.shape[1:]) * x.dtype.itemsize
-    return max(1, min(len(batches), FETCHED // each))
+    batch_bytes = batch_size * math.prod(data.x.shape[1:]) * data.x.dtype.itemsize
+    return max(1, min(len(data.batches), GATHERED_BYTES // batch_bytes))
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
@@ -118,27 +151,34 @@ def all_finite(tree: Any) -> Bool[Array, ""]:
 
 
 def evaluate(
-    net: Layer, params: Params, net_state: Tree, x: Array, t: Array, count: int | None = None,
+    net: Layer,
+    params: Params,
+    net_state: Tree,
+    x: Array,
+    t: Array,
+    count: int | None = None,
     devices: OneDevice = ONE_DEVICE,
-) -> Float[Array, ""]:  # fmt: skip
-    """Returns the accuracy in inference, in [0, 1], of the first `count` samples on the device, or of all."""
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    way = way_of(net, chunk_of(x))
-    lying, net = way.turn(params), way.net(net)
+) -> Float[Array, ""]:
+    """Returns the accuracy in inference, in [0, 1], of the first `count` samples on the device. Defaults to all."""
+    dtype = params_dtype(params)
+    layout = choose_layout(net, chunk_of(x))
+    stored, net = layout.convert(params), layout.network(net)
 
-    def hits(x: Array, t: Array) -> Array:
-        return correct(net.infer(way.turn(lying), net_state, to_floats(x, dtype)), t)
+    def is_correct(x: Array, t: Array) -> Array:
+        return correct(net.infer(layout.convert(stored), net_state, to_floats(x, dtype)), t)
 
-    return devices.each(partial(by_chunks, hits))(x, t)[:count].mean(dtype=dtype)
+    return devices.map_rows(partial(by_chunks, is_correct))(x, t)[:count].mean(dtype=dtype)
 
 
-def compiled(function: Callable[..., Any], net: Layer, params: Params, rows: int, *static: str) -> Callable[..., Any]:
-    """Returns the function as one program, which takes a fixed number of rows at once through the network."""
-    return _compiled(function, tuple(compiler_options(net, params, rows).items()), static)
+def compile_for(
+    function: Callable[..., Any], net: Layer, params: Params, rows: int, *static: str
+) -> Callable[..., Any]:
+    """Returns the function compiled for a network that takes this many rows at a time; `static` names arguments."""
+    return _compile(function, tuple(compiler_options(net, params, rows).items()), static)
 
 
 @cache
-def _compiled(
+def _compile(
     function: Callable[..., Any], options: tuple[tuple[str, str], ...], static: tuple[str, ...]
 ) -> Callable[..., Any]:
     return jax.jit(function, static_argnames=static, compiler_options=dict(options))

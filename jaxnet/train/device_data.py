@@ -1,4 +1,4 @@
-"""Samples as they lie on the device while a network trains: pixels as the bytes that they were."""
+"""Training samples in the device's memory: pixels are stored as bytes."""
 
 from typing import Any
 
@@ -8,26 +8,27 @@ from jaxtyping import Array
 
 
 def to_device(x: Any, dtype: Any) -> Array:
-    """x on the device: integers as int32, floats in this dtype, or as uint8 if they are exactly k/255, k in 0..255.
+    """Copies samples to the device: integers as int32, pixels as uint8, other floats in the given dtype.
 
-    A step picks its rows at random, so it waits for memory: a quarter of the bytes is a third of the wait.
+    Floats count as pixels if all of them are exactly k/255 with k in 0..255. A step gathers random rows and waits for
+    memory: a quarter of the bytes is a third of the wait.
     """
     if jnp.issubdtype(x.dtype, jnp.integer):
         return jnp.asarray(x, jnp.int32)
     x = jnp.asarray(x, dtype)
-    bytes_, exact = _as_bytes(x)
-    return bytes_ if exact else x
+    pixels, exact = _to_bytes(x)
+    return pixels if exact else x
 
 
 def to_floats(rows: Array, dtype: Any) -> Array:
-    """What a network takes: bytes k become k/255, bit for bit as a division rounds it; all else stays as it is."""
+    """Returns the rows as a network takes them: bytes k become k/255, rounded as a division rounds."""
     if rows.dtype != jnp.uint8:
         return rows
     k = rows.astype(dtype)
-    return k * (1 / 256) + k * (1 / 65280)  # 1/255 = 1/256 + 1/65280: exact but for the last sum; cheaper than k / 255
+    return k * (1 / 256) + k * (1 / 65280)  # 1/255 = 1/256 + 1/65280: one rounding, and cheaper than k / 255
 
 
 @jax.jit
-def _as_bytes(x: Array) -> tuple[Array, Array]:
-    bytes_ = jnp.clip(jnp.round(x * 255), 0, 255).astype(jnp.uint8)
-    return bytes_, jnp.all(to_floats(bytes_, x.dtype) == x)
+def _to_bytes(x: Array) -> tuple[Array, Array]:
+    k = jnp.clip(jnp.round(x * 255), 0, 255).astype(jnp.uint8)
+    return k, jnp.all(to_floats(k, x.dtype) == x)

@@ -1,24 +1,28 @@
-"""Where a number first stopped being one: a step made once more, and looked at value by value."""
+"""Finds the first non-finite value in a training step, and explains it."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxnet.nn.layers import Layer, Params, Tree
-from jaxnet.train.step import Criterion, History, TrainState, loss_and_state, step_draws, train_step
+from jaxnet.train.step import History, Objective, TrainState, step_draws, update
 from jaxnet.tree_paths import flatten
 
 
 class DivergedError(ArithmeticError):
-    """Something became nan or infinite.
+    """Raised when a value in training is nan or infinite.
 
-    `step` is the first bad step, counted from 1, and `what` the first thing in it that went bad, such as "the output of
-    Affine1", "the loss", "the gradient of Affine2.W". `history` ends before that step, and `state` is what it began
-    with.
+    Attributes:
+        step: The first bad step, counted from 1.
+        what: The first non-finite value in that step, such as "the output of Affine1 is nan", "the loss is infinite"
+            or "the gradient of Affine2.W is nan".
+        history: The history before that step.
+        state: The state before that step.
     """
 
     def __init__(self, message: str, step: int, what: str, history: History, state: TrainState) -> None:
@@ -26,84 +30,119 @@ class DivergedError(ArithmeticError):
         self.step, self.what, self.history, self.state = step, what, history, state
 
 
-def first_bad(
-    net: Layer,
-    optimizer: optax.GradientTransformation,
-    now: TrainState,
-    x: Array,
-    t: Array,
-    *,
-    criterion: Criterion,
-    decay: Float[Array, ""] | None,
+class _StepValues(NamedTuple):
+    """The values of a step, or what is wrong with each: 0 for finite, 1 for infinite, 2 for nan."""
+
+    params: Params
+    outputs: dict[str, Any]
+    loss: Any
+    grads: Params
+    net_state: Tree  # after the step, as are the two below
+    opt_state: Any
+    new_params: Params
+
+
+def first_nonfinite(
+    objective: Objective, optimizer: optax.GradientTransformation, state: TrainState, x: Array, t: Array
 ) -> str | None:
-    """What a step makes first that is not finite, and how it is not: "the gradient of Affine2.W is nan", or None.
+    """Names the first non-finite value of a step, "the gradient of Affine2.W is nan"; None if all are finite.
 
-    In the order in which it makes them: values forward, gradients from the last layer to the first, the update.
+    The order is that of the computation: the forward pass, gradients from the last layer to the first, the update.
     """
-    names: list[str] = []
-
-    @jax.jit
-    def look(now: TrainState, x: Array, t: Array) -> Array:
-        names.clear()
-        bad = []
-        for name, value in _made(net, optimizer, now, x, t, criterion, decay):
-            names.append(name)
-            bad.append(jnp.where(jnp.isnan(value).any(), 2, jnp.isinf(value).any()))
-        return jnp.array(bad)
-
-    found = look(now, x, t)
-    return next(
-        (f"{name} is {('infinite', 'nan')[how - 1]}" for name, how in zip(names, found, strict=True) if how), None
-    )
+    faults = jax.jit(partial(_faults, objective, optimizer))(state, x, t)
+    for name, fault in _in_order(objective.net, faults):
+        if fault:
+            return f"{name} is {'nan' if fault == 2 else 'infinite'}"
+    return None
 
 
-def _made(
-    net: Layer, optimizer: optax.GradientTransformation, now: TrainState, x: Array, t: Array, criterion: Criterion,
-    decay: Float[Array, ""] | None,
-) -> Iterator[tuple[str, Array]]:  # fmt: skip
-    """All that a step makes, by name, in its order."""
-    draws = step_draws(net, now.key, now.step, x)
-    for name, value in _leaves(net, now.params):
-        yield name, value
-    for name, value in _outputs(net, now.params, now.net_state, x, draws):
-        yield f"the output of {name}", value
+def diverged_error(what: str, history: History, state: TrainState, learning_rate: float | None) -> DivergedError:
+    """Returns the error that reports a divergence in the step after `state`.
 
-    differentiate = jax.value_and_grad(loss_and_state, argnums=1, has_aux=True)
-    (value, _), grads = differentiate(net, now.params, now.net_state, x, t, draws, criterion, decay)
-    yield "the loss", value
-    for name, grad in reversed(list(_leaves(net, grads))):
+    Args:
+        what: The first non-finite value.
+        history: The history of the run, which may reach beyond `state`.
+        state: The state before the bad step.
+        learning_rate: The learning rate, where it is known.
+    """
+    done = int(state.step)
+    evaluated = history.eval_step <= done
+    history = History(history.loss[:done], *(values[evaluated] for values in history[1:]))
+    advice = _advice(what, history.loss, state.params, learning_rate)
+    return DivergedError(f"training diverged: {what} at step {done + 1}; {advice}", done + 1, what, history, state)
+
+
+def _advice(what: str, losses: Any, params: Params, learning_rate: float | None) -> str:
+    # In the first step, the learning rate affects nothing but the updated parameters.
+    if not len(losses) and what.split(", updated,")[0] not in flatten(params):
+        return "the run started that way: lower the initial scale, or look for samples out of range"
+    if learning_rate is None:
+        advice = "the learning rate of the optimizer is probably too high"
+    else:
+        lower = min(learning_rate / 10, 0.1)
+        advice = f"the learning rate {learning_rate:g} is probably too high, try {lower:g}"
+    if not len(losses):
+        return advice
+    last = f" and {losses[-1]:.4g} at step {len(losses)}" if len(losses) > 1 else ""
+    return f"the loss was {losses[0]:.4g} at step 1{last}: {advice}"
+
+
+def _faults(
+    objective: Objective, optimizer: optax.GradientTransformation, state: TrainState, x: Array, t: Array
+) -> _StepValues:
+    net, params, net_state = objective.net, state.params, state.net_state
+    draws = step_draws(net, state.key, state.step, x)
+    outputs = dict(_layer_outputs(net, params, net_state, x, draws))
+    (loss, _), grads = jax.value_and_grad(objective.value, has_aux=True)(params, net_state, x, t, draws)
+    after, _ = update(objective, optimizer, state, x, t)
+    values = _StepValues(params, outputs, loss, grads, after.net_state, after.opt_state, after.params)
+    return jax.tree.map(lambda value: jnp.where(jnp.isnan(value).any(), 2, jnp.isinf(value).any()), values)
+
+
+def _in_order(net: Layer, values: _StepValues) -> Iterator[tuple[str, Any]]:
+    """Yields the name of each value and the value, in the order of the computation."""
+    yield from _layer_leaves(net, values.params)
+    for name in _layer_names(net):
+        yield f"the output of {name}", values.outputs[name]
+    yield "the loss", values.loss
+    for name, grad in reversed(list(_layer_leaves(net, values.grads))):
         yield f"the gradient of {name}", grad
-
-    after, _ = train_step(net, optimizer, now, x, t, criterion=criterion, decay=decay)
-    for name, value in flatten(after.net_state).items():
-        yield f"{name}, updated,", value
-    for path, value in jax.tree_util.tree_leaves_with_path(after.opt_state):
-        yield f"the optimizer's {_said(path)}, updated,", value
-    for name, value in _leaves(net, after.params):
-        yield f"{name}, updated,", value
+    for name, leaf in flatten(values.net_state).items():
+        yield f"{name}, updated,", leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(values.opt_state):
+        yield f"the optimizer's {_optax_name(path)}, updated,", leaf
+    for name, leaf in _layer_leaves(net, values.new_params):
+        yield f"{name}, updated,", leaf
 
 
-def _said(path: Sequence[Any]) -> str:
-    """Of a leaf in optax's state: (0, "nu", "Affine1", "W") is "nu of Affine1.W"."""
+def _optax_name(path: Sequence[Any]) -> str:
+    """Names a leaf of optax's state: (0, "nu", "Affine1", "W") is "nu of Affine1.W"."""
     attributes = [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)]
     names = [str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)]
     return " of ".join(filter(None, (".".join(attributes), ".".join(names)))) or "state"
 
 
-def _leaves(layer: Layer, tree: Params, prefix: str = "") -> Iterator[tuple[str, Array]]:
-    """The leaves as the layers stand one after the other: a tree that JAX has returned is sorted by name."""
+def _layer_leaves(layer: Layer, tree: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the leaves by name in the order of the layers; JAX returns trees sorted by name."""
     if not layer.layers:
         yield from flatten(tree, prefix).items()
     for name, inner in layer.layers.items():
-        yield from _leaves(inner, tree.get(name, {}), f"{prefix}{name}.")
+        yield from _layer_leaves(inner, tree.get(name, {}), f"{prefix}{name}.")
 
 
-def _outputs(
-    layer: Layer, params: Params, state: Tree, x: Array, draws: Tree, prefix: str = ""
-) -> Iterator[tuple[str, Array]]:
-    """What each layer makes in training, those within a layer before it."""
+def _layer_names(layer: Layer, prefix: str = "") -> Iterator[str]:
+    """Yields the names of all layers in the order of their outputs: inner layers before the one that has them."""
     for name, inner in layer.layers.items():
-        trees = [tree.get(name, {}) for tree in (params, state, draws)]
-        yield from _outputs(inner, trees[0], trees[1], x, trees[2], f"{prefix}{name}.")
+        yield from _layer_names(inner, f"{prefix}{name}.")
+        yield f"{prefix}{name}"
+
+
+def _layer_outputs(
+    layer: Layer, params: Params, net_state: Tree, x: Array, draws: Tree, prefix: str = ""
+) -> Iterator[tuple[str, Array]]:
+    """Yields each layer's name and its output in training."""
+    for name, inner in layer.layers.items():
+        trees = [tree.get(name, {}) for tree in (params, net_state, draws)]
+        yield from _layer_outputs(inner, trees[0], trees[1], x, trees[2], f"{prefix}{name}.")
         x, _ = inner.train(trees[0], trees[1], x, trees[2])
         yield f"{prefix}{name}", x

@@ -1,33 +1,41 @@
 """Training: a loop in Python around two compiled programs, one that makes steps and one that evaluates.
 
-The data lie on the device and the batches are drawn beforehand; what changes is an argument and a result. From one
-evaluation to the next, or for about a second, nothing returns to Python, and then everything does: there a run can be
-watched, saved, stopped and taken up again, without a bit of it changing.
+The data is on the device and the batches are drawn in advance. Control returns to Python after each evaluation, or
+after about a second. At these points a run can be watched, saved, stopped and resumed without changing its results.
 """
 
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any, Unpack
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxnet.data import Dataset
 from jaxnet.nn.inference import chunk_of
 from jaxnet.nn.layers import Layer, Params, draw_nothing
-from jaxnet.train.compiled_steps import Rates, Recipe, compiled, evaluate, optimizer_of, run_steps
+from jaxnet.nn.losses import softmax_cross_entropy
+from jaxnet.train.compiled_steps import (
+    Hyperparameters,
+    StepConfig,
+    TrainingData,
+    build_objective,
+    build_optimizer,
+    compile_for,
+    evaluate,
+    run_steps,
+)
 from jaxnet.train.device_data import to_device, to_floats
-from jaxnet.train.divergence import DivergedError, first_bad
-from jaxnet.train.step import History, Stage, TrainState, init_train_state
-from jaxnet.train.step_config import Settings, check_data, recipe_of
-from jaxnet.tree_paths import flatten
+from jaxnet.train.divergence import DivergedError, diverged_error, first_nonfinite
+from jaxnet.train.step import Criterion, History, Optimizer, Progress, TrainState, init_train_state, params_dtype
+from jaxnet.train.step_config import check_data, configure
 from jaxnet.validation import check_batches, check_counts
 
-FIRST_STRIDE = 10  # steps until the program returns to Python for the first time
-STRIDE_SECONDS = 1.0  # between two returns, about, however long an evaluation's distance is
+FIRST_CHUNK = 10  # steps before control first returns to Python
+CHUNK_SECONDS = 1.0  # approximate time between returns to Python, where evaluations are further apart
 
 OnEvaluation = Callable[[int, float, float, float], None]  # step, loss, train accuracy, test accuracy
 
@@ -38,189 +46,265 @@ def fit(
     data: Dataset,
     batches: Int[Array, "S B"],
     *,
+    optimizer: Optimizer = "sgd",
+    learning_rate: float | None = None,
+    clip_norm: float | None = None,
+    weight_decay: float = 0.0,
+    criterion: Criterion = softmax_cross_entropy,
+    eval_every: int = 100,
+    key: PRNGKeyArray | None = None,
+    mesh: Mesh | None = None,
+    resume: Progress | None = None,
     on_evaluation: OnEvaluation | None = None,
-    **settings: Unpack[Settings],
-) -> Stage:
-    """Train from `params`, one step for each row of `batches`, and look at the accuracies along the way.
+) -> Progress:
+    """Trains a network, one step for each row of `batches`, and evaluates its accuracy along the way.
 
     Args:
-        net: Logits (N, C) from samples (N, ...), or (N, T, C) where each of T positions has a label.
-        params: Where to start, as from `net.init`; their dtype is that of the whole computation.
-        data: Samples (N, ...), finite floats, or integers for an Embedding; labels class numbers (N,) or one-hot rows
-            (N, C). Arrays that already lie on the device (`jax.device_put(data)`) are not copied again.
-        batches: Row numbers into `data.x_train`, one row a step, as from `draw_batches`.
-        on_evaluation: Called with (step, loss, train accuracy, test accuracy) after each evaluation but the first.
-        settings: The rest, by name:
-
-            - `optimizer`: A name in `OPTIMIZERS`, sgd by default, or a function from a learning rate to an optax
-              optimizer, whose state is finite from the start. Give the same function object every time: another
-              object is another program to compile.
-            - `learning_rate`: > 0; by default the usual one of the named optimizer.
-            - `clip_norm`: > 0; a gradient whose norm over all leaves is larger is scaled down to it, before the
-              optimizer sees it. Never, by default.
-            - `eval_every`: Steps between two evaluations of all of train and test, >= 1; 100 by default.
-            - `key`: Where the randomness of the steps comes from, see `step_draws`; a network that draws needs one.
-            - `resume`: An earlier stage of the same run, to go on from, bit for bit as if it had never ended; `params`
-              and `key` are then the stage's.
-            - `criterion`: What is made small, a function of (y, t), `softmax_cross_entropy` by default. Like the
-              optimizer, the same object every time.
-            - `decay`: λ >= 0, to add λ/2 Σ W² to it: see `l2_penalty`.
-            - `mesh`: As from `devices.mesh`, to share the data and every batch out over its devices, which must divide
-              the batch size; every process gives the same arguments. The numbers are those of one device but for
-              rounding.
+        net: A network with logits (N, C) for samples (N, ...), or (N, T, C) where each of T positions has a label.
+        params: Initial parameters, as from `net.init`. Their dtype is that of the whole computation.
+        data: Samples (N, ...), finite floats, or integers for an Embedding; labels are class numbers (N,) or one-hot
+            rows (N, C). Arrays on the device, as from `jax.device_put(data)`, are not copied again.
+        batches: Row numbers into `data.x_train`, one row for each step, as from `draw_batches`.
+        optimizer: A name in `OPTIMIZERS`, a function from a learning rate to an optax optimizer, or an
+            `optax.GradientTransformation`, such as `optax.adam(1e-3)`. Its state must be finite after every step. A
+            function or transformation is compiled for anew if it is not the same object. Defaults to "sgd".
+        learning_rate: Learning rate > 0. Defaults to the one in `OPTIMIZERS`; required by an optimizer that is a
+            function, refused beside a transformation, which has its own.
+        clip_norm: Global norm > 0 that larger gradients are scaled down to. Defaults to no clipping.
+        weight_decay: Strength λ >= 0 of the term λ/2 Σ W² in the loss, see `jaxnet.nn.l2_penalty`. Defaults to 0.
+        criterion: Function of (y, t) to minimize. A different object is a different program. Defaults to
+            `softmax_cross_entropy`.
+        eval_every: Steps >= 1 between evaluations of all training and test samples. Defaults to 100.
+        key: Source of the randomness of the steps, see `step_draws`. Required by networks with Dropout.
+        mesh: Devices to divide the data and each batch between, as from `jaxnet.train.sharding.mesh`. Their number
+            must divide the batch size, and every process must pass the same arguments. Results differ from those of
+            one device by rounding only. Defaults to one device.
+        resume: The progress of an earlier run with the same arguments, to continue bit for bit as if it had not
+            stopped; its state replaces `params` and `key`. Defaults to a new run.
+        on_evaluation: Called with (step, loss, train accuracy, test accuracy) after every evaluation but the first.
 
     Returns:
         The final state, and the history as NumPy arrays.
 
     Raises:
-        TypeError: There is no setting of this name.
-        ValueError: An argument is out of range or does not fit the others.
-        DivergedError: A value, a gradient or a parameter is nan or infinite.
+        ValueError: If an argument is out of range or inconsistent with the others.
+        DivergedError: If a value, a gradient or a parameter becomes nan or infinite.
+
+    Example:
+        >>> data = jaxnet.data.digits()
+        >>> net = jaxnet.two_layer_net(64, 50, 10)
+        >>> params = net.init(jax.random.key(0), "he")
+        >>> batches = jaxnet.draw_batches(jax.random.key(1), len(data.x_train), batch_size=100, steps=300)
+        >>> state, history = jaxnet.fit(net, params, data, batches, optimizer=optax.adam(1e-2))
+        >>> history.eval_step
+        array([  0, 100, 200, 300], dtype=int32)
+        >>> bool(history.test_accuracy[-1] > 0.95)
+        True
     """
-    resume = settings.get("resume")
     done = len(resume.history.loss) if resume else 0
-    for stage in stages(net, params, data, batches, **settings):
-        history = stage.history
+    for progress in iter_fit(
+        net, params, data, batches, optimizer=optimizer, learning_rate=learning_rate, clip_norm=clip_norm,
+        weight_decay=weight_decay, criterion=criterion, eval_every=eval_every, key=key, mesh=mesh, resume=resume,
+    ):  # fmt: skip
+        history = progress.history
         if on_evaluation is not None and done < history.eval_step[-1] == len(history.loss):
-            seen = history.loss[-1], history.train_accuracy[-1], history.test_accuracy[-1]
-            on_evaluation(int(history.eval_step[-1]), *map(float, seen))
-    return stage
+            latest = history.loss[-1], history.train_accuracy[-1], history.test_accuracy[-1]
+            on_evaluation(int(history.eval_step[-1]), *map(float, latest))
+    return progress
 
 
-def stages(
-    net: Layer, params: Params, data: Dataset, batches: Int[Array, "S B"], **settings: Unpack[Settings]
-) -> Iterator[Stage]:
-    """Trains as `fit` does, and yields the run as it goes: after every evaluation, and about once a second in between.
+def iter_fit(
+    net: Layer,
+    params: Params,
+    data: Dataset,
+    batches: Int[Array, "S B"],
+    *,
+    optimizer: Optimizer = "sgd",
+    learning_rate: float | None = None,
+    clip_norm: float | None = None,
+    weight_decay: float = 0.0,
+    criterion: Criterion = softmax_cross_entropy,
+    eval_every: int = 100,
+    key: PRNGKeyArray | None = None,
+    mesh: Mesh | None = None,
+    resume: Progress | None = None,
+) -> Iterator[Progress]:
+    """Trains as `fit` does, and yields the progress after every evaluation and about once a second in between.
 
-    The first stage is where training begins; `history.eval_step[-1]` says whether a stage has been evaluated. The
-    caller may save a stage, or stop.
+    The caller may save what is yielded, or stop.
+
+    Args:
+        net: As for `fit`, like all other arguments.
+        params: Initial parameters.
+        data: Training and test data.
+        batches: Row numbers into `data.x_train`, one row for each step.
+        optimizer: Name, function of a learning rate, or transformation. Defaults to "sgd".
+        learning_rate: Learning rate > 0. Defaults to that of the named optimizer.
+        clip_norm: Largest gradient norm, > 0. Defaults to no clipping.
+        weight_decay: Strength λ >= 0 of the term λ/2 Σ W² in the loss. Defaults to 0.
+        criterion: Function of (y, t) to minimize. Defaults to `softmax_cross_entropy`.
+        eval_every: Steps >= 1 between evaluations. Defaults to 100.
+        key: Source of the randomness of the steps.
+        mesh: Devices to train on. Defaults to one device.
+        resume: The progress of an earlier run to continue. Defaults to a new run.
+
+    Returns:
+        An iterator whose first item is the progress before the first step. An item has just been evaluated if
+        `history.eval_step[-1]` is `len(history.loss)`.
 
     Raises:
-        ValueError: At once, where an argument is out of range or does not fit the others.
-        DivergedError: While iterating.
+        ValueError: If an argument is out of range or inconsistent with the others; raised before the iteration.
+        DivergedError: If a value becomes nan or infinite; raised during the iteration.
+
+    Example:
+        >>> data = jaxnet.data.digits()
+        >>> net = jaxnet.two_layer_net(64, 50, 10)
+        >>> params = net.init(jax.random.key(0), "he")
+        >>> batches = jaxnet.draw_batches(jax.random.key(1), len(data.x_train), batch_size=100, steps=300)
+        >>> for progress in jaxnet.iter_fit(net, params, data, batches):
+        ...     if progress.history.test_accuracy[-1] > 0.5:
+        ...         break
+        >>> len(progress.history.loss)
+        100
     """
-    recipe, rates = recipe_of(net, params, settings)
-    eval_every = settings.get("eval_every", 100)
+    config, hyperparameters = configure(
+        net, params, optimizer=optimizer, learning_rate=learning_rate, clip_norm=clip_norm,
+        weight_decay=weight_decay, criterion=criterion, mesh=mesh,
+    )  # fmt: skip
     check_counts(eval_every=eval_every)
-    check_data(net, params, data, recipe.devices)
+    check_data(net, params, data, config.devices)
     check_batches("batches", batches, len(data.x_train))
     batches = jnp.asarray(batches)
-    recipe.devices.check_batch_size(batches.shape[1])
-    first = initial_state(net, params, **settings)
-    resume = settings.get("resume") or Stage(first, _no_history(first))
-    if _form(resume.state) != _form(first):
-        raise ValueError("resume: a stage of another network or optimizer, expected one of this run")
-    if resume.state.step > len(batches):
+    config.devices.check_batch_size(batches.shape[1])
+    first = _initial_state(config, hyperparameters, params, key)
+    progress = resume or Progress(first, _empty_history(params_dtype(params)))
+    if _structure(progress.state) != _structure(first):
+        raise ValueError("resume: the progress of another network or optimizer, expected that of this run")
+    if progress.state.step > len(batches):
         raise ValueError(
-            f"resume: a stage after {resume.state.step} steps, expected at most the {len(batches)} of batches"
+            f"resume: a run after {progress.state.step} steps, expected at most the {len(batches)} of batches"
         )
-    return _stages(recipe, rates, resume, data, batches, eval_every)
+    return _iterate(config, hyperparameters, progress, data, batches, eval_every)
 
 
-def initial_state(net: Layer, params: Params, **settings: Unpack[Settings]) -> TrainState:
-    """What `fit` begins with, given the same.
+def initial_state(
+    net: Layer,
+    params: Params,
+    *,
+    optimizer: Optimizer = "sgd",
+    learning_rate: float | None = None,
+    clip_norm: float | None = None,
+    key: PRNGKeyArray | None = None,
+) -> TrainState:
+    """Returns the state that `fit` starts from with these arguments.
 
     Raises:
-        ValueError: An argument is out of range or does not fit the others.
+        ValueError: If an argument is out of range or inconsistent with the others.
     """
-    recipe, rates = recipe_of(net, params, settings)
-    key = settings.get("key")
+    configured = configure(net, params, optimizer=optimizer, learning_rate=learning_rate, clip_norm=clip_norm)
+    return _initial_state(*configured, params, key)
+
+
+def _initial_state(
+    config: StepConfig, hyperparameters: Hyperparameters, params: Params, key: PRNGKeyArray | None
+) -> TrainState:
     if key is None:
-        if net.draw is not draw_nothing:
-            raise ValueError("key: none is given, but the network draws, for Dropout; pass jax.random.key(seed)")
+        if config.net.draw is not draw_nothing:
+            raise ValueError("key: None, but the network draws random numbers; pass jax.random.key(seed)")
         key = jax.random.key(0)
-    return init_train_state(net, optimizer_of(recipe, rates), params, key)
+    return init_train_state(config.net, build_optimizer(config, hyperparameters), params, key)
 
 
-def _stages(
-    recipe: Recipe, rates: Rates, stage: Stage, data: Dataset, batches: Int[Array, "S B"], eval_every: int
-) -> Iterator[Stage]:
-    dtype = jnp.result_type(*jax.tree.leaves(stage.state.params))
-    devices = recipe.devices
-    x_train, x_test = (to_device(devices.rows(x), dtype) for x in (data.x_train, data.x_test))
-    t_train, t_test = (jnp.asarray(devices.rows(t)) for t in (data.t_train, data.t_test))
-    now, rates, batches = devices.copied((stage.state, rates, batches))
-    steps, length = len(batches), min(eval_every, len(batches))
-
-    run = compiled(run_steps, recipe.net, now.params, batches.shape[1], "recipe", "length")
-    look = compiled(evaluate, recipe.net, now.params, chunk_of(x_train), "net", "count", "devices")
-
-    def advance(now: TrainState, stop: int) -> tuple[TrainState, Array, Array]:
-        return run(recipe, rates, now, x_train, t_train, batches, stop, length=length)
-
-    def evaluated(now: TrainState, history: History) -> History:
-        of = partial(look, recipe.net, now.params, now.net_state, devices=devices)
-        train, test = of(x_train, t_train, count=len(data.x_train)), of(x_test, t_test, count=len(data.x_test))
-        new = history.loss[:0], int(now.step), train, test
-        return History(*(np.append(old, np.asarray(more, old.dtype)) for old, more in zip(history, new, strict=True)))
-
-    history = stage.history
+def _iterate(
+    config: StepConfig,
+    hyperparameters: Hyperparameters,
+    progress: Progress,
+    data: Dataset,
+    batches: Int[Array, "S B"],
+    eval_every: int,
+) -> Iterator[Progress]:
+    state, hyperparameters, batches = config.devices.replicate((progress.state, hyperparameters, batches))
+    steps, history = len(batches), progress.history
+    programs = _Programs(config, hyperparameters, state.params, data, batches, min(eval_every, steps))
     if not len(history.eval_step):
-        history = evaluated(now, history)
-    yield Stage(now, history)
-    done, stride = int(now.step), FIRST_STRIDE
+        history = programs.evaluate(state, history)
+    yield Progress(state, history)
+    done, chunk = int(state.step), FIRST_CHUNK
     while done < steps:
         next_evaluation = min((done // eval_every + 1) * eval_every, steps)
-        stop, started = min(done + stride, next_evaluation), time.perf_counter()
-        after, losses, finite = advance(now, stop)
-        seen = np.asarray(losses)[: stop - done]
-        history = history._replace(loss=np.append(history.loss, seen))
-        if not (finite and np.isfinite(seen).all()):
-            raise _diverged(recipe, rates, now, history, advance, lambda rows: (x_train[rows], t_train[rows]), batches)
-        now, done = after, stop
+        stop, started = min(done + chunk, next_evaluation), time.perf_counter()
+        new_state, losses, finite = programs.advance(state, stop)
+        chunk_losses = np.asarray(losses)[: stop - done]
+        history = history._replace(loss=np.append(history.loss, chunk_losses))
+        if not (finite and np.isfinite(chunk_losses).all()):
+            raise programs.replay(state, history)
+        state, done = new_state, stop
         if done == next_evaluation:
-            history = evaluated(now, history)
-        yield Stage(now, history)
-        slow = devices.any(time.perf_counter() - started > STRIDE_SECONDS)
-        stride = max(1, stride // 2 if slow else min(2 * stride, length))
+            history = programs.evaluate(state, history)
+        yield Progress(state, history)
+        slow = config.devices.any(time.perf_counter() - started > CHUNK_SECONDS)
+        chunk = max(1, chunk // 2 if slow else min(2 * chunk, programs.max_steps))
 
 
-def _form(state: TrainState) -> tuple[Any, list[tuple[Any, ...]]]:
-    """Its tree, and each leaf's shape and dtype."""
+class _Programs:
+    """The two compiled programs of a run, with the data on the device that they read."""
+
+    def __init__(
+        self,
+        config: StepConfig,
+        hyperparameters: Hyperparameters,
+        params: Params,
+        data: Dataset,
+        batches: Int[Array, "S B"],
+        max_steps: int,
+    ) -> None:
+        net, rows, self.dtype = config.net, config.devices.shard_rows, params_dtype(params)
+        self.config, self.hyperparameters, self.max_steps = config, hyperparameters, max_steps
+        x_train, x_test = (to_device(rows(x), self.dtype) for x in (data.x_train, data.x_test))
+        t_train, t_test = (jnp.asarray(rows(t)) for t in (data.t_train, data.t_test))
+        self.data = TrainingData(x_train, t_train, batches)
+        # With their sizes before padding.
+        self.evaluated = (x_train, t_train, len(data.x_train)), (x_test, t_test, len(data.x_test))
+        self._run = compile_for(run_steps, net, params, batches.shape[1], "config", "max_steps")
+        self._evaluate = compile_for(evaluate, net, params, chunk_of(x_train), "net", "count", "devices")
+
+    def advance(self, state: TrainState, stop: int) -> tuple[TrainState, Float[Array, " K"], Bool[Array, ""]]:
+        """Makes the steps from `state.step` up to but not including `stop`, as `run_steps`."""
+        return self._run(self.config, self.hyperparameters, state, self.data, stop, max_steps=self.max_steps)
+
+    def evaluate(self, state: TrainState, history: History) -> History:
+        """Returns the history with the accuracies of this state appended."""
+        net, devices = self.config.net, self.config.devices
+        train, test = (
+            self._evaluate(net, state.params, state.net_state, x, t, count=count, devices=devices)
+            for x, t, count in self.evaluated
+        )
+        new = history.loss[:0], int(state.step), train, test
+        return History(*(np.append(old, np.asarray(more, old.dtype)) for old, more in zip(history, new, strict=True)))
+
+    def replay(self, state: TrainState, history: History) -> DivergedError:
+        """Repeats the steps after `state` one by one, to the first with a non-finite value, and returns the error."""
+        objective = build_objective(self.config, self.hyperparameters)
+        optimizer = build_optimizer(self.config, self.hyperparameters)
+        bad_losses = np.flatnonzero(~np.isfinite(history.loss))
+        last = int(bad_losses[0]) if len(bad_losses) else len(history.loss) - 1  # the fault is visible by this step
+        while True:
+            x, t = self.data.gather(self.data.batches[state.step])
+            what = first_nonfinite(objective, optimizer, state, to_floats(x, self.dtype), t)
+            # The compiled loop rounds differently: a fault may show there and not here.
+            if what is None and state.step == last:
+                what = f"the loss is {history.loss[last]}"
+            if what is not None:
+                rate = self.hyperparameters.learning_rate
+                return diverged_error(what, history, state, None if rate is None else float(rate))
+            state, _, _ = self.advance(state, int(state.step) + 1)
+
+
+def _structure(state: TrainState) -> tuple[Any, list[tuple[Any, ...]]]:
+    """Returns the structure of a state, with the shape and dtype of each leaf."""
     leaves, tree = jax.tree.flatten(state)
     return tree, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
 
 
-def _no_history(first: TrainState) -> History:
-    dtype = jnp.result_type(*jax.tree.leaves(first.params))
+def _empty_history(dtype: np.dtype[Any]) -> History:
     return History(np.zeros(0, dtype), np.zeros(0, np.int32), np.zeros(0, dtype), np.zeros(0, dtype))
-
-
-def _diverged(
-    recipe: Recipe,
-    rates: Rates,
-    now: TrainState,
-    history: History,
-    advance: Callable[[TrainState, int], tuple[TrainState, Array, Array]],
-    pick: Callable[[Array], tuple[Array, Array]],
-    batches: Int[Array, "S B"],
-) -> DivergedError:
-    """Goes through the last steps once more, one at a time, to the one that went wrong."""
-    look = partial(first_bad, recipe.net, optimizer_of(recipe, rates), criterion=recipe.criterion, decay=rates.decay)
-    dtype = jnp.result_type(*jax.tree.leaves(now.params))
-    last = int(np.append(np.flatnonzero(~np.isfinite(history.loss)), len(history.loss) - 1)[0])  # it shows here at last
-    what = f"the loss is {history.loss[last]}"
-    while True:
-        step = int(now.step)
-        x, t = pick(batches[step])
-        found = look(now, to_floats(x, dtype), t)
-        if found is not None or step == last:  # or seen in the compiled loop alone, which rounds in other places
-            what = found or what
-            break
-        now, _, _ = advance(now, step + 1)
-    step += 1
-    seen = history.eval_step < step
-    history = History(history.loss[: step - 1], *(a[seen] for a in history[1:]))
-    message = f"training diverged: {what} at step {step}; {_cause(what, history, rates, now.params)}"
-    return DivergedError(message, step, what, history, now)
-
-
-def _cause(what: str, history: History, rates: Rates, params: Params) -> str:
-    """What to try, as the losses before the bad step and what went bad in it tell."""
-    loss, rate = history.loss, float(rates.learning_rate)
-    if not len(loss) and what.split(", updated,")[0] not in flatten(params):  # which alone the rate has a part in
-        return "that is what the run began with: lower the initial scale, or look for samples out of range"
-    seen = f"the loss was {loss[0]:.4g} at step 1" if len(loss) else ""
-    seen += f" and {loss[-1]:.4g} at step {len(loss)}" if len(loss) > 1 else ""
-    advice = f"the learning rate {rate:g} is probably too high, try {min(rate / 10, 0.1):g}"
-    return f"{seen}: {advice}" if seen else advice

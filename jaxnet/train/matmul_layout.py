@@ -1,59 +1,106 @@
-"""The memory layout of weights, and which of XLA's two libraries for a CPU multiplies them.
+"""The memory layout of weights, and XLA's choice of a matrix product library on a CPU.
 
-YNNPACK wants the long side of every result to lie along its rows. Of x W, (N, D) (D, M), with few hidden units M, that
-is Wᵀ xᵀ, (M, D) (D, N); of the gradient by W it is dᵀ x, (M, N) (N, D). So a program may keep its weights lying across,
-as Wᵀ. Nothing else changes: layers and optimizers see W, activations are only numbered the other way, nothing is moved.
+YNNPACK is fastest where the long side of the result is along its rows. For x W, (N, D) (D, M) with few hidden units M,
+that is Wᵀ xᵀ, (M, D) (D, N); for the gradient with respect to W it is dᵀ x, (M, N) (N, D). A program may therefore
+store weights as Wᵀ. Layers and optimizers still see W, and XLA moves no data for it: a transpose only relabels axes.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from enum import Enum
 from functools import cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 import jax
 from jax import lax
-from jax.tree_util import register_dataclass
 from jaxtyping import Array, Float
 
-from jaxnet.nn.layers import Layer, Params
+from jaxnet.nn.layers import Layer, Params, Tree, sequential
 
-PLAIN = {"Affine", "ReLU", "Sigmoid", "Tanh", "GELU"}  # layers that care for no axis but the last
-FEW = 2_000_000  # multiplications of the largest product, below which it is not worth two cores
-MANY = 256  # rows, from which YNNPACK gives both cores as much to do
-WIDE = 256  # columns of a weight matrix, from which YNNPACK is the quicker one either way round
-
-_as_it_is: Callable[[Array], Array] = lax.optimization_barrier  # or XLA merges transposes, and turns products round
+SMALL_PRODUCT = 2_000_000  # multiplications, below which a product gains nothing from a second core
+MANY_ROWS = 256  # from which YNNPACK divides the work evenly between two cores
+WIDE_MATRIX = 256  # columns of a weight matrix, from which YNNPACK is faster than Eigen in either layout
 
 
-@register_dataclass
-@dataclass(frozen=True)
-class Across:
-    """A weight matrix W (D, M) that lies in memory as its transpose, for x (..., D) @ W + b and nothing else."""
+class Layout(Enum):
+    """How a program stores its weight matrices."""
 
-    T: Float[Array, "M D"]
-    __array_ufunc__: ClassVar[None] = None  # an x of NumPy's leaves the product to what follows
+    AS_WRITTEN = "W"
+    TRANSPOSED = "Wᵀ"
 
-    def __rmatmul__(self, x: Float[Array, "*N D"]) -> "Product":
-        """x W, which waits for its b: the two are made in one."""
-        return Product(x, self.T)
+    def convert(self, tree: Any) -> Any:
+        """Converts the matrices of a tree from W to this layout, or back: the conversion is its own inverse."""
+        if self is Layout.AS_WRITTEN:
+            return tree
+        return jax.tree.map(lambda leaf: leaf.T if leaf.ndim == 2 else leaf, tree)
+
+    def network(self, net: Layer) -> Layer:
+        """Returns a network with the same parameters and outputs whose products suit this layout."""
+        if self is Layout.AS_WRITTEN:
+            return net
+        return sequential({name: _transposed(layer) for name, layer in net.layers.items()})
 
 
-@dataclass(frozen=True)
-class Product:
-    """x W, as yet to be made."""
+def choose_layout(net: Layer, rows: int) -> Layout:
+    """Returns the faster layout for a program with this many rows at a time.
 
-    x: Float[Array, "*N D"]
-    WT: Float[Array, "M D"]
+    Networks stay as written unless every layer has `last_axis_only`. Microseconds for a step of 784-50-10, on two cores
+    of a Zen 4, by jaxlib 0.10.2:
 
-    def __add__(self, b: Float[Array, " M"]) -> Float[Array, "*N M"]:
-        """x W + b."""
-        return _affine(self.x.reshape(-1, self.x.shape[-1]), self.WT, b).reshape(*self.x.shape[:-1], -1)
+    | rows | x W by Eigen | x W by YNNPACK | Wᵀ xᵀ by YNNPACK |
+    |---|---|---|---|
+    | 32 | 117 | 109 | 64 |
+    | 100 | 172 | 219 | 195 |
+    | 1,000 | 1,645 | 1,510 | 1,070 |
+    """
+    flat = bool(net.layers) and not any(layer.layers for layer in net.layers.values())
+    if jax.default_backend() != "cpu" or not flat or not net.last_axis_only:
+        return Layout.AS_WRITTEN
+    sizes = [layer.description[1:] for layer in net.layers.values() if layer.description[0] == "Affine"]
+    largest = max(map(math.prod, sizes), default=0)
+    return Layout.TRANSPOSED if rows >= MANY_ROWS or rows * largest < SMALL_PRODUCT else Layout.AS_WRITTEN
+
+
+def eigen_is_faster(net: Layer, params: Params, rows: int) -> bool:
+    """Returns whether Eigen multiplies faster in such a program than YNNPACK, which is XLA's own choice."""
+    columns = max((leaf.shape[-1] for leaf in jax.tree.leaves(params) if leaf.ndim == 2), default=0)
+    narrow = jax.default_backend() == "cpu" and columns < WIDE_MATRIX
+    return narrow and choose_layout(net, rows) is Layout.AS_WRITTEN
+
+
+def compiler_options(net: Layer, params: Params, rows: int) -> dict[str, str]:
+    """Returns the options for `jax.jit` that select the faster library."""
+    return _without_ynnpack() if eigen_is_faster(net, params, rows) else {}
+
+
+@cache
+def _without_ynnpack() -> dict[str, str]:
+    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    try:
+        jax.jit(lambda: 0, compiler_options=options)()
+    except jax.errors.JaxRuntimeError:  # this version of XLA does not have the option
+        return {}
+    return options
+
+
+def _transposed(layer: Layer) -> Layer:
+    """Returns an Affine layer that computes with Wᵀ; other layers as they are."""
+    if layer.description[0] != "Affine":
+        return layer
+
+    def apply(params: Params, x: Array) -> Array:
+        rows = x.reshape(-1, x.shape[-1])
+        return _affine(rows, params["W"].T, params["b"]).reshape(*x.shape[:-1], -1)
+
+    def train(params: Params, state: Tree, x: Array, _draws: Tree) -> tuple[Array, Tree]:
+        return apply(params, x), state
+
+    return replace(layer, train=train, infer=lambda params, _state, x: apply(params, x))
 
 
 @jax.custom_vjp
 def _affine(x: Float[Array, "N D"], WT: Float[Array, "M D"], b: Float[Array, " M"]) -> Float[Array, "N M"]:
-    return _as_it_is(WT @ x.T + b[:, None]).T
+    return _keep_order(WT @ x.T + b[:, None]).T
 
 
 def _affine_forward(x: Array, WT: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -62,76 +109,13 @@ def _affine_forward(x: Array, WT: Array, b: Array) -> tuple[Array, tuple[Array, 
 
 def _affine_backward(cache: tuple[Array, Array], dout: Float[Array, "N M"]) -> tuple[Array, Array, Array]:
     x, WT = cache
-    d = _as_it_is(dout.T)  # (M, N)
-    return _as_it_is(WT.T @ d).T, _as_it_is(d @ x), d.sum(axis=1)  # (N, D), (M, D), (M,)
+    d = _keep_order(dout.T)  # (M, N)
+    return _keep_order(WT.T @ d).T, _keep_order(d @ x), d.sum(axis=1)  # (N, D), (M, D), (M,)
 
 
 _affine.defvjp(_affine_forward, _affine_backward)
 
 
-class Way(NamedTuple):
-    """Which way round a program makes its products."""
-
-    turn: Callable[[Any], Any]  # matrices, wherever in a tree, as they shall lie; turned again, they are as before
-    net: Callable[[Layer], Layer]  # the network of the same parameters, with its products made this way
-
-
-def _turned(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.T if leaf.ndim == 2 else leaf, tree)
-
-
-def _across(net: Layer) -> Layer:
-    def laid(params: Params) -> Params:
-        return jax.tree.map(lambda leaf: Across(leaf.T) if leaf.ndim == 2 else leaf, params)
-
-    return replace(
-        net,
-        train=lambda params, state, x, draws: net.train(laid(params), state, x, draws),
-        infer=lambda params, state, x: net.infer(laid(params), state, x),
-    )
-
-
-AS_WRITTEN = Way(lambda tree: tree, lambda net: net)
-ACROSS = Way(_turned, _across)
-
-
-def way_of(net: Layer, rows: int) -> Way:
-    """The quicker one for a program that takes so many rows at once; networks with other layers stay as written.
-
-    Microseconds a step of 784-50-10, on two cores of a Zen 4 and by jaxlib 0.10.2:
-
-    | rows | x W by Eigen | x W by YNNPACK | Wᵀ xᵀ by YNNPACK |
-    |---|---|---|---|
-    | 32 | 117 | 109 | 64 |
-    | 100 | 172 | 219 | 195 |
-    | 1,000 | 1,645 | 1,510 | 1,070 |
-    """
-    if jax.default_backend() != "cpu":
-        return AS_WRITTEN
-    kind, *layers = net.description
-    layers = [description for _, description in layers[0]] if kind == "Sequential" else []
-    if not layers or any(kind not in PLAIN for kind, *_ in layers):
-        return AS_WRITTEN
-    largest = max((math.prod(sizes) for kind, *sizes in layers if kind == "Affine"), default=0)
-    return ACROSS if rows >= MANY or rows * largest < FEW else AS_WRITTEN
-
-
-def by_eigen(net: Layer, params: Params, rows: int) -> bool:
-    """Whether Eigen's products are the quicker ones for such a program, rather than YNNPACK's, XLA's own choice."""
-    columns = max((leaf.shape[-1] for leaf in jax.tree.leaves(params) if leaf.ndim == 2), default=0)
-    return jax.default_backend() == "cpu" and columns < WIDE and way_of(net, rows) is AS_WRITTEN
-
-
-def compiler_options(net: Layer, params: Params, rows: int) -> dict[str, str]:
-    """What `jax.jit` is to tell XLA, so that it takes the quicker library."""
-    return _without_ynnpack() if by_eigen(net, params, rows) else {}
-
-
-@cache
-def _without_ynnpack() -> dict[str, str]:
-    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
-    try:
-        jax.jit(lambda: 0, compiler_options=options)()
-    except jax.errors.JaxRuntimeError:  # another version or device does not know of it
-        return {}
-    return options
+def _keep_order(product: Array) -> Array:
+    """Keeps XLA from merging the transposes around a product, which would swap its operands."""
+    return lax.optimization_barrier(product)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What a training run leaves behind: a folder that is whole or not there."""
+"""The folder of a training run: options, history, parameters and summary, written completely or not at all."""
 
 import csv
 import json
@@ -17,53 +17,54 @@ from jaxtyping import PRNGKeyArray
 from numpy.typing import ArrayLike
 
 from jaxnet.nn.layers import Layer, Params, Tree
-from jaxnet.train.step import History, TrainState
+from jaxnet.train.step import History, TrainState, param_shapes
 from jaxnet.tree_paths import flatten, unflatten
 
-OPTIONS = "options.json"  # of a run that has not come to its end
+OPTIONS = "options.json"  # present until the run is complete
+SUMMARY = "summary.json"  # present once it is
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to write into, beside `path`, that becomes `path` at the end of the block, or vanishes if it raises.
+    """Yields a temporary folder that is renamed to `path` after the block, or deleted if the block raises.
 
     Raises:
-        ValueError: `path` is there already and not an empty folder, or cannot be written.
+        ValueError: If `path` exists and is not an empty folder, or cannot be written.
     """
     check_new(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         yield folder
-        folder.chmod(0o755)  # mkdtemp's is private
+        folder.chmod(0o755)  # mkdtemp makes private folders
         folder.rename(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_new(path: Path) -> None:
-    """`path` must be free, or an empty folder, and such that it can be made.
+    """Checks that a new folder can be made at `path`, or that it is an empty one.
 
     Raises:
-        ValueError: It is not.
+        ValueError: If `path` exists and is not an empty folder, or cannot be written.
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        begun = f"; go on with --resume {path}" if (path / OPTIONS).exists() else ""
-        raise ValueError(f"output: {path} is there already; name another folder or remove it{begun}")
-    above = path if path.exists() else next(folder for folder in path.parents if folder.exists())
+        advice = f"; to continue it, use --resume {path}" if (path / OPTIONS).exists() else ""
+        raise ValueError(f"output: {path} exists already; name another folder or remove it{advice}")
+    parent = path if path.exists() else next(folder for folder in path.parents if folder.exists())
     try:
-        os.rmdir(tempfile.mkdtemp(dir=above))
+        os.rmdir(tempfile.mkdtemp(dir=parent))
     except OSError as error:
         raise ValueError(f"output: {path} cannot be written ({error.strerror}); name another folder") from error
 
 
-def begin(path: Path, options: Mapping[str, Any]) -> None:
-    """The folder of a run that has not come to its end: checkpoints, and the options that `begun` reads again.
+def write_options(path: Path, options: Mapping[str, Any]) -> None:
+    """Makes the folder of a run that starts, and writes the options that `read_options` reads.
 
     Raises:
-        ValueError: It cannot be written; then it is as it was.
+        ValueError: If it cannot be written; nothing is left behind then.
     """
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    new_folders = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         write_summary(path / f".{OPTIONS}", options)
@@ -71,50 +72,50 @@ def begin(path: Path, options: Mapping[str, Any]) -> None:
     except OSError as error:
         if path.is_dir():
             (path / f".{OPTIONS}").unlink(missing_ok=True)
-        for folder in made:
+        for folder in new_folders:
             if folder.is_dir():
                 folder.rmdir()
         raise ValueError(f"output: {path} cannot be written ({error.strerror}); make room, or name another") from error
 
 
-def begun(path: Path) -> dict[str, Any]:
-    """The options of a run that was begun here, and has not come to its end.
+def read_options(path: Path) -> dict[str, Any]:
+    """Reads the options of an unfinished run.
 
     Raises:
-        ValueError: There is none.
+        ValueError: If the run is complete, or the folder has no readable options.
     """
-    if (path / "summary.json").exists():
-        raise ValueError(f"resume: {path} has come to its end: its summary is there; begin another run")
+    if (path / SUMMARY).exists():
+        raise ValueError(f"resume: {path} is a complete run: it has a {SUMMARY}; start another run")
     try:
         options = json.loads((path / OPTIONS).read_text())
         if not isinstance(options, dict):
-            raise ValueError(f"{OPTIONS} is no object")
+            raise ValueError(f"{OPTIONS} does not contain an object")
         return options
     except (OSError, ValueError) as error:
-        raise ValueError(f"resume: {path} is not the folder of a run that was begun ({error}); name another") from error
+        raise ValueError(f"resume: {path} is not the folder of an unfinished run ({error}); name another") from error
 
 
 @contextmanager
 def results(path: Path) -> Iterator[Path]:
-    """A folder to write into, whose files move into `path` at the end of the block, the summary last.
+    """Yields a temporary folder whose files move to `path` after the block, the summary last.
 
-    With it the run has come to its end, and the options that `begin` wrote, which it has too, are gone.
+    The summary marks the run as complete. The file that `write_options` wrote is then deleted: the summary repeats it.
     """
-    path.mkdir(parents=True, exist_ok=True)  # somebody may have removed it while the run went on
-    for left in path.glob(".results-*"):  # by one that was killed here
-        shutil.rmtree(left)
-    into = Path(tempfile.mkdtemp(prefix=".results-", dir=path))
+    path.mkdir(parents=True, exist_ok=True)  # it may have been removed during the run
+    for leftover in path.glob(".results-*"):  # of a process that was killed here
+        shutil.rmtree(leftover)
+    folder = Path(tempfile.mkdtemp(prefix=".results-", dir=path))
     try:
-        yield into
-        for file in sorted(into.iterdir(), key=lambda file: file.name == "summary.json"):
+        yield folder
+        for file in sorted(folder.iterdir(), key=lambda file: file.name == SUMMARY):
             file.rename(path / file.name)
         (path / OPTIONS).unlink(missing_ok=True)
     finally:
-        shutil.rmtree(into, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_history(path: Path, history: History) -> None:
-    """CSV, a row a step: step, loss of its batch, and the accuracies after it where it was evaluated."""
+    """Writes a CSV file with a row for each step: its number, its loss, and the accuracies after it, if evaluated."""
     accuracies = {
         int(step): (train, test)
         for step, train, test in zip(history.eval_step, history.train_accuracy, history.test_accuracy, strict=True)
@@ -126,8 +127,8 @@ def write_history(path: Path, history: History) -> None:
             rows.writerow([step, loss, *accuracies.get(step, ("", ""))])
 
 
-class Saved(NamedTuple):
-    """What is needed to use a trained network, or to train it on."""
+class SavedParameters(NamedTuple):
+    """The parameters and state of a trained network, and the key and step count that further training needs."""
 
     params: Params
     net_state: Tree
@@ -136,44 +137,37 @@ class Saved(NamedTuple):
 
 
 def write_parameters(path: Path, state: TrainState, **more: ArrayLike) -> None:
-    """NumPy's .npz with one array a leaf, under its name: `np.load(path)["Affine1.W"]`, `["BatchNorm1.mean"]`.
+    """Writes a NumPy .npz file with an array for each leaf: `np.load(path)["Affine1.W"]`, `["BatchNorm1.mean"]`.
 
-    Beside them `key`, the data of the key that every step's randomness comes from, `step`, how many were made, and
-    whatever more is given.
+    Args:
+        path: The file.
+        state: The state of the run. Its key and step count are written as `key` and `step`.
+        more: Further arrays by name.
     """
     leaves = flatten(state.params) | flatten(state.net_state)
     np.savez(path, **leaves | {"key": jax.random.key_data(state.key), "step": state.step} | more)
 
 
-def read_parameters(path: Path, net: Layer) -> Saved:
-    """What `write_parameters` wrote of this network.
+def read_parameters(path: Path, net: Layer) -> SavedParameters:
+    """Reads what `write_parameters` wrote for this network.
 
     Raises:
-        ValueError: The file cannot be read, or a leaf of the network is not there or of another shape.
+        ValueError: If the file cannot be read, or a leaf of the network is missing or has a different shape.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             leaves = dict(file)
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        TypeError,
-        zipfile.BadZipFile,
-    ) as error:  # TypeError: an array and no archive
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: a single array
         raise ValueError(f"{path}: cannot be read ({error}); name a file that `write_parameters` wrote") from error
-    shapes = jax.eval_shape(lambda key: net.init(key, 1.0), jax.random.key(0))
-    trees = []
-    for tree in (shapes, net.state):
-        for name, leaf in flatten(tree).items():
-            if name not in leaves or leaves[name].shape != leaf.shape:
-                found = leaves[name].shape if name in leaves else "nothing"
-                raise ValueError(f"{path}: {name} is {found}, expected shape {leaf.shape}; name this network's file")
-        trees.append(unflatten({name: leaves[name] for name in flatten(tree)}))
-    params, net_state = trees
-    return Saved(params, net_state, jax.random.wrap_key_data(leaves["key"]), int(leaves["step"]))
+    shapes, state_shapes = param_shapes(net), {name: leaf.shape for name, leaf in flatten(net.state).items()}
+    for name, shape in (shapes | state_shapes).items():
+        if name not in leaves or leaves[name].shape != shape:
+            actual = leaves[name].shape if name in leaves else "missing"
+            raise ValueError(f"{path}: {name} is {actual}, expected shape {shape}; name this network's file")
+    params, net_state = (unflatten({name: leaves[name] for name in names}) for names in (shapes, state_shapes))
+    return SavedParameters(params, net_state, jax.random.wrap_key_data(leaves["key"]), int(leaves["step"]))
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
-    """JSON, as a person would indent it."""
+    """Writes indented JSON."""
     path.write_text(json.dumps(summary, indent=2, default=str) + "\n")

@@ -1,8 +1,8 @@
-"""Training past one device, with JAX's own runtime: the same program, its arrays laid out over a mesh.
+"""Training on several devices and processes: the same program, with its arrays sharded over a mesh.
 
-Every device holds the whole state and its share of the rows, and computes with its share of every batch; the compiler
-puts the sums over devices where a loss, a gradient or BatchNorm's statistics need them. https://docs.jax.dev/en/latest/
-has both halves: "Distributed arrays and automatic parallelization", "Introduction to multi-controller JAX".
+Every device holds the whole state and its shard of the rows, and computes with its shard of every batch. The compiler
+inserts the sums over devices that losses, gradients and BatchNorm's statistics need. See "Distributed arrays and
+automatic parallelization" and "Introduction to multi-controller JAX" in https://docs.jax.dev/en/latest/.
 """
 
 import os
@@ -26,27 +26,27 @@ from jaxtyping import Array
 from jaxnet.validation import check_counts
 
 AXIS = "batch"
-HEARTBEAT_SECONDS = 30  # a process that was silent for so long is dead, and ends the others
+HEARTBEAT_SECONDS = 30  # of silence, after which a process is considered dead and the others exit
 
 
 def join(coordinator: str | None = None, processes: int = 1, process: int = 0) -> None:
-    """Make this process one of several that compute together. Of one alone nothing is asked.
+    """Connects this process to the others that train with it; does nothing for a single process.
 
-    To be called before anything else of JAX. On a CPU they talk over gloo, which is JAX's choice there. When one dies,
-    the others end too, with an error: at their next sum if its connection breaks, or after HEARTBEAT_SECONDS.
+    Call it before anything else of JAX. On a CPU, JAX communicates over gloo. When a process dies, the others exit with
+    an error: at their next sum over devices if its connection breaks, or else after HEARTBEAT_SECONDS.
 
     Args:
-        coordinator: Where process 0 listens, the same for all: "10.0.0.1:1234".
-        processes: How many there are.
-        process: Which of them this is, from 0.
+        coordinator: Address on which process 0 listens, the same for all processes: "10.0.0.1:1234".
+        processes: Number of processes. Defaults to 1.
+        process: Number of this process, from 0.
 
     Raises:
-        ValueError: They do not fit.
-        RuntimeError: JAX has been used before, or the others did not come.
+        ValueError: If `process` is out of range, or the address is missing or has no port.
+        RuntimeError: If JAX has been used before, or the other processes do not connect.
     """
     check_counts(processes=processes)
     if not 0 <= process < processes:
-        raise ValueError(f"process: {process}, expected 0 to {processes - 1}, another one in each of {processes}")
+        raise ValueError(f"process: {process}, expected 0 to {processes - 1}, a different number in each process")
     if processes == 1:
         return
     if coordinator is None or ":" not in coordinator:
@@ -57,197 +57,203 @@ def join(coordinator: str | None = None, processes: int = 1, process: int = 0) -
         coordinator,
         processes,
         process,
-        cluster_detection_method="deactivate",  # all is said
+        cluster_detection_method="deactivate",  # the arguments are complete
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=HEARTBEAT_SECONDS,
     )
 
 
 def mesh(devices: int | None = None) -> Mesh:
-    """One axis, "batch", over the first so many devices; by default over all devices of all processes.
+    """Returns a mesh with one axis, "batch", over this many devices.
+
+    Args:
+        devices: Number of devices. Defaults to all devices of all processes.
 
     Raises:
-        ValueError: There are not so many, or some of several processes would have none.
+        ValueError: If JAX has fewer devices, or a process would have none.
     """
-    there = jax.devices()
-    count = len(there) if devices is None else devices
-    if not 1 <= count <= len(there):
+    available = jax.devices()
+    count = len(available) if devices is None else devices
+    if not 1 <= count <= len(available):
         raise ValueError(
-            f"devices: {count}, expected 1 to {len(there)}, which is what JAX sees; on a CPU, "
-            f'jax.config.update("jax_num_cpu_devices", {count}) before JAX is used simulates as many'
+            f"devices: {count}, expected 1 to {len(available)}, the number that JAX has; to simulate {count} on a CPU, "
+            f'call jax.config.update("jax_num_cpu_devices", {count}) before JAX is used'
         )
-    if jax.process_count() > 1 and count < len(there):
+    if jax.process_count() > 1 and count < len(available):
         raise ValueError(
-            f"devices: {count}, expected all {len(there)}, since {jax.process_count()} processes take part; "
-            "leave it out, or start fewer"
+            f"devices: {count}, expected all {len(available)} with {jax.process_count()} processes; "
+            "leave it out, or start fewer processes"
         )
-    return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=there[:count])
+    return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=available[:count])
 
 
-def any_process(yes: bool) -> bool:
-    """Whether any of the processes says yes; all must ask, as often and in the same order."""
-    return bool(np.any(multihost_utils.process_allgather(np.int32(yes))))
+def any_process(flag: bool) -> bool:
+    """Returns whether the flag is true in any process; all must call it, equally often and in the same order."""
+    return bool(np.any(multihost_utils.process_allgather(np.int32(flag))))
 
 
-def first_checks(check: Callable[[], None]) -> None:
-    """What the first process alone looks at, such as a folder; where it refuses, all do, and none waits for it.
+def check_on_first_process(check: Callable[[], None]) -> None:
+    """Runs a check in the first process, such as that of a folder; if it fails there, it fails in every process.
 
     Raises:
-        ValueError, OSError: It refuses, or fails.
+        ValueError, OSError: If the check raises it.
     """
-    refused: Exception | None = None
+    failure: Exception | None = None
     if jax.process_index() == 0:
         try:
             check()
         except (ValueError, OSError) as error:
-            refused = error
-    if jax.process_count() > 1 and any_process(refused is not None) and refused is None:
-        raise ValueError("the first process refuses, and says why")
-    if refused is not None:
-        raise refused
+            failure = error
+    if jax.process_count() > 1 and any_process(failure is not None) and failure is None:
+        raise ValueError("a check failed in the first process, which reports the reason")
+    if failure is not None:
+        raise failure
 
 
-def here(tree: Any) -> Any:
-    """What is the same everywhere, such as a state, on this process's first device: for what it does alone with it."""
-    return jax.tree.map(lambda leaf: _as(leaf, jnp.asarray(_plain(leaf))), tree)
+def local_copy(tree: Any) -> Any:
+    """Copies replicated arrays, such as a state, to this process's first device, for computations of its own."""
+    return jax.tree.map(lambda leaf: _with_kind_of(leaf, jnp.asarray(_numbers(leaf))), tree)
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """Around what several processes do: where it fails, as when one is gone, this one ends at once: a line, status 1.
+def exit_on_failure() -> Iterator[None]:
+    """Exits with one line and status 1 if a joint computation fails in the block, as when another process has died.
 
-    Without it JAX says so too, with a stack trace, and only after HEARTBEAT_SECONDS.
+    JAX alone would print a stack trace, and only after HEARTBEAT_SECONDS. A single process raises the error as usual.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise
-        why, me = (str(error).splitlines() or [""])[0], jax.process_index()
-        told = f"process {me}: a step of all processes failed, mostly because another one is gone; this one ends"
-        print(f"{told} ({why[:200]})", file=sys.stderr, flush=True)
-        os._exit(1)  # a usual end would wait for the others
+        reason = (str(error).splitlines() or [""])[0][:200]
+        message = "a joint computation failed, probably because another process has died; exiting"
+        print(f"process {jax.process_index()}: {message} ({reason})", file=sys.stderr, flush=True)
+        os._exit(1)  # a normal exit would wait for the others
 
 
 @dataclass(frozen=True)
 class OneDevice:
-    """Everything where JAX puts it: nothing here does anything."""
+    """The placement of arrays on JAX's default device, where no method has anything to do."""
 
-    def copied(self, tree: Any) -> Any:
-        """The arrays, all of them on every device."""
-        return tree
-
-    def rows(self, x: Any) -> Any:
-        """The samples, or their labels: each device has its share, padded, so that all shares are of one size."""
-        return x
-
-    def held(self, samples: int) -> Iterator[tuple[str, slice]]:  # noqa: ARG002
-        """Which rows, of so many, this process holds: pieces, and how to name them behind an array's name."""
-        yield "", slice(None)
-
-    def split(self, batch: Any) -> Any:
-        """In a program: a batch's rows, each device its share."""
-        return batch
-
-    def whole(self, tree: Any) -> Any:
-        """In a program: all of the arrays on every device, so that every process can read what comes out."""
-        return tree
-
-    def each(self, function: Callable[..., Array]) -> Callable[..., Array]:
-        """In a program: the function, which goes by rows, of all rows, where each device goes through its own."""
-        return function
-
-    def any(self, yes: bool) -> bool:
-        """Whether any process says yes: where the clock decides, they must not decide differently."""
-        return yes
-
-    def check_batch_size(self, size: int) -> None:
-        """So many rows a step must be as many for each device.
+    def replicate(self, tree: Any) -> Any:
+        """Copies the arrays to every device.
 
         Raises:
-            ValueError: They are not.
+            AssertionError: If the processes pass different arrays.
+        """
+        return tree
+
+    def shard_rows(self, x: Any) -> Any:
+        """Distributes samples or labels over the devices, padded so that all shards have the same size."""
+        return x
+
+    def held_rows(self, samples: int) -> Iterator[tuple[str, slice]]:  # noqa: ARG002
+        """Yields the slices of rows that this process holds, each with a suffix for the array's name in errors."""
+        yield "", slice(None)
+
+    def constrain_sharded(self, batch: Any) -> Any:
+        """Within a program, shards the rows of a batch over the devices."""
+        return batch
+
+    def constrain_replicated(self, tree: Any) -> Any:
+        """Within a program, puts whole arrays on every device, so that every process can read them."""
+        return tree
+
+    def map_rows(self, function: Callable[..., Array]) -> Callable[..., Array]:
+        """Within a program, returns a function that applies a function of rows to each device's own shard."""
+        return function
+
+    def any(self, flag: bool) -> bool:
+        """Returns whether the flag is true in any process, so that all decide alike what depends on a clock."""
+        return flag
+
+    def check_batch_size(self, size: int) -> None:
+        """Checks that the rows of a batch can be divided evenly between the devices.
+
+        Raises:
+            ValueError: If the number of devices does not divide `size`.
         """
 
 
 @dataclass(frozen=True)
 class ManyDevices(OneDevice):
-    """State and batches' row numbers on every device, the data's rows shared out. As in `OneDevice`, method by method.
-
-    `copied` raises an AssertionError where the processes bring different arrays.
-    """
+    """The placement over a mesh: state and row numbers on every device, the data's rows sharded."""
 
     mesh: Mesh
 
-    def copied(self, tree: Any) -> Any:  # noqa: D102
-        leaves, shape = jax.tree.flatten(tree)
-        plain = [_plain(leaf) for leaf in leaves]
-        check = reduce(lambda crc, leaf: zlib.crc32(leaf.tobytes(), crc), plain, 0)
-        multihost_utils.assert_equal(np.uint32(check), "the processes begin with different parameters, keys or batches")
-        placed = [jax.make_array_from_callback(leaf.shape, self._over(), leaf.__getitem__) for leaf in plain]
-        return jax.tree.unflatten(shape, [_as(leaf, array) for leaf, array in zip(leaves, placed, strict=True)])
+    def replicate(self, tree: Any) -> Any:  # noqa: D102
+        numbers = jax.tree.map(_numbers, tree)
+        checksum = reduce(lambda crc, leaf: zlib.crc32(leaf.tobytes(), crc), jax.tree.leaves(numbers), 0)
+        multihost_utils.assert_equal(np.uint32(checksum), "the processes have different parameters, keys or batches")
 
-    def rows(self, x: Any) -> Any:  # noqa: D102
-        def share(index: Any) -> np.ndarray:
+        def place(leaf: Any, numbers: np.ndarray) -> Array:
+            array = jax.make_array_from_callback(numbers.shape, self._sharding(), numbers.__getitem__)
+            return _with_kind_of(leaf, array)
+
+        return jax.tree.map(place, tree, numbers)
+
+    def shard_rows(self, x: Any) -> Any:  # noqa: D102
+        padded, dtype = self._padded(len(x)), jax.dtypes.canonicalize_dtype(x.dtype)
+
+        def shard(index: Any) -> np.ndarray:
             rows = np.arange(padded)[index[0]]
-            return np.asarray(
-                x[np.minimum(rows, len(x) - 1)], dtype
-            )  # the last row again and again, which nobody looks at
+            return np.asarray(x[np.minimum(rows, len(x) - 1)], dtype)  # the padding repeats the last row
 
-        padded = self._share(len(x)) * self.mesh.size
-        dtype = jax.dtypes.canonicalize_dtype(x.dtype)
-        return jax.make_array_from_callback((padded, *x.shape[1:]), self._over(AXIS), share, dtype)
+        return jax.make_array_from_callback((padded, *x.shape[1:]), self._sharding(AXIS), shard, dtype)
 
-    def held(self, samples: int) -> Iterator[tuple[str, slice]]:  # noqa: D102
-        padded = self._share(samples) * self.mesh.size
-        shares: Any = self._over(AXIS).addressable_devices_indices_map((padded,))
-        for (index,) in shares.values():
+    def held_rows(self, samples: int) -> Iterator[tuple[str, slice]]:  # noqa: D102
+        padded = self._padded(samples)
+        shards: Any = self._sharding(AXIS).addressable_devices_indices_map((padded,))
+        for (index,) in shards.values():
             start, stop, _ = index.indices(padded)
             if start < max(samples, 1):
-                last = stop >= samples  # open-ended there, so that an array that is too long is seen to be
+                last = stop >= samples  # then open-ended, so that a check sees an array that is too long
                 yield f"[{start}:{min(stop, samples)}]", slice(start, None if last else stop)
 
-    def split(self, batch: Any) -> Any:  # noqa: D102
-        return lax.with_sharding_constraint(batch, self._over(AXIS))  # type: ignore[no-untyped-call]
+    def constrain_sharded(self, batch: Any) -> Any:  # noqa: D102
+        return lax.with_sharding_constraint(batch, self._sharding(AXIS))  # type: ignore[no-untyped-call]
 
-    def whole(self, tree: Any) -> Any:  # noqa: D102
-        return lax.with_sharding_constraint(tree, self._over())  # type: ignore[no-untyped-call]
+    def constrain_replicated(self, tree: Any) -> Any:  # noqa: D102
+        return lax.with_sharding_constraint(tree, self._sharding())  # type: ignore[no-untyped-call]
 
-    def each(self, function: Callable[..., Array]) -> Callable[..., Array]:  # noqa: D102
-        by_rows = self._over(AXIS).spec
+    def map_rows(self, function: Callable[..., Array]) -> Callable[..., Array]:  # noqa: D102
+        by_rows = self._sharding(AXIS).spec
         return jax.shard_map(function, mesh=self.mesh, in_specs=by_rows, out_specs=by_rows)
 
-    def any(self, yes: bool) -> bool:  # noqa: D102
-        return any_process(yes)
+    def any(self, flag: bool) -> bool:  # noqa: D102
+        return any_process(flag)
 
     def check_batch_size(self, size: int) -> None:  # noqa: D102
         if size % self.mesh.size:
             raise ValueError(
-                f"batches: {size} rows a step, which {self.mesh.size} devices cannot share evenly; "
-                f"take a multiple of {self.mesh.size}, or as many devices as divide {size}"
+                f"batches: {size} rows a step, expected a multiple of {self.mesh.size}, the number of devices; "
+                f"change the batch size, or take a number of devices that divides {size}"
             )
 
-    def _over(self, *axes: str) -> NamedSharding:
+    def _sharding(self, *axes: str) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*axes))  # type: ignore[no-untyped-call]
 
-    def _share(self, samples: int) -> int:
-        return -(-samples // self.mesh.size)
+    def _padded(self, samples: int) -> int:
+        """Returns the number of rows rounded up to a multiple of the number of devices."""
+        return -(-samples // self.mesh.size) * self.mesh.size
 
 
 ONE_DEVICE = OneDevice()
 
 
 def placement(mesh: Mesh | None) -> OneDevice:
-    """Where `fit` puts things."""
+    """Returns the placement for `fit(mesh=mesh)`."""
     return ONE_DEVICE if mesh is None else ManyDevices(mesh)
 
 
-def _plain(leaf: Any) -> np.ndarray:
-    """The numbers, of a key too: a key cannot be put where other processes are."""
+def _numbers(leaf: Any) -> np.ndarray:
+    """Returns the numbers in an array or a key; JAX cannot place keys on devices of other processes."""
     return np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, prng_key) else leaf)
 
 
-def _as(leaf: Any, numbers: Array) -> Array:
-    """The inverse: a key again if the leaf is one."""
+def _with_kind_of(leaf: Any, numbers: Array) -> Array:
+    """Returns the numbers as a key if the leaf is one: the inverse of `_numbers`."""
     if not jnp.issubdtype(leaf.dtype, prng_key):
         return numbers
     return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf))

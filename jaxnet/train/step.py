@@ -1,4 +1,4 @@
-"""What training is: a loss, a step that makes it smaller, and all that the step changes."""
+"""The training step: the objective, the optimizers, and the state that a step updates."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,83 +12,148 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.losses import l2_penalty, softmax_cross_entropy
+from jaxnet.tree_paths import flatten
 from jaxnet.validation import check_counts
 
-Criterion = Callable[[Array, Array], Float[Array, ""]]  # (y, t) -> what is made small, such as mean_squared_error
-MOST = 2**31  # row numbers drawn at once are fewer
+Criterion = Callable[[Array, Array], Float[Array, ""]]  # (y, t) -> a scalar loss, such as mean_squared_error
 MakeOptimizer = Callable[[Any], optax.GradientTransformation]  # learning rate -> optimizer
+Optimizer = str | MakeOptimizer | optax.GradientTransformation
+MAX_ROW_NUMBERS = 2**31 - 1  # in one call of `draw_batches`
 
 
-class Optimizer(NamedTuple):
-    """An optax optimizer by name, and the learning rate that it is usually run at."""
+class OptimizerDefaults(NamedTuple):
+    """An optax optimizer and its default learning rate."""
 
     make: MakeOptimizer
     learning_rate: float
 
 
-OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": Optimizer(optax.sgd, 0.1),
-    "momentum": Optimizer(partial(optax.sgd, momentum=0.9), 0.01),
-    "nesterov": Optimizer(partial(optax.sgd, momentum=0.9, nesterov=True), 0.01),
-    "adagrad": Optimizer(optax.adagrad, 0.01),
-    "rmsprop": Optimizer(optax.rmsprop, 0.001),
-    "adam": Optimizer(optax.adam, 0.001),
-    "adamw": Optimizer(optax.adamw, 0.001),
+OPTIMIZERS: dict[str, OptimizerDefaults] = {
+    "sgd": OptimizerDefaults(optax.sgd, 0.1),
+    "momentum": OptimizerDefaults(partial(optax.sgd, momentum=0.9), 0.01),
+    "nesterov": OptimizerDefaults(partial(optax.sgd, momentum=0.9, nesterov=True), 0.01),
+    "adagrad": OptimizerDefaults(optax.adagrad, 0.01),
+    "rmsprop": OptimizerDefaults(optax.rmsprop, 0.001),
+    "adam": OptimizerDefaults(optax.adam, 0.001),
+    "adamw": OptimizerDefaults(optax.adamw, 0.001),
 }
 
 
 class TrainState(NamedTuple):
-    """All that a step changes, and the key that all its randomness comes from."""
+    """The state that a training step updates, and the key of its randomness."""
 
     params: Params
-    net_state: Tree  # what the layers gather: running statistics
+    net_state: Tree  # the layers' running statistics
     opt_state: optax.OptState
     key: PRNGKeyArray
-    step: Int[Array, ""]
+    step: Int[Array, ""]  # steps done
 
 
 class History(NamedTuple):
-    """S steps, E evaluations: one before the first step, one every `eval_every` steps, one after the last."""
+    """The losses of S steps and E evaluations: before the first step, every `eval_every` steps, after the last."""
 
-    loss: Float[Array | np.ndarray, " S"]  # of each step's batch, before its update, in nats
-    eval_step: Int[Array | np.ndarray, " E"]  # steps done
+    loss: Float[Array | np.ndarray, " S"]  # of each step's batch before its update, in nats
+    eval_step: Int[Array | np.ndarray, " E"]  # steps done at each evaluation
     train_accuracy: Float[Array | np.ndarray, " E"]  # in [0, 1]
     test_accuracy: Float[Array | np.ndarray, " E"]
 
 
-class Stage(NamedTuple):
-    """A run as far as it has come: all that the next step needs, and what the steps until then have shown."""
+class Progress(NamedTuple):
+    """The state of a run after some of its steps, and its history until then."""
 
     state: TrainState
     history: History
 
 
+class Objective(NamedTuple):
+    """The function that training minimizes: criterion(y, t) + weight_decay/2 Σ W², with y the network's output."""
+
+    net: Layer
+    criterion: Criterion = softmax_cross_entropy
+    weight_decay: float | Float[Array, ""] | None = None
+
+    def value(self, params: Params, net_state: Tree, x: Array, t: Array, draws: Tree) -> tuple[Float[Array, ""], Tree]:
+        """Returns the objective on a batch, and the layers' new state."""
+        y, net_state = self.net.train(params, net_state, x, draws)
+        loss = self.criterion(y, t)
+        if self.weight_decay is not None:
+            loss += l2_penalty(params, self.weight_decay)
+        return loss, net_state
+
+
+def params_dtype(params: Params) -> np.dtype[Any]:
+    """Returns the dtype that a computation with these parameters has."""
+    return jnp.result_type(*jax.tree.leaves(params))
+
+
+def param_shapes(net: Layer) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every parameter by its dotted name, {"Affine1.W": (784, 50), ...}."""
+    params = jax.eval_shape(lambda key: net.init(key, 1.0), jax.random.key(0))
+    return {name: leaf.shape for name, leaf in flatten(params).items()}
+
+
 def draw_batches(key: PRNGKeyArray, samples: int, batch_size: int, steps: int) -> Int[Array, "S B"]:
-    """Row numbers in [0, samples), one row a step: each batch is drawn with replacement, as the notebook draws.
+    """Draws the row numbers of each step's batch, uniformly in [0, samples) and with replacement.
+
+    Args:
+        key: Determines the row numbers.
+        samples: Number of rows to draw from, >= 1.
+        batch_size: Rows in a batch, >= 1.
+        steps: Number of batches, >= 1.
+
+    Returns:
+        One row for each step.
 
     Raises:
-        ValueError: A count is below 1, or they make 2³¹ row numbers or more.
+        ValueError: If a count is below 1, or `steps * batch_size` is 2³¹ or more.
+
+    Example:
+        >>> jaxnet.draw_batches(jax.random.key(0), samples=1000, batch_size=32, steps=500).shape
+        (500, 32)
     """
     check_counts(samples=samples, batch_size=batch_size, steps=steps)
-    if steps * batch_size >= MOST:
-        raise ValueError(f"steps, batch_size: {steps}, {batch_size}, expected fewer than {MOST:,} row numbers in all")
+    if steps * batch_size > MAX_ROW_NUMBERS:
+        raise ValueError(
+            f"steps, batch_size: {steps}, {batch_size}, expected fewer than {MAX_ROW_NUMBERS + 1:,} row numbers in all"
+        )
     return jax.random.randint(key, (steps, batch_size), 0, samples)
 
 
 def init_train_state(
-    net: Layer, optimizer: optax.GradientTransformation, params: Params, key: PRNGKeyArray, state: Tree | None = None
+    net: Layer,
+    optimizer: str | optax.GradientTransformation,
+    params: Params,
+    key: PRNGKeyArray,
+    net_state: Tree | None = None,
 ) -> TrainState:
-    """Before the first step: the layers' state, the network's own by default, takes the parameters' dtype."""
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    state = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), net.state if state is None else state)
-    return TrainState(params, state, optimizer.init(params), key, jnp.zeros((), jnp.int32))
+    """Returns the state before the first step.
+
+    Args:
+        net: The network.
+        optimizer: The optimizer that `train_step` will be called with.
+        params: Initial parameters, as from `net.init`.
+        key: Source of the randomness of every step.
+        net_state: The layers' initial state. Defaults to the network's own, in the parameters' dtype.
+
+    Raises:
+        ValueError: If there is no optimizer of this name.
+    """
+    dtype = params_dtype(params)
+    net_state = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), net.state if net_state is None else net_state)
+    return TrainState(params, net_state, _transformation(optimizer).init(params), key, jnp.zeros((), jnp.int32))
 
 
 def step_draws(net: Layer, key: PRNGKeyArray, step: int | Int[Array, ""], x: Any) -> Tree:
-    """What the training step with this key and number draws for a batch of the shape of x, counting from 0.
+    """Returns the random arrays of one training step, such as the masks of Dropout, by layer name.
 
-    Plain arrays by layer name, {"Dropout1": {"mask": ...}}: a network built by hand can be given the same. The key
-    does not change from step to step, so a network that draws nothing pays nothing.
+    The same arrays can be given to a network built by hand. The key is folded with the step number and does not
+    change, so a network without randomness does no work for it.
+
+    Args:
+        net: The network.
+        key: The key of the run.
+        step: Number of the step, from 0.
+        x: The batch; only its shape matters.
     """
     return net.draw(jax.random.fold_in(key, step), x)
 
@@ -101,37 +166,81 @@ def loss(
     draws: Tree | None = None,
     *,
     criterion: Criterion = softmax_cross_entropy,
-    decay: float | Float[Array, ""] | None = None,
+    weight_decay: float | Float[Array, ""] | None = None,
 ) -> Float[Array, ""]:
-    """What training makes small: the criterion of `net.train`'s outputs, and weight decay where its strength is given.
+    """Computes what training minimizes on a batch: criterion(y, t) + weight_decay/2 Σ W².
 
-    A network that draws, for Dropout, needs `draws`, as from `step_draws`.
+    Args:
+        net: The network, whose output in training is y.
+        params: Its parameters.
+        x: Samples (N, ...).
+        t: Labels (N,), or one-hot rows (N, C).
+        draws: Random arrays, as from `step_draws`. Required by a network with Dropout.
+        criterion: Function of (y, t). Defaults to `softmax_cross_entropy`.
+        weight_decay: Strength λ of the weight decay, which covers weights but not biases. Defaults to none.
     """
-    return loss_and_state(net, params, net.state, x, t, draws or {}, criterion, decay)[0]
+    return Objective(net, criterion, weight_decay).value(params, net.state, x, t, draws or {})[0]
 
 
 def train_step(
     net: Layer,
-    optimizer: optax.GradientTransformation,
-    now: TrainState,
+    optimizer: str | optax.GradientTransformation,
+    state: TrainState,
     x: Array,
     t: Array,
     *,
     criterion: Criterion = softmax_cross_entropy,
-    decay: float | Float[Array, ""] | None = None,
+    weight_decay: float | Float[Array, ""] | None = None,
 ) -> tuple[TrainState, Float[Array, ""]]:
-    """One update from the batch x (B, ...), t (B,) or (B, C); and the loss before it."""
-    draws = step_draws(net, now.key, now.step, x)
-    differentiate = jax.value_and_grad(loss_and_state, argnums=1, has_aux=True)
-    (value, state), grads = differentiate(net, now.params, now.net_state, x, t, draws, criterion, decay)
-    updates, opt_state = optimizer.update(grads, now.opt_state, now.params)
-    return TrainState(optax.apply_updates(now.params, updates), state, opt_state, now.key, now.step + 1), value
+    """Makes one optimizer step on a batch.
+
+    Args:
+        net: The network.
+        optimizer: Any `optax.GradientTransformation`, or a name in `OPTIMIZERS` for one at its default learning rate.
+        state: The state before the step, as from `init_train_state` with the same optimizer.
+        x: Samples (B, ...).
+        t: Labels (B,), or one-hot rows (B, C).
+        criterion: As for `loss`.
+        weight_decay: As for `loss`.
+
+    Returns:
+        The state after the step, and the loss before it.
+
+    Raises:
+        ValueError: If there is no optimizer of this name.
+
+    Example:
+        >>> net, optimizer = jaxnet.two_layer_net(4, 3, 2), optax.adam(1e-3)
+        >>> state = jaxnet.init_train_state(net, optimizer, net.init(jax.random.key(0), "he"), jax.random.key(1))
+        >>> state, loss = jaxnet.train_step(net, optimizer, state, jnp.ones((5, 4)), jnp.zeros(5, int))
+        >>> int(state.step)
+        1
+    """
+    return update(Objective(net, criterion, weight_decay), _transformation(optimizer), state, x, t)
 
 
-def loss_and_state(
-    net: Layer, params: Params, state: Tree, x: Array, t: Array, draws: Tree, criterion: Criterion, decay: Any
-) -> tuple[Float[Array, ""], Tree]:
-    """What a step differentiates, and the layers' new state beside it."""
-    y, state = net.train(params, state, x, draws)
-    value = criterion(y, t)
-    return (value if decay is None else value + l2_penalty(params, decay)), state
+def update(
+    objective: Objective, optimizer: optax.GradientTransformation, state: TrainState, x: Array, t: Array
+) -> tuple[TrainState, Float[Array, ""]]:
+    """Makes one optimizer step on a batch; returns the state after it and the objective before it."""
+    draws = step_draws(objective.net, state.key, state.step, x)
+
+    def value(params: Params) -> tuple[Float[Array, ""], Tree]:
+        return objective.value(params, state.net_state, x, t, draws)
+
+    (loss, net_state), grads = jax.value_and_grad(value, has_aux=True)(state.params)
+    optimizer = optax.with_extra_args_support(optimizer)
+    updates, opt_state = optimizer.update(
+        grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=lambda params: value(params)[0]
+    )
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(params, net_state, opt_state, state.key, state.step + 1), loss
+
+
+def _transformation(optimizer: str | optax.GradientTransformation) -> optax.GradientTransformation:
+    if isinstance(optimizer, optax.GradientTransformation):
+        return optimizer
+    if optimizer not in OPTIMIZERS:
+        names = ", ".join(OPTIMIZERS)
+        raise ValueError(f"optimizer: {optimizer!r}, expected an optax.GradientTransformation or one of {names}")
+    return OPTIMIZERS[optimizer].make(OPTIMIZERS[optimizer].learning_rate)

@@ -1,7 +1,7 @@
-"""Many runs of one network at once: every learning rate with every initial scale and every seed, in one program.
+"""Trains one network many times in one program: every learning rate with every initial scale and every seed.
 
-All runs take the same batches, so that they differ in what is swept and in nothing else, and so that a batch's rows are
-fetched once for all of them: the first product is one matrix by all the first layers side by side.
+All runs take the same batches. They differ in what is swept and in nothing else, and a batch's rows are gathered once
+for all of them: the first product is one matrix by the first layers of all runs side by side.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,31 +12,48 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer, Params
 from jaxnet.nn.losses import softmax_cross_entropy
-from jaxnet.train.compiled_steps import Rates, Recipe, all_finite, evaluate, fetched, optimizer_of, step_of
+from jaxnet.train.compiled_steps import (
+    Hyperparameters,
+    StepConfig,
+    TrainingData,
+    all_finite,
+    build_optimizer,
+    configured_step,
+    evaluate,
+)
 from jaxnet.train.device_data import to_device, to_floats
-from jaxnet.train.step import Criterion, MakeOptimizer, TrainState, init_train_state
-from jaxnet.train.step_config import Settings, check_data, recipe_of
-from jaxnet.validation import check_batches, check_counts, check_holds, check_positive
+from jaxnet.train.step import Criterion, MakeOptimizer, TrainState, init_train_state, params_dtype
+from jaxnet.train.step_config import check_data, configure
+from jaxnet.validation import check_batches, check_counts, check_fits_dtype, check_positive
 
-STRIDE = 100  # steps between two reports
+CHUNK = 100  # steps between two reports
 
 
 class Sweep(NamedTuple):
-    """L learning rates, C initial scales, K seeds; accuracies of the final parameters."""
+    """The results of L learning rates, C initial scales and K seeds; accuracies are of the final parameters."""
 
     learning_rate: Float[np.ndarray, " L"]
     scale: Float[np.ndarray, " C"]
     seed: Int[np.ndarray, " K"]
     loss: Float[np.ndarray, "L C K S"]  # of each step's batch, in nats; nan once a run has diverged
-    train_accuracy: Float[np.ndarray, "L C K"]  # in [0, 1]
+    train_accuracy: Float[np.ndarray, "L C K"]  # in [0, 1]; nan where a run has diverged
     test_accuracy: Float[np.ndarray, "L C K"]
-    diverged: np.ndarray  # (L, C, K): a loss or a final parameter is nan or infinite
+    diverged: np.ndarray  # (L, C, K): a loss or a value of the final state is nan or infinite
+
+
+class _Grid(NamedTuple):
+    """What is swept, in the order of the results' axes."""
+
+    learning_rates: Sequence[float]
+    scales: Sequence[float]
+    seeds: Sequence[int]
 
 
 def sweep(
@@ -49,105 +66,152 @@ def sweep(
     seeds: Sequence[int] = (0,),
     optimizer: str | MakeOptimizer = "sgd",
     clip_norm: float | None = None,
-    decay: float = 0.0,
+    weight_decay: float = 0.0,
     criterion: Criterion = softmax_cross_entropy,
     on_steps: Callable[[int], None] | None = None,
 ) -> Sweep:
-    """Train every combination, each as `fit` would from `net.init(jax.random.key(seed), scale)`.
+    """Trains every combination, each as `fit` does from `net.init(jax.random.key(seed), scale)`.
 
     Args:
-        net: As `fit` takes it. What it draws, for Dropout, comes from `jax.random.key(0)`, the same for all runs.
-        data: As `fit` takes it.
-        batches: Row numbers into `data.x_train`, one row a step, for all runs alike.
-        learning_rates: Each > 0 and finite.
-        scales: Standard deviations of the initial weights, each > 0 and finite.
-        seeds: Whole numbers >= 0.
-        optimizer: As `fit` takes it; so `clip_norm`, `decay` and `criterion`.
-        clip_norm: See `fit`.
-        decay: See `fit`.
-        criterion: See `fit`.
-        on_steps: Called with the number of steps done, now and then.
+        net: The network. Its random draws, as for Dropout, come from `jax.random.key(0)` in all runs.
+        data: As for `fit`.
+        batches: Row numbers into `data.x_train`, one row for each step of all runs.
+        learning_rates: Learning rates, each > 0 and finite.
+        scales: Standard deviations of the initial weights, each > 0 and finite. Defaults to 0.1 alone.
+        seeds: Whole numbers >= 0. Defaults to 0 alone.
+        optimizer: A name in `OPTIMIZERS`, or a function from a learning rate to an optax optimizer. Defaults to "sgd".
+        clip_norm: As for `fit`.
+        weight_decay: As for `fit`.
+        criterion: As for `fit`.
+        on_steps: Called with the number of steps done after every 100 steps, and at the end.
+
+    Returns:
+        Losses and accuracies of every run.
 
     Raises:
-        ValueError: An argument is out of range, empty, or does not fit the others.
+        ValueError: If an argument is out of range, empty, or inconsistent with the others.
+
+    Example:
+        >>> data, net = jaxnet.data.digits(), jaxnet.two_layer_net(64, 50, 10)
+        >>> batches = jaxnet.draw_batches(jax.random.key(0), len(data.x_train), batch_size=100, steps=100)
+        >>> result = jaxnet.sweep(net, data, batches, learning_rates=[0.001, 0.1], scales=[0.1], seeds=[0, 1])
+        >>> result.test_accuracy.shape
+        (2, 1, 2)
+        >>> bool(result.test_accuracy[1].min() > result.test_accuracy[0].max())
+        True
     """
-    for name, values in {"learning_rates": learning_rates, "scales": scales, "seeds": seeds}.items():
+    grid = _Grid(learning_rates, scales, seeds)
+    _check_grid(grid)
+    if isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError("optimizer: an optax.GradientTransformation, expected a name or a function of learning rates")
+    rates, stds, run_seeds = zip(*product(*grid), strict=True)
+    params = jax.vmap(net.init)(jnp.stack([jax.random.key(seed) for seed in run_seeds]), jnp.array(stds, float))
+    first_params = jax.tree.map(lambda leaf: leaf[0], params)
+    check_data(net, first_params, data)
+    check_batches("batches", batches, len(data.x_train))
+    config, hyperparameters = configure(
+        net, first_params, optimizer=optimizer, learning_rate=1.0, clip_norm=clip_norm, weight_decay=weight_decay,
+        criterion=criterion,
+    )  # fmt: skip
+    dtype = params_dtype(params)
+    hyperparameters = hyperparameters._replace(learning_rate=jnp.array(rates, dtype))
+
+    x_train, x_test = (to_device(x, dtype) for x in (data.x_train, data.x_test))
+    t_train, t_test = jnp.asarray(data.t_train), jnp.asarray(data.t_test)
+    training_data = TrainingData(x_train, t_train, jnp.asarray(batches))
+    axes, state = _initial_states(config, hyperparameters, params)
+    state, loss = _train(config, hyperparameters, axes, state, training_data, on_steps)
+
+    diverged = ~(np.isfinite(loss).all(axis=1) & _finite_states(axes, state))
+    loss[np.maximum.accumulate(~np.isfinite(loss), axis=1)] = np.nan
+    accuracy_of = jax.jit(jax.vmap(partial(evaluate, net), (axes.params, axes.net_state, None, None)))
+    accuracies = (
+        np.where(diverged, np.nan, accuracy_of(state.params, state.net_state, x, t))
+        for x, t in ((x_train, t_train), (x_test, t_test))
+    )
+    shape = tuple(map(len, grid))
+    by_run = (values.reshape(*shape, *values.shape[1:]) for values in (loss, *accuracies, diverged))
+    return Sweep(np.array(learning_rates), np.array(scales), np.array(seeds), *by_run)
+
+
+def _check_grid(grid: _Grid) -> None:
+    for name, values in grid._asdict().items():
         if not len(values):
-            raise ValueError(f"{name}: none is given, expected at least one")
+            raise ValueError(f"{name}: empty, expected at least one")
         for i, value in enumerate(values):
             if name == "seeds":
-                check_counts(0, **{f"seeds[{i}]": value})  # type: ignore[arg-type]
+                check_counts(0, **{f"seeds[{i}]": value})
             else:
                 check_positive(f"{name}[{i}]", value)
-                check_holds(f"{name}[{i}]", value, jnp.result_type(float))
-    runs = list(product(learning_rates, scales, seeds))
-    rates, stds = (jnp.array([float(run[i]) for run in runs]) for i in range(2))
-    keys = jnp.stack([jax.random.key(seed) for _, _, seed in runs])
+                check_fits_dtype(f"{name}[{i}]", value, jnp.result_type(float))
 
-    params = jax.vmap(net.init)(keys, stds)
-    one = jax.tree.map(lambda leaf: leaf[0], params)
-    check_data(net, one, data)
-    check_batches("batches", batches, len(data.x_train))
-    settings: Settings = {"optimizer": optimizer, "clip_norm": clip_norm, "decay": decay, "criterion": criterion}
-    recipe, shared = recipe_of(net, one, settings | {"learning_rate": 1.0})
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    shared = shared._replace(learning_rate=rates.astype(dtype))
-    axes = jax.tree.map(_side_by_side, jax.eval_shape(partial(_begin, recipe, shared), shared.learning_rate[0], one))
-    axes = axes._replace(key=None, step=None)
-    now = jax.vmap(partial(_begin, recipe, shared), out_axes=axes)(shared.learning_rate, params)
-    x_train, x_test = (to_device(x, dtype) for x in (data.x_train, data.x_test))
-    t_train, t_test, batches = (jnp.asarray(a) for a in (data.t_train, data.t_test, batches))
-    steps = jax.jit(partial(_steps_of_all, recipe, axes))
-    losses, length = [], len(batches)
-    for done in range(0, length, STRIDE):
-        stop = min(done + STRIDE, length)
-        now, loss = steps(shared, now, x_train, t_train, batches, stop)
-        losses.append(np.asarray(loss)[: stop - done].T)
+
+def _initial_states(
+    config: StepConfig, hyperparameters: Hyperparameters, params: Params
+) -> tuple[TrainState, TrainState]:
+    """Returns the axis of each leaf that counts the runs (None where all runs share it), and the states of all runs.
+
+    It is the axis before the last, (784, R, 50), so that x by the weights of all runs is one matrix product.
+    """
+
+    def initial_state(learning_rate: Array, params: Params) -> TrainState:
+        optimizer = build_optimizer(config, hyperparameters._replace(learning_rate=learning_rate))
+        return init_train_state(config.net, optimizer, params, jax.random.key(0))
+
+    rates: Any = hyperparameters.learning_rate
+    shapes = jax.eval_shape(initial_state, rates[0], jax.tree.map(lambda leaf: leaf[0], params))
+    axes = jax.tree.map(lambda leaf: max(0, leaf.ndim - 1), shapes)._replace(key=None, step=None)
+    return axes, jax.vmap(initial_state, out_axes=axes)(rates, params)
+
+
+def _finite_states(axes: TrainState, state: TrainState) -> np.ndarray:
+    """Returns for each run whether its final state is finite (R,)."""
+    parts, parts_axes = ((tree.params, tree.net_state, tree.opt_state) for tree in (state, axes))
+    return np.asarray(jax.vmap(all_finite, (parts_axes,))(parts))
+
+
+def _train(
+    config: StepConfig,
+    hyperparameters: Hyperparameters,
+    axes: TrainState,
+    state: TrainState,
+    data: TrainingData,
+    on_steps: Callable[[int], None] | None,
+) -> tuple[TrainState, np.ndarray]:
+    """Trains all runs; returns their final states, and their losses (R, S)."""
+    losses, steps = [], len(data.batches)
+    run_chunk = jax.jit(partial(_run_chunk, config, axes))
+    for done in range(0, steps, CHUNK):
+        stop = min(done + CHUNK, steps)
+        state, chunk_losses = run_chunk(hyperparameters, state, data, stop)
+        losses.append(np.asarray(chunk_losses)[: stop - done].T)
         if on_steps is not None:
             on_steps(stop)
-    look = jax.jit(jax.vmap(partial(evaluate, net), (axes.params, axes.net_state, None, None)))
-    grid = len(learning_rates), len(scales), len(seeds)
-    loss = np.concatenate(losses, axis=1)
-    parts, places = (now.params, now.net_state, now.opt_state), (axes.params, axes.net_state, axes.opt_state)
-    finite = jax.vmap(all_finite, (places,))(parts)
-    bad = ~(np.isfinite(loss).all(axis=1) & np.asarray(finite))
-    loss[np.maximum.accumulate(~np.isfinite(loss), axis=1)] = np.nan
-    train, test = (
-        np.where(bad, np.nan, look(now.params, now.net_state, x, t)) for x, t in ((x_train, t_train), (x_test, t_test))
-    )
-    return Sweep(
-        np.array(learning_rates), np.array(scales), np.array(seeds),
-        loss.reshape(*grid, length), train.reshape(grid), test.reshape(grid), bad.reshape(grid),
-    )  # fmt: skip
+    return state, np.concatenate(losses, axis=1)
 
 
-def _begin(recipe: Recipe, rates: Rates, learning_rate: Array, params: Params) -> TrainState:
-    """Of one run."""
-    optimizer = optimizer_of(recipe, rates._replace(learning_rate=learning_rate))
-    return init_train_state(recipe.net, optimizer, params, jax.random.key(0))
-
-
-def _side_by_side(leaf: Any) -> int:
-    """Which axis of a leaf of all runs counts the runs: (784, R, 50), so that x by it is one matrix product."""
-    return max(0, leaf.ndim - 1)
-
-
-def _steps_of_all(
-    recipe: Recipe, axes: TrainState, rates: Rates, now: TrainState, x: Array, t: Array, batches: Array, stop: Array
-) -> tuple[TrainState, Float[Array, "{STRIDE} R"]]:
-    """As `run_steps`, of every run at once: at most STRIDE steps, and their losses."""
-    first, dtype = now.step, rates.learning_rate.dtype
+def _run_chunk(
+    config: StepConfig,
+    axes: TrainState,
+    hyperparameters: Hyperparameters,
+    state: TrainState,
+    data: TrainingData,
+    stop: Int[Array, ""],
+) -> tuple[TrainState, Float[Array, "{CHUNK} R"]]:
+    """Makes the steps of all runs up to but not including `stop`, at most CHUNK; returns their states and losses."""
+    rates: Any = hyperparameters.learning_rate
+    first, dtype = state.step, rates.dtype
 
     def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-        now, losses = carry
-        x_rows, t_rows = fetched(lax.dynamic_index_in_dim(batches, now.step, keepdims=False), x, t)
-        x_rows = to_floats(x_rows, dtype)
+        state, losses = carry
+        x, t = data.gather(lax.dynamic_index_in_dim(data.batches, state.step, keepdims=False))
+        x = to_floats(x, dtype)
 
-        def one(learning_rate: Array, now: TrainState) -> tuple[TrainState, Array]:
-            return step_of(recipe, rates._replace(learning_rate=learning_rate), now, x_rows, t_rows)
+        def step_of_run(learning_rate: Array, state: TrainState) -> tuple[TrainState, Array]:
+            return configured_step(config, hyperparameters._replace(learning_rate=learning_rate), state, x, t)
 
-        now, loss = jax.vmap(one, (0, axes), (axes, 0))(rates.learning_rate, now)
-        return now, lax.dynamic_update_index_in_dim(losses, loss, now.step - 1 - first, 0)
+        new_state, loss = jax.vmap(step_of_run, (0, axes), (axes, 0))(rates, state)
+        return new_state, lax.dynamic_update_index_in_dim(losses, loss, state.step - first, 0)
 
-    losses = jnp.full((STRIDE, len(rates.learning_rate)), jnp.nan, dtype)
-    return lax.while_loop(lambda carry: carry[0].step < stop, step, (now, losses))
+    losses = jnp.full((CHUNK, len(rates)), jnp.nan, dtype)
+    return lax.while_loop(lambda carry: carry[0].step < stop, step, (state, losses))

@@ -115,7 +115,7 @@ def test_the_history_it_leaves_ends_where_the_summary_does(default_run):
 TAKEN = {
     "two-layer": [
         "--hidden 20", "--activation tanh", "--batch-norm", "--dropout 0.2", "--scale he", "--optimizer adam",
-        "--learning-rate 0.05", "--schedule cosine", "--clip-norm 0.01", "--decay 0.01", "--batch-size 50",
+        "--learning-rate 0.05", "--schedule cosine", "--clip-norm 0.01", "--weight-decay 0.01", "--batch-size 50",
         "--steps 21", "--seed 3", "--dataset mnist",
     ],
     "transformer": ["--context 9", "--width 12", "--blocks 1", "--dropout 0", "--text other.txt"],
@@ -162,7 +162,7 @@ def saved(folder, net):
 
 @pytest.mark.slow
 def test_a_deep_network_is_saved_with_its_running_statistics_key_and_step(run, tmp_path):
-    options = "--network deep --hidden 12 9 --batch-norm --dropout 0.1 --decay 0.001 --schedule cosine --steps 40"
+    options = "--network deep --hidden 12 9 --batch-norm --dropout 0.1 --weight-decay 1e-3 --schedule cosine --steps 40"
     done = run("train.py", *options.split(), "--output", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     assert "PASS  64-12-9-10" in done.stdout
@@ -255,7 +255,7 @@ def test_chapter_6_is_drawn(run, tmp_path):
     }  # fmt: skip
     again = run("chapter6.py", "--output", str(tmp_path / "pictures"))
     assert again.returncode == 2
-    assert "is there already" in again.stderr
+    assert "exists already" in again.stderr
 
 
 @pytest.mark.slow
@@ -315,7 +315,7 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_bits(run, tmp_
     assert {path.name for path in stopped.iterdir()} == {"checkpoints", "options.json"}
     refused = run("train.py", "--output", str(stopped))
     assert refused.returncode == 2
-    assert "go on with --resume" in refused.stderr
+    assert "use --resume" in refused.stderr
 
     done = run("train.py", "--resume", str(stopped))
     assert done.returncode == 0, done.stderr
@@ -326,7 +326,7 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_bits(run, tmp_
     assert (tmp_path / "whole" / "history.csv").read_bytes() == (stopped / "history.csv").read_bytes()
     again = run("train.py", "--resume", str(stopped))
     assert again.returncode == 2
-    assert "has come to its end" in again.stderr
+    assert "is a complete run" in again.stderr
 
 
 @pytest.mark.slow
@@ -378,18 +378,18 @@ def test_of_two_processes_both_end_at_once_where_the_first_refuses(tmp_path):
     ]  # fmt: skip
     first, second = (process.communicate(timeout=25)[1] for process in both)  # JAX itself would wait for 30 seconds
     assert [process.returncode for process in both] == [2, 2], first + second
-    assert "is there already" in first
-    assert "the first process refuses" in second
+    assert "exists already" in first
+    assert "a check failed in the first process" in second
 
 
 def test_training_goes_on_where_no_checkpoint_can_be_saved(run, tmp_path, monkeypatch):
-    def full(self, stage):
+    def full(self, progress):
         raise CheckpointError("checkpoints: no checkpoint could be saved (no space left)")
 
     monkeypatch.setattr(Checkpoints, "offer", full)
     done = run("train.py", "--steps", "50", "--output", str(tmp_path / "run"))
     assert done.returncode == 3
-    assert done.stdout.count("no space left") == 1  # said when it happens, and not at every stage
+    assert done.stdout.count("no space left") == 1  # said when it happens, and not at every checkpoint
     assert "no space left" in done.stderr
     assert (tmp_path / "run" / "summary.json").exists()
 
@@ -440,7 +440,7 @@ def test_a_run_goes_on_from_the_options_that_it_wrote(run, tmp_path, monkeypatch
 
 
 RESUMED = {
-    "nothing there": ("--resume nowhere", "resume: nowhere is not the folder of a run that was begun"),
+    "nothing there": ("--resume nowhere", "resume: nowhere is not the folder of an unfinished run"),
     "other options": ("--resume nowhere --steps 5", "resume: goes on with the options that the run was begun with"),
     "another folder": ("--resume nowhere --output other", "output: a run that goes on stays in its folder"),
     "no seconds": ("--checkpoint-seconds -1", "checkpoint_seconds: -1"),
@@ -493,7 +493,7 @@ REFUSED = {
     "no context": ("--network transformer --context 0", "context: 0"),
     "no width": ("--network transformer --width 6", "width: 6, expected a multiple of 4"),
     "all dropped": ("--dropout 1", "dropout: 1.0, expected a share in [0, 1)"),
-    "negative decay": ("--decay -1", "decay: -1.0, expected a finite number >= 0"),
+    "negative weight decay": ("--weight-decay -1", "weight_decay: -1.0, expected a finite number >= 0"),
 }
 
 
@@ -518,7 +518,7 @@ def test_an_output_that_is_there_is_refused_and_kept(run, tmp_path):
     (tmp_path / "mine").write_text("mine")
     done = run("train.py", "--output", str(tmp_path))
     assert done.returncode == 2
-    assert "is there already" in done.stderr
+    assert "exists already" in done.stderr
     assert (tmp_path / "mine").read_text() == "mine"
 
 

@@ -131,8 +131,8 @@ def test_an_idx_file_of_any_sizes(tmp_path, sizes, content):
 def test_a_run_folder_with_any_options(tmp_path, content):
     """What goes on reads them: an object, or a ValueError that names the folder."""
     (tmp_path / "options.json").write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match="is not the folder of a run that was begun"):
-        run_folder.begun(tmp_path)
+    with pytest.raises(ValueError, match="is not the folder of an unfinished run"):
+        run_folder.read_options(tmp_path)
 
 
 @quick

@@ -52,12 +52,12 @@ def test_both_worlds_train_alike_and_learn(problem, name, x64):
     net, data = NETWORKS[name], problem(name)
     params = jax.tree.map(np.float64, jax.device_get(net.init(jax.random.key(0), "xavier")))
     batches = np.asarray(jaxnet.draw_batches(jax.random.key(1), 40, 10, STEPS))
-    network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=1e-3)
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), weight_decay=1e-3)
     by_hand = numpy_ref.train(
         network, *data, batches, RATE, eval_every=20, draws=draws_of(net, KEY, data.x_train, batches)
     )
     now, compiled = jaxnet.fit(
-        net, params, data, batches, learning_rate=RATE, eval_every=20, key=KEY, decay=1e-3
+        net, params, data, batches, learning_rate=RATE, eval_every=20, key=KEY, weight_decay=1e-3
     )  # fmt: skip
     assert by_hand.loss[-10:].mean() < 0.7 * by_hand.loss[:5].mean()
     assert by_hand.test_accuracy[-1] > 0.5
@@ -75,30 +75,30 @@ def test_every_leaf_agrees_three_ways(rng, name):
     """Of nine samples: the statistics of three may vary so little that differences resolve nothing."""
     net, (x, t) = NETWORKS[name], a_problem(rng, name, 9)
     draws = jax.device_get(net.draw(KEY, x))
-    network = numpy_ref.Network(numpy_ref.build_layers(net.description, random_params(net)), decay=0.1)
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, random_params(net)), weight_decay=0.1)
     network.give(draws)
-    reference = partial(jaxnet.loss, net, draws=draws, decay=0.1)
+    reference = partial(jaxnet.loss, net, draws=draws, weight_decay=0.1)
     report = check_network(network, x, t, reference=lambda p, x, t: reference(p, x, t))
     report.raise_if_failed()
     assert {leaf.name for leaf in report.leaves} == set(flatten(network.params))
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.3])
-def test_weight_decay_is_half_the_squares_of_the_weights_alone(rng, decay):
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_weight_decay_is_half_the_squares_of_the_weights_alone(rng, weight_decay):
     net, (x, t) = jaxnet.transformer(5, 7, size=8, heads=2, blocks=2), a_problem(rng, "transformer", 3)
     params = random_params(net, dtype=np.float32)
     weights = [leaf for name, leaf in flatten(params).items() if leaf.ndim == 2 and not name.startswith(("E", "P"))]
     assert len(weights) == 2 * (4 + 2) + 1
-    expected = float(jaxnet.loss(net, params, x, t)) + decay / 2 * sum((W**2).sum() for W in weights)
-    assert jaxnet.loss(net, params, x, t, decay=decay) == pytest.approx(expected, rel=1e-6)
-    network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), decay=decay)
+    expected = float(jaxnet.loss(net, params, x, t)) + weight_decay / 2 * sum((W**2).sum() for W in weights)
+    assert jaxnet.loss(net, params, x, t, weight_decay=weight_decay) == pytest.approx(expected, rel=1e-6)
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), weight_decay=weight_decay)
     assert network.loss(x, t) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_decay_of_the_biases_too_is_caught(rng, monkeypatch):
     net, (x, t) = jaxnet.multi_layer_net(12, [9, 8, 7], 4), a_problem(rng, "deep", 3)
-    network = numpy_ref.Network(numpy_ref.build_layers(net.description, random_params(net)), decay=0.1)
-    monkeypatch.setattr(numpy_ref.Network, "_decayed", lambda self, name, W, dW: dW + self.decay * W)
+    network = numpy_ref.Network(numpy_ref.build_layers(net.description, random_params(net)), weight_decay=0.1)
+    monkeypatch.setattr(numpy_ref.Network, "_decayed", lambda self, name, W, dW: dW + self.weight_decay * W)
     report = check_network(network, x, t)
     assert {leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"} == {f"Affine{i}.b" for i in (1, 2, 3, 4)}
 

@@ -404,7 +404,7 @@ D4 = np.ones(4)
         (lambda: numpy_ref.Attention(*[np.ones((4, 4))] * 4, heads=3), "heads: 3"),
         (lambda: numpy_ref.Attention(*[np.ones((4, 4))] * 4, heads=2).forward(x), r"expected \(N, T, 4\)"),
         (lambda: numpy_ref.MeanSquaredError().forward(np.ones((2, 3)), np.ones((3, 3))), "t: "),
-        (lambda: numpy_ref.Network({}, decay=-1), "decay: -1"),
+        (lambda: numpy_ref.Network({}, weight_decay=-1), "weight_decay: -1"),
         (
             lambda: numpy_ref.build_layers(
                 ("Sequential", (("N", ("BatchNorm", 4, 0.9, 1e-5)),)),

@@ -1,11 +1,11 @@
-"""Figures that compare runs hold the runs' numbers; how they look is for eyes."""
+"""Figures that compare runs: that they show the runs' numbers."""
 
 import io
 
 import numpy as np
 import pytest
 
-from jaxnet import History, Sweep, plots
+from jaxnet import History, Progress, Sweep, plots
 
 
 def drawn(figure):
@@ -17,7 +17,7 @@ def texts(axes):
     return [text.get_text() for text in axes.texts]
 
 
-def test_a_path_is_drawn_point_by_point_and_its_end_said():
+def test_a_path_is_drawn_point_by_point_with_its_final_height():
     paths = {"sgd": np.array([[-7.0, 2.0], [-3.0, 1.0], [-1.0, 0.5]]), "adam": np.array([[-7.0, 2.0], [0.0, 0.0]])}
     figure = drawn(plots.optimizer_paths(lambda x, y: x**2 / 20 + y**2, paths))
     assert len(figure.axes) == 2
@@ -27,7 +27,7 @@ def test_a_path_is_drawn_point_by_point_and_its_end_said():
         assert axes.get_title(loc="left") == f"{name}: f = {x**2 / 20 + y**2:.2g}"
 
 
-def test_losses_are_medians_of_blocks_and_named_in_the_order_of_their_ends():
+def test_losses_are_medians_of_blocks_named_in_the_order_of_their_ends():
     high, low = np.exp(np.linspace(1, 0.5, 400)), np.exp(np.linspace(1, -3, 400))
     (axes,) = drawn(plots.losses("two", {"high": high, "low": low})).axes
     line = axes.lines[1]
@@ -37,7 +37,7 @@ def test_losses_are_medians_of_blocks_and_named_in_the_order_of_their_ends():
     assert axes.get_yscale() == "log"
 
 
-def test_activations_say_their_spread_layer_by_layer():
+def test_activations_show_their_standard_deviation():
     rng = np.random.default_rng(0)
     rows = {"wide": [rng.standard_normal(500), 200 * rng.standard_normal(500)], "dead": [np.zeros(50), np.zeros(50)]}
     figure = drawn(plots.activations("two", rows))
@@ -46,20 +46,21 @@ def test_activations_say_their_spread_layer_by_layer():
     ]  # fmt: skip
 
 
-def test_a_curve_that_ends_early_is_said_to_have_diverged():
+def test_a_curve_that_ends_early_is_marked_as_diverged():
     steps = np.array([0, 5, 10])
-    curves = {
-        s: {"without": (steps[: 2 + i], steps[: 2 + i] / 10), "with": (steps, steps / 20)}
-        for i, s in enumerate((1.0, 0.1))
-    }
-    first, second = drawn(plots.scales(curves)).axes
+
+    def history(n, rate):
+        return History(np.ones(10), steps[:n], steps[:n] * rate, steps[:n] * rate)
+
+    runs = {scale: {"without": history(n, 0.1), "with": history(3, 0.05)} for scale, n in ((1.0, 2), (0.1, 3))}
+    first, second = drawn(plots.scales(runs)).axes
     assert texts(first) == ["without:\ndiverged"]
     assert texts(second) == []
-    np.testing.assert_array_equal(second.lines[1].get_ydata(), steps / 20)
+    np.testing.assert_array_equal(second.lines[1].get_ydata(), steps * 0.05)
     assert first.lines[0].get_linewidth() < first.lines[1].get_linewidth()
 
 
-def test_overfitting_says_what_is_left_between_train_and_test():
+def test_overfitting_shows_the_final_accuracies():
     run = History(np.ones(4), np.array([0, 2, 4]), np.array([0.1, 0.9, 1.0]), np.array([0.1, 0.6, 0.7]))
     (axes,) = drawn(plots.overfitting("few", {"nothing": run})).axes
     assert texts(axes) == ["train 100.0%\ntest 70.0%"]
@@ -75,11 +76,11 @@ def a_sweep():
     )  # fmt: skip
 
 
-def test_a_sweep_is_medians_over_seeds_and_crosses_out_what_diverged():
+def test_a_sweep_map_has_medians_over_seeds_and_crosses_for_divergence():
     figure = drawn(plots.sweep_map("two", a_sweep(), {"mine": (0.01, 0.1), "not swept": (5.0, 0.1)}))
     (axes,) = figure.axes
-    said = {text.get_position(): text.get_text() for text in axes.texts}
-    assert said == {(0, 0): "20", (0, 1): "60", (1, 0): "90", (1, 1): "×"}
+    labels = {text.get_position(): text.get_text() for text in axes.texts}
+    assert labels == {(0, 0): "20", (0, 1): "60", (1, 0): "90", (1, 1): "×"}
     (frame,) = axes.patches
     assert frame.get_label() == "mine"
     assert frame.get_x() < 0 < frame.get_x() + frame.get_width()
@@ -88,14 +89,14 @@ def test_a_sweep_is_medians_over_seeds_and_crosses_out_what_diverged():
 
 
 BAD = {
-    "paths: none": lambda: plots.optimizer_paths(lambda x, y: x + y, {}),
+    "paths: empty": lambda: plots.optimizer_paths(lambda x, y: x + y, {}),
     r"paths\['a'\]: shape \(3,\)": lambda: plots.optimizer_paths(lambda x, y: x + y, {"a": np.ones(3)}),
-    "curves: none": lambda: plots.losses("none", {}),
+    "curves: empty": lambda: plots.losses("none", {}),
     r"curves\['a'\]: expected losses": lambda: plots.losses("none", {"a": []}),
-    "rows: none": lambda: plots.activations("none", {}),
+    "rows: empty": lambda: plots.activations("none", {}),
     r"rows: \[1, 2\] layers": lambda: plots.activations("none", {"a": [np.ones(3)], "b": [np.ones(3)] * 2}),
-    "expected the same two names": lambda: plots.scales({1.0: {"a": (np.ones(2), np.ones(2))}}),
-    r"histories\['a'\]: no evaluation": lambda: plots.overfitting("none", {"a": History(*[np.zeros(0)] * 4)}),
+    "expected the same two names": lambda: plots.scales({1.0: {"a": History(*[np.ones(2)] * 4)}}),
+    r"runs\['a'\]: no evaluation": lambda: plots.overfitting("none", {"a": History(*[np.zeros(0)] * 4)}),
 }
 
 
@@ -103,3 +104,29 @@ BAD = {
 def test_what_cannot_be_drawn_is_refused_by_name(message):
     with pytest.raises(ValueError, match=message):
         BAD[message]()
+
+
+def test_a_sweep_of_few_runs_is_drawn_as_losses_named_by_what_varies():
+    sweep = a_sweep()._replace(loss=np.arange(1.0, 25).reshape(2, 2, 2, 3))
+    (axes,) = drawn(plots.losses("sweep", sweep)).axes
+    assert len(axes.lines) == 8
+    assert "0.01, σ 0.1, seed 0" in texts(axes)
+    np.testing.assert_array_equal(axes.lines[1].get_ydata(), sweep.loss[0, 0, 1])
+    with pytest.raises(ValueError, match="curves: a sweep of 13 runs, expected at most 12; see sweep_map"):
+        plots.losses("sweep", sweep._replace(diverged=np.zeros((13, 1, 1), bool)))
+
+
+def test_what_fit_returns_is_drawn_like_its_history():
+    history = History(np.ones(4), np.array([0, 2, 4]), np.array([0.1, 0.9, 1.0]), np.array([0.1, 0.6, 0.7]))
+    run = Progress(None, history)
+    for draw in (
+        lambda run: plots.losses("a", {"a": run}),
+        lambda run: plots.overfitting("a", {"a": run}),
+        lambda run: plots.scales({0.1: {"a": run, "b": run}}),
+        plots.learning_curves,
+    ):
+        figures = [drawn(draw(argument)) for argument in (run, history)]
+        data = [[line.get_xydata() for axes in figure.axes for line in axes.lines] for figure in figures]
+        assert data[0]
+        for a, b in zip(*data, strict=True):
+            np.testing.assert_array_equal(a, b)

@@ -1,11 +1,11 @@
-"""Figures hold what they are given; how they look is for eyes."""
+"""Figures of one run: that they show the run's numbers."""
 
 import io
 
 import numpy as np
 import pytest
 
-from jaxnet import History, plots
+from jaxnet import History, Progress, TrainState, plots
 
 
 def history(steps, evaluations):
@@ -34,7 +34,7 @@ def test_learning_curves_are_the_historys_numbers(steps, evaluations):
     train, test = below.lines
     np.testing.assert_array_equal(train.get_xydata(), np.stack([run.eval_step, run.train_accuracy], axis=1))
     np.testing.assert_array_equal(test.get_xydata(), np.stack([run.eval_step, run.test_accuracy], axis=1))
-    assert train.get_linestyle() != test.get_linestyle()  # told apart without colour
+    assert train.get_linestyle() != test.get_linestyle()  # distinct without color
 
 
 @pytest.mark.parametrize(("train", "test"), [(0.9, 0.8), (0.8, 0.9), (0.9, 0.9)])
@@ -75,7 +75,7 @@ def test_any_loss_can_be_drawn(loss):
 
 def test_no_step_is_said():
     above = plots.learning_curves(history(0, 1)).axes[0]
-    assert above.get_title(loc="left").endswith("no step was made")
+    assert above.get_title(loc="left").endswith("no steps")
     assert list(above.get_yticks()) == [0]
 
 
@@ -98,6 +98,14 @@ def test_weights_are_images_about_zero_the_largest_norm_first(rng):
     assert np.mean(np.abs(W) > limits[1]) <= 1 / 60
 
 
+def test_weights_are_taken_from_what_fit_returns(rng):
+    W = rng.standard_normal((12, 5))
+    run = Progress(TrainState({"Affine1": {"W": W}}, {}, None, None, 0), history(1, 1))
+    images = [images_of(plots.first_layer_weights(weights, (3, 4))) for weights in (W, run)]
+    for a, b in zip(*images, strict=True):
+        np.testing.assert_array_equal(a.get_array(), b.get_array())
+
+
 @pytest.mark.parametrize(("largest", "limit"), [(0, 1), (0.25, 0.25)])
 def test_weights_of_nothing_but_zeros_or_nearly_so_are_drawn(largest, limit):
     W = np.zeros((400, 1))
@@ -108,7 +116,7 @@ def test_weights_of_nothing_but_zeros_or_nearly_so_are_drawn(largest, limit):
 
 @pytest.mark.parametrize(("units", "most", "count"), [(30, 7, 7), (30, 100, 30)])
 def test_at_most_so_many_units_are_drawn(rng, units, most, count):
-    figure = plots.first_layer_weights(rng.standard_normal((4, units)), (2, 2), most=most)
+    figure = plots.first_layer_weights(rng.standard_normal((4, units)), (2, 2), max_units=most)
     assert f"{count} of {units} units" in figure.get_suptitle()
     assert len(images_of(figure)) == count
 
@@ -133,7 +141,7 @@ LOGITS = np.array([[5.0, 0], [0, 3], [9, 0], [0, 0.5]])  # says 0, 1, 0, 1
 @pytest.mark.parametrize("t", [np.array([0, 0, 1, 0]), np.array([[1, 0], [1, 0], [0, 1], [1, 0]])])
 def test_mistakes_come_surest_first(t):
     figure = drawn(plots.mistakes(X, t, LOGITS, (2, 2)))
-    assert figure.get_suptitle().startswith("3 of 4 images misread\nsurest first")
+    assert figure.get_suptitle().startswith("3 of 4 images misclassified\nmost confident first")
     images = images_of(figure)
     sure = [f"{1 / (1 + np.exp(-gap)):.0%}" for gap in (9, 3, 0.5)]
     expected = [f"1 → 0  {sure[0]}", f"0 → 1  {sure[1]}", f"0 → 1  {sure[2]}"]
@@ -149,14 +157,14 @@ def test_mistakes_that_float32_calls_certain_keep_their_order():
 
 
 def test_at_most_so_many_mistakes_are_drawn_and_all_are_counted():
-    figure = plots.mistakes(X, np.array([0, 0, 1, 0]), LOGITS, (2, 2), most=2)
-    assert figure.get_suptitle().startswith("3 of 4 images misread\nthe 2 surest")
+    figure = plots.mistakes(X, np.array([0, 0, 1, 0]), LOGITS, (2, 2), max_images=2)
+    assert figure.get_suptitle().startswith("3 of 4 images misclassified\nthe 2 most confident")
     assert len(images_of(figure)) == 2
 
 
 def test_no_mistakes_say_so():
     figure = drawn(plots.mistakes(X, np.array([0, 1, 0, 1]), LOGITS, (2, 2)))
-    assert figure.get_suptitle() == "0 of 4 images misread\nno mistakes to show"
+    assert figure.get_suptitle() == "0 of 4 images misclassified\nno mistakes to show"
     assert not images_of(figure)
 
 
@@ -172,7 +180,7 @@ def test_no_mistakes_say_so():
         ("first_layer_weights", [np.ones((4, 3)), (4,)], r"image_shape: \(4,\)"),
         ("first_layer_weights", [np.ones((4, 0)), (2, 2)], r"W: float64 of shape \(4, 0\), expected finite"),
         ("first_layer_weights", [np.full((4, 3), np.nan), (2, 2)], "W: .* expected finite"),
-        ("first_layer_weights", [np.ones((4, 3)), (2, 2), 0], "most: 0, expected"),
+        ("first_layer_weights", [np.ones((4, 3)), (2, 2), 0], "max_units: 0, expected"),
         ("mistakes", [X, np.ones(4, int), LOGITS, (2, 3)], r"image_shape: \(2, 3\), expected .* 4 pixels"),
         (
             "mistakes",
@@ -183,7 +191,7 @@ def test_no_mistakes_say_so():
         ("mistakes", [X, np.full(4, 2), LOGITS, (2, 2)], "t: runs from 2 to 2, expected class numbers from 0 to 1"),
         ("mistakes", [X, np.ones(4, int), LOGITS[:3], (2, 2)], "logits: 3 rows, expected 4"),
         ("mistakes", [X, np.ones(4, int), np.full_like(LOGITS, np.inf), (2, 2)], r"logits\[0, 0\]: inf"),
-        ("mistakes", [X, np.ones(4, int), LOGITS, (2, 2), -1], "most: -1, expected"),
+        ("mistakes", [X, np.ones(4, int), LOGITS, (2, 2), -1], "max_images: -1, expected"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(function, arguments, message):

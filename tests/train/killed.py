@@ -1,4 +1,4 @@
-"""A run that somebody kills: momentum, running statistics, masks; a checkpoint at every stage, and a line as well."""
+"""A run to be killed: with momentum, BatchNorm and Dropout, and a checkpoint and a line of output per evaluation."""
 
 import sys
 import time
@@ -19,17 +19,19 @@ def main(folder: Path, pause: float) -> None:
     net = jaxnet.multi_layer_net(12, [8], 5, batch_norm=True, dropout=0.2)
     params = net.init(jax.random.key(0), "he")
     batches = jaxnet.draw_batches(jax.random.key(1), len(data.x_train), 10, STEPS)
-    settings = {"optimizer": "momentum", "eval_every": EVERY, "key": jax.random.key(2)}
+    settings = {"optimizer": "momentum", "key": jax.random.key(2)}
     saved = Checkpoints(
         folder / "checkpoints", lambda: identity(net, data, batches, np.float32, {"rate": 0.01}), seconds=0
     )
-    resume = saved.latest(jaxnet.initial_state(net, params, **settings), lambda told: print(told, flush=True))
-    for stage in jaxnet.stages(net, params, data, batches, resume=resume, **settings):
-        saved.offer(stage)
-        print(f"step {int(stage.state.step)}", flush=True)
+    resume = saved.latest(jaxnet.initial_state(net, params, **settings), lambda message: print(message, flush=True))
+    for progress in jaxnet.iter_fit(net, params, data, batches, eval_every=EVERY, resume=resume, **settings):
+        saved.offer(progress)
+        print(f"step {int(progress.state.step)}", flush=True)
         time.sleep(pause)
     saved.finish()
-    leaves = jax.tree.leaves(stage._replace(state=stage.state._replace(key=jax.random.key_data(stage.state.key))))
+    leaves = jax.tree.leaves(
+        progress._replace(state=progress.state._replace(key=jax.random.key_data(progress.state.key)))
+    )
     np.savez(folder / "end.npz", *leaves)
 
 

@@ -1,4 +1,4 @@
-"""Pixels kept as bytes: what they are worth, and what is not taken for pixels."""
+"""Pixels stored as bytes, and what does not count as pixels."""
 
 import jax
 import jax.numpy as jnp
@@ -9,22 +9,22 @@ from jaxnet.train.device_data import to_device, to_floats
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_every_byte_is_the_quotient_that_numpy_rounds(dtype, x64):
+def test_bytes_become_the_quotients_that_numpy_computes(dtype, x64):
     k = np.arange(256, dtype=np.uint8).reshape(2, 128)
     np.testing.assert_array_equal(jax.jit(lambda rows: to_floats(rows, dtype))(k), k.astype(dtype) / dtype(255))
 
 
-def test_only_what_bytes_can_say_exactly_becomes_bytes(rng):
+def test_only_floats_that_bytes_represent_exactly_are_stored_as_bytes(rng):
     pixels = (rng.integers(0, 256, (20, 30)) / 255).astype(np.float32)
     assert to_device(pixels, np.float32).dtype == np.uint8
     np.testing.assert_array_equal(to_floats(to_device(pixels, np.float32), np.float32), pixels)
     for other in (pixels * np.float32(1 + 2e-7), pixels - 1, pixels * 2, pixels / 255 * 16):
-        kept = to_device(other.astype(np.float32), np.float32)
-        assert kept.dtype == np.float32
-        np.testing.assert_array_equal(to_floats(kept, np.float32), other.astype(np.float32))
+        stored = to_device(other.astype(np.float32), np.float32)
+        assert stored.dtype == np.float32
+        np.testing.assert_array_equal(to_floats(stored, np.float32), other.astype(np.float32))
 
 
-def test_integers_are_ids_and_no_pixels():
+def test_integers_are_not_pixels():
     ids = np.arange(6, dtype=np.uint8).reshape(2, 3)
     assert to_device(ids, np.float32).dtype == jnp.int32
     np.testing.assert_array_equal(to_floats(to_device(ids, np.float32), np.float32), ids)

@@ -1,4 +1,4 @@
-"""A run's folder is whole or not there."""
+"""The folder of a run is written completely or not at all."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ HISTORY = History(
 )
 
 
-def test_a_folder_appears_when_it_is_whole(tmp_path):
+def test_a_folder_appears_when_it_is_complete(tmp_path):
     path = tmp_path / "deep" / "run"
     with run_folder.new_folder(path) as folder:
         (folder / "a").write_text("a")
@@ -26,7 +26,7 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["run"]
 
 
-def test_a_folder_that_fails_leaves_nothing(tmp_path):
+def test_a_block_that_raises_leaves_nothing(tmp_path):
     def fails():
         with run_folder.new_folder(tmp_path / "run") as folder:
             (folder / "a").write_text("a")
@@ -37,47 +37,47 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_there_is_never_overwritten(tmp_path):
+def test_an_existing_folder_is_never_overwritten(tmp_path):
     (tmp_path / "run").mkdir()
     with run_folder.new_folder(tmp_path / "run"):  # empty: nothing to lose
         pass
     (tmp_path / "run" / "a").write_text("a")
-    with pytest.raises(ValueError, match="is there already"), run_folder.new_folder(tmp_path / "run"):
+    with pytest.raises(ValueError, match="exists already"), run_folder.new_folder(tmp_path / "run"):
         pass
     assert (tmp_path / "run" / "a").read_text() == "a"
 
 
-def test_a_folder_that_cannot_be_made_is_refused_before_any_work(tmp_path):
+def test_a_folder_that_cannot_be_made_is_refused_before_the_block(tmp_path):
     (tmp_path / "file").write_text("a")
     with (
         pytest.raises(ValueError, match=r"output: .*cannot be written"),
         run_folder.new_folder(tmp_path / "file" / "run"),
     ):
-        pytest.fail("the work was begun")
+        pytest.fail("the block ran")
 
 
-def test_a_run_that_cannot_be_begun_leaves_nothing(tmp_path, monkeypatch):
+def test_options_that_cannot_be_written_leave_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_folder, "write_summary", full)
     with pytest.raises(ValueError, match=r"output: .*run cannot be written \(No space left on device\); make room"):
-        run_folder.begin(tmp_path / "run", {})
+        run_folder.write_options(tmp_path / "run", {})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_results_are_written_into_a_folder_that_was_removed_and_beside_nothing_half_done(tmp_path):
-    half = tmp_path / "run" / ".results-killed"
-    half.mkdir(parents=True)
-    with run_folder.results(tmp_path / "run") as into:
-        (into / "summary.json").write_text("{}")
+def test_results_replace_incomplete_ones_and_recreate_a_removed_folder(tmp_path):
+    incomplete = tmp_path / "run" / ".results-killed"
+    incomplete.mkdir(parents=True)
+    with run_folder.results(tmp_path / "run") as folder:
+        (folder / "summary.json").write_text("{}")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["summary.json"]
-    with run_folder.results(tmp_path / "gone") as into:
-        (into / "summary.json").write_text("{}")
-    assert [path.name for path in (tmp_path / "gone").iterdir()] == ["summary.json"]
+    with run_folder.results(tmp_path / "removed") as folder:
+        (folder / "summary.json").write_text("{}")
+    assert [path.name for path in (tmp_path / "removed").iterdir()] == ["summary.json"]
 
 
-def test_the_history_is_a_row_a_step(tmp_path):
+def test_the_history_has_a_row_for_each_step(tmp_path):
     run_folder.write_history(tmp_path / "history.csv", HISTORY)
     with (tmp_path / "history.csv").open() as file:
         rows = list(csv.reader(file))
@@ -90,8 +90,8 @@ def test_the_history_is_a_row_a_step(tmp_path):
     ]
 
 
-def a_state(net):
-    """Trained for 7 steps: the running statistics are no longer where they began."""
+def trained_state(net):
+    """Returns a state after 7 steps: the running statistics are no longer the initial ones."""
     data, batches = a_dataset(np.random.default_rng(0)), jaxnet.draw_batches(jax.random.key(0), 60, 10, 7)
     return jaxnet.fit(net, random_params(net, dtype=np.float32), data, batches, key=jax.random.key(5))[0]
 
@@ -99,8 +99,8 @@ def a_state(net):
 NET = jaxnet.multi_layer_net(12, [8], 5, batch_norm=True, dropout=0.1)
 
 
-def test_parameters_come_back_under_their_names_with_statistics_key_and_step(tmp_path):
-    state = a_state(NET)
+def test_parameters_are_read_by_name_with_statistics_key_and_step(tmp_path):
+    state = trained_state(NET)
     run_folder.write_parameters(tmp_path / "parameters.npz", state, vocabulary="añb")
     with np.load(tmp_path / "parameters.npz", allow_pickle=False) as read:
         assert set(read) == {
@@ -122,11 +122,11 @@ def test_parameters_come_back_under_their_names_with_statistics_key_and_step(tmp
     ("other", "message"),
     [
         (jaxnet.multi_layer_net(12, [9], 5, batch_norm=True), r"Affine1.W is \(12, 8\), expected shape \(12, 9\)"),
-        (jaxnet.multi_layer_net(12, [8, 5], 5, batch_norm=True), "BatchNorm2.gamma is nothing|Affine3.W is nothing"),
+        (jaxnet.multi_layer_net(12, [8, 5], 5, batch_norm=True), "BatchNorm2.gamma is missing|Affine3.W is missing"),
     ],
 )
 def test_parameters_of_another_network_are_refused(tmp_path, other, message):
-    run_folder.write_parameters(tmp_path / "parameters.npz", a_state(NET))
+    run_folder.write_parameters(tmp_path / "parameters.npz", trained_state(NET))
     with pytest.raises(ValueError, match=message):
         run_folder.read_parameters(tmp_path / "parameters.npz", other)
 
