@@ -13,7 +13,7 @@ from .train.step import (
     draw_batches,
     init_train_state,
     loss,
-    step_draws,
+    step_noise,
     train_step,
 )
 from .train.sweep import Sweep, sweep
@@ -47,7 +47,7 @@ __all__ = [
     "sample",
     "simple_conv_net",
     "softmax_cross_entropy",
-    "step_draws",
+    "step_noise",
     "sweep",
     "train",
     "train_step",

@@ -4,16 +4,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+def leaves_by_path(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Returns the leaves by path, {"Affine1": {"W": a}} -> {"Affine1.W": a}; entries of lists are called 0, 1, ..."""
     leaves: dict[str, Any] = {}
     for name, branch in _entries(tree):
         nested = isinstance(branch, Mapping | list | tuple)
-        leaves |= flatten(branch, f"{prefix}{name}.") if nested else {f"{prefix}{name}": branch}
+        leaves |= leaves_by_path(branch, f"{prefix}{name}.") if nested else {f"{prefix}{name}": branch}
     return leaves
 
 
-def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
+def tree_from_paths(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the tree of leaves by path, {"Affine1.W": a} -> {"Affine1": {"W": a}}."""
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():

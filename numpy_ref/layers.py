@@ -58,13 +58,13 @@ class Layer:
         """Returns the output at x in inference. It keeps nothing, so `backward` still belongs to the last `forward`."""
         return copy.copy(self).forward(x)
 
-    def draw(self, rng: np.random.Generator, x: Array) -> dict[str, Any]:  # noqa: ARG002
+    def draw_noise(self, rng: np.random.Generator, x: Array) -> dict[str, Any]:  # noqa: ARG002
         """Draws the random arrays that `forward` needs at x. Most layers need none."""
         return {}
 
-    def give(self, draws: Tree) -> None:
-        """Sets the random arrays for every later `forward`: those of `draw`, or any others of their shapes."""
-        for name, array in draws.items():
+    def set_noise(self, noise: Tree) -> None:
+        """Sets the random arrays for every later `forward`: those of `draw_noise`, or any others of their shapes."""
+        for name, array in noise.items():
             setattr(self, name, np.asarray(array))
 
     def param_tree(self) -> dict[str, Any]:
@@ -207,7 +207,7 @@ class Dropout(Layer):
     """y = x mask / (1 - rate) in training; y = x in inference. dx = dout mask / (1 - rate).
 
     Srivastava et al., *Dropout*, 2014, section 10, with the division in training ("inverted"). The mask has the shape
-    of x, is true where an element is kept, and is set beforehand: `give({"mask": ...})`.
+    of x, is true where an element is kept, and is set beforehand: `set_noise({"mask": ...})`.
 
     Raises:
         ValueError: If the rate is not in [0, 1); in use, if no mask of the shape of x was set.
@@ -222,7 +222,9 @@ class Dropout(Layer):
 
     def forward(self, x: Array) -> Array:
         if self.mask is None or self.mask.shape != x.shape:
-            raise ValueError(f"mask: shape {np.shape(self.mask)}, expected {x.shape}; call `give(draw(rng, x))` first")
+            raise ValueError(
+                f"mask: shape {np.shape(self.mask)}, expected {x.shape}; call `set_noise(draw_noise(rng, x))` first"
+            )
         return np.where(self.mask, x / (1 - self.rate), 0)
 
     def backward(self, dout: Array) -> Array:
@@ -231,7 +233,7 @@ class Dropout(Layer):
     def infer(self, x: Array) -> Array:
         return x.copy()
 
-    def draw(self, rng: np.random.Generator, x: Array) -> dict[str, Any]:
+    def draw_noise(self, rng: np.random.Generator, x: Array) -> dict[str, Any]:
         return {"mask": rng.random(x.shape) >= self.rate}
 
 
@@ -256,16 +258,16 @@ class Sequential(Layer):
             x = layer.infer(x)
         return x
 
-    def draw(self, rng: np.random.Generator, x: Array) -> dict[str, Any]:
-        draws = {}
+    def draw_noise(self, rng: np.random.Generator, x: Array) -> dict[str, Any]:
+        noise = {}
         for name, layer in self.layers.items():
-            draws[name] = layer.draw(rng, x)
+            noise[name] = layer.draw_noise(rng, x)
             x = layer.infer(x)
-        return _nonempty(draws)
+        return _nonempty(noise)
 
-    def give(self, draws: Tree) -> None:
-        for name, arrays in draws.items():
-            self.layers[name].give(arrays)
+    def set_noise(self, noise: Tree) -> None:
+        for name, arrays in noise.items():
+            self.layers[name].set_noise(arrays)
 
     def param_tree(self) -> dict[str, Any]:
         return _nonempty({name: layer.param_tree() for name, layer in self.layers.items()})

@@ -66,13 +66,13 @@ class Network:
         """The statistics that training gathers for inference, such as running means."""
         return self.body.state_tree()
 
-    def draw(self, rng: np.random.Generator, x: Array) -> dict[str, Any]:
+    def draw_noise(self, rng: np.random.Generator, x: Array) -> dict[str, Any]:
         """Draws the random arrays of a training step at x, such as Dropout's masks, by layer."""
-        return self.body.draw(rng, x)
+        return self.body.draw_noise(rng, x)
 
-    def give(self, draws: Tree) -> None:
+    def set_noise(self, noise: Tree) -> None:
         """Sets the random arrays for every later `loss` and `gradient`."""
-        self.body.give(draws)
+        self.body.set_noise(noise)
 
     def predict(self, x: Array) -> Array:
         """Returns the logits in inference, (N, ...) -> (N, C)."""

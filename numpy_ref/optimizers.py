@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from numpy_ref.layers import Array, Tree
-from numpy_ref.tree_paths import flatten, map_leaves
+from numpy_ref.tree_paths import leaves_by_path, map_leaves
 
 __all__ = [
     "OPTIMIZERS",
@@ -62,7 +62,7 @@ class Optimizer:
             ValueError: `params` are not NumPy arrays that can be written to, or not those of the first update; or
                 `grads` do not fit them.
         """
-        leaves, gradients = flatten(params), flatten(grads)
+        leaves, gradients = leaves_by_path(params), leaves_by_path(grads)
         _check_leaves(leaves, gradients)
         self.state = self.state or {name: self.init(W) for name, W in leaves.items()}
         for name, W in leaves.items():
@@ -229,7 +229,7 @@ def clip_by_global_norm(grads: Tree, clip_norm: float) -> dict[str, Any]:
         ValueError: `clip_norm` is not a finite number > 0.
     """
     _check("clip_norm", clip_norm)
-    norm = float(np.sqrt(sum(np.sum(g**2) for g in flatten(grads).values())))
+    norm = float(np.sqrt(sum(np.sum(g**2) for g in leaves_by_path(grads).values())))
     scale = clip_norm / max(norm, clip_norm)
     return map_leaves(lambda _, g: scale * g, grads)
 

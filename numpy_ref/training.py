@@ -33,7 +33,7 @@ def train(
     learning_rate: float | None = None,
     eval_every: int = 100,
     *,
-    draws: Iterable[Tree] | None = None,
+    noise: Iterable[Tree] | None = None,
     optimizer: str | Optimizer = "sgd",
     clip_norm: float | None = None,
 ) -> History:
@@ -46,7 +46,7 @@ def train(
             loop can use the same.
         learning_rate: A number > 0. Defaults to that of the named optimizer.
         eval_every: Steps between evaluations, >= 1. Defaults to 100.
-        draws: S trees of the random arrays of each step, {"Dropout1": {"mask": ...}, ...}, for a network with Dropout.
+        noise: S trees of the random arrays of each step, {"Dropout1": {"mask": ...}, ...}, for a network with Dropout.
         optimizer: A name in `OPTIMIZERS`, or an optimizer with its own learning rate and state. Defaults to "sgd".
         clip_norm: The largest global norm of a gradient, > 0; larger ones are scaled down to it. Defaults to none.
 
@@ -71,9 +71,9 @@ def train(
         evaluations.append((step, network.accuracy(x, t), network.accuracy(x_test, t_test)))
 
     evaluate(0)
-    draws_of_steps = repeat({}, len(rows)) if draws is None else draws
-    for step, (batch, random_arrays) in enumerate(zip(rows, draws_of_steps, strict=True), start=1):
-        network.give(random_arrays)
+    noise = repeat({}, len(rows)) if noise is None else noise
+    for step, (batch, step_noise) in enumerate(zip(rows, noise, strict=True), start=1):
+        network.set_noise(step_noise)
         batch_loss, grads = network.value_and_gradient(x[batch], t[batch])
         if clip_norm is not None:
             grads = clip_by_global_norm(grads, clip_norm)

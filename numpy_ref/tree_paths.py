@@ -15,11 +15,11 @@ def leaves(tree: Tree) -> Iterator[tuple[str, Array]]:
             yield name, branch
 
 
-def flatten(tree: Tree, prefix: str = "") -> dict[str, Array]:
+def leaves_by_path(tree: Tree, prefix: str = "") -> dict[str, Array]:
     """Returns every leaf by its dotted path, {"Affine1.W": ...}, in the tree's order."""
     flat: dict[str, Array] = {}
     for name, branch in tree.items():
-        flat |= flatten(branch, f"{prefix}{name}.") if isinstance(branch, Mapping) else {prefix + name: branch}
+        flat |= leaves_by_path(branch, f"{prefix}{name}.") if isinstance(branch, Mapping) else {prefix + name: branch}
     return flat
 
 

@@ -47,9 +47,9 @@ def random_params(net, seed=0, dtype=np.float64):
     return jax.tree.map(lambda leaf: 0.5 * rng.standard_normal(leaf.shape).astype(dtype), shapes)
 
 
-def draws_of(net, key, x, batches):
-    """What each step of training draws, as plain arrays."""
-    draw = jax.jit(lambda step, x: jaxnet.step_draws(net, key, step, x))
+def noise_of(net, key, x, batches):
+    """Yields the noise of each training step, as plain arrays."""
+    draw = jax.jit(lambda step, x: jaxnet.step_noise(net, key, step, x))
     return (jax.device_get(draw(step, x[batch])) for step, batch in enumerate(np.asarray(batches)))
 
 

@@ -1,7 +1,7 @@
 """The pictures of chapter 6 of *Deep Learning from Scratch*, from runs on handwritten digits.
 
 Optimizers compared; activations under different initial values; training with and without BatchNorm over initial
-scales; overfitting with and without weight decay and Dropout. One PNG each, in a new folder.
+standard deviations; overfitting with and without weight decay and Dropout. One PNG each, in a new folder.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +33,7 @@ from jaxnet.validation import check_counts
 CLASSES = 10
 RATES = {"sgd": 0.95, "momentum": 0.1, "nesterov": 0.1, "adagrad": 1.5, "rmsprop": 0.2, "adam": 0.3}  # on the bowl
 COMPARED = {"sgd": 0.01, "momentum": 0.01, "nesterov": 0.01, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001}
-SCALES = np.logspace(0, -4, 16)
+INIT_STDS = np.logspace(0, -4, 16)
 FEW = 100  # images that a network can learn by heart
 
 
@@ -88,16 +88,16 @@ def path(name: str, steps: int = 30) -> np.ndarray:
 
 
 def trained(
-    net: jaxnet.nn.Layer, data: Dataset, scale: float | str, steps: int, seed: int, **options: Any
+    net: jaxnet.nn.Layer, data: Dataset, init_std: float | str, steps: int, seed: int, **options: Any
 ) -> jaxnet.History:
     """One run, to its end or to where it diverges."""
     key_params, key_batches, key_steps = jax.random.split(jax.random.key(seed), 3)
     batches = jaxnet.draw_batches(key_batches, len(data.x_train), 100, max(1, steps))
     every = max(1, steps // 40)
     try:
-        return jaxnet.fit(net, net.init(key_params, scale), data, batches, eval_every=every, key=key_steps, **options)[
-            1
-        ]
+        return jaxnet.fit(
+            net, net.init(key_params, init_std), data, batches, eval_every=every, key=key_steps, **options
+        )[1]
     except jaxnet.DivergedError as error:
         return error.history
 
@@ -118,9 +118,9 @@ def activations(data: Dataset, hidden: Sequence[int], name: str, seed: int) -> F
     x = (images - images.mean()) / images.std()
     net = jaxnet.multi_layer_net(x.shape[1], hidden, CLASSES, name)
     rows: dict[str, list[np.ndarray]] = {}
-    scales: dict[str, float | str] = {"σ = 1": 1.0, "σ = 0.01": 0.01, "Xavier": "xavier", "He": "he"}
-    for said, scale in scales.items():
-        params, y = net.init(jax.random.key(seed), scale), x
+    init_stds: dict[str, float | str] = {"σ = 1": 1.0, "σ = 0.01": 0.01, "Xavier": "xavier", "He": "he"}
+    for said, init_std in init_stds.items():
+        params, y = net.init(jax.random.key(seed), init_std), x
         rows[said] = []
         for i in range(1, len(hidden) + 1):
             y = ACTIVATIONS[name]().infer({}, {}, y @ params[f"Affine{i}"]["W"] + params[f"Affine{i}"]["b"])
@@ -129,18 +129,18 @@ def activations(data: Dataset, hidden: Sequence[int], name: str, seed: int) -> F
 
 
 def batch_norm(data: Dataset, hidden: Sequence[int], steps: int, seed: int) -> Figure:
-    """Accuracies over initial scales, with and without BatchNorm."""
+    """Accuracies over initial standard deviations, with and without BatchNorm."""
     nets = {
         name: jaxnet.multi_layer_net(data.x_train.shape[1], hidden, CLASSES, batch_norm=name == "with BatchNorm")
         for name in ("without", "with BatchNorm")
     }
     runs: dict[float, dict[str, jaxnet.History]] = {}
-    for scale in SCALES:
-        runs[float(scale)] = {}
+    for init_std in INIT_STDS:
+        runs[float(init_std)] = {}
         for name, net in nets.items():
-            history = trained(net, data, float(scale), steps, seed, learning_rate=0.05)
-            runs[float(scale)][name] = history
-    return plots.scales(runs)
+            history = trained(net, data, float(init_std), steps, seed, learning_rate=0.05)
+            runs[float(init_std)][name] = history
+    return plots.accuracies_by_init_std(runs)
 
 
 def overfitting(data: Dataset, hidden: Sequence[int], steps: int, seed: int, dataset: str) -> Figure:

@@ -42,7 +42,7 @@ class Options:
     """transformer: of attention and a hidden layer; 2 unless given."""
     temperature: Number = None
     """transformer: of the text it writes at the end; below 1 the likely becomes likelier. 0.8 unless given."""
-    scale: Word = None
+    init_std: Word = None
     """Standard deviation of the initial weights: a number, he or xavier.
     0.1 for two-layer, xavier for transformer, he for the others, unless given."""
     optimizer: Annotated[
@@ -101,19 +101,19 @@ COMMON: dict[str, Any] = {
     "process": 0,
     "optimizer": "adam",
     "schedule": "constant",
-    "scale": "he",
+    "init_std": "he",
     "weight_decay": 0.0,
 }
 IMAGES: dict[str, Any] = COMMON | {"dataset": "digits"}
 AFFINE: dict[str, Any] = IMAGES | {"activation": "relu", "batch_norm": False, "dropout": 0.0}
 USUAL: dict[str, dict[str, Any]] = {  # an option that is not named here is not one of the network
-    "two-layer": AFFINE | {"hidden": (50,), "scale": "0.1", "optimizer": "sgd"},
+    "two-layer": AFFINE | {"hidden": (50,), "init_std": "0.1", "optimizer": "sgd"},
     "deep": AFFINE | {"hidden": (100,) * 5},
     "simple-conv": IMAGES | {"schedule": "cosine", "weight_decay": 1e-4, "eval_every": 500},
     "deep-conv": IMAGES | {"schedule": "cosine", "dropout": 0.5, "eval_every": 500},
     "transformer": COMMON
     | {"text": None, "context": 64, "width": 64, "blocks": 2, "dropout": 0.3, "temperature": 0.8}
-    | {"optimizer": "adamw", "learning_rate": 0.003, "schedule": "cosine", "scale": "xavier", "batch_size": 32}
+    | {"optimizer": "adamw", "learning_rate": 0.003, "schedule": "cosine", "init_std": "xavier", "batch_size": 32}
     | {"steps": 500, "eval_every": 100},
 }
 STEPS = {
@@ -138,7 +138,7 @@ def settled(options: Options) -> SimpleNamespace:
         now.steps = STEPS[now.dataset][now.network]
     if now.learning_rate is None:
         now.learning_rate = OPTIMIZERS[now.optimizer].learning_rate
-    now.scale = parse_scale(now.scale)
+    now.init_std = parse_init_std(now.init_std)
     check_ranges(now)
     return now
 
@@ -149,7 +149,7 @@ def begun_with(told: dict[str, Any], where: dict[str, Any]) -> SimpleNamespace:
     Raises:
         ValueError: They are not what it wrote.
     """
-    network, hints = told.get("network"), get_type_hints(Options) | {"scale": float | str}
+    network, hints = told.get("network"), get_type_hints(Options) | {"init_std": float | str}
     if not _of_type(network, hints["network"]):
         raise ValueError(
             f"resume: its options.json is not as it was written: network is {network!r}; begin another run"
@@ -209,7 +209,7 @@ def check_hidden(sizes: Sequence[int]) -> None:
         check_counts(hidden=size)
 
 
-def parse_scale(text: str) -> float | str:
+def parse_init_std(text: str) -> float | str:
     """A number, or the name of a rule.
 
     Raises:
@@ -220,4 +220,4 @@ def parse_scale(text: str) -> float | str:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"scale: {text!r}, expected a number, he or xavier") from None
+        raise ValueError(f"init_std: {text!r}, expected a number, he or xavier") from None

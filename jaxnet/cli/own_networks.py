@@ -11,7 +11,7 @@ import jaxnet
 import numpy_ref
 from jaxnet.cli.catalogue import CATALOGUE
 from jaxnet.crosscheck import Report, check_layer, check_network
-from jaxnet.tree_paths import unflatten
+from jaxnet.tree_paths import tree_from_paths
 from numpy_ref import notebook
 
 SIZES = (784, 50, 10)
@@ -56,11 +56,11 @@ def of_network(
         x = x.astype(np.float32)
     params = drawn(net, rng, scale, np.float32)
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), weight_decay=weight_decay)
-    draws = network.draw(rng, x)
-    network.give(draws)
+    noise = network.draw_noise(rng, x)
+    network.set_noise(noise)
 
     def reference(params: Any, x: Any, t: Any) -> Any:
-        return jaxnet.loss(net, params, x, t, draws, weight_decay=weight_decay)
+        return jaxnet.loss(net, params, x, t, noise, weight_decay=weight_decay)
 
     return check_network(network, x, t, reference=reference, name=name)
 
@@ -90,20 +90,20 @@ def of_layers(rng: np.random.Generator, seed: int) -> Iterator[Report]:
     for name, entry in CATALOGUE.items():
         x, params = entry.example(entry.shapes[-1], rng), drawn(entry.layer, rng)
         by_hand = entry.by_hand(params)
-        draws = by_hand.draw(rng, x)
-        by_hand.give(draws)
-        yield check_layer(by_hand, x, reference=in_training(entry.layer, draws), seed=seed, name=name)
+        noise = by_hand.draw_noise(rng, x)
+        by_hand.set_noise(noise)
+        yield check_layer(by_hand, x, reference=in_training(entry.layer, noise), seed=seed, name=name)
     y, t = rng.standard_normal((9, 6)), rng.integers(0, 6, 9)
     yield check_layer(numpy_ref.SoftmaxWithLoss(), y, t, reference=jaxnet.softmax_cross_entropy, seed=seed)
     yield check_layer(numpy_ref.MeanSquaredError(), y, t, reference=jaxnet.mean_squared_error, seed=seed)
 
 
-def in_training(layer: jaxnet.nn.Layer, draws: Any) -> Callable[..., Any]:
+def in_training(layer: jaxnet.nn.Layer, noise: Any) -> Callable[..., Any]:
     """Returns a reference for `check_layer`: a function of (params, x), or of x where there are no parameters."""
 
     def forward(*params_and_x: Any) -> Any:
         params = params_and_x[0] if len(params_and_x) > 1 else {}
-        return layer.train(unflatten(params), layer.state, params_and_x[-1], draws)[0]
+        return layer.train(tree_from_paths(params), layer.state, params_and_x[-1], noise)[0]
 
     return forward
 

@@ -90,12 +90,12 @@ def cross_check(
     console.print(
         f"Cross-check on {samples} training {'text' if t.ndim > 1 else 'image'}{'s'[: samples - 1]}", style="bold"
     )
-    draws = jax.device_get(jax.jit(lambda x: jaxnet.step_draws(net, key, 0, x))(x))
+    noise = jax.device_get(jax.jit(lambda x: jaxnet.step_noise(net, key, 0, x))(x))
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), weight_decay=options.weight_decay)
-    network.give(draws)
+    network.set_noise(noise)
 
     def reference(params: Params, x: Any, t: Any) -> Any:
-        return jaxnet.loss(net, params, x, t, draws, weight_decay=options.weight_decay)
+        return jaxnet.loss(net, params, x, t, noise, weight_decay=options.weight_decay)
 
     report = check_network(network, x, t, reference=reference, name=name)
     console.print(str(report), highlight=False, soft_wrap=True, markup=False)

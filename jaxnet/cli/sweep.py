@@ -1,4 +1,4 @@
-"""Which learning rate goes with which initial scale: every combination trained at once, in one program, and a picture.
+"""Train with every combination of learning rates and initial standard deviations, in one program, and draw a map.
 
 The notebook's own setting, 0.01 and 0.1, is framed. A new folder is left with `sweep.png`, and `sweep.csv` with a row
 for each run.
@@ -32,13 +32,13 @@ MARKED = {"the notebook's": (0.01, 0.1), "the default": (0.1, 0.1)}
 
 @dataclass(frozen=True)
 class Options:
-    """Train a two-layer network with every learning rate and every initial scale."""
+    """Train a two-layer network with every learning rate and every initial standard deviation."""
 
     dataset: Literal["digits", "mnist"] = "digits"
     """digits: 8 by 8 pixels, embedded. mnist: 28 by 28, fetched once (or taken from $JAXNET_DATA/mnist)."""
     learning_rates: tuple[float, ...] = tuple(float(rate) for rate in np.logspace(-3, 1.5, 10))
     """Of plain SGD, or of the optimizer that is named."""
-    scales: tuple[float, ...] = tuple(float(scale) for scale in np.logspace(-3, 0.5, 8))
+    init_stds: tuple[float, ...] = tuple(float(init_std) for init_std in np.logspace(-3, 0.5, 8))
     """Standard deviations of the initial weights."""
     seeds: int = 1
     """So many runs of each combination, with other initial weights."""
@@ -73,7 +73,7 @@ def main(options: Options) -> None:
         key = jax.random.key(options.seed)
         batches = jaxnet.draw_batches(key, len(data.x_train), options.batch_size, options.steps)
         seeds = range(options.seed, options.seed + options.seeds)
-        count = len(options.learning_rates) * len(options.scales) * options.seeds
+        count = len(options.learning_rates) * len(options.init_stds) * options.seeds
         print(f"{count} runs of {options.steps:,} steps at once", flush=True)
         started = time.perf_counter()
         with steps_of("training", options.steps) as on_steps:
@@ -82,7 +82,7 @@ def main(options: Options) -> None:
                 data,
                 batches,
                 learning_rates=options.learning_rates,
-                scales=options.scales,
+                init_stds=options.init_stds,
                 seeds=seeds,
                 optimizer=options.optimizer,
                 on_steps=on_steps,
@@ -94,10 +94,11 @@ def main(options: Options) -> None:
         sweep_map(title, swept, MARKED).savefig(folder / "sweep.png")
     print(f"{options.output}: sweep.csv, sweep.png")
     if np.isnan(swept.test_accuracy).all():
-        sys.exit(f"{program()}: all {count} runs diverged; take lower learning rates or scales")
+        sys.exit(f"{program()}: all {count} runs diverged; take lower learning rates or initial standard deviations")
     best = np.unravel_index(np.argmax(np.nan_to_num(swept.test_accuracy)), swept.test_accuracy.shape)
     print(
-        f"best: learning rate {swept.learning_rate[best[0]]:.2g}, initial scale {swept.scale[best[1]]:.2g}: "
+        f"best: learning rate {swept.learning_rate[best[0]]:.2g}, "
+        f"initial standard deviation {swept.init_std[best[1]]:.2g}, "
         f"test accuracy {swept.test_accuracy[best]:.2%}; {int(swept.diverged.sum())} of {count} diverged; "
         f"{seconds:.1f} s with compilation, {1e6 * seconds / count / options.steps:.0f} us a step of each"
     )
@@ -107,9 +108,11 @@ def write_csv(path: Path, swept: jaxnet.Sweep) -> None:
     """A row for each run: what it was, and where it ended."""
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["learning_rate", "scale", "seed", "diverged", "final_loss", "train_accuracy", "test_accuracy"])
+        rows.writerow(
+            ["learning_rate", "init_std", "seed", "diverged", "final_loss", "train_accuracy", "test_accuracy"]
+        )
         places = product(*(range(n) for n in swept.diverged.shape))
-        for (i, j, k), run in zip(places, product(swept.learning_rate, swept.scale, swept.seed), strict=True):
+        for (i, j, k), run in zip(places, product(swept.learning_rate, swept.init_std, swept.seed), strict=True):
             at = i, j, k
             ends = swept.loss[at][-1], swept.train_accuracy[at], swept.test_accuracy[at]
             rows.writerow([*run, bool(swept.diverged[at]), *("" if np.isnan(end) else end for end in ends)])

@@ -66,7 +66,7 @@ def main(options: SimpleNamespace, console: Console) -> None:
     key_params, key_batches = jax.random.split(key)
     key_steps, key_text = jax.random.split(jax.random.fold_in(key, 1))
     name, net = build(options, data, vocabulary)
-    params = net.init(key_params, options.scale)
+    params = net.init(key_params, options.init_std)
     batches = jaxnet.draw_batches(key_batches, len(data.x_train), options.batch_size, options.steps)
     optimization: dict[str, Any] = {
         "optimizer": optimizer(options),

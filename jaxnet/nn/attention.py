@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxnet.nn.layers import Layer, Params, Scale, standard_deviation, stateless
+from jaxnet.nn.layers import InitStd, Layer, Params, standard_deviation, stateless
 from jaxnet.validation import check_counts
 
 __all__ = ["attention", "embedding", "positional_embedding"]
@@ -18,7 +18,7 @@ __all__ = ["attention", "embedding", "positional_embedding"]
 def embedding(vocabulary: int, size: int) -> Layer:
     """y[n, t] = E[x[n, t]]: ids x (N, T) in [0, vocabulary) -> y (N, T, size).
 
-    E is normal, with the standard deviation `scale` for `size` inputs and outputs. An id that is out of range gives
+    E is normal, with the standard deviation `init_std` for `size` inputs and outputs. An id that is out of range gives
     nan: ids may be traced, so that they cannot be checked here.
 
     Raises:
@@ -26,8 +26,8 @@ def embedding(vocabulary: int, size: int) -> Layer:
     """
     check_counts(vocabulary=vocabulary, size=size)
 
-    def init(key: PRNGKeyArray, scale: Scale) -> Params:
-        return {"E": standard_deviation(scale, size, size) * jax.random.normal(key, (vocabulary, size))}
+    def init(key: PRNGKeyArray, init_std: InitStd) -> Params:
+        return {"E": standard_deviation(init_std, size, size) * jax.random.normal(key, (vocabulary, size))}
 
     def apply(params: Params, x: Array) -> Array:
         if x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.integer):
@@ -48,8 +48,8 @@ def positional_embedding(length: int, size: int) -> Layer:
     """
     check_counts(length=length, size=size)
 
-    def init(key: PRNGKeyArray, scale: Scale) -> Params:
-        return {"P": standard_deviation(scale, size, size) * jax.random.normal(key, (length, size))}
+    def init(key: PRNGKeyArray, init_std: InitStd) -> Params:
+        return {"P": standard_deviation(init_std, size, size) * jax.random.normal(key, (length, size))}
 
     def apply(params: Params, x: Array) -> Array:
         if x.ndim != 3 or x.shape[1] > length or x.shape[2] != size:
@@ -72,8 +72,8 @@ def attention(size: int, heads: int) -> Layer:
     if size % heads:
         raise ValueError(f"heads: {heads}, expected a divisor of the size, {size}")
 
-    def init(key: PRNGKeyArray, scale: Scale) -> Params:
-        std = standard_deviation(scale, size, size)
+    def init(key: PRNGKeyArray, init_std: InitStd) -> Params:
+        std = standard_deviation(init_std, size, size)
         Wq, Wk, Wv, Wo = std * jax.random.normal(key, (4, size, size))
         return {"Wq": Wq, "Wk": Wk, "Wv": Wv, "Wo": Wo}
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxnet.nn.layers import Layer, Params, Scale, standard_deviation, stateless
+from jaxnet.nn.layers import InitStd, Layer, Params, standard_deviation, stateless
 from jaxnet.validation import check_counts
 
 __all__ = ["average_pool", "convolution", "max_pool"]
@@ -22,7 +22,7 @@ __all__ = ["average_pool", "convolution", "max_pool"]
 def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padding: int = 0) -> Layer:
     """y[n, f, i, j] = Σ_c,k,l x[n, c, i s + k - p, j s + l - p] W[f, c, k, l] + b[f], with stride s and padding p.
 
-    x (N, in_channels, H, W) -> y (N, filters, OH, OW). W is normal, with the standard deviation `scale` for
+    x (N, in_channels, H, W) -> y (N, filters, OH, OW). W is normal, with the standard deviation `init_std` for
     in_channels * size² inputs, and b zero.
 
     On a CPU the windows are copied next to each other for one product, as they are by hand: within a loop, such as the
@@ -35,8 +35,8 @@ def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padd
     check_counts(in_channels=in_channels, filters=filters, size=size, stride=stride)
     check_counts(0, padding=padding)
 
-    def init(key: PRNGKeyArray, scale: Scale) -> Params:
-        std = standard_deviation(scale, in_channels * size**2, filters * size**2)
+    def init(key: PRNGKeyArray, init_std: InitStd) -> Params:
+        std = standard_deviation(init_std, in_channels * size**2, filters * size**2)
         return {"W": std * jax.random.normal(key, (filters, in_channels, size, size)), "b": jnp.zeros(filters)}
 
     def by_lax(x: Array, W: Array) -> Array:
@@ -98,7 +98,7 @@ def _pool(kind: str, size: int, stride: int | None, padding: int, function: Call
         _check_images(x, None, size, padding)
         return function(x, stride)  # (N, C, OH, OW)
 
-    return stateless((kind, size, stride, padding), lambda _key, _scale: {}, apply)
+    return stateless((kind, size, stride, padding), lambda _key, _init_std: {}, apply)
 
 
 def _shifted(x: Array, size: int, stride: int, padding: int, fill: float) -> list[Array]:

@@ -68,7 +68,7 @@ def sample(
             not change the logits of earlier ones.
         params: Its parameters.
         state: Its state.
-        key: The key for the draws.
+        key: The key for the noise.
         prompt: Integers (N, P) with P >= 1, of which the last `length` are used.
         temperature: A number > 0. Below 1 it makes likely ids more likely. Defaults to 1.
         length: The number of ids that the network takes, >= 1.

@@ -36,17 +36,17 @@ __all__ = [
 Tree = dict[str, Any]  # {"Affine1": {"W": ..., "b": ...}, ...}, nested as the layers are; empty trees are left out
 Params = Tree  # the trained arrays; gradients have the same tree
 P = ParamSpec("P")
-Scale = float | Float[Array, ""] | str  # a standard deviation, "he" or "xavier"
+InitStd = float | Float[Array, ""] | str  # a standard deviation, "he" or "xavier"
 
 
 @dataclass(frozen=True, repr=False)
 class Layer:
     """A layer: pure functions to initialize it, to train it and to infer with it.
 
-    - `init(key, scale) -> params`. JAX can trace it.
+    - `init(key, init_std) -> params`. JAX can trace it.
     - `state`: the initial value of the statistics that training gathers, such as running means.
-    - `draw(key, x) -> draws`: the random arrays of one training step, such as Dropout's mask, for inputs shaped as x.
-    - `train(params, state, x, draws) -> (y, new state)`.
+    - `draw_noise(key, x) -> noise`: the random arrays of a training step, such as Dropout's mask, for inputs like x.
+    - `train(params, state, x, noise) -> (y, new state)`.
     - `infer(params, state, x) -> y`.
 
     `description` is plain data, (kind, *sizes), from which `numpy_ref.build_layers` builds the same layer by hand. Two
@@ -57,9 +57,9 @@ class Layer:
     """
 
     description: tuple[Any, ...]
-    init: Callable[[PRNGKeyArray, Scale], Params] = field(compare=False, repr=False)
+    init: Callable[[PRNGKeyArray, InitStd], Params] = field(compare=False, repr=False)
     state: Tree = field(compare=False, repr=False)
-    draw: Callable[[PRNGKeyArray, Any], Tree] = field(compare=False, repr=False)
+    draw_noise: Callable[[PRNGKeyArray, Any], Tree] = field(compare=False, repr=False)
     train: Callable[[Params, Tree, Array, Tree], tuple[Array, Tree]] = field(compare=False, repr=False)
     infer: Callable[[Params, Tree, Array], Array] = field(compare=False, repr=False)
     layers: Mapping[str, "Layer"] = field(default_factory=dict, compare=False)  # the layers within it
@@ -72,7 +72,7 @@ class Layer:
 
 def stateless(
     description: tuple[Any, ...],
-    init: Callable[[PRNGKeyArray, Scale], Params],
+    init: Callable[[PRNGKeyArray, InitStd], Params],
     apply: Callable[[Params, Array], Array],
     *,
     last_axis_only: bool = False,
@@ -82,20 +82,20 @@ def stateless(
         description,
         init,
         state={},
-        draw=draw_nothing,
-        train=lambda params, state, x, _draws: (apply(params, x), state),
+        draw_noise=no_noise,
+        train=lambda params, state, x, _noise: (apply(params, x), state),
         infer=lambda params, _state, x: apply(params, x),
         last_axis_only=last_axis_only,
     )
 
 
-def draw_nothing(_key: PRNGKeyArray, _x: Any) -> Tree:
-    """Draws no random arrays."""
+def no_noise(_key: PRNGKeyArray, _x: Any) -> Tree:
+    """Returns no random arrays."""
     return {}
 
 
 def affine(in_size: int, out_size: int) -> Layer:
-    """y = x W + b: x (N, in_size) -> y (N, out_size). W is normal, with the standard deviation `scale`, and b zero.
+    """y = x W + b: x (N, in_size) -> y (N, out_size). W is normal, with the standard deviation `init_std`, and b zero.
 
     It acts on the last axis of x: (N, T, in_size) -> (N, T, out_size).
 
@@ -104,8 +104,8 @@ def affine(in_size: int, out_size: int) -> Layer:
     """
     check_counts(in_size=in_size, out_size=out_size)
 
-    def init(key: PRNGKeyArray, scale: Scale) -> Params:
-        std = standard_deviation(scale, in_size, out_size)
+    def init(key: PRNGKeyArray, init_std: InitStd) -> Params:
+        std = standard_deviation(init_std, in_size, out_size)
         return {"W": std * jax.random.normal(key, (in_size, out_size)), "b": jnp.zeros(out_size)}
 
     def apply(params: Params, x: Array) -> Array:
@@ -180,21 +180,23 @@ def dropout(rate: float) -> Layer:
     Srivastava et al., *Dropout*, 2014, section 10, with the division in training ("inverted").
 
     Raises:
-        ValueError: If the rate is not in [0, 1); in use, if there is no mask in `draws`.
+        ValueError: If the rate is not in [0, 1); in use, if there is no mask in `noise`.
     """
     if not 0 <= rate < 1:
         raise ValueError(f"rate: {rate}, expected a share in [0, 1)")
 
-    def train(_params: Params, state: Tree, x: Array, draws: Tree) -> tuple[Array, Tree]:
-        if "mask" not in draws:
-            raise ValueError("draws: no mask for a Dropout; pass the result of the whole network's `draw(key, x)`")
-        return jnp.where(draws["mask"], x / (1 - rate), 0), state
+    def train(_params: Params, state: Tree, x: Array, noise: Tree) -> tuple[Array, Tree]:
+        if "mask" not in noise:
+            raise ValueError(
+                "noise: no mask for a Dropout; pass the result of the whole network's `draw_noise(key, x)`"
+            )
+        return jnp.where(noise["mask"], x / (1 - rate), 0), state
 
     return Layer(
         ("Dropout", rate),
         _no_params,
         state={},
-        draw=lambda key, x: {"mask": jax.random.bernoulli(key, 1 - rate, x.shape)},
+        draw_noise=lambda key, x: {"mask": jax.random.bernoulli(key, 1 - rate, x.shape)},
         train=train,
         infer=lambda _params, _state, x: x,
     )
@@ -204,21 +206,21 @@ def sequential(layers: Mapping[str, Layer]) -> Layer:
     """y = f₃(f₂(f₁(x))), layer after layer. Its trees are {name: tree of that layer}, without the empty ones."""
     layers = dict(layers)
 
-    def init(key: PRNGKeyArray, scale: Scale) -> Params:
+    def init(key: PRNGKeyArray, init_std: InitStd) -> Params:
         keys = jax.random.split(key, len(layers))
-        return _nonempty({name: layer.init(k, scale) for (name, layer), k in zip(layers.items(), keys, strict=True)})
+        return _nonempty({name: layer.init(k, init_std) for (name, layer), k in zip(layers.items(), keys, strict=True)})
 
-    def draw(key: PRNGKeyArray, x: Any) -> Tree:
-        keys, draws = jax.random.split(key, len(layers)), {}
+    def draw_noise(key: PRNGKeyArray, x: Any) -> Tree:
+        keys, noise = jax.random.split(key, len(layers)), {}
         for (name, layer), k in zip(layers.items(), keys, strict=True):
-            draws[name] = layer.draw(k, x)
+            noise[name] = layer.draw_noise(k, x)
             x = jax.eval_shape(lambda k, x, layer=layer: layer.infer(layer.init(k, 1.0), layer.state, x), k, x)
-        return _nonempty(draws)
+        return _nonempty(noise)
 
-    def train(params: Params, state: Tree, x: Array, draws: Tree) -> tuple[Array, Tree]:
+    def train(params: Params, state: Tree, x: Array, noise: Tree) -> tuple[Array, Tree]:
         new = {}
         for name, layer in layers.items():
-            x, new[name] = layer.train(params.get(name, {}), state.get(name, {}), x, draws.get(name, {}))
+            x, new[name] = layer.train(params.get(name, {}), state.get(name, {}), x, noise.get(name, {}))
         return x, _nonempty(new)
 
     def infer(params: Params, state: Tree, x: Array) -> Array:
@@ -230,7 +232,7 @@ def sequential(layers: Mapping[str, Layer]) -> Layer:
         ("Sequential", tuple((name, layer.description) for name, layer in layers.items())),
         init,
         state=_nonempty({name: layer.state for name, layer in layers.items()}),
-        draw=draw_nothing if all(layer.draw is draw_nothing for layer in layers.values()) else draw,
+        draw_noise=no_noise if all(layer.draw_noise is no_noise for layer in layers.values()) else draw_noise,
         train=train,
         infer=infer,
         layers=layers,
@@ -253,44 +255,47 @@ def residual(layers: Mapping[str, Layer]) -> Layer:
             raise ValueError(f"layers: their output has shape {y.shape}, expected that of their input, {x.shape}")
         return x + y
 
-    def train(params: Params, state: Tree, x: Array, draws: Tree) -> tuple[Array, Tree]:
-        y, state = inner.train(params, state, x, draws)
+    def train(params: Params, state: Tree, x: Array, noise: Tree) -> tuple[Array, Tree]:
+        y, state = inner.train(params, state, x, noise)
         return add(x, y), state
 
     def infer(params: Params, state: Tree, x: Array) -> Array:
         return add(x, inner.infer(params, state, x))
 
-    return Layer(("Residual", inner.description[1]), inner.init, inner.state, inner.draw, train, infer, inner.layers)
+    return Layer(
+        ("Residual", inner.description[1]), inner.init, inner.state, inner.draw_noise, train, infer, inner.layers
+    )
 
 
-def standard_deviation(scale: Scale, in_size: int, out_size: int) -> Any:
+def standard_deviation(init_std: InitStd, in_size: int, out_size: int) -> Any:
     """Returns the standard deviation of the initial weights of a layer with `in_size` inputs and `out_size` outputs.
 
     Args:
-        scale: A number, which is returned unchanged; "he", sqrt(2 / in_size), for ReLU (He et al., *Delving Deep into
-            Rectifiers*, 2015, equation 10); or "xavier", sqrt(2 / (in_size + out_size)), for tanh and sigmoid (Glorot
-            and Bengio, *Understanding the difficulty of training deep feedforward neural networks*, 2010, equation 12).
+        init_std: A number, which is returned unchanged; "he", sqrt(2 / in_size), for ReLU (He et al., *Delving Deep
+            into Rectifiers*, 2015, equation 10); or "xavier", sqrt(2 / (in_size + out_size)), for tanh and sigmoid
+            (Glorot and Bengio, *Understanding the difficulty of training deep feedforward neural networks*, 2010,
+            equation 12).
         in_size: The number of inputs.
         out_size: The number of outputs.
 
     Raises:
-        ValueError: If the scale is another name, or a number that is negative or not finite.
+        ValueError: If it is another name, or a number that is negative or not finite.
     """
-    if isinstance(scale, str):
+    if isinstance(init_std, str):
         named = {"he": math.sqrt(2 / in_size), "xavier": math.sqrt(2 / (in_size + out_size))}
-        if scale not in named:
-            raise ValueError(f"scale: {scale!r}, expected a number, 'he' or 'xavier'")
-        return named[scale]
-    if isinstance(scale, (int, float)) and not 0 <= scale < math.inf:
-        raise ValueError(f"scale: {scale}, expected a finite standard deviation >= 0")
-    return scale
+        if init_std not in named:
+            raise ValueError(f"init_std: {init_std!r}, expected a number, 'he' or 'xavier'")
+        return named[init_std]
+    if isinstance(init_std, (int, float)) and not 0 <= init_std < math.inf:
+        raise ValueError(f"init_std: {init_std}, expected a finite standard deviation >= 0")
+    return init_std
 
 
 def _elementwise(kind: str, function: Callable[[Array], Array], *sizes: float) -> Layer:
     return stateless((kind, *sizes), _no_params, lambda _params, x: function(x), last_axis_only=True)
 
 
-def _no_params(_key: PRNGKeyArray, _scale: Scale) -> Params:
+def _no_params(_key: PRNGKeyArray, _init_std: InitStd) -> Params:
     return {}
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxnet.nn.layers import Params
-from jaxnet.tree_paths import flatten
+from jaxnet.tree_paths import leaves_by_path
 from jaxnet.validation import check_labels
 
 __all__ = ["accuracy", "correct", "l2_penalty", "mean_squared_error", "softmax_cross_entropy"]
@@ -57,7 +57,7 @@ def l2_penalty(params: Params, strength: float | Float[Array, ""]) -> Float[Arra
     Added to a loss, it adds strength * W to the gradient, which is weight decay (Bishop, *Pattern Recognition and
     Machine Learning*, equation 5.112).
     """
-    weights = [leaf for name, leaf in flatten(params).items() if name.split(".")[-1].startswith("W")]
+    weights = [leaf for name, leaf in leaves_by_path(params).items() if name.split(".")[-1].startswith("W")]
     return jnp.asarray(strength / 2 * sum(jnp.sum(W**2) for W in weights))
 
 

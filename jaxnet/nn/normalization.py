@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxnet.nn.layers import Layer, Params, Scale, Tree, draw_nothing, stateless
+from jaxnet.nn.layers import InitStd, Layer, Params, Tree, no_noise, stateless
 from jaxnet.validation import check_counts
 
 __all__ = ["batch_norm", "group_norm", "layer_norm"]
@@ -30,7 +30,7 @@ def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
     if not (0 <= momentum < 1 and eps > 0):
         raise ValueError(f"momentum, eps: {momentum}, {eps}, expected a share in [0, 1) and a number > 0")
 
-    def init(_key: PRNGKeyArray, _scale: Scale) -> Params:
+    def init(_key: PRNGKeyArray, _init_std: InitStd) -> Params:
         return {"gamma": jnp.ones(size), "beta": jnp.zeros(size)}
 
     def normalize(params: Params, x: Array, mean: Array, var: Array) -> Array:
@@ -38,7 +38,7 @@ def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
         gamma, beta, mean, var = (a.reshape(shape) for a in (params["gamma"], params["beta"], mean, var))
         return gamma * ((x - mean) / jnp.sqrt(var + eps)) + beta
 
-    def train(params: Params, state: Tree, x: Array, _draws: Tree) -> tuple[Array, Tree]:
+    def train(params: Params, state: Tree, x: Array, _noise: Tree) -> tuple[Array, Tree]:
         _check_channels(x, size)
         axes = (0, *range(2, x.ndim))
         batch = {"mean": x.mean(axes), "var": x.var(axes)}  # (D,), (D,)
@@ -53,7 +53,7 @@ def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
         ("BatchNorm", size, momentum, eps),
         init,
         state={"mean": np.zeros(size, np.float32), "var": np.ones(size, np.float32)},
-        draw=draw_nothing,
+        draw_noise=no_noise,
         train=train,
         infer=infer,
     )
@@ -71,7 +71,7 @@ def layer_norm(size: int, eps: float = 1e-5) -> Layer:
     if not eps > 0:
         raise ValueError(f"eps: {eps}, expected a number > 0")
 
-    def init(_key: PRNGKeyArray, _scale: Scale) -> Params:
+    def init(_key: PRNGKeyArray, _init_std: InitStd) -> Params:
         return {"gamma": jnp.ones(size), "beta": jnp.zeros(size)}
 
     def apply(params: Params, x: Array) -> Array:
@@ -99,7 +99,7 @@ def group_norm(groups: int, size: int, eps: float = 1e-5) -> Layer:
     if not eps > 0:
         raise ValueError(f"eps: {eps}, expected a number > 0")
 
-    def init(_key: PRNGKeyArray, _scale: Scale) -> Params:
+    def init(_key: PRNGKeyArray, _init_std: InitStd) -> Params:
         return {"gamma": jnp.ones(size), "beta": jnp.zeros(size)}
 
     def apply(params: Params, x: Array) -> Array:

@@ -1,9 +1,10 @@
 """Figures of runs and gradients. Each function returns a Figure and shows nothing."""
 
-from jaxnet.plots.comparing import activations, losses, optimizer_paths, overfitting, scales, sweep_map
+from jaxnet.plots.comparing import accuracies_by_init_std, activations, losses, optimizer_paths, overfitting, sweep_map
 from jaxnet.plots.training import first_layer_weights, learning_curves, mistakes, save, step_sizes
 
 __all__ = [
+    "accuracies_by_init_std",
     "activations",
     "first_layer_weights",
     "learning_curves",
@@ -12,7 +13,6 @@ __all__ = [
     "optimizer_paths",
     "overfitting",
     "save",
-    "scales",
     "step_sizes",
     "sweep_map",
 ]

@@ -139,7 +139,7 @@ def activations(title: str, rows: Mapping[str, Sequence[Float[np.ndarray, "..."]
     return _titled(figure, title)
 
 
-def scales(runs: Mapping[float, Mapping[str, History | Progress]]) -> Figure:
+def accuracies_by_init_std(runs: Mapping[float, Mapping[str, History | Progress]]) -> Figure:
     """Draws the training accuracy over the steps, a panel for each standard deviation of the initial weights.
 
     Args:
@@ -151,16 +151,16 @@ def scales(runs: Mapping[float, Mapping[str, History | Progress]]) -> Figure:
     """
     _check_not_empty("runs", runs)
     curves = {
-        scale: {name: (history_of(run).eval_step, history_of(run).train_accuracy) for name, run in pair.items()}
-        for scale, pair in runs.items()
+        init_std: {name: (history_of(run).eval_step, history_of(run).train_accuracy) for name, run in pair.items()}
+        for init_std, pair in runs.items()
     }
     names = list(next(iter(curves.values())))
     end = max(step[-1] for pair in curves.values() for step, _ in pair.values())
-    for scale, pair in curves.items():
+    for init_std, pair in curves.items():
         if list(pair) != names or len(names) != 2:
-            raise ValueError(f"runs[{scale!r}]: {', '.join(pair)}, expected the same two names in each")
+            raise ValueError(f"runs[{init_std!r}]: {', '.join(pair)}, expected the same two names in each")
     figure, cells = _panels(len(curves), 4, 1.25, shared=True)
-    for cell, (scale, pair) in zip(cells, curves.items(), strict=True):
+    for cell, (init_std, pair) in zip(cells, curves.items(), strict=True):
         for (step, accuracy), (color, dashes), width in zip(
             pair.values(), [("#c46a00", (0, (3, 1.2))), ("#003f7f", "-")], (1.4, 1.8), strict=True
         ):
@@ -168,11 +168,11 @@ def scales(runs: Mapping[float, Mapping[str, History | Progress]]) -> Figure:
         for name, (step, _) in pair.items():
             if step[-1] < end:
                 cell.text(0.97, 0.08, f"{name}:\ndiverged", transform=cell.transAxes, ha="right", fontsize=8)
-        _set_title(cell, f"σ = {scale:.2g}")
+        _set_title(cell, f"σ = {init_std:.2g}")
         cell.set_ylim(0, 1.03)
         cell.set_yticks([0, 0.5, 1], ["0", "50%", "100%"])
         cell.xaxis.set_major_locator(MaxNLocator(2, integer=True))
-    return _titled(figure, f"Training accuracy by initial scale σ: {names[1]} solid, {names[0]} dashed")
+    return _titled(figure, f"Training accuracy by initial standard deviation σ: {names[1]} solid, {names[0]} dashed")
 
 
 def overfitting(title: str, runs: Mapping[str, History | Progress]) -> Figure:
@@ -206,14 +206,16 @@ def overfitting(title: str, runs: Mapping[str, History | Progress]) -> Figure:
 
 
 def sweep_map(title: str, sweep: Sweep, marked: Mapping[str, tuple[float, float]] = MappingProxyType({})) -> Figure:
-    """Draws the final test accuracy over learning rate and initial scale, in percent; crosses mark divergence.
+    """Draws the final test accuracy, in percent, over learning rate and initial standard deviation.
+
+    Crosses mark divergence.
 
     The accuracy is the median over the seeds. A combination is marked as diverged if it did with any seed.
 
     Args:
         title: What was trained.
         sweep: What `jaxnet.sweep` returns.
-        marked: Combinations (learning rate, scale) to frame, by name; those that were not swept are ignored.
+        marked: Combinations (learning rate, init_std) to frame, by name; those that were not swept are ignored.
     """
     accuracy = 100 * np.median(np.nan_to_num(sweep.test_accuracy), axis=2).T  # (C, L)
     diverged = np.any(sweep.diverged, axis=2).T
@@ -227,8 +229,8 @@ def sweep_map(title: str, sweep: Sweep, marked: Mapping[str, tuple[float, float]
         else:
             color = "black" if accuracy[i, j] > 50 else "white"
             axes.text(j, i, f"{accuracy[i, j]:.0f}", ha="center", va="center", color=color)
-    for n, (name, (rate, scale)) in enumerate(marked.items()):
-        matches = np.argwhere(np.isclose(sweep.scale[:, None], scale) & np.isclose(sweep.learning_rate, rate))
+    for n, (name, (rate, init_std)) in enumerate(marked.items()):
+        matches = np.argwhere(np.isclose(sweep.init_std[:, None], init_std) & np.isclose(sweep.learning_rate, rate))
         for i, j in matches[:1]:
             style: dict[str, Any] = {
                 "edgecolor": "#c46a00",
@@ -238,7 +240,7 @@ def sweep_map(title: str, sweep: Sweep, marked: Mapping[str, tuple[float, float]
             }
             axes.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, label=name, **style))
     axes.set_xticks(range(columns), [f"{rate:.2g}" for rate in sweep.learning_rate])
-    axes.set_yticks(range(rows), [f"{scale:.2g}" for scale in sweep.scale])
+    axes.set_yticks(range(rows), [f"{init_std:.2g}" for init_std in sweep.init_std])
     axes.set_xlabel("learning rate" + ("; × diverged" if diverged.any() else ""))
     _set_title(axes, "initial standard deviation; test accuracy in percent")
     if axes.patches:
@@ -255,7 +257,7 @@ def _curves_of_sweep(sweep: Sweep) -> dict[str, np.ndarray]:
     """Returns the losses of each run by a name that tells what varies in the sweep."""
     if sweep.diverged.size > MAX_RUNS:
         raise ValueError(f"curves: a sweep of {sweep.diverged.size} runs, expected at most {MAX_RUNS}; see sweep_map")
-    axes = {"": sweep.learning_rate, "σ ": sweep.scale, "seed ": sweep.seed}
+    axes = {"": sweep.learning_rate, "σ ": sweep.init_std, "seed ": sweep.seed}
     varying = {label: (axis, values) for axis, (label, values) in enumerate(axes.items()) if len(values) > 1}
     return {
         ", ".join(f"{label}{values[index[axis]]:g}" for label, (axis, values) in varying.items()): sweep.loss[index]

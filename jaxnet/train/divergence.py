@@ -10,8 +10,8 @@ import optax
 from jaxtyping import Array
 
 from jaxnet.nn.layers import Layer, Params, Tree
-from jaxnet.train.step import History, Objective, TrainState, step_draws, update
-from jaxnet.tree_paths import flatten
+from jaxnet.train.step import History, Objective, TrainState, step_noise, update
+from jaxnet.tree_paths import leaves_by_path
 
 
 class DivergedError(ArithmeticError):
@@ -74,8 +74,8 @@ def diverged_error(what: str, history: History, state: TrainState, learning_rate
 
 def _advice(what: str, losses: Any, params: Params, learning_rate: float | None) -> str:
     # In the first step, the learning rate affects nothing but the updated parameters.
-    if not len(losses) and what.split(", updated,")[0] not in flatten(params):
-        return "the run started that way: lower the initial scale, or look for samples out of range"
+    if not len(losses) and what.split(", updated,")[0] not in leaves_by_path(params):
+        return "the run started that way: lower the initial standard deviation, or look for samples out of range"
     if learning_rate is None:
         advice = "the learning rate of the optimizer is probably too high"
     else:
@@ -91,9 +91,9 @@ def _faults(
     objective: Objective, optimizer: optax.GradientTransformation, state: TrainState, x: Array, t: Array
 ) -> _StepValues:
     net, params, net_state = objective.net, state.params, state.net_state
-    draws = step_draws(net, state.key, state.step, x)
-    outputs = dict(_layer_outputs(net, params, net_state, x, draws))
-    (loss, _), grads = jax.value_and_grad(objective.value, has_aux=True)(params, net_state, x, t, draws)
+    noise = step_noise(net, state.key, state.step, x)
+    outputs = dict(_layer_outputs(net, params, net_state, x, noise))
+    (loss, _), grads = jax.value_and_grad(objective.value, has_aux=True)(params, net_state, x, t, noise)
     after, _ = update(objective, optimizer, state, x, t)
     values = _StepValues(params, outputs, loss, grads, after.net_state, after.opt_state, after.params)
     return jax.tree.map(lambda value: jnp.where(jnp.isnan(value).any(), 2, jnp.isinf(value).any()), values)
@@ -107,7 +107,7 @@ def _in_order(net: Layer, values: _StepValues) -> Iterator[tuple[str, Any]]:
     yield "the loss", values.loss
     for name, grad in reversed(list(_layer_leaves(net, values.grads))):
         yield f"the gradient of {name}", grad
-    for name, leaf in flatten(values.net_state).items():
+    for name, leaf in leaves_by_path(values.net_state).items():
         yield f"{name}, updated,", leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(values.opt_state):
         yield f"the optimizer's {_optax_name(path)}, updated,", leaf
@@ -125,7 +125,7 @@ def _optax_name(path: Sequence[Any]) -> str:
 def _layer_leaves(layer: Layer, tree: Params, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields the leaves by name in the order of the layers; JAX returns trees sorted by name."""
     if not layer.layers:
-        yield from flatten(tree, prefix).items()
+        yield from leaves_by_path(tree, prefix).items()
     for name, inner in layer.layers.items():
         yield from _layer_leaves(inner, tree.get(name, {}), f"{prefix}{name}.")
 
@@ -138,11 +138,11 @@ def _layer_names(layer: Layer, prefix: str = "") -> Iterator[str]:
 
 
 def _layer_outputs(
-    layer: Layer, params: Params, net_state: Tree, x: Array, draws: Tree, prefix: str = ""
+    layer: Layer, params: Params, net_state: Tree, x: Array, noise: Tree, prefix: str = ""
 ) -> Iterator[tuple[str, Array]]:
     """Yields each layer's name and its output in training."""
     for name, inner in layer.layers.items():
-        trees = [tree.get(name, {}) for tree in (params, net_state, draws)]
+        trees = [tree.get(name, {}) for tree in (params, net_state, noise)]
         yield from _layer_outputs(inner, trees[0], trees[1], x, trees[2], f"{prefix}{name}.")
         x, _ = inner.train(trees[0], trees[1], x, trees[2])
         yield f"{prefix}{name}", x

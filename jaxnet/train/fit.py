@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxnet.data import Dataset
 from jaxnet.nn.inference import chunk_of
-from jaxnet.nn.layers import Layer, Params, draw_nothing
+from jaxnet.nn.layers import Layer, Params, no_noise
 from jaxnet.nn.losses import softmax_cross_entropy
 from jaxnet.train.compiled_steps import (
     Hyperparameters,
@@ -75,7 +75,7 @@ def fit(
         criterion: Function of (y, t) to minimize. A different object is a different program. Defaults to
             `softmax_cross_entropy`.
         eval_every: Steps >= 1 between evaluations of all training and test samples. Defaults to 100.
-        key: Source of the randomness of the steps, see `step_draws`. Required by networks with Dropout.
+        key: Source of the randomness of the steps, see `step_noise`. Required by networks with Dropout.
         mesh: Devices to divide the data and each batch between, as from `jaxnet.train.sharding.mesh`. Their number
             must divide the batch size, and every process must pass the same arguments. Results differ from those of
             one device by rounding only. Defaults to one device.
@@ -209,7 +209,7 @@ def _initial_state(
     config: StepConfig, hyperparameters: Hyperparameters, params: Params, key: PRNGKeyArray | None
 ) -> TrainState:
     if key is None:
-        if config.net.draw is not draw_nothing:
+        if config.net.draw_noise is not no_noise:
             raise ValueError("key: None, but the network draws random numbers; pass jax.random.key(seed)")
         key = jax.random.key(0)
     return init_train_state(config.net, build_optimizer(config, hyperparameters), params, key)

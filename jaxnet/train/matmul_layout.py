@@ -92,7 +92,7 @@ def _transposed(layer: Layer) -> Layer:
         rows = x.reshape(-1, x.shape[-1])
         return _affine(rows, params["W"].T, params["b"]).reshape(*x.shape[:-1], -1)
 
-    def train(params: Params, state: Tree, x: Array, _draws: Tree) -> tuple[Array, Tree]:
+    def train(params: Params, state: Tree, x: Array, _noise: Tree) -> tuple[Array, Tree]:
         return apply(params, x), state
 
     return replace(layer, train=train, infer=lambda params, _state, x: apply(params, x))

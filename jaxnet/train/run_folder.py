@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.train.step import History, TrainState, param_shapes
-from jaxnet.tree_paths import flatten, unflatten
+from jaxnet.tree_paths import leaves_by_path, tree_from_paths
 
 OPTIONS = "options.json"  # present until the run is complete
 SUMMARY = "summary.json"  # present once it is
@@ -144,7 +144,7 @@ def write_parameters(path: Path, state: TrainState, **more: ArrayLike) -> None:
         state: The state of the run. Its key and step count are written as `key` and `step`.
         more: Further arrays by name.
     """
-    leaves = flatten(state.params) | flatten(state.net_state)
+    leaves = leaves_by_path(state.params) | leaves_by_path(state.net_state)
     np.savez(path, **leaves | {"key": jax.random.key_data(state.key), "step": state.step} | more)
 
 
@@ -159,12 +159,12 @@ def read_parameters(path: Path, net: Layer) -> SavedParameters:
             leaves = dict(file)
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: a single array
         raise ValueError(f"{path}: cannot be read ({error}); name a file that `write_parameters` wrote") from error
-    shapes, state_shapes = param_shapes(net), {name: leaf.shape for name, leaf in flatten(net.state).items()}
+    shapes, state_shapes = param_shapes(net), {name: leaf.shape for name, leaf in leaves_by_path(net.state).items()}
     for name, shape in (shapes | state_shapes).items():
         if name not in leaves or leaves[name].shape != shape:
             actual = leaves[name].shape if name in leaves else "missing"
             raise ValueError(f"{path}: {name} is {actual}, expected shape {shape}; name this network's file")
-    params, net_state = (unflatten({name: leaves[name] for name in names}) for names in (shapes, state_shapes))
+    params, net_state = (tree_from_paths({name: leaves[name] for name in names}) for names in (shapes, state_shapes))
     return SavedParameters(params, net_state, jax.random.wrap_key_data(leaves["key"]), int(leaves["step"]))
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.losses import l2_penalty, softmax_cross_entropy
-from jaxnet.tree_paths import flatten
+from jaxnet.tree_paths import leaves_by_path
 from jaxnet.validation import check_counts
 
 Criterion = Callable[[Array, Array], Float[Array, ""]]  # (y, t) -> a scalar loss, such as mean_squared_error
@@ -72,9 +72,9 @@ class Objective(NamedTuple):
     criterion: Criterion = softmax_cross_entropy
     weight_decay: float | Float[Array, ""] | None = None
 
-    def value(self, params: Params, net_state: Tree, x: Array, t: Array, draws: Tree) -> tuple[Float[Array, ""], Tree]:
+    def value(self, params: Params, net_state: Tree, x: Array, t: Array, noise: Tree) -> tuple[Float[Array, ""], Tree]:
         """Returns the objective on a batch, and the layers' new state."""
-        y, net_state = self.net.train(params, net_state, x, draws)
+        y, net_state = self.net.train(params, net_state, x, noise)
         loss = self.criterion(y, t)
         if self.weight_decay is not None:
             loss += l2_penalty(params, self.weight_decay)
@@ -89,7 +89,7 @@ def params_dtype(params: Params) -> np.dtype[Any]:
 def param_shapes(net: Layer) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter by its dotted name, {"Affine1.W": (784, 50), ...}."""
     params = jax.eval_shape(lambda key: net.init(key, 1.0), jax.random.key(0))
-    return {name: leaf.shape for name, leaf in flatten(params).items()}
+    return {name: leaf.shape for name, leaf in leaves_by_path(params).items()}
 
 
 def draw_batches(key: PRNGKeyArray, samples: int, batch_size: int, steps: int) -> Int[Array, "S B"]:
@@ -143,7 +143,7 @@ def init_train_state(
     return TrainState(params, net_state, _transformation(optimizer).init(params), key, jnp.zeros((), jnp.int32))
 
 
-def step_draws(net: Layer, key: PRNGKeyArray, step: int | Int[Array, ""], x: Any) -> Tree:
+def step_noise(net: Layer, key: PRNGKeyArray, step: int | Int[Array, ""], x: Any) -> Tree:
     """Returns the random arrays of one training step, such as the masks of Dropout, by layer name.
 
     The same arrays can be given to a network built by hand. The key is folded with the step number and does not
@@ -155,7 +155,7 @@ def step_draws(net: Layer, key: PRNGKeyArray, step: int | Int[Array, ""], x: Any
         step: Number of the step, from 0.
         x: The batch; only its shape matters.
     """
-    return net.draw(jax.random.fold_in(key, step), x)
+    return net.draw_noise(jax.random.fold_in(key, step), x)
 
 
 def loss(
@@ -163,7 +163,7 @@ def loss(
     params: Params,
     x: Array,
     t: Array,
-    draws: Tree | None = None,
+    noise: Tree | None = None,
     *,
     criterion: Criterion = softmax_cross_entropy,
     weight_decay: float | Float[Array, ""] | None = None,
@@ -175,11 +175,11 @@ def loss(
         params: Its parameters.
         x: Samples (N, ...).
         t: Labels (N,), or one-hot rows (N, C).
-        draws: Random arrays, as from `step_draws`. Required by a network with Dropout.
+        noise: Random arrays, as from `step_noise`. Required by a network with Dropout.
         criterion: Function of (y, t). Defaults to `softmax_cross_entropy`.
         weight_decay: Strength λ of the weight decay, which covers weights but not biases. Defaults to none.
     """
-    return Objective(net, criterion, weight_decay).value(params, net.state, x, t, draws or {})[0]
+    return Objective(net, criterion, weight_decay).value(params, net.state, x, t, noise or {})[0]
 
 
 def train_step(
@@ -223,10 +223,10 @@ def update(
     objective: Objective, optimizer: optax.GradientTransformation, state: TrainState, x: Array, t: Array
 ) -> tuple[TrainState, Float[Array, ""]]:
     """Makes one optimizer step on a batch; returns the state after it and the objective before it."""
-    draws = step_draws(objective.net, state.key, state.step, x)
+    noise = step_noise(objective.net, state.key, state.step, x)
 
     def value(params: Params) -> tuple[Float[Array, ""], Tree]:
-        return objective.value(params, state.net_state, x, t, draws)
+        return objective.value(params, state.net_state, x, t, noise)
 
     (loss, net_state), grads = jax.value_and_grad(value, has_aux=True)(state.params)
     optimizer = optax.with_extra_args_support(optimizer)

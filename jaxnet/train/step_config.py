@@ -15,7 +15,7 @@ from jaxnet.nn.losses import softmax_cross_entropy
 from jaxnet.train.compiled_steps import Hyperparameters, StepConfig
 from jaxnet.train.sharding import ONE_DEVICE, OneDevice, placement
 from jaxnet.train.step import OPTIMIZERS, Criterion, MakeOptimizer, Optimizer, param_shapes, params_dtype
-from jaxnet.tree_paths import flatten
+from jaxnet.tree_paths import leaves_by_path
 from jaxnet.validation import check_fits_dtype, check_labels, check_not_negative, check_positive, check_samples
 
 _cached_shapes = cache(param_shapes)
@@ -88,7 +88,7 @@ def check_params(net: Layer, params: Params) -> None:
     if not isinstance(net, Layer):
         raise ValueError(f"net: {type(net).__name__}, expected a network, such as two_layer_net(784, 50, 10)")
     advice = "pass what `net.init` of this network returns"
-    expected, leaves = _cached_shapes(net), flatten(params) if isinstance(params, dict) else {}
+    expected, leaves = _cached_shapes(net), leaves_by_path(params) if isinstance(params, dict) else {}
     actual = {name: np.shape(leaf) for name, leaf in leaves.items()}
     for name in expected | actual:
         if expected.get(name) != actual.get(name):

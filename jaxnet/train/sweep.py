@@ -1,4 +1,4 @@
-"""Trains one network many times in one program: every learning rate with every initial scale and every seed.
+"""Trains one network many times in one program, with every learning rate, initial standard deviation and seed.
 
 All runs take the same batches. They differ in what is swept and in nothing else, and a batch's rows are gathered once
 for all of them: the first product is one matrix by the first layers of all runs side by side.
@@ -37,10 +37,10 @@ CHUNK = 100  # steps between two reports
 
 
 class Sweep(NamedTuple):
-    """The results of L learning rates, C initial scales and K seeds; accuracies are of the final parameters."""
+    """The results of L learning rates, C initial standard deviations and K seeds, with the final accuracies."""
 
     learning_rate: Float[np.ndarray, " L"]
-    scale: Float[np.ndarray, " C"]
+    init_std: Float[np.ndarray, " C"]
     seed: Int[np.ndarray, " K"]
     loss: Float[np.ndarray, "L C K S"]  # of each step's batch, in nats; nan once a run has diverged
     train_accuracy: Float[np.ndarray, "L C K"]  # in [0, 1]; nan where a run has diverged
@@ -52,7 +52,7 @@ class _Grid(NamedTuple):
     """What is swept, in the order of the results' axes."""
 
     learning_rates: Sequence[float]
-    scales: Sequence[float]
+    init_stds: Sequence[float]
     seeds: Sequence[int]
 
 
@@ -62,7 +62,7 @@ def sweep(
     batches: Int[Array, "S B"],
     *,
     learning_rates: Sequence[float],
-    scales: Sequence[float] = (0.1,),
+    init_stds: Sequence[float] = (0.1,),
     seeds: Sequence[int] = (0,),
     optimizer: str | MakeOptimizer = "sgd",
     clip_norm: float | None = None,
@@ -70,14 +70,14 @@ def sweep(
     criterion: Criterion = softmax_cross_entropy,
     on_steps: Callable[[int], None] | None = None,
 ) -> Sweep:
-    """Trains every combination, each as `fit` does from `net.init(jax.random.key(seed), scale)`.
+    """Trains every combination, each as `fit` does from `net.init(jax.random.key(seed), init_std)`.
 
     Args:
-        net: The network. Its random draws, as for Dropout, come from `jax.random.key(0)` in all runs.
+        net: The network. Its noise, such as Dropout's masks, comes from `jax.random.key(0)` in all runs.
         data: As for `fit`.
         batches: Row numbers into `data.x_train`, one row for each step of all runs.
         learning_rates: Learning rates, each > 0 and finite.
-        scales: Standard deviations of the initial weights, each > 0 and finite. Defaults to 0.1 alone.
+        init_stds: Standard deviations of the initial weights, each > 0 and finite. Defaults to 0.1 alone.
         seeds: Whole numbers >= 0. Defaults to 0 alone.
         optimizer: A name in `OPTIMIZERS`, or a function from a learning rate to an optax optimizer. Defaults to "sgd".
         clip_norm: As for `fit`.
@@ -94,13 +94,13 @@ def sweep(
     Example:
         >>> data, net = jaxnet.data.digits(), jaxnet.two_layer_net(64, 50, 10)
         >>> batches = jaxnet.draw_batches(jax.random.key(0), len(data.x_train), batch_size=100, steps=100)
-        >>> result = jaxnet.sweep(net, data, batches, learning_rates=[0.001, 0.1], scales=[0.1], seeds=[0, 1])
+        >>> result = jaxnet.sweep(net, data, batches, learning_rates=[0.001, 0.1], init_stds=[0.1], seeds=[0, 1])
         >>> result.test_accuracy.shape
         (2, 1, 2)
         >>> bool(result.test_accuracy[1].min() > result.test_accuracy[0].max())
         True
     """
-    grid = _Grid(learning_rates, scales, seeds)
+    grid = _Grid(learning_rates, init_stds, seeds)
     _check_grid(grid)
     if isinstance(optimizer, optax.GradientTransformation):
         raise ValueError("optimizer: an optax.GradientTransformation, expected a name or a function of learning rates")
@@ -131,7 +131,7 @@ def sweep(
     )
     shape = tuple(map(len, grid))
     by_run = (values.reshape(*shape, *values.shape[1:]) for values in (loss, *accuracies, diverged))
-    return Sweep(np.array(learning_rates), np.array(scales), np.array(seeds), *by_run)
+    return Sweep(np.array(learning_rates), np.array(init_stds), np.array(seeds), *by_run)
 
 
 def _check_grid(grid: _Grid) -> None:

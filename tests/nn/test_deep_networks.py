@@ -5,12 +5,12 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from conftest import draws_of, random_params
+from conftest import noise_of, random_params
 
 import jaxnet
 import numpy_ref
 from jaxnet.crosscheck import check_network
-from jaxnet.tree_paths import flatten
+from jaxnet.tree_paths import leaves_by_path
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def test_both_worlds_train_alike_and_learn(problem, name, x64):
     batches = np.asarray(jaxnet.draw_batches(jax.random.key(1), 40, 10, STEPS))
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), weight_decay=1e-3)
     by_hand = numpy_ref.train(
-        network, *data, batches, RATE, eval_every=20, draws=draws_of(net, KEY, data.x_train, batches)
+        network, *data, batches, RATE, eval_every=20, noise=noise_of(net, KEY, data.x_train, batches)
     )
     now, compiled = jaxnet.fit(
         net, params, data, batches, learning_rate=RATE, eval_every=20, key=KEY, weight_decay=1e-3
@@ -64,9 +64,9 @@ def test_both_worlds_train_alike_and_learn(problem, name, x64):
     np.testing.assert_allclose(compiled.loss, by_hand.loss, rtol=0, atol=1e-9)
     np.testing.assert_allclose(compiled.test_accuracy, by_hand.test_accuracy, rtol=0, atol=1e-12)
     for ours, theirs in ((network.params, now.params), (network.state, now.net_state)):
-        theirs = flatten(theirs)
-        assert flatten(ours).keys() == theirs.keys()
-        for leaf, array in flatten(ours).items():
+        theirs = leaves_by_path(theirs)
+        assert leaves_by_path(ours).keys() == theirs.keys()
+        for leaf, array in leaves_by_path(ours).items():
             np.testing.assert_allclose(array, theirs[leaf], rtol=0, atol=1e-9, err_msg=leaf)
 
 
@@ -74,20 +74,22 @@ def test_both_worlds_train_alike_and_learn(problem, name, x64):
 def test_every_leaf_agrees_three_ways(rng, name):
     """Of nine samples: the statistics of three may vary so little that differences resolve nothing."""
     net, (x, t) = NETWORKS[name], a_problem(rng, name, 9)
-    draws = jax.device_get(net.draw(KEY, x))
+    noise = jax.device_get(net.draw_noise(KEY, x))
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, random_params(net)), weight_decay=0.1)
-    network.give(draws)
-    reference = partial(jaxnet.loss, net, draws=draws, weight_decay=0.1)
+    network.set_noise(noise)
+    reference = partial(jaxnet.loss, net, noise=noise, weight_decay=0.1)
     report = check_network(network, x, t, reference=lambda p, x, t: reference(p, x, t))
     report.raise_if_failed()
-    assert {leaf.name for leaf in report.leaves} == set(flatten(network.params))
+    assert {leaf.name for leaf in report.leaves} == set(leaves_by_path(network.params))
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 def test_weight_decay_is_half_the_squares_of_the_weights_alone(rng, weight_decay):
     net, (x, t) = jaxnet.transformer(5, 7, size=8, heads=2, blocks=2), a_problem(rng, "transformer", 3)
     params = random_params(net, dtype=np.float32)
-    weights = [leaf for name, leaf in flatten(params).items() if leaf.ndim == 2 and not name.startswith(("E", "P"))]
+    weights = [
+        leaf for name, leaf in leaves_by_path(params).items() if leaf.ndim == 2 and not name.startswith(("E", "P"))
+    ]
     assert len(weights) == 2 * (4 + 2) + 1
     expected = float(jaxnet.loss(net, params, x, t)) + weight_decay / 2 * sum((W**2).sum() for W in weights)
     assert jaxnet.loss(net, params, x, t, weight_decay=weight_decay) == pytest.approx(expected, rel=1e-6)
@@ -106,10 +108,10 @@ def test_a_decay_of_the_biases_too_is_caught(rng, monkeypatch):
 def test_a_numerical_gradient_leaves_running_statistics_alone(rng):
     net, (x, t) = NETWORKS["deep, BatchNorm"], a_problem(rng, "deep", 3)
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, random_params(net)))
-    before = {leaf: array.copy() for leaf, array in flatten(network.state).items()}
-    numerical = flatten(network.numerical_gradient(x, t))
-    np.testing.assert_equal(flatten(network.state), before)
-    for leaf, gradient in flatten(network.gradient(x, t)).items():
+    before = {leaf: array.copy() for leaf, array in leaves_by_path(network.state).items()}
+    numerical = leaves_by_path(network.numerical_gradient(x, t))
+    np.testing.assert_equal(leaves_by_path(network.state), before)
+    for leaf, gradient in leaves_by_path(network.gradient(x, t)).items():
         np.testing.assert_allclose(gradient, numerical[leaf], rtol=0, atol=1e-7, err_msg=leaf)
 
 
@@ -127,7 +129,7 @@ def test_the_books_sizes():
     shapes = {
         name: leaf.shape
         for net in (jaxnet.simple_conv_net(), jaxnet.deep_conv_net())
-        for name, leaf in flatten(jax.eval_shape(lambda k, net=net: net.init(k, 1.0), KEY)).items()
+        for name, leaf in leaves_by_path(jax.eval_shape(lambda k, net=net: net.init(k, 1.0), KEY)).items()
         if leaf.ndim > 1
     }
     assert shapes["Affine1.W"] == (64 * 4 * 4, 50)  # deep: 28 -> 14 -> 16 -> 8 -> 4

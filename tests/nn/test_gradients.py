@@ -9,7 +9,7 @@ from conftest import away_from_kinks, hand_built, random_params
 import jaxnet
 import numpy_ref
 from jaxnet.crosscheck import check_layer, check_network
-from jaxnet.tree_paths import flatten
+from jaxnet.tree_paths import leaves_by_path
 
 EPS = np.finfo(np.float64).eps
 
@@ -52,7 +52,7 @@ def test_every_leaf_of_a_network_agrees_three_ways(rng, name, samples, dtype):
     hand = hand_built(net, random_params(net, dtype=dtype))
     report = check_network(hand, *batch(rng, net, samples, dtype), reference=lambda p, x, t: jaxnet.loss(net, p, x, t))
     report.raise_if_failed()
-    assert {leaf.name for leaf in report.leaves} == set(flatten(hand.params))
+    assert {leaf.name for leaf in report.leaves} == set(leaves_by_path(hand.params))
 
 
 @pytest.mark.parametrize("labels", ["numbers", "one-hot"])
@@ -69,8 +69,10 @@ def test_hand_and_autodiff_agree_to_the_rounding_of_their_sums(rng, x64, name):
     of the largest (Higham and Mary 2019); 10 covers the chain of layers. It comes to 2e-14 for n = 64."""
     net, params = NETWORKS[name], random_params(NETWORKS[name])
     x, t = batch(rng, net, 9)
-    by_hand = flatten(hand_built(net, params).gradient(x, t))
-    by_autodiff = flatten(jax.jit(jax.grad(lambda p: jaxnet.loss(net, p, jnp.asarray(x), jnp.asarray(t))))(params))
+    by_hand = leaves_by_path(hand_built(net, params).gradient(x, t))
+    by_autodiff = leaves_by_path(
+        jax.jit(jax.grad(lambda p: jaxnet.loss(net, p, jnp.asarray(x), jnp.asarray(t))))(params)
+    )
     for leaf, gradient in by_autodiff.items():
         bound = 10 * np.sqrt(max(x.size, gradient.size)) * EPS * np.abs(gradient).max()
         np.testing.assert_allclose(by_hand[leaf], gradient, rtol=0, atol=bound, err_msg=leaf)
@@ -83,8 +85,8 @@ def test_hand_agrees_with_differences_of_every_element(rng, name):
     net = NETWORKS[name]
     hand = hand_built(net, random_params(net))
     x, t = batch(rng, net, 3)
-    numerical = flatten(hand.numerical_gradient(x, t))
-    for leaf, gradient in flatten(hand.gradient(x, t)).items():
+    numerical = leaves_by_path(hand.numerical_gradient(x, t))
+    for leaf, gradient in leaves_by_path(hand.gradient(x, t)).items():
         np.testing.assert_allclose(gradient, numerical[leaf], rtol=0, atol=1e-9, err_msg=leaf)
 
 
@@ -180,9 +182,9 @@ def test_what_is_checked_is_left_as_it_was(rng):
     net = NETWORKS["book"]
     hand = hand_built(net, random_params(net))
     x, t = batch(rng, net, 3)
-    before = {name: leaf.copy() for name, leaf in flatten(hand.params).items()}, x.copy()
+    before = {name: leaf.copy() for name, leaf in leaves_by_path(hand.params).items()}, x.copy()
     check_network(hand, x, t)
-    np.testing.assert_equal((flatten(hand.params), x), before)
+    np.testing.assert_equal((leaves_by_path(hand.params), x), before)
 
 
 def test_the_same_seed_gives_the_same_report(rng):

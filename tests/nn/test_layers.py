@@ -13,7 +13,7 @@ import jaxnet
 import numpy_ref
 from jaxnet.cli.catalogue import CATALOGUE, Fault, scaled, with_fault
 from jaxnet.crosscheck import check_layer
-from jaxnet.tree_paths import flatten, unflatten
+from jaxnet.tree_paths import leaves_by_path, tree_from_paths
 
 EPS = np.finfo(np.float64).eps
 KEY = jax.random.key(5)
@@ -27,15 +27,15 @@ LARGEST = [pytest.param(name, entry.shapes[-1], id=name) for name, entry in CATA
 
 
 def both(name, shape, rng, dtype=np.float64):
-    """The layer in JAX and by hand, at the same parameters, running statistics and draws; and an input."""
+    """The layer in JAX and by hand, at the same parameters, running statistics and noise; and an input."""
     entry = CATALOGUE[name]
     layer, x = entry.layer, entry.example(shape, rng, dtype)
     params = random_params(layer, dtype=dtype)
     state = jax.tree.map(lambda leaf: rng.uniform(0.5, 2, leaf.shape).astype(dtype), layer.state)
-    draws = jax.device_get(layer.draw(KEY, x))
+    noise = jax.device_get(layer.draw_noise(KEY, x))
     by_hand = entry.by_hand(params, state)
-    by_hand.give(draws)
-    return layer, by_hand, (params, state, x, draws)
+    by_hand.set_noise(noise)
+    return layer, by_hand, (params, state, x, noise)
 
 
 def assert_same(ours, theirs, terms, what):
@@ -45,16 +45,16 @@ def assert_same(ours, theirs, terms, what):
 
 
 def gradients(hand, dx):
-    return {"x": dx} | flatten(hand.grad_tree())
+    return {"x": dx} | leaves_by_path(hand.grad_tree())
 
 
 @pytest.mark.parametrize(("name", "shape"), CASES)
 def test_forward_and_every_gradient_are_autodiffs_to_rounding(rng, x64, name, shape):
-    layer, hand, (params, state, x, draws) = both(name, shape, rng)
+    layer, hand, (params, state, x, noise) = both(name, shape, rng)
 
     @jax.jit
     def by_autodiff(params, x, dout):
-        y, back, moved = jax.vjp(lambda params, x: layer.train(params, state, x, draws), params, x, has_aux=True)
+        y, back, moved = jax.vjp(lambda params, x: layer.train(params, state, x, noise), params, x, has_aux=True)
         return (y, moved, *back(dout))
 
     y = hand.forward(x)
@@ -65,13 +65,13 @@ def test_forward_and_every_gradient_are_autodiffs_to_rounding(rng, x64, name, sh
     assert_same(y, theirs, terms, "y")
     if dx_theirs.dtype != jax.dtypes.float0:  # ids have no gradient
         assert_same(dx, dx_theirs, terms, "dx")
-    ours = flatten(hand.grad_tree())
-    assert ours.keys() == flatten(params).keys()
-    for leaf, gradient in flatten(dparams).items():
+    ours = leaves_by_path(hand.grad_tree())
+    assert ours.keys() == leaves_by_path(params).keys()
+    for leaf, gradient in leaves_by_path(dparams).items():
         assert_same(ours[leaf], gradient, terms, leaf)
-    statistics = flatten(hand.state_tree())
-    assert statistics.keys() == flatten(moved).keys()
-    for leaf, statistic in flatten(moved).items():
+    statistics = leaves_by_path(hand.state_tree())
+    assert statistics.keys() == leaves_by_path(moved).keys()
+    for leaf, statistic in leaves_by_path(moved).items():
         assert_same(statistics[leaf], statistic, terms, leaf)
 
 
@@ -80,12 +80,12 @@ def test_inference_is_the_same_and_leaves_training_alone(rng, x64, name, shape):
     layer, hand, (params, state, x, _) = both(name, shape, rng)
     y = hand.forward(x)
     dout = rng.standard_normal(y.shape)
-    gradient, statistics = hand.backward(dout), flatten(hand.state_tree())
+    gradient, statistics = hand.backward(dout), leaves_by_path(hand.state_tree())
     fresh = CATALOGUE[name].by_hand(params, state)  # inference needs no random arrays
     assert_same(fresh.infer(x), layer.infer(params, state, jnp.asarray(x)), x.size * 10, "y")
     hand.infer(x[:1])
     np.testing.assert_array_equal(hand.backward(dout), gradient)
-    np.testing.assert_equal(flatten(hand.state_tree()), statistics)
+    np.testing.assert_equal(leaves_by_path(hand.state_tree()), statistics)
 
 
 @pytest.mark.parametrize(("name", "shape"), LARGEST)
@@ -94,16 +94,16 @@ def test_every_gradient_is_the_derivative_of_its_own_forward_pass(rng, name, sha
     _, hand, (params, _, x, _) = both(name, shape, rng, np.float32)
     report = check_layer(hand, x)
     report.raise_if_failed()
-    assert {leaf.name for leaf in report.leaves} == {*flatten(params), *(["x"] if x.dtype == np.float32 else [])}
+    assert {leaf.name for leaf in report.leaves} == {*leaves_by_path(params), *(["x"] if x.dtype == np.float32 else [])}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "shape"), LARGEST)
 def test_every_leaf_agrees_three_ways(rng, name, shape):
-    layer, hand, (params, state, x, draws) = both(name, shape, rng, np.float32)
+    layer, hand, (params, state, x, noise) = both(name, shape, rng, np.float32)
 
     def forward(params, x):
-        return layer.train(unflatten(params), state, x, draws)[0]
+        return layer.train(tree_from_paths(params), state, x, noise)[0]
 
     check_layer(hand, x, reference=forward if params else partial(forward, {})).raise_if_failed()
 
@@ -112,14 +112,14 @@ def test_every_leaf_agrees_three_ways(rng, name, shape):
 @pytest.mark.parametrize(("name", "shape"), LARGEST)
 def test_a_layer_has_manners(rng, name, shape, dtype):
     """It keeps the dtype, writes to nothing that it was given, and lends nothing that it still needs."""
-    _, hand, (params, _, x, draws) = both(name, shape, rng, dtype)
-    given = x.copy(), jax.tree.map(np.copy, params), jax.tree.map(np.copy, draws)
-    held = flatten(hand.param_tree())
+    _, hand, (params, _, x, noise) = both(name, shape, rng, dtype)
+    given = x.copy(), jax.tree.map(np.copy, params), jax.tree.map(np.copy, noise)
+    held = leaves_by_path(hand.param_tree())
     y = hand.forward(x)
     dout = rng.standard_normal(y.shape).astype(dtype)
     kept_dout = dout.copy()
     dx = hand.backward(dout)
-    assert {a.dtype for a in (y, dx, *gradients(hand, dx).values(), *flatten(hand.state_tree()).values())} == {
+    assert {a.dtype for a in (y, dx, *gradients(hand, dx).values(), *leaves_by_path(hand.state_tree()).values())} == {
         np.dtype(dtype)
     }
     assert hand.infer(x).dtype == dtype
@@ -127,8 +127,8 @@ def test_a_layer_has_manners(rng, name, shape, dtype):
     y[...] = dx[...] = 7
     hand.infer(x)[...] = 7
     np.testing.assert_equal(gradients(hand, hand.backward(dout)), kept)
-    np.testing.assert_equal((x, params, draws), given)
-    np.testing.assert_equal(held, flatten(params))
+    np.testing.assert_equal((x, params, noise), given)
+    np.testing.assert_equal(held, leaves_by_path(params))
     np.testing.assert_array_equal(dout, kept_dout)
 
 
@@ -190,9 +190,9 @@ def test_a_layer_of_the_last_axis_treats_each_row_by_itself(name, rng, x64):
 
 
 def test_attention_that_sees_the_future_is_another_function(rng):
-    layer, hand, (_, state, x, draws) = both("Attention, heads", (3, 4, 6), rng)
+    layer, hand, (_, state, x, noise) = both("Attention, heads", (3, 4, 6), rng)
     hand.__class__ = type("SeesTheFuture", (numpy_ref.Attention,), {"forward": every_position_seen})
-    report = check_layer(hand, x, reference=lambda params, x: layer.train(params, state, x, draws)[0])
+    report = check_layer(hand, x, reference=lambda params, x: layer.train(params, state, x, noise)[0])
     assert report.verdict == "FAIL"
     assert "the forwards are different functions" in str(report)
 
@@ -274,9 +274,12 @@ def test_gelu_is_near_x_times_the_normal_distribution():
 @pytest.mark.parametrize("shape", [(200, 300), (10, 4, 20, 30)])
 def test_dropout_keeps_its_share_and_the_mean(shape):
     layer, x = jaxnet.nn.dropout(0.3), np.ones(shape, np.float32)
-    for mask in (layer.draw(KEY, x)["mask"], numpy_ref.Dropout(0.3).draw(np.random.default_rng(0), x)["mask"]):
+    for mask in (
+        layer.draw_noise(KEY, x)["mask"],
+        numpy_ref.Dropout(0.3).draw_noise(np.random.default_rng(0), x)["mask"],
+    ):
         assert np.mean(mask) == pytest.approx(0.7, abs=5 * np.sqrt(0.21 / x.size))
-    y, _ = layer.train({}, {}, jnp.asarray(x), layer.draw(KEY, x))
+    y, _ = layer.train({}, {}, jnp.asarray(x), layer.draw_noise(KEY, x))
     assert y.mean() == pytest.approx(1, abs=0.02)
     np.testing.assert_array_equal(layer.infer({}, {}, x), x)
 
@@ -294,11 +297,11 @@ def test_batch_norm_in_training_gives_mean_0_and_variance_1_and_gathers_them(rng
 
 def test_layers_with_draws_draw_apart(rng):
     layer = CATALOGUE["Sequential"].layer
-    draws = layer.draw(KEY, np.zeros((50, 6)))
-    assert set(flatten(draws)) == {"Dropout.mask", "Nested.Dropout.mask"}
-    assert (draws["Dropout"]["mask"] != draws["Nested"]["Dropout"]["mask"]).any()
+    noise = layer.draw_noise(KEY, np.zeros((50, 6)))
+    assert set(leaves_by_path(noise)) == {"Dropout.mask", "Nested.Dropout.mask"}
+    assert (noise["Dropout"]["mask"] != noise["Nested"]["Dropout"]["mask"]).any()
     hand = CATALOGUE["Sequential"].by_hand(random_params(layer))
-    assert flatten(hand.draw(rng, np.zeros((50, 6)))).keys() == flatten(draws).keys()
+    assert leaves_by_path(hand.draw_noise(rng, np.zeros((50, 6)))).keys() == leaves_by_path(noise).keys()
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (5, 4), (2, 3, 4)])

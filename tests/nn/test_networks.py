@@ -9,7 +9,7 @@ from conftest import hand_built, random_params
 
 import jaxnet
 import numpy_ref
-from jaxnet.tree_paths import flatten, unflatten
+from jaxnet.tree_paths import leaves_by_path, tree_from_paths
 
 KEY = jax.random.key(0)
 
@@ -43,17 +43,17 @@ def test_networks_of_one_description_are_one_value():
 
 def test_parameters_have_the_notebooks_tree_and_shapes():
     params = jaxnet.two_layer_net(7, 5, 3).init(KEY, 0.1)
-    shapes = {name: leaf.shape for name, leaf in flatten(params).items()}
+    shapes = {name: leaf.shape for name, leaf in leaves_by_path(params).items()}
     assert shapes == {"Affine1.W": (7, 5), "Affine1.b": (5,), "Affine2.W": (5, 3), "Affine2.b": (3,)}
     np.testing.assert_array_equal(params["Affine1"]["b"], np.zeros(5))
-    assert unflatten(flatten(params)).keys() == params.keys()
+    assert tree_from_paths(leaves_by_path(params)).keys() == params.keys()
 
 
 @pytest.mark.parametrize(
-    ("scale", "expected"), [(0.1, 0.1), (0.0, 0.0), ("he", np.sqrt(2 / 400)), ("xavier", np.sqrt(2 / 700))]
+    ("init_std", "expected"), [(0.1, 0.1), (0.0, 0.0), ("he", np.sqrt(2 / 400)), ("xavier", np.sqrt(2 / 700))]
 )
-def test_initial_weights_have_the_deviation_asked_for(scale, expected):
-    W = jaxnet.nn.affine(400, 300).init(KEY, scale)["W"]  # 120,000 numbers: the deviation is good to 0.2 %
+def test_initial_weights_have_the_deviation_asked_for(init_std, expected):
+    W = jaxnet.nn.affine(400, 300).init(KEY, init_std)["W"]  # 120,000 numbers: the deviation is good to 0.2 %
     assert W.std() == pytest.approx(expected, rel=0.01)
     assert abs(W.mean()) <= 0.02 * expected
 
@@ -66,7 +66,7 @@ def test_the_key_decides_the_weights():
 
 def test_the_initial_scale_may_be_traced():
     net = jaxnet.two_layer_net(4, 3, 2)
-    stacked = jax.vmap(lambda scale: net.init(KEY, scale))(jnp.array([0.1, 0.2]))
+    stacked = jax.vmap(lambda init_std: net.init(KEY, init_std))(jnp.array([0.1, 0.2]))
     np.testing.assert_allclose(stacked["Affine1"]["W"][1], 2 * stacked["Affine1"]["W"][0], rtol=1e-6)
 
 
@@ -113,9 +113,9 @@ def test_accuracy_of_known_logits():
             lambda: jaxnet.multi_layer_net(7, [5], 3, "rulu"),
             "activation: 'rulu', expected one of relu, leaky_relu, sigmoid",
         ),
-        (lambda: jaxnet.nn.affine(2, 2).init(KEY, -1.0), "scale: -1.0, expected a finite standard deviation >= 0"),
-        (lambda: jaxnet.nn.affine(2, 2).init(KEY, float("nan")), "scale: nan"),
-        (lambda: jaxnet.nn.affine(2, 2).init(KEY, "He"), "scale: 'He', expected a number, 'he' or 'xavier'"),
+        (lambda: jaxnet.nn.affine(2, 2).init(KEY, -1.0), "init_std: -1.0, expected a finite standard deviation >= 0"),
+        (lambda: jaxnet.nn.affine(2, 2).init(KEY, float("nan")), "init_std: nan"),
+        (lambda: jaxnet.nn.affine(2, 2).init(KEY, "He"), "init_std: 'He', expected a number, 'he' or 'xavier'"),
         (
             lambda: jaxnet.nn.affine(4, 3).infer(jaxnet.nn.affine(4, 3).init(KEY, 0.1), {}, jnp.ones((5, 3))),
             r"x: shape \(5, 3\), expected \(N, 4\)",

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 import jaxnet
 import numpy_ref
 from jaxnet.crosscheck import check_network
-from jaxnet.tree_paths import flatten
+from jaxnet.tree_paths import leaves_by_path
 from numpy_ref import notebook
 
 CURES = {
@@ -59,7 +59,7 @@ def batches(x, steps):
 
 def largest(one, other):
     """The largest difference between two trees."""
-    one, other = flatten(one), flatten(other)
+    one, other = leaves_by_path(one), leaves_by_path(other)
     return max(np.abs(one[name] - other[name]).max() for name in one)
 
 
@@ -134,12 +134,12 @@ def test_defect_1_cured_every_element_agrees(digits):
 def test_defect_2_the_check_leaves_every_parameter_shifted(digits):
     x, t, *_ = digits
     written, cured = notebook.TwoLayerNet(64, 10, 10), numpy_ref.TwoLayerNet(64, 10, 10)
-    before = {name: leaf.copy() for name, leaf in flatten(cured.params).items()}
+    before = {name: leaf.copy() for name, leaf in leaves_by_path(cured.params).items()}
     written.numerical_gradient(x[:3], t[:3])
     cured.numerical_gradient(x[:3], t[:3])
-    for name, leaf in flatten(written.params).items():
+    for name, leaf in leaves_by_path(written.params).items():
         np.testing.assert_allclose(leaf - before[name], 1e-4, rtol=0, atol=1e-15)
-    for name, leaf in flatten(cured.params).items():
+    for name, leaf in leaves_by_path(cured.params).items():
         np.testing.assert_array_equal(leaf, before[name])
 
 

@@ -52,8 +52,8 @@ def test_a_curve_that_ends_early_is_marked_as_diverged():
     def history(n, rate):
         return History(np.ones(10), steps[:n], steps[:n] * rate, steps[:n] * rate)
 
-    runs = {scale: {"without": history(n, 0.1), "with": history(3, 0.05)} for scale, n in ((1.0, 2), (0.1, 3))}
-    first, second = drawn(plots.scales(runs)).axes
+    runs = {init_std: {"without": history(n, 0.1), "with": history(3, 0.05)} for init_std, n in ((1.0, 2), (0.1, 3))}
+    first, second = drawn(plots.accuracies_by_init_std(runs)).axes
     assert texts(first) == ["without:\ndiverged"]
     assert texts(second) == []
     np.testing.assert_array_equal(second.lines[1].get_ydata(), steps * 0.05)
@@ -69,7 +69,9 @@ def test_overfitting_shows_the_final_accuracies():
 
 
 def a_sweep():
-    accuracy = np.array([[[0.1, 0.3], [0.5, 0.7]], [[0.9, 0.9], [np.nan, 0.8]]])  # 2 rates, 2 scales, 2 seeds
+    accuracy = np.array(
+        [[[0.1, 0.3], [0.5, 0.7]], [[0.9, 0.9], [np.nan, 0.8]]]
+    )  # 2 rates, 2 initial standard deviations, 2 seeds
     return Sweep(
         np.array([0.01, 0.1]), np.array([0.1, 1.0]), np.array([0, 1]), np.ones((2, 2, 2, 3)), accuracy, accuracy,
         np.isnan(accuracy),
@@ -95,7 +97,7 @@ BAD = {
     r"curves\['a'\]: expected losses": lambda: plots.losses("none", {"a": []}),
     "rows: empty": lambda: plots.activations("none", {}),
     r"rows: \[1, 2\] layers": lambda: plots.activations("none", {"a": [np.ones(3)], "b": [np.ones(3)] * 2}),
-    "expected the same two names": lambda: plots.scales({1.0: {"a": History(*[np.ones(2)] * 4)}}),
+    "expected the same two names": lambda: plots.accuracies_by_init_std({1.0: {"a": History(*[np.ones(2)] * 4)}}),
     r"runs\['a'\]: no evaluation": lambda: plots.overfitting("none", {"a": History(*[np.zeros(0)] * 4)}),
 }
 
@@ -122,7 +124,7 @@ def test_what_fit_returns_is_drawn_like_its_history():
     for draw in (
         lambda run: plots.losses("a", {"a": run}),
         lambda run: plots.overfitting("a", {"a": run}),
-        lambda run: plots.scales({0.1: {"a": run, "b": run}}),
+        lambda run: plots.accuracies_by_init_std({0.1: {"a": run, "b": run}}),
         plots.learning_curves,
     ):
         figures = [drawn(draw(argument)) for argument in (run, history)]

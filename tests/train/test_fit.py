@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import a_dataset, draws_of, hand_built, random_params
+from conftest import a_dataset, hand_built, noise_of, random_params
 
 import jaxnet
 import numpy_ref
@@ -348,7 +348,9 @@ def test_an_update_that_overflows_is_named_by_its_parameter(net, data):
 
 def test_parameters_that_overflow_from_the_start_are_reported_as_the_cause(net, data):
     params = jax.tree.map(lambda a: np.float32(1e38) * a, random_params(net, dtype=np.float32))
-    with pytest.raises(jaxnet.DivergedError, match="at step 1; the run started that way: lower the initial scale"):
+    with pytest.raises(
+        jaxnet.DivergedError, match="at step 1; the run started that way: lower the initial standard deviation"
+    ):
         jaxnet.fit(net, params, data, batches_for(data, 20))
 
 
@@ -540,8 +542,8 @@ def test_200_steps_with_batch_norm_and_dropout_are_one_trajectory(data, x64, wei
     params, batches = random_params(net), batches_for(data, 200)
     data = data._replace(x_train=data.x_train.astype(float), x_test=data.x_test.astype(float))
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), weight_decay=weight_decay)
-    draws = draws_of(net, key, data.x_train, batches)
-    by_hand = numpy_ref.train(network, *data, np.asarray(batches), 0.1, eval_every=50, draws=draws)
+    noise = noise_of(net, key, data.x_train, batches)
+    by_hand = numpy_ref.train(network, *data, np.asarray(batches), 0.1, eval_every=50, noise=noise)
     now, compiled = jaxnet.fit(
         net, params, data, batches, learning_rate=0.1, eval_every=50, key=key, weight_decay=weight_decay
     )  # fmt: skip
@@ -600,5 +602,5 @@ def test_a_network_with_dropout_needs_a_key(data):
     net = deep_net(True)
     with pytest.raises(ValueError, match="key: None, but the network draws random numbers"):
         jaxnet.fit(net, random_params(net, dtype=np.float32), data, batches_for(data, 3))
-    with pytest.raises(ValueError, match="draws: no mask"):
+    with pytest.raises(ValueError, match="noise: no mask"):
         jaxnet.loss(net, random_params(net, dtype=np.float32), data.x_train, data.t_train)

@@ -8,7 +8,7 @@ from conftest import a_dataset
 
 import jaxnet
 
-RATES, SCALES, SEEDS = (0.01, 0.1, 0.5), (0.1, 0.5), (0, 3)
+RATES, INIT_STDS, SEEDS = (0.01, 0.1, 0.5), (0.1, 0.5), (0, 3)
 
 
 @pytest.fixture
@@ -28,14 +28,14 @@ def test_every_run_equals_that_of_fit(data, x64, optimizer):
     net = jaxnet.multi_layer_net(12, [8], 5, batch_norm=True, dropout=0.2)
     batches, reports = batches_for(data, 130), []
     result = jaxnet.sweep(
-        net, data, batches, learning_rates=RATES, scales=SCALES, seeds=SEEDS, optimizer=optimizer,
+        net, data, batches, learning_rates=RATES, init_stds=INIT_STDS, seeds=SEEDS, optimizer=optimizer,
         clip_norm=5.0, weight_decay=0.001, on_steps=reports.append,
     )  # fmt: skip
     assert reports == [100, 130]
     assert result.loss.shape == (3, 2, 2, 130)
     for i, j, k in [(0, 0, 0), (1, 1, 0), (2, 0, 1)]:
         _, history = jaxnet.fit(
-            net, net.init(jax.random.key(SEEDS[k]), SCALES[j]), data, batches, learning_rate=RATES[i],
+            net, net.init(jax.random.key(SEEDS[k]), INIT_STDS[j]), data, batches, learning_rate=RATES[i],
             optimizer=optimizer, clip_norm=5.0, weight_decay=0.001, key=jax.random.key(0),
         )  # fmt: skip
         np.testing.assert_allclose(result.loss[i, j, k], history.loss, rtol=0, atol=1e-9)
@@ -61,7 +61,7 @@ def test_a_diverging_run_does_not_affect_others(data):
 BAD = {
     "learning_rates: empty, expected": {"learning_rates": []},
     r"learning_rates\[1\]: -1": {"learning_rates": [0.1, -1]},
-    r"scales\[0\]: nan": {"learning_rates": [0.1], "scales": [float("nan")]},
+    r"init_stds\[0\]: nan": {"learning_rates": [0.1], "init_stds": [float("nan")]},
     r"learning_rates\[0\]: 1e\+39, expected a number that float32 can hold": {"learning_rates": [1e39]},
     r"seeds\[0\]: -2": {"learning_rates": [0.1], "seeds": [-2]},
     r"seeds\[1\]: 1.5, expected a whole number": {"learning_rates": [0.1], "seeds": [1, 1.5]},

@@ -22,7 +22,7 @@ from jaxnet.crosscheck.inspect.role_heuristics import gradient_names
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float
-from jaxnet.tree_paths import flatten
+from jaxnet.tree_paths import leaves_by_path
 
 TRAINING = ("train_flg", "train", "training", "is_training")  # flags of a loss that select training
 
@@ -183,7 +183,7 @@ class CheckableNetwork(Checkable):
         if not isinstance(tree, Mapping | list | tuple):
             kind = "None" if tree is None else f"a {type(tree).__name__}"
             raise SubjectError(f"{self.name}.gradient: returned {kind}, expected the tree of params")
-        found = flatten(tree)
+        found = leaves_by_path(tree)
         for name in [name for name in self.leaves if name not in found]:
             for place in gradient_names(name):
                 if place in found and place not in self.leaves:
@@ -216,7 +216,7 @@ def inspect_network(network: Any, x: Any, t: Any, constants: Collection[str] = (
     _check_labels(x, t)
     with as_subject_error(f"copying {name}"):
         base = duplicate(network)
-    params = flatten(base.params)
+    params = leaves_by_path(base.params)
     leaves = {place: leaf for place, leaf in params.items() if is_float(leaf)}
     if not leaves:
         raise SubjectError("network: its params hold no float array, nothing to check")
