@@ -1,8 +1,7 @@
-"""The notebook as written, defects and all: kept to be shown failing.
+"""The notebook as it was written, with its nine defects.
 
-`# defect 1` to `# defect 9` mark the lines that are wrong; `tests/numpy_ref/test_notebook.py` shows each failing
-beside its cure. Only Affine, which was right, is shared with the cured layers. Samples x are (N, D), labels t are
-one-hot (N, C).
+`# defect 1` to `# defect 9` mark the wrong lines; `tests/numpy_ref/test_notebook.py` shows how each fails and how it is
+corrected. Affine was right and is imported. Samples x are (N, D), labels t are one-hot (N, C).
 """
 
 from collections.abc import Callable
@@ -16,23 +15,23 @@ Tree = dict[str, dict[str, Array]]  # {"Affine1": {"W": ..., "b": ...}, ...}: pa
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x))."""
+    """Returns 1 / (1 + exp(-x))."""
     return 1 / (1 + np.exp(-x))
 
 
 def softmax(x: Array) -> Array:
-    """exp(x) / sum(exp(x))."""
+    """Returns exp(x) / sum(exp(x))."""
     e = np.exp(x - np.max(x))  # defect 1: the maximum of the whole batch
     return e / np.sum(e)  # defect 1: the sum of the whole batch
 
 
 def cross_entropy_error_one_hot(y: Array, t: Array) -> Any:
-    """-sum(t log(y)) / N, from probabilities."""
+    """Returns -sum(t log(y)) / N, from probabilities."""
     return -np.sum(t * np.log(y)) / len(y)  # defect 6: y may have become 0
 
 
 def _numerical_grad(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> Array:
-    """The gradient of the scalar `f` at x (D,), by central differences."""
+    """Returns the gradient of the scalar function `f` at x (D,), by central differences."""
     grad = np.zeros_like(x)
     for dim in range(x.size):
         x[dim] -= h
@@ -43,12 +42,12 @@ def _numerical_grad(f: Callable[[Array], Any], x: Array, h: float = 1e-4) -> Arr
 
 
 def numerical_gradient_batch(f: Callable[[Array], Any], X: Array) -> Array:
-    """Row by row."""
+    """Returns the gradients at the rows of X, one row at a time."""
     return _numerical_grad(f, X) if X.ndim == 1 else np.stack([_numerical_grad(f, x) for x in X])
 
 
 def numerical_gradient_batch_v2(f: Callable[[Array], Any], X: Array, h: float = 1e-4) -> Array:
-    """All rows at once."""
+    """Returns the gradients at the rows of X, all rows at once."""
     grad = np.zeros_like(X)
     for dim in range(X.shape[1]):
         X[:, dim] -= h  # defect 3: every row moves, whether or not f returns one value per row
@@ -67,7 +66,7 @@ class ReLU:
         return np.where(self.mask, 0, x)
 
     def backward(self, dout: Array) -> Array:
-        dout[self.mask] = 0  # defect 4: the array is the caller's
+        dout[self.mask] = 0  # defect 4: the caller's array is overwritten
         return dout
 
 
@@ -83,7 +82,7 @@ class SoftmaxWithLoss:
 
 
 class TwoLayerNet:
-    """Logits by `predict`, their cross-entropy by `loss`. Ready `params` are computed with as they are, not copied."""
+    """The network of the notebook: `predict` returns logits, `loss` their cross-entropy. `params` are not copied."""
 
     def __init__(
         self,
@@ -104,7 +103,7 @@ class TwoLayerNet:
             "Affine1": Affine(**self.params["Affine1"]),
             "Relu1": ReLU(),
             "Affine2": Affine(**self.params["Affine2"]),
-            "Relu2": ReLU(),  # defect 7: no logit can be negative, and a dead one gets no gradient
+            "Relu2": ReLU(),  # defect 7: no logit is negative, and one that is cut off gets no gradient
         }
         self.last = SoftmaxWithLoss()
 
@@ -130,7 +129,9 @@ class TwoLayerNet:
         dout = self.last.backward()
         for layer in reversed(self.layers.values()):
             dout = layer.backward(dout)
-        return {name: {"W": at.dW, "b": at.db} for name, at in self.layers.items() if isinstance(at, Affine)}
+        return {
+            name: {"W": layer.dW, "b": layer.db} for name, layer in self.layers.items() if isinstance(layer, Affine)
+        }
 
 
 def train(
@@ -143,7 +144,7 @@ def train(
     iterations: int = 10_000,
     learning_rate: float = 0.01,  # defect 8: ten times too small
 ) -> list[tuple[int, float, float, float]]:
-    """Stochastic gradient descent: (iteration, loss, train accuracy, test accuracy), every hundredth."""
+    """Trains by SGD; returns (iteration, loss, train accuracy, test accuracy) for every hundredth iteration."""
     rows = []
     for i in range(iterations):
         batch = rng.choice(len(x_train), 100)
@@ -157,12 +158,12 @@ def train(
 
 
 def gradient_check(network: TwoLayerNet, x: Array, t: Array) -> dict[str, tuple[float, float, float]]:
-    """Mean |analytic|, mean |numerical| and mean |difference|, by parameter."""
+    """Prints and returns mean |analytic|, mean |numerical| and mean |difference| of each parameter."""
     numerical, analytic = network.numerical_gradient(x, t), network.gradient(x, t)
     means = {}
     for name, leaves in analytic.items():
         for leaf, a in leaves.items():
             n = numerical[name][leaf]
             means[f"{name}.{leaf}"] = float(abs(a).mean()), float(abs(n).mean()), float(abs(a - n).mean())
-            print(f"{name}.{leaf}:", *means[f"{name}.{leaf}"])  # defect 9: whatever it says, nothing fails
+            print(f"{name}.{leaf}:", *means[f"{name}.{leaf}"])  # defect 9: nothing fails, whatever is printed
     return means

@@ -1,10 +1,11 @@
-"""Optimizers by hand: `update(params, grads)` changes the parameters in place, as the book's do.
+"""Optimizers by hand: `update(params, grads)` changes the parameters in place, as in the book.
 
-W is one leaf of the parameters, dW the gradient by it, η the learning rate; every formula goes element by element.
-Formulas and default values are optax's, so that a name means one thing here and in `jaxnet.train.step.OPTIMIZERS`.
-"Book" says where Saito's *Deep Learning from Scratch* (section 6.1, and `common/optimizer.py` in its repository, whose
-own defaults are lr = 0.01 for all but Adam's 0.001) goes another way, and how far on the first step;
-tests/numpy_ref/test_optimizers.py measures it.
+W is one leaf of the parameters, dW its gradient and η the learning rate. Every formula is elementwise. Formulas and
+default values are optax's, so that a name means the same here and in `jaxnet.train.step.OPTIMIZERS`.
+
+Paragraphs that begin with "Book" tell how Saito's *Deep Learning from Scratch* differs (section 6.1, and
+`common/optimizer.py` in its repository, where lr = 0.01 by default, and 0.001 for Adam), and by how much on the first
+step. tests/numpy_ref/test_optimizers.py measures these differences.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,34 +34,34 @@ __all__ = [
 
 @dataclass(eq=False)
 class Optimizer:
-    """The walk over the trees. What a rule does to one leaf is its `step`, what it remembers of it begins as `init`.
+    """The base class of optimizers. A subclass defines `init`, the initial state of a leaf, and `step`, its update.
 
     Raises:
-        ValueError: A number that the rule was made with is out of its range.
+        ValueError: If a number is out of range.
     """
 
-    learning_rate: float  # > 0; may be changed between two updates
+    learning_rate: float  # > 0; it may be changed between updates
 
     def __post_init__(self) -> None:
-        self.steps = 0  # updates done, t
-        self.state: dict[str, tuple[Array, ...]] = {}  # of each leaf, by its name: "Affine1.W"
+        self.steps = 0  # number of updates, t
+        self.state: dict[str, tuple[Array, ...]] = {}  # by the path of the leaf, "Affine1.W"
         for name in (field.name for field in fields(self)):
             _check(name, getattr(self, name))
 
-    def init(self, W: Array) -> tuple[Array, ...]:  # noqa: ARG002  # SGD remembers nothing
-        """What is remembered of the leaf `W` from one update to the next: nothing."""
+    def init(self, W: Array) -> tuple[Array, ...]:  # noqa: ARG002  # SGD has no state
+        """Returns the arrays that are kept for the leaf `W` between updates: none."""
         return ()
 
     def step(self, W: Array, dW: Array, *state: Any) -> None:
-        """Change `W` and its `state` in place."""
+        """Changes `W` and its `state` in place."""
         raise NotImplementedError
 
     def update(self, params: Tree, grads: Tree) -> None:
-        """One step along `grads`, the tree of `params`. All is checked before anything is changed.
+        """Makes one step with `grads`, which has the tree of `params`. It checks both before it changes anything.
 
         Raises:
-            ValueError: `params` are not NumPy arrays that can be written to, or not those of the first update; or
-                `grads` do not fit them.
+            ValueError: If `params` are not writable NumPy arrays or not those of the first update, or if `grads` do
+                not fit them.
         """
         leaves, gradients = leaves_by_path(params), leaves_by_path(grads)
         _check_leaves(leaves, gradients)
@@ -87,9 +88,9 @@ class SGD(Optimizer):
 class Momentum(Optimizer):
     """v ← α v + dW, W ← W - η v (Polyak 1964; Sutskever et al. 2013, equations 1 and 2, with η outside v).
 
-    Book, equations 6.3 and 6.4: v ← α v - η dW, W ← W + v, the same walk as long as η stays. Where η falls, the book's
-    v still runs at the old one: after η falls to a tenth, the second step under the same gradient is 1.0 η dW long
-    instead of 0.19 η dW.
+    Book, equations 6.3 and 6.4: v ← α v - η dW, W ← W + v. This is the same while η is constant. If η falls, the
+    book's v keeps the old one: when η falls to a tenth after the first step, the second step under the same gradient
+    is 1.0 η dW long instead of 0.19 η dW, with the first η.
     """
 
     learning_rate: float = 0.01
@@ -106,11 +107,11 @@ class Momentum(Optimizer):
 
 @dataclass(eq=False)
 class Nesterov(Momentum):
-    """v ← α v + dW, W ← W - η (dW + α v): W is kept where momentum alone would carry it, and dW is taken there.
+    """v ← α v + dW, W ← W - η (dW + α v), where W is the point to which momentum alone would move the parameters.
 
-    Bengio, Boulanger-Lewandowski and Pascanu 2012, arXiv:1212.0901, section 3.5: with u = -η v of before the update,
-    W ← W + α² u - (1 + α) η dW. The book's repository, which cites it, updates u first and then adds α² times the new
-    one: the first step is (1 + α + α²) η dW = 2.71 η dW long instead of 1.9 η dW. A lasting gradient brings both to
+    Bengio, Boulanger-Lewandowski and Pascanu 2012, arXiv:1212.0901, section 3.5: with u = -η v before the update,
+    W ← W + α² u - (1 + α) η dW. Book: the repository cites this, but updates u first and adds α² times the new u. Its
+    first step is (1 + α + α²) η dW = 2.71 η dW long instead of 1.9 η dW. Under a constant gradient both tend to
     10 η dW.
     """
 
@@ -124,8 +125,8 @@ class Nesterov(Momentum):
 class AdaGrad(Optimizer):
     """h ← h + dW², W ← W - η dW / √(h + ε), with h = 0.1 at the start (Duchi, Hazan and Singer 2011).
 
-    Book, equations 6.5 and 6.6, and nearer to the paper: h = 0 at the start, and the guard beside the root, √h + 1e-7.
-    So its first step has length η for any gradient; here it has 0.032 η for dW = 0.01.
+    Book, equations 6.5 and 6.6, which are closer to the paper: h = 0 at the start, and √h + 1e-7 in the denominator.
+    Its first step has length η for every gradient; here it is 0.032 η for dW = 0.01.
     """
 
     learning_rate: float = 0.01
@@ -144,8 +145,8 @@ class AdaGrad(Optimizer):
 class RMSprop(Optimizer):
     """h ← ρ h + (1 - ρ) dW², W ← W - η dW / √(h + ε) (Tieleman and Hinton 2012, lecture 6.5, which has no ε).
 
-    Book (the repository; section 6.1.5 only names it): ρ = 0.99, and √h + 1e-7. The guard under the root works like one
-    of 1e-4 beside it: a first step for dW = 1e-5 has length 0.1 η here and 9.1 η there.
+    Book (the repository; section 6.1.5 only mentions it): ρ = 0.99, and √h + 1e-7 in the denominator. An ε of 1e-8
+    under the root is like 1e-4 outside it: the first step for dW = 1e-5 has length 0.1 η here and 9.1 η there.
     """
 
     learning_rate: float = 0.001
@@ -165,10 +166,10 @@ class RMSprop(Optimizer):
 class Adam(Optimizer):
     """m ← β₁ m + (1 - β₁) dW, v ← β₂ v + (1 - β₂) dW², W ← W - η m̂ / (√v̂ + ε).
 
-    m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ) at step t undo the start at zero (Kingma and Ba 2015, arXiv:1412.6980,
-    algorithm 1). The book's repository takes the short form from the end of their section 2, with
-    ηₜ = η √(1 - β₂ᵗ) / (1 - β₁ᵗ): W ← W - ηₜ m / (√v + 1e-7). That is the same rule with a guard of
-    ε = 1e-7 / √(1 - β₂ᵗ), which is 3.2e-6 at the first step: for dW = 1e-6 it has length 0.24 η there and 0.99 η here.
+    m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ) at step t correct the bias of the start at zero (Kingma and Ba 2015,
+    arXiv:1412.6980, algorithm 1). Book: the repository uses the short form at the end of their section 2,
+    W ← W - ηₜ m / (√v + 1e-7) with ηₜ = η √(1 - β₂ᵗ) / (1 - β₁ᵗ). This is the same rule with ε = 1e-7 / √(1 - β₂ᵗ),
+    which is 3.2e-6 at the first step: for dW = 1e-6 that step has length 0.24 η there and 0.99 η here.
     """
 
     learning_rate: float = 0.001
@@ -189,11 +190,11 @@ class Adam(Optimizer):
 
 @dataclass(eq=False)
 class AdamW(Adam):
-    """Adam, and beside it W ← W - η λ W, for every leaf, biases too (Loshchilov and Hutter 2019, arXiv:1711.05101).
+    """Adam with an additional W ← W - η λ W for every leaf, biases too (Loshchilov and Hutter 2019, arXiv:1711.05101).
 
-    The paper's algorithm 2 does not scale λ by the learning rate; optax and PyTorch do. Book, section 6.4.2: the decay
-    is part of the loss, ½ λ ΣW², and its gradient λ W goes through the optimizer. Adam divides it by its own size:
-    where the data have no say, W = 1 moves by η on the first step, not by η λ = 1e-4 η.
+    The paper's algorithm 2 does not multiply λ by the learning rate; optax and PyTorch do. Book, section 6.4.2: the
+    decay is part of the loss, ½ λ ΣW², so that its gradient λ W goes through the optimizer, and Adam divides it by its
+    own size. Where the loss does not depend on W = 1 otherwise, the first step is η long, not η λ = 1e-4 η.
     """
 
     weight_decay: float = 1e-4  # λ
@@ -209,10 +210,10 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 
 
 def make_optimizer(name: str, learning_rate: float | None = None) -> Optimizer:
-    """The optimizer of that name in `OPTIMIZERS`, at its usual learning rate unless one is given.
+    """Returns a new optimizer of a name in `OPTIMIZERS`. The learning rate defaults to that of its class.
 
     Raises:
-        ValueError: The name is unknown, or the rate out of range.
+        ValueError: If the name is unknown, or the learning rate out of range.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer: {name!r}, expected one of {', '.join(OPTIMIZERS)}, or an Optimizer")
@@ -220,13 +221,13 @@ def make_optimizer(name: str, learning_rate: float | None = None) -> Optimizer:
 
 
 def clip_by_global_norm(grads: Tree, clip_norm: float) -> dict[str, Any]:
-    """g ← g min(1, c / ‖g‖), with one norm over all leaves: the direction stays (Pascanu et al. 2013, algorithm 1).
+    """Returns g min(1, c / ‖g‖), with one norm over all leaves (Pascanu et al. 2013, algorithm 1).
 
-    The second volume of the book (section 6.1.4) divides by ‖g‖ + 1e-6: a norm of 2 is clipped to 0.9999995 instead
-    of 1.
+    Book (the second volume, section 6.1.4): it divides by ‖g‖ + 1e-6, so that a norm of 2 is clipped to 0.9999995
+    instead of 1.
 
     Raises:
-        ValueError: `clip_norm` is not a finite number > 0.
+        ValueError: If `clip_norm` is not a finite number > 0.
     """
     _check("clip_norm", clip_norm)
     norm = float(np.sqrt(sum(np.sum(g**2) for g in leaves_by_path(grads).values())))
@@ -236,12 +237,12 @@ def clip_by_global_norm(grads: Tree, clip_norm: float) -> dict[str, Any]:
 
 def _check(name: str, value: float) -> None:
     if name in ("momentum", "decay_rate", "beta1", "beta2"):
-        fits, expected = 0 <= value < 1, "a number in [0, 1)"
+        valid, expected = 0 <= value < 1, "a number in [0, 1)"
     elif name in ("initial_accumulator", "weight_decay"):
-        fits, expected = 0 <= value < np.inf, "a finite number >= 0"
+        valid, expected = 0 <= value < np.inf, "a finite number >= 0"
     else:
-        fits, expected = 0 < value < np.inf, "a finite number > 0"
-    if not fits:
+        valid, expected = 0 < value < np.inf, "a finite number > 0"
+    if not valid:
         raise ValueError(f"{name}: {value}, expected {expected}")
 
 
@@ -250,6 +251,6 @@ def _check_leaves(params: Mapping[str, Array], grads: Mapping[str, Array]) -> No
         raise ValueError(f"grads: holds {', '.join(grads)}, expected the leaves of params, {', '.join(params)}")
     for name, W in params.items():
         if not isinstance(W, np.ndarray) or not W.flags.writeable:
-            raise ValueError(f"params: {name} is no NumPy array that can be written to; copy it first")
+            raise ValueError(f"params: {name} is not a writable NumPy array; copy it first")
         if grads[name].shape != W.shape:
             raise ValueError(f"grads: {name} has shape {grads[name].shape}, expected {W.shape}")

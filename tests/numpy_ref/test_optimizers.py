@@ -329,8 +329,8 @@ def read_only(array):
         ({"A": {"W": np.ones(2)}}, {"A": {"b": np.ones(2)}}, r"grads: holds A\.b, expected the leaves .* A\.W"),
         ({"A": {"W": np.ones(2)}}, {"B": {"W": np.ones(2)}}, r"grads: holds B\.W, expected the leaves .* A\.W"),
         ({"A": {"W": np.ones(2)}}, {"A": {"W": np.ones((2, 2))}}, r"grads: A\.W has shape \(2, 2\), expected \(2,\)"),
-        ({"A": {"W": [1.0, 1.0]}}, {"A": {"W": np.ones(2)}}, r"params: A\.W is no NumPy array that can be written to"),
-        ({"A": {"W": read_only(np.ones(2))}}, {"A": {"W": np.ones(2)}}, r"params: A\.W is no NumPy array"),
+        ({"A": {"W": [1.0, 1.0]}}, {"A": {"W": np.ones(2)}}, r"params: A\.W is not a writable NumPy array"),
+        ({"A": {"W": read_only(np.ones(2))}}, {"A": {"W": np.ones(2)}}, r"params: A\.W is not a writable NumPy array"),
     ],
 )
 def test_trees_that_do_not_fit_are_refused_by_name(params, grads, message):
@@ -343,7 +343,7 @@ def test_trees_that_do_not_fit_are_refused_by_name(params, grads, message):
 
 def test_parameters_of_jax_are_refused_as_they_cannot_change_in_place(x64):
     params = {"Affine1": {"W": jax.numpy.ones(2)}}
-    with pytest.raises(ValueError, match=r"params: Affine1\.W is no NumPy array"):
+    with pytest.raises(ValueError, match=r"params: Affine1\.W is not a writable NumPy array"):
         SGD().update(params, {"Affine1": {"W": np.ones(2)}})
 
 
