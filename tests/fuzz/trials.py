@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxnet.crosscheck import Report, check_layer
 from jaxnet.crosscheck.context import draw_dout
+from jaxnet.crosscheck.inspect import dispatch
 from jaxnet.crosscheck.streams import Stream, stream
 
 TRIAL_SECONDS = 60
