@@ -489,3 +489,31 @@ def test_singular_and_plural_of_rows():
 
     assert rows(1).startswith("row 1 is not zero as it should be")
     assert rows(1, 2).startswith("rows 1, 2 are not zero as they should be")
+
+
+def test_elements_that_lost_nearly_all_digits_are_not_a_difference_from_autodiff():
+    """Where a softmax is nearly 1, dout - Σ dout y has few digits left, and small steps do not change it at all."""
+
+    def forward(x):
+        e = np.exp(x - x.max(axis=-1, keepdims=True))
+        y = e / e.sum(axis=-1, keepdims=True)
+        return y, y
+
+    def backward(dout, y):
+        return y * (dout - (dout * y).sum(axis=-1, keepdims=True))
+
+    for seed in (0, 26, 30, 131, 169, 296):
+        rng = np.random.default_rng(seed)
+        x = 140 * rng.standard_normal((4, 5))
+        x[0, :2] = 140, 140 - rng.uniform(18, 26)
+        report = check_layer((forward, backward), x, reference=jax.nn.softmax, seed=seed)
+        assert report.verdict != "FAIL"
+
+
+def test_a_series_that_is_chosen_by_the_size_of_dout_is_linear_up_to_its_error():
+    """As `expm` of a block matrix that contains dout: it scales the matrix, and with it the error of its series."""
+
+    def backward(dout, x):
+        return dout * np.cos(x) * (1 + 1e-12 * np.tanh(np.abs(dout).max()))
+
+    assert check_layer((lambda x: (np.sin(x), x), backward), (4, 5)).verdict == "PASS"

@@ -10,8 +10,13 @@ from jaxnet.crosscheck.measure.leaf_steps import own_scales, scale_of, stepped
 
 # Steps relative to each element's own size at which curvature is negligible against rounding. Where the forward pass
 # computes in less than float64, further steps are relative to the step at which its noise was measured.
-STEPS = (2.0**-52, 2.0**-44, 2.0**-36, 2.0**-28)
+STEPS = tuple(2.0**-k for k in (52, 48, 44, 40, 38, 36, 34, 33, 32, 31, 30, 29, 28))
 COARSE_STEPS = (2.0**-6, 2.0**-4)
+# Further steps for elements that none of these changes, because their intermediate values have too few digits.
+PLATEAU_STEPS = (2.0**-24, 2.0**-20, 2.0**-16, 2.0**-12, 2.0**-8, 2.0**-6, 2.0**-4)
+PLATEAU_DRAWS = 3  # of the signs, for each of these steps
+MAX_CONSTANT_CHANGE = 2.0**-46  # of an element that steps are said not to change, relative to it
+MAX_JUMP = 1e-3  # from one plateau to the next, relative to the element; a larger one is a kink
 
 
 class Values(NamedTuple):
@@ -26,7 +31,8 @@ def measure_jitter(
 ) -> Values:
     """Returns the largest second difference of each element, over several small steps.
 
-    Some elements lose far more digits than the others, such as 1 - tanh² where tanh is nearly 1.
+    Some elements lose far more digits than the others, such as 1 - tanh² where tanh is nearly 1. If an element has so
+    few digits left that small steps do not change it, its jitter is its first change at larger steps.
 
     Args:
         checkable: The code that is checked.
@@ -38,6 +44,7 @@ def measure_jitter(
     """
     output = np.zeros(values.output.shape)
     gradient = {name: np.zeros(at[name].shape) for name in values.gradient}
+    constant = {name: np.full(at[name].shape, True) for name in values.gradient}
     coarse_steps = [] if coarse_step is None else [part * coarse_step for part in COARSE_STEPS]
     for step in (*STEPS, *coarse_steps):
         signs = {name: rng.choice([-1.0, 1.0], a.shape) for name, a in at.items()}
@@ -49,7 +56,38 @@ def measure_jitter(
         for name, largest in gradient.items():
             bend = far.gradient[name] - 2 * near.gradient[name] + values.gradient[name]
             gradient[name] = np.fmax(largest, np.abs(bend))
+            constant[name] &= _is_unchanged(far.gradient[name], values.gradient[name])
+    if any(places.any() for places in constant.values()):
+        _add_jumps(checkable, at, dout, values, gradient, constant, rng)
     return Values(output, gradient)
+
+
+def _add_jumps(
+    checkable: Checkable,
+    at: Leaves,
+    dout: Array,
+    values: Values,
+    jitter: dict[str, Array],
+    constant: dict[str, Array],
+    rng: np.random.Generator,
+) -> None:
+    """Sets the jitter of the elements at these places to their first change at larger steps."""
+    unit = np.finfo(np.float64).eps * float(np.abs(dout).max(initial=0))
+    for step in np.repeat(PLATEAU_STEPS, PLATEAU_DRAWS):
+        signs = {name: rng.choice([-1.0, 1.0], a.shape) for name, a in at.items()}
+        try:
+            gradient = _values_at(checkable, _moved(at, step, signs), dout, list(jitter)).gradient
+        except Exception:  # the user's code rejects these values
+            return
+        for name, places in constant.items():
+            jump = np.abs(gradient[name] - values.gradient[name])
+            allowed = np.fmax(MAX_JUMP * np.abs(values.gradient[name]), 8 * unit)
+            jitter[name] = np.where(places & (jump <= allowed), np.fmax(jitter[name], jump), jitter[name])
+            constant[name] = places & _is_unchanged(gradient[name], values.gradient[name])
+
+
+def _is_unchanged(value: Array, before: Array) -> Array:
+    return np.asarray(np.abs(value - before) <= MAX_CONSTANT_CHANGE * np.abs(before))
 
 
 def _moved(at: Leaves, step: float, signs: Leaves) -> Leaves:

@@ -20,6 +20,7 @@ DOUT_FACTORS = {
 HALF_DOUT_FACTORS = (-2.0, 2.0**-3, 2.0**3)
 LOSSY_FACTOR = 2.0**40  # at this factor a correct formula may lose all digits
 MAX_LOST_SHARE = 1e-3  # of a gradient, lost to rounding; clipping and flushing lose more
+MIN_LOST_SHARE = 1e-11  # of a gradient in float64; a formula may lose it by another series for another size of dout
 MAX_INVERSE_RATE = 64.0  # of a learning rate, where a gradient is computed from an update
 
 
@@ -88,9 +89,11 @@ def _max_lost_share(value: Array, factor: float) -> float:
     """Returns the share of a gradient that a correct formula may lose at this factor of dout.
 
     A sum of numbers of the size of dout and of others, such as `expm` of a block matrix that contains both, loses as
-    many digits as lie between them.
+    many digits as lie between them. `expm` also scales the matrix by its size, which changes the error of its series.
     """
-    return min(MAX_LOST_SHARE, ROUNDING_SAFETY * effective_unit(value) * max(abs(factor), 1 / abs(factor)))
+    unit = effective_unit(value)
+    least = MIN_LOST_SHARE if unit <= unit_roundoff(np.dtype(np.float64)) else 0.0
+    return min(MAX_LOST_SHARE, max(least, ROUNDING_SAFETY * unit * max(abs(factor), 1 / abs(factor))))
 
 
 def _factors(dout: Array, gradient: Mapping[str, Array]) -> tuple[float, ...]:
