@@ -1,4 +1,4 @@
-"""Compares the training with other libraries and with bounds: the same as `jaxnet bench`."""
+"""Compares training loops, as `jaxnet bench` does."""
 
 from jaxnet.cli.bench import run
 

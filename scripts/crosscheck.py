@@ -1,4 +1,4 @@
-"""Checks gradients: a network's, or those of code of your own: the same as `jaxnet check`."""
+"""Checks the gradients of your own code or of this project, as `jaxnet check` does."""
 
 from jaxnet.cli.check import run
 

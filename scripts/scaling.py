@@ -1,4 +1,4 @@
-"""Measures the training over several devices: the same as `jaxnet scaling`."""
+"""Measures training on several devices, as `jaxnet scaling` does."""
 
 from jaxnet.cli.scaling import run
 

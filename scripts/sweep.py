@@ -1,4 +1,4 @@
-"""Trains many networks in one program, and draws where that works: the same as `jaxnet sweep`."""
+"""Trains with many learning rates and initial weights at once, as `jaxnet sweep` does."""
 
 from jaxnet.cli.sweep import run
 

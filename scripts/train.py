@@ -1,4 +1,4 @@
-"""Trains a network, and leaves a folder with what came of it: the same as `jaxnet train`."""
+"""Trains a network and writes its results to a folder, as `jaxnet train` does."""
 
 from jaxnet.cli.train import run
 

@@ -1,4 +1,4 @@
-"""List the layers in both worlds, as in the README's table."""
+"""Lists the layers in JAX and by hand, as the table in the README."""
 
 from jaxnet.cli.catalogue import table
 

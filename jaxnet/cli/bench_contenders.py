@@ -1,8 +1,8 @@
-"""One training loop for each library, as its own guide writes it: same network, parameters, batches and learning rate.
+"""One training loop for each library, as its own guide writes it, with the same network, parameters and batches.
 
-A contender is a function from a problem to its loop; the loop trains from the problem's initial parameters, one step
-for each row of `batches`, and returns the first layer's weights (D, H) once they are there. What compiles, compiles at
-the first call with a number of steps. A library is imported where it is used, because none of them has to be there.
+A contender is a function from a problem to a training loop. The loop starts from the problem's initial parameters,
+makes one step for each row of `batches`, and returns the weights (D, H) of the first layer once they are computed. It
+is compiled at its first call with each number of steps. Libraries that may be missing are imported where they are used.
 """
 
 import os
@@ -24,14 +24,14 @@ import numpy_ref
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Params
 
-Train = Callable[[np.ndarray], np.ndarray]  # batches (S, B) -> the first layer's weights (D, H)
+Train = Callable[[np.ndarray], np.ndarray]  # batches (S, B) -> weights of the first layer (D, H)
 LEARNING_RATE = 0.1
 
 
 class Problem(NamedTuple):
-    """An affine network with ReLUs, where it starts, and the float32 samples that it learns."""
+    """An affine network with ReLUs, its initial parameters, and float32 samples."""
 
-    sizes: tuple[int, ...]  # of its layers: inputs, hidden units, classes
+    sizes: tuple[int, ...]  # inputs, hidden units of each layer, classes
     batch_size: int
     net: jaxnet.nn.Layer
     params: Params
@@ -40,40 +40,39 @@ class Problem(NamedTuple):
 
     @property
     def leaves(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """W (D, M) and b (M,) of each layer in order."""
+        """W (D, M) and b (M,) of each layer, in order."""
         return [tuple(np.asarray(layer[leaf]) for leaf in "Wb") for layer in self.params.values()]  # type: ignore[misc]
 
 
 class Skip(Exception):
-    """This contender cannot run here, and why."""
+    """Raised when a contender cannot run on this machine, with the reason."""
+
+
+def mean_cross_entropy(logits: Any, t: Any) -> Any:
+    """Returns the loss of all contenders that optax or JAX differentiates."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, t).mean()
 
 
 def fit(problem: Problem) -> Train:
-    """`jaxnet.fit`; its two evaluations cost the same however many steps lie between them."""
+    """`jaxnet.fit`. Its two evaluations are a fixed cost, which the timer subtracts."""
     data = jax.device_put(problem.data)
 
     def train(batches: np.ndarray) -> np.ndarray:
-        state, _ = jaxnet.fit(
-            problem.net,
-            problem.params,
-            data,
-            jnp.asarray(batches),
-            learning_rate=LEARNING_RATE,
-            eval_every=len(batches),
-        )
+        options: dict[str, Any] = {"learning_rate": LEARNING_RATE, "eval_every": len(batches)}
+        state, _ = jaxnet.fit(problem.net, problem.params, data, jnp.asarray(batches), **options)
         return np.asarray(state.params["Affine1"]["W"])
 
     return train
 
 
 def plain_scan(problem: Problem) -> Train:
-    """What a JAX user would write: a scan of steps that pick their rows, differentiate, and descend."""
+    """The loop that a JAX user would write: `lax.scan` over steps that gather rows, differentiate and update."""
 
     def loss(leaves: Any, x: Any, t: Any) -> Any:
         for W, b in leaves[:-1]:
             x = jax.nn.relu(x @ W + b)
         W, b = leaves[-1]
-        return optax.softmax_cross_entropy_with_integer_labels(x @ W + b, t).mean()
+        return mean_cross_entropy(x @ W + b, t)
 
     @jax.jit
     def run(leaves: Any, x_train: Any, t_train: Any, batches: Any) -> Any:
@@ -88,7 +87,7 @@ def plain_scan(problem: Problem) -> Train:
 
 
 def by_hand(problem: Problem) -> Train:
-    """`numpy_ref.train`, the loop written by hand; its evaluations, which are no steps, are left out."""
+    """`numpy_ref.train`, the loop written by hand, without its evaluations."""
 
     def train(batches: np.ndarray) -> np.ndarray:
         network = numpy_ref.Network(numpy_ref.build_layers(problem.net.description, problem.params))
@@ -101,14 +100,14 @@ def by_hand(problem: Problem) -> Train:
 
 
 def pytorch(*, fused: bool | None = None, compiled: bool = False) -> Callable[[Problem], Train]:
-    """PyTorch's loop, eager or compiled, with its SGD as it comes or fused."""
+    """PyTorch, eager or compiled, with its default SGD or the fused one."""
 
     def make(problem: Problem) -> Train:
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # read at the import; workers would be forked
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # read at import; otherwise it forks workers
         import torch
 
         if compiled and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "c++"))):
-            raise Skip("torch.compile needs a C++ compiler, and none is on the PATH")
+            raise Skip("torch.compile needs a C++ compiler on the PATH")
         torch.set_num_threads(problem.threads)
         layers: list[Any] = []
         for fan_in, fan_out in pairwise(problem.sizes):
@@ -141,9 +140,9 @@ def pytorch(*, fused: bool | None = None, compiled: bool = False) -> Callable[[P
 
 
 def equinox(problem: Problem) -> Train:
-    """Equinox and optax, as its MNIST example goes; rows are picked in NumPy, as from a data loader.
+    """Equinox and optax, as in its MNIST example. Rows are gathered in NumPy, as by a data loader.
 
-    Source: https://docs.kidger.site/equinox/examples/mnist/
+    References: https://docs.kidger.site/equinox/examples/mnist/
     """
     import equinox as eqx
 
@@ -156,7 +155,7 @@ def equinox(problem: Problem) -> Train:
             return self.layers[-1](x)
 
     def loss(model: Any, x: Any, t: Any) -> Any:
-        return optax.softmax_cross_entropy_with_integer_labels(jax.vmap(model)(x), t).mean()
+        return mean_cross_entropy(jax.vmap(model)(x), t)
 
     optimizer = optax.sgd(LEARNING_RATE)
 
@@ -167,8 +166,10 @@ def equinox(problem: Problem) -> Train:
         return eqx.apply_updates(model, updates), opt_state, value
 
     layers = [eqx.nn.Linear(*pair, key=jax.random.key(0)) for pair in pairwise(problem.sizes)]
-    given = [jnp.asarray(leaf) for W, b in problem.leaves for leaf in (W.T, b)]
-    initial = eqx.tree_at(lambda m: [a for layer in m.layers for a in (layer.weight, layer.bias)], Model(layers), given)
+    leaves = [jnp.asarray(leaf) for W, b in problem.leaves for leaf in (W.T, b)]
+    initial = eqx.tree_at(
+        lambda m: [a for layer in m.layers for a in (layer.weight, layer.bias)], Model(layers), leaves
+    )
     x_train, t_train = problem.data.x_train, problem.data.t_train
 
     def train(batches: np.ndarray) -> np.ndarray:
@@ -181,16 +182,16 @@ def equinox(problem: Problem) -> Train:
 
 
 def flax_nnx(problem: Problem) -> Train:
-    """Flax NNX and optax, as its MNIST tutorial goes; rows are picked in NumPy, as from a data loader.
+    """Flax NNX and optax, as in its MNIST tutorial. Rows are gathered in NumPy, as by a data loader.
 
-    Source: https://flax.readthedocs.io/en/latest/mnist_tutorial.html
+    References: https://flax.readthedocs.io/en/latest/mnist_tutorial.html
     """
     from flax import nnx
 
     @nnx.jit  # type: ignore[untyped-decorator]
     def train_step(model: Any, optimizer: Any, x: Any, t: Any) -> Any:
         def loss(model: Any) -> Any:
-            return optax.softmax_cross_entropy_with_integer_labels(model(x), t).mean()
+            return mean_cross_entropy(model(x), t)
 
         value, grads = nnx.value_and_grad(loss)(model)
         optimizer.update(model, grads)
@@ -213,7 +214,7 @@ def flax_nnx(problem: Problem) -> Train:
 
 
 def scikit_learn(problem: Problem) -> Train:
-    """`MLPClassifier.partial_fit`: plain gradient descent, nothing decayed, nothing shuffled."""
+    """`MLPClassifier.partial_fit`: plain gradient descent without weight decay or shuffling."""
     from sklearn.neural_network import MLPClassifier
 
     x_train, t_train = problem.data.x_train, problem.data.t_train
@@ -221,22 +222,15 @@ def scikit_learn(problem: Problem) -> Train:
 
     def train(batches: np.ndarray) -> np.ndarray:
         model = MLPClassifier(
-            problem.sizes[1:-1],
-            solver="sgd",
-            alpha=0.0,
-            batch_size=problem.batch_size,
-            learning_rate_init=LEARNING_RATE,
-            momentum=0.0,
-            nesterovs_momentum=False,
-            shuffle=False,
-        )
+            problem.sizes[1:-1], solver="sgd", alpha=0.0, batch_size=problem.batch_size,
+            learning_rate_init=LEARNING_RATE, momentum=0.0, nesterovs_momentum=False, shuffle=False,
+        )  # fmt: skip
         with warnings.catch_warnings(), threadpool_limits(problem.threads, user_api="blas"):
-            warnings.simplefilter("ignore")  # that a batch may lack a class, or that it has not converged
-            model.partial_fit(
-                x_train[batches[0]], t_train[batches[0]], classes=classes
-            )  # makes its own parameters first
-            for W, b, mine in zip(model.coefs_, model.intercepts_, problem.leaves, strict=True):
-                W[:], b[:] = mine
+            warnings.simplefilter("ignore")  # of classes that a batch lacks, and of convergence
+            first = batches[0]
+            model.partial_fit(x_train[first], t_train[first], classes=classes)  # creates parameters of its own
+            for W, b, initial in zip(model.coefs_, model.intercepts_, problem.leaves, strict=True):
+                W[:], b[:] = initial
             for batch in batches:
                 model.partial_fit(x_train[batch], t_train[batch])
         return model.coefs_[0]
@@ -255,4 +249,4 @@ CONTENDERS: dict[str, Callable[[Problem], Train]] = {
     "flax-nnx": flax_nnx,
     "scikit-learn": scikit_learn,
 }
-PACKAGES = {"sklearn": "scikit-learn"}  # where what is imported is not what is installed
+PACKAGES = {"sklearn": "scikit-learn"}  # module -> package, where the names differ
