@@ -14,10 +14,10 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -59,8 +59,7 @@ class Options:
     dataset: Literal["mnist", "random"] = "mnist"
     """mnist: as for `jaxnet train`. random: random pixels and classes, for any sizes."""
     whole_run: bool = False
-    """Measure a whole run of `jaxnet.fit` instead: 10,000 steps of 784-50-10@100 on MNIST, with 101 evaluations of all
-    70,000 images."""
+    """Measure a run of `jaxnet.fit` instead: 10,000 steps of 784-50-10@100 on MNIST, with 101 evaluations."""
     output: OptionalPath = None
     """JSON file for all measurements."""
 
@@ -78,12 +77,7 @@ def parse_size(text: str) -> tuple[tuple[int, ...], int]:
 
 
 def make_problem(size: str, dataset: str) -> Problem:
-    """Returns a network of this size, its initial parameters, and rows to train on.
-
-    Raises:
-        ValueError: If MNIST does not fit the sizes.
-        DatasetError: If MNIST cannot be loaded.
-    """
+    """Returns a network of this size, its initial parameters, and rows to train on."""
     sizes, batch_size = parse_size(size)
     net = jaxnet.multi_layer_net(sizes[0], sizes[1:-1], sizes[-1])
     params = jax.device_get(net.init(jax.random.key(0), "he"))
@@ -141,28 +135,27 @@ def prepare(problem: Problem, size: str, options: Options) -> tuple[dict[str, St
         A timer for each contender that computes the right weights; and, for the results, the `difference` of each
         contender's weights, and the reasons why some are `skipped`.
     """
-    batches, initial = draw_rows(problem, COMPARED_STEPS), problem.leaves[0][0]
+    rows = cache(partial(draw_rows, problem))
+    batches, initial = rows(COMPARED_STEPS), problem.leaves[0][0]
     reference = CONTENDERS["jaxnet.fit"](problem)(batches)
+
+    def make_timer(train: Train) -> StepTimer:
+        return StepTimer(lambda steps: train(rows(steps)), options.seconds)
+
     timers, differences, skipped = dict[str, StepTimer](), dict[str, float](), dict[str, str]()
     for name in track(options.only or tuple(CONTENDERS), f"{size}: compiling"):
         try:
             train = CONTENDERS[name](problem)
             differences[name] = relative_difference(train(batches), reference, initial)
             if differences[name] < WEIGHT_TOLERANCE:
-                timers[name] = time_steps(problem, train, options.seconds)
+                timers[name] = make_timer(train)
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             package = PACKAGES.get(package, package)
             skipped[name] = f"{package} is not installed (pip install {package})"
-        except Skip as reason:
-            skipped[name] = str(reason)
+        except Skip as error:
+            skipped[name] = str(error)
     return timers, {"difference": differences, "skipped": skipped}
-
-
-def time_steps(problem: Problem, train: Train, seconds: float) -> StepTimer:
-    """Returns a timer of a training loop, which draws the rows only once for each number of steps."""
-    rows = cache(lambda steps: draw_rows(problem, steps))
-    return StepTimer(lambda steps: train(rows(steps)), seconds)
 
 
 def compare(size: str, options: Options) -> dict[str, Any]:
@@ -213,11 +206,7 @@ def make_table(title: str, unit: str, rows: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def whole_run(options: Options, console: Console) -> dict[str, Any]:
-    """Measures `jaxnet.fit` from the call to the history, with all evaluations, and its matrix products alone.
-
-    Raises:
-        DatasetError: If MNIST cannot be loaded.
-    """
+    """Measures `jaxnet.fit` from the call to the history, with all evaluations, and its matrix products alone."""
     steps, data, problem = WHOLE_RUN_STEPS, mnist(), make_problem(WHOLE_RUN_SIZE, "mnist")
     on_device, batches = jax.device_put((data, draw_rows(problem._replace(data=data), steps)))
 
@@ -257,31 +246,16 @@ def environment(options: Options) -> dict[str, Any]:
     """Returns the options, versions and machine that the results depend on."""
     versions = {"python": platform.python_version()}
     for package in ("jax", "jaxlib", "numpy", "optax", "torch", "equinox", "flax", "scikit-learn"):
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     settings = {key: value for key, value in asdict(options).items() if key != "output"}
     return {
         "options": settings, "threads": available_threads(), "machine": platform.machine(), "versions": versions
     }  # fmt: skip
 
 
-def write(path: Path, results: dict[str, Any]) -> None:
-    """Writes the file completely or not at all, by renaming."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
 def main(options: Options, console: Console) -> None:
-    """Measures, prints tables, and writes the results.
-
-    Raises:
-        ValueError: If an option is out of range.
-        DatasetError: If MNIST cannot be loaded.
-        OSError: If the output cannot be written.
-    """
+    """Measures, prints tables, and writes the results."""
     check_common(options)
     check_positive("seconds", options.seconds)
     for name in options.only:
@@ -299,7 +273,7 @@ def main(options: Options, console: Console) -> None:
             results["sizes"][size] = compare(size, options)
             show(size, results["sizes"][size], console)
     if options.output:
-        write(options.output, results)
+        options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def run() -> None:

@@ -163,12 +163,7 @@ def draw_overfitting(options: Options, data: Dataset) -> Figure:
 
 
 def main(options: Options) -> None:
-    """Draws all figures and prints their names.
-
-    Raises:
-        ValueError: If an option is out of range.
-        DatasetError: If the data cannot be loaded.
-    """
+    """Draws all figures and prints their names."""
     check_common(options)
     with run_folder.new_folder(options.output) as folder:
         data = DATASETS[options.dataset]()

@@ -42,8 +42,8 @@ class Options:
     target: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """FILE.py:NAME or FILE.py:FORWARD,BACKWARD. Several targets are checked with the same values."""
     init: tuple[str, ...] = ()
-    """Arguments of the class's constructor. 4x3: a float array of that shape. 5<10: five integers below 10. 0.5, =3:
-    numbers. stride=2, W=4x3: named. FILE.npz, FILE.npy: arrays from a file."""
+    """Arguments of the class's constructor. 4x3: float array. 5<10: five integers below 10. 0.5, =3: numbers.
+    stride=2, W=4x3: named arguments. FILE.npz, FILE.npy: arrays from a file."""
     inputs: tuple[str, ...] = ()
     """Arguments of the forward pass, in the same form."""
     reference: OptionalStr = None
@@ -59,14 +59,14 @@ class Options:
     max_seconds: OptionalFloat = None
     """Time limit. A leaf without a verdict by then is INCONCLUSIVE. Defaults to no limit."""
     verbose: bool = False
-    """Also print the error and tolerance of each pair of derivations, the number of forward passes and the seconds."""
+    """Also print errors and tolerances of each pair of derivations, forward passes and seconds."""
     json: bool = False
     """Print the reports as JSON. What the checked code prints goes to stderr."""
     plot: OptionalPath = None
     """PNG file for a plot of the error of each leaf over the step size."""
     network: Literal["all", "book", "notebook-order", "notebook"] = "all"
-    """Network to check without a target. book: Affine, ReLU, Affine. notebook-order: with one more ReLU at the end.
-    all: these two, the other networks and each layer alone. notebook: the original notebook's code."""
+    """Network to check without a target. book: Affine, ReLU, Affine. notebook-order: with another ReLU at the end.
+    notebook: the original notebook's code. all: book, notebook-order, the other networks, and each layer alone."""
     seed: Seed = 0
 
 
@@ -136,11 +136,7 @@ def stdout_to_stderr() -> Iterator[None]:
 
 
 def main(options: Options) -> int:
-    """Checks the targets or this project's own code, prints the reports, and returns the exit status.
-
-    Raises:
-        ValueError: If an option is out of range, or does not apply to what is checked.
-    """
+    """Checks the targets or this project's own code, prints the reports, and returns the exit status."""
     check_seed(options.seed)
     check_writable("plot", options.plot)
     for name in ("network",) if options.target else TARGET_OPTIONS:

@@ -42,7 +42,7 @@ BatchSize = Annotated[int, tyro.conf.arg(help="Samples per step, drawn with repl
 HiddenSizes = Annotated[tuple[int, ...], tyro.conf.arg(help="Units of each hidden layer, first to last.")]
 NewFolder = Annotated[Path, tyro.conf.arg(help="New folder for the results.")]
 Processes = Annotated[int, tyro.conf.arg(help="Number of processes that run this command together.")]
-ProcessIndex = Annotated[int, tyro.conf.arg(help="Number of this process, from 0. Process 0 prints and writes.")]
+ProcessIndex = Annotated[int, tyro.conf.arg(help="Number of this process, from 0.")]
 
 
 def check_common(options: object) -> None:

@@ -19,11 +19,7 @@ USAGE = "usage: jaxnet [--version] COMMAND [OPTIONS]; jaxnet COMMAND --help list
 
 
 def main() -> None:
-    """Runs the command that the first argument names, with the arguments that follow.
-
-    Raises:
-        SystemExit: If there is no such command, or a package that it needs is missing. The status is 2.
-    """
+    """Runs the command that the first argument names, with the arguments that follow."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name == "--version":
         print(f"jaxnet {__version__}")

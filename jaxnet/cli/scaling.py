@@ -146,11 +146,7 @@ def print_measurement(options: Options, count: int, gradient_bytes: int) -> None
 
 
 def main(options: Options) -> None:
-    """Prints a row for each number of devices.
-
-    Raises:
-        ValueError: If an option is out of range.
-    """
+    """Prints a row for each number of devices."""
     check_common(options)
     simulated = max(options.devices, default=1) if options.processes == 1 and not options.model else 1
     jax.config.update("jax_num_cpu_devices", simulated)  # type: ignore[no-untyped-call]

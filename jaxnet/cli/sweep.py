@@ -51,13 +51,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Trains all runs, draws the map, and prints the best combination.
-
-    Raises:
-        ValueError: If an option is out of range.
-        DatasetError: If the data cannot be loaded.
-        SystemExit: If all runs diverged.
-    """
+    """Trains all runs, draws the map, and prints the best combination."""
     check_common(options)
     check_seed(options.seed + options.seeds - 1)
     with run_folder.new_folder(options.output) as folder:

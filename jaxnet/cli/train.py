@@ -36,14 +36,7 @@ from jaxnet.train.checkpoints import CheckpointError, Checkpoints, identity
 
 
 def main(options: SimpleNamespace, console: Console) -> None:
-    """Sets up a run, cross-checks its gradients, trains, and writes the results.
-
-    Raises:
-        ValueError: If an option is out of range.
-        DatasetError: If the data cannot be loaded.
-        CheckpointError: If the checkpoints of a resumed run are damaged or from another run.
-        SystemExit: If the gradients disagree, training diverges or is stopped, or something could not be saved.
-    """
+    """Sets up a run, cross-checks its gradients, trains, and writes the results."""
     new_name = f"{getattr(options, 'dataset', options.network)}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = options.resume or options.output or Path("runs", new_name)
     if not options.resume:
@@ -81,11 +74,7 @@ def main(options: SimpleNamespace, console: Console) -> None:
 def finish(
     folder: Path, setup: Setup, outcome: Outcome, seconds: float, options: SimpleNamespace, console: Console
 ) -> None:
-    """Writes the results of a run, and prints accuracies, files and errors.
-
-    Raises:
-        SystemExit: If training diverged, or something could not be saved.
-    """
+    """Writes the results of a run, and prints accuracies, files and errors."""
     outcome = outcome._replace(state=sharding.local_copy(outcome.state))
     summary, save_error = summarize(setup, outcome, seconds), outcome.save_error
     accuracies = f"train accuracy {summary['train_accuracy']:.2%}, test accuracy {summary['test_accuracy']:.2%}"
@@ -124,11 +113,7 @@ def parse_options() -> SimpleNamespace:
 
 
 def start_jax(options: SimpleNamespace) -> None:
-    """Turns on the cache of compiled programs, simulates devices, and connects to the other processes.
-
-    Raises:
-        ValueError: If the options of processes and devices contradict each other.
-    """
+    """Turns on the cache of compiled programs, simulates devices, and connects to the other processes."""
     config: Any = jax.config
     if config.jax_compilation_cache_dir is None:  # compilation takes half the time of the default run
         config.update("jax_compilation_cache_dir", str(pooch.os_cache("jaxnet") / "programs"))

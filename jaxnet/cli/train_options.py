@@ -23,6 +23,7 @@ from jaxnet.nn.layers import ACTIVATIONS
 from jaxnet.train.step import OPTIMIZERS
 from jaxnet.validation import check_not_negative, check_positive
 
+SCHEDULES = ("constant", "cosine")
 HEADS = 4  # of the transformer's attention
 LAUNCH = ("resume", "output", "checkpoint_seconds", "devices", "coordinator", "processes", "process")
 """Options that say where and how a run is executed. They do not affect its results and are not recorded."""
@@ -48,7 +49,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # a network has the options that are li
 }
 CHOICES: dict[str, Iterable[str]] = {
     "network": DEFAULTS, "dataset": DATASETS, "activation": ACTIVATIONS, "optimizer": OPTIMIZERS,
-    "schedule": ("constant", "cosine"),
+    "schedule": SCHEDULES,
 }  # fmt: skip
 DATASET_HELP = (
     "digits: 8 by 8 pixels, a part of scikit-learn. mnist: 28 by 28 pixels, downloaded once, or read from "
@@ -63,52 +64,46 @@ class Options:
     """Train a network whose gradients have been cross-checked."""
 
     network: Annotated[str, choice(DEFAULTS)] = "two-layer"
-    """two-layer, deep: affine layers, as in chapters 5 and 6 of the book. simple-conv, deep-conv: convolutions, as in
-    chapters 7 and 8. transformer: predicts the next character of a text.
-    Defaults to two-layer."""
+    """two-layer, deep: affine layers (chapters 5 and 6 of the book). simple-conv, deep-conv: chapters 7 and 8.
+    transformer: predicts the next character of a text. Defaults to two-layer."""
     dataset: Annotated[str | None, choice(DATASETS, DATASET_HELP)] = None
     text: OptionalPath = None
     """transformer: UTF-8 file to learn from. Defaults to this project's README."""
     hidden: OptionalInts = None
-    """two-layer, deep: units of each hidden layer, first to last. Defaults to 50 for two-layer and to five layers of
-    100 for deep."""
-    activation: Annotated[str | None, choice(CHOICES["activation"])] = None
+    """two-layer, deep: units of each hidden layer. Defaults to 50 for two-layer, to five times 100 for deep."""
+    activation: Annotated[str | None, choice(ACTIVATIONS)] = None
     """two-layer, deep: activation after each hidden layer. Defaults to relu."""
     batch_norm: bool = False
     """two-layer, deep: put a BatchNorm before each activation."""
     dropout: OptionalFloat = None
-    """Probability that a unit is dropped in a training step. Defaults to 0.5 for deep-conv, 0.3 for transformer and 0
-    for the other networks; simple-conv has no Dropout."""
+    """Dropout rate, not for simple-conv. Defaults to 0.5 for deep-conv, 0.3 for transformer, otherwise 0."""
     context: OptionalInt = None
     """transformer: number of characters that a prediction depends on. Defaults to 64."""
     width: OptionalInt = None
-    """transformer: size of a character's embedding, a multiple of 4, the number of attention heads. Defaults to 64."""
+    """transformer: size of the embeddings, a multiple of 4, the number of attention heads. Defaults to 64."""
     blocks: OptionalInt = None
     """transformer: number of blocks, each with attention and an MLP. Defaults to 2."""
     temperature: OptionalFloat = None
     """transformer: temperature of the text that is sampled after training. Defaults to 0.8."""
     init_std: OptionalStr = None
-    """Standard deviation of the initial weights: a number, he or xavier. Defaults to 0.1 for two-layer, xavier for
-    transformer and he for the other networks."""
-    optimizer: Annotated[str | None, choice(CHOICES["optimizer"])] = None
-    """Optimizer from optax. Defaults to sgd for two-layer, adamw for transformer and adam for the other networks."""
+    """Standard deviation of the initial weights: a number, he or xavier.
+    Defaults to 0.1 for two-layer, xavier for transformer, otherwise he."""
+    optimizer: Annotated[str | None, choice(OPTIMIZERS)] = None
+    """Optimizer from optax. Defaults to sgd for two-layer, adamw for transformer, otherwise adam."""
     learning_rate: OptionalFloat = None
-    """Learning rate. Defaults to 0.003 for transformer, and otherwise to that of the optimizer, such as 0.1 for sgd."""
-    schedule: Annotated[str | None, choice(CHOICES["schedule"])] = None
-    """constant, or cosine: the learning rate decays to 0 along half a cosine. Defaults to constant for two-layer and
-    deep, and to cosine for the other networks."""
+    """Learning rate. Defaults to 0.003 for transformer, otherwise to the optimizer's, such as 0.1 for sgd."""
+    schedule: Annotated[str | None, choice(SCHEDULES)] = None
+    """cosine decays the learning rate to 0. Defaults to constant for two-layer and deep, otherwise cosine."""
     clip_norm: OptionalFloat = None
     """Global norm that larger gradients are scaled down to. Defaults to no clipping."""
     weight_decay: OptionalFloat = None
-    """Strength λ of the term λ/2 Σ W² in the loss. Defaults to 1e-4 for simple-conv and 0 for the other networks."""
+    """Strength λ of the term λ/2 Σ W² in the loss. Defaults to 1e-4 for simple-conv, otherwise 0."""
     batch_size: OptionalInt = None
-    """Samples per step, drawn with replacement. Defaults to 32 for transformer and 100 for the other networks."""
+    """Samples per step, drawn with replacement. Defaults to 32 for transformer, otherwise 100."""
     steps: OptionalInt = None
-    """Training steps. Defaults to 2,000 for two-layer on digits, 10,000 on mnist, and 500 to 6,000 for the other
-    networks."""
+    """Training steps. Defaults to 2,000 for two-layer on digits, 10,000 on mnist, otherwise 500 to 6,000."""
     eval_every: OptionalInt = None
-    """Steps between evaluations of all training and test samples. Defaults to 500 for simple-conv and deep-conv, and to
-    100 for the other networks."""
+    """Steps between evaluations. Defaults to 500 for simple-conv and deep-conv, otherwise 100."""
     seed: Seed = 0
     output: OptionalPath = None
     """New folder for the results. Defaults to runs/DATASET-TIME."""
@@ -117,10 +112,9 @@ class Options:
     checkpoint_seconds: float = 10.0
     """Seconds between checkpoints; 0 saves as often as possible."""
     devices: OptionalInt = None
-    """Number of devices that the data and each batch are divided between. On a CPU they are simulated. Defaults to
-    one."""
+    """Number of devices that divide the data and each batch, simulated on a CPU. Defaults to one."""
     coordinator: OptionalStr = None
-    """HOST:PORT on which process 0 listens. Start the same command once for each --process."""
+    """HOST:PORT on which process 0 listens. It alone prints and writes. Start the command once for each --process."""
     processes: Processes = 1
     process: ProcessIndex = 0
 

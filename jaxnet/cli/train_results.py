@@ -41,11 +41,7 @@ def summarize(setup: Setup, outcome: Outcome, seconds: float) -> dict[str, Any]:
 def write_results(
     folder: Path, setup: Setup, outcome: Outcome, summary: dict[str, Any], options: SimpleNamespace, console: Console
 ) -> None:
-    """Writes all files of a run, the summary last. A run that diverged has no parameters.
-
-    Raises:
-        OSError: If a file cannot be written.
-    """
+    """Writes all files of a run, the summary last. A run that diverged has no parameters."""
     state = outcome.state
     with run_folder.results(folder) as temporary:
         run_folder.write_history(temporary / "history.csv", outcome.history)

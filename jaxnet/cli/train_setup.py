@@ -45,12 +45,7 @@ class Setup:
 
 
 def set_up(options: SimpleNamespace) -> Setup:
-    """Loads the data, builds the network, and draws initial parameters and batches.
-
-    Raises:
-        ValueError: If an option is out of range.
-        DatasetError: If the data cannot be loaded.
-    """
+    """Loads the data, builds the network, and draws initial parameters and batches."""
     data, vocabulary = load_data(options)
     key = jax.random.key(options.seed)
     key_params, key_batches = jax.random.split(key)
