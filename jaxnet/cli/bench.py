@@ -28,7 +28,7 @@ from rich.table import Table
 
 import jaxnet
 from jaxnet.cli.bench_bound import Bound, multipliers
-from jaxnet.cli.bench_contenders import CONTENDERS, LEARNING_RATE, PACKAGES, Problem, Skip, Train
+from jaxnet.cli.bench_contenders import CONTENDERS, LEARNING_RATE, Problem, Skip, Train
 from jaxnet.cli.bench_timing import StepTimer, summarize, time_run
 from jaxnet.cli.common_options import OptionalPath, check_common, check_writable
 from jaxnet.cli.errors import one_line_errors, program
@@ -149,11 +149,7 @@ def prepare(problem: Problem, size: str, options: Options) -> tuple[dict[str, St
             differences[name] = relative_difference(train(batches), reference, initial)
             if differences[name] < WEIGHT_TOLERANCE:
                 timers[name] = make_timer(train)
-        except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]
-            package = PACKAGES.get(package, package)
-            skipped[name] = f"{package} is not installed (pip install {package})"
-        except Skip as error:
+        except (ModuleNotFoundError, Skip) as error:
             skipped[name] = str(error)
     return timers, {"difference": differences, "skipped": skipped}
 

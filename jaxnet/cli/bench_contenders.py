@@ -249,4 +249,3 @@ CONTENDERS: dict[str, Callable[[Problem], Train]] = {
     "flax-nnx": flax_nnx,
     "scikit-learn": scikit_learn,
 }
-PACKAGES = {"sklearn": "scikit-learn"}  # module -> package, where the names differ

@@ -123,7 +123,7 @@ def order_inputs(target: str, subject: Any, args: list[Any], kwargs: dict[str, A
 
 @contextmanager
 def stdout_to_stderr() -> Iterator[None]:
-    """Sends to stderr what the block prints, in Python, in C or in a subprocess."""
+    """Sends to stderr what the block prints, in this process or in another."""
     sys.stdout.flush()
     stdout = os.dup(1)
     os.dup2(2, 1)
@@ -131,6 +131,7 @@ def stdout_to_stderr() -> Iterator[None]:
         with redirect_stdout(sys.stderr):
             yield
     finally:
+        sys.stdout.flush()  # text that the block wrote to sys.__stdout__
         os.dup2(stdout, 1)
         os.close(stdout)
 

@@ -721,6 +721,38 @@ def test_a_check_writes_json_and_a_png(run, user_code, tmp_path):
     assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
 
 
+NOISY_CODE = """
+import os, sys
+import numpy as np
+
+print("imported")
+
+class Square:
+    def __init__(self):
+        print("made")
+
+    def forward(self, x):
+        sys.__stdout__.write("forward\\n")
+        os.system("echo forward in a subprocess")
+        self.x = x
+        return x**2
+
+    def backward(self, dout):
+        print("backward")
+        return 2 * self.x * dout
+"""
+
+
+def test_json_is_valid_although_the_checked_code_prints(tmp_path):
+    (tmp_path / "noisy.py").write_text(NOISY_CODE)
+    command = [sys.executable, ROOT / "scripts" / "crosscheck.py", f"{tmp_path / 'noisy.py'}:Square", "--inputs", "2x3"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert [report["verdict"] for report in json.loads(done.stdout)] == ["PASS"]
+    for line in ("imported", "made", "forward", "forward in a subprocess", "backward"):
+        assert line in done.stderr.splitlines()
+
+
 INVALID_TARGETS = {
     "no such file": ("nowhere.py:Affine", "there is no file nowhere.py"),
     "no name": ("USER_CODE", "expected FILE.py:NAME"),
