@@ -22,7 +22,6 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -31,11 +30,12 @@ from jaxnet.cli.bench_bound import Bound, multipliers
 from jaxnet.cli.bench_contenders import CONTENDERS, LEARNING_RATE, Problem, Skip, Train
 from jaxnet.cli.bench_timing import StepTimer, summarize, time_run
 from jaxnet.cli.common_options import OptionalPath, check_common, check_writable
-from jaxnet.cli.errors import one_line_errors, program
+from jaxnet.cli.errors import program
 from jaxnet.cli.progress import track
 from jaxnet.data import Dataset, DatasetError, mnist
 from jaxnet.validation import check_positive
 
+ERRORS = (DatasetError,)
 SIZES = ("784-50-10@32", "784-50-10@100", "784-50-10@1000", "784-512-512-10@128", "784-1024-1024-10@1024")
 COMPARED_STEPS = 10
 WEIGHT_TOLERANCE = 1e-2  # of the change of the weights: a missing step is 1e-1, a ReLU that rounding flips 1e-3
@@ -250,8 +250,9 @@ def environment(options: Options) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main(options: Options, console: Console) -> None:
+def main(options: Options) -> None:
     """Measures, prints tables, and writes the results."""
+    console = Console(highlight=False, soft_wrap=True)
     check_common(options)
     check_positive("seconds", options.seconds)
     for name in options.only:
@@ -270,9 +271,3 @@ def main(options: Options, console: Console) -> None:
             show(size, results["sizes"][size], console)
     if options.output:
         options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-
-def run() -> None:
-    """Runs the command with the arguments of this process; exits with one line if they are invalid."""
-    with one_line_errors(DatasetError):
-        main(tyro.cli(Options, description=__doc__), Console(highlight=False, soft_wrap=True))

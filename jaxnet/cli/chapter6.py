@@ -14,14 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from jax import lax
 from matplotlib.figure import Figure
 
 import jaxnet
 from jaxnet import plots
 from jaxnet.cli.common_options import HiddenSizes, NewFolder, Seed, check_common
-from jaxnet.cli.errors import one_line_errors
 from jaxnet.cli.progress import track
 from jaxnet.cli.train_options import DatasetName
 from jaxnet.data import DATASETS, Dataset, DatasetError
@@ -29,6 +27,7 @@ from jaxnet.nn.layers import ACTIVATIONS
 from jaxnet.train import run_folder
 from jaxnet.train.step import OPTIMIZERS
 
+ERRORS = (DatasetError,)
 CLASSES = 10
 BATCH_SIZE = 100
 BOWL_RATES = {"sgd": 0.95, "momentum": 0.1, "nesterov": 0.1, "adagrad": 1.5, "rmsprop": 0.2, "adam": 0.3}
@@ -170,9 +169,3 @@ def main(options: Options) -> None:
         for name, draw in track(figures().items(), "drawing"):
             draw(options, data).savefig(folder / f"{name}.png")
     print(f"{options.output}: {', '.join(sorted(path.name for path in options.output.iterdir()))}")
-
-
-def run() -> None:
-    """Runs the command with the arguments of this process; exits with one line if they are invalid."""
-    with one_line_errors(DatasetError):
-        main(tyro.cli(Options, description=__doc__))

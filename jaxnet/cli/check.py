@@ -27,10 +27,10 @@ import numpy as np
 import tyro
 
 from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_seed, check_writable
-from jaxnet.cli.errors import one_line_errors
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, inspected, targets
 from jaxnet.crosscheck.measure.step_sweep import step_errors
 
+ERRORS = (SubjectError,)
 STATUS = {Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.PASS: 0}  # the first verdict that occurs counts
 TARGET_OPTIONS = ("init", "inputs", "reference", "constants", "dtype", "accuracy", "resolution", "max_seconds", "plot")
 
@@ -158,9 +158,3 @@ def main(options: Options) -> int:
     elif options.network == "notebook":
         print("Why:", *(f"  - {reason}" for reason in own_networks.explain_notebook(rng)), sep="\n")
     return next(status for verdict, status in STATUS.items() if verdict in {report.verdict for report in reports})
-
-
-def run() -> None:
-    """Runs the command with the arguments of this process; exits with one line if they are invalid."""
-    with one_line_errors(SubjectError):
-        sys.exit(main(tyro.cli(Options, description=__doc__)))

@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 
 from jaxnet import __version__
-from jaxnet.cli.errors import USAGE_ERROR
+from jaxnet.cli.errors import USAGE_ERROR, one_line_errors, program
 
 COMMANDS = {
     "train": "train a network and write its results to a folder",
@@ -19,23 +19,38 @@ USAGE = "usage: jaxnet [--version] COMMAND [OPTIONS]; jaxnet COMMAND --help list
 
 
 def main() -> None:
-    """Runs the command that the first argument names, with the arguments that follow."""
+    """Runs the command that the first argument names, with the arguments that follow.
+
+    Raises:
+        SystemExit: If there is no such command. The status is 2.
+    """
     name, *arguments = sys.argv[1:] or ["--help"]
     if name == "--version":
         print(f"jaxnet {__version__}")
-        return
-    if name in ("-h", "--help"):
+    elif name in ("-h", "--help"):
         print(USAGE, *(f"  {command:<10} {text}" for command, text in COMMANDS.items()), sep="\n")
-        return
-    if name not in COMMANDS:
+    elif name in COMMANDS:
+        sys.argv = [f"jaxnet {name}", *arguments]
+        run_command(name)
+    else:
         print(f"jaxnet: {name}, expected one of {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
-    sys.argv = [f"jaxnet {name}", *arguments]
+
+
+def run_command(name: str) -> None:
+    """Parses the arguments of this process as a command's `Options`, and passes them to the `main` of its module.
+
+    Raises:
+        SystemExit: If a package that the command needs is missing, an option is invalid, or `main` returns a status.
+    """
     try:
+        import tyro
+
         command = import_module(f"jaxnet.cli.{name}")
     except ModuleNotFoundError as error:
         from jaxnet.data.datasets import DISTRIBUTION
 
-        print(f'jaxnet {name}: a package is missing ({error}): pip install "{DISTRIBUTION}[train]"', file=sys.stderr)
+        print(f'{program()}: a package is missing ({error}): pip install "{DISTRIBUTION}[train]"', file=sys.stderr)
         sys.exit(USAGE_ERROR)
-    command.run()
+    with one_line_errors(*getattr(command, "ERRORS", ())):
+        sys.exit(command.main(tyro.cli(command.Options, description=command.__doc__)))

@@ -16,11 +16,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 import jaxnet
 from jaxnet.cli.common_options import BatchSize, HiddenSizes, Processes, ProcessIndex, Steps, check_common
-from jaxnet.cli.errors import one_line_errors
 from jaxnet.train import compiled_steps, sharding, step_config
 from jaxnet.train.device_data import to_device
 
@@ -161,9 +159,3 @@ def main(options: Options) -> None:
     print("devices  gradient and loss  rows and labels  row numbers  2(n-1)/n * gradient  ms a step  over loopback")
     for count in options.devices if options.processes == 1 else [options.processes]:
         print_measurement(options, count, gradient_bytes)
-
-
-def run() -> None:
-    """Runs the command with the arguments of this process; exits with one line if they are invalid."""
-    with one_line_errors():
-        main(tyro.cli(Options, description=__doc__))

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import tyro
 
 import jaxnet
 from jaxnet.cli.common_options import BatchSize, NewFolder, Seed, Steps, check_common, check_seed
-from jaxnet.cli.errors import one_line_errors, program
+from jaxnet.cli.errors import program
 from jaxnet.cli.progress import step_bar
 from jaxnet.cli.train_options import DatasetName, OptimizerName
 from jaxnet.data import DATASETS, DatasetError
 from jaxnet.plots.comparing import sweep_map
 from jaxnet.train import run_folder
 
+ERRORS = (DatasetError,)
 CLASSES = 10
 FRAMES = {"the notebook's": (0.01, 0.1), "the default": (0.1, 0.1)}
 COLUMNS = ("learning_rate", "init_std", "seed", "diverged", "final_loss", "train_accuracy", "test_accuracy")
@@ -93,9 +93,3 @@ def write_csv(path: Path, results: jaxnet.Sweep) -> None:
         for run, index in zip(settings, np.ndindex(results.diverged.shape), strict=True):
             figures = results.loss[index][-1], results.train_accuracy[index], results.test_accuracy[index]
             rows.writerow([*run, bool(results.diverged[index]), *("" if np.isnan(f) else f for f in figures)])
-
-
-def run() -> None:
-    """Runs the command with the arguments of this process; exits with one line if they are invalid."""
-    with one_line_errors(DatasetError):
-        main(tyro.cli(Options, description=__doc__))

@@ -21,11 +21,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pooch
-import tyro
 from rich.console import Console
 
 import jaxnet
-from jaxnet.cli.errors import INTERRUPTED, one_line_errors, program
+from jaxnet.cli.errors import INTERRUPTED, program
 from jaxnet.cli.train_loop import FAILED_TO_SAVE, Outcome, train
 from jaxnet.cli.train_options import LAUNCH, Options, from_record, resolve
 from jaxnet.cli.train_results import summarize, write_results
@@ -34,8 +33,22 @@ from jaxnet.data import DatasetError
 from jaxnet.train import run_folder, sharding
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints, identity
 
+ERRORS = (DatasetError, CheckpointError)
 
-def main(options: SimpleNamespace, console: Console) -> None:
+
+def main(options: Options) -> None:
+    """Trains a network, or resumes a run."""
+    try:
+        resolved = resolve_options(options)
+        start_jax(resolved)
+        with sharding.exit_on_failure():
+            run(resolved, Console(quiet=resolved.process > 0))
+    except KeyboardInterrupt:
+        print(f"{program()}: interrupted; only the last checkpoint is saved", file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED)  # a normal exit would wait for the compiled program
+
+
+def run(options: SimpleNamespace, console: Console) -> None:
     """Sets up a run, cross-checks its gradients, trains, and writes the results."""
     new_name = f"{getattr(options, 'dataset', options.network)}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = options.resume or options.output or Path("runs", new_name)
@@ -56,7 +69,7 @@ def main(options: SimpleNamespace, console: Console) -> None:
         resume = checkpoints.latest(jaxnet.initial_state(setup.net, setup.params, **setup.optimization), warn)
         start = f"Resuming after step {int(resume.state.step):,}" if resume else "No checkpoint: starting from step 0"
         console.print(start, style="bold")
-    run = jaxnet.iter_fit(  # checks its arguments before anything is written
+    steps = jaxnet.iter_fit(  # checks its arguments before anything is written
         setup.net, setup.params, setup.data, setup.batches, weight_decay=options.weight_decay,
         eval_every=options.eval_every, mesh=setup.mesh, resume=resume, **setup.optimization,
     )  # fmt: skip
@@ -66,7 +79,7 @@ def main(options: SimpleNamespace, console: Console) -> None:
     samples = f"{len(setup.data.x_train):,} {'windows of text' if setup.vocabulary else 'images'}"
     console.print(f"Training on {samples}: {options.steps:,} steps of {options.batch_size}", style="bold")
     started = time.perf_counter()
-    outcome = train(run, checkpoints, options.steps, setup.mesh, console, warn)
+    outcome = train(steps, checkpoints, options.steps, setup.mesh, console, warn)
     if options.process == 0:
         finish(folder, setup, outcome, time.perf_counter() - started, options, console)
 
@@ -95,13 +108,12 @@ def finish(
         sys.exit(FAILED_TO_SAVE)
 
 
-def parse_options() -> SimpleNamespace:
-    """Returns the options of the command line, or those of the run to resume.
+def resolve_options(options: Options) -> SimpleNamespace:
+    """Returns the options with the defaults of the network, or those of the run to resume.
 
     Raises:
         ValueError: If an option is invalid.
     """
-    options = tyro.cli(Options, description=__doc__)
     if options.resume is None:
         return resolve(options)
     if options.output is not None:
@@ -125,16 +137,3 @@ def start_jax(options: SimpleNamespace) -> None:
     if options.processes > 1 and options.output is None and options.resume is None:
         raise ValueError("output: missing, expected the same folder for all processes")
     sharding.join(options.coordinator, options.processes, options.process)
-
-
-def run() -> None:
-    """Runs the command with the arguments of this process; exits with one line if they are invalid."""
-    with one_line_errors(DatasetError, CheckpointError):
-        try:
-            options = parse_options()
-            start_jax(options)
-            with sharding.exit_on_failure():
-                main(options, Console(quiet=options.process > 0))
-        except KeyboardInterrupt:
-            print(f"{program()}: interrupted; only the last checkpoint is saved", file=sys.stderr, flush=True)
-            os._exit(INTERRUPTED)  # a normal exit would wait for the compiled program

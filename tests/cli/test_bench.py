@@ -35,7 +35,7 @@ def run(contenders, monkeypatch, capsys):
             runpy.run_path(str(SCRIPTS / "bench.py"), run_name="__main__")
             status = 0
         except SystemExit as stopped:
-            status = stopped.code
+            status = stopped.code or 0
         return status, *capsys.readouterr()
 
     return bench
