@@ -9,6 +9,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -54,7 +55,7 @@ def mean_cross_entropy(logits: Any, t: Any) -> Any:
 
 
 def fit(problem: Problem) -> Train:
-    """`jaxnet.fit`. Its two evaluations are a fixed cost, which the timer subtracts."""
+    """Trains with `jaxnet.fit`. Its two evaluations are a fixed cost, which the timer subtracts."""
     data = jax.device_put(problem.data)
 
     def train(batches: np.ndarray) -> np.ndarray:
@@ -66,7 +67,7 @@ def fit(problem: Problem) -> Train:
 
 
 def plain_scan(problem: Problem) -> Train:
-    """The loop that a JAX user would write: `lax.scan` over steps that gather rows, differentiate and update."""
+    """Trains as a JAX user would: `lax.scan` over steps that gather rows, differentiate and update."""
 
     def loss(leaves: Any, x: Any, t: Any) -> Any:
         for W, b in leaves[:-1]:
@@ -87,7 +88,7 @@ def plain_scan(problem: Problem) -> Train:
 
 
 def by_hand(problem: Problem) -> Train:
-    """`numpy_ref.train`, the loop written by hand, without its evaluations."""
+    """Trains with `numpy_ref.train`, the loop written by hand, without its evaluations."""
 
     def train(batches: np.ndarray) -> np.ndarray:
         network = numpy_ref.Network(numpy_ref.build_layers(problem.net.description, problem.params))
@@ -99,48 +100,44 @@ def by_hand(problem: Problem) -> Train:
     return train
 
 
-def pytorch(*, fused: bool | None = None, compiled: bool = False) -> Callable[[Problem], Train]:
-    """PyTorch, eager or compiled, with its default SGD or the fused one."""
+def pytorch(problem: Problem, *, fused: bool | None = None, compiled: bool = False) -> Train:
+    """Trains with PyTorch, eager or compiled, with its default SGD or the fused one."""
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # read at import; otherwise it forks workers
+    import torch
 
-    def make(problem: Problem) -> Train:
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # read at import; otherwise it forks workers
-        import torch
+    if compiled and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "c++"))):
+        raise Skip("torch.compile needs a C++ compiler on the PATH")
+    torch.set_num_threads(problem.threads)
+    layers: list[Any] = []
+    for fan_in, fan_out in pairwise(problem.sizes):
+        layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
+    model = torch.nn.Sequential(*layers[:-1])
+    optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, fused=fused)
+    x_train, t_train = torch.from_numpy(problem.data.x_train), torch.from_numpy(problem.data.t_train).long()
 
-        if compiled and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "c++"))):
-            raise Skip("torch.compile needs a C++ compiler on the PATH")
-        torch.set_num_threads(problem.threads)
-        layers: list[Any] = []
-        for fan_in, fan_out in pairwise(problem.sizes):
-            layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
-        model = torch.nn.Sequential(*layers[:-1])
-        optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, fused=fused)
-        x_train, t_train = torch.from_numpy(problem.data.x_train), torch.from_numpy(problem.data.t_train).long()
+    def step(x: Any, t: Any) -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x), t).backward()
+        optimizer.step()
 
-        def step(x: Any, t: Any) -> None:
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(x), t).backward()
-            optimizer.step()
+    if compiled:
+        torch._dynamo.reset()
+        step = torch.compile(step, dynamic=False)
 
-        if compiled:
-            torch._dynamo.reset()
-            step = torch.compile(step, dynamic=False)
+    def train(batches: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            for layer, (W, b) in zip(model[::2], problem.leaves, strict=True):
+                layer.weight.copy_(torch.tensor(W.T))
+                layer.bias.copy_(torch.tensor(b))
+        for batch in torch.from_numpy(batches.astype(np.int64)):
+            step(x_train[batch], t_train[batch])
+        return np.array(model[0].weight.detach().numpy().T)
 
-        def train(batches: np.ndarray) -> np.ndarray:
-            with torch.no_grad():
-                for layer, (W, b) in zip(model[::2], problem.leaves, strict=True):
-                    layer.weight.copy_(torch.tensor(W.T))
-                    layer.bias.copy_(torch.tensor(b))
-            for batch in torch.from_numpy(batches.astype(np.int64)):
-                step(x_train[batch], t_train[batch])
-            return np.array(model[0].weight.detach().numpy().T)
-
-        return train
-
-    return make
+    return train
 
 
 def equinox(problem: Problem) -> Train:
-    """Equinox and optax, as in its MNIST example. Rows are gathered in NumPy, as by a data loader.
+    """Trains with Equinox and optax, as in its MNIST example. Rows are gathered in NumPy, as by a data loader.
 
     References: https://docs.kidger.site/equinox/examples/mnist/
     """
@@ -167,9 +164,8 @@ def equinox(problem: Problem) -> Train:
 
     layers = [eqx.nn.Linear(*pair, key=jax.random.key(0)) for pair in pairwise(problem.sizes)]
     leaves = [jnp.asarray(leaf) for W, b in problem.leaves for leaf in (W.T, b)]
-    initial = eqx.tree_at(
-        lambda m: [a for layer in m.layers for a in (layer.weight, layer.bias)], Model(layers), leaves
-    )
+    model = Model(layers)
+    initial = eqx.tree_at(lambda m: [leaf for layer in m.layers for leaf in (layer.weight, layer.bias)], model, leaves)
     x_train, t_train = problem.data.x_train, problem.data.t_train
 
     def train(batches: np.ndarray) -> np.ndarray:
@@ -182,7 +178,7 @@ def equinox(problem: Problem) -> Train:
 
 
 def flax_nnx(problem: Problem) -> Train:
-    """Flax NNX and optax, as in its MNIST tutorial. Rows are gathered in NumPy, as by a data loader.
+    """Trains with Flax NNX and optax, as in its MNIST tutorial. Rows are gathered in NumPy, as by a data loader.
 
     References: https://flax.readthedocs.io/en/latest/mnist_tutorial.html
     """
@@ -214,7 +210,7 @@ def flax_nnx(problem: Problem) -> Train:
 
 
 def scikit_learn(problem: Problem) -> Train:
-    """`MLPClassifier.partial_fit`: plain gradient descent without weight decay or shuffling."""
+    """Trains with `MLPClassifier.partial_fit`: plain gradient descent without weight decay or shuffling."""
     from sklearn.neural_network import MLPClassifier
 
     x_train, t_train = problem.data.x_train, problem.data.t_train
@@ -242,9 +238,9 @@ CONTENDERS: dict[str, Callable[[Problem], Train]] = {
     "jaxnet.fit": fit,
     "plain-scan": plain_scan,
     "numpy_ref": by_hand,
-    "torch": pytorch(),
-    "torch-fused": pytorch(fused=True),
-    "torch-compile": pytorch(compiled=True),
+    "torch": pytorch,
+    "torch-fused": partial(pytorch, fused=True),
+    "torch-compile": partial(pytorch, compiled=True),
     "equinox": equinox,
     "flax-nnx": flax_nnx,
     "scikit-learn": scikit_learn,

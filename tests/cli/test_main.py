@@ -6,8 +6,8 @@ import sys
 import pytest
 
 import jaxnet
-from jaxnet.cli import main
-from jaxnet.data.datasets import DISTRIBUTION
+from jaxnet.cli import errors, main
+from jaxnet.data.datasets import DISTRIBUTION, DatasetError
 
 
 def test_the_version_is_printed(monkeypatch, capsys):
@@ -49,3 +49,26 @@ def test_a_new_activation_is_a_choice_of_train():
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:2] == ["softsign", "softsign"]
     assert ",gelu,softsign}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ValueError("two\nlines"), 2, "jaxnet sweep: two lines\n"),
+        (FileNotFoundError(2, "No such file", "x.txt"), 2, "jaxnet sweep: [Errno 2] No such file: 'x.txt'\n"),
+        (MemoryError("2 GiB"), 2, "jaxnet sweep: not enough memory (2 GiB); choose smaller sizes\n"),
+        (DatasetError("no data"), 2, "jaxnet sweep: no data\n"),
+        (KeyboardInterrupt(), 130, "jaxnet sweep: interrupted\n"),
+    ],
+)
+def test_an_expected_error_is_one_line_and_a_status(monkeypatch, capsys, error, status, message):
+    monkeypatch.setattr(sys, "argv", ["jaxnet sweep"])
+    with pytest.raises(SystemExit) as stopped, errors.one_line_errors(DatasetError):
+        raise error
+    assert stopped.value.code == status
+    assert capsys.readouterr().err == message
+
+
+def test_an_unexpected_error_keeps_its_traceback():
+    with pytest.raises(TypeError, match="a bug"), errors.one_line_errors():
+        raise TypeError("a bug")
