@@ -19,7 +19,7 @@ def time_run(run: Run, steps: int) -> float:
 class StepTimer:
     """Measures a run in several rounds. Its fixed cost is the least time of all runs of one step.
 
-    The run of one step in the same round would not do: a disturbance of it would make the long run look fast.
+    The run of one step in the same round is not subtracted: if it was disturbed, the long run would seem fast.
     """
 
     def __init__(self, run: Run, seconds: float) -> None:

@@ -118,16 +118,16 @@ def predict_seconds(gradient_bytes: int, batch_size: int, devices: int, row_byte
 
 
 def print_model(options: Options, gradient_bytes: int) -> None:
-    """Prints the predicted times, and how many times as fast a device alone would train the same number of rows."""
-    print("devices  rows a step  ms, rows drawn from the whole  times  ms, each its own rows  times")
+    """Prints the predicted times, and the speedup over a single device that trains the same number of rows."""
+    print("devices  rows per step  ms, rows of all devices  speedup  ms, rows of its own  speedup")
     single = predict_seconds(gradient_bytes, options.batch_size, 1, FEATURES)
     for count in options.devices:
         batch_size = options.total_batch_size(count)
         shared, own = (predict_seconds(gradient_bytes, batch_size, count, row) for row in (FEATURES, 0))
         serial = single * batch_size / options.batch_size
         print(
-            f"{count:7}  {batch_size:11,}  {1e3 * shared:29.4f}  {serial / shared:5.4g}  "
-            f"{1e3 * own:21.4f}  {serial / own:5.4g}"
+            f"{count:7}  {batch_size:13,}  {1e3 * shared:23.4f}  {serial / shared:7.4g}  "
+            f"{1e3 * own:19.4f}  {serial / own:7.4g}"
         )
 
 
@@ -140,7 +140,7 @@ def print_measurement(options: Options, count: int, gradient_bytes: int) -> None
     numbers = sum(c.size for c in collectives if c.kind == "all-gather")
     ring = round(2 * (count - 1) / count * gradient_bytes)
     sent = sent if options.processes > 1 else 0
-    print(f"{count:7}  {sums:17,}  {rows:15,}  {numbers:11,}  {ring:19,}  {1e3 * seconds:9.3f}  {sent:13,.0f}")
+    print(f"{count:7}  {sums:17,}  {rows:15,}  {numbers:11,}  {ring:19,}  {1e3 * seconds:11.3f}  {sent:13,.0f}")
 
 
 def main(options: Options) -> None:
@@ -156,6 +156,6 @@ def main(options: Options) -> None:
     if options.model:
         print_model(options, gradient_bytes)
         return
-    print("devices  gradient and loss  rows and labels  row numbers  2(n-1)/n * gradient  ms a step  over loopback")
+    print("devices  gradient and loss  rows and labels  row numbers  2(n-1)/n * gradient  ms per step  over loopback")
     for count in options.devices if options.processes == 1 else [options.processes]:
         print_measurement(options, count, gradient_bytes)

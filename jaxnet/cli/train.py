@@ -96,7 +96,7 @@ def finish(
         write_results(folder, setup, outcome, summary, options, console)
     except OSError as error:
         reason = error.strerror or error
-        save_error = f"{folder}: the results could not be written ({reason}); make room, then --resume it"
+        save_error = f"{folder}: the results could not be written ({reason}); free some space, then use --resume"
     if folder.is_dir():
         names = ", ".join(sorted(path.name for path in folder.iterdir()))
         console.print(f"{folder}: {names}", highlight=False, soft_wrap=True)

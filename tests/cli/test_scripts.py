@@ -130,7 +130,7 @@ BASE_OPTIONS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("network", CHANGES)
 def test_every_option_changes_the_trained_parameters(run, tmp_path, monkeypatch, network):
-    """Runs that differ in one option have different parameters, unless it is --eval-every."""
+    """Runs that differ in one option have different parameters, except for --eval-every."""
     monkeypatch.chdir(tmp_path)
     Path("some.txt").write_text("the quick brown fox jumps over the lazy dog, " * 20)
     Path("other.txt").write_text("the quick brown dog jumps over the lazy fox, " * 20)
@@ -336,8 +336,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(run, tmp_path):
 @pytest.mark.slow
 def test_two_processes_train_the_same_parameters_as_one(run, tmp_path):
     options = ["--steps", "60", "--eval-every", "20"]
-    alone = run("train.py", *options, "--output", str(tmp_path / "alone"))
-    assert alone.returncode == 0, alone.stderr
+    single = run("train.py", *options, "--output", str(tmp_path / "single"))
+    assert single.returncode == 0, single.stderr
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -361,7 +361,7 @@ def test_two_processes_train_the_same_parameters_as_one(run, tmp_path):
     assert (first.returncode, second.returncode) == (0, 0), output + other_output
     assert "test accuracy" in output
     assert "step" not in other_output
-    with np.load(tmp_path / "alone" / "parameters.npz") as a, np.load(tmp_path / "two" / "parameters.npz") as b:
+    with np.load(tmp_path / "single" / "parameters.npz") as a, np.load(tmp_path / "two" / "parameters.npz") as b:
         for leaf in a.files:  # float32 sums in another order
             np.testing.assert_allclose(b[leaf], a[leaf], rtol=1e-3, atol=1e-5)
 
@@ -393,7 +393,7 @@ def test_training_continues_if_no_checkpoint_can_be_saved(run, tmp_path, monkeyp
     monkeypatch.setattr(Checkpoints, "offer", full)
     done = run("train.py", "--steps", "50", "--output", str(tmp_path / "run"))
     assert done.returncode == 3
-    assert done.stdout.count("no space left") == 1  # said when it happens, and not at every checkpoint
+    assert done.stdout.count("no space left") == 1  # at the first failure, and not at every checkpoint
     assert "no space left" in done.stderr
     assert (tmp_path / "run" / "summary.json").exists()
 
@@ -485,20 +485,20 @@ INVALID_OPTIONS = {
     "negative seed": ("--seed -1", "seed: -1"),
     "large seed": ("--seed 99999999999999999999", "seed: 99999999999999999999, expected a whole number from 0 to"),
     "no device": ("--devices 0", "devices: 0, expected a whole number of at least 1"),
-    "alone with others": ("--coordinator here:1", "coordinator: here:1, but there is a single process"),
-    "a process too many": ("--process 3", "process: 3, expected 0 to 0"),
+    "coordinator of a single process": ("--coordinator here:1", "coordinator: here:1, but there is a single process"),
+    "process out of range": ("--process 3", "process: 3, expected 0 to 0"),
     "too many rows": ("--batch-size 2000000000", "steps, batch_size: 2000, 2000000000, expected fewer than"),
-    "another's option": (
+    "option of other networks": (
         "--network simple-conv --hidden 20",
         "hidden: an option of two-layer, deep, not of simple-conv",
     ),
-    "images of text": ("--network transformer --dataset mnist", "dataset: an option of two-layer"),
-    "a text of images": ("--text mine.txt", "text: an option of transformer, not of two-layer"),
+    "dataset of a text": ("--network transformer --dataset mnist", "dataset: an option of two-layer"),
+    "text of an image network": ("--text mine.txt", "text: an option of transformer, not of two-layer"),
     "no temperature": ("--network transformer --temperature 0", "temperature: 0"),
     "no text": ("--network transformer --text nowhere.txt", "nowhere.txt: cannot be read"),
     "no context": ("--network transformer --context 0", "context: 0"),
     "no width": ("--network transformer --width 6", "width: 6, expected a multiple of 4"),
-    "all dropped": ("--dropout 1", "dropout: 1.0, expected a probability in [0, 1)"),
+    "dropout of 1": ("--dropout 1", "dropout: 1.0, expected a probability in [0, 1)"),
     "negative weight decay": ("--weight-decay -1", "weight_decay: -1.0, expected a finite number >= 0"),
 }
 
