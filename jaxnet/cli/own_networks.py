@@ -49,11 +49,17 @@ def check_net(
         x = x.astype(np.float32)
     params = draw_params(net, rng, std, np.float32)
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), weight_decay=weight_decay)
-    noise = network.draw_noise(rng, x)
+    return check_against_jax(name, net, network, network.draw_noise(rng, x), x, t)
+
+
+def check_against_jax(
+    name: str, net: jaxnet.nn.Layer, network: numpy_ref.Network, noise: Any, x: np.ndarray, t: np.ndarray
+) -> Report:
+    """Checks a hand-written network, with the network in JAX of the same noise and weight decay as its reference."""
     network.set_noise(noise)
 
     def reference(params: Any, x: Any, t: Any) -> Any:
-        return jaxnet.loss(net, params, x, t, noise, weight_decay=weight_decay)
+        return jaxnet.loss(net, params, x, t, noise, weight_decay=network.weight_decay)
 
     return check_network(network, x, t, reference=reference, name=name)
 

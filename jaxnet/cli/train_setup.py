@@ -16,8 +16,9 @@ from rich.console import Console
 import jaxnet
 import numpy_ref
 from jaxnet.cli.errors import program
+from jaxnet.cli.own_networks import check_against_jax
 from jaxnet.cli.train_options import HEADS, LAUNCH
-from jaxnet.crosscheck import Verdict, check_network
+from jaxnet.crosscheck import Verdict
 from jaxnet.data import DATASETS, Dataset, text
 from jaxnet.nn.layers import Params
 from jaxnet.train import sharding
@@ -109,7 +110,7 @@ def cross_check(setup: Setup, options: SimpleNamespace, console: Console) -> Non
     Raises:
         SystemExit: If they disagree.
     """
-    net, data, weight_decay = setup.net, setup.data, options.weight_decay
+    net, data = setup.net, setup.data
     samples = 3 * CHECKED_SAMPLES if getattr(options, "batch_norm", False) else CHECKED_SAMPLES
     if options.network == "deep-conv":
         samples = 1  # every forward pass runs six convolutions in NumPy
@@ -119,13 +120,9 @@ def cross_check(setup: Setup, options: SimpleNamespace, console: Console) -> Non
     kind = "text" if setup.vocabulary else "image"
     console.print(f"Cross-check on {samples} training {kind}{'s'[: samples - 1]}", style="bold")
     noise = jax.device_get(jax.jit(lambda x: jaxnet.step_noise(net, setup.optimization["key"], 0, x))(x))
-    network = numpy_ref.Network(numpy_ref.build_layers(net.description, setup.params), weight_decay=weight_decay)
-    network.set_noise(noise)
-
-    def reference(params: Params, x: Any, t: Any) -> Any:
-        return jaxnet.loss(net, params, x, t, noise, weight_decay=weight_decay)
-
-    report = check_network(network, x, t, reference=reference, name=setup.name)
+    layers = numpy_ref.build_layers(net.description, setup.params)
+    network = numpy_ref.Network(layers, weight_decay=options.weight_decay)
+    report = check_against_jax(setup.name, net, network, noise, x, t)
     console.print(str(report), highlight=False, soft_wrap=True, markup=False)
     if report.verdict is Verdict.FAIL:
         sys.exit(f"{program()}: the gradients disagree as the table shows; the network is not trained")
