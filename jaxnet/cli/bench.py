@@ -192,7 +192,7 @@ def make_table(title: str, unit: str, rows: Mapping[str, Mapping[str, Any]]) -> 
     """Returns a table of results of `summarize` by name."""
     table = Table(title=title, title_justify="left")
     table.add_column("", no_wrap=True)
-    for heading in (f"min, {unit}", f"median, {unit}", "min /\nbound", "median /\nbound"):
+    for heading in (f"min,\n{unit}", f"median,\n{unit}", "min /\nbound", "median /\nbound"):
         table.add_column(heading, justify="right", no_wrap=True)
     digits = 2 if unit == "s" else 0
     for name, row in rows.items():
@@ -228,7 +228,7 @@ def whole_run(options: Options, console: Console) -> dict[str, Any]:
     counts = {"steps": steps, "evaluations": evaluations * math.ceil(images / EVALUATION_BATCH)}
     products = {kind: 1e-6 * counts[kind] * np.array(bounds[kind].microseconds) for kind in bounds}
     least = np.sum(list(products.values()), axis=0).tolist()
-    rows = {f"products of {kind}: {bounds[kind].fastest}": times.tolist() for kind, times in products.items()}
+    rows = {f"{kind}: {bounds[kind].fastest}": times.tolist() for kind, times in products.items()}
     results = {
         name: summarize(times, least) for name, times in (rows | {"bound": least, "jaxnet.fit": seconds}).items()
     }

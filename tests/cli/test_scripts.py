@@ -280,7 +280,7 @@ def test_a_sweep_writes_a_map_and_a_row_for_each_run(run, tmp_path):
     assert rows[-1]["test_accuracy"] == ""
     assert (tmp_path / "sweep" / "sweep.png").read_bytes().startswith(b"\x89PNG")
     lost = run("sweep.py", *f"--learning-rates 1e30 --init-stds 1 --steps 5 --output {tmp_path / 'lost'}".split())
-    assert "all 1 runs diverged; take lower learning rates" in str(lost)
+    assert "all 1 runs diverged; choose lower learning rates" in str(lost)
     assert lost.returncode == 1
     assert (tmp_path / "lost" / "sweep.png").exists()
     refused = run("sweep.py", "--learning-rates", "-1", "--output", str(tmp_path / "other"))
