@@ -134,7 +134,7 @@ class TwoLayerNet:
         }
 
 
-def train(
+def train(  # noqa: PLR0917  # as the notebook has it
     network: TwoLayerNet,
     x_train: Array,
     t_train: Array,

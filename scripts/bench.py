@@ -1,6 +1,6 @@
-"""Compares the training with other libraries and with bounds: the same as `jaxnet bench`."""
+"""Compares training loops, as `jaxnet bench` does."""
 
-from jaxnet.cli.bench import run
+from jaxnet.cli.main import run_command
 
 if __name__ == "__main__":
-    run()
+    run_command("bench")

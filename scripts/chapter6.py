@@ -1,6 +1,6 @@
-"""Draws what chapter 6 of the book shows, from runs of its own: the same as `jaxnet chapter6`."""
+"""Draws the figures of the book's chapter 6, as `jaxnet chapter6` does."""
 
-from jaxnet.cli.chapter6 import run
+from jaxnet.cli.main import run_command
 
 if __name__ == "__main__":
-    run()
+    run_command("chapter6")

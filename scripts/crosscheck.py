@@ -1,6 +1,6 @@
-"""Checks gradients: a network's, or those of code of your own: the same as `jaxnet check`."""
+"""Checks the gradients of your own code or of this project, as `jaxnet check` does."""
 
-from jaxnet.cli.check import run
+from jaxnet.cli.main import run_command
 
 if __name__ == "__main__":
-    run()
+    run_command("check")

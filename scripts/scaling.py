@@ -1,6 +1,6 @@
-"""Measures the training over several devices: the same as `jaxnet scaling`."""
+"""Measures training on several devices, as `jaxnet scaling` does."""
 
-from jaxnet.cli.scaling import run
+from jaxnet.cli.main import run_command
 
 if __name__ == "__main__":
-    run()
+    run_command("scaling")

@@ -27,9 +27,9 @@ import tyro
 from jax.test_util import check_grads
 
 import numpy_ref
-from jaxnet.cli.ending import check_writable, one_line
-from jaxnet.cli.option_types import File, check_seed
-from jaxnet.cli.progress import counted
+from jaxnet.cli.common_options import OptionalPath, check_seed, check_writable
+from jaxnet.cli.errors import one_line_errors
+from jaxnet.cli.progress import track
 from jaxnet.crosscheck import Verdict, check_layer, inspected
 from jaxnet.crosscheck.inspect import Checkable, Leaves
 from jaxnet.validation import check_counts
@@ -53,7 +53,7 @@ class Options:
     dtype: Literal["float64", "float32"] = "float64"
     """The dtype of the inputs. It does not apply to --kinds."""
     seed: int = 0
-    output: File = None
+    output: OptionalPath = None
     """Write the counts as JSON into this file."""
     kinds: bool = False
     """Run this project's checker alone on the kinds of input in `tests/mutants/kinds`."""
@@ -198,7 +198,7 @@ def scoreboard(options: Options) -> list[dict[str, Any]]:
         for name in tried
     }
     jobs = [(case, draw) for case in CASES.values() for draw in range(options.draws)]
-    for case, draw in counted(jobs, "checking", total=len(jobs)):
+    for case, draw in track(jobs, "checking"):
         for name, checker in tried.items():
             rng = np.random.default_rng([options.seed, draw])
             scale = 10 ** (rng.uniform(-3, 3) if case.right else rng.uniform(-0.5, 0.5))
@@ -231,7 +231,7 @@ def on_kinds(options: Options) -> dict[str, Any]:
     short: list[dict[str, Any]] = []
     jobs = [(kind, options.seed + draw) for kind in KINDS.values() for draw in range(options.draws)]
     start = time.process_time()
-    for kind, seed in counted(jobs, "checking", total=len(jobs)):
+    for kind, seed in track(jobs, "checking"):
         with contextlib.redirect_stderr(io.StringIO()):
             result = outcome(kind, seed)
         counts[kind.right][result.verdict] += 1
@@ -331,5 +331,5 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    with one_line():
+    with one_line_errors():
         main(tyro.cli(Options, description=__doc__))

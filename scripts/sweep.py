@@ -1,6 +1,6 @@
-"""Trains many networks in one program, and draws where that works: the same as `jaxnet sweep`."""
+"""Trains with many learning rates and initial weights at once, as `jaxnet sweep` does."""
 
-from jaxnet.cli.sweep import run
+from jaxnet.cli.main import run_command
 
 if __name__ == "__main__":
-    run()
+    run_command("sweep")

@@ -1,6 +1,6 @@
-"""Trains a network, and leaves a folder with what came of it: the same as `jaxnet train`."""
+"""Trains a network and writes its results to a folder, as `jaxnet train` does."""
 
-from jaxnet.cli.train import run
+from jaxnet.cli.main import run_command
 
 if __name__ == "__main__":
-    run()
+    run_command("train")

@@ -85,7 +85,7 @@ def test_the_command_lists_its_commands_and_refuses_others():
     assert listed.returncode == 0
     for name in COMMANDS:
         assert f"\n  {name} " in listed.stdout
-        assert callable(importlib.import_module(f"jaxnet.cli.{name}").run)
+        assert callable(importlib.import_module(f"jaxnet.cli.{name}").main)
     refused = run_jaxnet("tain")
     assert refused.returncode == 2
     assert refused.stderr == "jaxnet: tain, expected one of train, check, sweep, layers, bench, chapter6, scaling\n"

@@ -1,1 +1,1 @@
-"""The commands, a file each. They alone may use both the JAX and the hand-written layers."""
+"""The commands, one file each with its helpers beside it. Only this package uses both JAX and hand-written layers."""

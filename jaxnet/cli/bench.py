@@ -1,9 +1,9 @@
-"""Every training loop that can be had here, side by side: microseconds a step, and how many times the least possible.
+"""Compare training loops: microseconds per step, and the ratio to a lower bound.
 
-The least possible, the bound, is the step's matrix products alone, by whichever BLAS at hand was fastest. In each
-round every contender has its turn, the bound among them, so that what slows the machine slows all; each ratio is to
-the bound of the same round. All train the same network from the same parameters on the same rows, in float32, and use
-as many threads as the process may (`taskset -c 0,1` allows two); one that ends up with other weights is not timed.
+The bound is the time of a step's matrix products alone, by the fastest BLAS library that is installed. Each round
+measures the bound and all contenders once, so that a busy machine slows all of them, and a ratio is to the bound of the
+same round. All train the same float32 network from the same parameters on the same rows, with as many threads as the
+process may use (`taskset -c 0,1` allows two). A contender whose weights differ after ten steps is not timed.
 """
 
 import json
@@ -13,33 +13,35 @@ import platform
 import re
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from statistics import median
 from typing import Any, Literal
 
 import jax
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 import jaxnet
-from jaxnet.cli.bounds import multipliers
-from jaxnet.cli.ending import check_writable, one_line, program
-from jaxnet.cli.option_types import File
-from jaxnet.cli.peers import CONTENDERS, LEARNING_RATE, PACKAGES, Problem, Skip, Train
-from jaxnet.cli.progress import counted
-from jaxnet.cli.timing import Measured, Run, seconds, summary
+from jaxnet.cli.bench_bound import Bound, multipliers
+from jaxnet.cli.bench_contenders import CONTENDERS, LEARNING_RATE, Problem, Skip, Train
+from jaxnet.cli.bench_timing import StepTimer, summarize, time_run
+from jaxnet.cli.common_options import OptionalPath, check_common, check_writable
+from jaxnet.cli.errors import program
+from jaxnet.cli.progress import track
 from jaxnet.data import Dataset, DatasetError, mnist
+from jaxnet.validation import check_positive
 
+ERRORS = (DatasetError,)
 SIZES = ("784-50-10@32", "784-50-10@100", "784-50-10@1000", "784-512-512-10@128", "784-1024-1024-10@1024")
-COMPARED = 10  # steps, after which all must have the same weights
-ALIKE = 1e-2  # of how far the weights have come: a step too few is 1e-1, one ReLU that rounding switches is 1e-3
-WORK = 2 * 10**9  # rows times parameters: `fit` looks at all rows before and after, which must not drown the steps
-WHOLE = (784, 50, 10), 100, 10_000, 100  # sizes, batch size, steps, steps between evaluations
-EVALUATED_AT_ONCE = 1000  # rows, in the bound of an evaluation
+COMPARED_STEPS = 10
+WEIGHT_TOLERANCE = 1e-2  # of the change of the weights: a missing step is 1e-1, a ReLU that rounding flips 1e-3
+MAX_WORK = 2 * 10**9  # rows times parameters: the two evaluations of `fit` must not take longer than its steps
+WHOLE_RUN_SIZE, WHOLE_RUN_STEPS, WHOLE_RUN_INTERVAL = "784-50-10@100", 10_000, 100
+EVALUATION_BATCH = 1000  # rows of a product in the bound of an evaluation
 
 
 @dataclass(frozen=True)
@@ -47,26 +49,26 @@ class Options:
     """Compare training loops."""
 
     sizes: tuple[str, ...] = SIZES
-    """Sizes of the layers, and samples a step."""
+    """Sizes of the layers, and the batch size after @."""
     only: tuple[str, ...] = ()
-    """These contenders; all unless given. The bound is always measured."""
+    """Contenders to measure, beside the bound. Defaults to all."""
     rounds: int = 5
-    """In each, everybody is measured once."""
+    """Number of rounds."""
     seconds: float = 0.3
-    """About so long is each measurement."""
+    """Approximate duration of each measurement."""
     dataset: Literal["mnist", "random"] = "mnist"
-    """mnist: as for `jaxnet train`. random: pixels and classes drawn at random, of any number."""
+    """mnist: as for `jaxnet train`. random: random pixels and classes, for any sizes."""
     whole_run: bool = False
-    """Instead of steps: 10,000 of them on MNIST, 784-50-10@100, with 101 evaluations of all 70,000 images."""
-    output: File = None
-    """Write everything measured as JSON here, too."""
+    """Measure a run of `jaxnet.fit` instead: 10,000 steps of 784-50-10@100 on MNIST, with 101 evaluations."""
+    output: OptionalPath = None
+    """JSON file for all measurements."""
 
 
 def parse_size(text: str) -> tuple[tuple[int, ...], int]:
-    """784-50-10@100: sizes of the layers, and of a batch.
+    """Returns the sizes of the layers and the batch size in a text such as 784-50-10@100.
 
     Raises:
-        ValueError: It is no such text.
+        ValueError: If the text has another form.
     """
     if not re.fullmatch(r"[1-9]\d*(-[1-9]\d*)+@[1-9]\d*", text, flags=re.ASCII):
         raise ValueError(f"sizes: {text!r}, expected such as 784-50-10@100")
@@ -74,282 +76,200 @@ def parse_size(text: str) -> tuple[tuple[int, ...], int]:
     return tuple(map(int, layers.split("-"))), int(batch_size)
 
 
-def problem_of(sizes: tuple[int, ...], batch_size: int, dataset: str) -> Problem:
-    """The network, where it starts, and rows to train on.
-
-    Raises:
-        ValueError: MNIST does not fit these sizes.
-        DatasetError: MNIST cannot be had.
-    """
+def make_problem(size: str, dataset: str) -> Problem:
+    """Returns a network of this size, its initial parameters, and rows to train on."""
+    sizes, batch_size = parse_size(size)
     net = jaxnet.multi_layer_net(sizes[0], sizes[1:-1], sizes[-1])
     params = jax.device_get(net.init(jax.random.key(0), "he"))
-    rows = min(60_000, WORK // sum(leaf.size for leaf in jax.tree.leaves(params)))
+    rows = min(60_000, MAX_WORK // sum(leaf.size for leaf in jax.tree.leaves(params)))
     if dataset == "random":
         rng = np.random.default_rng(0)
-
-        def draw(samples: int) -> tuple[np.ndarray, np.ndarray]:
-            pixels, t = rng.integers(0, 256, (samples, sizes[0]), np.uint8), rng.integers(0, sizes[-1], samples)
-            return (pixels / np.float32(255)).astype(np.float32), t.astype(np.int32)
-
-        data = Dataset(*draw(rows), *draw(1))
+        x, t = rng.integers(0, 256, (rows, sizes[0]), np.uint8), rng.integers(0, sizes[-1], rows).astype(np.int32)
+        x = (x / np.float32(255)).astype(np.float32)
+        data = Dataset(x, t, x[:1], t[:1])
     else:
         data = mnist()
         if sizes[0] != data.x_train.shape[1] or sizes[-1] <= data.t_train.max():
-            raise ValueError(f"sizes: {sizes[0]} to {sizes[-1]} is not for MNIST, 784 to 10; use --dataset random")
-        data = Dataset(*(np.ascontiguousarray(a[:n]) for a, n in zip(data, (rows, rows, 1, 1), strict=True)))
-    return Problem(sizes, batch_size, net, params, data, threads())
+            raise ValueError(f"sizes: {size}, expected 784 inputs and at least 10 classes; or use --dataset random")
+        data = Dataset(data.x_train[:rows], data.t_train[:rows], data.x_test[:1], data.t_test[:1])
+    return Problem(sizes, batch_size, net, params, data, available_threads())
 
 
-def threads() -> int:
-    """How many this process may use; NumPy's, PyTorch's and XLA's pools are of this size."""
+def available_threads() -> int:
+    """Returns the number of threads that this process may use, the size of the pools of NumPy, PyTorch and XLA."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def rows_of(problem: Problem, steps: int) -> np.ndarray:
-    """(S, B) row numbers, the first ones the same however many there are."""
+def draw_rows(problem: Problem, steps: int) -> np.ndarray:
+    """Draws row numbers (S, B). A larger number of steps begins with the same rows."""
     rng = np.random.default_rng(1)
     return rng.integers(0, len(problem.data.x_train), (steps, problem.batch_size), dtype=np.int32)
 
 
-def busy(threads: int) -> float | None:
-    """The load average before a measurement, where the system tells, and a warning if others are at work."""
+def load_average(threads: int) -> float | None:
+    """Returns the load average, if the system reports it, and warns if other processes use the machine."""
     if not hasattr(os, "getloadavg"):
         return None
     load = os.getloadavg()[0]
-    if load > 1.5 * threads:  # what has just been compiled here is part of it
+    if load > 1.5 * threads:  # this process's own compilation is a part of it
         print(
-            f"{program()}: the machine is busy, load {load:.1f} on {threads} threads: those of NumPy's and PyTorch's "
-            "BLAS spin while they wait for each other, and their times are not what they could be",
+            f"{program()}: the machine is busy, load {load:.1f} on {threads} threads: the BLAS threads of NumPy and "
+            "PyTorch spin while they wait for each other, which makes them slower",
             file=sys.stderr,
         )
     return load
 
 
-def difference(weights: np.ndarray, reference: np.ndarray, initial: np.ndarray) -> float:
-    """How far the weights are from the reference, of how far that one has moved, as norms; nan is infinite."""
+def relative_difference(weights: np.ndarray, reference: np.ndarray, initial: np.ndarray) -> float:
+    """Returns the norm of weights - reference over that of reference - initial; infinite if it is nan."""
     if weights.shape != reference.shape:
         return math.inf
-    found = float(np.linalg.norm(weights - reference) / np.linalg.norm(reference - initial))
-    return found if math.isfinite(found) else math.inf
+    difference = float(np.linalg.norm(weights - reference) / np.linalg.norm(reference - initial))
+    return difference if math.isfinite(difference) else math.inf
 
 
-def compare(problem: Problem, name: str, options: Options) -> dict[str, Any]:
-    """All contenders on one problem: what each took, and who was left out and why."""
-    names, rounds = options.only or tuple(CONTENDERS), options.rounds
-    batches, initial = rows_of(problem, COMPARED), problem.leaves[0][0]
-    reference = CONTENDERS["jaxnet.fit"](problem)(batches)
-    bounds = {
-        by: Measured(run, options.seconds)
-        for by, run in multipliers(problem.sizes, problem.batch_size, problem.threads).items()
-    }
-    entered: dict[str, tuple[Measured, float]] = {}
-    skipped, differing = dict[str, str](), dict[str, float]()
-    for contender in counted(names, f"{name}: compiling", total=len(names)):
-        try:
-            train = CONTENDERS[contender](problem)
-            apart = difference(train(batches), reference, initial)
-        except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]
-            package = PACKAGES.get(package, package)
-            skipped[contender] = f"{package} is not installed (pip install {package})"
-            continue
-        except Skip as reason:
-            skipped[contender] = str(reason)
-            continue
-        if apart < ALIKE:
-            entered[contender] = Measured(runner(problem, train), options.seconds), apart
-        else:
-            differing[contender] = apart
+def prepare(problem: Problem, size: str, options: Options) -> tuple[dict[str, StepTimer], dict[str, Any]]:
+    """Compiles the contenders and compares their weights after ten steps.
 
-    load = busy(problem.threads)
-    turns = [*bounds.values(), *(measured for measured, _ in entered.values())]
-    for turn in counted(turns * rounds, f"{name}: measuring", total=len(turns) * rounds):
-        turn.measure()
-    least = [min(times) for times in zip(*(measured.microseconds for measured in bounds.values()), strict=True)]
-    by = fastest(bounds)
-    return {
-        "rows": len(problem.data.x_train),
-        "load": load,
-        "bound": {"by": by, "microseconds": least, "min": min(least), "median": median(least)},
-        "products": {other: summary(measured, least) for other, measured in bounds.items()},
-        "contenders": {
-            contender: summary(measured, least) | {"difference": apart}
-            for contender, (measured, apart) in entered.items()
-        },
-        "skipped": skipped,
-        "differing": differing,
-    }
-
-
-def fastest(measured: dict[str, Measured]) -> str:
-    """The name of the one with the quickest round."""
-    return min(measured, key=lambda name: min(measured[name].microseconds))
-
-
-def runner(problem: Problem, train: Train) -> Run:
-    """By the number of steps; the rows are drawn once for each."""
-    drawn: dict[int, np.ndarray] = {}
-
-    def run(steps: int) -> object:
-        if steps not in drawn:
-            drawn[steps] = rows_of(problem, steps)
-        return train(drawn[steps])
-
-    return run
-
-
-def show(name: str, found: dict[str, Any], console: Console) -> None:
-    """A table, the fastest first, and a line for whoever is not in it."""
-    table = Table(title=f"{name}, bound by {found['bound']['by']}", title_justify="left")
-    table.add_column("", no_wrap=True)
-    for heading in ("min, us", "median, us", "min /\nbound", "median /\nbound", "differ-\nence"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for contender, row in sorted(
-        [("bound", found["bound"]), *found["contenders"].items()], key=lambda pair: pair[1]["median"]
-    ):
-        row = {"min_ratio": 1.0, "median_ratio": 1.0} | row
-        numbers = [
-            f"{row['min']:,.0f}",
-            f"{row['median']:,.0f}",
-            f"{row['min_ratio']:.2f}",
-            f"{row['median_ratio']:.2f}",
-        ]
-        table.add_row(contender, *numbers, f"{row['difference']:.0e}" if "difference" in row else "")
-    console.print(table)
-    for contender, row in found["contenders"].items():
-        if row["min_ratio"] < 1:
-            console.print(f"unsteady: {contender} cannot take less than the bound: the machine is busy; measure again")
-    for contender, apart in found["differing"].items():
-        console.print(f"differs: {contender} trains something else, {apart:.1e} off after {COMPARED} steps; not timed")
-    for reason in dict.fromkeys(found["skipped"].values()):
-        names = ", ".join(contender for contender, why in found["skipped"].items() if why == reason)
-        console.print(f"skipped: {names}: {reason}" if names not in reason else f"skipped: {reason}")
-
-
-def whole_run(options: Options) -> dict[str, Any]:
-    """`jaxnet.fit` from the call to the history, evaluations and all, and the products that it cannot do without.
-
-    Raises:
-        DatasetError: MNIST cannot be had.
+    Returns:
+        A timer for each contender that computes the right weights; and, for the results, the `difference` of each
+        contender's weights, and the reasons why some are `skipped`.
     """
-    sizes, batch_size, steps, every = WHOLE
-    data = mnist()
-    problem = problem_of(sizes, batch_size, "mnist")._replace(data=data)
-    on_device, batches = jax.device_put((data, rows_of(problem, steps)))
+    rows = cache(partial(draw_rows, problem))
+    batches, initial = rows(COMPARED_STEPS), problem.leaves[0][0]
+    reference = CONTENDERS["jaxnet.fit"](problem)(batches)
 
-    def run(_: int = steps) -> Any:
-        return jaxnet.fit(
-            problem.net, problem.params, on_device, batches, learning_rate=LEARNING_RATE, eval_every=every
-        )[1]
+    def make_timer(train: Train) -> StepTimer:
+        return StepTimer(lambda steps: train(rows(steps)), options.seconds)
+
+    timers, differences, skipped = dict[str, StepTimer](), dict[str, float](), dict[str, str]()
+    for name in track(options.only or tuple(CONTENDERS), f"{size}: compiling"):
+        try:
+            train = CONTENDERS[name](problem)
+            differences[name] = relative_difference(train(batches), reference, initial)
+            if differences[name] < WEIGHT_TOLERANCE:
+                timers[name] = make_timer(train)
+        except (ModuleNotFoundError, Skip) as error:
+            skipped[name] = str(error)
+    return timers, {"difference": differences, "skipped": skipped}
+
+
+def compare(size: str, options: Options) -> dict[str, Any]:
+    """Measures the bound and all contenders on one problem, and returns the results."""
+    problem = make_problem(size, options.dataset)
+    bound = Bound(multipliers(problem.sizes, problem.batch_size, problem.threads), options.seconds)
+    timers, results = prepare(problem, size, options)
+    results |= {"rows": len(problem.data.x_train), "load": load_average(problem.threads)}
+    measured: list[Bound | StepTimer] = [bound, *timers.values()]
+    for timer in track(measured * options.rounds, f"{size}: measuring"):
+        timer.measure()
+    least = bound.microseconds
+    by_name = {name: summarize(timer.microseconds, least) for name, timer in timers.items()}
+    products = {library: summarize(timer.microseconds, least) for library, timer in bound.timers.items()}
+    return results | {
+        "bound": {"by": bound.fastest} | summarize(least, least), "products": products, "contenders": by_name
+    }  # fmt: skip
+
+
+def show(size: str, results: dict[str, Any], console: Console) -> None:
+    """Prints a table with the fastest contender first, and a line for each one that differs or was skipped."""
+    rows = {f"bound: {results['bound']['by']}": results["bound"]} | results["contenders"]
+    console.print(make_table(size, "us", dict(sorted(rows.items(), key=lambda row: row[1]["median"]))))
+    for name, row in results["contenders"].items():
+        if row["min_ratio"] < 1:
+            console.print(f"unsteady: {name} took less than the bound: the machine is busy; measure again")
+    for name, difference in results["difference"].items():
+        if name not in results["contenders"]:
+            console.print(
+                f"differs: {name} trains something else: its weights are {difference:.1e} off after "
+                f"{COMPARED_STEPS} steps; not timed"
+            )
+    for name, reason in results["skipped"].items():
+        console.print(f"skipped: {name}: {reason}")
+
+
+def make_table(title: str, unit: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Returns a table of results of `summarize` by name."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True)
+    for heading in (f"min,\n{unit}", f"median,\n{unit}", "min /\nbound", "median /\nbound"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    digits = 2 if unit == "s" else 0
+    for name, row in rows.items():
+        times, ratios = (row["min"], row["median"]), (row["min_ratio"], row["median_ratio"])
+        table.add_row(name, *(f"{time:,.{digits}f}" for time in times), *(f"{ratio:.2f}" for ratio in ratios))
+    return table
+
+
+def whole_run(options: Options, console: Console) -> dict[str, Any]:
+    """Measures `jaxnet.fit` from the call to the history, with all evaluations, and its matrix products alone."""
+    steps, data, problem = WHOLE_RUN_STEPS, mnist(), make_problem(WHOLE_RUN_SIZE, "mnist")
+    on_device, batches = jax.device_put((data, draw_rows(problem._replace(data=data), steps)))
+
+    def run(_steps: int) -> Any:
+        settings: dict[str, Any] = {"learning_rate": LEARNING_RATE, "eval_every": WHOLE_RUN_INTERVAL}
+        return jaxnet.fit(problem.net, problem.params, on_device, batches, **settings)[1]
 
     started = time.perf_counter()
-    evaluations = len(run().eval_step)
+    evaluations = len(run(steps).eval_step)
     first = time.perf_counter() - started
-    kinds = {"step": (batch_size, True), "evaluation": (EVALUATED_AT_ONCE, False)}
+    network = problem.sizes, problem.batch_size, problem.threads
+    evaluation = problem.sizes, EVALUATION_BATCH, problem.threads
     bounds = {
-        kind: {
-            by: Measured(go, options.seconds)
-            for by, go in multipliers(sizes, batch, problem.threads, backward=backward).items()
-        }
-        for kind, (batch, backward) in kinds.items()
+        "steps": Bound(multipliers(*network), options.seconds),
+        "evaluations": Bound(multipliers(*evaluation, backward=False), options.seconds),
     }
-    took = []
-    for _ in counted(range(options.rounds), "whole run", total=options.rounds):
-        for measured in (m for by_name in bounds.values() for m in by_name.values()):
-            measured.measure()
-        took.append(seconds(run, steps))
-    times = {"step": steps, "evaluation": evaluations * -(-(len(data.x_train) + len(data.x_test)) // EVALUATED_AT_ONCE)}
-    by = {kind: fastest(found) for kind, found in bounds.items()}
-    rounds = {kind: zip(*(m.microseconds for m in found.values()), strict=True) for kind, found in bounds.items()}
-    products = {kind: [1e-6 * times[kind] * min(us) for us in rounds[kind]] for kind in kinds}
-    bound = [sum(parts) for parts in zip(*products.values(), strict=True)]
-    ratios = [mine / least for mine, least in zip(took, bound, strict=True)]
-    return {
-        "seconds": took,
-        "first_seconds": first,
-        "bound_seconds": bound,
-        "products_seconds": products,
-        "by": by,
-        "evaluations": evaluations,
-        "ratios": ratios,
-        "min_ratio": min(ratios),
-        "median_ratio": median(ratios),
+    seconds = []
+    for _ in track(range(options.rounds), "whole run"):
+        for bound in bounds.values():
+            bound.measure()
+        seconds.append(time_run(run, steps))
+    images = len(data.x_train) + len(data.x_test)
+    counts = {"steps": steps, "evaluations": evaluations * math.ceil(images / EVALUATION_BATCH)}
+    products = {kind: 1e-6 * counts[kind] * np.array(bounds[kind].microseconds) for kind in bounds}
+    least = np.sum(list(products.values()), axis=0).tolist()
+    rows = {f"{kind}: {bounds[kind].fastest}": times.tolist() for kind, times in products.items()}
+    results = {
+        name: summarize(times, least) for name, times in (rows | {"bound": least, "jaxnet.fit": seconds}).items()
     }
+    title = f"{WHOLE_RUN_SIZE}, {steps:,} steps, {evaluations} evaluations of {images:,} images"
+    console.print(make_table(title, "s", results))
+    console.print(f"jaxnet.fit with compilation: {first:.2f} s")
+    return {"seconds_with_compilation": first, "evaluations": evaluations, "rows": results}
 
 
-def show_whole_run(found: dict[str, Any], console: Console) -> None:
-    """Seconds of each part of the bound, of the whole of it, and of what ran."""
-    sizes, batch_size, steps, _ = WHOLE
-    name = "-".join(map(str, sizes))
-    table = Table(title=f"{name}@{batch_size}, {steps:,} steps, {found['evaluations']} evaluations of 70,000 images")
-    table.add_column("", no_wrap=True)
-    for heading in ("min, s", "median, s", "min /\nbound", "median /\nbound"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for kind, parts in found["products_seconds"].items():
-        table.add_row(f"products, {kind}s: {found['by'][kind]}", f"{min(parts):.2f}", f"{median(parts):.2f}")
-    table.add_row(
-        "bound", f"{min(found['bound_seconds']):.2f}", f"{median(found['bound_seconds']):.2f}", "1.00", "1.00"
-    )
-    ratios = [f"{found['min_ratio']:.2f}", f"{found['median_ratio']:.2f}"]
-    table.add_row("jaxnet.fit", f"{min(found['seconds']):.2f}", f"{median(found['seconds']):.2f}", *ratios)
-    table.add_row("jaxnet.fit, with compilation", f"{found['first_seconds']:.2f}")
-    console.print(table)
-
-
-def circumstances(options: Options) -> dict[str, Any]:
-    """What the numbers hang on."""
+def environment(options: Options) -> dict[str, Any]:
+    """Returns the options, versions and machine that the results depend on."""
     versions = {"python": platform.python_version()}
     for package in ("jax", "jaxlib", "numpy", "optax", "torch", "equinox", "flax", "scikit-learn"):
-        try:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     settings = {key: value for key, value in asdict(options).items() if key != "output"}
-    return {"options": settings, "threads": threads(), "machine": platform.machine(), "versions": versions}
+    return {
+        "options": settings, "threads": available_threads(), "machine": platform.machine(), "versions": versions
+    }  # fmt: skip
 
 
-def write(path: Path, found: dict[str, Any]) -> None:
-    """All or nothing: beside it first."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)
-
-
-def main(options: Options, console: Console) -> None:
-    """Measure, show, and keep.
-
-    Raises:
-        ValueError: An option is out of range.
-        DatasetError: MNIST cannot be had.
-        OSError: The output cannot be written.
-    """
-    if options.rounds < 1:
-        raise ValueError(f"rounds: {options.rounds}, expected at least 1")
-    if not 0 < options.seconds < math.inf:
-        raise ValueError(f"seconds: {options.seconds}, expected a finite number > 0")
+def main(options: Options) -> None:
+    """Measures, prints tables, and writes the results."""
+    console = Console(highlight=False, soft_wrap=True)
+    check_common(options)
+    check_positive("seconds", options.seconds)
     for name in options.only:
         if name not in CONTENDERS:
             raise ValueError(f"only: {name!r}, expected some of {', '.join(CONTENDERS)}")
-    sizes = {text: parse_size(text) for text in options.sizes}
-    found = circumstances(options)
+    for size in options.sizes:
+        parse_size(size)
     check_writable("output", options.output)
+    results = environment(options)
     if options.whole_run:
-        found["whole_run"] = whole_run(options)
-        show_whole_run(found["whole_run"], console)
+        results["whole_run"] = whole_run(options, console)
     else:
-        found["sizes"] = {}
-        for text, (layers, batch_size) in sizes.items():
-            problem = problem_of(layers, batch_size, options.dataset)
-            found["sizes"][text] = compare(problem, text, options)
-            show(text, found["sizes"][text], console)
+        results["sizes"] = {}
+        for size in options.sizes:
+            results["sizes"][size] = compare(size, options)
+            show(size, results["sizes"][size], console)
     if options.output:
-        write(options.output, found)
-
-
-def run() -> None:
-    """Runs the command with the arguments of this process, and ends it where they cannot be followed."""
-    try:
-        with one_line(DatasetError):
-            main(tyro.cli(Options, description=__doc__), Console(highlight=False, soft_wrap=True))
-    except KeyboardInterrupt:
-        sys.exit(f"{program()}: interrupted")
+        temporary = options.output.with_name(f"{options.output.name}.part")  # the file is complete or absent
+        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(options.output)

@@ -1,7 +1,7 @@
-"""The layers in both worlds, one line each, from which checks, tests and the README's table are derived.
+"""Pairs each layer in JAX with the same layer by hand. Checks, tests and the README's table are derived from it.
 
-An entry names the layer in JAX, at small sizes; its description builds the same layer by hand. The fault is a wrong
-`backward`: a check of the layer must report the leaf that it spoils.
+An entry makes the layer in JAX at small sizes; the description of that layer builds the one by hand. The fault of the
+entry is a wrong `backward`: a check of the layer must report the leaf whose gradient it changes.
 """
 
 import inspect
@@ -19,21 +19,21 @@ Shape = tuple[int, ...]
 
 
 class Fault(NamedTuple):
-    """A wrong backward pass, `backward(layer, dout)`, and the leaf whose gradient it makes wrong."""
+    """A wrong backward pass, `backward(layer, dout)`, and the leaf whose gradient is wrong."""
 
     leaf: str
     backward: Callable[[Any, Any], Any]
 
 
 class Entry(NamedTuple):
-    """A layer: the function that makes it in JAX with its arguments, shapes of example inputs, and a planted fault."""
+    """The function that makes a layer in JAX and its arguments, the shapes of example inputs, and a planted fault."""
 
     make: Callable[..., nn.Layer]
     arguments: tuple[Any, ...]
     shapes: list[Shape]
     fault: Fault
     chapter: int | None = None  # of the book
-    ids: int = 0  # inputs are integers below this number, if it is not 0
+    ids: int = 0  # if not 0, inputs are integers below this number
 
     @property
     def layer(self) -> nn.Layer:
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
         return self.make(*self.arguments)
 
     def example(self, shape: Shape, rng: np.random.Generator, dtype: Any = np.float64) -> np.ndarray:
-        """Draws an input: integers below `ids`, or normal numbers that are at least 0.1 away from a kink at 0."""
+        """Draws an input: integers below `ids`, or normal numbers at least 0.1 away from the kink at 0."""
         if self.ids:
             return rng.integers(0, self.ids, shape)
         x = rng.standard_normal(shape)
@@ -54,7 +54,7 @@ class Entry(NamedTuple):
 
 
 def scaled(leaf: str, factor: float = 2.0) -> Fault:
-    """Returns a fault that multiplies the gradient of a leaf by a factor."""
+    """Returns a fault that scales the gradient of a leaf."""
 
     def backward(layer: Any, dout: Any) -> Any:
         dx = _right_class(layer).backward(layer, dout)
@@ -73,7 +73,7 @@ def with_fault(layer: Any, fault: Fault) -> Any:
 
 
 def dx(backward: Callable[[Any, Any], Any]) -> Fault:
-    """Returns a fault of dx."""
+    """Returns a fault whose dx is wrong."""
     return Fault("x", backward)
 
 
@@ -83,21 +83,21 @@ def mask_forgotten(_layer: Any, dout: Any) -> Any:
 
 
 def statistics_held_constant(layer: Any, dout: Any) -> Any:
-    """Leaves out the terms of dx that come through the mean and the variance of a normalization."""
+    """Omits the terms of dx that come from the mean and the variance of a normalization."""
     dx = _right_class(layer).backward(layer, dout)
     shape = [1, -1] + [1] * (dx.ndim - 2) if isinstance(layer, numpy_ref.BatchNorm) else [-1]
     return dout * layer.gamma.reshape(shape) / layer.std
 
 
 def repeated_ids_counted_once(layer: Any, dout: Any) -> Any:
-    """Assigns the rows of dE where they must be added up."""
+    """Assigns the rows of dE, although those of repeated ids must be added."""
     layer.dE = np.zeros_like(layer.E)
     layer.dE[layer.x] += dout
     return np.zeros(layer.x.shape, dout.dtype)
 
 
 def first_to_last(layers: Any, dout: Any) -> Any:
-    """Goes through the layers of a Sequential in the order of the forward pass."""
+    """Runs the backward passes of a Sequential in the order of the forward pass."""
     for layer in layers.layers.values():
         dout = layer.backward(dout)
     return dout
@@ -151,7 +151,7 @@ CATALOGUE: dict[str, Entry] = {
 
 
 def table() -> str:
-    """Returns the README's table: a row for each kind of layer, in the order of the catalogue."""
+    """Returns the table of the README, with a row for each kind of layer, in the order of the catalogue."""
     lines = ["| in JAX, `jaxnet.nn` | by hand, `numpy_ref` | file in both | chapter of the book |", "|---|---|---|---|"]
     for entry in {entry.make: entry for entry in CATALOGUE.values()}.values():
         by_hand = (BY_HAND | COMPOSED)[entry.layer.description[0]]

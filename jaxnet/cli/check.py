@@ -1,36 +1,38 @@
-"""Compare every gradient with numerical derivatives of its own forward pass, and with autodiff where that is given.
+"""Compare gradients with numerical derivatives of their own forward pass, and with autodiff if there is a reference.
 
-Your own code, as FILE.py:NAME: a layer class, a pair of functions FORWARD,BACKWARD, a network, or a function or module
-of JAX or PyTorch.
+Your own code is named as FILE.py:NAME. It can be a layer class, a pair of functions FORWARD,BACKWARD, a network, or a
+function or module of JAX or PyTorch.
 
     jaxnet check mine.py:Affine --init 4x3 3 --inputs 5x4
     jaxnet check mine.py:affine_forward,affine_backward --inputs 5x4 4x3 3
     jaxnet check mine.py:Convolution --init 6x3x3x3 6 stride=2 pad=1 --inputs 2x3x7x7 --plot v.png
     jaxnet check mine.py:Embedding --init weights.npz --inputs '2x3<10'
 
-Without a name: the project's own networks, and every layer on its own. `--network notebook` checks the
-notebook's own network, as it was written, and says why it fails.
+Without a name, the networks and layers of this project are checked. `--network notebook` checks the code of the
+original notebook and explains why it fails.
 
-Exit status: 0 PASS, 1 FAIL, 2 cannot be checked, 3 INCONCLUSIVE.
+Exit status: 0 PASS, 1 FAIL, 2 the code cannot be checked or an option is invalid, 3 INCONCLUSIVE.
 """
 
 import inspect
 import json
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
-from jaxnet.cli.ending import check_writable, one_line
-from jaxnet.cli.option_types import File, Number, Word, check_seed
+from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_seed, check_writable
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, inspected, targets
 from jaxnet.crosscheck.measure.step_sweep import step_errors
 
-STATUS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
-OF_TARGETS = ("init", "inputs", "reference", "constants", "dtype", "accuracy", "resolution", "max_seconds", "plot")
+ERRORS = (SubjectError,)
+STATUS = {Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.PASS: 0}  # the first verdict that occurs counts
+TARGET_OPTIONS = ("init", "inputs", "reference", "constants", "dtype", "accuracy", "resolution", "max_seconds", "plot")
 
 
 @dataclass(frozen=True)
@@ -38,136 +40,121 @@ class Options:
     """Cross-check gradients."""
 
     target: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """FILE.py:NAME, or FILE.py:FORWARD,BACKWARD; several are checked with the same values."""
+    """FILE.py:NAME or FILE.py:FORWARD,BACKWARD. Several targets are checked with the same values."""
     init: tuple[str, ...] = ()
-    """What a class is made with. 4x3: an array of that shape. 5<10: integers below 10. 0.5, =3: numbers. stride=2,
-    W=4x3: by name. FILE.npz, FILE.npy: arrays."""
+    """Arguments of the class's constructor. 4x3: float array. 5<10: five integers below 10. 0.5, =3: numbers.
+    stride=2, W=4x3: named arguments. FILE.npz, FILE.npy: arrays from a file."""
     inputs: tuple[str, ...] = ()
-    """What forward is called with, in the same form."""
-    reference: Word = None
-    """FILE.py:NAME of the same function in JAX, of (params, *inputs) where there are parameters, else of (*inputs)."""
+    """Arguments of the forward pass, in the same form."""
+    reference: OptionalStr = None
+    """FILE.py:NAME of the same function in JAX, of (params, *inputs), or of (*inputs) if there are no parameters."""
     constants: tuple[str, ...] = ()
-    """Names of arrays that move the output and need no gradient."""
+    """Names of arrays that affect the output and need no gradient."""
     dtype: Literal["float64", "float32"] = "float64"
-    """Of the arrays that the values become."""
-    accuracy: Number = None
-    """The relative error that the gradient may have by design, as of an iterative solver. Defaults to none."""
-    resolution: Number = None
-    """The relative error that must be visible, else INCONCLUSIVE. Defaults to half the digits in which the code
-    computes."""
-    max_seconds: Number = None
-    """What is not judged after so long is INCONCLUSIVE. Defaults to no limit."""
+    """Dtype of the float arrays."""
+    accuracy: OptionalFloat = None
+    """Relative error of the gradient that is intended, as in an iterative solver. Defaults to none."""
+    resolution: OptionalFloat = None
+    """Relative error that must be detectable for a PASS. Defaults to half the digits of the code's dtype."""
+    max_seconds: OptionalFloat = None
+    """Time limit. A leaf without a verdict by then is INCONCLUSIVE. Defaults to no limit."""
     verbose: bool = False
-    """Print also the error and tolerance of every pair of derivations, the forward passes and the seconds."""
+    """Also print errors and tolerances of each pair of derivations, forward passes and seconds."""
     json: bool = False
-    """Print the reports as JSON."""
-    plot: File = None
-    """Draw the error against the step size, for every leaf, into this PNG."""
+    """Print the reports as JSON. What the checked code prints goes to stderr."""
+    plot: OptionalPath = None
+    """PNG file for a plot of the error of each leaf over the step size."""
     network: Literal["all", "book", "notebook-order", "notebook"] = "all"
-    """Without a name. book: Affine, ReLU, Affine. notebook-order: one more ReLU. all: both, the other networks, and
-    every layer on its own. notebook: the notebook's own code, defects and all."""
-    seed: int = 0
-    """Draws values, weights, images and the directions in which derivatives are taken."""
+    """Network to check without a target. book: Affine, ReLU, Affine. notebook-order: with another ReLU at the end.
+    notebook: the original notebook's code. all: book, notebook-order, the other networks, and each layer alone."""
+    seed: Seed = 0
 
 
-def of_targets(options: Options) -> Iterator[Report]:
-    """Yields a report for every name that was given."""
+def check_targets(options: Options) -> Iterator[Report]:
+    """Yields a report for each target."""
     reference = targets.load(options.reference) if options.reference else None
+    settings = {name: getattr(options, name) for name in ("constants", "accuracy", "resolution", "max_seconds", "seed")}
     for target in options.target:
         rng = np.random.default_rng(options.seed)
-        thing = targets.load(target)
-        made = [targets.values(specs, rng) for specs in (options.init, options.inputs)]
-        (places, named), (inputs, more) = (
-            (
-                [targets.in_dtype(v, options.dtype) for v in p],
-                {k: targets.in_dtype(v, options.dtype) for k, v in n.items()},
-            )
-            for p, n in made
-        )
-        if isinstance(thing, type):
+        subject, name = targets.load(target), target.rpartition(":")[2]
+        init_args, init_kwargs = parse_values(options.init, options.dtype, rng)
+        args, kwargs = parse_values(options.inputs, options.dtype, rng)
+        if isinstance(subject, type):
             try:
-                thing = thing(*places, **named)
+                subject = subject(*init_args, **init_kwargs)
             except Exception as error:
                 raise targets.TargetError(
-                    f"{target}: making one raised {type(error).__name__}: {error}; say with --init what it is made with"
+                    f"{target}: the constructor raised {type(error).__name__}: {error}; pass its arguments with --init"
                 ) from error
-        inputs = in_place(target, thing, inputs, more)
-        name = target.rpartition(":")[2]
-        yield check(
-            thing,
-            *inputs,
-            reference=reference,
-            constants=options.constants,
-            accuracy=options.accuracy,
-            resolution=options.resolution,
-            max_seconds=options.max_seconds,
-            seed=options.seed,
-            name=name,
-        )
+        inputs = order_inputs(target, subject, args, kwargs)
+        yield check(subject, *inputs, reference=reference, name=name, **settings)
         if options.plot:
-            from jaxnet import plots  # matplotlib is loaded where something is drawn
+            from jaxnet import plots  # imports matplotlib
 
-            figure = plots.step_sizes(name, step_errors(inspected(thing, *inputs, seed=options.seed), options.seed))
-            plots.save(figure, options.plot)
+            errors = step_errors(inspected(subject, *inputs, seed=options.seed), options.seed)
+            plots.save(plots.step_sizes(name, errors), options.plot)
 
 
-def in_place(target: str, thing: Any, inputs: list[Any], named: dict[str, Any]) -> list[Any]:
-    """Returns the inputs in the order in which forward takes them; named ones go where forward has that name.
+def parse_values(texts: tuple[str, ...], dtype: str, rng: np.random.Generator) -> tuple[list[Any], dict[str, Any]]:
+    """Returns positional and named values, with float arrays in this dtype."""
+    positional, named = targets.values(texts, rng)
+    converted = [targets.in_dtype(value, dtype) for value in positional]
+    return converted, {name: targets.in_dtype(value, dtype) for name, value in named.items()}
+
+
+def order_inputs(target: str, subject: Any, args: list[Any], kwargs: dict[str, Any]) -> list[Any]:
+    """Returns positional and named inputs in the order of the forward pass's parameters.
 
     Raises:
-        TargetError: If forward has no such name, or one is given twice.
+        TargetError: If the forward pass has no parameter of a name, or one is passed twice.
     """
-    if not named:
-        return inputs
-    held = next((getattr(thing, method) for method in ("forward", "loss") if hasattr(thing, method)), thing)
-    call = thing[0] if isinstance(thing, tuple) else held
+    if not kwargs:
+        return args
+    method = next((getattr(subject, name) for name in ("forward", "loss") if hasattr(subject, name)), subject)
+    signature = inspect.signature(subject[0] if isinstance(subject, tuple) else method)
     try:
-        bound = inspect.signature(call).bind(*inputs, **named)
+        bound = signature.bind(*args, **kwargs)
     except TypeError as error:
-        takes = ", ".join(inspect.signature(call).parameters)
-        raise targets.TargetError(f"{target}: inputs: {error}; it takes {takes}") from error
+        parameters = ", ".join(signature.parameters)
+        raise targets.TargetError(f"{target}: inputs: {error}; its parameters are {parameters}") from error
     bound.apply_defaults()
     return [*bound.args, *bound.kwargs.values()]
 
 
-def of_own_code(options: Options, rng: np.random.Generator) -> Iterator[Report]:
-    """Yields the reports of this project's own code that the options ask for."""
-    from jaxnet.cli.own_networks import reports  # JAX is loaded where it is needed
-
-    yield from reports(options.network, options.seed, rng)
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Sends to stderr what the block prints, in this process or in another."""
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout.flush()  # text that the block wrote to sys.__stdout__
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def main(options: Options) -> int:
-    """Checks and prints; returns the exit status.
-
-    Raises:
-        ValueError: If an option is out of range, or does not belong to what is checked.
-    """
+    """Checks the targets or this project's own code, prints the reports, and returns the exit status."""
     check_seed(options.seed)
     check_writable("plot", options.plot)
-    for name in ("network",) if options.target else OF_TARGETS:
+    for name in ("network",) if options.target else TARGET_OPTIONS:
         if getattr(options, name) != getattr(Options(), name):
-            owner = "the project's own networks" if options.target else "FILE.py:NAME"
-            raise ValueError(f"{name}: an option of {owner}; leave it out here")
+            raise ValueError(f"{name}: applies only {'without' if options.target else 'to'} FILE.py:NAME; leave it out")
     rng = np.random.default_rng(options.seed)
-    done = []
-    for report in of_targets(options) if options.target else of_own_code(options, rng):
-        done.append(report)
-        if not options.json:
-            print(report.details() if options.verbose else report, end="\n\n", flush=True)
+    if not options.target:
+        from jaxnet.cli import own_networks  # imports JAX
+    checks = check_targets(options) if options.target else own_networks.check_own(options.network, options.seed, rng)
+    reports = []
+    with stdout_to_stderr() if options.json else nullcontext():
+        for report in checks:
+            reports.append(report)
+            if not options.json:
+                print(report.details() if options.verbose else report, end="\n\n", flush=True)
     if options.json:
-        print(json.dumps([report.to_dict() for report in done], indent=1))
-    elif options.network == "notebook" and not options.target:
-        from jaxnet.cli.own_networks import why_the_notebook_fails
-
-        print("Why:")
-        for reason in why_the_notebook_fails(rng):
-            print(f"  - {reason}")
-    verdicts = {report.verdict for report in done}
-    return next((STATUS[verdict] for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE) if verdict in verdicts), 0)
-
-
-def run() -> None:
-    """Runs the command with the arguments of this process, and ends it where they cannot be followed."""
-    with one_line(SubjectError):
-        sys.exit(main(tyro.cli(Options, description=__doc__)))
+        print(json.dumps([report.to_dict() for report in reports], indent=1))
+    elif options.network == "notebook":
+        print("Why:", *(f"  - {reason}" for reason in own_networks.explain_notebook(rng)), sep="\n")
+    return next(status for verdict, status in STATUS.items() if verdict in {report.verdict for report in reports})

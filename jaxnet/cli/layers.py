@@ -1,8 +1,15 @@
-"""List the layers in both worlds, as in the README's table."""
+"""List the layers in JAX and by hand, as the table in the README."""
+
+from dataclasses import dataclass
 
 from jaxnet.cli.catalogue import table
 
 
-def run() -> None:
+@dataclass(frozen=True)
+class Options:
+    """List the layers."""
+
+
+def main(_options: Options) -> None:
     """Prints the table."""
     print(table())

@@ -1,40 +1,56 @@
-"""The command `jaxnet`, which runs the others: `jaxnet train`, `jaxnet check`, and so on."""
+"""Runs the command `jaxnet`, which dispatches to `jaxnet train`, `jaxnet check` and the others."""
 
 import sys
 from importlib import import_module
 
+from jaxnet import __version__
+from jaxnet.cli.errors import USAGE_ERROR, one_line_errors, program
+
 COMMANDS = {
-    "train": "train a network, and leave a folder with what came of it",
-    "check": "check gradients: a network's, or those of code of your own",
-    "sweep": "train many networks in one program, and draw where that works",
+    "train": "train a network and write its results to a folder",
+    "check": "check the gradients of your own code, or of this project's networks",
+    "sweep": "train with many learning rates and initial weights at once, and draw a map",
     "layers": "list the layers, in JAX and by hand",
-    "bench": "compare the training with other libraries and with bounds",
-    "chapter6": "draw what chapter 6 of the book shows, from runs of its own",
-    "scaling": "measure the training over several devices",
+    "bench": "compare training steps with other libraries and with a lower bound",
+    "chapter6": "draw the figures of chapter 6 of Deep Learning from Scratch",
+    "scaling": "measure training on several devices",
 }
-USAGE = "usage: jaxnet COMMAND [OPTIONS]; jaxnet COMMAND --help lists a command's options"
-UNKNOWN = 2
+USAGE = "usage: jaxnet [--version] COMMAND [OPTIONS]; jaxnet COMMAND --help lists a command's options"
 
 
 def main() -> None:
     """Runs the command that the first argument names, with the arguments that follow.
 
     Raises:
-        SystemExit: With status 2 where there is no such command.
+        SystemExit: If there is no such command. The status is 2.
     """
     name, *arguments = sys.argv[1:] or ["--help"]
-    if name in ("-h", "--help"):
+    if name == "--version":
+        print(f"jaxnet {__version__}")
+    elif name in ("-h", "--help"):
         print(USAGE, *(f"  {command:<10} {text}" for command, text in COMMANDS.items()), sep="\n")
-        return
-    if name not in COMMANDS:
+    elif name in COMMANDS:
+        sys.argv = [f"jaxnet {name}", *arguments]
+        run_command(name)
+    else:
         print(f"jaxnet: {name}, expected one of {', '.join(COMMANDS)}", file=sys.stderr)
-        sys.exit(UNKNOWN)
-    sys.argv = [f"jaxnet {name}", *arguments]
+        sys.exit(USAGE_ERROR)
+
+
+def run_command(name: str) -> None:
+    """Parses the arguments of this process as a command's `Options`, and passes them to the `main` of its module.
+
+    Raises:
+        SystemExit: If a package that the command needs is missing, an option is invalid, or `main` returns a status.
+    """
     try:
+        import tyro
+
         command = import_module(f"jaxnet.cli.{name}")
     except ModuleNotFoundError as error:
         from jaxnet.data.datasets import DISTRIBUTION
 
-        print(f'jaxnet {name}: needs more ({error}): pip install "{DISTRIBUTION}[train]"', file=sys.stderr)
-        sys.exit(UNKNOWN)
-    command.run()
+        print(f'{program()}: a package is missing ({error}): pip install "{DISTRIBUTION}[train]"', file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+    with one_line_errors(*getattr(command, "ERRORS", ())):
+        sys.exit(command.main(tyro.cli(command.Options, description=command.__doc__)))

@@ -1,65 +1,65 @@
-"""Progress for who watches: nothing that moves is shown where the output is not a terminal."""
+"""Progress bars on a terminal, and plain lines or nothing elsewhere."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import rich.progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import jaxnet
 
 T = TypeVar("T")
-LINES = 10  # of a run, where it cannot be shown live
+LINES = 10  # printed by a run whose output is not a terminal
 
 
-def counted(items: Iterable[T], what: str, total: int) -> Iterable[T]:
-    """The items, and a bar that moves with them."""
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
+    """Returns the items, with a progress bar if stderr is a terminal."""
     console = Console(stderr=True)
-    return track(items, what, total=total, console=console) if console.is_terminal else items
+    return rich.progress.track(items, description, total, console=console) if console.is_terminal else items
 
 
 @contextmanager
-def steps_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """What is to be told how many steps are done."""
+def step_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yields a function of the number of steps done, which moves a progress bar if stderr is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda _steps: None
         return
     with Progress(console=console) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(description, total=total)
         yield lambda steps: bar.update(task, completed=steps)
 
 
 @contextmanager
-def training(console: Console, steps: int) -> Iterator[Callable[[jaxnet.Progress], None]]:
-    """Yields a function that shows the progress of a run: a live bar on a terminal, some ten lines elsewhere."""
-    if not console.is_terminal:
-        every, printed = max(1, steps // LINES), -1
+def training_progress(console: Console, steps: int) -> Iterator[Callable[[jaxnet.Progress], None]]:
+    """Yields a function that shows the progress of a run: a bar on a terminal, about ten lines elsewhere."""
+    if console.is_terminal:
+        columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("compiling", total=steps)
 
-        def line(run: jaxnet.Progress) -> None:
-            nonlocal printed
-            step = len(run.history.loss)
-            if step == run.history.eval_step[-1] and (step // every > printed or step == steps):
-                if step and printed >= 0:
-                    console.print(f"step {step:>6}  {said(run)}", highlight=False, soft_wrap=True)
-                printed = step // every
+            def update(progress: jaxnet.Progress) -> None:
+                if step := len(progress.history.loss):
+                    bar.update(task, completed=step, description=_latest_figures(progress))
 
-        yield line
+            yield update
         return
 
-    columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("compiling", total=steps)
+    interval, last_printed = max(1, steps // LINES), -1
 
-        def update(run: jaxnet.Progress) -> None:
-            if len(run.history.loss):
-                bar.update(task, completed=len(run.history.loss), description=said(run))
+    def print_line(progress: jaxnet.Progress) -> None:
+        nonlocal last_printed
+        step = len(progress.history.loss)
+        if step == progress.history.eval_step[-1] and (step // interval > last_printed or step == steps):
+            if step and last_printed >= 0:
+                console.print(f"step {step:>6}  {_latest_figures(progress)}", highlight=False, soft_wrap=True)
+            last_printed = step // interval
 
-        yield update
+    yield print_line
 
 
-def said(run: jaxnet.Progress) -> str:
-    """The latest figures."""
-    loss, _, train, test = run.history
+def _latest_figures(progress: jaxnet.Progress) -> str:
+    loss, _, train, test = progress.history
     return f"loss {loss[-1]:.4f}  train {train[-1]:.4f}  test {test[-1]:.4f}"

@@ -1,4 +1,4 @@
-"""The scripts as a person runs them: what they print, leave, refuse, and exit with."""
+"""Tests of the scripts as a user runs them: output, files, refused options and exit status."""
 
 import csv
 import importlib
@@ -20,6 +20,7 @@ from conftest import AS_A_USER
 
 import jaxnet
 import numpy_ref
+from jaxnet.cli import train_options, train_setup
 from jaxnet.data import text
 from jaxnet.train import run_folder
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints
@@ -27,7 +28,7 @@ from jaxnet.train.checkpoints import CheckpointError, Checkpoints
 ROOT = Path(__file__).parents[2]
 
 
-class Done(NamedTuple):
+class Result(NamedTuple):
     returncode: int
     stdout: str
     stderr: str
@@ -35,7 +36,7 @@ class Done(NamedTuple):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """A script run as `python scripts/NAME ARGUMENTS`, in this process, whose imports and programs are warm."""
+    """Runs `python scripts/NAME ARGUMENTS` in this process, which has imported and compiled most of it already."""
 
     def run_script(script, *arguments):
         monkeypatch.setattr(sys, "argv", [script, *arguments])
@@ -45,22 +46,22 @@ def run(monkeypatch, capsys):
             status = 0
         except SystemExit as stopped:
             message = stopped.code if isinstance(stopped.code, str) else ""
-            print(message, end="\n" if message else "", file=sys.stderr)  # as the interpreter does on its way out
+            print(message, end="\n" if message else "", file=sys.stderr)  # as the interpreter does at exit
             status = 1 if message else int(stopped.code or 0)
-        return Done(status, *capsys.readouterr())
+        return Result(status, *capsys.readouterr())
 
     return run_script
 
 
 @pytest.fixture(scope="module")
 def default_run(tmp_path_factory):
-    """The one run in a process of its own, as on a new machine."""
+    """The default run, in a process of its own, as on a new machine."""
     output = tmp_path_factory.mktemp("runs") / "digits"
     command = [sys.executable, ROOT / "scripts" / "train.py", "--output", str(output)]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, env=AS_A_USER), output
 
 
-def test_the_default_run_reaches_96_percent_and_says_so(default_run):
+def test_the_default_run_reports_at_least_96_percent(default_run):
     done, output = default_run
     assert done.returncode == 0, done.stderr
     summary = json.loads((output / "summary.json").read_text())
@@ -74,7 +75,7 @@ def test_the_default_run_reaches_96_percent_and_says_so(default_run):
     assert done.stdout.index("PASS  64-50-10") < done.stdout.index("Training on")
 
 
-def test_progress_is_plain_lines_where_nobody_watches(default_run):
+def test_progress_is_plain_lines_without_a_terminal(default_run):
     done, _ = default_run
     lines = [line for line in done.stdout.splitlines() if line.startswith("step ")]
     assert len(lines) == 10
@@ -82,9 +83,9 @@ def test_progress_is_plain_lines_where_nobody_watches(default_run):
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_the_folder_holds_all_that_is_promised(default_run):
+def test_the_folder_contains_the_documented_files(default_run):
     _, output = default_run
-    assert {path.name for path in output.iterdir()} - {"checkpoints"} == {  # of a run that took over ten seconds
+    assert {path.name for path in output.iterdir()} - {"checkpoints"} == {  # of a run longer than ten seconds
         "first_layer_weights.png", "history.csv", "learning_curves.png",
         "mistakes.png", "parameters.npz", "summary.json",
     }  # fmt: skip
@@ -92,7 +93,7 @@ def test_the_folder_holds_all_that_is_promised(default_run):
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_parameters_it_leaves_are_those_it_reports(default_run):
+def test_the_saved_parameters_reach_the_reported_accuracy(default_run):
     _, output = default_run
     with np.load(output / "parameters.npz") as leaves:
         params = {f"Affine{i}": {leaf: leaves[f"Affine{i}.{leaf}"] for leaf in ("W", "b")} for i in (1, 2)}
@@ -102,7 +103,7 @@ def test_the_parameters_it_leaves_are_those_it_reports(default_run):
     assert network.accuracy(data.x_test, data.t_test) == pytest.approx(summary["test_accuracy"], abs=1e-6)
 
 
-def test_the_history_it_leaves_ends_where_the_summary_does(default_run):
+def test_the_last_row_of_the_history_agrees_with_the_summary(default_run):
     _, output = default_run
     with (output / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -112,7 +113,7 @@ def test_the_history_it_leaves_ends_where_the_summary_does(default_run):
     assert float(rows[-1]["loss"]) == pytest.approx(summary["final_loss"])
 
 
-TAKEN = {
+CHANGES = {
     "two-layer": [
         "--hidden 20", "--activation tanh", "--batch-norm", "--dropout 0.2", "--init-std he", "--optimizer adam",
         "--learning-rate 0.05", "--schedule cosine", "--clip-norm 0.01", "--weight-decay 0.01", "--batch-size 50",
@@ -120,28 +121,31 @@ TAKEN = {
     ],
     "transformer": ["--context 9", "--width 12", "--blocks 1", "--dropout 0", "--text other.txt"],
 }  # fmt: skip
-USED = {"two-layer": "--steps 20", "transformer": "--context 8 --width 8 --steps 2 --batch-size 2 --text some.txt"}
+BASE_OPTIONS = {
+    "two-layer": "--steps 20",
+    "transformer": "--context 8 --width 8 --steps 2 --batch-size 2 --text some.txt",
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", TAKEN)
-def test_every_option_alone_makes_another_run(run, tmp_path, monkeypatch, network):
-    """What is trained is other where any one of them is other; and what it is not told of is the same twice."""
+@pytest.mark.parametrize("network", CHANGES)
+def test_every_option_changes_the_trained_parameters(run, tmp_path, monkeypatch, network):
+    """Runs that differ in one option have different parameters, except for --eval-every."""
     monkeypatch.chdir(tmp_path)
     Path("some.txt").write_text("the quick brown fox jumps over the lazy dog, " * 20)
     Path("other.txt").write_text("the quick brown dog jumps over the lazy fox, " * 20)
-    made = {}
-    for i, option in enumerate(["", "--eval-every 7", *TAKEN[network]]):
+    parameters = {}
+    for i, option in enumerate(["", "--eval-every 7", *CHANGES[network]]):
         if "mnist" in option and "JAXNET_DATA" not in os.environ:
             continue
-        done = run("train.py", *f"--network {network} {USED[network]} {option} --output run{i}".split())
+        done = run("train.py", *f"--network {network} {BASE_OPTIONS[network]} {option} --output run{i}".split())
         assert done.returncode == 0, (option, done.stderr)
-        made[option] = (Path(f"run{i}") / "parameters.npz").read_bytes()
-    assert made.pop("--eval-every 7") == made[""]
-    assert len(set(made.values())) == len(made)
+        parameters[option] = (Path(f"run{i}") / "parameters.npz").read_bytes()
+    assert parameters.pop("--eval-every 7") == parameters[""]
+    assert len(set(parameters.values())) == len(parameters)
 
 
-def test_the_options_are_written_down(run, tmp_path):
+def test_the_summary_records_the_options(run, tmp_path):
     options = (
         "--hidden 20 10 --activation tanh --init-std xavier --optimizer adam --learning-rate 0.005 --batch-size 50"
     )
@@ -158,7 +162,7 @@ def test_the_options_are_written_down(run, tmp_path):
     assert evaluated == [0, 60, 120, 130]
 
 
-def saved(folder, net):
+def read_parameters(folder, net):
     return run_folder.read_parameters(folder / "parameters.npz", net)
 
 
@@ -170,12 +174,12 @@ def test_a_deep_network_is_saved_with_its_running_statistics_key_and_step(run, t
     assert "PASS  64-12-9-10" in done.stdout
     assert "Cross-check on 9 training images" in done.stdout
     net, data = jaxnet.multi_layer_net(64, [12, 9], 10, batch_norm=True, dropout=0.1), jaxnet.data.digits()
-    params, state, key, step = saved(tmp_path / "run", net)
+    params, state, key, step = read_parameters(tmp_path / "run", net)
     assert step == 40
     assert key.shape == ()
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    found = jaxnet.accuracy(net.infer(params, state, data.x_test), data.t_test)
-    assert float(found) == pytest.approx(summary["test_accuracy"], abs=1e-6)
+    accuracy = jaxnet.accuracy(net.infer(params, state, data.x_test), data.t_test)
+    assert float(accuracy) == pytest.approx(summary["test_accuracy"], abs=1e-6)
     assert summary["options"]["optimizer"] == "adam"
 
 
@@ -192,14 +196,12 @@ def test_a_convolutional_network_is_trained_on_images(run, tmp_path):
     assert (tmp_path / "run" / "mistakes.png").exists()
 
 
-def test_the_deep_convolutional_network_is_built_for_its_images(monkeypatch):
-    """It is trained by test_deep_networks; at the book's size that takes minutes."""
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    options, subjects = (importlib.import_module(f"jaxnet.cli.{name}") for name in ("options", "subjects"))
-    chosen = options.settled(options.Options(network="deep-conv"))
-    data, vocabulary = subjects.prepare(chosen)
+def test_the_deep_convolutional_network_is_built_for_its_images():
+    """Does not train it, as tests/nn/test_deep_networks.py does: at the book's size that takes minutes."""
+    options = train_options.resolve(train_options.Options(network="deep-conv"))
+    data, vocabulary = train_setup.load_data(options)
     assert data.x_train.shape == (1442, 1, 8, 8)
-    name, net = subjects.build(chosen, data, vocabulary)
+    name, net = train_setup.build_network(options, data, vocabulary)
     params = jax.eval_shape(lambda key: net.init(key, "he"), jax.random.key(0))
     assert name == "deep-conv"
     assert params["Convolution1"]["W"].shape == (16, 1, 3, 3)
@@ -220,7 +222,7 @@ def test_the_transformer_learns_a_text_and_writes(run, tmp_path):
     assert written in done.stdout
     assert written.count("abc") > 40
     net = jaxnet.transformer(5, 8, 8, 4, 1)
-    params, state, _, step = saved(tmp_path / "run", net)
+    params, state, _, step = read_parameters(tmp_path / "run", net)
     assert step == 150
     with np.load(tmp_path / "run" / "parameters.npz") as leaves:
         vocabulary = str(leaves["vocabulary"])
@@ -231,7 +233,7 @@ def test_the_transformer_learns_a_text_and_writes(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_backward_of_any_network_that_is_wrong_is_not_trained(run, tmp_path, monkeypatch):
+def test_a_convolutional_network_with_a_wrong_backward_is_not_trained(run, tmp_path, monkeypatch):
     right = numpy_ref.Convolution.backward
 
     def wrong(self, dout):
@@ -247,10 +249,10 @@ def test_a_backward_of_any_network_that_is_wrong_is_not_trained(run, tmp_path, m
 
 
 @pytest.mark.slow
-def test_chapter_6_is_drawn(run, tmp_path):
+def test_chapter_6_draws_all_figures(run, tmp_path):
     done = run("chapter6.py", "--steps", "10", "--hidden", "9", "8", "--output", str(tmp_path / "pictures"))
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # nobody watches
+    assert done.stderr == ""  # no progress bar without a terminal
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
         "activations_relu.png", "activations_sigmoid.png", "activations_tanh.png", "batch_norm.png",
         "optimizer_paths.png", "optimizers.png", "overfitting.png",
@@ -261,14 +263,14 @@ def test_chapter_6_is_drawn(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_leaves_a_picture_and_a_row_for_each_run(run, tmp_path):
+def test_a_sweep_writes_a_map_and_a_row_for_each_run(run, tmp_path):
     options = "--learning-rates 0.01 0.5 1e30 --init-stds 0.1 0.5 --seeds 2 --hidden 8 --steps 60"
     done = run("sweep.py", *options.split(), "--output", str(tmp_path / "sweep"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("12 runs of 60 steps at once")
     assert "best: learning rate 0.5" in done.stdout
     assert "4 of 12 diverged" in done.stdout
-    assert done.stderr == ""  # nobody watches
+    assert done.stderr == ""  # no progress bar without a terminal
     with (tmp_path / "sweep" / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(float(row["learning_rate"]), float(row["init_std"]), row["seed"]) for row in rows[:3]] == [
@@ -278,7 +280,7 @@ def test_a_sweep_leaves_a_picture_and_a_row_for_each_run(run, tmp_path):
     assert rows[-1]["test_accuracy"] == ""
     assert (tmp_path / "sweep" / "sweep.png").read_bytes().startswith(b"\x89PNG")
     lost = run("sweep.py", *f"--learning-rates 1e30 --init-stds 1 --steps 5 --output {tmp_path / 'lost'}".split())
-    assert "all 1 runs diverged; take lower learning rates" in str(lost)
+    assert "all 1 runs diverged; choose lower learning rates" in str(lost)
     assert lost.returncode == 1
     assert (tmp_path / "lost" / "sweep.png").exists()
     refused = run("sweep.py", "--learning-rates", "-1", "--output", str(tmp_path / "other"))
@@ -300,7 +302,7 @@ def test_divergence_ends_the_run_with_its_history(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_bits(run, tmp_path):
+def test_a_stopped_run_resumes_to_the_same_bits(run, tmp_path):
     options = ["--steps", "1000", "--eval-every", "20", "--optimizer", "momentum", "--checkpoint-seconds", "0"]
     whole = run("train.py", *options, "--output", str(tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
@@ -321,10 +323,10 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_bits(run, tmp_
 
     done = run("train.py", "--resume", str(stopped))
     assert done.returncode == 0, done.stderr
-    assert "Going on after step" in done.stdout
+    assert "Resuming after step" in done.stdout
     assert not (stopped / "options.json").exists()
-    with np.load(tmp_path / "whole" / "parameters.npz") as one, np.load(stopped / "parameters.npz") as other:
-        assert all(one[leaf].tobytes() == other[leaf].tobytes() for leaf in one.files)
+    with np.load(tmp_path / "whole" / "parameters.npz") as a, np.load(stopped / "parameters.npz") as b:
+        assert all(a[leaf].tobytes() == b[leaf].tobytes() for leaf in a.files)
     assert (tmp_path / "whole" / "history.csv").read_bytes() == (stopped / "history.csv").read_bytes()
     again = run("train.py", "--resume", str(stopped))
     assert again.returncode == 2
@@ -332,10 +334,10 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_bits(run, tmp_
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does(run, tmp_path):
+def test_two_processes_train_the_same_parameters_as_one(run, tmp_path):
     options = ["--steps", "60", "--eval-every", "20"]
-    alone = run("train.py", *options, "--output", str(tmp_path / "alone"))
-    assert alone.returncode == 0, alone.stderr
+    single = run("train.py", *options, "--output", str(tmp_path / "single"))
+    assert single.returncode == 0, single.stderr
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -355,17 +357,17 @@ def test_two_processes_train_what_one_does(run, tmp_path):
         )
         for process in (0, 1)
     )  # fmt: skip
-    said, quiet = (process.communicate(timeout=200)[0] for process in (first, second))
-    assert (first.returncode, second.returncode) == (0, 0), said + quiet
-    assert "test accuracy" in said
-    assert "step" not in quiet
-    with np.load(tmp_path / "alone" / "parameters.npz") as one, np.load(tmp_path / "two" / "parameters.npz") as two:
-        for leaf in one.files:  # float32 sums in another order
-            np.testing.assert_allclose(two[leaf], one[leaf], rtol=1e-3, atol=1e-5)
+    output, other_output = (process.communicate(timeout=200)[0] for process in (first, second))
+    assert (first.returncode, second.returncode) == (0, 0), output + other_output
+    assert "test accuracy" in output
+    assert "step" not in other_output
+    with np.load(tmp_path / "single" / "parameters.npz") as a, np.load(tmp_path / "two" / "parameters.npz") as b:
+        for leaf in a.files:  # float32 sums in another order
+            np.testing.assert_allclose(b[leaf], a[leaf], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_of_two_processes_both_end_at_once_where_the_first_refuses(tmp_path):
+def test_both_processes_exit_at_once_if_the_first_refuses_the_folder(tmp_path):
     (tmp_path / "mine").write_text("mine")
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -384,20 +386,20 @@ def test_of_two_processes_both_end_at_once_where_the_first_refuses(tmp_path):
     assert "a check failed in the first process" in second
 
 
-def test_training_goes_on_where_no_checkpoint_can_be_saved(run, tmp_path, monkeypatch):
+def test_training_continues_if_no_checkpoint_can_be_saved(run, tmp_path, monkeypatch):
     def full(self, progress):
         raise CheckpointError("checkpoints: no checkpoint could be saved (no space left)")
 
     monkeypatch.setattr(Checkpoints, "offer", full)
     done = run("train.py", "--steps", "50", "--output", str(tmp_path / "run"))
     assert done.returncode == 3
-    assert done.stdout.count("no space left") == 1  # said when it happens, and not at every checkpoint
+    assert done.stdout.count("no space left") == 1  # at the first failure, and not at every checkpoint
     assert "no space left" in done.stderr
     assert (tmp_path / "run" / "summary.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "found"),
+    ("change", "message"),
     [
         ({"seed": "abc"}, "seed is 'abc'"),
         ({"hidden": 50}, "hidden is 50"),
@@ -410,22 +412,22 @@ def test_training_goes_on_where_no_checkpoint_can_be_saved(run, tmp_path, monkey
         ({"seed": 10**30}, "seed: 1000000000000000000000000000000, expected"),
     ],
 )
-def test_options_that_are_not_as_they_were_written_are_refused_by_name(run, tmp_path, change, found):
+def test_a_damaged_record_of_options_is_refused_by_name(run, tmp_path, change, message):
     done = run("train.py", "--steps", "20", "--output", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     options = json.loads((tmp_path / "run" / "summary.json").read_text())["options"] | change
-    (tmp_path / "begun").mkdir()
-    told = {name: value for name, value in options.items() if value is not ...}
-    (tmp_path / "begun" / "options.json").write_text(json.dumps(told))
-    refused = run("train.py", "--resume", str(tmp_path / "begun"))
+    (tmp_path / "unfinished").mkdir()
+    recorded = {name: value for name, value in options.items() if value is not ...}
+    (tmp_path / "unfinished" / "options.json").write_text(json.dumps(recorded))
+    refused = run("train.py", "--resume", str(tmp_path / "unfinished"))
     assert refused.returncode == 2
-    assert found in refused.stderr
+    assert message in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["two-layer", "deep", "simple-conv", "deep-conv", "transformer"])
-def test_a_run_goes_on_from_the_options_that_it_wrote(run, tmp_path, monkeypatch, network):
+def test_a_run_resumes_with_its_recorded_options(run, tmp_path, monkeypatch, network):
     monkeypatch.chdir(tmp_path)
     Path("some.txt").write_text("the quick brown fox jumps over the lazy dog, " * 20)
     own = {"transformer": "--context 8 --width 8 --text some.txt", "deep": "--batch-norm --dropout 0.1 --hidden 9 8"}
@@ -433,33 +435,35 @@ def test_a_run_goes_on_from_the_options_that_it_wrote(run, tmp_path, monkeypatch
         "train.py", *f"--network {network} --steps 3 --batch-size 4 {own.get(network, '')} --output whole".split()
     )
     assert done.returncode == 0, done.stderr
-    Path("begun").mkdir()
-    Path("begun/options.json").write_text(json.dumps(json.loads(Path("whole/summary.json").read_text())["options"]))
-    again = run("train.py", "--resume", "begun")
+    Path("unfinished").mkdir()
+    Path("unfinished/options.json").write_text(
+        json.dumps(json.loads(Path("whole/summary.json").read_text())["options"])
+    )
+    again = run("train.py", "--resume", "unfinished")
     assert again.returncode == 0, again.stderr
-    assert "Nothing is saved here: beginning again" in again.stdout
-    assert Path("begun/parameters.npz").read_bytes() == Path("whole/parameters.npz").read_bytes()
+    assert "No checkpoint: starting from step 0" in again.stdout
+    assert Path("unfinished/parameters.npz").read_bytes() == Path("whole/parameters.npz").read_bytes()
 
 
-RESUMED = {
+INVALID_RESUMES = {
     "nothing there": ("--resume nowhere", "resume: nowhere is not the folder of an unfinished run"),
-    "other options": ("--resume nowhere --steps 5", "resume: goes on with the options that the run was begun with"),
-    "another folder": ("--resume nowhere --output other", "output: a run that goes on stays in its folder"),
+    "other options": ("--resume nowhere --steps 5", "resume: a resumed run keeps the options that it was started with"),
+    "another folder": ("--resume nowhere --output other", "output: a resumed run stays in its folder"),
     "no seconds": ("--checkpoint-seconds -1", "checkpoint_seconds: -1"),
 }
 
 
-@pytest.mark.parametrize("name", RESUMED)
-def test_what_cannot_be_gone_on_with_is_one_line_and_status_2(run, name):
-    options, message = RESUMED[name]
+@pytest.mark.parametrize("name", INVALID_RESUMES)
+def test_an_invalid_resume_is_one_line_and_status_2(run, name):
+    options, message = INVALID_RESUMES[name]
     done = run("train.py", *options.split())
     assert done.returncode == 2
     assert done.stderr.startswith(f"train.py: {message}")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_clip_norm_holds_the_training_back(run, tmp_path):
-    """100 steps of at most 0.1 * 1e-9 lead nowhere."""
+def test_a_tiny_clip_norm_stops_learning(run, tmp_path):
+    """100 steps of at most 0.1 * 1e-9 change no prediction."""
     done = run("train.py", "--clip-norm", "1e-9", "--steps", "100", "--output", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     with (tmp_path / "run" / "history.csv").open() as file:
@@ -468,7 +472,7 @@ def test_a_clip_norm_holds_the_training_back(run, tmp_path):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["options"]["clip_norm"] == 1e-9
 
 
-REFUSED = {
+INVALID_OPTIONS = {
     "no steps": ("--steps 0", "steps: 0, expected a whole number of at least 1"),
     "negative batch": ("--batch-size -5", "batch_size: -5"),
     "no interval": ("--eval-every 0", "eval_every: 0"),
@@ -481,27 +485,27 @@ REFUSED = {
     "negative seed": ("--seed -1", "seed: -1"),
     "large seed": ("--seed 99999999999999999999", "seed: 99999999999999999999, expected a whole number from 0 to"),
     "no device": ("--devices 0", "devices: 0, expected a whole number of at least 1"),
-    "alone with others": ("--coordinator here:1", "coordinator: here:1, for one process alone"),
-    "a process too many": ("--process 3", "process: 3, expected 0 to 0"),
+    "coordinator of a single process": ("--coordinator here:1", "coordinator: here:1, but there is a single process"),
+    "process out of range": ("--process 3", "process: 3, expected 0 to 0"),
     "too many rows": ("--batch-size 2000000000", "steps, batch_size: 2000, 2000000000, expected fewer than"),
-    "another's option": (
+    "option of other networks": (
         "--network simple-conv --hidden 20",
         "hidden: an option of two-layer, deep, not of simple-conv",
     ),
-    "images of text": ("--network transformer --dataset mnist", "dataset: an option of two-layer"),
-    "a text of images": ("--text mine.txt", "text: an option of transformer, not of two-layer"),
+    "dataset of a text": ("--network transformer --dataset mnist", "dataset: an option of two-layer"),
+    "text of an image network": ("--text mine.txt", "text: an option of transformer, not of two-layer"),
     "no temperature": ("--network transformer --temperature 0", "temperature: 0"),
     "no text": ("--network transformer --text nowhere.txt", "nowhere.txt: cannot be read"),
     "no context": ("--network transformer --context 0", "context: 0"),
     "no width": ("--network transformer --width 6", "width: 6, expected a multiple of 4"),
-    "all dropped": ("--dropout 1", "dropout: 1.0, expected a share in [0, 1)"),
+    "dropout of 1": ("--dropout 1", "dropout: 1.0, expected a probability in [0, 1)"),
     "negative weight decay": ("--weight-decay -1", "weight_decay: -1.0, expected a finite number >= 0"),
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", INVALID_OPTIONS)
 def test_an_option_out_of_range_is_one_line_and_status_2(run, name, tmp_path):
-    options, message = REFUSED[name]
+    options, message = INVALID_OPTIONS[name]
     done = run("train.py", *options.split(), "--output", str(tmp_path / "run"))
     assert done.returncode == 2
     assert done.stderr.startswith(f"train.py: {message}")
@@ -516,7 +520,7 @@ def test_an_unknown_option_is_status_2(run, option):
     assert "Traceback" not in done.stderr
 
 
-def test_an_output_that_is_there_is_refused_and_kept(run, tmp_path):
+def test_an_existing_output_is_refused_and_left_unchanged(run, tmp_path):
     (tmp_path / "mine").write_text("mine")
     done = run("train.py", "--output", str(tmp_path))
     assert done.returncode == 2
@@ -524,7 +528,7 @@ def test_an_output_that_is_there_is_refused_and_kept(run, tmp_path):
     assert (tmp_path / "mine").read_text() == "mine"
 
 
-def test_gradients_that_disagree_are_shown_and_nothing_is_trained(run, tmp_path, monkeypatch):
+def test_a_network_with_a_wrong_gradient_is_reported_and_not_trained(run, tmp_path, monkeypatch):
     def averaged(self, dout):
         self.dW, self.db = self.x.T @ dout, dout.mean(axis=0)
         return dout @ self.W.T
@@ -540,9 +544,9 @@ def test_gradients_that_disagree_are_shown_and_nothing_is_trained(run, tmp_path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mnist_without_files_or_network_says_what_to_do(run, tmp_path, monkeypatch):
+def test_mnist_without_files_or_internet_gives_advice(run, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXNET_DATA", str(tmp_path))
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # the discard port: nobody answers
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # the discard port, where no server listens
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     done = run("train.py", "--dataset", "mnist", "--output", str(tmp_path / "run"))
     assert done.returncode == 2
@@ -562,7 +566,7 @@ def test_the_notebooks_run_reaches_its_accuracy(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_crosscheck_passes_on_all_that_is_here(run):
+def test_the_crosscheck_passes_all_networks_and_layers(run):
     done = run("crosscheck.py")
     assert done.returncode == 0, done.stdout + done.stderr
     for name in (
@@ -582,7 +586,7 @@ def test_the_crosscheck_passes_on_all_that_is_here(run):
         assert f"PASS  {name}" in done.stdout
 
 
-def test_the_crosscheck_fails_the_notebook_and_says_why(run):
+def test_the_crosscheck_fails_the_notebook_and_explains_why(run):
     done = run("crosscheck.py", "--network", "notebook")
     assert done.returncode == 1
     assert done.stdout.startswith("FAIL  the notebook as written")
@@ -594,7 +598,7 @@ def test_the_crosscheck_fails_the_notebook_and_says_why(run):
     assert "softmax runs over the whole batch" in done.stdout
 
 
-MINE = """
+USER_CODE = """
 import time
 import jax.numpy as jnp
 import numpy as np
@@ -656,15 +660,15 @@ class Slow(Affine):
 
 
 @pytest.fixture
-def mine(tmp_path):
-    (tmp_path / "mine.py").write_text(MINE)
+def user_code(tmp_path):
+    (tmp_path / "mine.py").write_text(USER_CODE)
     return str(tmp_path / "mine.py")
 
 
 CHECKED = {
     "a class": (":Affine --init 4x3 3 --inputs 5x4", 0, "PASS  Affine"),
     "with a reference": (
-        ":Affine --init 4x3 3 --inputs 5x4 --reference MINE:reference --verbose",
+        ":Affine --init 4x3 3 --inputs 5x4 --reference USER_CODE:reference --verbose",
         0,
         "W: analytic - autodiff: error",
     ),
@@ -692,18 +696,18 @@ CHECKED = {
 
 
 @pytest.mark.parametrize("name", CHECKED)
-def test_somebodys_own_code_is_checked_from_the_shell(run, mine, name):
+def test_user_code_is_checked_from_the_shell(run, user_code, name):
     options, status, text = CHECKED[name]
-    first, *rest = options.replace("MINE", mine).split()
-    done = run("crosscheck.py", mine + first, *rest)
+    first, *rest = options.replace("USER_CODE", user_code).split()
+    done = run("crosscheck.py", user_code + first, *rest)
     assert done.returncode == status, done.stderr
     assert text in done.stdout
 
 
-def test_its_report_is_json_and_its_picture_a_png(run, mine, tmp_path):
+def test_a_check_writes_json_and_a_png(run, user_code, tmp_path):
     np.savez(tmp_path / "weights.npz", W=np.arange(6.0).reshape(3, 2), b=np.ones(2))
     options = "--json --plot", str(tmp_path / "v.png"), "--inputs 5x3 --init", str(tmp_path / "weights.npz")
-    done = run("crosscheck.py", f"{mine}:Affine", *" ".join(options).split())
+    done = run("crosscheck.py", f"{user_code}:Affine", *" ".join(options).split())
     assert done.returncode == 0, done.stderr
     (report,) = json.loads(done.stdout)
     assert [leaf["name"] for leaf in report["leaves"]] == ["W", "b", "x"]
@@ -717,33 +721,65 @@ def test_its_report_is_json_and_its_picture_a_png(run, mine, tmp_path):
     assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
 
 
-REFUSED_TARGETS = {
+NOISY_CODE = """
+import os, sys
+import numpy as np
+
+print("imported")
+
+class Square:
+    def __init__(self):
+        print("made")
+
+    def forward(self, x):
+        sys.__stdout__.write("forward\\n")
+        os.system("echo forward in a subprocess")
+        self.x = x
+        return x**2
+
+    def backward(self, dout):
+        print("backward")
+        return 2 * self.x * dout
+"""
+
+
+def test_json_is_valid_although_the_checked_code_prints(tmp_path):
+    (tmp_path / "noisy.py").write_text(NOISY_CODE)
+    command = [sys.executable, ROOT / "scripts" / "crosscheck.py", f"{tmp_path / 'noisy.py'}:Square", "--inputs", "2x3"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert [report["verdict"] for report in json.loads(done.stdout)] == ["PASS"]
+    for line in ("imported", "made", "forward", "forward in a subprocess", "backward"):
+        assert line in done.stderr.splitlines()
+
+
+INVALID_TARGETS = {
     "no such file": ("nowhere.py:Affine", "there is no file nowhere.py"),
-    "no name": ("MINE", "expected FILE.py:NAME"),
-    "no such name": ("MINE:Afine", "no Afine in"),
-    "no arguments": ("MINE:Affine --inputs 3x4", "say with --init"),
-    "no value": ("MINE:Affine --init 4x3 three --inputs 3x4", "'three': expected a shape"),
-    "no shape": ("MINE:Affine --init 4x0 3 --inputs 3x4", "a size below 1"),
-    "no weights": ("MINE:Affine --init weights.npz --inputs 3x4", "weights.npz: cannot be read"),
-    "no inputs": ("MINE:Lookup --init 4x3", "Lookup.forward: raised TypeError"),
+    "no name": ("USER_CODE", "expected FILE.py:NAME"),
+    "no such name": ("USER_CODE:Afine", "no Afine in"),
+    "no arguments": ("USER_CODE:Affine --inputs 3x4", "pass its arguments with --init"),
+    "no value": ("USER_CODE:Affine --init 4x3 three --inputs 3x4", "'three': expected a shape"),
+    "no shape": ("USER_CODE:Affine --init 4x0 3 --inputs 3x4", "a size below 1"),
+    "no weights": ("USER_CODE:Affine --init weights.npz --inputs 3x4", "weights.npz: cannot be read"),
+    "no inputs": ("USER_CODE:Lookup --init 4x3", "Lookup.forward: raised TypeError"),
     "no such input": (
-        "MINE:stretch,unstretch --inputs 5x4 shft=3",
-        "an unexpected keyword argument 'shft'; it takes x, by",
+        "USER_CODE:stretch,unstretch --inputs 5x4 shft=3",
+        "an unexpected keyword argument 'shft'; its parameters are x, by",
     ),
-    "an input twice": ("MINE:sine --inputs 5x4 x=3x4", "multiple values for argument 'x'; it takes x"),
-    "of the networks": ("MINE:sine --inputs 3 --network book", "network: an option of the project's own networks"),
-    "of a target": ("--inputs 3x4", "inputs: an option of FILE.py:NAME"),
-    "of a target, by two words": ("--max-seconds 3", "max_seconds: an option of FILE.py:NAME"),
-    "no accuracy": ("MINE:sine --inputs 3 --accuracy -1", "accuracy: -1.0, expected"),
-    "no time": ("MINE:sine --inputs 3 --max-seconds 0", "max_seconds: 0.0, expected"),
-    "no folder": ("MINE:sine --inputs 3 --plot nowhere/v.png", "expected a file, in a folder that is there"),
+    "an input twice": ("USER_CODE:sine --inputs 5x4 x=3x4", "multiple values for argument 'x'; its parameters are x"),
+    "of the networks": ("USER_CODE:sine --inputs 3 --network book", "network: applies only without FILE.py:NAME"),
+    "of a target": ("--inputs 3x4", "inputs: applies only to FILE.py:NAME"),
+    "of a target, by two words": ("--max-seconds 3", "max_seconds: applies only to FILE.py:NAME"),
+    "no accuracy": ("USER_CODE:sine --inputs 3 --accuracy -1", "accuracy: -1.0, expected"),
+    "no time": ("USER_CODE:sine --inputs 3 --max-seconds 0", "max_seconds: 0.0, expected"),
+    "no folder": ("USER_CODE:sine --inputs 3 --plot nowhere/v.png", "expected a file in an existing folder"),
 }
 
 
-@pytest.mark.parametrize("name", REFUSED_TARGETS)
-def test_a_target_that_cannot_be_checked_is_one_line_and_status_2(run, mine, name):
-    options, message = REFUSED_TARGETS[name]
-    done = run("crosscheck.py", *options.replace("MINE", mine).split())
+@pytest.mark.parametrize("name", INVALID_TARGETS)
+def test_a_target_that_cannot_be_checked_is_one_line_and_status_2(run, user_code, name):
+    options, message = INVALID_TARGETS[name]
+    done = run("crosscheck.py", *options.replace("USER_CODE", user_code).split())
     assert done.returncode == 2, done.stdout
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -756,7 +792,7 @@ SCORED = {
 
 
 @pytest.mark.parametrize("name", SCORED)
-def test_the_scoreboard_says_what_checks_cost(run, name):
+def test_the_scoreboard_measures_the_cost_of_checks(run, name):
     options, status, printed, refused = SCORED[name]
     done = run("scoreboard.py", *options.split())
     assert done.returncode == status, done.stderr
@@ -776,11 +812,11 @@ def test_a_fail_costs_at_most_five_times_a_pass(run, tmp_path):
 def test_the_scoreboard_runs_the_kinds_of_input(run, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "tests")
     kinds = importlib.import_module("mutants.kinds")
-    chosen = list(kinds.KINDS)[:4]
-    monkeypatch.setattr(kinds, "KINDS", {name: kinds.KINDS[name] for name in chosen})
+    names = list(kinds.KINDS)[:4]
+    monkeypatch.setattr(kinds, "KINDS", {name: kinds.KINDS[name] for name in names})
     done = run("scoreboard.py", "--kinds", "--output", str(tmp_path / "kinds.json"))
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "kinds.json").read_text())
-    assert found["of"] == len(chosen)
-    assert found["as expected"] + len(found["not as expected"]) == found["of"]
-    assert f"of {len(chosen)} as expected" in done.stdout
+    counts = json.loads((tmp_path / "kinds.json").read_text())
+    assert counts["of"] == len(names)
+    assert counts["as expected"] + len(counts["not as expected"]) == counts["of"]
+    assert f"of {len(names)} as expected" in done.stdout

@@ -163,7 +163,7 @@ def _from_signature(
         extra_names = [p.name for p in takes if p.default is p.empty and p.name not in own]
         if not extra_names and any(p.name in own and p.name not in names for p in takes):
             return FromAbove(Place.NOWHERE)  # it requires an option of f, so the check of the call below fails
-        return FromAbove(Place.POSITION, _index(takes, own, len(names)), apart=extra == outputs or outputs == 1)
+        return FromAbove(Place.POSITION, _index(takes, own, len(names)), apart=outputs in (extra, 1))
     optional = [p for p in takes if p.name not in own and _is_optional_dout(p)]
     if optional and len(takes) > len(names):
         return FromAbove(Place.POSITION, _index(takes, own, len(names), optional[0].name), apart=outputs == 1)

@@ -1,14 +1,15 @@
-"""One training loop for each library, as its own guide writes it: same network, parameters, batches and learning rate.
+"""One training loop for each library, as its own guide writes it, with the same network, parameters and batches.
 
-A contender is a function from a problem to its loop; the loop trains from the problem's initial parameters, one step
-for each row of `batches`, and returns the first layer's weights (D, H) once they are there. What compiles, compiles at
-the first call with a number of steps. A library is imported where it is used, because none of them has to be there.
+A contender is a function from a problem to a training loop. The loop starts from the problem's initial parameters,
+makes one step for each row of `batches`, and returns the weights (D, H) of the first layer once they are computed. It
+is compiled at its first call with each number of steps. Libraries that may be missing are imported where they are used.
 """
 
 import os
 import shutil
 import warnings
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,14 +25,14 @@ import numpy_ref
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Params
 
-Train = Callable[[np.ndarray], np.ndarray]  # batches (S, B) -> the first layer's weights (D, H)
+Train = Callable[[np.ndarray], np.ndarray]  # batches (S, B) -> weights of the first layer (D, H)
 LEARNING_RATE = 0.1
 
 
 class Problem(NamedTuple):
-    """An affine network with ReLUs, where it starts, and the float32 samples that it learns."""
+    """An affine network with ReLUs, its initial parameters, and float32 samples."""
 
-    sizes: tuple[int, ...]  # of its layers: inputs, hidden units, classes
+    sizes: tuple[int, ...]  # inputs, hidden units of each layer, classes
     batch_size: int
     net: jaxnet.nn.Layer
     params: Params
@@ -40,40 +41,39 @@ class Problem(NamedTuple):
 
     @property
     def leaves(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """W (D, M) and b (M,) of each layer in order."""
+        """W (D, M) and b (M,) of each layer, in order."""
         return [tuple(np.asarray(layer[leaf]) for leaf in "Wb") for layer in self.params.values()]  # type: ignore[misc]
 
 
 class Skip(Exception):
-    """This contender cannot run here, and why."""
+    """Raised when a contender cannot run on this machine, with the reason."""
+
+
+def mean_cross_entropy(logits: Any, t: Any) -> Any:
+    """Returns the loss of all contenders that optax or JAX differentiates."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, t).mean()
 
 
 def fit(problem: Problem) -> Train:
-    """`jaxnet.fit`; its two evaluations cost the same however many steps lie between them."""
+    """Trains with `jaxnet.fit`. Its two evaluations are a fixed cost, which the timer subtracts."""
     data = jax.device_put(problem.data)
 
     def train(batches: np.ndarray) -> np.ndarray:
-        state, _ = jaxnet.fit(
-            problem.net,
-            problem.params,
-            data,
-            jnp.asarray(batches),
-            learning_rate=LEARNING_RATE,
-            eval_every=len(batches),
-        )
+        options: dict[str, Any] = {"learning_rate": LEARNING_RATE, "eval_every": len(batches)}
+        state, _ = jaxnet.fit(problem.net, problem.params, data, jnp.asarray(batches), **options)
         return np.asarray(state.params["Affine1"]["W"])
 
     return train
 
 
 def plain_scan(problem: Problem) -> Train:
-    """What a JAX user would write: a scan of steps that pick their rows, differentiate, and descend."""
+    """Trains as a JAX user would: `lax.scan` over steps that gather rows, differentiate and update."""
 
     def loss(leaves: Any, x: Any, t: Any) -> Any:
         for W, b in leaves[:-1]:
             x = jax.nn.relu(x @ W + b)
         W, b = leaves[-1]
-        return optax.softmax_cross_entropy_with_integer_labels(x @ W + b, t).mean()
+        return mean_cross_entropy(x @ W + b, t)
 
     @jax.jit
     def run(leaves: Any, x_train: Any, t_train: Any, batches: Any) -> Any:
@@ -88,7 +88,7 @@ def plain_scan(problem: Problem) -> Train:
 
 
 def by_hand(problem: Problem) -> Train:
-    """`numpy_ref.train`, the loop written by hand; its evaluations, which are no steps, are left out."""
+    """Trains with `numpy_ref.train`, the loop written by hand, without its evaluations."""
 
     def train(batches: np.ndarray) -> np.ndarray:
         network = numpy_ref.Network(numpy_ref.build_layers(problem.net.description, problem.params))
@@ -100,50 +100,46 @@ def by_hand(problem: Problem) -> Train:
     return train
 
 
-def pytorch(*, fused: bool | None = None, compiled: bool = False) -> Callable[[Problem], Train]:
-    """PyTorch's loop, eager or compiled, with its SGD as it comes or fused."""
+def pytorch(problem: Problem, *, fused: bool | None = None, compiled: bool = False) -> Train:
+    """Trains with PyTorch, eager or compiled, with its default SGD or the fused one."""
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # read at import; otherwise it forks workers
+    import torch
 
-    def make(problem: Problem) -> Train:
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # read at the import; workers would be forked
-        import torch
+    if compiled and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "c++"))):
+        raise Skip("torch.compile needs a C++ compiler on the PATH")
+    torch.set_num_threads(problem.threads)
+    layers: list[Any] = []
+    for fan_in, fan_out in pairwise(problem.sizes):
+        layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
+    model = torch.nn.Sequential(*layers[:-1])
+    optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, fused=fused)
+    x_train, t_train = torch.from_numpy(problem.data.x_train), torch.from_numpy(problem.data.t_train).long()
 
-        if compiled and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "c++"))):
-            raise Skip("torch.compile needs a C++ compiler, and none is on the PATH")
-        torch.set_num_threads(problem.threads)
-        layers: list[Any] = []
-        for fan_in, fan_out in pairwise(problem.sizes):
-            layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
-        model = torch.nn.Sequential(*layers[:-1])
-        optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, fused=fused)
-        x_train, t_train = torch.from_numpy(problem.data.x_train), torch.from_numpy(problem.data.t_train).long()
+    def step(x: Any, t: Any) -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x), t).backward()
+        optimizer.step()
 
-        def step(x: Any, t: Any) -> None:
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(x), t).backward()
-            optimizer.step()
+    if compiled:
+        torch._dynamo.reset()
+        step = torch.compile(step, dynamic=False)
 
-        if compiled:
-            torch._dynamo.reset()
-            step = torch.compile(step, dynamic=False)
+    def train(batches: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            for layer, (W, b) in zip(model[::2], problem.leaves, strict=True):
+                layer.weight.copy_(torch.tensor(W.T))
+                layer.bias.copy_(torch.tensor(b))
+        for batch in torch.from_numpy(batches.astype(np.int64)):
+            step(x_train[batch], t_train[batch])
+        return np.array(model[0].weight.detach().numpy().T)
 
-        def train(batches: np.ndarray) -> np.ndarray:
-            with torch.no_grad():
-                for layer, (W, b) in zip(model[::2], problem.leaves, strict=True):
-                    layer.weight.copy_(torch.tensor(W.T))
-                    layer.bias.copy_(torch.tensor(b))
-            for batch in torch.from_numpy(batches.astype(np.int64)):
-                step(x_train[batch], t_train[batch])
-            return np.array(model[0].weight.detach().numpy().T)
-
-        return train
-
-    return make
+    return train
 
 
 def equinox(problem: Problem) -> Train:
-    """Equinox and optax, as its MNIST example goes; rows are picked in NumPy, as from a data loader.
+    """Trains with Equinox and optax, as in its MNIST example. Rows are gathered in NumPy, as by a data loader.
 
-    Source: https://docs.kidger.site/equinox/examples/mnist/
+    References: https://docs.kidger.site/equinox/examples/mnist/
     """
     import equinox as eqx
 
@@ -156,7 +152,7 @@ def equinox(problem: Problem) -> Train:
             return self.layers[-1](x)
 
     def loss(model: Any, x: Any, t: Any) -> Any:
-        return optax.softmax_cross_entropy_with_integer_labels(jax.vmap(model)(x), t).mean()
+        return mean_cross_entropy(jax.vmap(model)(x), t)
 
     optimizer = optax.sgd(LEARNING_RATE)
 
@@ -167,8 +163,9 @@ def equinox(problem: Problem) -> Train:
         return eqx.apply_updates(model, updates), opt_state, value
 
     layers = [eqx.nn.Linear(*pair, key=jax.random.key(0)) for pair in pairwise(problem.sizes)]
-    given = [jnp.asarray(leaf) for W, b in problem.leaves for leaf in (W.T, b)]
-    initial = eqx.tree_at(lambda m: [a for layer in m.layers for a in (layer.weight, layer.bias)], Model(layers), given)
+    leaves = [jnp.asarray(leaf) for W, b in problem.leaves for leaf in (W.T, b)]
+    model = Model(layers)
+    initial = eqx.tree_at(lambda m: [leaf for layer in m.layers for leaf in (layer.weight, layer.bias)], model, leaves)
     x_train, t_train = problem.data.x_train, problem.data.t_train
 
     def train(batches: np.ndarray) -> np.ndarray:
@@ -181,16 +178,16 @@ def equinox(problem: Problem) -> Train:
 
 
 def flax_nnx(problem: Problem) -> Train:
-    """Flax NNX and optax, as its MNIST tutorial goes; rows are picked in NumPy, as from a data loader.
+    """Trains with Flax NNX and optax, as in its MNIST tutorial. Rows are gathered in NumPy, as by a data loader.
 
-    Source: https://flax.readthedocs.io/en/latest/mnist_tutorial.html
+    References: https://flax.readthedocs.io/en/latest/mnist_tutorial.html
     """
     from flax import nnx
 
     @nnx.jit  # type: ignore[untyped-decorator]
     def train_step(model: Any, optimizer: Any, x: Any, t: Any) -> Any:
         def loss(model: Any) -> Any:
-            return optax.softmax_cross_entropy_with_integer_labels(model(x), t).mean()
+            return mean_cross_entropy(model(x), t)
 
         value, grads = nnx.value_and_grad(loss)(model)
         optimizer.update(model, grads)
@@ -213,7 +210,7 @@ def flax_nnx(problem: Problem) -> Train:
 
 
 def scikit_learn(problem: Problem) -> Train:
-    """`MLPClassifier.partial_fit`: plain gradient descent, nothing decayed, nothing shuffled."""
+    """Trains with `MLPClassifier.partial_fit`: plain gradient descent without weight decay or shuffling."""
     from sklearn.neural_network import MLPClassifier
 
     x_train, t_train = problem.data.x_train, problem.data.t_train
@@ -221,22 +218,15 @@ def scikit_learn(problem: Problem) -> Train:
 
     def train(batches: np.ndarray) -> np.ndarray:
         model = MLPClassifier(
-            problem.sizes[1:-1],
-            solver="sgd",
-            alpha=0.0,
-            batch_size=problem.batch_size,
-            learning_rate_init=LEARNING_RATE,
-            momentum=0.0,
-            nesterovs_momentum=False,
-            shuffle=False,
-        )
+            problem.sizes[1:-1], solver="sgd", alpha=0.0, batch_size=problem.batch_size,
+            learning_rate_init=LEARNING_RATE, momentum=0.0, nesterovs_momentum=False, shuffle=False,
+        )  # fmt: skip
         with warnings.catch_warnings(), threadpool_limits(problem.threads, user_api="blas"):
-            warnings.simplefilter("ignore")  # that a batch may lack a class, or that it has not converged
-            model.partial_fit(
-                x_train[batches[0]], t_train[batches[0]], classes=classes
-            )  # makes its own parameters first
-            for W, b, mine in zip(model.coefs_, model.intercepts_, problem.leaves, strict=True):
-                W[:], b[:] = mine
+            warnings.simplefilter("ignore")  # of classes that a batch lacks, and of convergence
+            first = batches[0]
+            model.partial_fit(x_train[first], t_train[first], classes=classes)  # creates parameters of its own
+            for W, b, initial in zip(model.coefs_, model.intercepts_, problem.leaves, strict=True):
+                W[:], b[:] = initial
             for batch in batches:
                 model.partial_fit(x_train[batch], t_train[batch])
         return model.coefs_[0]
@@ -248,11 +238,10 @@ CONTENDERS: dict[str, Callable[[Problem], Train]] = {
     "jaxnet.fit": fit,
     "plain-scan": plain_scan,
     "numpy_ref": by_hand,
-    "torch": pytorch(),
-    "torch-fused": pytorch(fused=True),
-    "torch-compile": pytorch(compiled=True),
+    "torch": pytorch,
+    "torch-fused": partial(pytorch, fused=True),
+    "torch-compile": partial(pytorch, compiled=True),
     "equinox": equinox,
     "flax-nnx": flax_nnx,
     "scikit-learn": scikit_learn,
 }
-PACKAGES = {"sklearn": "scikit-learn"}  # where what is imported is not what is installed

@@ -1,0 +1,53 @@
+"""Microseconds per step, from the difference between a long run and a run of one step."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+Run = Callable[[int], object]  # makes this number of steps
+
+
+def time_run(run: Run, steps: int) -> float:
+    """Returns the seconds that a run takes."""
+    started = time.perf_counter()
+    run(steps)
+    return time.perf_counter() - started
+
+
+class StepTimer:
+    """Measures a run in several rounds. Its fixed cost is the least time of all runs of one step.
+
+    The run of one step in the same round is not subtracted: if it was disturbed, the long run would seem fast.
+    """
+
+    def __init__(self, run: Run, seconds: float) -> None:
+        """Compiles the run, and finds a number of steps that takes about this long and twice the fixed cost."""
+        self.run, self.steps, self.short, self.long = run, 2, list[float](), list[float]()
+        while True:
+            run(1), run(self.steps)
+            fixed = min(time_run(run, 1) for _ in range(3))
+            target = max(seconds, 2 * fixed)
+            duration = max(1e-9, min(time_run(run, self.steps) for _ in range(2)) - fixed)
+            if duration >= target / 2:
+                break
+            self.steps = math.ceil(self.steps * min(16, max(2, target / duration)))
+
+    def measure(self) -> None:
+        """Measures one round."""
+        self.short.append(time_run(self.run, 1))
+        self.long.append(time_run(self.run, self.steps))
+
+    @property
+    def microseconds(self) -> list[float]:
+        """Microseconds per step in each round."""
+        fixed = min(self.short)
+        return [1e6 * (long - fixed) / (self.steps - 1) for long in self.long]
+
+
+def summarize(times: Sequence[float], bound: Sequence[float]) -> dict[str, Any]:
+    """Returns the times and their ratios to the bound, for each round and as minimum and median."""
+    ratios = [time / least for time, least in zip(times, bound, strict=True)]
+    times_of_rounds = {"times": list(times), "min": min(times), "median": median(times)}
+    return times_of_rounds | {"ratios": ratios, "min_ratio": min(ratios), "median_ratio": median(ratios)}

@@ -1,0 +1,79 @@
+"""Options that several commands have, and checks of their values. It does not import JAX."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.extras import literal_type_from_choices
+
+from jaxnet.validation import check_counts
+
+COUNTS = ("hidden", "steps", "batch_size", "eval_every", "context", "width", "blocks", "seeds", "devices", "rounds")
+
+
+def computed_default(metavar: str) -> Any:
+    """Returns the help settings of an option that is None by default: the help describes the default in words."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+def choice(table: Iterable[str], text: str | None = None) -> Any:
+    """Returns the settings of an option whose values are the keys of a table, so that the option need not list them.
+
+    Args:
+        table: The values.
+        text: The help, with the default in words. Defaults to the docstring of the option.
+    """
+    metavar = f"{{{','.join(table)}}}"
+    return tyro.conf.arg(
+        constructor=literal_type_from_choices(table), metavar=metavar, help=text, help_behavior_hint=""
+    )
+
+
+OptionalInt = Annotated[int | None, computed_default("INT")]
+OptionalInts = Annotated[tuple[int, ...] | None, computed_default("INT [INT ...]")]
+OptionalFloat = Annotated[float | None, computed_default("FLOAT")]
+OptionalStr = Annotated[str | None, computed_default("STR")]
+OptionalPath = Annotated[Path | None, computed_default("PATH")]
+
+Seed = Annotated[int, tyro.conf.arg(help="Seed of all random numbers. The same seed gives the same results.")]
+Steps = Annotated[int, tyro.conf.arg(help="Training steps of a run.")]
+BatchSize = Annotated[int, tyro.conf.arg(help="Samples per step, drawn with replacement.")]
+HiddenSizes = Annotated[tuple[int, ...], tyro.conf.arg(help="Units of each hidden layer, first to last.")]
+NewFolder = Annotated[Path, tyro.conf.arg(help="New folder for the results.")]
+Processes = Annotated[int, tyro.conf.arg(help="Number of processes that run this command together.")]
+ProcessIndex = Annotated[int, tyro.conf.arg(help="Number of this process, from 0.")]
+
+
+def check_common(options: object) -> None:
+    """Checks the seed and the counts among a command's options.
+
+    Raises:
+        ValueError: If one is out of range.
+    """
+    values = vars(options)
+    check_seed(values.get("seed", 0))
+    for name in COUNTS:
+        value = values.get(name)
+        for count in value if isinstance(value, (tuple, list)) else () if value is None else (value,):
+            check_counts(**{name: count})
+
+
+def check_seed(seed: int) -> None:
+    """Checks that JAX's keys and NumPy's generators accept a seed.
+
+    Raises:
+        ValueError: If it is negative, or 2^32 or more.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: {seed}, expected a whole number from 0 to 2^32 - 1")
+
+
+def check_writable(option: str, path: Path | None) -> None:
+    """Checks that a file can be written into its folder, before the work whose result it stores.
+
+    Raises:
+        ValueError: If the path is a folder, or its parent is not an existing one.
+    """
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise ValueError(f"{option}: {path}, expected a file in an existing folder")

@@ -1,0 +1,206 @@
+"""The options of `jaxnet train`, and their defaults for each network."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from jaxnet.cli.common_options import (
+    OptionalFloat,
+    OptionalInt,
+    OptionalInts,
+    OptionalPath,
+    OptionalStr,
+    Processes,
+    ProcessIndex,
+    Seed,
+    check_common,
+    choice,
+)
+from jaxnet.data import DATASETS
+from jaxnet.nn.layers import ACTIVATIONS
+from jaxnet.train.step import OPTIMIZERS
+from jaxnet.validation import check_not_negative, check_positive
+
+SCHEDULES = ("constant", "cosine")
+HEADS = 4  # of the transformer's attention
+LAUNCH = ("resume", "output", "checkpoint_seconds", "devices", "coordinator", "processes", "process")
+"""Options that say where and how a run is executed. They do not affect its results and are not recorded."""
+
+COMMON: dict[str, Any] = {
+    "optimizer": "adam", "learning_rate": None, "schedule": "constant", "clip_norm": None, "weight_decay": 0.0,
+    "init_std": "he", "batch_size": 100, "eval_every": 100, "seed": 0,
+}  # fmt: skip
+IMAGES: dict[str, Any] = COMMON | {"dataset": "digits"}
+AFFINE: dict[str, Any] = IMAGES | {"activation": "relu", "batch_norm": False, "dropout": 0.0}
+CONVOLUTIONAL: dict[str, Any] = IMAGES | {
+    "schedule": "cosine", "eval_every": 500, "steps": {"digits": 1_000, "mnist": 4_000}
+}  # fmt: skip
+DEFAULTS: dict[str, dict[str, Any]] = {  # a network has the options that are listed here, and those of LAUNCH
+    "two-layer": AFFINE
+    | {"hidden": (50,), "init_std": "0.1", "optimizer": "sgd", "steps": {"digits": 2_000, "mnist": 10_000}},
+    "deep": AFFINE | {"hidden": (100,) * 5, "steps": {"digits": 2_000, "mnist": 6_000}},
+    "simple-conv": CONVOLUTIONAL | {"weight_decay": 1e-4},
+    "deep-conv": CONVOLUTIONAL | {"dropout": 0.5},
+    "transformer": COMMON
+    | {"text": None, "context": 64, "width": 64, "blocks": 2, "dropout": 0.3, "temperature": 0.8, "steps": 500}
+    | {"optimizer": "adamw", "learning_rate": 0.003, "schedule": "cosine", "init_std": "xavier", "batch_size": 32},
+}
+CHOICES: dict[str, Iterable[str]] = {
+    "network": DEFAULTS, "dataset": DATASETS, "activation": ACTIVATIONS, "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}  # fmt: skip
+DATASET_HELP = (
+    "digits: 8 by 8 pixels, a part of scikit-learn. mnist: 28 by 28 pixels, downloaded once, or read from "
+    "$JAXNET_DATA/mnist. Defaults to digits."
+)
+DatasetName = Annotated[str, choice(DATASETS, DATASET_HELP)]
+OptimizerName = Annotated[str, choice(OPTIMIZERS)]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train a network whose gradients have been cross-checked."""
+
+    network: Annotated[str, choice(DEFAULTS)] = "two-layer"
+    """two-layer, deep: affine layers (chapters 5 and 6 of the book). simple-conv, deep-conv: chapters 7 and 8.
+    transformer: predicts the next character of a text. Defaults to two-layer."""
+    dataset: Annotated[str | None, choice(DATASETS, DATASET_HELP)] = None
+    text: OptionalPath = None
+    """transformer: UTF-8 file to learn from. Defaults to this project's README."""
+    hidden: OptionalInts = None
+    """two-layer, deep: units of each hidden layer. Defaults to 50 for two-layer, to five times 100 for deep."""
+    activation: Annotated[str | None, choice(ACTIVATIONS)] = None
+    """two-layer, deep: activation after each hidden layer. Defaults to relu."""
+    batch_norm: bool = False
+    """two-layer, deep: put a BatchNorm before each activation."""
+    dropout: OptionalFloat = None
+    """Dropout rate, not for simple-conv. Defaults to 0.5 for deep-conv, 0.3 for transformer, otherwise 0."""
+    context: OptionalInt = None
+    """transformer: number of characters that a prediction depends on. Defaults to 64."""
+    width: OptionalInt = None
+    """transformer: size of the embeddings, a multiple of 4, the number of attention heads. Defaults to 64."""
+    blocks: OptionalInt = None
+    """transformer: number of blocks, each with attention and an MLP. Defaults to 2."""
+    temperature: OptionalFloat = None
+    """transformer: temperature of the text that is sampled after training. Defaults to 0.8."""
+    init_std: OptionalStr = None
+    """Standard deviation of the initial weights: a number, he or xavier.
+    Defaults to 0.1 for two-layer, xavier for transformer, otherwise he."""
+    optimizer: Annotated[str | None, choice(OPTIMIZERS)] = None
+    """Optimizer from optax. Defaults to sgd for two-layer, adamw for transformer, otherwise adam."""
+    learning_rate: OptionalFloat = None
+    """Learning rate. Defaults to 0.003 for transformer, otherwise to the optimizer's, such as 0.1 for sgd."""
+    schedule: Annotated[str | None, choice(SCHEDULES)] = None
+    """cosine decays the learning rate to 0. Defaults to constant for two-layer and deep, otherwise cosine."""
+    clip_norm: OptionalFloat = None
+    """Global norm that larger gradients are scaled down to. Defaults to no clipping."""
+    weight_decay: OptionalFloat = None
+    """Strength λ of the term λ/2 Σ W² in the loss. Defaults to 1e-4 for simple-conv, otherwise 0."""
+    batch_size: OptionalInt = None
+    """Samples per step, drawn with replacement. Defaults to 32 for transformer, otherwise 100."""
+    steps: OptionalInt = None
+    """Training steps. Defaults to 2,000 for two-layer on digits, 10,000 on mnist, otherwise 500 to 6,000."""
+    eval_every: OptionalInt = None
+    """Steps between evaluations. Defaults to 500 for simple-conv and deep-conv, otherwise 100."""
+    seed: Seed = 0
+    output: OptionalPath = None
+    """New folder for the results. Defaults to runs/DATASET-TIME."""
+    resume: OptionalPath = None
+    """Folder of an unfinished run, to resume from its last checkpoint with its own options."""
+    checkpoint_seconds: float = 10.0
+    """Seconds between checkpoints; 0 saves as often as possible."""
+    devices: OptionalInt = None
+    """Number of devices that divide the data and each batch, simulated on a CPU. Defaults to one."""
+    coordinator: OptionalStr = None
+    """HOST:PORT on which process 0 listens. It alone prints and writes. Start the command once for each --process."""
+    processes: Processes = 1
+    process: ProcessIndex = 0
+
+
+def resolve(options: Options) -> SimpleNamespace:
+    """Returns the options that apply to the network, with the defaults of those that are not set.
+
+    Raises:
+        ValueError: If an option does not apply to the network or is out of range.
+    """
+    defaults = DEFAULTS[options.network]
+    changed = {f.name: value for f in fields(options) if (value := getattr(options, f.name)) != f.default}
+    for name in changed:
+        if name not in (*defaults, "network", *LAUNCH):
+            networks = ", ".join(network for network in DEFAULTS if name in DEFAULTS[network])
+            raise ValueError(f"{name}: an option of {networks}, not of {options.network}")
+    launch = {name: getattr(options, name) for name in LAUNCH}
+    resolved = SimpleNamespace(**{"network": options.network} | defaults | launch | changed)
+    if isinstance(resolved.steps, dict):
+        resolved.steps = resolved.steps[resolved.dataset]
+    if resolved.learning_rate is None:
+        resolved.learning_rate = OPTIMIZERS[resolved.optimizer].learning_rate
+    resolved.init_std = parse_init_std(resolved.init_std)
+    check_ranges(resolved)
+    return resolved
+
+
+def from_record(recorded: dict[str, Any], launch: dict[str, Any]) -> SimpleNamespace:
+    """Returns the options that an unfinished run recorded in its options.json, and the new launch options.
+
+    Raises:
+        ValueError: If a recorded option is missing, unknown, or has another type.
+    """
+    hints = get_type_hints(Options) | {"init_std": float | str}
+    network = recorded.get("network")
+    defaults = DEFAULTS[network] | {"network": network} if isinstance(network, str) and network in DEFAULTS else {}
+    for name in ["network", *sorted(defaults | recorded)]:
+        value = recorded.get(name)
+        valid = name in recorded and name in defaults and has_type(value, hints[name])
+        valid = valid and (value is None or value in CHOICES.get(name, [value]))
+        if not valid or (value is None and defaults[name] is not None):
+            state = repr(value) if name in recorded else "missing"
+            raise ValueError(f"resume: options.json is damaged: {name} is {state}; start another run")
+    resolved = SimpleNamespace(**recorded | launch)
+    if recorded.get("text") is not None:
+        resolved.text = Path(resolved.text)
+    check_ranges(resolved)
+    return resolved
+
+
+def has_type(value: Any, hint: Any) -> bool:
+    """Returns whether a value read from JSON was written from a value of this type."""
+    if get_origin(hint) is tuple:
+        return isinstance(value, list) and all(has_type(element, get_args(hint)[0]) for element in value)
+    if get_args(hint):
+        return any(has_type(value, member) for member in get_args(hint))
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, {float: int | float, Path: str}.get(hint, hint))
+
+
+def check_ranges(options: SimpleNamespace) -> None:
+    """Checks the values that no library would refuse under the name of the option.
+
+    Raises:
+        ValueError: If an option is out of range.
+    """
+    check_common(options)
+    check_not_negative("checkpoint_seconds", options.checkpoint_seconds)
+    values = vars(options)
+    if values.get("width", HEADS) % HEADS:
+        raise ValueError(f"width: {options.width}, expected a multiple of {HEADS}, the number of attention heads")
+    if not 0 <= values.get("dropout", 0) < 1:
+        raise ValueError(f"dropout: {options.dropout}, expected a probability in [0, 1)")
+    check_positive("temperature", values.get("temperature", 1))
+
+
+def parse_init_std(text: str) -> float | str:
+    """Returns a number, or the name of a rule.
+
+    Raises:
+        ValueError: If the text is neither.
+    """
+    if text in ("he", "xavier"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"init_std: {text!r}, expected a number, he or xavier") from None

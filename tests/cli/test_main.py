@@ -1,0 +1,74 @@
+"""Tests of the command `jaxnet` and of options that are derived from tables."""
+
+import subprocess
+import sys
+
+import pytest
+
+import jaxnet
+from jaxnet.cli import errors, main
+from jaxnet.data.datasets import DISTRIBUTION, DatasetError
+
+
+def test_the_version_is_printed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["jaxnet", "--version"])
+    main.main()
+    assert capsys.readouterr().out == f"jaxnet {jaxnet.__version__}\n"
+
+
+def test_a_missing_package_is_reported_with_the_name_of_the_distribution(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["jaxnet", "sweep"])
+    monkeypatch.setitem(sys.modules, "jaxnet.cli.sweep", None)
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    assert stopped.value.code == 2
+    assert f'pip install "{DISTRIBUTION}[train]"' in capsys.readouterr().err
+
+
+NEW_ACTIVATION = """
+import tyro
+from jaxnet.nn import layers
+
+@layers.activation
+def softsign():
+    return layers.relu()
+
+from jaxnet.cli import train_options
+
+options = train_options.resolve(tyro.cli(train_options.Options, args=["--activation", "softsign"]))
+print(options.activation)
+recorded = {name: value for name, value in vars(options).items() if name not in train_options.LAUNCH} | {"hidden": [50]}
+launch = {name: getattr(options, name) for name in train_options.LAUNCH}
+print(train_options.from_record(recorded, launch).activation)
+tyro.cli(train_options.Options, args=["--help"])
+"""
+
+
+def test_a_new_activation_is_a_choice_of_train():
+    done = subprocess.run([sys.executable, "-c", NEW_ACTIVATION], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:2] == ["softsign", "softsign"]
+    assert ",gelu,softsign}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ValueError("two\nlines"), 2, "jaxnet sweep: two lines\n"),
+        (FileNotFoundError(2, "No such file", "x.txt"), 2, "jaxnet sweep: [Errno 2] No such file: 'x.txt'\n"),
+        (MemoryError("2 GiB"), 2, "jaxnet sweep: not enough memory (2 GiB); choose smaller sizes\n"),
+        (DatasetError("no data"), 2, "jaxnet sweep: no data\n"),
+        (KeyboardInterrupt(), 130, "jaxnet sweep: interrupted\n"),
+    ],
+)
+def test_an_expected_error_is_one_line_and_a_status(monkeypatch, capsys, error, status, message):
+    monkeypatch.setattr(sys, "argv", ["jaxnet sweep"])
+    with pytest.raises(SystemExit) as stopped, errors.one_line_errors(DatasetError):
+        raise error
+    assert stopped.value.code == status
+    assert capsys.readouterr().err == message
+
+
+def test_an_unexpected_error_keeps_its_traceback():
+    with pytest.raises(TypeError, match="a bug"), errors.one_line_errors():
+        raise TypeError("a bug")
