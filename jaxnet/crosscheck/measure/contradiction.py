@@ -17,6 +17,7 @@ from jaxnet.crosscheck.measure.leaf_steps import copies, scale_of, stepped
 
 # Irrational: where one step is a multiple of an oscillation's period, the other one is not.
 CONFIRMING_STEP_RATIO = (math.sqrt(5) - 1) / 2
+BISECTIONS = 12  # to find the first change of a phi that is constant near 0
 
 
 def is_contradicted(derivation: Derivation, name: str, probe: Probe) -> bool:
@@ -38,11 +39,32 @@ def is_confirmed(derivation: Derivation, name: str, probe: Probe, quotient: Quot
     noise = derivation.noise_along(name, probe.direction, derivation.phi_noise)
     other = quotient_at(derivation.phi(name, probe.direction), quotient.step * CONFIRMING_STEP_RATIO, noise)
     both = replace(probe.numerical, quotients=(*probe.numerical.quotients, other)).smooth_part(derivation.phi_noise)
+    if quotient.value == other.value == 0.0 and is_plateau(derivation, name, probe, quotient.step):
+        return False
     agree = abs(quotient.value - other.value) <= SAFETY * (quotient.error + other.error)
     if not (agree and both is not None and other in both.quotients and probe.contradicted_by(other)):
         return False
     gap = abs(probe.claimed - quotient.value)
     return all(is_steady(derivation, name, probe.direction, step, gap) for step in (quotient.step, other.step))
+
+
+def is_plateau(derivation: Derivation, name: str, probe: Probe, step: float) -> bool:
+    """Returns whether the output is constant within a step only because it is rounded.
+
+    Then its first change is as large as the claimed gradient predicts for that distance. Beyond a kink, the first
+    change is small, and a constant function does not change at all.
+    """
+    phi = derivation.phi(name, probe.direction)
+    for sign in (1.0, -1.0):
+        below, above = 0.0, step
+        while phi(sign * above) == 0.0 and above <= 1.0:
+            below, above = above, 2 * above
+        for _ in range(BISECTIONS):
+            middle = (below + above) / 2
+            below, above = (middle, above) if phi(sign * middle) == 0.0 else (below, middle)
+        if below >= step and abs(phi(sign * above)) >= abs(probe.claimed) * above / 4:
+            return True
+    return False
 
 
 def is_steady(derivation: Derivation, name: str, direction: Array, step: float, gap: float) -> bool:

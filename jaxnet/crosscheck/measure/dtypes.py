@@ -47,8 +47,10 @@ def effective_unit(values: Array) -> float:
 
 
 def _are_small_fractions(numbers: Array) -> bool:
-    """Whether all are multiples of 1/256: counts and typed-in numbers fit into any dtype."""
-    return bool((numbers * 256 == np.round(numbers * 256)).all())
+    """Returns whether all are small multiples of 1/256 or small integers, as counts and typed-in numbers are."""
+    fractions = (numbers * 256 == np.round(numbers * 256)) & (np.abs(numbers) < 2**8)
+    integers = (numbers == np.round(numbers)) & (np.abs(numbers) < 2**16)
+    return bool((fractions | integers).all())
 
 
 def in_float64(value: object) -> Array:

@@ -20,7 +20,7 @@ from jaxnet.crosscheck.measure.contradiction import is_confirmed
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap, Probe
 from jaxnet.crosscheck.measure.finite_differences import STEP_RATIO, derivative
 from jaxnet.crosscheck.measure.kink_detection import Slopes, has_kink_nearby, one_sided_slopes
-from jaxnet.crosscheck.measure.leaf_steps import copies, own_scales
+from jaxnet.crosscheck.measure.leaf_steps import copies, own_scales, scale_of, stepped
 
 MAX_ROUGH_ELEMENTS = 64  # examined one by one
 MAX_GROUPS = 96  # moved in search of rough elements, with six forward passes each
@@ -232,7 +232,7 @@ def broken_tie(
     if tie.gap.within_tolerance:
         return None
     one_way = _are_convex_or_concave(derivation, name, places, smooth, negligible, slopes.step, rng)
-    return tie if one_way else None
+    return tie if one_way and _stay_tied(derivation, name, places, smooth, negligible, slopes.step) else None
 
 
 def _are_convex_or_concave(
@@ -269,6 +269,29 @@ def _are_convex_or_concave(
         bends += list(single[i] + single[j] - slopes(directions[i] + directions[j]))
     bend = np.array(bends)
     return bool(((bend >= -negligible).all(axis=0) | (bend <= negligible).all(axis=0)).all())
+
+
+def _stay_tied(
+    derivation: Derivation, name: str, places: list[int], chosen: Array, negligible: float, step: float
+) -> bool:
+    """Whether a chosen output still has a kink after the elements moved together, as a maximum of tied elements has.
+
+    Kinks at fixed values, such as those of a clip, are left behind: equal elements at such a kink are no tie.
+    """
+    start, scale = derivation.at[name], scale_of(derivation.at[name])
+    masks = np.zeros((2, start.size))
+    masks[0, places], masks[1, places] = 1.0, np.linspace(-1.0, 1.0, len(places))
+    together, apart = (derivation.exact(name, mask.reshape(start.shape)) * scale for mask in masks)
+
+    def output(base: Array, t: float) -> Array:
+        return derivation.forward_at(derivation.at | {name: stepped(base, t, apart)})[chosen]
+
+    for sign in (1.0, -1.0):
+        base, small = stepped(start, sign * step, together), step / 16
+        bend = output(base, small) + output(base, -small) - 2 * output(base, 0.0)
+        if (np.abs(bend / derivation.unit) / small > 4 * negligible).any():
+            return True
+    return False
 
 
 def _range_of_slopes(dout: Array, below: Array, above: Array) -> tuple[float, float]:
