@@ -27,6 +27,7 @@ import tyro
 from jaxnet.cli.ending import check_writable, one_line
 from jaxnet.cli.option_types import File, Number, Word, check_seed
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, inspected, targets
+from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.measure.step_sweep import step_errors
 
 STATUS = {Verdict.PASS: 0, Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3}
@@ -89,7 +90,7 @@ def of_targets(options: Options) -> Iterator[Report]:
                 thing = thing(*places, **named)
             except Exception as error:
                 raise targets.TargetError(
-                    f"{target}: making one raised {type(error).__name__}: {error}; say with --init what it is made with"
+                    f"{target}: making one raised {describe(error)}; say with --init what it is made with"
                 ) from error
         inputs = in_place(target, thing, inputs, more)
         name = target.rpartition(":")[2]

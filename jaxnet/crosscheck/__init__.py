@@ -68,7 +68,7 @@ def check_layer(
             (*inputs). Defaults to no reference.
         expected: Another function, with the arguments of a reference, whose derivative the gradient is meant to be, as
             for a straight-through estimator. Defaults to the forward pass itself.
-        constants: The names of arrays that affect the output and need no gradient.
+        constants: The names of arrays that affect the output and need no gradient, as in the report.
         accuracy: The relative error that the gradient may have by design, such as that of an iterative solver.
             Defaults to none.
         resolution: The relative error of a leaf's gradient, by norm, that the difference quotients must be able to
@@ -83,7 +83,8 @@ def check_layer(
         The report; see `Report.verdict`, `str(report)` and `Report.raise_if_failed()`.
 
     Raises:
-        SubjectError: If the layer has no such methods, raises an error, or has no float arrays.
+        SubjectError: If the layer has no such methods, raises an error, has no float arrays, or has no array of a
+            name in `constants`.
         ValueError: If an option is out of range.
 
     Examples:
@@ -102,7 +103,7 @@ def check_layer(
         'it is dout times 1 - y, but should be dout times (1 - y**2)'
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _report(dispatch.layer_to_checkable(layer, inputs, seed, constants), reference, options, name)
+    return _report(dispatch.layer_to_checkable(layer, inputs, seed), constants, reference, options, name)
 
 
 @preserve_global_state()
@@ -158,7 +159,7 @@ def check_network(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _report(inspect_network(network, x, t, constants), reference, options, name)
+    return _report(inspect_network(network, x, t), constants, reference, options, name)
 
 
 @preserve_global_state()
@@ -208,8 +209,8 @@ def check_function(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    checkable = dispatch.function_to_checkable(f, args, seed, gradient, takes_dout, constants)
-    return _report(checkable, reference, options, name)
+    checkable = dispatch.function_to_checkable(f, args, seed, gradient, takes_dout)
+    return _report(checkable, constants, reference, options, name)
 
 
 @preserve_global_state()
@@ -253,7 +254,7 @@ def check(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _report(dispatch.to_checkable(thing, inputs, seed, constants), reference, options, name)
+    return _report(dispatch.to_checkable(thing, inputs, seed), constants, reference, options, name)
 
 
 def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
@@ -297,13 +298,18 @@ def _options(
     return Options(seed, resolution, accuracy or 0.0, expected, max_seconds)
 
 
-def _in_jax(reference: Callable[..., Any], checkable: Checkable) -> Checkable:
-    from jaxnet.crosscheck.inspect.jax_function import JaxReference  # a check of NumPy code does not load JAX
+def _report(
+    checkable: Checkable,
+    constants: Collection[str],
+    reference: Callable[..., Any] | None,
+    options: Options,
+    name: str | None,
+) -> Report:
+    dispatch.declare_constants(checkable, constants)
+    in_jax: Checkable | None = None
+    if reference is not None:
+        from jaxnet.crosscheck.inspect.jax_function import JaxReference  # a check of NumPy code does not load JAX
 
-    return JaxReference(reference, checkable)
-
-
-def _report(checkable: Checkable, reference: Callable[..., Any] | None, options: Options, name: str | None) -> Report:
-    in_jax = _in_jax(reference, checkable) if reference is not None else None
+        in_jax = JaxReference(reference, checkable)
     run = examine_layers if isinstance(checkable, CheckableNetwork) else examine
     return run(name or checkable.name, checkable, in_jax, options)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
 from jaxnet.crosscheck.explain import report_lines
 from jaxnet.crosscheck.explain.behaviour_sentences import sentence
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
 from jaxnet.crosscheck.leaf_verdict import check_leaf, name_exchanged
 from jaxnet.crosscheck.measure.behaviour import check_behaviour
 from jaxnet.crosscheck.measure.derivation import Gap
@@ -84,7 +84,7 @@ def _run(title: str, checkable: Checkable, reference: Checkable | None, options:
     except SubjectError:
         raise
     except Exception as error:  # raised by the user's code
-        return Report(title, None, (), (f"backward raises {type(error).__name__}: {error}",))
+        return Report(title, None, (), (f"backward raises {describe(error)}",))
     return _check(title, context, gradients)
 
 

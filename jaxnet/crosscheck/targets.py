@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.inspect.random_inputs import off_zero
 
 
@@ -35,7 +36,7 @@ def load(target: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise TargetError(f"{target}: running {file} raised {type(error).__name__}: {error}") from error
+        raise TargetError(f"{target}: running {file} raised {describe(error)}") from error
     for name in names.split(","):
         if not hasattr(module, name):
             public = [attribute for attribute in vars(module) if not attribute.startswith("_")]

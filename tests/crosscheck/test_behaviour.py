@@ -208,6 +208,22 @@ class TakesAStepOfLearning(Dense):
         return dx
 
 
+@wrong(Behaviour.REPLACES_PARAMETER, Level.WARNING, leaf="W")
+class ReplacesItsWeights(Dense):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.W = self.W - 0.1 * self.dW
+        return dx
+
+
+@right()
+class ReplacesItsWeightsByACopy(Dense):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.W = self.W.copy()
+        return dx
+
+
 @wrong(Behaviour.NOT_CONTIGUOUS_DOUT, leaf="x")
 class ReadsDoutFromTheStartOfItsMemory(Sine):
     def above(self, dout):
@@ -959,6 +975,40 @@ def test_an_overwritten_dout_has_no_further_findings(name):
 def test_each_cause_has_one_finding(name):
     make, kind, *_, x = WRONG[name]
     assert [finding.kind for finding in found_in(make(), brought(x))] == [kind]
+
+
+class ReplacesBoth:
+    """y = x W + b, with an update in backward."""
+
+    stores_gradients = True
+
+    def __init__(self):
+        self.W, self.b = draw(4, 3), draw(3)
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, dout):
+        dx, dW, db = dout @ self.W.T, self.x.T @ dout, dout.sum(axis=0)
+        self.W, self.b = self.W - 0.1 * dW, self.b - 0.1 * db
+        if self.stores_gradients:
+            self.dW, self.db = dW, db
+        return dx
+
+
+class ReplacesBothWithoutGradients(ReplacesBoth):
+    stores_gradients = False
+
+
+@pytest.mark.parametrize(("make", "verdict"), [(ReplacesBoth, "PASS"), (ReplacesBothWithoutGradients, "INCONCLUSIVE")])
+def test_an_update_that_replaces_parameters_is_named_once(make, verdict):
+    report = check_layer(make(), draw(5, 4))
+    assert report.verdict == verdict
+    assert report.warnings == (
+        "backward replaces W and b with new arrays, as the update W = W - lr * dW does, so the next forward uses other "
+        "values: update the parameters outside of backward",
+    )
 
 
 def test_an_accumulated_gradient_is_compared_call_by_call():

@@ -786,6 +786,15 @@ def test_a_networks_gradient_that_returns_nothing_is_rejected():
         check_network(silent, *samples())
 
 
+@pytest.mark.parametrize("attribute", ["loss", "gradient"])
+@pytest.mark.parametrize("run", [check, check_network])
+def test_a_network_method_that_is_none_is_rejected(run, attribute):
+    unfinished = type("Unfinished", (Net,), {attribute: None})()
+    message = rf"network: Unfinished\.{attribute} is None, expected a method {attribute}\(x, t\)"
+    with pytest.raises(SubjectError, match=message):
+        run(unfinished, *samples())
+
+
 def test_gradients_may_have_d_names_in_a_dict():
     keep = _set(params=lambda W, b: {"W": W, "b": b})
     leave = _set(grads=lambda dW, db: {"dW": dW, "db": db})

@@ -8,14 +8,17 @@ import collections
 import concurrent.futures
 import copy
 import dataclasses
+import re
 import threading
 import types
 
 import numpy as np
 import pytest
 
+from jaxnet.crosscheck import check_function, check_layer, check_network
 from jaxnet.crosscheck.inspect import SubjectError, chain, inspect_layer, inspect_network, inspect_pair
 from jaxnet.crosscheck.inspect.copying import Template, duplicate
+from jaxnet.crosscheck.inspect.dispatch import declare_constants
 
 STEP = 1e-5
 
@@ -585,7 +588,9 @@ def test_others_can_be_moved():
 
 def test_declared_constants_are_constants():
     functions, *_ = LACKING["in a tuple"]
-    assert inspect_pair(functions, (draw(5, 4), draw(5, 4, seed=6)), ["other"]).constants == {"other"}
+    checkable = inspect_pair(functions, (draw(5, 4), draw(5, 4, seed=6)))
+    declare_constants(checkable, ["other"])
+    assert checkable.constants == {"other"}
 
 
 class Extra(Affine):
@@ -796,8 +801,52 @@ def test_a_backward_that_raises_is_a_fault_and_no_exception():
             raise KeyError("x")
 
     code = inspect_layer(Raises(), (draw(5, 4),))
-    assert code.fault == "backward raises KeyError: 'x'"
+    assert code.fault.startswith("backward raises KeyError: 'x' (")
     assert code.leaves == {}
+
+
+def raising(x):
+    raise ValueError(f"shape {x.shape}")
+
+
+RAISED_AT = rf"test_inspect_layers\.py:{raising.__code__.co_firstlineno + 1}\)"
+
+
+class RaisesInGradient:
+    params = {"W": np.ones((4, 3))}  # noqa: RUF012
+
+    def loss(self, x, t):
+        return (x @ self.params["W"]).sum()
+
+    def gradient(self, x, t):
+        return raising(x)
+
+
+@pytest.mark.parametrize(
+    ("check_it", "call"),
+    [
+        (lambda: check_layer((lambda x: (x, x), lambda dout, x: raising(x)), (5, 4)), "backward raises"),
+        (lambda: check_function(np.sin, np.ones(3), gradient=lambda x, dout: raising(x)), "gradient raises"),
+        (lambda: check_network(RaisesInGradient(), np.ones((5, 4)), np.zeros(5, int)), "gradient raises"),
+    ],
+    ids=["layer", "function", "network"],
+)
+def test_an_exception_is_reported_with_the_file_and_line_that_raised_it(check_it, call):
+    assert re.search(rf"{call} ValueError: shape \(.*\) \(.*{RAISED_AT}", str(check_it()))
+
+
+def test_an_exception_of_a_library_is_reported_at_the_users_line():
+    def backward(dout, x):
+        return np.linalg.inv(x[:, :2])
+
+    line = backward.__code__.co_firstlineno + 1
+    report = check_layer((lambda x: (x, x), backward), (5, 4))
+    assert re.search(rf"backward raises LinAlgError: .* \(.*test_inspect_layers\.py:{line}\)", str(report))
+
+
+def test_a_forward_that_raises_is_rejected_with_the_file_and_line():
+    with pytest.raises(SubjectError, match=rf"raised ValueError: shape \(5, 4\) \(.*{RAISED_AT}"):
+        check_layer((raising, lambda dout, x: dout), (5, 4))
 
 
 def test_methods_that_hand_over_a_cache_are_those_of_a_copy():
@@ -946,7 +995,7 @@ def test_layers_are_yielded_in_the_order_of_their_calls_with_inputs_and_dout():
     x = draw(5, 4)
     code = inspect_network(net, x, LABELS)
     found = list(code.layers())
-    assert [type(layer.layer).__name__ for _, layer, _ in found] == ["Affine", "Loss"]
+    assert [type(layer.owner).__name__ for _, layer, _ in found] == ["Affine", "Loss"]
     (_, affine, dout), (_, loss, one) = found
     assert np.array_equal(affine.inputs[0], x)
     assert one == 1
@@ -954,7 +1003,7 @@ def test_layers_are_yielded_in_the_order_of_their_calls_with_inputs_and_dout():
     assert np.allclose(dout, net.last.backward())
     assert all(verdicts(affine).values())
     assert set(loss.leaves) == {"x"}
-    assert type(affine.layer) is Affine
+    assert type(affine.owner) is Affine
 
 
 @pytest.mark.parametrize("slots", [False, True])

@@ -26,6 +26,10 @@ SENTENCES = {
     Behaviour.OVERWRITES_DOUT: "backward overwrites dout, the array that it is given",
     Behaviour.FORWARD_OVERWRITES: "forward overwrites {leaf}",
     Behaviour.BACKWARD_OVERWRITES: "backward overwrites {leaf}",
+    Behaviour.REPLACES_PARAMETER: (
+        "backward replaces {leaf} with new arrays, as the update W = W - lr * dW does, so the next forward uses other "
+        "values: update the parameters outside of backward"
+    ),
     Behaviour.REUSES_OUTPUT: "forward returns the same memory in every call: the next call overwrites the output",
     Behaviour.REUSES_GRADIENT: "backward returns d{leaf} in the same memory in every call: the next call overwrites it",
     Behaviour.LENDS_CACHE: (

@@ -143,6 +143,9 @@ class CheckableFunction(Checkable):
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         return self.args.filled(leaves)
 
+    def array_names(self) -> list[str]:
+        return [*super().array_names(), *self.args.leaves, *self.captured.arrays]
+
     def _copies(self, leaves: Leaves) -> tuple[tuple[Any, ...], Callable[..., Any], Callable[..., Any]]:
         """Returns copies of the arguments and of the two functions, with the leaves in place."""
         with double_precision():

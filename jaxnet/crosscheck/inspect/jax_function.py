@@ -11,7 +11,7 @@ from jaxnet.crosscheck.inspect.arguments import IMAG, REAL, Arguments, as_comple
 from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.compiled import Compiled, is_close
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
 from jaxnet.crosscheck.inspect.function import expect_function, name_of
 from jaxnet.crosscheck.inspect.inputs import numbers_in
 from jaxnet.crosscheck.inspect.jax_errors import Origin, origin, reason, whole_tracebacks
@@ -120,6 +120,9 @@ class CheckableJax(Checkable):
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         return self.args.filled(leaves)
 
+    def array_names(self) -> list[str]:
+        return [*super().array_names(), *self.args.leaves, *self.captured.arrays]
+
     def _completed(self, leaves: Leaves) -> dict[str, Any]:
         return {name: leaves.get(name, leaf) for name, leaf in self.leaves.items()}
 
@@ -183,7 +186,7 @@ class CheckableJax(Checkable):
                         "with operations that have a derivative"
                     ) from error
                 case Origin.RULE:
-                    self.fault, self.leaves = f"jax.vjp raises {type(error).__name__}: {error}", {}
+                    self.fault, self.leaves = f"jax.vjp raises {describe(error)}", {}
 
     def _untraceable(self, error: Exception) -> SubjectError:
         hint = f"; where it returns its value and its gradient, {TWO_FUNCTIONS_HINT}" if self._has_number_first else ""

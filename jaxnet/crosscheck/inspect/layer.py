@@ -4,7 +4,7 @@
 `CheckableLayer`, which opens copies at any values of the leaves.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
 from jaxnet.crosscheck.inspect.inputs import as_arrays, integers_in, numbers_in
 from jaxnet.crosscheck.inspect.objects import attributes_of
 from jaxnet.crosscheck.inspect.overlap import consistent, extent, overlaps, sum_of_tied_gradients, views
-from jaxnet.crosscheck.inspect.parameters import declared_constants
+from jaxnet.crosscheck.inspect.parameters import arrays_by_place, declared_constants
 from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, set_gradients
@@ -113,9 +113,18 @@ class CheckableCode(Checkable):
 
         arrays = {n: a for n, a in floats_by_place(self.names, inputs) if n in self.leaves}
         arrays |= {n: a for n, a in zip(self.names, inputs, strict=True) if isinstance(a, np.ndarray)}
-        parameters = {name: memo.get(id(self.arrays[name])) for name in self.parameters}
+        copies = {name: memo[id(array)] for name, array in self.arrays.items() if id(array) in memo}
+        parameters = {name: copies.get(name) for name in self.parameters}
         arrays |= {name: array if isinstance(array, np.ndarray) else leaves[name] for name, array in parameters.items()}
-        return Instance(adapter.forward, backward, inputs, arrays)
+
+        def replaced() -> list[str]:
+            held = arrays_by_place(adapter.owner)
+            return [n for n, copied in copies.items() if held.get(n.removeprefix("self."), copied) is not copied]
+
+        return Instance(adapter.forward, backward, inputs, arrays, replaced)
+
+    def array_names(self) -> list[str]:
+        return [*super().array_names(), *self.names, *arrays_by_place(self.adapt(self.template.value).owner)]
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         params = {name: leaves[name] for name in self.parameters}
@@ -196,18 +205,17 @@ class CheckableLayer(CheckableCode):
     """
 
     @property
-    def layer(self) -> Any:
+    def owner(self) -> Any:
         """The layer that is copied: as passed in, or after a first forward pass that created its parameters."""
         return self.template.value
 
 
-def inspect_layer(layer: Any, inputs: tuple[Any, ...], constants: Collection[str] = ()) -> CheckableLayer:
+def inspect_layer(layer: Any, inputs: tuple[Any, ...]) -> CheckableLayer:
     """Runs trials on copies of a layer, and returns it as a Checkable.
 
     Args:
         layer: An object with `forward(*inputs)` and `backward(dout)`.
         inputs: The inputs of `forward`.
-        constants: The names of arrays that have no gradient and need none.
 
     Raises:
         SubjectError: If it cannot be called, or no array gets a gradient.
@@ -224,7 +232,7 @@ def inspect_layer(layer: Any, inputs: tuple[Any, ...], constants: Collection[str
     takes_dout = bool(positional(layer.backward))
     adapt = partial(LayerAdapter, takes_dout=takes_dout)  # reads the signature, which is slow, only once
     trial = run_trial_with_floats(base, adapt, inputs, names, (f"{name}.forward", f"{name}.backward"))
-    code = from_trial(CheckableLayer, name, trial, adapt, constants, takes_dout)
+    code = from_trial(CheckableLayer, name, trial, adapt, takes_dout)
     if not code.fault and not code.leaves:
         raise SubjectError(f"{name}: no input and no parameter of floats with a gradient, nothing to check")
     return code
@@ -263,14 +271,7 @@ def run_trial_with_floats(
     return trial
 
 
-def from_trial(
-    kind: type[Kind],
-    name: str,
-    trial: TrialRun,
-    adapt: Callable[[Any], Adapter],
-    constants: Collection[str],
-    takes_dout: bool,
-) -> Kind:
+def from_trial(kind: type[Kind], name: str, trial: TrialRun, adapt: Callable[[Any], Adapter], takes_dout: bool) -> Kind:
     """Makes a Checkable from the findings of a trial run: sorts the arrays into leaves, others and constants."""
     template = Template(trial.base)
     owner, named = adapt(trial.base).owner, dict(zip(trial.names, trial.inputs, strict=True))
@@ -293,7 +294,7 @@ def from_trial(
     leaves |= {n: np.asarray(inputs[n]) for n in trial.checked_inputs if n in inputs}
     others = {n: np.asarray(a) for n, a in trial.without_gradient.items()}
     others |= {n: np.asarray(a) for n, a in inputs.items() if n not in leaves}
-    declared = declared_constants(owner, trial.without_gradient) | set(constants)
+    declared = declared_constants(owner, trial.without_gradient)
     unassigned = {n for n in others if n in inputs and trial.is_single and not is_parameter_name(n)}
     likely = {n for n, a in others.items() if looks_constant(n, a, is_input=n in inputs)}
     return kind(

@@ -1,7 +1,7 @@
 """A whole network, and its layers one by one."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from jaxnet.crosscheck.inspect.call_recorder import Recorder
 from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
 from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.inputs import arrays_in, as_arrays, different_inputs
 from jaxnet.crosscheck.inspect.layer import CheckableLayer, inspect_layer
@@ -86,6 +86,13 @@ class CheckableNetwork(Checkable):
 
     def consistent(self, leaves: Leaves) -> Leaves:
         return consistent(leaves, self.leaves)
+
+    @property
+    def owner(self) -> Any:
+        return self.network
+
+    def array_names(self) -> list[str]:
+        return [*super().array_names(), *_arrays(self.network)]
 
     def instance(self, leaves: Leaves) -> Any:
         """Returns a copy of the network at these leaves."""
@@ -197,19 +204,17 @@ class CheckableNetwork(Checkable):
             return network.loss(duplicate(self.x), duplicate(self.t), **self.training)
 
 
-def inspect_network(network: Any, x: Any, t: Any, constants: Collection[str] = ()) -> CheckableNetwork:
+def inspect_network(network: Any, x: Any, t: Any) -> CheckableNetwork:
     """Runs a network on copies, and returns it as a Checkable.
 
     Args:
         network: An object with `params`, `loss(x, t)` and `gradient(x, t)`.
         x: The samples.
         t: The labels.
-        constants: Ignored, because every array that is not in `params` is a constant.
 
     Raises:
         SubjectError: If it cannot be called, or its gradient has none of the leaves.
     """
-    del constants
     name = type(network).__name__
     _check_methods(network, name)
     x, t = as_arrays((x, t), ["x", "t"])
@@ -234,7 +239,7 @@ def inspect_network(network: Any, x: Any, t: Any, constants: Collection[str] = (
     except SubjectError:
         raise
     except Exception as error:
-        code.fault, code.leaves = f"gradient raises {type(error).__name__}: {error}", {}
+        code.fault, code.leaves = f"gradient raises {describe(error)}", {}
         return code
     _check_gradient(code, found, params)
     for place, array in _arrays(base).items():
@@ -291,6 +296,11 @@ def _check_methods(network: Any, name: str) -> None:
                 f"network: {name} has no `{attribute}`, expected params, loss(x, t), gradient(x, t)"
                 + (hint if attribute == "gradient" else "")
             )
+    for method in ("loss", "gradient"):
+        value = getattr(network, method)
+        if not callable(value):
+            kind = "None" if value is None else f"a {type(value).__name__}"
+            raise SubjectError(f"network: {name}.{method} is {kind}, expected a method {method}(x, t)")
 
 
 def _check_gradient(code: CheckableNetwork, found: Mapping[str, Any], params: Mapping[str, Any]) -> None:

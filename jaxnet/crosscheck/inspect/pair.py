@@ -1,7 +1,7 @@
 """The function style of courses: forward returns its output and a cache, and backward takes the cache."""
 
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -72,14 +72,14 @@ class CheckablePair(CheckableCode):
             return super().open(leaves)
         return replace(self, template=Template(self.captured.rebuild(moved)), captured=None).open(leaves)
 
-    def with_captured(self, captured: CapturedArrays, declared: Collection[str]) -> "CheckablePair":
-        """Returns the pair with captured arrays; one with a parameter's name that is not declared lacks a gradient."""
+    def with_captured(self, captured: CapturedArrays) -> "CheckablePair":
+        """Returns the pair with captured arrays; one with a parameter's name lacks a gradient unless it is declared."""
         arrays = {name: captured.arrays[name] for name in captured.of_first if name in captured.replaceable}
         others = {name: np.asarray(array) for name, array in arrays.items() if is_float(array)}
         constants = {
             name
             for name, array in others.items()
-            if name in declared or not is_parameter_name(name) or looks_constant(name, array, is_input=False)
+            if not is_parameter_name(name) or looks_constant(name, array, is_input=False)
         }
         return replace(
             self,
@@ -89,13 +89,12 @@ class CheckablePair(CheckableCode):
         )
 
 
-def inspect_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...], constants: Collection[str] = ()) -> CheckablePair:
+def inspect_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...]) -> CheckablePair:
     """Runs trials on a pair of functions, and returns it as a Checkable.
 
     Args:
         pair: Forward and backward.
         inputs: The inputs of forward.
-        constants: The names of arrays that have no gradient and need none.
 
     Raises:
         SubjectError: If they cannot be called so, or no float array gets a gradient.
@@ -109,12 +108,12 @@ def inspect_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...], constants: Coll
     takes = [p.name for p in positional(backward)]
     adapt = partial(PairAdapter, cache_first=len(takes) > 1 and takes[0] in CACHE and takes[-1] not in CACHE)
     trial = run_trial_with_floats(duplicate((forward, backward)), adapt, inputs, names, (name, backward_name))
-    code = from_trial(CheckablePair, name, trial, adapt, constants, takes_dout=True)
+    code = from_trial(CheckablePair, name, trial, adapt, takes_dout=True)
     if not code.fault and not code.leaves:
         raise SubjectError(f"{name}: no float input gets a gradient, nothing to check")
     if code.fault or not all(isinstance(function, types.FunctionType | partial) for function in pair):
         return code
-    return code.with_captured(CapturedArrays((forward, backward), (*code.leaves, *code.others)), constants)
+    return code.with_captured(CapturedArrays((forward, backward), (*code.leaves, *code.others)))
 
 
 def as_pair(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:

@@ -44,6 +44,9 @@ class SinglePrecision(Checkable):
         with single_precision():
             return _Scoped(self.checkable.open(leaves))
 
+    def array_names(self) -> list[str]:
+        return self.checkable.array_names()
+
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         """Returns the arguments of a reference."""
         return self.checkable.arguments(leaves)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
 from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.torch_copying import copy_with, tensors_in
 from jaxnet.crosscheck.inspect.torch_instance import TorchInstance, with_parameters
@@ -180,7 +180,7 @@ class CheckableTorch(Checkable):
         except SubjectError:
             raise
         except Exception as error:
-            self.fault, self.leaves = f"backward raises {type(error).__name__}: {error}", {}
+            self.fault, self.leaves = f"backward raises {describe(error)}", {}
             return
         if all(gradient is None for gradient in gradients.values()):
             return
@@ -198,6 +198,9 @@ class CheckableTorch(Checkable):
 
     def open(self, leaves: Leaves) -> Instance:
         return TorchInstance(self, leaves)
+
+    def array_names(self) -> list[str]:
+        return list(self.slots)
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         """Returns the arguments as NumPy arrays, after a dict of the parameters if there are any."""

@@ -12,7 +12,7 @@ import numpy as np
 from jaxnet.crosscheck.inspect.adapter import Adapter, run_forward
 from jaxnet.crosscheck.inspect.assignment import Assignment, as_tuple, floats_by_place
 from jaxnet.crosscheck.inspect.copying import duplicate
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, describe
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.lazy_parameters import creates_parameters
 from jaxnet.crosscheck.inspect.objects import is_ndarray
@@ -108,7 +108,7 @@ def run_trial(
     except SubjectError:
         raise
     except Exception as error:
-        trial.fault = f"{calls[1].rpartition('.')[2]} raises {type(error).__name__}: {error}"
+        trial.fault = f"{calls[1].rpartition('.')[2]} raises {describe(error)}"
         return trial
     stored = gradients_by_place(adapter.owner, names)
     new = {n for n, g in stored.items() if is_new_gradient(g, *earlier.get(n, (None, None)))}

@@ -20,6 +20,7 @@ class Behaviour(Enum):
     OVERWRITES_DOUT = auto()
     FORWARD_OVERWRITES = auto()
     BACKWARD_OVERWRITES = auto()
+    REPLACES_PARAMETER = auto()
     NOT_CONTIGUOUS_DOUT = auto()
     FORTRAN_DOUT = auto()
     NEGATIVE_STRIDE_DOUT = auto()

@@ -31,7 +31,7 @@ def input_warnings(subject: Checkable, y: Array) -> Iterator[str]:
         ids = isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.integer)
         if ids and array.size > 1 and subject.parameters and len(np.unique(array)) == array.size:
             yield f"{name} repeats no number: gradients that overwrite each other where they should add up would pass"
-    if _windows_are_disjoint(attributes_of(subject.layer)):
+    if _windows_are_disjoint(attributes_of(subject.owner)):
         yield "the windows do not overlap: gradients that overwrite each other where they should add up would pass"
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Instance, Leaves
+from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.measure.base_call import ROUNDING_SAFETY, BaseCall, Call, apart, distance, largest
 from jaxnet.crosscheck.measure.dtypes import as_double, effective_unit, is_floating, unit_roundoff
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
@@ -45,7 +46,7 @@ NON_TORCH_LAYOUTS = (Layout.NEGATIVE_STRIDE, Layout.READ_ONLY)
 
 
 def overwriting(base: BaseCall) -> list[Finding]:
-    """Finds the arrays of the caller that forward and backward write to: inputs, parameters, `dout`."""
+    """Finds the arrays of the caller that forward and backward write to, and parameters that backward replaces."""
     opened = base.open(base.checkable.leaves)
     before = {name: array.copy() for name, array in opened.arrays.items()}
     opened.forward()
@@ -57,7 +58,10 @@ def overwriting(base: BaseCall) -> list[Finding]:
         findings.append(Finding(Behaviour.OVERWRITES_DOUT, Level.FAULT))
     known = {finding.leaf for finding in findings}
     by_backward = [name for name in _changed(after_forward, opened.arrays) if name not in known]
-    return findings + [Finding(Behaviour.BACKWARD_OVERWRITES, Level.FAULT, name) for name in by_backward]
+    findings += [Finding(Behaviour.BACKWARD_OVERWRITES, Level.FAULT, name) for name in by_backward]
+    if (replaced := opened.replaced()) and not base.same_output(np.array(opened.forward())):
+        findings.append(Finding(Behaviour.REPLACES_PARAMETER, Level.WARNING, " and ".join(replaced)))
+    return findings
 
 
 def dout_layouts(base: BaseCall) -> list[Finding]:
@@ -153,13 +157,8 @@ def _min_misread_error(base: BaseCall, values: Array) -> float:
 def lends_its_cache(base: BaseCall) -> list[Finding]:
     """Finds an output that backward still reads, so that writing to it changes the gradient: correct, but a risk."""
     opened = base.open()
-    y = opened.forward()
-    arrays = getattr(opened.outputs, "arrays", None) or [y]
-    own = [
-        array
-        for array in arrays
-        if isinstance(array, np.ndarray) and is_floating(array.dtype) and array.ndim and array.flags.writeable
-    ]
+    opened.forward()
+    own = [array for array in opened.outputs.arrays if array.ndim and array.flags.writeable]
     if not own or any(np.shares_memory(array, other) for array in own for other in opened.arrays.values()):
         return []
     for array in own:
@@ -236,7 +235,7 @@ def _compared(
     except _OtherOutput as other:
         return [Finding(kind, Level.FAULT, size=other.gap, detail="forward")]
     except Exception as error:
-        return [Finding(kind, Level.WARNING, detail=f"{type(error).__name__}: {error}")]
+        return [Finding(kind, Level.WARNING, detail=describe(error))]
     slack = moved or {}
     differing = [
         (name, gap)

@@ -201,6 +201,5 @@ def _inconsistent(
 
 def _is_viewed(base: BaseCall, name: str) -> bool:
     """Whether another array of the object shows the same memory, such as W.T: in a copy it may stand apart."""
-    holder = getattr(base.checkable, "layer", None) or getattr(base.checkable, "network", None)
-    leaf = base.checkable.leaves[name]
-    return any(a is not leaf and isinstance(a, np.ndarray) and np.shares_memory(a, leaf) for a in floats_in(holder))
+    leaf, arrays = base.checkable.leaves[name], floats_in(base.checkable.owner)
+    return any(a is not leaf and isinstance(a, np.ndarray) and np.shares_memory(a, leaf) for a in arrays)
