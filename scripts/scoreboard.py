@@ -31,7 +31,7 @@ from jaxnet.cli.ending import check_writable, one_line
 from jaxnet.cli.option_types import File, check_seed
 from jaxnet.cli.progress import counted
 from jaxnet.crosscheck import Verdict, check_layer, inspected
-from jaxnet.crosscheck.inspect import Checkable, Leaves
+from jaxnet.crosscheck.inspect.checkable import Checkable, Leaves
 from jaxnet.validation import check_counts
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

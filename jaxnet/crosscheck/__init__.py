@@ -10,14 +10,11 @@ from typing import Any
 from jaxnet.crosscheck.context import Options
 from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.examine import examine
-from jaxnet.crosscheck.inspect import (
-    Checkable,
-    CheckableNetwork,
-    SubjectError,
-    dispatch,
-    inspect_network,
-    preserve_global_state,
-)
+from jaxnet.crosscheck.inspect import dispatch
+from jaxnet.crosscheck.inspect.checkable import Checkable
+from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.global_state import preserve_global_state
+from jaxnet.crosscheck.inspect.network import CheckableNetwork, inspect_network
 from jaxnet.crosscheck.layerwise import examine_layers
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.report import InconclusiveWarning, Leaf, Report
@@ -130,12 +127,7 @@ def check_network(
         x: The samples, (N, ...).
         t: The labels, one for each sample, in the form that the network takes.
         reference: The same loss in JAX, which takes (params, x, t). Defaults to no reference.
-        expected: See `check_layer`.
-        constants: See `check_layer`.
-        accuracy: See `check_layer`.
-        resolution: See `check_layer`.
-        max_seconds: See `check_layer`.
-        seed: See `check_layer`.
+        expected, constants, accuracy, resolution, max_seconds, seed: See `check_layer`.
         name: The title of the report. Defaults to the name of the network's class.
 
     Returns:
@@ -188,12 +180,7 @@ def check_function(
             `jax.custom_vjp` or a `torch.autograd.Function`.
         takes_dout: Whether `gradient` takes the upstream gradient. Defaults to what its signature shows.
         reference: The same function in JAX, which takes (*args). Defaults to no reference.
-        expected: See `check_layer`.
-        constants: See `check_layer`.
-        accuracy: See `check_layer`.
-        resolution: See `check_layer`.
-        max_seconds: See `check_layer`.
-        seed: See `check_layer`.
+        expected, constants, accuracy, resolution, max_seconds, seed: See `check_layer`.
         name: The title of the report. Defaults to the name of the function.
 
     Returns:
@@ -231,13 +218,7 @@ def check(
     Args:
         thing: A network, a layer, a pair of functions, or a function.
         inputs: The arguments that it is called with.
-        reference: See the check that fits.
-        expected: See `check_layer`.
-        constants: See `check_layer`.
-        accuracy: See `check_layer`.
-        resolution: See `check_layer`.
-        max_seconds: See `check_layer`.
-        seed: See `check_layer`.
+        reference, expected, constants, accuracy, resolution, max_seconds, seed: See the check that fits.
         name: The title of the report. Defaults to the name of the class or the function.
 
     Returns:

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.decide import Cause, Verdict, decide
+from jaxnet.crosscheck.dtypes import eps_of, in_float64
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.surrogate import Surrogate
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
-from jaxnet.crosscheck.measure.dtypes import eps_of, in_float64
 from jaxnet.crosscheck.measure.leaf import LeafMeasurement, Tangent, measure_leaf
 from jaxnet.crosscheck.measure.low_precision import low_precision_gap
 from jaxnet.crosscheck.measure.other_points import Point

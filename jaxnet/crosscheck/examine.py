@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxnet.crosscheck.context import Context, Options
 from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
+from jaxnet.crosscheck.dtypes import in_float64, is_float_dtype
 from jaxnet.crosscheck.explain import report_lines
 from jaxnet.crosscheck.explain.behaviour_sentences import sentence
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable
@@ -19,7 +20,6 @@ from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, des
 from jaxnet.crosscheck.leaf_verdict import check_leaf, name_exchanged
 from jaxnet.crosscheck.measure.behaviour import check_behaviour
 from jaxnet.crosscheck.measure.derivation import Gap
-from jaxnet.crosscheck.measure.dtypes import in_float64, is_floating
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.gradient_form import misshapen, other_dtype
 from jaxnet.crosscheck.measure.input_warnings import input_warnings
@@ -72,7 +72,7 @@ def _run(title: str, checkable: Checkable, reference: Checkable | None, options:
         return Report(title, None, (), (checkable.fault,))
     with as_subject_error(checkable.name):
         output = checkable.open(copies(checkable.leaves)).forward()
-    if not is_floating(output.dtype) or output.size == 0:
+    if not is_float_dtype(output.dtype) or output.size == 0:
         raise SubjectError(
             f"{checkable.name}: forward returns {output.dtype} of shape {output.shape}, expected floats, one at least"
         )

@@ -12,7 +12,11 @@ from jaxnet.crosscheck.context import Options
 from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
 from jaxnet.crosscheck.examine import examine
 from jaxnet.crosscheck.explain.slips import Slip
-from jaxnet.crosscheck.inspect import Array, Checkable, CheckableLayer, CheckableNetwork, SubjectError, chain
+from jaxnet.crosscheck.inspect.chain import chain
+from jaxnet.crosscheck.inspect.checkable import Array, Checkable
+from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.layer import CheckableLayer
+from jaxnet.crosscheck.inspect.network import CheckableNetwork
 from jaxnet.crosscheck.measure.findings import Behaviour
 from jaxnet.crosscheck.meter import metered
 from jaxnet.crosscheck.report import Leaf, Report

@@ -7,12 +7,12 @@ import numpy as np
 
 from jaxnet.crosscheck.context import Context, Outcome
 from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
+from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.explain import report_lines
 from jaxnet.crosscheck.explain.slips import Slip
 from jaxnet.crosscheck.inspect.checkable import Leaves
 from jaxnet.crosscheck.leaf_report import report_leaf
 from jaxnet.crosscheck.measure.derivation import Derivation, Gap
-from jaxnet.crosscheck.measure.dtypes import in_float64
 from jaxnet.crosscheck.measure.finite_differences import STEP_RATIO
 from jaxnet.crosscheck.measure.leaf import LeafMeasurement, Tangent, is_symmetric
 from jaxnet.crosscheck.measure.other_points import Point, all_beside, beside

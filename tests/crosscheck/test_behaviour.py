@@ -1,7 +1,6 @@
 """Tests behaviour: for each finding a layer that has the fault, and a similar one that is correct."""
 
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -9,15 +8,11 @@ import pytest
 from jaxnet.crosscheck import check_layer, inspected
 from jaxnet.crosscheck.explain.behaviour_sentences import sentence
 from jaxnet.crosscheck.measure.behaviour import check_behaviour
+from jaxnet.crosscheck.measure.derivation import Measured
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.gradient_form import misshapen, other_dtype
 from jaxnet.crosscheck.measure.memory import Layout, laid_out
 from jaxnet.crosscheck.streams import Stream, stream
-
-
-class Rounded(NamedTuple):
-    value: np.ndarray
-    rounding: float
 
 
 def draw(*shape, seed=1):
@@ -34,7 +29,7 @@ def measured(subject, at, dout):
     other = subject.backward(nudged, dout)
     terms = np.sqrt(sum(a.size for a in at.values()))
     sums = {n: terms * np.finfo(g.dtype).eps / 2 * np.abs(g).max(initial=0) for n, g in value.items()}
-    return {n: Rounded(np.array(g), float(np.abs(other[n] - g).max(initial=0) + sums[n])) for n, g in value.items()}
+    return {n: Measured(np.array(g), float(np.abs(other[n] - g).max(initial=0) + sums[n])) for n, g in value.items()}
 
 
 def found_in(layer, *inputs, in_double=True, seed=0):

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from jaxnet.crosscheck import SubjectError, check_function
-from jaxnet.crosscheck.inspect import CheckableFunction, CheckableJax, preserve_global_state
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.compiled import Compiled
+from jaxnet.crosscheck.inspect.function import CheckableFunction
+from jaxnet.crosscheck.inspect.global_state import preserve_global_state
+from jaxnet.crosscheck.inspect.jax_function import CheckableJax
 from jaxnet.crosscheck.inspect.outputs import Outputs
 from jaxnet.crosscheck.inspect.signatures import Place, from_above, input_names
 from jaxnet.crosscheck.inspect.trees import leaves_of, map_leaves, with_leaves

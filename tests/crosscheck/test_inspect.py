@@ -21,7 +21,7 @@ from jaxnet.crosscheck import (
     check_network,
     inspected,
 )
-from jaxnet.crosscheck.inspect import inspect_network
+from jaxnet.crosscheck.inspect.network import inspect_network
 
 
 def test_where_kinks_are_everywhere_the_certificate_is_of_the_point_that_was_judged():

@@ -16,9 +16,13 @@ import numpy as np
 import pytest
 
 from jaxnet.crosscheck import check_function, check_layer, check_network
-from jaxnet.crosscheck.inspect import SubjectError, chain, inspect_layer, inspect_network, inspect_pair
+from jaxnet.crosscheck.inspect.chain import chain
 from jaxnet.crosscheck.inspect.copying import Template, duplicate
 from jaxnet.crosscheck.inspect.dispatch import declare_constants
+from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.layer import inspect_layer
+from jaxnet.crosscheck.inspect.network import inspect_network
+from jaxnet.crosscheck.inspect.pair import inspect_pair
 
 STEP = 1e-5
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import is_float_dtype
 from jaxnet.crosscheck.inspect.arguments import IMAG, REAL, Arguments, as_complex, float_parts
 from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
@@ -17,7 +18,7 @@ from jaxnet.crosscheck.inspect.inputs import numbers_in
 from jaxnet.crosscheck.inspect.jax_errors import Origin, origin, reason, whole_tracebacks
 from jaxnet.crosscheck.inspect.optional_jax import double_precision, is_jax_array
 from jaxnet.crosscheck.inspect.outputs import flat_parts
-from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_complex, is_float, is_float_dtype, node_of
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_complex, is_float, node_of
 
 ALL_OF_IT = "it returns a number and more, and no gradient= is given: JAX's gradient of all outputs is checked"
 

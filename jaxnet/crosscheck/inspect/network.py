@@ -11,12 +11,12 @@ import numpy as np
 from jaxnet.crosscheck.inspect.call_recorder import Recorder
 from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
 from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.inputs import arrays_in, as_arrays, different_inputs
 from jaxnet.crosscheck.inspect.layer import CheckableLayer, inspect_layer
 from jaxnet.crosscheck.inspect.objects import attributes_of, innermost, is_layer
-from jaxnet.crosscheck.inspect.overlap import consistent, overlaps, sum_of_tied_gradients
+from jaxnet.crosscheck.inspect.overlap import consistent, same_memory, sum_of_tied_gradients
 from jaxnet.crosscheck.inspect.parameters import arrays_by_place, parameters_of
 from jaxnet.crosscheck.inspect.role_heuristics import gradient_names
 from jaxnet.crosscheck.inspect.signatures import positional
@@ -234,21 +234,19 @@ def inspect_network(network: Any, x: Any, t: Any) -> CheckableNetwork:
     before = _arrays(trial)
     code._loss(trial)  # first, so that an error in both is not reported as one of the gradient
     lasting = {place for place, array in _arrays(trial).items() if before.get(place) is array}
-    try:
+    found: dict[str, Any] = {}
+    with code.recording_fault("gradient"):
         found = code._gradients(trial, (duplicate(x), duplicate(t)), leaves)
-    except SubjectError:
-        raise
-    except Exception as error:
-        code.fault, code.leaves = f"gradient raises {describe(error)}", {}
+    if code.fault:
         return code
     _check_gradient(code, found, params)
     for place, array in _arrays(base).items():
         is_candidate = place in lasting and place not in leaves and isinstance(array, np.ndarray)
-        if is_candidate and not any(_overlap(array, leaf) for leaf in leaves.values()):
+        if is_candidate and not any(same_memory(array, leaf) for leaf in leaves.values()):
             code.others[place] = array
     code.constants = set(code.others)
-    pairs = [(n, m) for n in leaves for m in leaves if n < m and _overlap(leaves.get(n), leaves.get(m))]
-    code.shared_gradients = tuple(frozenset(p) for p in pairs if _overlap(found.get(p[0]), found.get(p[1])))
+    pairs = [(n, m) for n in leaves for m in leaves if n < m and same_memory(leaves[n], leaves[m])]
+    code.shared_gradients = tuple(frozenset(p) for p in pairs if same_memory(found.get(p[0]), found.get(p[1])))
     return code
 
 
@@ -267,10 +265,6 @@ def _arrays(network: Any) -> dict[str, Any]:
 
 def _own_arrays(network: Any) -> dict[str, Any]:
     return {name: a for name, a in attributes_of(network).items() if isinstance(a, np.ndarray) and is_float(a)}
-
-
-def _overlap(first: Any, second: Any) -> bool:
-    return isinstance(first, np.ndarray) and isinstance(second, np.ndarray) and overlaps(first, second)
 
 
 def _all_close(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

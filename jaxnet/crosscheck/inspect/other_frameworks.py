@@ -55,8 +55,7 @@ def reject_other_framework(thing: Any, inputs: tuple[Any, ...]) -> None:
     Raises:
         SubjectError: If the callable or an input belongs to another framework.
     """
-    framework = other_framework(thing, inputs)
-    if framework is not None:
+    if (framework := other_framework(thing, inputs)) is not None:
         name = str(getattr(thing, "__name__", type(thing).__name__)).replace("<lambda>", "f")
         raise SubjectError(
             f"{name}: belongs to {framework}, which JAX cannot differentiate; pass its gradient:{EXAMPLES[framework]}"

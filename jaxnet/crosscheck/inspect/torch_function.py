@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
 from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.torch_copying import copy_with, tensors_in
 from jaxnet.crosscheck.inspect.torch_instance import TorchInstance, with_parameters
@@ -175,13 +175,9 @@ class CheckableTorch(Checkable):
         opened = self.open({name: array.copy() for name, array in self.leaves.items()})
         with as_subject_error(self.name):
             y = opened.forward()
-        try:
+        gradients: dict[str, Any] = {}
+        with self.recording_fault("backward"):
             gradients = opened.backward(np.ones_like(y))
-        except SubjectError:
-            raise
-        except Exception as error:
-            self.fault, self.leaves = f"backward raises {describe(error)}", {}
-            return
         if all(gradient is None for gradient in gradients.values()):
             return
         for name, gradient in gradients.items():

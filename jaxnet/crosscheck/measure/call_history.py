@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import is_float_dtype
 from jaxnet.crosscheck.inspect.checkable import Array, Instance
 from jaxnet.crosscheck.inspect.errors import describe
+from jaxnet.crosscheck.inspect.global_state import preserve_global_state
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.measure.base_call import BaseCall, Call, apart, distance
-from jaxnet.crosscheck.measure.dtypes import is_floating
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
-from jaxnet.crosscheck.measure.repeatability import generators_restored
 
 LATER_CALLS = 3  # after a call at other inputs: the second, the third and the fourth
 OTHER_DOUT_FACTOR = -0.75  # of dout, in a call at other inputs
@@ -31,7 +31,7 @@ def second_backward(base: BaseCall) -> list[Finding]:
     notes = [Finding(Behaviour.ADDS_UP, Level.NOTE, name) for name in base.checkable.accumulating if name in base.names]
     opened = base.open()
     opened.forward()
-    with generators_restored():
+    with preserve_global_state():  # the second backward draws the same numbers
         first = base.copied(opened.backward(base.dout))
     try:
         second = base.copied(opened.backward(base.dout))
@@ -184,4 +184,4 @@ def _increments(base: BaseCall, call: Call, before: Call | None) -> Mapping[str,
 
 def _all_copied(gradient: Mapping[str, Any]) -> dict[str, Array]:
     floats = {name: np.array(value) for name, value in gradient.items() if value is not None}
-    return {name: value for name, value in floats.items() if is_floating(value.dtype)}
+    return {name: value for name, value in floats.items() if is_float_dtype(value.dtype)}

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Probe
-from jaxnet.crosscheck.measure.dtypes import in_float64
 from jaxnet.crosscheck.measure.finite_differences import Quotient, quotient_at
 from jaxnet.crosscheck.measure.leaf_steps import copies, scale_of, stepped
 

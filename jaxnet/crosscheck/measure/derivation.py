@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import effective_unit, eps_of, in_float64
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
-from jaxnet.crosscheck.measure.dtypes import effective_unit, eps_of, in_float64
 from jaxnet.crosscheck.measure.finite_differences import (
     FIRST_STEP,
     MAX_NEAR_STEP,

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect import Array, Checkable, CheckableLayer, attributes_of
+from jaxnet.crosscheck.inspect.checkable import Array, Checkable
+from jaxnet.crosscheck.inspect.layer import CheckableLayer
+from jaxnet.crosscheck.inspect.objects import attributes_of
 
 # Names under which layers hold the size of a window.
 WINDOW_ATTRIBUTES = ("pool_h", "pool_w", "pool_height", "pool_width", "pool_size", "kernel_size", "size", "window")

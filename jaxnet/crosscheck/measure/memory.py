@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import as_double, effective_unit, is_float_dtype, unit_roundoff
 from jaxnet.crosscheck.inspect.checkable import Array, Instance, Leaves
 from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.measure.base_call import ROUNDING_SAFETY, BaseCall, Call, apart, distance, largest
-from jaxnet.crosscheck.measure.dtypes import as_double, effective_unit, is_floating, unit_roundoff
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 
 OVERWRITING_VALUE = 7.0  # written to an output that may still be in use
@@ -255,7 +255,7 @@ def _differs(array: Array, before: Array) -> bool:
 
 def _gap(dtype: np.dtype[Any]) -> Any:
     """Returns the value between the elements: nan, so that a gradient that reads it is wrong."""
-    return np.nan if is_floating(dtype) else 0
+    return np.nan if is_float_dtype(dtype) else 0
 
 
 def _constant(array: Array) -> Array:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import as_double
 from jaxnet.crosscheck.inspect.checkable import Array, Instance, Leaves
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.objects import floats_in
 from jaxnet.crosscheck.measure.base_call import BaseCall, Call, apart
 from jaxnet.crosscheck.measure.coarse_differences import Forward, belongs, direction_of, directions_together
-from jaxnet.crosscheck.measure.dtypes import as_double
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 
 STEP = (1.25, 0.125)  # W *= 1.25; W += 0.125
