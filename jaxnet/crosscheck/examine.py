@@ -19,7 +19,6 @@ from jaxnet.crosscheck.inspect.checkable import Array, Checkable
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
 from jaxnet.crosscheck.leaf_verdict import check_leaf, name_exchanged
 from jaxnet.crosscheck.measure.behaviour import check_behaviour
-from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.gradient_form import misshapen, other_dtype
 from jaxnet.crosscheck.measure.input_warnings import input_warnings
@@ -94,11 +93,11 @@ def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:
     form = _check_form(checkable, gradients, context.output)
     leaves = form.leaves
     with as_subject_error(f"{checkable.name}, at values nearby"), np.errstate(all="ignore"):
-        forward = context.derive(form.names)
+        context.derive(form.names)
         findings = form.findings + _behaviour(context, form.names)
         undecided = [sentence(f) for f in findings if f.kind is Behaviour.NOT_REPEATABLE]
         if not undecided:
-            leaves = _check_leaves(context, form.names, forward, leaves)
+            leaves = _check_leaves(context, form.names, leaves)
             # A gradient that is wrong after a step is stale only if it was correct before.
             passing = {leaf.name for leaf in leaves if leaf.verdict is Verdict.PASS}
             findings = [f for f in findings if f.kind is not Behaviour.WRONG_AFTER_STEP or f.leaf in passing]
@@ -110,7 +109,7 @@ def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:
     found_warnings = [sentence(f) for f in by_level[Level.WARNING] if f.kind is not Behaviour.NOT_REPEATABLE]
     return Report(
         title,
-        forward,
+        context.forward,
         tuple(sorted(leaves, key=lambda leaf: order.index(leaf.name))),
         behaviour=tuple(sentence(f) for f in by_level[Level.FAULT]),
         faults=tuple(f.kind for f in by_level[Level.FAULT]),
@@ -170,12 +169,12 @@ def _behaviour(context: Context, names: list[str]) -> list[Finding]:
     return findings
 
 
-def _check_leaves(context: Context, names: list[str], forward: Gap | None, leaves: list[Leaf]) -> list[Leaf]:
+def _check_leaves(context: Context, names: list[str], leaves: list[Leaf]) -> list[Leaf]:
     """Returns the leaves, with those of `names` added; those that time does not suffice for are inconclusive."""
     leaves = list(leaves)
     try:
         for name in names:
-            leaves.append(check_leaf(context, name, forward))
+            leaves.append(check_leaf(context, name))
         leaves = examine_zeros(context, names, leaves)
         return name_exchanged(context, leaves)
     except OutOfTime:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.adapter import Adapter, name_douts
+from jaxnet.crosscheck.inspect.adapter import Adapter, Subject, name_douts
 from jaxnet.crosscheck.inspect.assignment import Assignment, floats_by_place
 from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
 from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
@@ -231,29 +231,20 @@ def inspect_layer(layer: Any, inputs: tuple[Any, ...]) -> CheckableLayer:
     names = input_names(layer.forward, len(inputs))
     takes_dout = bool(positional(layer.backward))
     adapt = partial(LayerAdapter, takes_dout=takes_dout)  # reads the signature, which is slow, only once
-    trial = run_trial_with_floats(base, adapt, inputs, names, (f"{name}.forward", f"{name}.backward"))
-    code = from_trial(CheckableLayer, name, trial, adapt, takes_dout)
+    subject = Subject(base, adapt, names, inputs, (f"{name}.forward", f"{name}.backward"))
+    code = from_trial(CheckableLayer, name, run_trial_with_floats(subject), takes_dout)
     if not code.fault and not code.leaves:
         raise SubjectError(f"{name}: no input and no parameter of floats with a gradient, nothing to check")
     return code
 
 
-def run_trial_with_floats(
-    base: Any, adapt: Callable[[Any], Adapter], inputs: tuple[Any, ...], names: list[str], calls: tuple[str, str]
-) -> TrialRun:
+def run_trial_with_floats(subject: Subject) -> TrialRun:
     """Runs a trial, and a second one with integer inputs as floats if they are likely meant so.
 
     They are if backward returns a gradient for a single integer, or if nothing else gets a gradient.
-
-    Args:
-        base: A copy of the caller's object.
-        adapt: Makes a copy of it callable.
-        inputs: The inputs that were passed in.
-        names: The names of the inputs.
-        calls: The names of its forward and its backward, for messages.
     """
-    arrays = as_arrays(inputs, names)
-    trial = run_trial(base, adapt, arrays, names, calls)
+    names, arrays = subject.names, as_arrays(subject.inputs, subject.names)
+    trial = run_trial(replace(subject, inputs=arrays))
     whole = [i for i, value in enumerate(arrays) if _is_integer(value)]
     if any(True for _ in floats_by_place(names, arrays)):
         scalars = (i for i in whole if not isinstance(arrays[i], np.ndarray))
@@ -263,7 +254,7 @@ def run_trial_with_floats(
     for chosen in filter(None, choices):
         floats = tuple(np.asarray(value, np.float64) if i in chosen else value for i, value in enumerate(arrays))
         try:
-            again = run_trial(base, adapt, floats, names, calls)
+            again = run_trial(replace(subject, inputs=floats))
         except SubjectError:  # the integers are used as indices
             continue
         if not again.fault:
@@ -271,14 +262,14 @@ def run_trial_with_floats(
     return trial
 
 
-def from_trial(kind: type[Kind], name: str, trial: TrialRun, adapt: Callable[[Any], Adapter], takes_dout: bool) -> Kind:
+def from_trial(kind: type[Kind], name: str, trial: TrialRun, takes_dout: bool) -> Kind:
     """Makes a Checkable from the findings of a trial run: sorts the arrays into leaves, others and constants."""
-    template = Template(trial.base)
-    owner, named = adapt(trial.base).owner, dict(zip(trial.names, trial.inputs, strict=True))
+    base, adapt = trial.subject.base, trial.subject.adapt
+    owner, named = adapt(base).owner, dict(zip(trial.names, trial.inputs, strict=True))
     inputs = dict(floats_by_place(trial.names, trial.inputs))
     common: dict[str, Any] = {
         "name": name,
-        "template": template,
+        "template": Template(base),
         "adapt": adapt,
         "names": trial.names,
         "inputs": trial.inputs,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.adapter import Adapter, name_douts
+from jaxnet.crosscheck.inspect.adapter import Adapter, Subject, name_douts
 from jaxnet.crosscheck.inspect.assignment import as_tuple
 from jaxnet.crosscheck.inspect.checkable import Instance
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
@@ -107,8 +107,8 @@ def inspect_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...]) -> CheckablePai
     backward_name = getattr(backward, "__name__", "backward").replace("<lambda>", "backward")
     takes = [p.name for p in positional(backward)]
     adapt = partial(PairAdapter, cache_first=len(takes) > 1 and takes[0] in CACHE and takes[-1] not in CACHE)
-    trial = run_trial_with_floats(duplicate((forward, backward)), adapt, inputs, names, (name, backward_name))
-    code = from_trial(CheckablePair, name, trial, adapt, takes_dout=True)
+    subject = Subject(duplicate((forward, backward)), adapt, names, inputs, (name, backward_name))
+    code = from_trial(CheckablePair, name, run_trial_with_floats(subject), takes_dout=True)
     if not code.fault and not code.leaves:
         raise SubjectError(f"{name}: no float input gets a gradient, nothing to check")
     if code.fault or not all(isinstance(function, types.FunctionType | partial) for function in pair):

@@ -3,13 +3,13 @@
 Each copy's backward is called once, so that code which frees its cache in backward is supported.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.adapter import Adapter, run_forward
+from jaxnet.crosscheck.inspect.adapter import Subject, run_forward
 from jaxnet.crosscheck.inspect.assignment import Assignment, as_tuple, floats_by_place
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.errors import SubjectError, describe
@@ -32,10 +32,8 @@ class TrialRun:
     """The findings of a trial run.
 
     Attributes:
-        base: The object that was copied; after its first forward pass, if that creates parameters.
-        names: The names of the inputs.
-        inputs: The inputs.
-        arrays: The float arrays of `base` that last from call to call, by place.
+        subject: The code and its inputs; after its first forward pass, if that creates parameters.
+        arrays: The float arrays of the object that last from call to call, by place.
         parameters: The names of those with a gradient.
         without_gradient: Those without one.
         checked_inputs: The names of the float inputs whose gradients are checked.
@@ -44,13 +42,11 @@ class TrialRun:
         alternatives: Other inputs to which a single gradient may belong.
         is_single: Whether a single gradient is returned, not in a tuple or dict, for several float inputs.
         accumulating: The names of the parameters to whose gradients backward adds.
-        shared_gradients: Pairs of parameters that same_memory memory and whose gradients do too.
+        shared_gradients: Pairs of parameters that share memory and whose gradients do too.
         fault: The message of the exception that backward raised; empty if it raised none.
     """
 
-    base: Any
-    names: list[str]
-    inputs: tuple[Any, ...]
+    subject: Subject
     arrays: dict[str, Any] = field(default_factory=dict)
     parameters: list[str] = field(default_factory=list)
     without_gradient: dict[str, Any] = field(default_factory=dict)
@@ -63,41 +59,39 @@ class TrialRun:
     shared_gradients: tuple[frozenset[str], ...] = ()
     fault: str = ""
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the inputs."""
+        return self.subject.names
 
-def run_trial(
-    base: Any,
-    adapt: Callable[[Any], Adapter],
-    inputs: tuple[Any, ...],
-    names: list[str],
-    calls: tuple[str, str],
-    *,
-    warmed: bool = False,
-) -> TrialRun:
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """The inputs."""
+        return self.subject.inputs
+
+
+def run_trial(subject: Subject, *, warmed: bool = False) -> TrialRun:
     """Calls forward and backward on copies, and returns the findings.
 
     Args:
-        base: The object, which is copied.
-        adapt: Makes a copy callable.
-        inputs: The inputs of forward.
-        names: Their names.
-        calls: The names of its forward and its backward, for messages.
-        warmed: Whether `base` has run a forward pass, so that arrays which forward creates are not parameters.
+        subject: The code and its inputs.
+        warmed: Whether the object has run a forward pass, so that arrays which forward creates are not parameters.
 
     Raises:
         SubjectError: If it cannot be called.
     """
-    adapter = adapt(duplicate(base))
+    adapter, names, calls = subject.copy(), subject.names, subject.calls
     before, wrongly_typed = arrays_by_place(adapter.owner), wrongly_typed_parameters(adapter.owner)
     values = {name: array.copy() for name, array in before.items() if isinstance(array, np.ndarray)}
     outputs = Outputs()
-    y = run_forward(adapter, inputs, calls[0], outputs)
+    y = run_forward(adapter, subject.inputs, calls[0], outputs)
     after = arrays_by_place(adapter.owner)
-    if not warmed and creates_parameters(base, adapt, inputs, after.keys() - before.keys()):
-        warm = duplicate(base)
-        run_forward(adapt(warm), inputs, calls[0])
-        return run_trial(warm, adapt, inputs, names, calls, warmed=True)
+    if not warmed and creates_parameters(subject, after.keys() - before.keys()):
+        warm = duplicate(subject.base)
+        run_forward(subject.adapt(warm), subject.inputs, calls[0])
+        return run_trial(replace(subject, base=warm), warmed=True)
 
-    trial = TrialRun(base, names, inputs)
+    trial = TrialRun(subject)
     lasting = _unchanged(before, after)
     wrongly_typed = _unchanged(wrongly_typed, wrongly_typed_parameters(adapter.owner))
     earlier = {n: (g, np.array(g) if is_float(g) else g) for n, g in gradients_by_place(adapter.owner, names).items()}
@@ -119,10 +113,10 @@ def run_trial(
     returned = _assign(trial, result, adapter.owner, calls[1], own)
     _sort_arrays(trial, lasting, stored, new | strict, returned, values)
     if trial.without_gradient:
-        _drop(trial.without_gradient, _written_by_forward(base, adapt, inputs))
+        _drop(trial.without_gradient, _written_by_forward(subject))
     _choose_inputs(trial, returned, new, result is None)
-    trial.accumulating = _find_accumulating(adapt, trial, calls[0], douts, stored)
-    _take_arrays_of_base(trial, adapt)
+    trial.accumulating = _find_accumulating(trial, douts, stored)
+    _take_arrays_of_base(trial)
     return trial
 
 
@@ -137,21 +131,21 @@ def _drop(arrays: dict[str, Any], places: set[str]) -> None:
         del arrays[name]
 
 
-def _take_arrays_of_base(trial: TrialRun, adapt: Callable[[Any], Adapter]) -> None:
-    """Replaces the arrays of the copy that was called by those of `base`, and drops those that it does not hold."""
-    arrays = arrays_by_place(adapt(trial.base).owner)
+def _take_arrays_of_base(trial: TrialRun) -> None:
+    """Replaces the arrays of the copy that was called by those of the object, and drops those that it does not hold."""
+    arrays = arrays_by_place(trial.subject.adapt(trial.subject.base).owner)
     places = {name: name.removeprefix("self.") for name in [*trial.parameters, *trial.without_gradient]}
     trial.arrays = {name: arrays[place] for name, place in places.items() if place in arrays}
     trial.parameters = [name for name in trial.parameters if name in trial.arrays]
     trial.without_gradient = {n: trial.arrays[n] for n in trial.without_gradient if n in trial.arrays}
 
 
-def _written_by_forward(base: Any, adapt: Callable[[Any], Adapter], inputs: tuple[Any, ...]) -> set[str]:
+def _written_by_forward(subject: Subject) -> set[str]:
     """Returns the places of arrays that a forward pass at other inputs changes: buffers, statistics, states."""
-    adapter = adapt(duplicate(base))
+    adapter = subject.copy()
     before = {name: np.array(array) for name, array in arrays_by_place(adapter.owner).items()}
     try:
-        run_forward(adapter, different_inputs(inputs), "forward")
+        run_forward(adapter, different_inputs(subject.inputs), "forward")
     except SubjectError:
         return set()
     after = arrays_by_place(adapter.owner)
@@ -260,16 +254,9 @@ def _choose_inputs(trial: TrialRun, returned: Mapping[str, Any], new: set[str], 
         trial.checked_inputs = [n for n in variable if n in trial.assignment.targets or n in returned][:1]
 
 
-def _find_accumulating(
-    adapt: Callable[[Any], Adapter],
-    trial: TrialRun,
-    forward: str,
-    douts: tuple[Array, ...],
-    stored: Mapping[str, Any],
-) -> tuple[str, ...]:
+def _find_accumulating(trial: TrialRun, douts: tuple[Array, ...], stored: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the parameters to whose gradients backward adds: 1 more before backward is 1 more after it."""
-    adapter = adapt(duplicate(trial.base))
-    run_forward(adapter, trial.inputs, forward)
+    adapter = trial.subject.copy_after_forward(trial.inputs)
     changed = set_gradients(adapter.owner, lambda g: g + 1, trial.parameters, trial.names)
     if not changed:
         return ()

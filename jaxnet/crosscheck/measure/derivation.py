@@ -302,6 +302,20 @@ class Derivation:
         return Probe(direction, claimed, float(np.linalg.norm(self.roundings(name) * direction)), numerical)
 
 
+class Derivations(NamedTuple):
+    """The derivation of the code at one point, and that of its reference if there is one.
+
+    Attributes:
+        analytic: The derivation that is checked.
+        autodiff: The derivation of the reference.
+        forward: The gap of the two forward passes.
+    """
+
+    analytic: Derivation
+    autodiff: Derivation | None = None
+    forward: Gap | None = None
+
+
 def _with_noise(numerical: Derivative, noise: float) -> Derivative:
     """Returns the derivative with errors that include the noise observed in its quotients, if it is much larger."""
     observed = numerical.observed_noise(noise)
