@@ -12,7 +12,7 @@ from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.examine import examine
 from jaxnet.crosscheck.inspect import dispatch
 from jaxnet.crosscheck.inspect.checkable import Checkable
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, kind_of
 from jaxnet.crosscheck.inspect.global_state import preserve_global_state
 from jaxnet.crosscheck.inspect.network import CheckableNetwork, inspect_network
 from jaxnet.crosscheck.layerwise import examine_layers
@@ -275,7 +275,7 @@ def _options(
         if value is not None:
             check_positive(option, value)
     if expected is not None and not callable(expected):
-        raise SubjectError(f"expected: a {type(expected).__name__}, expected a function of the same arguments")
+        raise SubjectError(f"expected: {kind_of(expected)}, expected a function of the same arguments")
     return Options(seed, resolution, accuracy or 0.0, expected, max_seconds)
 
 

@@ -54,7 +54,9 @@ def _other_reading(title: str, checkable: Checkable, reference: Checkable | None
         report = _report(title, reading, reference, options)
         if report.verdict is Verdict.PASS:
             names = " and ".join(reading.leaves)
-            return replace(report, notes=(*report.notes, f"the gradient that comes back is the one by {names}"))
+            return replace(
+                report, notes=(*report.notes, f"the gradient that backward returns is read as the one for {names}")
+            )
     return None
 
 
@@ -73,10 +75,10 @@ def _run(title: str, checkable: Checkable, reference: Checkable | None, options:
         output = checkable.open(copies(checkable.leaves)).forward()
     if not is_float_dtype(output.dtype) or output.size == 0:
         raise SubjectError(
-            f"{checkable.name}: forward returns {output.dtype} of shape {output.shape}, expected floats, one at least"
+            f"{checkable.name}: forward returns {output.dtype} of shape {output.shape}, expected at least one float"
         )
     if not np.isfinite(in_float64(output)).all():
-        return Report(title, None, (), undecided=("the forward pass is not finite at these inputs: give it others",))
+        return Report(title, None, (), undecided=("the forward pass is not finite at these inputs: pass other inputs",))
     context = Context(checkable, reference, options, output)
     try:
         gradients = checkable.backward(copies(checkable.leaves), context.dout.copy())

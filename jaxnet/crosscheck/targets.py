@@ -103,7 +103,7 @@ def _value(spec: str, text: str, rng: np.random.Generator, *, is_number: bool) -
         if is_number and len(sizes) == 1:
             return sizes[0]
         if min(sizes) < 1:
-            raise TargetError(f"{spec!r}: a size below 1; a number is written ={spec}")
+            raise TargetError(f"{spec!r}: a size is below 1; write a number as ={spec}")
         return off_zero(rng, sizes)
     except ValueError as error:
         if isinstance(error, TargetError):

@@ -723,7 +723,7 @@ REFUSED_TARGETS = {
     "no such name": ("MINE:Afine", "no Afine in"),
     "no arguments": ("MINE:Affine --inputs 3x4", "say with --init"),
     "no value": ("MINE:Affine --init 4x3 three --inputs 3x4", "'three': expected a shape"),
-    "no shape": ("MINE:Affine --init 4x0 3 --inputs 3x4", "a size below 1"),
+    "no shape": ("MINE:Affine --init 4x0 3 --inputs 3x4", "a size is below 1"),
     "no weights": ("MINE:Affine --init weights.npz --inputs 3x4", "weights.npz: cannot be read"),
     "no inputs": ("MINE:Lookup --init 4x3", "Lookup.forward: raised TypeError"),
     "no such input": (

@@ -295,8 +295,8 @@ class RavelsInBackwardWhatItKept(Sine):
         return dout * np.cos(self.x.ravel(order="K").reshape(self.x.shape))
 
 
-@wrong(Behaviour.INPUT_AS_BROUGHT, x="transposed")
-class RavelsAnInputThatWasBroughtTransposed(Sine):
+@wrong(Behaviour.INPUT_AS_PASSED, x="transposed")
+class RavelsATransposedInput(Sine):
     def forward(self, x):
         return super().forward(x.ravel(order="A").reshape(x.shape))
 
@@ -913,7 +913,7 @@ class Saturates:
         return 20 * dout * self.y * (1 - self.y)
 
 
-def brought(shape):
+def input_of(shape):
     x = draw(4, 5, seed=5).T if shape == "transposed" else draw(*shape, seed=5)
     return x + 0.1 * np.sign(x)
 
@@ -921,7 +921,7 @@ def brought(shape):
 @pytest.mark.parametrize("name", WRONG)
 def test_the_fault_is_found_with_its_level_and_its_leaf(name):
     make, kind, level, leaf, x = WRONG[name]
-    found = found_in(make(), brought(x))
+    found = found_in(make(), input_of(x))
     of_kind = [finding for finding in found if finding.kind is kind]
     assert of_kind, found
     assert {finding.level for finding in of_kind} == {level}
@@ -938,7 +938,7 @@ def test_nothing_is_found_in_a_correct_layer(name, dtype):
         pytest.skip("it overflows in float32")
     for seed in range(3):
         with np.errstate(all="ignore"):
-            found = found_in(make(), brought(x).astype(dtype), seed=seed)
+            found = found_in(make(), input_of(x).astype(dtype), seed=seed)
         assert not [finding for finding in found if finding.kind not in allowed]
 
 
@@ -962,14 +962,14 @@ def test_every_kind_of_finding_has_a_layer():
 @pytest.mark.parametrize("name", ["MasksDoutInPlace", "WritesThroughAReshapedView"])
 def test_an_overwritten_dout_has_no_further_findings(name):
     make, *_, x = WRONG[name]
-    (finding,) = found_in(make(), brought(x))
-    assert sentence(finding) == "backward overwrites dout, the array that it is given"
+    (finding,) = found_in(make(), input_of(x))
+    assert sentence(finding) == "backward overwrites dout, its argument: write to a copy"
 
 
 @pytest.mark.parametrize("name", ["AddsNoiseThatNoSeedDecides", "DrawsAnotherMaskInBackward", "KeepsItsFirstInput"])
 def test_each_cause_has_one_finding(name):
     make, kind, *_, x = WRONG[name]
-    assert [finding.kind for finding in found_in(make(), brought(x))] == [kind]
+    assert [finding.kind for finding in found_in(make(), input_of(x))] == [kind]
 
 
 class ReplacesBoth:
@@ -1014,7 +1014,7 @@ def test_an_accumulated_gradient_is_compared_call_by_call():
             self.calls += 1
             return super().backward(dout if self.calls < 4 else 2 * dout)
 
-    kinds = [finding.kind for finding in found_in(Wrong(), brought((5, 4)))]
+    kinds = [finding.kind for finding in found_in(Wrong(), input_of((5, 4)))]
     assert Behaviour.ADDS_UP in kinds
     assert Behaviour.LATER_CALL in kinds
 
@@ -1028,8 +1028,8 @@ def test_a_wrong_gradient_is_not_attributed_to_state():
         def backward(self, dout):
             return 1.5 * super().backward(dout)
 
-    assert not found_in(Wrong(), brought((5, 4)))
-    assert not found_in(AlsoWrong(), brought((5, 4)))
+    assert not found_in(Wrong(), input_of((5, 4)))
+    assert not found_in(AlsoWrong(), input_of((5, 4)))
 
 
 # -- pairs, functions, losses, float32
@@ -1134,7 +1134,7 @@ def test_faults_are_found_in_float32(name):
     layer = make()
     if hasattr(layer, "W"):
         layer.W = layer.W.astype(np.float32)
-    assert kind in [f.kind for f in found_in(layer, brought(x).astype(np.float32), in_double=False)]
+    assert kind in [f.kind for f in found_in(layer, input_of(x).astype(np.float32), in_double=False)]
 
 
 @pytest.mark.parametrize("kind", [ReadsDwOffAnUpdate, ReadsDwOffAnUpdateAtARate])
@@ -1223,7 +1223,7 @@ FORMS = {
     Behaviour.ONLY_BROADCASTS: (
         (2, 3),
         np.ones(3),
-        "the gradient for W has shape (3,), expected (2, 3): it only broadcasts to that",
+        "the gradient for W has shape (3,), expected (2, 3): it only broadcasts to the leaf",
     ),
     Behaviour.NOT_FINITE: (
         (3,),
@@ -1255,9 +1255,7 @@ def test_gradients_of_correct_form():
 def test_a_gradient_of_another_dtype_is_a_warning_and_in_half_precision_a_fault():
     found = other_dtype("W", np.ones(3), np.ones(3, np.float32), np.ones(5))
     assert (found.kind, found.level) == (Behaviour.OTHER_DTYPE, Level.WARNING)
-    assert (
-        sentence(found) == "the gradient for W is float32, though float64 is the dtype that forward takes and returns"
-    )
+    assert sentence(found) == "the gradient for W is float32, but forward takes and returns float64"
     assert other_dtype("W", np.ones(3), np.ones(3, np.float16), np.ones(5)).level is Level.FAULT
     assert other_dtype("W", np.ones(3), np.arange(3), np.ones(5)).kind is Behaviour.NOT_FLOATING
     assert other_dtype("a", np.asarray(np.float32(1)), 2.0, np.ones(5, np.float32)) is None

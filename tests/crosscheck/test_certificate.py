@@ -99,7 +99,7 @@ def test_the_wrong_one_of_five_layers_is_named(wrong):
     for leaf in report.leaves:
         before = int(leaf.name[len("Affine")]) < wrong
         assert leaf.verdict == ("FAIL" if before else "PASS")
-        assert not before or f"handed a wrong gradient by Affine{wrong}" in leaf.reason
+        assert not before or f"receives a wrong gradient from Affine{wrong}" in leaf.reason
 
 
 def test_correct_layers_that_are_joined_wrongly():

@@ -213,7 +213,7 @@ def _(rng):
 @case(
     "shifted-by-one-row",
     Slip.ROW_SHIFT,
-    "shifted by one along axis 0: row i + 1 holds what belongs in row i",
+    "shifted by one along axis 0: row i + 1 holds the values of row i",
     whole=False,
 )
 def _(rng):

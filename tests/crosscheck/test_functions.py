@@ -439,8 +439,8 @@ NOT_DIFFERENTIABLE = {
     "a loop": (lambda x: jax.lax.while_loop(lambda c: c.sum() < 9, lambda c: 2 * c, jnp.abs(x)), "Reverse-mode"),
     "a callback": (lambda x: jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x), "callbacks"),
     "integers": (lambda x: jnp.argsort(x), "returns int"),
-    "NumPy": (lambda x: np.tanh(x), "give a gradient, or use jax.numpy"),
-    "writing": (lambda x: [x.__setitem__(0, 1.0), x][1], "give a gradient, or use jax.numpy"),
+    "NumPy": (lambda x: np.tanh(x), "pass gradient=, or use jax.numpy"),
+    "writing": (lambda x: [x.__setitem__(0, 1.0), x][1], "pass gradient=, or use jax.numpy"),
 }
 
 

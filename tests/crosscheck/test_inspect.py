@@ -338,7 +338,7 @@ def test_a_leaf_that_the_gradient_lacks_is_a_wrong_gradient():
 
 @pytest.mark.parametrize(("name", "value"), [("W2", np.ones((5, 3)).tolist()), ("b2", np.arange(3))])
 def test_a_networks_parameter_that_is_no_array_of_floats_is_rejected(name, value):
-    with pytest.raises(SubjectError, match=f"params: {name} is no array of floats, expected one"):
+    with pytest.raises(SubjectError, match=f"params: {name} is not an array of floats, although it has a gradient"):
         check_network(Net(**{name: value}), *samples())
 
 
@@ -385,7 +385,7 @@ def test_a_seed_that_is_none_is_rejected_before_any_work(name, seed):
 
 def test_a_gradient_that_is_no_function_is_rejected():
     x = np.arange(3.0)
-    with pytest.raises(SubjectError, match="gradient: a ndarray, expected a function of the same arguments"):
+    with pytest.raises(SubjectError, match="gradient: an ndarray, expected a function of the same arguments"):
         check_function(lambda x: (x**2).sum(), x, gradient=2 * x)
 
 
@@ -677,7 +677,9 @@ def test_a_backward_that_returns_a_dict_of_inputs_and_parameters_is_understood()
 
 def test_a_dict_under_other_names_is_rejected():
     other = type("Layer", (Product,), {"returned": staticmethod(lambda dx, dw: {"left": dx, "right": dw})})()
-    expected = "backward: returned a dict of left, right, expected a gradient for each input, in their order: x, w"
+    expected = (
+        "backward: returned a dict with the keys left, right, expected a gradient for each input, in this order: x, w"
+    )
     with pytest.raises(SubjectError, match=expected):
         check_layer(other, (5, 4), (5, 4))
 
@@ -768,7 +770,7 @@ CALLS = {
     ),
     "a gradient's": (
         lambda: check_function(lambda x: x**2, x54, gradient=lambda x, y, z, dout: dout),
-        r"gradient: takes \(x, y, z, dout\), expected gradient\(x, dout\), or gradient\(x\) where f is a scalar",
+        r"gradient: takes \(x, y, z, dout\), expected gradient\(x, dout\), or gradient\(x\) if f returns a scalar",
     ),
 }
 
@@ -822,7 +824,7 @@ def test_gradients_may_have_d_names_in_a_dict():
 def test_a_backward_that_returns_the_gradients_of_parameters_is_rejected_with_a_hint():
     returning = linear(backward=lambda self, dout: (dout, self.W, self.b))
     with pytest.raises(
-        SubjectError, match=r"returned 3 gradients for 1 inputs; leave those of parameters in self\.dW, self\.db"
+        SubjectError, match=r"returned 3 gradients for 1 input; store those of parameters in self\.dW, self\.db"
     ):
         check_layer(returning, (5, 4))
 
@@ -937,4 +939,4 @@ def test_a_gradient_by_integers_is_not_checked_and_that_is_said():
 def test_a_function_that_returns_its_value_and_a_gradient_says_that_jax_is_what_is_checked():
     x = np.random.default_rng(1).standard_normal((4, 3))
     report = check_function(lambda x: ((x**2).sum(), 3 * x), x)
-    assert any("no gradient= is given" in note for note in report.notes)
+    assert any("without gradient=" in note for note in report.notes)

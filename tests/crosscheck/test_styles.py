@@ -453,11 +453,11 @@ REFUSED = {
     "no cache": (lambda: check_layer((np.sin, lambda dout, cache: dout), draw(3)), "expected a pair"),
     "too many gradients": (
         lambda: check_layer((lambda x: (x, None), lambda dout, cache: (dout, dout)), draw(3)),
-        "returned 2 gradients for 1 inputs",
+        "returned 2 gradients for 1 input,",
     ),
     "no network": (lambda: check_network(object(), draw(2, 3), [0, 1]), "object has no `params`"),
-    "no function": (lambda: check_function(3, draw(2)), "f: a int, expected a function"),
-    "not JAX": (lambda: check_function(lambda x: np.sin(x) + float(x[0]), draw(2)), "give a gradient"),
+    "no function": (lambda: check_function(3, draw(2)), "f: an int, expected a function"),
+    "not JAX": (lambda: check_function(lambda x: np.sin(x) + float(x[0]), draw(2)), "pass gradient="),
     "another shape": (
         lambda: check_layer(AliasingSigmoid(), draw(2, 3), reference=lambda x: jnp.sum(x)), "reference: .* shape",
     ),

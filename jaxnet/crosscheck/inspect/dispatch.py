@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from jaxnet.crosscheck.inspect.checkable import Checkable
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, counted
 from jaxnet.crosscheck.inspect.function import inspect_function
 from jaxnet.crosscheck.inspect.layer import inspect_layer
 from jaxnet.crosscheck.inspect.network import inspect_network
@@ -35,7 +35,7 @@ def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     is_layer = hasattr(thing, "backward")  # a layer may store its last `loss` beside its `params`
     if hasattr(thing, "loss") and (hasattr(thing, "gradient") or (hasattr(thing, "params") and not is_layer)):
         if len(inputs) != 2:
-            name, count = type(thing).__name__, f"{len(inputs)} input{'s' if len(inputs) != 1 else ''}"
+            name, count = type(thing).__name__, counted(len(inputs), "input")
             raise SubjectError(f"{name}: {count}, expected two for a network: samples, labels")
         return inspect_network(thing, *inputs)
     if is_several or is_layer:

@@ -5,6 +5,7 @@ import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 CHECKER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -51,3 +52,20 @@ def describe(error: Exception) -> str:
     file, line = own[-1]
     relative = os.path.relpath(file) if os.path.isabs(file) else file
     return f"{text} ({file if relative.startswith(os.pardir) else relative}:{line})"
+
+
+def kind_of(value: Any) -> str:
+    """Returns the type of a value with its article.
+
+    Examples:
+        >>> kind_of(3), kind_of("x"), kind_of(None)
+        ('an int', 'a str', 'None')
+    """
+    name = type(value).__name__
+    article = "an" if name[0] in "aeiouAEIOU" or name == "ndarray" else "a"
+    return "None" if value is None else f"{article} {name}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns a number with its noun: "1 input", "2 inputs"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -28,7 +28,7 @@ from jaxnet.crosscheck.inspect.trial_run import TrialRun, run_trial
 
 Kind = TypeVar("Kind", bound="CheckableCode")
 NOT_BY_INTEGERS = (
-    "{name} is an array of integers: the gradient that backward returns for it is not checked; give it floats"
+    "{name} is an array of integers: the gradient that backward returns for it is not checked; pass floats to check it"
 )
 OUTPUT = ("output", "outputs", "out", "y", "a", "value")  # attributes where a forward may store its output
 
@@ -234,7 +234,7 @@ def inspect_layer(layer: Any, inputs: tuple[Any, ...]) -> CheckableLayer:
     subject = Subject(base, adapt, names, inputs, (f"{name}.forward", f"{name}.backward"))
     code = from_trial(CheckableLayer, name, run_trial_with_floats(subject), takes_dout)
     if not code.fault and not code.leaves:
-        raise SubjectError(f"{name}: no input and no parameter of floats with a gradient, nothing to check")
+        raise SubjectError(f"{name}: no input and no parameter of floats has a gradient, so there is nothing to check")
     return code
 
 

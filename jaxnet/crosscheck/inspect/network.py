@@ -11,7 +11,7 @@ import numpy as np
 from jaxnet.crosscheck.inspect.call_recorder import Recorder
 from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
 from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, counted, kind_of
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.inputs import arrays_in, as_arrays, different_inputs
 from jaxnet.crosscheck.inspect.layer import CheckableLayer, inspect_layer
@@ -168,7 +168,7 @@ class CheckableNetwork(Checkable):
         same = self._gradients_after((self.x, self.t))
         try:
             other = self._gradients_after(different_inputs((self.x, self.t)))
-        except Exception:  # other inputs are not allowed
+        except Exception:  # the user's code rejects other inputs
             return True
         return _all_close(same, other)
 
@@ -188,8 +188,7 @@ class CheckableNetwork(Checkable):
     def _named(self, tree: Any) -> dict[str, Any]:
         """Returns the gradients by leaf; their names are those of the leaves, with or without a d: `Affine1.dW`."""
         if not isinstance(tree, Mapping | list | tuple):
-            kind = "None" if tree is None else f"a {type(tree).__name__}"
-            raise SubjectError(f"{self.name}.gradient: returned {kind}, expected the tree of params")
+            raise SubjectError(f"{self.name}.gradient: returned {kind_of(tree)}, expected the tree of params")
         found = leaves_by_path(tree)
         for name in [name for name in self.leaves if name not in found]:
             for place in gradient_names(name):
@@ -224,7 +223,7 @@ def inspect_network(network: Any, x: Any, t: Any) -> CheckableNetwork:
     params = leaves_by_path(base.params)
     leaves = {place: leaf for place, leaf in params.items() if is_float(leaf)}
     if not leaves:
-        raise SubjectError("network: its params hold no float array, nothing to check")
+        raise SubjectError("network: its params hold no float array, so there is nothing to check")
     flags = [p.name for p in positional(network.loss)[2:] if p.name in TRAINING]
     batch = arrays_in((x,), ["x"])
     code = CheckableNetwork(
@@ -285,7 +284,7 @@ def _check_methods(network: Any, name: str) -> None:
         raise SubjectError(f"network: the class {network.__name__}, expected an instance of it")
     for attribute in ("params", "loss", "gradient"):
         if not hasattr(network, attribute):
-            hint = f"; where one function returns the loss and the gradients, {TWO_FUNCTIONS_HINT}"
+            hint = f"; if one function returns the loss and the gradients, {TWO_FUNCTIONS_HINT}"
             raise SubjectError(
                 f"network: {name} has no `{attribute}`, expected params, loss(x, t), gradient(x, t)"
                 + (hint if attribute == "gradient" else "")
@@ -293,8 +292,7 @@ def _check_methods(network: Any, name: str) -> None:
     for method in ("loss", "gradient"):
         value = getattr(network, method)
         if not callable(value):
-            kind = "None" if value is None else f"a {type(value).__name__}"
-            raise SubjectError(f"network: {name}.{method} is {kind}, expected a method {method}(x, t)")
+            raise SubjectError(f"network: {name}.{method} is {kind_of(value)}, expected a method {method}(x, t)")
 
 
 def _check_gradient(code: CheckableNetwork, found: Mapping[str, Any], params: Mapping[str, Any]) -> None:
@@ -306,7 +304,7 @@ def _check_gradient(code: CheckableNetwork, found: Mapping[str, Any], params: Ma
         )
     for name, gradient in found.items():
         if name not in code.leaves and is_float(gradient) and any(f"{p}.".startswith(f"{name}.") for p in params):
-            raise SubjectError(f"{code.name}.params: {name} is no array of floats, expected one, as it has a gradient")
+            raise SubjectError(f"{code.name}.params: {name} is not an array of floats, although it has a gradient")
 
 
 def _check_labels(x: Any, t: Any) -> None:
@@ -322,7 +320,9 @@ def _check_labels(x: Any, t: Any) -> None:
         return
     counts = {math.prod(axes) for n in range(1, x.ndim + 1) for axes in combinations(x.shape, n)}
     if counts.isdisjoint({len(t), t.shape[-1]}):
-        raise SubjectError(f"t: {len(t)} labels, expected one for each of the {len(x)} samples of x")
+        raise SubjectError(
+            f"t: {counted(len(t), 'label')}, expected one for each of the {counted(len(x), 'sample')} of x"
+        )
 
 
 def _with_leaves(tree: Any, leaves: Leaves, prefix: str = "") -> Any:

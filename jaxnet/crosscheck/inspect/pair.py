@@ -13,7 +13,7 @@ from jaxnet.crosscheck.inspect.assignment import as_tuple
 from jaxnet.crosscheck.inspect.checkable import Instance
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.copying import Template, duplicate
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, counted, kind_of
 from jaxnet.crosscheck.inspect.layer import CheckableCode, from_trial, run_trial_with_floats
 from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
@@ -38,7 +38,7 @@ class PairAdapter(Adapter):
         result = self.pair[0](*inputs)
         if not (isinstance(result, tuple | list) and len(result) >= 2):
             name = getattr(self.pair[0], "__name__", "forward")
-            raise SubjectError(f"{name}: returned {type(result).__name__}, expected a pair (output, cache)")
+            raise SubjectError(f"{name}: returned {kind_of(result)}, expected a pair (output, cache)")
         self._cache, self._count = result[-1], len(inputs)
         return result[0] if len(result) == 2 else tuple(result[:-1])
 
@@ -46,7 +46,8 @@ class PairAdapter(Adapter):
         result = self.pair[1](self._cache, *douts) if self.cache_first else self.pair[1](*douts, self._cache)
         if (count := len(as_tuple(result))) > self._count and not isinstance(result, Mapping):
             name = getattr(self.pair[0], "__name__", "forward")
-            raise SubjectError(f"{name}: returned {count} gradients for {self._count} inputs, expected one for each")
+            counts = f"{counted(count, 'gradient')} for {counted(self._count, 'input')}"
+            raise SubjectError(f"{name}: returned {counts}, expected one for each")
         return result
 
     def expect(self, douts: int, name: str) -> None:
@@ -110,7 +111,7 @@ def inspect_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...]) -> CheckablePai
     subject = Subject(duplicate((forward, backward)), adapt, names, inputs, (name, backward_name))
     code = from_trial(CheckablePair, name, run_trial_with_floats(subject), takes_dout=True)
     if not code.fault and not code.leaves:
-        raise SubjectError(f"{name}: no float input gets a gradient, nothing to check")
+        raise SubjectError(f"{name}: no float input gets a gradient, so there is nothing to check")
     if code.fault or not all(isinstance(function, types.FunctionType | partial) for function in pair):
         return code
     return code.with_captured(CapturedArrays((forward, backward), (*code.leaves, *code.others)))

@@ -102,7 +102,7 @@ class CheckableTorch(Checkable):
         if not callable(thing):
             raise SubjectError(f"{self.name}: expected a module, a torch.autograd.Function or a callable of tensors")
         if isinstance(owner, torch.jit.ScriptModule):
-            raise SubjectError(f"{self.name}: TorchScript holds its parameters itself: pass the module it was made of")
+            raise SubjectError(f"{self.name}: TorchScript holds its parameters itself; pass the original module")
         if not is_function and callable(getattr(thing, "backward", None)):
             raise SubjectError(
                 f"{self.name}: has a backward of its own, which PyTorch does not call; pass it as "
@@ -146,7 +146,7 @@ class CheckableTorch(Checkable):
         self.integers = {n: to_numpy(t) for n, t in other.items() if t.dtype != torch_module().bool}
         self.numbers = _numbers(dict(zip(names, self.inputs, strict=True)) | _settings(self.function))
         if not self.leaves:
-            raise SubjectError(f"{self.name}: no tensor of floats to take a gradient by; give it one, or parameters")
+            raise SubjectError(f"{self.name}: no tensor of floats, so there is nothing to check; pass one, or a module")
 
     def _choose_dtype(self) -> None:
         """Runs it in its own dtypes and in float64; if only float64 works, the leaves become float64."""

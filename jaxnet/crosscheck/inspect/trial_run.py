@@ -12,7 +12,7 @@ import numpy as np
 from jaxnet.crosscheck.inspect.adapter import Subject, run_forward
 from jaxnet.crosscheck.inspect.assignment import Assignment, as_tuple, floats_by_place
 from jaxnet.crosscheck.inspect.copying import duplicate
-from jaxnet.crosscheck.inspect.errors import SubjectError, describe
+from jaxnet.crosscheck.inspect.errors import SubjectError, describe, kind_of
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.lazy_parameters import creates_parameters
 from jaxnet.crosscheck.inspect.objects import is_ndarray
@@ -155,7 +155,7 @@ def _written_by_forward(subject: Subject) -> set[str]:
 def _reject_wrong_types(owner: Any, wrongly_typed: Mapping[str, Any]) -> None:
     """Raises a SubjectError for the first value that has a gradient but is no float array."""
     for name, value in wrongly_typed.items():
-        kind = f"an array of {value.dtype}" if is_ndarray(value) else f"a {type(value).__name__}"
+        kind = f"an array of {value.dtype}" if is_ndarray(value) else kind_of(value)
         raise SubjectError(
             f"{type(owner).__name__}.{name}: {kind}, expected an array of floats, "
             "since backward stores a gradient for it"

@@ -31,7 +31,7 @@ class Behaviour(Enum):
     NEGATIVE_STRIDE_INPUT = auto()
     STRIDE_0_INPUT = auto()
     READ_ONLY_INPUT = auto()
-    INPUT_AS_BROUGHT = auto()
+    INPUT_AS_PASSED = auto()
     REUSES_OUTPUT = auto()
     REUSES_GRADIENT = auto()
     LENDS_CACHE = auto()

@@ -51,7 +51,9 @@ def other_dtype(name: str, leaf: Array, gradient: Any, output: Array) -> Finding
     if dtype != leaf.dtype and output.dtype == leaf.dtype and leaf.ndim:
         halved = unit_roundoff(dtype) > MIN_HALF_ROUNDOFF > unit_roundoff(leaf.dtype)
         level = Level.FAULT if halved else Level.WARNING
-        return Finding(Behaviour.OTHER_DTYPE, level, name, detail=f"{dtype}, though {leaf.dtype}")
+        return Finding(
+            Behaviour.OTHER_DTYPE, level, name, detail=f"{dtype}, but forward takes and returns {leaf.dtype}"
+        )
     return None
 
 

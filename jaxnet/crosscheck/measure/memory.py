@@ -24,24 +24,14 @@ class Layout(Enum):
     NEGATIVE_STRIDE = "negative stride"
     STRIDE_0 = "stride 0"
     READ_ONLY = "read-only"
-    AS_BROUGHT = "as brought"
+    AS_PASSED = "as passed"
 
 
-DOUT_BEHAVIOURS = {
-    Layout.NOT_CONTIGUOUS: Behaviour.NOT_CONTIGUOUS_DOUT,
-    Layout.FORTRAN: Behaviour.FORTRAN_DOUT,
-    Layout.NEGATIVE_STRIDE: Behaviour.NEGATIVE_STRIDE_DOUT,
-    Layout.STRIDE_0: Behaviour.STRIDE_0_DOUT,
-    Layout.READ_ONLY: Behaviour.READ_ONLY_DOUT,
+DOUT_BEHAVIOURS: dict[Layout, Behaviour] = {
+    layout: Behaviour[f"{layout.name}_DOUT"] for layout in Layout if layout is not Layout.AS_PASSED
 }
-INPUT_BEHAVIOURS = {
-    Layout.NOT_CONTIGUOUS: Behaviour.NOT_CONTIGUOUS_INPUT,
-    Layout.FORTRAN: Behaviour.FORTRAN_INPUT,
-    Layout.NEGATIVE_STRIDE: Behaviour.NEGATIVE_STRIDE_INPUT,
-    Layout.STRIDE_0: Behaviour.STRIDE_0_INPUT,
-    Layout.READ_ONLY: Behaviour.READ_ONLY_INPUT,
-    Layout.AS_BROUGHT: Behaviour.INPUT_AS_BROUGHT,
-}
+INPUT_BEHAVIOURS = {layout: Behaviour[f"{layout.name}_INPUT"] for layout in DOUT_BEHAVIOURS}
+INPUT_BEHAVIOURS[Layout.AS_PASSED] = Behaviour.INPUT_AS_PASSED
 NON_TORCH_LAYOUTS = (Layout.NEGATIVE_STRIDE, Layout.READ_ONLY)
 
 
@@ -170,13 +160,13 @@ def lends_its_cache(base: BaseCall) -> list[Finding]:
     return [Finding(Behaviour.LENDS_CACHE, Level.WARNING)] if changed else []
 
 
-def laid_out(array: Array, layout: Layout, brought: Array | None = None) -> Array | None:
+def laid_out(array: Array, layout: Layout, passed: Array | None = None) -> Array | None:
     """Returns an equal array in a memory layout, or None if that is the contiguous layout.
 
     Args:
         array: The values. For STRIDE_0, all elements or all rows must be equal.
         layout: The memory layout.
-        brought: The array whose order of axes AS_BROUGHT copies.
+        passed: The array whose memory order AS_PASSED copies.
     """
     if array.size < 2:
         return None
@@ -198,9 +188,9 @@ def laid_out(array: Array, layout: Layout, brought: Array | None = None) -> Arra
         laid = array.copy()
         laid.flags.writeable = False
         return laid
-    if brought is None or brought.flags.c_contiguous:
+    if passed is None or passed.flags.c_contiguous:
         return None
-    laid = np.empty_like(brought, dtype=array.dtype, order="K", subok=False)
+    laid = np.empty_like(passed, dtype=array.dtype, order="K", subok=False)
     laid[...] = array
     return laid
 

@@ -156,7 +156,7 @@ for label, activation in (("relu", CleanRelu), ("sigmoid", Sigmoid)):
             f"book/two-layer-net-{label}" + "-one-hot" * one_hot,
             "the book's two-layer network; its last layer ignores a dout that is always 1",
             says=IGNORES,
-            never="handed a wrong gradient",
+            never="receives a wrong gradient",
         )
         def two_layer_net(seed, activation=activation, one_hot=one_hot):
             draw = Draw(seed)
