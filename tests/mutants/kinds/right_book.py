@@ -194,7 +194,7 @@ def simple_conv_net(seed):
     return check_network(Network(layers, params), draw(3, 2, 6, 6), draw.labels(3, 4))
 
 
-@right("book/convolution-and-pooling-alone", "the convolution of the book, and its pooling, behind one another")
+@right("book/convolution-and-pooling-alone", "the convolution and the pooling of the book, one after the other")
 def convolution_alone(seed):
     draw = Draw(seed)
 

@@ -27,8 +27,7 @@ def register(name, forward, backward, draw, reference):
 
             @right(
                 f"float32/{name}-{dtype}" + ("-reference" if witness else ""),
-                f"{name} computes in float32 and is brought with {dtype} arrays"
-                + (" and a JAX reference" if witness else ""),
+                f"{name} computes in float32 on {dtype} arrays" + (" and a JAX reference" if witness else ""),
                 never="kink",
                 step=3e-2,
             )
