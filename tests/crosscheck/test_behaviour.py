@@ -932,7 +932,7 @@ def test_the_fault_is_found_with_its_level_and_its_leaf(name):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", RIGHT)
-def test_nothing_is_found_in_a_correct_layer(name, dtype):
+def test_correct_layers_have_no_findings(name, dtype):
     make, allowed, x = RIGHT[name]
     if dtype == np.float32 and make is IsNearOverflow:
         pytest.skip("it overflows in float32")
@@ -1054,7 +1054,7 @@ def test_a_pair_that_adds_up_rows_is_correct_and_one_that_reuses_a_buffer_is_not
     assert [f.kind for f in found_in((forward, into_a_buffer), draw(6, 4))] == [Behaviour.REUSES_GRADIENT]
 
 
-def test_a_pair_that_remembers_a_first_call_is_found():
+def test_pair_with_a_cache_from_the_first_call_is_found():
     slope = []
 
     def forward(x):
@@ -1066,7 +1066,7 @@ def test_a_pair_that_remembers_a_first_call_is_found():
     assert Behaviour.WRONG_AFTER_STEP in kinds
 
 
-def test_a_mask_of_the_first_call_is_found_among_other_values_too():
+def test_mask_of_the_first_call_is_found_at_mixed_values():
     masks = []
 
     def forward(x):
@@ -1077,7 +1077,7 @@ def test_a_mask_of_the_first_call_is_found_among_other_values_too():
     assert kinds & {Behaviour.WRONG_AFTER_STEP, Behaviour.STALE_BACKWARD}
 
 
-def test_a_table_may_be_right_within_its_range_alone():
+def test_table_that_is_right_only_within_its_range():
     """np.interp is flat beyond the last knot, where this gradient goes on with the last slope."""
     heights = draw(5)
 
@@ -1154,7 +1154,7 @@ def test_an_empty_array_is_accepted():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_nothing_is_found_in_a_correct_float32_layer(seed):
+def test_correct_float32_layers_have_no_findings(seed):
     layer = NormalisesABatchAndKeepsItsStatistics()
     for name in ("gamma", "beta", "running_mean"):
         setattr(layer, name, getattr(layer, name).astype(np.float32))

@@ -1,4 +1,4 @@
-"""Tests of the diagnosis: slips are named, given all of the true gradient or a sample, exact or noisy; others are not.
+"""Tests the diagnosis: slips are named from the whole true gradient or a sample, exact or noisy; other errors are not.
 
 The true gradients are the closed forms of the layers, written beside the slip.
 """

@@ -1,6 +1,6 @@
 """Derives the gradients of the right kinds element by element, only from values, without the checker.
 
-python -m mutants.kinds.right_witness [SEED] [PART-OF-A-NAME ...]
+python -m mutants.kinds.right_elements [SEED] [PART-OF-A-NAME ...]
 """
 
 import sys
