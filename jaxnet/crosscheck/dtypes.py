@@ -1,4 +1,4 @@
-"""Precision of arrays: of their dtype, and of the numbers they contain."""
+"""Measures the precision of arrays: that of their dtype, and that of the numbers they contain."""
 
 import sys
 from typing import Any

@@ -31,7 +31,7 @@ def check_leaf(context: Context, name: str) -> Leaf:
     derivations = Derivations(context.analytic, context.autodiff, context.forward)
     outcome = context.outcome(name, derivations, low_precision=context.low_precision.get(name))
     if outcome.cause in WRONG_CAUSES:
-        outcome = _with_tied_gradient(context, outcome) or _along_symmetric(context, outcome) or outcome
+        outcome = _with_shared_memory_gradient(context, outcome) or _along_symmetric(context, outcome) or outcome
         if outcome.note or outcome.cause is Cause.SYMMETRIC_ONLY:
             return report_leaf(context, outcome)
     unconfirmed = outcome.cause is Cause.UNCONFIRMED and bool(outcome.measured.kinks)
@@ -44,10 +44,10 @@ def check_leaf(context: Context, name: str) -> Leaf:
     return report_leaf(context, outcome)
 
 
-def _with_tied_gradient(context: Context, outcome: Outcome) -> Outcome | None:
+def _with_shared_memory_gradient(context: Context, outcome: Outcome) -> Outcome | None:
     """Returns the outcome with the gradients of tied parameters added up, if that explains most of the error."""
     name, analytic = outcome.measured.name, outcome.analytic
-    tied = context.checkable.tied_gradient(name, analytic.gradient)
+    tied = context.checkable.shared_memory_gradient(name, analytic.gradient)
     if tied is None:
         return None
     summed = context.outcome(name, Derivations(analytic.with_gradient(name, tied)))

@@ -50,7 +50,7 @@ def _agrees(code, name, gradients, at, dout, tolerance):
     d = draw(*at[name].shape, seed=8)
     up, down = (np.sum(dout * code.forward(at | {name: at[name] + s * STEP * d})) for s in (1, -1))
     numerical = (up - down) / (2 * STEP)
-    claims = [gradients[name], code.tied_gradient(name, gradients)]
+    claims = [gradients[name], code.shared_memory_gradient(name, gradients)]
     scale = 1 + abs(numerical)
     return any(g is not None and abs(np.sum(g * d) - numerical) <= tolerance * scale for g in claims)
 

@@ -1,4 +1,4 @@
-"""Phrases that diagnoses share: numbers, places, axes and sizes in words."""
+"""Puts numbers, places, axes and sizes into words for diagnoses."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The arguments of a function: their float leaves, and the same arguments at other values."""
+"""Names the float leaves of a function's arguments, and rebuilds the arguments at other values."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping

@@ -136,7 +136,7 @@ class Checkable:
         """Returns the arguments of a JAX reference at these leaves."""
         raise NotImplementedError
 
-    def tied_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
+    def shared_memory_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
         """Returns the sum of the gradients of all leaves that share memory with this one; None if none does."""
         del name, gradients
         return None

@@ -1,4 +1,4 @@
-"""Errors for code that cannot be checked, and the text for exceptions of the user's code."""
+"""Defines the error for code that cannot be checked, and words for exceptions, types and counts."""
 
 import os
 import sysconfig

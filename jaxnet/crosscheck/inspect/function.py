@@ -1,4 +1,4 @@
-"""Functions of arrays with a hand-written gradient."""
+"""Inspects functions of arrays with a hand-written gradient."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The inputs of a layer or a network: their arrays, integers and numbers, and other inputs of the same kind."""
+"""Converts the inputs of a layer or a network to arrays, lists their numbers, and makes other inputs like them."""
 
 import copy
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Functions that JAX differentiates, by its own rules or by a `jax.custom_vjp`."""
+"""Inspects functions that JAX differentiates, by its own rules or by a `jax.custom_vjp`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Hand-written layers in the class style, and the code that they share with pairs of functions.
+"""Inspects hand-written layers in the class style, with code that pairs of functions share.
 
 `inspect_layer` runs trials on copies, to find the parameters of a layer and the gradient of each. It returns a
 `CheckableLayer`, which opens copies at any values of the leaves.
@@ -130,7 +130,7 @@ class CheckableCode(Checkable):
         params = {name: leaves[name] for name in self.parameters}
         return (params, *self._inputs(leaves)) if params else self._inputs(leaves)
 
-    def tied_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
+    def shared_memory_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
         parameters = {n: self.arrays[n] for n in self.parameters}
         return sum_of_tied_gradients(name, parameters, gradients, self.shared_gradients)
 
@@ -165,7 +165,7 @@ class CheckableCode(Checkable):
         return {name: found.get(name) for name in self.leaves}
 
     def _value(self, name: str, leaves: Leaves) -> Any:
-        """Returns the value of an array at the leaves; elements that belong to a parameter too are left to it."""
+        """Returns the value of an array at the leaves; elements that are also part of a parameter stay."""
         value, array = leaves[name], self.arrays[name]
         if name in self.parameters or not isinstance(array, np.ndarray):
             return value

@@ -1,4 +1,4 @@
-"""A whole network, and its layers one by one."""
+"""Inspects a whole network, and its layers one by one."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -81,7 +81,7 @@ class CheckableNetwork(Checkable):
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         return _with_leaves(self.network.params, leaves), self.x, self.t
 
-    def tied_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
+    def shared_memory_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
         return sum_of_tied_gradients(name, self.leaves, gradients, self.shared_gradients)
 
     def consistent(self, leaves: Leaves) -> Leaves:

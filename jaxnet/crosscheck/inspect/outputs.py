@@ -1,4 +1,4 @@
-"""The outputs of a forward pass, one array or a structure of several, as one flat array."""
+"""Packs the outputs of a forward pass, one array or a structure of several, into one flat array."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

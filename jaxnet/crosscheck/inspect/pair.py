@@ -1,4 +1,4 @@
-"""The function style of courses: forward returns its output and a cache, and backward takes the cache."""
+"""Inspects pairs of functions, as in courses: forward returns its output and a cache, and backward takes the cache."""
 
 import types
 from collections.abc import Callable, Mapping

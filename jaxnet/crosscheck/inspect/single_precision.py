@@ -1,4 +1,4 @@
-"""JAX functions that run only in single precision, because 64-bit mode changes the dtypes of their own arrays."""
+"""Runs JAX functions in single precision, if 64-bit mode changes the dtypes of their own arrays."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""PyTorch functions: a torch.autograd.Function, its `apply`, a module, or any callable of tensors.
+"""Inspects PyTorch functions: a torch.autograd.Function, its `apply`, a module, or any callable of tensors.
 
 The checked gradient is the one that torch.autograd.grad returns. Leaves and gradients are NumPy arrays; the caller's
 tensors, modules and generators are copied and never changed.

@@ -1,4 +1,4 @@
-"""One copy of a callable of tensors: a forward pass that records a graph, and backward passes through it."""
+"""Calls one copy of a callable of tensors: a forward pass that records a graph, and backward passes through it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

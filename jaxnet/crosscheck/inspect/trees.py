@@ -1,4 +1,4 @@
-"""Nested arguments and outputs: their leaves by name, and the same structure with other leaves.
+"""Names the leaves of nested arguments and outputs, and rebuilds the same structure with other leaves.
 
 A structure is a dict, a list, a tuple, a named tuple, a dataclass or, if JAX is loaded, a registered pytree node.
 Everything else is a leaf, None included. The leaf `params["Affine1"]["W"]` is called `params.Affine1.W`.

@@ -65,7 +65,7 @@ def earlier_calls(base: BaseCall) -> list[Finding]:
         opened.inputs = different_inputs(own)
         before, returned = _call_elsewhere(base, opened)
     except Exception:
-        opened = base.open()  # it rejects the other inputs
+        opened = base.open()  # the user's code rejects the other inputs
         own = opened.inputs
     opened.inputs = own
     for number in range(2, 2 + LATER_CALLS):
@@ -118,7 +118,7 @@ def other_batch_sizes(base: BaseCall, rng: np.random.Generator) -> list[Finding]
             dout = np.asarray(rng.standard_normal(y.shape)).astype(y.dtype)
         first = Call(y, _all_copied(opened.backward(dout)))
     except Exception:
-        return []  # it supports this size only
+        return []  # the user's code supports only this size
     try:
         opened.inputs = own
         between = base.call(opened)

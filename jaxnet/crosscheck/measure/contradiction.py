@@ -59,7 +59,7 @@ def is_steady(derivation: Derivation, name: str, direction: Array, step: float, 
         at = copies(derivation.at)
         at[name] = stepped(at[name], t, scale * direction)
         try:
-            gradient = in_float64(derivation.checkable.backward(at, derivation.dout_given)[name])
+            gradient = in_float64(derivation.checkable.backward(at, derivation.cast_dout)[name])
         except Exception:  # the user's code rejects these values: they are outside its domain
             return math.nan
         return float(np.vdot(np.where(np.isfinite(at[name]), gradient * factor, 0.0), direction))

@@ -112,12 +112,12 @@ class Derivation:
         instance = checkable.open(arguments)
         self.output = in_float64(instance.forward())
         dtypes = [a.dtype for a in at.values()] or [np.dtype(np.float64)]
-        self.dout_given = dout.astype(max(dtypes, key=lambda dtype: dtype.itemsize))
-        gradients = instance.backward(self.dout_given)
+        self.cast_dout = dout.astype(max(dtypes, key=lambda dtype: dtype.itemsize))
+        gradients = instance.backward(self.cast_dout)
         self.gradient = {name: in_float64(gradients[name]) for name in names}
         # Code that writes to its arguments gets copies from now on.
         self.overwrites = any(not np.array_equal(arguments[name], a, equal_nan=True) for name, a in at.items())
-        self.noise: Noise = measure_noise(checkable, at, self.dout_given, names, rng, self.first_step)
+        self.noise: Noise = measure_noise(checkable, at, self.cast_dout, names, rng, self.first_step)
         self.unit_roundoff = max((eps_of(a) for a in at.values()), default=2.0**-52) / 2
         weighted = dout * self.output
         self.unit = unit_of(weighted, dout.ravel() * self.noise.slopes)
@@ -181,7 +181,7 @@ class Derivation:
         """The jitter of each element of the output and of the gradients."""
         coarse_step = self.noise.step if self.coarse else None
         values = Values(self.output, self.gradient)
-        return measure_jitter(self.checkable, self.at, self.dout_given, values, self.rng, coarse_step)
+        return measure_jitter(self.checkable, self.at, self.cast_dout, values, self.rng, coarse_step)
 
     def agrees_with_output(self, value: Array) -> bool:
         """Whether another value of the same forward pass equals the output, up to rounding."""
