@@ -61,27 +61,23 @@ def check_layer(
         inputs: The arguments of `forward`. A tuple of integers is a shape, for which suitable values are drawn.
             `backward` returns a gradient for each input, only for the first of the float inputs, or a dict of gradients
             by name. Integer inputs have no gradient.
-        reference: The same function in JAX. It takes (params, *inputs) if the layer has parameters, otherwise
-            (*inputs). Defaults to no reference.
+        reference: The same function in JAX, of (params, *inputs) if the layer has parameters, otherwise of (*inputs).
         expected: Another function, with the arguments of a reference, whose derivative the gradient is meant to be, as
             for a straight-through estimator. Defaults to the forward pass itself.
         constants: The names of arrays that affect the output and need no gradient, as in the report.
-        accuracy: The relative error that the gradient may have by design, such as that of an iterative solver.
-            Defaults to none.
+        accuracy: The relative error allowed by design, such as that of an iterative solver. Defaults to none.
         resolution: The relative error of a leaf's gradient, by norm, that the difference quotients must be able to
             resolve. If they cannot, the verdict is INCONCLUSIVE. Defaults to half the digits of the dtype in which the
             forward pass computes: 1.5e-8 in float64, 3.5e-4 in float32.
         max_seconds: The time after which leaves that are not judged yet become INCONCLUSIVE. Defaults to no limit.
-        seed: The seed of the random inputs, directions and upstream gradients. The generators are independent of a
-            user's generator with the same seed.
+        seed: The seed of random inputs, directions and upstream gradients, which never equal those of a user's seed.
         name: The title of the report. Defaults to the name of the layer's class.
 
     Returns:
         The report; see `Report.verdict`, `str(report)` and `Report.raise_if_failed()`.
 
     Raises:
-        SubjectError: If the layer has no such methods, raises an error, has no float arrays, or has no array of a
-            name in `constants`.
+        SubjectError: If the layer has no such methods or float arrays, raises an error, or lacks a constant's name.
         ValueError: If an option is out of range.
 
     Examples:

@@ -87,14 +87,7 @@ def values(specs: Sequence[str], rng: np.random.Generator) -> tuple[list[Any], d
 
 
 def _value(spec: str, text: str, rng: np.random.Generator, *, is_number: bool) -> Any:
-    """Parses one value.
-
-    Args:
-        spec: The value as it was written, with its name.
-        text: The part after the name.
-        rng: The generator that an array is drawn from.
-        is_number: Whether a single integer is a number instead of a shape.
-    """
+    """Parses the text after the name in `spec`, in which a single integer may be a number instead of a shape."""
     shape, below, top = text.partition("<")
     try:
         sizes = tuple(int(size) for size in shape.split("x"))

@@ -77,13 +77,7 @@ def _wrong_at_other_integers(context: Context, names: set[str]) -> set[str]:
 
 
 def _combined(leaf: Leaf, decided: list[Leaf], zero_points: int) -> Leaf:
-    """Returns the verdict on a leaf whose gradient is zero at the given point.
-
-    Args:
-        leaf: The leaf at the given point.
-        decided: The leaf at other points, where it passes or fails.
-        zero_points: The number of other points where its gradient is zero.
-    """
+    """Combines the verdicts on a zero gradient: those decided at other points, and how many points it is zero at."""
     wrong = [other for other in decided if other.verdict is Verdict.FAIL]
     if len(wrong) == 1:
         return _wrong_elsewhere(leaf)

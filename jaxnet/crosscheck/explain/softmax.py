@@ -157,12 +157,7 @@ def _variants(
 ) -> Iterator[Diagnosis]:
     """Yields the wrong formula that the claimed gradient equals, if the right one equals the true gradient.
 
-    Args:
-        evidence: The measurements.
-        softmax: The probabilities p.
-        right: The right formula, a function of dout and p.
-        variants: The wrong formulas.
-        sum_over: The right formula with its sum taken over other axes.
+    All formulas are functions of dout and p. `sum_over` is the right one with its sum taken over other axes.
     """
     if evidence.dout.shape != evidence.shape:
         return

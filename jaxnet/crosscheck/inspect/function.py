@@ -184,11 +184,7 @@ def inspect_function(
 
 
 def expect_function(f: Any) -> None:
-    """Checks that f can be called.
-
-    Raises:
-        SubjectError: If f is not callable.
-    """
+    """Raises a SubjectError if f is not callable."""
     if not callable(f):
         raise SubjectError(f"f: {kind_of(f)}, expected a function")
 

@@ -75,11 +75,7 @@ class CheckableJax(Checkable):
         return [names for i, names in enumerate(choices) if names not in choices[:i]]
 
     def _differentiate_by(self, names: list[str], y: Array) -> None:
-        """Takes the captured arrays of these names as leaves, and differentiates once.
-
-        Raises:
-            SubjectError: If JAX cannot differentiate by them, or the output changes with copies of them in place.
-        """
+        """Takes the captured arrays of these names as leaves, and differentiates once, or raises a SubjectError."""
         captured = {place: part for name in names for place, part in float_parts(name, self.captured.arrays[name])}
         self.leaves = self.args.floats | captured
         if not self.leaves:

@@ -64,18 +64,12 @@ class CheckableCode(Checkable):
     """A layer or a pair of functions, with the findings of its trial run.
 
     Args:
-        name: Its name in reports.
         template: The object or the functions, copied at every `open`.
         adapt: Makes a copy callable.
-        names: The names of its inputs.
-        inputs: The inputs that were passed in.
-        leaves: The arrays that get a gradient.
-        others: The float arrays that get none.
-        constants: The names of `others` that need none.
+        names, inputs: The names of its inputs, and the inputs that were passed in.
         parameters: The names of the leaves that it holds, as opposed to its inputs.
         arrays: The arrays in the template, by name: parameters and others.
-        assignment: Which input each returned gradient belongs to.
-        accumulating: The names of the parameters to whose gradients backward adds.
+        assignment: The input of each returned gradient.
         shared_gradients: Groups of leaves whose gradients are one array.
         alternatives: Other inputs to which a single returned gradient may belong.
     """
@@ -173,8 +167,8 @@ class CheckableCode(Checkable):
         tied_to = [a for a in parameters if isinstance(a, np.ndarray) and overlaps(a, array)]
         if not tied_to:
             return value
-        (own, *theirs) = views([array, *tied_to], np.arange(extent([array, *tied_to]))) or [np.empty(0)]
-        covered = np.isin(own, np.concatenate([index.ravel() for index in theirs])) if theirs else False
+        (own, *tied) = views([array, *tied_to], np.arange(extent([array, *tied_to]))) or [np.empty(0)]
+        covered = np.isin(own, np.concatenate([index.ravel() for index in tied])) if tied else False
         return np.where(covered, array.astype(value.dtype), value)
 
     def _inputs(self, leaves: Leaves) -> tuple[Any, ...]:

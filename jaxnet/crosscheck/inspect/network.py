@@ -31,14 +31,11 @@ TRAINING = ("train_flg", "train", "training", "is_training")  # flags of a loss 
 class CheckableNetwork(Checkable):
     """An object with `params`, a tree of dicts, `loss(x, t)`, and `gradient(x, t)` in the same tree.
 
+    Its leaves are the float arrays of `params`. Other float arrays of the network and its layers are constants.
+
     Args:
-        name: The name in reports.
         network: A copy of the network, which is copied again at every `open`.
-        x: The samples.
-        t: The labels.
-        leaves: The float arrays of `params`.
-        others: The other float arrays of the network and its layers.
-        constants: The names of `others`: an array that is not in `params` is no parameter.
+        x, t: The samples and the labels.
         training: The flags of `loss` that select training, as keyword arguments.
         shared_gradients: Pairs of leaves that share memory and whose gradients do too.
     """
@@ -308,13 +305,10 @@ def _check_gradient(code: CheckableNetwork, found: Mapping[str, Any], params: Ma
 
 
 def _check_labels(x: Any, t: Any) -> None:
-    """Checks that there is a label for each sample of x (N, ...).
+    """Raises a SubjectError unless there is a label for each sample of x (N, ...).
 
     The size of any product of axes counts as the number of samples: x may be (D, N), or t (N T,) for x (N, T, D). A
     single sample, x (D,), may have any t.
-
-    Raises:
-        SubjectError: If the number of labels differs.
     """
     if not (isinstance(x, np.ndarray) and isinstance(t, np.ndarray) and x.ndim > 1 and t.ndim):
         return

@@ -144,11 +144,7 @@ def _owner(function: Any) -> Any:
 
 
 def _reject_context(forward: Any, backward: Any) -> None:
-    """Rejects the style of torch.autograd.Function, in which forward writes to a context.
-
-    Raises:
-        SubjectError: If the first argument of both is a context.
-    """
+    """Raises a SubjectError if forward writes to a context, as in torch.autograd.Function."""
     firsts = [takes[0].name for takes in map(positional, (forward, backward)) if takes]
     if len(firsts) == 2 and all(name in CACHE for name in firsts):
         raise SubjectError(

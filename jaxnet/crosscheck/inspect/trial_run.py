@@ -211,13 +211,8 @@ def _sort_arrays(
 ) -> None:
     """Sorts the lasting arrays into parameters, arrays without a gradient, and others such as buffers.
 
-    Args:
-        trial: The findings, which are completed.
-        lasting: The arrays that last from call to call, by place.
-        stored: The stored gradients by place.
-        with_gradient: The places whose stored gradients count.
-        returned: The returned gradients by name.
-        values: Copies of the arrays from before forward.
+    `stored` are the gradients by place, of which those at `with_gradient` count, `returned` are those by name, and
+    `values` are copies of the arrays from before forward.
     """
     own = {n: a for n, a in lasting.items() if n not in trial.names}
     gradients = {n: g for n, g in stored.items() if n in own and n in with_gradient}
@@ -238,11 +233,7 @@ def _sort_arrays(
 def _choose_inputs(trial: TrialRun, returned: Mapping[str, Any], new: set[str], is_none: bool) -> None:
     """Finds the float inputs that get a gradient. If there is no gradient at all, the first should get one.
 
-    Args:
-        trial: The findings, which are completed.
-        returned: The returned gradients by name.
-        new: The names beside which backward stored a gradient.
-        is_none: Whether backward returned None, as one with a forgotten `return` does.
+    `new` are the names beside which backward stored a gradient; `is_none` says that it returned None.
     """
     assert trial.assignment is not None
     values = dict(floats_by_place(trial.names, trial.inputs))
