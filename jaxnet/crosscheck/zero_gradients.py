@@ -77,7 +77,7 @@ def _wrong_at_other_integers(context: Context, names: set[str]) -> set[str]:
 
 
 def _combined(leaf: Leaf, decided: list[Leaf], zero_points: int) -> Leaf:
-    """Combines the verdicts on a zero gradient: those decided at other points, and how many points it is zero at."""
+    """Combines a zero gradient with its verdicts at other points and the number of those at which it is zero."""
     wrong = [other for other in decided if other.verdict is Verdict.FAIL]
     if len(wrong) == 1:
         return _wrong_elsewhere(leaf)

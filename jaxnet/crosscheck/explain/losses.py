@@ -68,11 +68,7 @@ def _wrong_targets(scale: Array, p: Array, target: Array, logits: Array, name: s
     return [
         (Slip.TARGET, f"the target {name} is not subtracted: it is p, but should be p - {name}", scale * p),
         (Slip.TARGET, f"the target {name} is added instead of subtracted", scale * (p + target)),
-        (
-            Slip.TARGET,
-            f"the target {name} is subtracted from the logits instead of from p",
-            scale * (logits - target),
-        ),
+        (Slip.TARGET, f"the target {name} is subtracted from the logits instead of from p", scale * (logits - target)),
     ]
 
 

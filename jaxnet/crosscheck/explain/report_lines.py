@@ -70,11 +70,7 @@ LIMITS = {
     "domain": ", because steps leave the domain of the function: pass inputs further inside",
     "none": ": scale or move the inputs, or pass resolution=",
 }
-POINTS = {
-    Point.MOVED: "moved",
-    Point.DRAWN: "newly drawn",
-    Point.FLIPPED: "negated",
-}
+POINTS = {Point.MOVED: "moved", Point.DRAWN: "newly drawn", Point.FLIPPED: "negated"}
 TIED = "it shares memory with another leaf: its gradient is the sum of the gradients for both"
 SYMMETRIC = "it is symmetric, and was judged only along symmetric directions: along others, its gradient is different"
 

@@ -79,11 +79,7 @@ def _softmax_of_leaf(evidence: Evidence, softmax: Softmax) -> Iterator[Diagnosis
     n, p_, axis = evidence.shape[softmax.axis], softmax.name, softmax.axis
     forgotten = "the sum over p is forgotten"
     variants: list[tuple[Slip, str, Formula]] = [
-        (
-            Slip.SOFTMAX_SUM,
-            f"{forgotten}: it is {p_} * dout, without - {p_} * sum({p_} * dout)",
-            lambda d, p: p * d,
-        ),
+        (Slip.SOFTMAX_SUM, f"{forgotten}: it is {p_} * dout, without - {p_} * sum({p_} * dout)", lambda d, p: p * d),
         (
             Slip.SOFTMAX_SUM,
             f"{forgotten}: only the diagonal {p_} (1 - {p_}) of the Jacobian is there",
@@ -99,11 +95,7 @@ def _softmax_of_leaf(evidence: Evidence, softmax: Softmax) -> Iterator[Diagnosis
             f"the factor {p_} is missing before dout - sum({p_} * dout)",
             lambda d, p: d - _sum(p * d),
         ),
-        (
-            Slip.SOFTMAX_SUM,
-            f"the sum is over dout, but should be over {p_} * dout",
-            lambda d, p: p * (d - _sum(d)),
-        ),
+        (Slip.SOFTMAX_SUM, f"the sum is over dout, but should be over {p_} * dout", lambda d, p: p * (d - _sum(d))),
         (
             Slip.SOFTMAX_SUM,
             f"the sum over p has the wrong sign: {p_} * (dout + sum({p_} * dout))",

@@ -43,11 +43,7 @@ class CheckableFunction(Checkable):
     derived_by = "analytic"
 
     def __init__(
-        self,
-        f: Callable[..., Any],
-        args: tuple[Any, ...],
-        gradient: Callable[..., Any],
-        takes_dout: bool | None = None,
+        self, f: Callable[..., Any], args: tuple[Any, ...], gradient: Callable[..., Any], takes_dout: bool | None = None
     ) -> None:
         expect_function(f)
         if not callable(gradient):

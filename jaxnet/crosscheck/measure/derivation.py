@@ -25,14 +25,7 @@ from jaxnet.crosscheck.measure.finite_differences import (
     derivative,
 )
 from jaxnet.crosscheck.measure.jitter import Values, measure_jitter
-from jaxnet.crosscheck.measure.leaf_steps import (
-    MIN_EXACT_STEP,
-    copies,
-    exact_direction,
-    scale_of,
-    stepped,
-    unit_of,
-)
+from jaxnet.crosscheck.measure.leaf_steps import MIN_EXACT_STEP, copies, exact_direction, scale_of, stepped, unit_of
 from jaxnet.crosscheck.measure.noise import Noise, measure_noise
 
 SAFETY = 8.0  # tolerance over estimated error

@@ -11,15 +11,7 @@ from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.contradiction import is_contradicted
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Derivations, Gap, Probe
 from jaxnet.crosscheck.measure.finite_differences import Derivative, Limit
-from jaxnet.crosscheck.measure.kinks import (
-    Element,
-    Goal,
-    Roughness,
-    Tie,
-    broken_tie,
-    examine_elements,
-    rough_elements,
-)
+from jaxnet.crosscheck.measure.kinks import Element, Goal, Roughness, Tie, broken_tie, examine_elements, rough_elements
 from jaxnet.crosscheck.measure.probing import Probing
 
 PROBES_PER_LEAF = 3
