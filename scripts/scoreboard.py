@@ -31,7 +31,7 @@ from jaxnet.cli.common_options import OptionalPath, check_seed, check_writable
 from jaxnet.cli.errors import one_line_errors
 from jaxnet.cli.progress import track
 from jaxnet.crosscheck import Verdict, check_layer, inspected
-from jaxnet.crosscheck.inspect import Checkable, Leaves
+from jaxnet.crosscheck.inspect.checkable import Checkable, Leaves
 from jaxnet.validation import check_counts
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

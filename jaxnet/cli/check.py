@@ -28,6 +28,7 @@ import tyro
 
 from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_seed, check_writable
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, inspected, targets
+from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.measure.step_sweep import step_errors
 
 ERRORS = (SubjectError,)
@@ -84,7 +85,7 @@ def check_targets(options: Options) -> Iterator[Report]:
                 subject = subject(*init_args, **init_kwargs)
             except Exception as error:
                 raise targets.TargetError(
-                    f"{target}: the constructor raised {type(error).__name__}: {error}; pass its arguments with --init"
+                    f"{target}: the constructor raised {describe(error)}; pass its arguments with --init"
                 ) from error
         inputs = order_inputs(target, subject, args, kwargs)
         yield check(subject, *inputs, reference=reference, name=name, **settings)

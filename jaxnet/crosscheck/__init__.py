@@ -10,14 +10,11 @@ from typing import Any
 from jaxnet.crosscheck.context import Options
 from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.examine import examine
-from jaxnet.crosscheck.inspect import (
-    Checkable,
-    CheckableNetwork,
-    SubjectError,
-    dispatch,
-    inspect_network,
-    preserve_global_state,
-)
+from jaxnet.crosscheck.inspect import dispatch
+from jaxnet.crosscheck.inspect.checkable import Checkable
+from jaxnet.crosscheck.inspect.errors import SubjectError, kind_of
+from jaxnet.crosscheck.inspect.global_state import preserve_global_state
+from jaxnet.crosscheck.inspect.network import CheckableNetwork, inspect_network
 from jaxnet.crosscheck.layerwise import examine_layers
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.report import InconclusiveWarning, Leaf, Report
@@ -64,26 +61,23 @@ def check_layer(
         inputs: The arguments of `forward`. A tuple of integers is a shape, for which suitable values are drawn.
             `backward` returns a gradient for each input, only for the first of the float inputs, or a dict of gradients
             by name. Integer inputs have no gradient.
-        reference: The same function in JAX. It takes (params, *inputs) if the layer has parameters, otherwise
-            (*inputs). Defaults to no reference.
+        reference: The same function in JAX, of (params, *inputs) if the layer has parameters, otherwise of (*inputs).
         expected: Another function, with the arguments of a reference, whose derivative the gradient is meant to be, as
             for a straight-through estimator. Defaults to the forward pass itself.
-        constants: The names of arrays that affect the output and need no gradient.
-        accuracy: The relative error that the gradient may have by design, such as that of an iterative solver.
-            Defaults to none.
+        constants: The names of arrays that affect the output and need no gradient, as in the report.
+        accuracy: The relative error allowed by design, such as that of an iterative solver. Defaults to none.
         resolution: The relative error of a leaf's gradient, by norm, that the difference quotients must be able to
             resolve. If they cannot, the verdict is INCONCLUSIVE. Defaults to half the digits of the dtype in which the
             forward pass computes: 1.5e-8 in float64, 3.5e-4 in float32.
         max_seconds: The time after which leaves that are not judged yet become INCONCLUSIVE. Defaults to no limit.
-        seed: The seed of the random inputs, directions and upstream gradients. The generators are independent of a
-            user's generator with the same seed.
+        seed: The seed of random inputs, directions and upstream gradients, which never equal those of a user's seed.
         name: The title of the report. Defaults to the name of the layer's class.
 
     Returns:
         The report; see `Report.verdict`, `str(report)` and `Report.raise_if_failed()`.
 
     Raises:
-        SubjectError: If the layer has no such methods, raises an error, or has no float arrays.
+        SubjectError: If the layer has no such methods or float arrays, raises an error, or lacks a constant's name.
         ValueError: If an option is out of range.
 
     Examples:
@@ -102,7 +96,7 @@ def check_layer(
         'it is dout times 1 - y, but should be dout times (1 - y**2)'
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _report(dispatch.layer_to_checkable(layer, inputs, seed, constants), reference, options, name)
+    return _report(dispatch.layer_to_checkable(layer, inputs, seed), constants, reference, options, name)
 
 
 @preserve_global_state()
@@ -129,12 +123,7 @@ def check_network(
         x: The samples, (N, ...).
         t: The labels, one for each sample, in the form that the network takes.
         reference: The same loss in JAX, which takes (params, x, t). Defaults to no reference.
-        expected: See `check_layer`.
-        constants: See `check_layer`.
-        accuracy: See `check_layer`.
-        resolution: See `check_layer`.
-        max_seconds: See `check_layer`.
-        seed: See `check_layer`.
+        expected, constants, accuracy, resolution, max_seconds, seed: See `check_layer`.
         name: The title of the report. Defaults to the name of the network's class.
 
     Returns:
@@ -158,7 +147,7 @@ def check_network(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _report(inspect_network(network, x, t, constants), reference, options, name)
+    return _report(inspect_network(network, x, t), constants, reference, options, name)
 
 
 @preserve_global_state()
@@ -187,12 +176,7 @@ def check_function(
             `jax.custom_vjp` or a `torch.autograd.Function`.
         takes_dout: Whether `gradient` takes the upstream gradient. Defaults to what its signature shows.
         reference: The same function in JAX, which takes (*args). Defaults to no reference.
-        expected: See `check_layer`.
-        constants: See `check_layer`.
-        accuracy: See `check_layer`.
-        resolution: See `check_layer`.
-        max_seconds: See `check_layer`.
-        seed: See `check_layer`.
+        expected, constants, accuracy, resolution, max_seconds, seed: See `check_layer`.
         name: The title of the report. Defaults to the name of the function.
 
     Returns:
@@ -208,8 +192,8 @@ def check_function(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    checkable = dispatch.function_to_checkable(f, args, seed, gradient, takes_dout, constants)
-    return _report(checkable, reference, options, name)
+    checkable = dispatch.function_to_checkable(f, args, seed, gradient, takes_dout)
+    return _report(checkable, constants, reference, options, name)
 
 
 @preserve_global_state()
@@ -230,13 +214,7 @@ def check(
     Args:
         thing: A network, a layer, a pair of functions, or a function.
         inputs: The arguments that it is called with.
-        reference: See the check that fits.
-        expected: See `check_layer`.
-        constants: See `check_layer`.
-        accuracy: See `check_layer`.
-        resolution: See `check_layer`.
-        max_seconds: See `check_layer`.
-        seed: See `check_layer`.
+        reference, expected, constants, accuracy, resolution, max_seconds, seed: See the check that fits.
         name: The title of the report. Defaults to the name of the class or the function.
 
     Returns:
@@ -253,7 +231,7 @@ def check(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _report(dispatch.to_checkable(thing, inputs, seed, constants), reference, options, name)
+    return _report(dispatch.to_checkable(thing, inputs, seed), constants, reference, options, name)
 
 
 def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:
@@ -293,17 +271,22 @@ def _options(
         if value is not None:
             check_positive(option, value)
     if expected is not None and not callable(expected):
-        raise SubjectError(f"expected: a {type(expected).__name__}, expected a function of the same arguments")
+        raise SubjectError(f"expected: {kind_of(expected)}, expected a function of the same arguments")
     return Options(seed, resolution, accuracy or 0.0, expected, max_seconds)
 
 
-def _in_jax(reference: Callable[..., Any], checkable: Checkable) -> Checkable:
-    from jaxnet.crosscheck.inspect.jax_function import JaxReference  # a check of NumPy code does not load JAX
+def _report(
+    checkable: Checkable,
+    constants: Collection[str],
+    reference: Callable[..., Any] | None,
+    options: Options,
+    name: str | None,
+) -> Report:
+    dispatch.declare_constants(checkable, constants)
+    in_jax: Checkable | None = None
+    if reference is not None:
+        from jaxnet.crosscheck.inspect.jax_function import JaxReference  # a check of NumPy code does not load JAX
 
-    return JaxReference(reference, checkable)
-
-
-def _report(checkable: Checkable, reference: Callable[..., Any] | None, options: Options, name: str | None) -> Report:
-    in_jax = _in_jax(reference, checkable) if reference is not None else None
+        in_jax = JaxReference(reference, checkable)
     run = examine_layers if isinstance(checkable, CheckableNetwork) else examine
     return run(name or checkable.name, checkable, in_jax, options)  # type: ignore[arg-type]

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.decide import Cause, Verdict, decide
+from jaxnet.crosscheck.dtypes import eps_of, in_float64
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.surrogate import Surrogate
-from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
-from jaxnet.crosscheck.measure.dtypes import eps_of, in_float64
+from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Derivations, Gap
 from jaxnet.crosscheck.measure.leaf import LeafMeasurement, Tangent, measure_leaf
 from jaxnet.crosscheck.measure.low_precision import low_precision_gap
 from jaxnet.crosscheck.measure.other_points import Point
@@ -65,6 +65,7 @@ class Context:
     at: Leaves
     analytic: Derivation
     autodiff: Derivation | None
+    forward: Gap | None
     low_precision: dict[str, Gap]
 
     def __init__(self, checkable: Checkable, reference: Checkable | None, options: Options, output: Array) -> None:
@@ -80,19 +81,18 @@ class Context:
         self.sample_budget = options.samples
         self.nearby: Derivation | None = None  # with the elements of all leaves moved by a thousandth
 
-    def derive(self, names: list[str]) -> Gap | None:
-        """Evaluates the code and its reference at the given point; returns the gap of the two forward passes."""
+    def derive(self, names: list[str]) -> None:
+        """Evaluates the code and its reference at the given point."""
         self.at = chosen_point(self.checkable, self.output, self.dout)
+        self.autodiff, self.forward = None, None
         if not names:
-            return None
+            return
         self.analytic = self.derivation(self.at, names)
-        self.autodiff, forward = None, None
         if self.reference is not None:
             self._check_shape(self.reference)
             self.autodiff = self.derivation(self.at, names, self.reference)
-            forward = self.analytic.forward_gap(self.autodiff)
+            self.forward = self.analytic.forward_gap(self.autodiff)
         self.low_precision = low_precision_gap(self.checkable, self.analytic, self.dout, names, self.rounding)
-        return forward
 
     def _check_shape(self, reference: Checkable) -> None:
         shape, own = in_float64(reference.forward(self.at)).shape, self.analytic.output.shape
@@ -119,9 +119,7 @@ class Context:
     def outcome(
         self,
         name: str,
-        analytic: Derivation,
-        autodiff: Derivation | None = None,
-        forward: Gap | None = None,
+        derivations: Derivations,
         *,
         low_precision: Gap | None = None,
         start: float | None = None,
@@ -132,20 +130,19 @@ class Context:
 
         Args:
             name: The leaf.
-            analytic: The derivation that is checked.
-            autodiff: The derivation of the reference, if there is one.
-            forward: The gap of the two forward passes.
+            derivations: The derivation that is checked, and that of the reference.
             low_precision: The gap between the gradient in the arrays' own dtype and in float64.
             start: The first step. Defaults to the derivation's own.
             tangent: The directions in which the leaf may move.
-            point: The point of the derivation.
+            point: The point of the derivations.
         """
-        resolution, accuracy = self._resolution(name, analytic), self.options.accuracy
+        analytic, options = derivations.analytic, self.options
+        resolution = self._resolution(name, analytic)
         measured = measure_leaf(
-            name, analytic, autodiff, resolution, accuracy, self.directions, start=start, tangent=tangent
+            name, derivations, resolution, options.accuracy, self.directions, start=start, tangent=tangent
         )
-        strict = self.options.resolution is not None
-        verdict, cause = decide(measured, forward, low_precision, analytic.coarse, strict)
+        strict = options.resolution is not None
+        verdict, cause = decide(measured, derivations.forward, low_precision, analytic.coarse, strict)
         return Outcome(measured, verdict, cause, analytic, point)
 
     def _resolution(self, name: str, analytic: Derivation) -> float:

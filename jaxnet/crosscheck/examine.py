@@ -12,14 +12,13 @@ import numpy as np
 
 from jaxnet.crosscheck.context import Context, Options
 from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
+from jaxnet.crosscheck.dtypes import in_float64, is_float_dtype
 from jaxnet.crosscheck.explain import report_lines
 from jaxnet.crosscheck.explain.behaviour_sentences import sentence
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
 from jaxnet.crosscheck.leaf_verdict import check_leaf, name_exchanged
 from jaxnet.crosscheck.measure.behaviour import check_behaviour
-from jaxnet.crosscheck.measure.derivation import Gap
-from jaxnet.crosscheck.measure.dtypes import in_float64, is_floating
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.gradient_form import misshapen, other_dtype
 from jaxnet.crosscheck.measure.input_warnings import input_warnings
@@ -55,7 +54,9 @@ def _other_reading(title: str, checkable: Checkable, reference: Checkable | None
         report = _report(title, reading, reference, options)
         if report.verdict is Verdict.PASS:
             names = " and ".join(reading.leaves)
-            return replace(report, notes=(*report.notes, f"the gradient that comes back is the one by {names}"))
+            return replace(
+                report, notes=(*report.notes, f"the gradient that backward returns is read as the one for {names}")
+            )
     return None
 
 
@@ -72,19 +73,19 @@ def _run(title: str, checkable: Checkable, reference: Checkable | None, options:
         return Report(title, None, (), (checkable.fault,))
     with as_subject_error(checkable.name):
         output = checkable.open(copies(checkable.leaves)).forward()
-    if not is_floating(output.dtype) or output.size == 0:
+    if not is_float_dtype(output.dtype) or output.size == 0:
         raise SubjectError(
-            f"{checkable.name}: forward returns {output.dtype} of shape {output.shape}, expected floats, one at least"
+            f"{checkable.name}: forward returns {output.dtype} of shape {output.shape}, expected at least one float"
         )
     if not np.isfinite(in_float64(output)).all():
-        return Report(title, None, (), undecided=("the forward pass is not finite at these inputs: give it others",))
+        return Report(title, None, (), undecided=("the forward pass is not finite at these inputs: pass other inputs",))
     context = Context(checkable, reference, options, output)
     try:
         gradients = checkable.backward(copies(checkable.leaves), context.dout.copy())
     except SubjectError:
         raise
     except Exception as error:  # raised by the user's code
-        return Report(title, None, (), (f"backward raises {type(error).__name__}: {error}",))
+        return Report(title, None, (), (f"backward raises {describe(error)}",))
     return _check(title, context, gradients)
 
 
@@ -94,11 +95,11 @@ def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:
     form = _check_form(checkable, gradients, context.output)
     leaves = form.leaves
     with as_subject_error(f"{checkable.name}, at values nearby"), np.errstate(all="ignore"):
-        forward = context.derive(form.names)
+        context.derive(form.names)
         findings = form.findings + _behaviour(context, form.names)
         undecided = [sentence(f) for f in findings if f.kind is Behaviour.NOT_REPEATABLE]
         if not undecided:
-            leaves = _check_leaves(context, form.names, forward, leaves)
+            leaves = _check_leaves(context, form.names, leaves)
             # A gradient that is wrong after a step is stale only if it was correct before.
             passing = {leaf.name for leaf in leaves if leaf.verdict is Verdict.PASS}
             findings = [f for f in findings if f.kind is not Behaviour.WRONG_AFTER_STEP or f.leaf in passing]
@@ -110,7 +111,7 @@ def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:
     found_warnings = [sentence(f) for f in by_level[Level.WARNING] if f.kind is not Behaviour.NOT_REPEATABLE]
     return Report(
         title,
-        forward,
+        context.forward,
         tuple(sorted(leaves, key=lambda leaf: order.index(leaf.name))),
         behaviour=tuple(sentence(f) for f in by_level[Level.FAULT]),
         faults=tuple(f.kind for f in by_level[Level.FAULT]),
@@ -170,12 +171,12 @@ def _behaviour(context: Context, names: list[str]) -> list[Finding]:
     return findings
 
 
-def _check_leaves(context: Context, names: list[str], forward: Gap | None, leaves: list[Leaf]) -> list[Leaf]:
+def _check_leaves(context: Context, names: list[str], leaves: list[Leaf]) -> list[Leaf]:
     """Returns the leaves, with those of `names` added; those that time does not suffice for are inconclusive."""
     leaves = list(leaves)
     try:
         for name in names:
-            leaves.append(check_leaf(context, name, forward))
+            leaves.append(check_leaf(context, name))
         leaves = examine_zeros(context, names, leaves)
         return name_exchanged(context, leaves)
     except OutOfTime:

@@ -12,7 +12,11 @@ from jaxnet.crosscheck.context import Options
 from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
 from jaxnet.crosscheck.examine import examine
 from jaxnet.crosscheck.explain.slips import Slip
-from jaxnet.crosscheck.inspect import Array, Checkable, CheckableLayer, CheckableNetwork, SubjectError, chain
+from jaxnet.crosscheck.inspect.chain import chain
+from jaxnet.crosscheck.inspect.checkable import Array, Checkable
+from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.layer import CheckableLayer
+from jaxnet.crosscheck.inspect.network import CheckableNetwork
 from jaxnet.crosscheck.measure.findings import Behaviour
 from jaxnet.crosscheck.meter import metered
 from jaxnet.crosscheck.report import Leaf, Report
@@ -95,7 +99,9 @@ def _check_pair(first: CheckedLayer, second: CheckedLayer, options: Options) -> 
         return None
     if report.verdict is not Verdict.PASS:
         return None
-    return replace(report, notes=(*report.notes, "each of the two is wrong alone, and they are right together"))
+    return replace(
+        report, notes=(*report.notes, "each of the two layers is wrong on its own, but together they are right")
+    )
 
 
 def _attribute(leaf: Leaf, owner: tuple[str, str] | None, layers: tuple[Report, ...]) -> Leaf:
@@ -111,9 +117,9 @@ def _attribute(leaf: Leaf, owner: tuple[str, str] | None, layers: tuple[Report, 
         wrong_layer = later[-1]
         inconsistent = any(other.slip is Slip.EPSILON for other in wrong_layer.leaves)
         detail = (
-            f"{owner[0]} is right; forward and backward of {wrong_layer.subject} do not belong together"
+            f"{owner[0]} is right; forward and backward of {wrong_layer.subject} do not match"
             if inconsistent
-            else f"{owner[0]} is right, and is handed a wrong gradient by {wrong_layer.subject}"
+            else f"{owner[0]} is right, but receives a wrong gradient from {wrong_layer.subject}"
         )
         return replace(leaf, cause=Cause.HANDED_WRONG, detail=detail, slip=None, diagnosis="")
     if all(layer.verdict is Verdict.PASS for layer in layers):

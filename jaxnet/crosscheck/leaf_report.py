@@ -7,10 +7,10 @@ import numpy as np
 
 from jaxnet.crosscheck.context import Context, Outcome
 from jaxnet.crosscheck.decide import Cause
+from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.explain import report_lines
 from jaxnet.crosscheck.explain.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from jaxnet.crosscheck.measure.derivation import SAFETY
-from jaxnet.crosscheck.measure.dtypes import in_float64
 from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP
 from jaxnet.crosscheck.measure.kinks import Roughness
 from jaxnet.crosscheck.measure.leaf import PROBES_PER_LEAF, Coverage

@@ -7,12 +7,12 @@ import numpy as np
 
 from jaxnet.crosscheck.context import Context, Outcome
 from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
+from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.explain import report_lines
 from jaxnet.crosscheck.explain.slips import Slip
 from jaxnet.crosscheck.inspect.checkable import Leaves
 from jaxnet.crosscheck.leaf_report import report_leaf
-from jaxnet.crosscheck.measure.derivation import Derivation, Gap
-from jaxnet.crosscheck.measure.dtypes import in_float64
+from jaxnet.crosscheck.measure.derivation import Derivations
 from jaxnet.crosscheck.measure.finite_differences import STEP_RATIO
 from jaxnet.crosscheck.measure.leaf import LeafMeasurement, Tangent, is_symmetric
 from jaxnet.crosscheck.measure.other_points import Point, all_beside, beside
@@ -26,17 +26,17 @@ MAX_EXCHANGED = 3  # largest number of wrong leaves in which exchanged gradients
 KINK_CAUSES = (Cause.AT_KINKS, Cause.NOTHING_COMPARED, Cause.OUTSIDE_SLOPES)
 
 
-def check_leaf(context: Context, name: str, forward: Gap | None) -> Leaf:
-    """Checks a leaf, given the gap of the forward passes, and reports it."""
-    low_precision = context.low_precision.get(name)
-    outcome = context.outcome(name, context.analytic, context.autodiff, forward, low_precision=low_precision)
+def check_leaf(context: Context, name: str) -> Leaf:
+    """Checks a leaf and reports it."""
+    derivations = Derivations(context.analytic, context.autodiff, context.forward)
+    outcome = context.outcome(name, derivations, low_precision=context.low_precision.get(name))
     if outcome.cause in WRONG_CAUSES:
-        outcome = _with_tied_gradient(context, outcome) or _along_symmetric(context, outcome) or outcome
+        outcome = _with_shared_memory_gradient(context, outcome) or _along_symmetric(context, outcome) or outcome
         if outcome.note or outcome.cause is Cause.SYMMETRIC_ONLY:
             return report_leaf(context, outcome)
     unconfirmed = outcome.cause is Cause.UNCONFIRMED and bool(outcome.measured.kinks)
     if outcome.verdict is not Verdict.FAIL and (outcome.cause in KINK_CAUSES or unconfirmed):
-        outcome = _beside_kinks(context, outcome, forward)
+        outcome = _beside_kinks(context, outcome)
     elif outcome.cause is Cause.ANALYTIC_WRONG and _passes_nearby(context, outcome.measured):
         outcome = outcome._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.RIGHT_BESIDE)
     if outcome.cause is Cause.ANALYTIC_WRONG and is_lost_to_rounding(context, name):
@@ -44,13 +44,13 @@ def check_leaf(context: Context, name: str, forward: Gap | None) -> Leaf:
     return report_leaf(context, outcome)
 
 
-def _with_tied_gradient(context: Context, outcome: Outcome) -> Outcome | None:
+def _with_shared_memory_gradient(context: Context, outcome: Outcome) -> Outcome | None:
     """Returns the outcome with the gradients of tied parameters added up, if that explains most of the error."""
     name, analytic = outcome.measured.name, outcome.analytic
-    tied = context.checkable.tied_gradient(name, analytic.gradient)
+    tied = context.checkable.shared_memory_gradient(name, analytic.gradient)
     if tied is None:
         return None
-    summed = context.outcome(name, analytic.with_gradient(name, tied))
+    summed = context.outcome(name, Derivations(analytic.with_gradient(name, tied)))
     smaller = summed.measured.relative_error < outcome.measured.relative_error / 4
     return summed._replace(note=report_lines.TIED) if summed.verdict is Verdict.PASS or smaller else None
 
@@ -60,7 +60,7 @@ def _along_symmetric(context: Context, outcome: Outcome) -> Outcome | None:
     name = outcome.measured.name
     if not is_symmetric(in_float64(context.at[name])):
         return None
-    symmetric = context.outcome(name, outcome.analytic, tangent=Tangent.SYMMETRIC)
+    symmetric = context.outcome(name, Derivations(outcome.analytic), tangent=Tangent.SYMMETRIC)
     if symmetric.verdict is not Verdict.PASS:
         return None
     if name in context.checkable.captured_leaves:  # the user did not ask for its gradient
@@ -68,11 +68,11 @@ def _along_symmetric(context: Context, outcome: Outcome) -> Outcome | None:
     return symmetric._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.SYMMETRIC_ONLY)
 
 
-def _beside_kinks(context: Context, outcome: Outcome, forward: Gap | None) -> Outcome:
+def _beside_kinks(context: Context, outcome: Outcome) -> Outcome:
     """Returns the outcome at a point beside the kinks, or the given outcome if that is inconclusive, too."""
     name = outcome.measured.name
     points = (beside(context.at, name, context.points) for _ in range(MAX_NEARBY_POINTS))
-    outcomes = (_beside(context, at, name, forward) for at in points)
+    outcomes = (_beside(context, at, name) for at in points)
     nearby = next((other for other in outcomes if other is not None), None)
     if nearby is None or nearby.verdict is Verdict.INCONCLUSIVE:
         return outcome
@@ -81,10 +81,10 @@ def _beside_kinks(context: Context, outcome: Outcome, forward: Gap | None) -> Ou
     return nearby
 
 
-def _beside(context: Context, at: Leaves, name: str, forward: Gap | None) -> Outcome | None:
+def _beside(context: Context, at: Leaves, name: str) -> Outcome | None:
     analytic = context.derivation(at, [name])
     autodiff = context.autodiff and context.derivation(at, [name], context.autodiff.checkable)
-    return _nearby_outcome(context, name, analytic, autodiff, forward)
+    return _nearby_outcome(context, name, Derivations(analytic, autodiff, context.forward))
 
 
 def _passes_nearby(context: Context, measured: LeafMeasurement) -> bool:
@@ -94,25 +94,20 @@ def _passes_nearby(context: Context, measured: LeafMeasurement) -> bool:
     """
     if context.nearby is None:
         context.nearby = context.derivation(all_beside(context.at, context.points), context.analytic.names)
-    nearby = _nearby_outcome(context, measured.name, context.nearby)
+    nearby = _nearby_outcome(context, measured.name, Derivations(context.nearby))
     if nearby is None or nearby.verdict is not Verdict.PASS:
         return False
     return measured.relative_error > MIN_ERROR_RATIO * nearby.measured.relative_tolerance
 
 
-def _nearby_outcome(
-    context: Context,
-    name: str,
-    analytic: Derivation,
-    autodiff: Derivation | None = None,
-    forward: Gap | None = None,
-) -> Outcome | None:
+def _nearby_outcome(context: Context, name: str, nearby: Derivations) -> Outcome | None:
     """Returns the outcome at a point nearby; None if the gradient is much smaller there, and may hide the error."""
+    analytic = nearby.analytic
     size, nearby_size = (np.linalg.norm(each.measured(name).value) for each in (context.analytic, analytic))
     if not np.isfinite(analytic.output).all() or nearby_size < size / 2:
         return None
     start = None if analytic.coarse else analytic.first_step / STEP_RATIO  # the remaining kinks are near
-    return context.outcome(name, analytic, autodiff, forward, start=start, point=Point.BESIDE)
+    return context.outcome(name, nearby, start=start, point=Point.BESIDE)
 
 
 def name_exchanged(context: Context, leaves: list[Leaf]) -> list[Leaf]:
@@ -124,7 +119,7 @@ def name_exchanged(context: Context, leaves: list[Leaf]) -> list[Leaf]:
             continue
         exchanged = context.analytic.with_gradient(first.name, gradient[second.name])
         exchanged = exchanged.with_gradient(second.name, gradient[first.name])
-        outcomes = [context.outcome(name, exchanged) for name in (first.name, second.name)]
+        outcomes = [context.outcome(name, Derivations(exchanged)) for name in (first.name, second.name)]
         if all(outcome.verdict is Verdict.PASS for outcome in outcomes):
             partners = {first.name: second.name, second.name: first.name}
             return [_exchanged(leaf, partners[leaf.name]) if leaf.name in partners else leaf for leaf in leaves]

@@ -1,4 +1,4 @@
-"""The report of a check: readable as text, usable in a test, and convertible to plain data."""
+"""Defines the report of a check: readable as text, usable in a test, and convertible to plain data."""
 
 import math
 import warnings
@@ -43,7 +43,7 @@ class Leaf:
         noise: The relative noise of the forward pass, at least that of its precision.
         gradient_noise: The relative noise of the gradient.
         slip: The slip that explains the error, or None if none does.
-        diagnosis: The slip in report_lines.
+        diagnosis: The slip in words.
         detail: Details of the cause in words, such as an exception.
         notes: Remarks on a leaf that is not wrong.
     """

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.inspect.random_inputs import off_zero
 
 
@@ -35,7 +36,7 @@ def load(target: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise TargetError(f"{target}: running {file} raised {type(error).__name__}: {error}") from error
+        raise TargetError(f"{target}: running {file} raised {describe(error)}") from error
     for name in names.split(","):
         if not hasattr(module, name):
             public = [attribute for attribute in vars(module) if not attribute.startswith("_")]
@@ -86,14 +87,7 @@ def values(specs: Sequence[str], rng: np.random.Generator) -> tuple[list[Any], d
 
 
 def _value(spec: str, text: str, rng: np.random.Generator, *, is_number: bool) -> Any:
-    """Parses one value.
-
-    Args:
-        spec: The value as it was written, with its name.
-        text: The part after the name.
-        rng: The generator that an array is drawn from.
-        is_number: Whether a single integer is a number instead of a shape.
-    """
+    """Parses the text after the name in `spec`, in which a single integer may be a number instead of a shape."""
     shape, below, top = text.partition("<")
     try:
         sizes = tuple(int(size) for size in shape.split("x"))
@@ -102,7 +96,7 @@ def _value(spec: str, text: str, rng: np.random.Generator, *, is_number: bool) -
         if is_number and len(sizes) == 1:
             return sizes[0]
         if min(sizes) < 1:
-            raise TargetError(f"{spec!r}: a size below 1; a number is written ={spec}")
+            raise TargetError(f"{spec!r}: a size is below 1; write a number as ={spec}")
         return off_zero(rng, sizes)
     except ValueError as error:
         if isinstance(error, TargetError):

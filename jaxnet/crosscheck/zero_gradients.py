@@ -9,6 +9,7 @@ from jaxnet.crosscheck.context import Context
 from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
 from jaxnet.crosscheck.explain import report_lines
 from jaxnet.crosscheck.leaf_report import report_leaf
+from jaxnet.crosscheck.measure.derivation import Derivations
 from jaxnet.crosscheck.measure.other_points import distant_points, other_integers
 from jaxnet.crosscheck.report import Leaf
 
@@ -43,7 +44,7 @@ def examine_zeros(context: Context, names: list[str], leaves: list[Leaf]) -> lis
         if distant is None:
             continue
         for name in [n for n in names if n in zeros]:
-            outcome = context.outcome(name, distant, point=point)
+            outcome = context.outcome(name, Derivations(distant), point=point)
             if outcome.cause is Cause.ZERO_HERE:
                 zero_points[name] += 1
             elif outcome.verdict is not Verdict.INCONCLUSIVE:
@@ -72,17 +73,11 @@ def _wrong_at_other_integers(context: Context, names: set[str]) -> set[str]:
     distant = context.try_derivation(at, sorted(names), other) if other is not None else None
     if distant is None:
         return set()
-    return {name for name in names if context.outcome(name, distant).cause in WRONG_CAUSES}
+    return {name for name in names if context.outcome(name, Derivations(distant)).cause in WRONG_CAUSES}
 
 
 def _combined(leaf: Leaf, decided: list[Leaf], zero_points: int) -> Leaf:
-    """Returns the verdict on a leaf whose gradient is zero at the given point.
-
-    Args:
-        leaf: The leaf at the given point.
-        decided: The leaf at other points, where it passes or fails.
-        zero_points: The number of other points where its gradient is zero.
-    """
+    """Combines a zero gradient with its verdicts at other points and the number of those at which it is zero."""
     wrong = [other for other in decided if other.verdict is Verdict.FAIL]
     if len(wrong) == 1:
         return _wrong_elsewhere(leaf)

@@ -759,7 +759,7 @@ INVALID_TARGETS = {
     "no such name": ("USER_CODE:Afine", "no Afine in"),
     "no arguments": ("USER_CODE:Affine --inputs 3x4", "pass its arguments with --init"),
     "no value": ("USER_CODE:Affine --init 4x3 three --inputs 3x4", "'three': expected a shape"),
-    "no shape": ("USER_CODE:Affine --init 4x0 3 --inputs 3x4", "a size below 1"),
+    "no shape": ("USER_CODE:Affine --init 4x0 3 --inputs 3x4", "a size is below 1"),
     "no weights": ("USER_CODE:Affine --init weights.npz --inputs 3x4", "weights.npz: cannot be read"),
     "no inputs": ("USER_CODE:Lookup --init 4x3", "Lookup.forward: raised TypeError"),
     "no such input": (

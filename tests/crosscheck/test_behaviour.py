@@ -1,7 +1,6 @@
 """Tests behaviour: for each finding a layer that has the fault, and a similar one that is correct."""
 
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -9,15 +8,11 @@ import pytest
 from jaxnet.crosscheck import check_layer, inspected
 from jaxnet.crosscheck.explain.behaviour_sentences import sentence
 from jaxnet.crosscheck.measure.behaviour import check_behaviour
+from jaxnet.crosscheck.measure.derivation import Measured
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.gradient_form import misshapen, other_dtype
 from jaxnet.crosscheck.measure.memory import Layout, laid_out
 from jaxnet.crosscheck.streams import Stream, stream
-
-
-class Rounded(NamedTuple):
-    value: np.ndarray
-    rounding: float
 
 
 def draw(*shape, seed=1):
@@ -34,7 +29,7 @@ def measured(subject, at, dout):
     other = subject.backward(nudged, dout)
     terms = np.sqrt(sum(a.size for a in at.values()))
     sums = {n: terms * np.finfo(g.dtype).eps / 2 * np.abs(g).max(initial=0) for n, g in value.items()}
-    return {n: Rounded(np.array(g), float(np.abs(other[n] - g).max(initial=0) + sums[n])) for n, g in value.items()}
+    return {n: Measured(np.array(g), float(np.abs(other[n] - g).max(initial=0) + sums[n])) for n, g in value.items()}
 
 
 def found_in(layer, *inputs, in_double=True, seed=0):
@@ -208,6 +203,22 @@ class TakesAStepOfLearning(Dense):
         return dx
 
 
+@wrong(Behaviour.REPLACES_PARAMETER, Level.WARNING, leaf="W")
+class ReplacesItsWeights(Dense):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.W = self.W - 0.1 * self.dW
+        return dx
+
+
+@right()
+class ReplacesItsWeightsByACopy(Dense):
+    def backward(self, dout):
+        dx = super().backward(dout)
+        self.W = self.W.copy()
+        return dx
+
+
 @wrong(Behaviour.NOT_CONTIGUOUS_DOUT, leaf="x")
 class ReadsDoutFromTheStartOfItsMemory(Sine):
     def above(self, dout):
@@ -284,8 +295,8 @@ class RavelsInBackwardWhatItKept(Sine):
         return dout * np.cos(self.x.ravel(order="K").reshape(self.x.shape))
 
 
-@wrong(Behaviour.INPUT_AS_BROUGHT, x="transposed")
-class RavelsAnInputThatWasBroughtTransposed(Sine):
+@wrong(Behaviour.INPUT_AS_PASSED, x="transposed")
+class RavelsATransposedInput(Sine):
     def forward(self, x):
         return super().forward(x.ravel(order="A").reshape(x.shape))
 
@@ -902,7 +913,7 @@ class Saturates:
         return 20 * dout * self.y * (1 - self.y)
 
 
-def brought(shape):
+def input_of(shape):
     x = draw(4, 5, seed=5).T if shape == "transposed" else draw(*shape, seed=5)
     return x + 0.1 * np.sign(x)
 
@@ -910,7 +921,7 @@ def brought(shape):
 @pytest.mark.parametrize("name", WRONG)
 def test_the_fault_is_found_with_its_level_and_its_leaf(name):
     make, kind, level, leaf, x = WRONG[name]
-    found = found_in(make(), brought(x))
+    found = found_in(make(), input_of(x))
     of_kind = [finding for finding in found if finding.kind is kind]
     assert of_kind, found
     assert {finding.level for finding in of_kind} == {level}
@@ -921,13 +932,13 @@ def test_the_fault_is_found_with_its_level_and_its_leaf(name):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", RIGHT)
-def test_nothing_is_found_in_a_correct_layer(name, dtype):
+def test_correct_layers_have_no_findings(name, dtype):
     make, allowed, x = RIGHT[name]
     if dtype == np.float32 and make is IsNearOverflow:
         pytest.skip("it overflows in float32")
     for seed in range(3):
         with np.errstate(all="ignore"):
-            found = found_in(make(), brought(x).astype(dtype), seed=seed)
+            found = found_in(make(), input_of(x).astype(dtype), seed=seed)
         assert not [finding for finding in found if finding.kind not in allowed]
 
 
@@ -951,14 +962,48 @@ def test_every_kind_of_finding_has_a_layer():
 @pytest.mark.parametrize("name", ["MasksDoutInPlace", "WritesThroughAReshapedView"])
 def test_an_overwritten_dout_has_no_further_findings(name):
     make, *_, x = WRONG[name]
-    (finding,) = found_in(make(), brought(x))
-    assert sentence(finding) == "backward overwrites dout, the array that it is given"
+    (finding,) = found_in(make(), input_of(x))
+    assert sentence(finding) == "backward overwrites dout, its argument: write to a copy"
 
 
 @pytest.mark.parametrize("name", ["AddsNoiseThatNoSeedDecides", "DrawsAnotherMaskInBackward", "KeepsItsFirstInput"])
 def test_each_cause_has_one_finding(name):
     make, kind, *_, x = WRONG[name]
-    assert [finding.kind for finding in found_in(make(), brought(x))] == [kind]
+    assert [finding.kind for finding in found_in(make(), input_of(x))] == [kind]
+
+
+class ReplacesBoth:
+    """y = x W + b, with an update in backward."""
+
+    stores_gradients = True
+
+    def __init__(self):
+        self.W, self.b = draw(4, 3), draw(3)
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, dout):
+        dx, dW, db = dout @ self.W.T, self.x.T @ dout, dout.sum(axis=0)
+        self.W, self.b = self.W - 0.1 * dW, self.b - 0.1 * db
+        if self.stores_gradients:
+            self.dW, self.db = dW, db
+        return dx
+
+
+class ReplacesBothWithoutGradients(ReplacesBoth):
+    stores_gradients = False
+
+
+@pytest.mark.parametrize(("make", "verdict"), [(ReplacesBoth, "PASS"), (ReplacesBothWithoutGradients, "INCONCLUSIVE")])
+def test_an_update_that_replaces_parameters_is_named_once(make, verdict):
+    report = check_layer(make(), draw(5, 4))
+    assert report.verdict == verdict
+    assert report.warnings == (
+        "backward replaces W and b with new arrays, as the update W = W - lr * dW does, so the next forward uses other "
+        "values: update the parameters outside of backward",
+    )
 
 
 def test_an_accumulated_gradient_is_compared_call_by_call():
@@ -969,7 +1014,7 @@ def test_an_accumulated_gradient_is_compared_call_by_call():
             self.calls += 1
             return super().backward(dout if self.calls < 4 else 2 * dout)
 
-    kinds = [finding.kind for finding in found_in(Wrong(), brought((5, 4)))]
+    kinds = [finding.kind for finding in found_in(Wrong(), input_of((5, 4)))]
     assert Behaviour.ADDS_UP in kinds
     assert Behaviour.LATER_CALL in kinds
 
@@ -983,8 +1028,8 @@ def test_a_wrong_gradient_is_not_attributed_to_state():
         def backward(self, dout):
             return 1.5 * super().backward(dout)
 
-    assert not found_in(Wrong(), brought((5, 4)))
-    assert not found_in(AlsoWrong(), brought((5, 4)))
+    assert not found_in(Wrong(), input_of((5, 4)))
+    assert not found_in(AlsoWrong(), input_of((5, 4)))
 
 
 # -- pairs, functions, losses, float32
@@ -1009,7 +1054,7 @@ def test_a_pair_that_adds_up_rows_is_correct_and_one_that_reuses_a_buffer_is_not
     assert [f.kind for f in found_in((forward, into_a_buffer), draw(6, 4))] == [Behaviour.REUSES_GRADIENT]
 
 
-def test_a_pair_that_remembers_a_first_call_is_found():
+def test_pair_with_a_cache_from_the_first_call_is_found():
     slope = []
 
     def forward(x):
@@ -1021,7 +1066,7 @@ def test_a_pair_that_remembers_a_first_call_is_found():
     assert Behaviour.WRONG_AFTER_STEP in kinds
 
 
-def test_a_mask_of_the_first_call_is_found_among_other_values_too():
+def test_mask_of_the_first_call_is_found_at_mixed_values():
     masks = []
 
     def forward(x):
@@ -1032,7 +1077,7 @@ def test_a_mask_of_the_first_call_is_found_among_other_values_too():
     assert kinds & {Behaviour.WRONG_AFTER_STEP, Behaviour.STALE_BACKWARD}
 
 
-def test_a_table_may_be_right_within_its_range_alone():
+def test_table_that_is_right_only_within_its_range():
     """np.interp is flat beyond the last knot, where this gradient goes on with the last slope."""
     heights = draw(5)
 
@@ -1089,7 +1134,7 @@ def test_faults_are_found_in_float32(name):
     layer = make()
     if hasattr(layer, "W"):
         layer.W = layer.W.astype(np.float32)
-    assert kind in [f.kind for f in found_in(layer, brought(x).astype(np.float32), in_double=False)]
+    assert kind in [f.kind for f in found_in(layer, input_of(x).astype(np.float32), in_double=False)]
 
 
 @pytest.mark.parametrize("kind", [ReadsDwOffAnUpdate, ReadsDwOffAnUpdateAtARate])
@@ -1109,7 +1154,7 @@ def test_an_empty_array_is_accepted():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_nothing_is_found_in_a_correct_float32_layer(seed):
+def test_correct_float32_layers_have_no_findings(seed):
     layer = NormalisesABatchAndKeepsItsStatistics()
     for name in ("gamma", "beta", "running_mean"):
         setattr(layer, name, getattr(layer, name).astype(np.float32))
@@ -1178,7 +1223,7 @@ FORMS = {
     Behaviour.ONLY_BROADCASTS: (
         (2, 3),
         np.ones(3),
-        "the gradient for W has shape (3,), expected (2, 3): it only broadcasts to that",
+        "the gradient for W has shape (3,), expected (2, 3): it only broadcasts to the leaf",
     ),
     Behaviour.NOT_FINITE: (
         (3,),
@@ -1210,9 +1255,7 @@ def test_gradients_of_correct_form():
 def test_a_gradient_of_another_dtype_is_a_warning_and_in_half_precision_a_fault():
     found = other_dtype("W", np.ones(3), np.ones(3, np.float32), np.ones(5))
     assert (found.kind, found.level) == (Behaviour.OTHER_DTYPE, Level.WARNING)
-    assert (
-        sentence(found) == "the gradient for W is float32, though float64 is the dtype that forward takes and returns"
-    )
+    assert sentence(found) == "the gradient for W is float32, but forward takes and returns float64"
     assert other_dtype("W", np.ones(3), np.ones(3, np.float16), np.ones(5)).level is Level.FAULT
     assert other_dtype("W", np.ones(3), np.arange(3), np.ones(5)).kind is Behaviour.NOT_FLOATING
     assert other_dtype("a", np.asarray(np.float32(1)), 2.0, np.ones(5, np.float32)) is None

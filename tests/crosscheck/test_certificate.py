@@ -84,7 +84,7 @@ def test_a_detectable_error_in_single_precision_is_found():
 
 
 @pytest.mark.parametrize("wrong", range(1, 6))
-def test_the_wrong_one_of_five_layers_is_named(wrong):
+def test_wrong_layer_of_five_is_named(wrong):
     net = jaxnet.multi_layer_net(6, [5, 7, 4, 6], 3, "tanh")
     hand = hand_built(net, random_params(net))
     layer = hand.layers[f"Affine{wrong}"]
@@ -99,7 +99,7 @@ def test_the_wrong_one_of_five_layers_is_named(wrong):
     for leaf in report.leaves:
         before = int(leaf.name[len("Affine")]) < wrong
         assert leaf.verdict == ("FAIL" if before else "PASS")
-        assert not before or f"handed a wrong gradient by Affine{wrong}" in leaf.reason
+        assert not before or f"receives a wrong gradient from Affine{wrong}" in leaf.reason
 
 
 def test_correct_layers_that_are_joined_wrongly():
@@ -168,7 +168,7 @@ WARNED = {
 
 
 @pytest.mark.parametrize("name", WARNED)
-def test_inputs_that_hide_bugs_are_reported(name):
+def test_warnings_about_inputs_that_hide_bugs(name):
     make, text = WARNED[name]
     report = make()
     assert any(text in warning for warning in report.warnings)
@@ -392,7 +392,7 @@ def test_a_function_that_is_finite_at_only_one_point_is_inconclusive():
     assert OUTSIDE in report.leaves[0].reason
 
 
-def test_a_scalar_stays_a_scalar():
+def test_scalar_inputs_and_outputs():
     @jax.custom_vjp
     def scaled(x, a):
         return x * a

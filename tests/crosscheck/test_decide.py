@@ -1,4 +1,4 @@
-"""Decisions: a table of measurements, each with the verdict and the cause that are owed."""
+"""Tests the decision with a table of measurements, each with its expected verdict and cause."""
 
 import math
 

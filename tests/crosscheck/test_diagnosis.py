@@ -1,4 +1,4 @@
-"""Tests of the diagnosis: slips are named, given all of the true gradient or a sample, exact or noisy; others are not.
+"""Tests the diagnosis: slips are named from the whole true gradient or a sample, exact or noisy; other errors are not.
 
 The true gradients are the closed forms of the layers, written beside the slip.
 """
@@ -213,7 +213,7 @@ def _(rng):
 @case(
     "shifted-by-one-row",
     Slip.ROW_SHIFT,
-    "shifted by one along axis 0: row i + 1 holds what belongs in row i",
+    "shifted by one along axis 0: row i + 1 holds the values of row i",
     whole=False,
 )
 def _(rng):

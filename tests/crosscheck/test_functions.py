@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from jaxnet.crosscheck import SubjectError, check_function
-from jaxnet.crosscheck.inspect import CheckableFunction, CheckableJax, preserve_global_state
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.compiled import Compiled
+from jaxnet.crosscheck.inspect.function import CheckableFunction
+from jaxnet.crosscheck.inspect.global_state import preserve_global_state
+from jaxnet.crosscheck.inspect.jax_function import CheckableJax
 from jaxnet.crosscheck.inspect.outputs import Outputs
 from jaxnet.crosscheck.inspect.signatures import Place, from_above, input_names
 from jaxnet.crosscheck.inspect.trees import leaves_of, map_leaves, with_leaves
@@ -54,7 +56,7 @@ class State:
         (jax.tree_util.Partial(abs, 1.0), ["p.0.0"]),
     ],
 )
-def test_a_structure_has_named_leaves_and_is_built_again_around_others(tree, names):
+def test_leaves_of_a_structure_are_named_and_replaced(tree, names):
     found = list(leaves_of(tree, "p"))
     assert [name for name, _ in found] == names
     again = with_leaves(tree, [leaf for _, leaf in found])
@@ -89,7 +91,7 @@ def test_outputs_are_packed_into_one_array_and_dout_gets_their_structure(result)
 @pytest.mark.parametrize(
     ("result", "kind"), [(2.0, np.float64), (np.float64(2), np.float64), (np.array(2.0), np.ndarray)]
 )
-def test_dout_of_a_scalar_is_a_number_or_an_array_as_the_output_was(result, kind):
+def test_dout_of_a_scalar_has_the_type_of_the_output(result, kind):
     outputs = Outputs()
     (dout,) = outputs.unpack(np.ones_like(outputs.pack(result)))
     assert type(dout) is kind
@@ -111,7 +113,7 @@ def test_outputs_without_floats_are_rejected(result, message):
 # -- signatures
 
 
-def test_inputs_have_the_names_that_the_function_gives_them_and_no_two_are_alike():
+def test_input_names_are_distinct():
     assert input_names(lambda x, *rest: x, 3) == ["x", "rest[0]", "rest[1]"]
     assert input_names(lambda x1, *args: x1, 2) == ["x1", "x1#2"]
     assert input_names(np.multiply, 2) == ["x0", "x1"]
@@ -142,7 +144,7 @@ def test_the_gradient_from_above_is_recognized_by_the_signature(name):
     assert (found.place, found.index) == (place, index)
 
 
-def test_the_user_says_whether_a_gradient_takes_dout():
+def test_takes_dout_overrides_the_signature():
     x = draw(5)
     wrong = check_function(np.sin, x, gradient=lambda x, up=1.0: up * np.sin(x), takes_dout=True)
     assert wrong.verdict == "FAIL"
@@ -157,7 +159,7 @@ def test_an_option_of_a_gradient_keeps_its_default():
     check_function(lambda x, a=0.1: a * (x @ x), x, gradient=lambda x, a=0.1: a * 2 * x).raise_if_failed()
 
 
-def test_a_ufunc_has_an_out_and_no_dout():
+def test_out_of_a_ufunc_is_not_dout():
     x = draw(5)
     check_function(lambda x: np.sin(x).sum(), x, gradient=np.cos).raise_if_failed()
     subject = CheckableFunction(np.sin, (x,), np.cos)
@@ -173,7 +175,7 @@ DOUTS = {
 
 
 @pytest.mark.parametrize("name", DOUTS)
-def test_several_outputs_come_from_above_apart_or_as_one(name):
+def test_dout_of_several_outputs_as_one_argument_or_several(name):
     check_function(lambda x: (np.sin(x), np.cos(x)), draw(4), gradient=DOUTS[name]).raise_if_failed()
 
 
@@ -227,7 +229,7 @@ def test_an_argument_without_a_gradient_is_among_the_others():
     assert masked.constants == {"mask"}
 
 
-def test_a_single_gradient_leaves_the_other_arguments_constant_but_parameters():
+def test_single_gradient_makes_other_arguments_constant_except_parameters():
     alone = subject(lambda x, data: data, draw(5), draw(5), f=lambda x, data: (x * data).sum())
     assert alone.constants == {"data"}
     assert subject(lambda x, w: w).constants == set()
@@ -260,14 +262,14 @@ def test_gradients_of_a_tree_may_have_d_names_and_lack_some():
     assert part.constants == {"x"}
 
 
-def test_leaves_whose_names_meet_are_two():
+def test_leaves_with_equal_names_are_distinguished():
     tree = {"a.b": draw(3), "a": {"b": draw(3, seed=4)}}
     f = lambda p: (p["a.b"] * p["a"]["b"]).sum()  # noqa: E731
     report = check_function(f, tree, gradient=lambda p: {"a.b": p["a"]["b"], "a": {"b": 2 * p["a.b"]}})
     assert [(leaf.name, leaf.verdict) for leaf in report.leaves] == [("p.a.b", "PASS"), ("p.a.b#2", "FAIL")]
 
 
-def test_a_gradient_that_draws_again_draws_the_same():
+def test_gradient_that_draws_again_gets_the_same_numbers():
     def dropped(x):
         return x * (np.random.random(x.shape) > 0.5)  # noqa: NPY002
 
@@ -278,7 +280,7 @@ def test_a_gradient_that_draws_again_draws_the_same():
 # -- arguments
 
 
-def test_a_number_among_single_precision_has_theirs():
+def test_python_number_takes_the_dtype_of_the_arrays():
     with preserve_global_state():
         leaves = CheckableJax(lambda x, a: x * a, (draw(3).astype(np.float32), 0.5)).leaves
     assert {leaf.dtype for leaf in leaves.values()} == {np.dtype(np.float32)}
@@ -314,7 +316,7 @@ def test_arguments_that_cannot_be_checked_are_rejected_by_name(name):
         check_function(lambda x: x.sum(), *args, gradient=lambda x: np.ones_like(x))
 
 
-def test_keys_numbers_and_what_is_no_array_are_passed_through():
+def test_arguments_that_are_not_arrays_are_passed_through():
     def f(x, key, old, count, text, nothing, flag):
         assert (count, text, nothing, flag) == (3, "a", None, True)
         return x * jax.random.normal(key, x.shape) * jax.random.normal(old, x.shape)
@@ -388,7 +390,7 @@ def test_captured_arrays_are_found_and_replaced_in_copies():
     assert other.lock is model.lock
 
 
-def test_a_captured_array_that_is_not_read_is_no_leaf():
+def test_captured_array_that_is_not_read_is_not_a_leaf():
     class Model(Scale):
         def __init__(self):
             super().__init__(np.array(0.5))
@@ -437,13 +439,13 @@ NOT_DIFFERENTIABLE = {
     "a loop": (lambda x: jax.lax.while_loop(lambda c: c.sum() < 9, lambda c: 2 * c, jnp.abs(x)), "Reverse-mode"),
     "a callback": (lambda x: jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x), "callbacks"),
     "integers": (lambda x: jnp.argsort(x), "returns int"),
-    "NumPy": (lambda x: np.tanh(x), "give a gradient, or use jax.numpy"),
-    "writing": (lambda x: [x.__setitem__(0, 1.0), x][1], "give a gradient, or use jax.numpy"),
+    "NumPy": (lambda x: np.tanh(x), "pass gradient=, or use jax.numpy"),
+    "writing": (lambda x: [x.__setitem__(0, 1.0), x][1], "pass gradient=, or use jax.numpy"),
 }
 
 
 @pytest.mark.parametrize("name", NOT_DIFFERENTIABLE)
-def test_what_jax_cannot_differentiate_is_rejected_with_its_reason(name):
+def test_functions_without_a_jax_derivative_are_rejected_with_the_reason(name):
     f, message = NOT_DIFFERENTIABLE[name]
     with pytest.raises(SubjectError, match=message):
         check_function(f, draw(3))
@@ -457,12 +459,12 @@ RULES = {
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_rule_that_raises_is_wrong_and_not_rejected(name):
+def test_exception_in_a_derivative_rule_is_a_fault(name):
     report = check_function(with_rule(jnp.sin, lambda x: (jnp.sin(x), x), RULES[name]), draw(3))
     assert report.verdict == "FAIL"
 
 
-def test_a_function_is_compiled_once_for_each_dtype_and_only_where_that_changes_nothing():
+def test_function_is_compiled_once_per_dtype_if_results_agree():
     traced = []
 
     def f(x):
@@ -491,7 +493,7 @@ def test_single_precision_stays_single_precision():
         assert checked.backward(checked.leaves, np.ones(3, np.float32))["x"].dtype == np.float32
 
 
-def test_the_report_says_who_derived_the_gradient():
+def test_report_names_the_source_of_the_gradient():
     with preserve_global_state():
         assert CheckableJax(jnp.sin, (draw(2),)).derived_by == "JAX"
     assert subject(lambda x, w: (w, x)).derived_by == "analytic"

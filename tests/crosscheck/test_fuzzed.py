@@ -1,4 +1,4 @@
-"""Whatever comes in: a documented error, or a result. Nothing else is raised, and nothing hangs."""
+"""Tests that any input ends in a result or in a documented error, and that no call hangs."""
 
 import gzip
 import json
@@ -82,7 +82,7 @@ def test_sizes_of_any_kind(one, two, three):
     st.floats(allow_subnormal=False),
     NUMBERS,
 )
-def test_a_run_of_any_kind_ends_in_a_result_or_a_documented_error(dtype, features, value, rate, every):
+def test_run_with_any_options_ends_in_a_result_or_a_documented_error(dtype, features, value, rate, every):
     """Pixels of any size, a learning rate of any size: trained, refused, or diverged and said so."""
     with np.errstate(all="ignore"):
         x = np.full((6, features), value).astype(dtype) if np.isfinite(value) else np.full((6, features), value)
@@ -129,7 +129,7 @@ def test_an_idx_file_of_any_sizes(tmp_path, sizes, content):
 @quick
 @given(st.one_of(st.binary(max_size=40), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
 def test_a_run_folder_with_any_options(tmp_path, content):
-    """What goes on reads them: an object, or a ValueError that names the folder."""
+    """Continuing a run reads the options: they are an object, or a ValueError names the folder."""
     (tmp_path / "options.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match="is not the folder of an unfinished run"):
         run_folder.read_options(tmp_path)

@@ -21,10 +21,10 @@ from jaxnet.crosscheck import (
     check_network,
     inspected,
 )
-from jaxnet.crosscheck.inspect import inspect_network
+from jaxnet.crosscheck.inspect.network import inspect_network
 
 
-def test_where_kinks_are_everywhere_the_certificate_is_of_the_point_that_was_judged():
+def test_leaf_at_kinks_is_certified_at_the_nearby_point():
     (leaf,) = check_layer(numpy_ref.ReLU(), np.zeros((20, 30))).leaves
     assert leaf.verdict == "PASS"
     assert leaf.gaps["analytic - numerical"].tolerance < 1e-6
@@ -37,7 +37,7 @@ def test_where_kinks_are_everywhere_the_certificate_is_of_the_point_that_was_jud
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_where_kinks_are_everywhere_every_witness_is_heard_beside_them(dtype):
+def test_leaf_at_kinks_is_compared_with_the_reference_nearby(dtype):
     x = np.zeros((20, 30), dtype)
     report = check_layer(numpy_ref.ReLU(), x, reference=jax.nn.relu)
     report.raise_if_failed()
@@ -97,7 +97,7 @@ NO_ARRAYS = {
 
 
 @pytest.mark.parametrize("name", NO_ARRAYS)
-def test_a_parameter_that_is_no_array_of_floats_is_rejected(name):
+def test_parameter_of_a_wrong_type_is_rejected(name):
     attribute, value, message = NO_ARRAYS[name]
     layer = linear()
     setattr(layer, attribute, value)
@@ -105,7 +105,7 @@ def test_a_parameter_that_is_no_array_of_floats_is_rejected(name):
         check_layer(layer, (5, 4))
 
 
-def test_a_number_with_an_unrelated_d_name_is_not_rejected():
+def test_number_with_an_unrelated_d_name_is_accepted():
     layer = linear()
     layer.t, layer.dt, layer.h, layer.dh, layer.sizes, layer.dsizes = 0.5, 0.125, 64, None, [4, 3], None
     check_layer(layer, (5, 4)).raise_if_failed()
@@ -116,7 +116,7 @@ NAMES = ["d{}", "d_{}", "grad_{}", "{}_grad", "g{}", "g_{}", "grad{}", "{}grad",
 
 @pytest.mark.parametrize("lower", [False, True], ids=["as it is", "in lower case"])
 @pytest.mark.parametrize("form", NAMES)
-def test_a_gradient_is_found_under_each_of_its_usual_names(form, lower):
+def test_stored_gradient_names(form, lower):
     places = [form.format("w" if lower else "W"), form.format("b")]
     report = check_layer(linear(*places), (5, 4))
     report.raise_if_failed()
@@ -135,7 +135,7 @@ def test_a_gradient_is_found_under_each_of_its_usual_names(form, lower):
     assert "the gradient for b has shape (5, 3), expected (3,)" in str(report)
 
 
-def test_a_returned_gradient_takes_precedence_over_a_stored_one():
+def test_returned_gradient_takes_precedence_over_stored():
     class Both:
         def forward(self, x):
             self.x = x
@@ -149,9 +149,9 @@ def test_a_returned_gradient_takes_precedence_over_a_stored_one():
     check_layer(type("Silent", (Both,), {"returned": lambda self, dx: None})(), (5, 4)).raise_if_failed()
 
 
-def test_an_array_with_a_gradients_name_that_backward_does_not_set_is_no_gradient():
+def test_array_with_a_gradient_name_that_backward_does_not_set():
     class Gated:
-        """A gate's own weights are called gW, and what is held is called as the input is, but for its case."""
+        """Holds a gate's weights under gW, and an array whose name differs from the input's only by case."""
 
         def __init__(self, W, gW, X):
             self.W, self.gW, self.X = W, gW, X
@@ -178,7 +178,7 @@ def test_an_array_with_a_gradients_name_that_backward_does_not_set_is_no_gradien
     assert [leaf.name for leaf in report.leaves if leaf.cause is Cause.NO_GRADIENT] == ["X"]
 
 
-def test_a_layer_none_of_whose_arrays_has_a_gradient_is_inconclusive():
+def test_layer_without_any_gradient_is_inconclusive():
     report = check_layer(linear(None, None), (5, 4))
     assert report.verdict == "INCONCLUSIVE"
     assert {leaf.name: leaf.verdict for leaf in report.leaves} == {
@@ -197,7 +197,7 @@ def test_a_layer_none_of_whose_arrays_has_a_gradient_is_inconclusive():
     assert check_layer(wrong, (5, 4)).verdict == "FAIL"
 
 
-def test_a_layer_in_doubt_is_not_called_right_where_its_network_is_wrong():
+def test_inconclusive_layer_in_a_wrong_network():
     class Alone:
         """Its layer leaves no gradients; the network works them out by itself, and wrongly."""
 
@@ -270,7 +270,7 @@ def samples(n=7):
     return rng.standard_normal((n, 6)), rng.integers(0, 3, n)
 
 
-def test_a_networks_forgotten_division_by_the_batch_size_is_called_so():
+def test_network_without_division_by_the_batch_size_is_diagnosed():
     check_network(Net(), *samples()).raise_if_failed()
     forgotten = type("Forgotten", (Net,), {"divisor": lambda self, x: 1})()
     report = check_network(forgotten, *samples())
@@ -282,7 +282,7 @@ def test_a_networks_forgotten_division_by_the_batch_size_is_called_so():
         )
 
 
-def test_labels_that_are_not_one_for_each_sample_are_rejected():
+def test_wrong_number_of_labels_is_rejected():
     x, t = samples(9)
     with pytest.raises(SubjectError, match="t: 8 labels, expected one for each of the 9 samples of x"):
         check_network(Net(), x, t[:8])
@@ -298,8 +298,8 @@ def test_labels_that_are_not_one_for_each_sample_are_rejected():
         ((4,), (3,), lambda x: x[None]),  # a single sample
     ],
 )
-def test_labels_may_go_by_other_axes_than_the_first(x, t, laid):
-    """A network whose loss is linear in what it sees of x, and takes t as it comes."""
+def test_labels_along_other_axes(x, t, laid):
+    """A network whose loss is linear in x and does not use the form of t."""
 
     class Anyhow:
         def __init__(self):
@@ -315,7 +315,7 @@ def test_labels_may_go_by_other_axes_than_the_first(x, t, laid):
     check_network(Anyhow(), rng.standard_normal(x), rng.standard_normal(t)).raise_if_failed()
 
 
-def test_a_leaf_that_the_gradient_lacks_is_a_wrong_gradient():
+def test_leaf_without_an_entry_in_the_gradient_fails():
     def without(*names):
         lacking = lambda self, x, t: {k: g for k, g in Net.gradient(self, x, t).items() if k not in names}  # noqa: E731
         return type("Lacking", (Net,), {"gradient": lacking})()
@@ -337,12 +337,12 @@ def test_a_leaf_that_the_gradient_lacks_is_a_wrong_gradient():
 
 
 @pytest.mark.parametrize(("name", "value"), [("W2", np.ones((5, 3)).tolist()), ("b2", np.arange(3))])
-def test_a_networks_parameter_that_is_no_array_of_floats_is_rejected(name, value):
-    with pytest.raises(SubjectError, match=f"params: {name} is no array of floats, expected one"):
+def test_network_parameter_of_a_wrong_type_is_rejected(name, value):
+    with pytest.raises(SubjectError, match=f"params: {name} is not an array of floats, although it has a gradient"):
         check_network(Net(**{name: value}), *samples())
 
 
-def test_a_loss_that_raises_is_said_to_be_the_networks():
+def test_exception_in_loss_names_the_network():
     x, t = samples()
     with pytest.raises(SubjectError, match=r"Net.loss: raised IndexError"):
         check_network(Net(), x, t + 3)
@@ -361,7 +361,7 @@ CHECKS = {
 
 
 class Unrunnable:
-    """Whatever is asked of it is too early."""
+    """Fails at every call: options must be checked before the code is used."""
 
     def __getattr__(self, name):
         raise RuntimeError(name)
@@ -369,27 +369,27 @@ class Unrunnable:
 
 @pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.parametrize("option", [{"resolution": r} for r in (-1, 0, np.nan, np.inf, "1e-8")])
-def test_a_resolution_that_is_none_is_rejected_before_any_work(name, option):
+def test_invalid_resolution_is_rejected_before_the_code_runs(name, option):
     with pytest.raises(ValueError, match=f"^resolution: {option['resolution']!r}, expected a finite number > 0"):
         CHECKS[name](**option)
 
 
 @pytest.mark.parametrize("name", CHECKS)
 @pytest.mark.parametrize("seed", [-1, 0.5, None, "0"])
-def test_a_seed_that_is_none_is_rejected_before_any_work(name, seed):
+def test_invalid_seed_is_rejected_before_the_code_runs(name, seed):
     with pytest.raises(ValueError, match=f"^seed: {seed!r}, expected a whole number"):
         CHECKS[name](seed=seed)
     with pytest.raises(ValueError, match=f"^seed: {seed!r}, expected a whole number"):
         inspected(Unrunnable(), (3, 4), seed=seed)
 
 
-def test_a_gradient_that_is_no_function_is_rejected():
+def test_gradient_that_is_not_callable_is_rejected():
     x = np.arange(3.0)
-    with pytest.raises(SubjectError, match="gradient: a ndarray, expected a function of the same arguments"):
+    with pytest.raises(SubjectError, match="gradient: an ndarray, expected a function of the same arguments"):
         check_function(lambda x: (x**2).sum(), x, gradient=2 * x)
 
 
-def test_a_network_whose_loss_is_not_finite_is_inconclusive_and_says_so():
+def test_network_with_a_loss_that_is_not_finite_is_inconclusive():
     """Its first layer passes, which says nothing of it: all of the network's leaves are outputs_without_gradient."""
     rng = np.random.default_rng(0)
     draw = lambda *shape: (1e30 * rng.standard_normal(shape)).astype(np.float32)  # noqa: E731
@@ -406,7 +406,7 @@ def test_a_network_whose_loss_is_not_finite_is_inconclusive_and_says_so():
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e200, 1e300])
-def test_numbers_whose_squares_are_not_finite_are_judged_as_any_others(size):
+def test_numbers_whose_squares_overflow(size):
     rng = np.random.default_rng(0)
 
     def report(factor):
@@ -426,7 +426,7 @@ def test_numbers_whose_squares_are_not_finite_are_judged_as_any_others(size):
 
 
 @pytest.mark.parametrize("size", [1e-17, 1e-100])
-def test_a_gradient_is_not_called_zero_where_its_leaf_is_too_small_to_move_the_output(size):
+def test_tiny_leaf_has_no_zero_gradient(size):
     wrong = linear(backward=lambda self, dout: [Linear.backward(self, dout), setattr(self, "dW", 17 * self.dW)][0])
     wrong.W = size * wrong.W
     report = check_layer(wrong, (5, 4))
@@ -434,7 +434,7 @@ def test_a_gradient_is_not_called_zero_where_its_leaf_is_too_small_to_move_the_o
     assert "zero at all inputs tried" not in str(report)
 
 
-def test_a_leaf_that_was_not_compared_has_no_row_and_is_named_above_the_table():
+def test_leaf_that_was_not_compared_is_reported_above_the_table():
     wide = linear(backward=lambda self, dout: [Linear.backward(self, dout), setattr(self, "db", dout)][0])
     report = check_layer(wide, (5, 4))
     above, _, table = str(report).partition("relative error")
@@ -444,7 +444,7 @@ def test_a_leaf_that_was_not_compared_has_no_row_and_is_named_above_the_table():
     assert "the gradient for b has shape (5, 3), expected (3,)" in above
 
 
-def test_the_verdict_is_of_the_leaves_and_of_whatever_fails():
+def test_verdict_combines_leaves_layers_and_behaviour():
     good, unsure = Leaf("W", Verdict.PASS, Cause.AGREES), Leaf("W", Verdict.INCONCLUSIVE, Cause.UNRESOLVED)
     passing, failing = Report("a", None, (good,)), Report("b", None, (), ("a fault",))
     inconclusive = Report("c", None, (unsure,))
@@ -534,7 +534,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_parameters_that_are_held_where_no_gradient_is_known_leave_the_layer_in_doubt(name):
+def test_parameters_without_a_known_gradient_name_are_inconclusive(name):
     *how, places = UNKNOWN[name]
     report = check_layer(Kept(*how), (5, 4))
     assert report.verdict == "INCONCLUSIVE"
@@ -542,7 +542,7 @@ def test_parameters_that_are_held_where_no_gradient_is_known_leave_the_layer_in_
     assert f"{places[0]} affects the output, but no gradient was returned for it" in str(report)
 
 
-def test_an_array_in_a_dict_is_missed_where_another_has_its_gradient():
+def test_array_in_a_dict_without_a_gradient_is_reported():
     keep = _set(W=lambda W, b: W, rest=lambda W, b: {"b": b})
     layer = Kept(keep, lambda s: (s.W, s.rest["b"]), _set(dW=lambda dW, db: dW))
     report = check_layer(layer, (5, 4))
@@ -553,7 +553,7 @@ def test_an_array_in_a_dict_is_missed_where_another_has_its_gradient():
     assert "rest['b'] affects the output and has no gradient: it is treated as a constant" in report.warnings
 
 
-def test_arrays_that_forward_writes_or_that_do_not_matter_are_no_parameters():
+def test_written_or_unused_arrays_are_not_parameters():
     class Cached:
         def __init__(self):
             self.cache, self.unused, self.itself = {}, [np.ones(3)], self
@@ -602,7 +602,7 @@ HELD = {
 
 
 @pytest.mark.parametrize("name", HELD)
-def test_a_parameter_and_its_gradient_are_found_where_they_are_held(name):
+def test_places_of_parameters_and_gradients(name):
     *how, places = HELD[name]
     report = check_layer(Kept(*how), (5, 4))
     report.raise_if_failed()
@@ -612,7 +612,7 @@ def test_a_parameter_and_its_gradient_are_found_where_they_are_held(name):
     assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == [places[0]]
 
 
-def test_gradients_that_are_added_up_are_cleared_and_a_frozen_one_is_a_constant():
+def test_accumulated_gradients_are_cleared_and_a_frozen_parameter_is_constant():
     keep, get, leave, _ = HELD["data"]
     layer = Kept(keep, get, leave)
     layer.W.grad += 1  # of the step before
@@ -666,7 +666,7 @@ def test_a_backward_may_return_a_dict_by_the_names_of_the_inputs(name):
         assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == ["w"]
 
 
-def test_a_backward_that_returns_a_dict_of_inputs_and_parameters_is_understood():
+def test_backward_may_return_a_dict_of_inputs_and_parameters():
     def backward(self, dout):
         return {"dx": dout @ self.W.T, "dW": self.x.T @ dout, "db": dout.sum(axis=0)}
 
@@ -675,9 +675,11 @@ def test_a_backward_that_returns_a_dict_of_inputs_and_parameters_is_understood()
     assert [leaf.name for leaf in report.leaves] == ["W", "b", "x"]
 
 
-def test_a_dict_under_other_names_is_rejected():
+def test_dict_with_unknown_names_is_rejected():
     other = type("Layer", (Product,), {"returned": staticmethod(lambda dx, dw: {"left": dx, "right": dw})})()
-    expected = "backward: returned a dict of left, right, expected a gradient for each input, in their order: x, w"
+    expected = (
+        "backward: returned a dict with the keys left, right, expected a gradient for each input, in this order: x, w"
+    )
     with pytest.raises(SubjectError, match=expected):
         check_layer(other, (5, 4), (5, 4))
 
@@ -731,7 +733,7 @@ def test_the_gradient_from_above_is_recognized_by_its_name(name):
     check_function(lambda x, w: x * w, x, w, gradient=gradient).raise_if_failed()
 
 
-def test_an_argument_may_be_called_as_the_gradient_from_above_is():
+def test_argument_may_have_the_name_of_dout():
     rng = np.random.default_rng(0)
     g, x = rng.standard_normal((2, 5, 4))
     check_function(lambda g, x: g * x, g, x, gradient=lambda g, x, above: (above * x, above * g)).raise_if_failed()
@@ -740,7 +742,7 @@ def test_an_argument_may_be_called_as_the_gradient_from_above_is():
 x54 = np.random.default_rng(0).standard_normal((5, 4))
 
 
-def test_the_cache_may_come_first_where_it_is_called_so():
+def test_cache_may_come_first_if_its_name_says_so():
     check_layer((lambda x: (x**2, x), lambda cache, dout: 2 * cache * dout), x54).raise_if_failed()
 
     class Methods:
@@ -768,7 +770,7 @@ CALLS = {
     ),
     "a gradient's": (
         lambda: check_function(lambda x: x**2, x54, gradient=lambda x, y, z, dout: dout),
-        r"gradient: takes \(x, y, z, dout\), expected gradient\(x, dout\), or gradient\(x\) where f is a scalar",
+        r"gradient: takes \(x, y, z, dout\), expected gradient\(x, dout\), or gradient\(x\) if f returns a scalar",
     ),
 }
 
@@ -780,10 +782,19 @@ def test_a_backward_with_another_signature_is_rejected(name):
         call()
 
 
-def test_a_networks_gradient_that_returns_nothing_is_rejected():
+def test_network_gradient_that_returns_none_is_rejected():
     silent = type("Silent", (Net,), {"gradient": lambda self, x, t: None})()
     with pytest.raises(SubjectError, match=r"Silent\.gradient: returned None, expected the tree of params"):
         check_network(silent, *samples())
+
+
+@pytest.mark.parametrize("attribute", ["loss", "gradient"])
+@pytest.mark.parametrize("run", [check, check_network])
+def test_a_network_method_that_is_none_is_rejected(run, attribute):
+    unfinished = type("Unfinished", (Net,), {attribute: None})()
+    message = rf"network: Unfinished\.{attribute} is None, expected a method {attribute}\(x, t\)"
+    with pytest.raises(SubjectError, match=message):
+        run(unfinished, *samples())
 
 
 def test_gradients_may_have_d_names_in_a_dict():
@@ -813,12 +824,12 @@ def test_gradients_may_have_d_names_in_a_dict():
 def test_a_backward_that_returns_the_gradients_of_parameters_is_rejected_with_a_hint():
     returning = linear(backward=lambda self, dout: (dout, self.W, self.b))
     with pytest.raises(
-        SubjectError, match=r"returned 3 gradients for 1 inputs; leave those of parameters in self\.dW, self\.db"
+        SubjectError, match=r"returned 3 gradients for 1 input; store those of parameters in self\.dW, self\.db"
     ):
         check_layer(returning, (5, 4))
 
 
-def test_functions_with_a_context_are_to_be_wrapped():
+def test_functions_with_a_context_are_rejected_with_a_hint():
     class Square:
         @staticmethod
         def forward(ctx, x):
@@ -855,7 +866,7 @@ def test_a_function_that_returns_its_value_and_its_gradient_is_rejected_with_a_h
             run(LossAndGrads(), *samples())
 
 
-def test_an_attribute_of_the_layer_does_not_hide_the_entry_of_a_returned_dict():
+def test_returned_dict_takes_precedence_over_attributes():
     class Square:
         def forward(self, x):
             self.x = x
@@ -873,7 +884,7 @@ def test_an_attribute_of_the_layer_does_not_hide_the_entry_of_a_returned_dict():
     assert [leaf.name for leaf in report.leaves] == ["x"]
 
 
-def test_a_layer_that_keeps_its_loss_is_no_network():
+def test_layer_with_a_loss_attribute_is_not_a_network():
     class HalfSquares:
         def __init__(self):
             self.params, self.grads, self.loss = [], [], None
@@ -906,7 +917,7 @@ def closing_over_basis(basis):
     return forward, lambda dout, y: dout * (1 - y**2) @ basis.T
 
 
-def test_a_captured_array_with_a_parameters_name_lacks_a_gradient():
+def test_captured_array_with_a_parameter_name_needs_a_gradient():
     x, array = (np.random.default_rng(seed).standard_normal(shape) for seed, shape in ((2, (5, 4)), (4, (4, 3))))
     forgotten = check_layer(closing_over_W(array), x)
     assert forgotten.verdict == "INCONCLUSIVE"
@@ -917,7 +928,7 @@ def test_a_captured_array_with_a_parameters_name_lacks_a_gradient():
     assert "basis" in " ".join(basis.warnings)
 
 
-def test_a_gradient_by_integers_is_not_checked_and_that_is_said():
+def test_gradient_for_integers_is_not_checked_with_a_note():
     W = np.random.default_rng(1).standard_normal((4, 3))
     pair = (lambda x, W: (x @ W, (x, W)), lambda dout, cache: (7 * dout @ cache[1].T, cache[0].T @ dout))
     report = check_layer(pair, np.array([[1, 2, 3, 4], [5, 6, 7, 8]]), W)
@@ -925,7 +936,7 @@ def test_a_gradient_by_integers_is_not_checked_and_that_is_said():
     assert any("x is an array of integers" in note for note in report.notes)
 
 
-def test_a_function_that_returns_its_value_and_a_gradient_says_that_jax_is_what_is_checked():
+def test_function_that_returns_value_and_gradient_has_a_note():
     x = np.random.default_rng(1).standard_normal((4, 3))
     report = check_function(lambda x: ((x**2).sum(), 3 * x), x)
-    assert any("no gradient= is given" in note for note in report.notes)
+    assert any("without gradient=" in note for note in report.notes)

@@ -8,14 +8,21 @@ import collections
 import concurrent.futures
 import copy
 import dataclasses
+import re
 import threading
 import types
 
 import numpy as np
 import pytest
 
-from jaxnet.crosscheck.inspect import SubjectError, chain, inspect_layer, inspect_network, inspect_pair
+from jaxnet.crosscheck import check_function, check_layer, check_network
+from jaxnet.crosscheck.inspect.chain import chain
 from jaxnet.crosscheck.inspect.copying import Template, duplicate
+from jaxnet.crosscheck.inspect.dispatch import declare_constants
+from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.layer import inspect_layer
+from jaxnet.crosscheck.inspect.network import inspect_network
+from jaxnet.crosscheck.inspect.pair import inspect_pair
 
 STEP = 1e-5
 
@@ -43,7 +50,7 @@ def _agrees(code, name, gradients, at, dout, tolerance):
     d = draw(*at[name].shape, seed=8)
     up, down = (np.sum(dout * code.forward(at | {name: at[name] + s * STEP * d})) for s in (1, -1))
     numerical = (up - down) / (2 * STEP)
-    claims = [gradients[name], code.tied_gradient(name, gradients)]
+    claims = [gradients[name], code.shared_memory_gradient(name, gradients)]
     scale = 1 + abs(numerical)
     return any(g is not None and abs(np.sum(g * d) - numerical) <= tolerance * scale for g in claims)
 
@@ -179,7 +186,7 @@ SHARED = {
 
 
 @pytest.mark.parametrize("name", SHARED)
-def test_what_cannot_be_copied_is_shared(name):
+def test_uncopyable_objects_are_shared(name):
     thing = SHARED[name]()
     layer = Affine()
     layer.thing, layer.deep = thing, {"in": [thing]}
@@ -226,7 +233,7 @@ VIEWS = {
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", VIEWS)
-def test_views_of_one_buffer_stay_so_and_see_what_is_written(name, dtype):
+def test_copied_views_share_one_buffer(name, dtype):
     make, size = VIEWS[name]
     theta = np.arange(1.0, size + 1)
     arrays = make(theta)
@@ -293,14 +300,14 @@ class Lazy:
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.01])
-def test_parameters_that_the_first_forward_makes_are_leaves(factor):
+def test_parameters_made_in_the_first_forward_are_leaves(factor):
     code = inspect_layer(type("Lazy", (Lazy,), {"factor": factor})(), (draw(5, 4),))
     assert set(code.leaves) == {"W", "b", "x"}
     assert not code.others.keys() & {"out", "mean"}
     assert verdicts(code) == {"W": factor == 1.0, "b": True, "x": True}
 
 
-def test_a_parameter_made_in_the_first_forward_without_a_gradient_is_named():
+def test_parameter_made_in_the_first_forward_without_a_gradient_is_reported():
     class Forgetful(Lazy):
         def backward(self, dout):
             self.dW = self.x.T @ dout
@@ -326,7 +333,7 @@ class KeepsTheFirst(Affine):
         return super().backward(dout)
 
 
-def test_an_array_that_depends_on_the_first_input_is_no_parameter():
+def test_array_that_depends_on_the_first_input_is_not_a_parameter():
     code = inspect_layer(KeepsTheFirst(), (draw(5, 4),))
     assert set(code.leaves) == {"W", "b", "x"}
     opened = code.open(code.leaves)
@@ -336,7 +343,7 @@ def test_an_array_that_depends_on_the_first_input_is_no_parameter():
 
 
 @pytest.mark.parametrize("make", ["global", "seeded"])
-def test_parameters_made_at_the_first_call_that_have_no_gradient_at_all_are_named(make):
+def test_parameters_made_in_the_first_forward_without_any_gradient_are_reported(make):
     class Forgetful:
         W = None
 
@@ -362,7 +369,7 @@ def test_the_input_is_a_leaf_if_backward_returns_nothing():
     assert verdicts(code) == {"W": True, "b": True, "x": False}
 
 
-def test_a_property_that_raises_is_passed_over():
+def test_property_that_raises_is_ignored():
     raising = type("Raising", (Affine,), {"params": property(lambda self: 1 / 0)})
     assert all(verdicts(inspect_layer(raising(), (draw(5, 4),))).values())
 
@@ -442,7 +449,7 @@ TIED = {
 
 @pytest.mark.parametrize("factor", [1.0, 1.1])
 @pytest.mark.parametrize("name", TIED)
-def test_gradients_of_shared_memory_are_added_where_they_are_two(name, factor):
+def test_separate_gradients_of_shared_memory_are_summed(name, factor):
     make, inputs, wrong = TIED[name]
     code = inspect_layer(make(factor), inputs)
     assert not code.others
@@ -517,14 +524,14 @@ ADDING = {
 
 
 @pytest.mark.parametrize("name", ADDING)
-def test_gradients_that_are_added_up_are_cleared_before_they_count(name):
+def test_accumulated_gradients_are_cleared_before_each_backward(name):
     make, adding = ADDING[name]
     code = inspect_layer(make(), (draw(5, 4),))
     assert set(code.accumulating) == adding
     assert all(verdicts(code).values())
 
 
-def test_no_copys_backward_is_called_twice():
+def test_backward_of_a_copy_is_called_once():
     calls = []
 
     class Counted(Adds):
@@ -565,7 +572,7 @@ LACKING = {
 
 
 @pytest.mark.parametrize("name", LACKING)
-def test_an_input_for_which_no_gradient_comes_back_is_named(name):
+def test_input_without_a_returned_gradient_is_reported(name):
     functions, others, constants = LACKING[name]
     three = functions[0].__code__.co_argcount == 3
     inputs = (draw(5, 4), draw(4, 3), draw(3)) if three else (draw(5, 4), draw(5, 4, seed=6))
@@ -585,7 +592,9 @@ def test_others_can_be_moved():
 
 def test_declared_constants_are_constants():
     functions, *_ = LACKING["in a tuple"]
-    assert inspect_pair(functions, (draw(5, 4), draw(5, 4, seed=6)), ["other"]).constants == {"other"}
+    checkable = inspect_pair(functions, (draw(5, 4), draw(5, 4, seed=6)))
+    declare_constants(checkable, ["other"])
+    assert checkable.constants == {"other"}
 
 
 class Extra(Affine):
@@ -617,7 +626,7 @@ HELD = {
 
 
 @pytest.mark.parametrize("name", HELD)
-def test_an_array_without_a_gradient_is_a_constant_only_where_it_is_recognised(name):
+def test_array_without_a_gradient_is_a_constant_only_if_recognized(name):
     place, array, attributes, constant = HELD[name]
     code = inspect_layer(Extra(place, array, **attributes), (draw(5, 4),))
     assert set(code.leaves) == {"W", "b", "x"}
@@ -675,7 +684,7 @@ def test_entries_of_a_dict_input_are_leaves_or_named_as_others():
 
 
 @pytest.mark.parametrize("bare", [True, False])
-def test_a_loss_layers_one_gradient_may_belong_to_another_input(bare):
+def test_single_gradient_of_a_loss_layer_may_be_for_another_input(bare):
     class Squares:
         def forward(self, first, second):
             self.e = second - first
@@ -692,7 +701,7 @@ def test_a_loss_layers_one_gradient_may_belong_to_another_input(bare):
     assert all(verdicts(other) == {"second": True} for other in others)
 
 
-def test_labels_are_passed_over_for_a_bare_gradient():
+def test_single_gradient_is_not_assigned_to_labels():
     class Squares:
         def forward(self, y_true, y_pred):
             self.e = y_pred - y_true
@@ -724,7 +733,7 @@ class LeavesOutput:
         self.dinputs = dvalues @ self.weights.T
 
 
-def test_an_output_that_is_left_in_an_attribute_is_read_there():
+def test_output_stored_in_an_attribute_is_read():
     assert verdicts(inspect_layer(LeavesOutput(), (draw(5, 4),))) == {"weights": True, "biases": True, "inputs": True}
     other = type("Other", (LeavesOutput,), {"forward": lambda self, x: LeavesOutput.forward(self, x)})
     assert verdicts(inspect_layer(other(), (draw(5, 4),))) == {"weights": True, "biases": True, "x": True}
@@ -752,7 +761,7 @@ class Multiply:
 
 
 @pytest.mark.parametrize("inputs", [(100, 2), (100, 1.1), (np.array([1, 2]), np.array([3, 4])), ([1, 2], [3, 4])])
-def test_whole_numbers_that_are_meant_as_floats_become_floats(inputs):
+def test_integers_that_are_meant_as_floats_become_floats(inputs):
     assert verdicts(inspect_layer(Multiply(), inputs)) == {"x": True, "y": True}
 
 
@@ -790,17 +799,61 @@ def test_rejections_are_one_sentence(name):
     assert ":" in str(refused.value)
 
 
-def test_a_backward_that_raises_is_a_fault_and_no_exception():
+def test_exception_in_backward_is_a_fault():
     class Raises(Affine):
         def backward(self, dout):
             raise KeyError("x")
 
     code = inspect_layer(Raises(), (draw(5, 4),))
-    assert code.fault == "backward raises KeyError: 'x'"
+    assert code.fault.startswith("backward raises KeyError: 'x' (")
     assert code.leaves == {}
 
 
-def test_methods_that_hand_over_a_cache_are_those_of_a_copy():
+def raising(x):
+    raise ValueError(f"shape {x.shape}")
+
+
+RAISED_AT = rf"test_inspect_layers\.py:{raising.__code__.co_firstlineno + 1}\)"
+
+
+class RaisesInGradient:
+    params = {"W": np.ones((4, 3))}  # noqa: RUF012
+
+    def loss(self, x, t):
+        return (x @ self.params["W"]).sum()
+
+    def gradient(self, x, t):
+        return raising(x)
+
+
+@pytest.mark.parametrize(
+    ("check_it", "call"),
+    [
+        (lambda: check_layer((lambda x: (x, x), lambda dout, x: raising(x)), (5, 4)), "backward raises"),
+        (lambda: check_function(np.sin, np.ones(3), gradient=lambda x, dout: raising(x)), "gradient raises"),
+        (lambda: check_network(RaisesInGradient(), np.ones((5, 4)), np.zeros(5, int)), "gradient raises"),
+    ],
+    ids=["layer", "function", "network"],
+)
+def test_an_exception_is_reported_with_the_file_and_line_that_raised_it(check_it, call):
+    assert re.search(rf"{call} ValueError: shape \(.*\) \(.*{RAISED_AT}", str(check_it()))
+
+
+def test_an_exception_of_a_library_is_reported_at_the_users_line():
+    def backward(dout, x):
+        return np.linalg.inv(x[:, :2])
+
+    line = backward.__code__.co_firstlineno + 1
+    report = check_layer((lambda x: (x, x), backward), (5, 4))
+    assert re.search(rf"backward raises LinAlgError: .* \(.*test_inspect_layers\.py:{line}\)", str(report))
+
+
+def test_a_forward_that_raises_is_rejected_with_the_file_and_line():
+    with pytest.raises(SubjectError, match=rf"raised ValueError: shape \(5, 4\) \(.*{RAISED_AT}"):
+        check_layer((raising, lambda dout, x: dout), (5, 4))
+
+
+def test_methods_that_pass_a_cache_belong_to_a_copy():
     class Cached:
         def __init__(self):
             self.W = draw(4, 3)
@@ -894,7 +947,7 @@ NETS = {
 
 @pytest.mark.parametrize("used", [False, True], ids=["new", "used before"])
 @pytest.mark.parametrize("name", NETS)
-def test_a_networks_gradient_is_called_as_it_needs(name, used):
+def test_network_gradient_with_and_without_a_loss_before_it(name, used):
     net = NETS[name]()
     if used:
         net.loss(draw(5, 4, seed=1), LABELS[::-1].copy())
@@ -915,12 +968,12 @@ class Dropping(Net):
 
 
 @pytest.mark.parametrize("generator", [None, np.random.default_rng(2)], ids=["global", "its own"])
-def test_a_gradient_that_draws_again_draws_the_same(generator):
+def test_gradient_that_draws_again_gets_the_same_numbers(generator):
     code = inspect_network(Dropping(generator), draw(5, 4), LABELS)
     assert all(verdicts(code).values())
 
 
-def test_a_leaf_that_the_gradient_lacks_stays_a_leaf():
+def test_leaf_without_a_gradient_stays_a_leaf():
     class Lacking(Net):
         def gradient(self, x, t):
             return {"fc": {"W": super().gradient(x, t)["fc"]["W"]}}
@@ -946,7 +999,7 @@ def test_layers_are_yielded_in_the_order_of_their_calls_with_inputs_and_dout():
     x = draw(5, 4)
     code = inspect_network(net, x, LABELS)
     found = list(code.layers())
-    assert [type(layer.layer).__name__ for _, layer, _ in found] == ["Affine", "Loss"]
+    assert [type(layer.owner).__name__ for _, layer, _ in found] == ["Affine", "Loss"]
     (_, affine, dout), (_, loss, one) = found
     assert np.array_equal(affine.inputs[0], x)
     assert one == 1
@@ -954,7 +1007,7 @@ def test_layers_are_yielded_in_the_order_of_their_calls_with_inputs_and_dout():
     assert np.allclose(dout, net.last.backward())
     assert all(verdicts(affine).values())
     assert set(loss.leaves) == {"x"}
-    assert type(affine.layer) is Affine
+    assert type(affine.owner) is Affine
 
 
 @pytest.mark.parametrize("slots", [False, True])
@@ -1017,7 +1070,7 @@ class CrossEntropy:
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0])
-def test_two_layers_that_are_wrong_alone_may_be_right_together(factor):
+def test_two_wrong_layers_may_be_right_together(factor):
     class Split(Net):
         def __init__(self):
             super().__init__()
@@ -1057,7 +1110,7 @@ def test_a_params_tree_may_hold_one_array_twice():
     assert all(verdicts(inspect_network(Tied(), draw(5, 4), draw(5, 4, seed=2))).values())
 
 
-def test_a_layer_in_a_loop_is_recorded_at_its_first_call_with_that_calls_dout():
+def test_layer_in_a_loop_is_recorded_at_its_first_call():
     class Cell:
         def __init__(self, W):
             self.W, self.inputs = W, []

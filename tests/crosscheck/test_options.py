@@ -2,6 +2,7 @@
 
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -206,6 +207,50 @@ def test_constants_of_a_function_and_of_a_pair():
     three = x, s, draw(5, seed=8)
     assert check_layer(pair, *three).verdict == "INCONCLUSIVE"
     assert check_layer(pair, *three, constants=("s", "c")).verdict == "PASS"
+
+
+SCALING = (lambda x, s: (x * s, s), lambda dout, s: dout * s)
+
+
+class Bias:
+    def __init__(self):
+        self.b = draw(3)
+        self.running_mean = np.zeros(3)
+
+    def forward(self, x):
+        self.running_mean = 0.9 * self.running_mean + 0.1 * x.mean(axis=0)
+        return x + self.b
+
+    def backward(self, dout):
+        self.db = dout.sum(axis=0)
+        return dout
+
+
+@pytest.mark.parametrize(
+    ("check_misspelled", "names"),
+    [
+        (lambda: check_layer(Masked(), draw(5, 4), constants=("patern",)), "W, b, x, pattern"),
+        (
+            lambda: check_layer((lambda x, s: (x * s, s), lambda d, s: d * s), draw(5), draw(5), constants=("S",)),
+            "x, s",
+        ),
+        (lambda: check_function(np.sin, draw(5), gradient=lambda x, d: d * np.cos(x), constants=["w"]), "x"),
+        (lambda: check_function(jnp.sin, draw(5), constants=["w"]), "x"),
+        (lambda: check_network(Net(), draw(5, 4), draw(5, 3), constants=("mean",)), "W, b"),
+    ],
+    ids=["layer", "pair", "function", "jax", "network"],
+)
+def test_an_unknown_name_among_the_constants_is_rejected_with_the_known_names(check_misspelled, names):
+    with pytest.raises(SubjectError, match=rf"constants: no array is called '\w+', expected names among {names}$"):
+        check_misspelled()
+
+
+def test_a_string_is_one_constant():
+    assert check_layer(Masked(), draw(5, 4), constants="pattern").verdict == "PASS"
+
+
+def test_constants_may_name_arrays_that_need_not_be_declared():
+    assert check_layer(Bias(), draw(5, 3), constants=("running_mean", "x", "b")).verdict == "PASS"
 
 
 # -- takes_dout

@@ -44,7 +44,7 @@ def test_other_frameworks_are_recognized_by_their_types_and_never_traced(package
         check(lambda x: x, kind())
 
 
-def test_a_function_that_names_another_framework_s_module_belongs_to_it():
+def test_function_that_uses_a_framework_is_recognized():
     space = {"anp": types.ModuleType("autograd.numpy")}
     function = eval("lambda x: anp.sin(x)", space)
     assert other_framework(function, ()) == "autograd"

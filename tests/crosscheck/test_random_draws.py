@@ -1,10 +1,12 @@
-"""Random draws of correct code that the checker once reported as wrong; `python -m fuzz GROUP SEED 1 --show` shows one."""
+"""Random draws of correct code that the checker once reported as wrong.
+
+`cd tests; python -m fuzz GROUP SEED 1 --show` prints the report of one.
+"""
 
 import numpy as np
 import pytest
 from fuzz.__main__ import outcome
-
-from jaxnet.crosscheck.measure.dtypes import effective_unit
+from jaxnet.crosscheck.dtypes import effective_unit
 
 ONCE_FALSE_ALARMS = {
     "a table that its gradient describes only within its range": ("kind", 400135),

@@ -102,7 +102,7 @@ class BatchNormalization:
 
 
 class Pooling:
-    """Volume 1, chapter 7: the place of each window's maximum is kept."""
+    """Volume 1, chapter 7: forward caches the place of each window's maximum."""
 
     def __init__(self, size, stride):
         self.size, self.stride = size, stride
@@ -337,7 +337,7 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_a_right_layer_of_any_style_passes_as_it_is(name):
+def test_right_layers_of_all_styles_pass(name):
     layer, inputs, leaves = RIGHT[name]
     report = check_layer(layer, *inputs)
     report.raise_if_failed()
@@ -349,7 +349,7 @@ def single(value):
 
 
 @pytest.mark.parametrize("name", ["gradients in lists", "a recurrent layer", "layers within", "lstm functions"])
-def test_a_right_layer_in_single_precision_passes_as_it_is(name):
+def test_right_layers_in_single_precision_pass(name):
     layer, inputs, _ = RIGHT[name]
     if isinstance(layer, Block):
         layer = Block(*(TensorAffine(single(draw(4, 4)), single(draw(4))) for _ in range(2)))
@@ -358,7 +358,7 @@ def test_a_right_layer_in_single_precision_passes_as_it_is(name):
     check_layer(layer, *map(single, inputs)).raise_if_failed()
 
 
-def test_global_generators_are_left_as_they_were():
+def test_global_generators_are_restored():
     np.random.seed(5)  # noqa: NPY002
     check_layer(GlobalDropout(), draw(6, 8))
     after = np.random.rand()  # noqa: NPY002
@@ -411,21 +411,21 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_layer_of_any_style_fails_with_its_cause(name):
+def test_wrong_layers_of_all_styles_fail_with_their_cause(name):
     layer, inputs, text = WRONG[name]
     report = check_layer(layer, *inputs)
     assert report.verdict == "FAIL"
     assert text in str(report)
 
 
-def test_a_forward_that_no_seed_decides_is_left_in_doubt():
+def test_forward_with_an_unseeded_generator_is_inconclusive():
     report = check_layer(Unrepeatable(), draw(6, 8))
     assert report.verdict == "INCONCLUSIVE"
     assert "random numbers without a seed" in str(report)
     assert check_layer(GlobalDropout(), draw(6, 8)).verdict == "PASS"
 
 
-def test_a_mask_that_is_drawn_again_is_not_reported_as_a_misread_layout_of_dout():
+def test_redrawn_mask_is_not_reported_as_a_misread_layout():
     assert "contiguous" not in str(check_layer(Redrawn(), draw(6, 8)))
 
 
@@ -453,11 +453,11 @@ REFUSED = {
     "no cache": (lambda: check_layer((np.sin, lambda dout, cache: dout), draw(3)), "expected a pair"),
     "too many gradients": (
         lambda: check_layer((lambda x: (x, None), lambda dout, cache: (dout, dout)), draw(3)),
-        "returned 2 gradients for 1 inputs",
+        "returned 2 gradients for 1 input,",
     ),
     "no network": (lambda: check_network(object(), draw(2, 3), [0, 1]), "object has no `params`"),
-    "no function": (lambda: check_function(3, draw(2)), "f: a int, expected a function"),
-    "not JAX": (lambda: check_function(lambda x: np.sin(x) + float(x[0]), draw(2)), "give a gradient"),
+    "no function": (lambda: check_function(3, draw(2)), "f: an int, expected a function"),
+    "not JAX": (lambda: check_function(lambda x: np.sin(x) + float(x[0]), draw(2)), "pass gradient="),
     "another shape": (
         lambda: check_layer(AliasingSigmoid(), draw(2, 3), reference=lambda x: jnp.sum(x)), "reference: .* shape",
     ),
@@ -468,7 +468,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_checked_is_rejected_by_name(name):
+def test_unsupported_code_is_rejected_by_name(name):
     check, message = REFUSED[name]
     with pytest.raises(SubjectError, match=message):
         check()
@@ -490,7 +490,7 @@ def test_a_custom_gradient_is_checked_against_its_own_forward():
     assert "times 1.001" in report.leaves[0].diagnosis
 
 
-def test_trees_several_arguments_and_integers():
+def test_trees_and_integer_arguments():
     def logits(params, ids):
         return jnp.tanh(params["table"][ids]) @ params["out"]["W"] + params["out"]["b"]
 
@@ -509,7 +509,7 @@ GRADIENTS = {
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_a_gradient_beside_a_function_in_every_form(name):
+def test_forms_of_a_gradient_of_a_function(name):
     f, gradient = GRADIENTS[name]
     check_function(f, draw(3, 4), draw(4, 3).T, gradient=gradient).raise_if_failed()
     report = check_function(f, draw(3, 4), draw(4, 3).T, gradient=lambda *args: [2.0 * g for g in gradient(*args)])

@@ -103,13 +103,13 @@ def test_names_are_those_of_pytorch():
     ]
 
 
-def test_only_inputs_with_requires_grad_are_leaves_where_any_has_it():
+def test_inputs_with_requires_grad_are_the_only_input_leaves():
     subject = CheckableTorch(mean_square, (X.clone().requires_grad_(), X + 1))
     assert list(subject.leaves) == ["y"]
     assert subject.constants == {"t"}
 
 
-def test_an_input_for_which_none_comes_back_is_no_leaf_and_no_constant():
+def test_input_with_gradient_none_is_neither_leaf_nor_constant():
     forgets = custom(mean_square, lambda g, y, t, loss: (2 * g * (y - t) / y.numel(), None))
     subject = CheckableTorch(forgets, (X, X + 1))
     assert list(subject.leaves) == ["y"]
@@ -198,7 +198,7 @@ def test_outputs_are_packed_in_order_and_gradients_come_by_name():
     assert subject.takes_dout
 
 
-def test_a_draw_is_the_same_for_both_passes_and_the_users_generator_goes_on():
+def test_both_passes_draw_the_same_and_the_users_generator_is_restored():
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
@@ -271,7 +271,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_checked_is_rejected(name):
+def test_unsupported_code_is_rejected(name):
     thing, inputs, says = REFUSED[name]
     with pytest.raises(SubjectError, match=says):
         check(thing, *inputs)
@@ -345,7 +345,7 @@ class AsksAutograd:
 
 @pytest.mark.parametrize("kind", [Linear, SetsGrad, AsksAutograd])
 @pytest.mark.parametrize("run", [check, check_layer])
-def test_a_layer_of_tensors_with_a_backward_by_hand_is_checked_as_layers_are(kind, run):
+def test_layer_of_tensors_with_a_hand_written_backward(kind, run):
     layer = kind()
     report = run(layer, X)
     assert report.verdict == "PASS", str(report)
@@ -366,7 +366,7 @@ def test_layers_of_tensors_within_layers_are_rejected():
             super().__init__()
             self.parts = [Linear()]
 
-    with pytest.raises(SubjectError, match=r"parts.0.weight is a tensor within its parts"):
+    with pytest.raises(SubjectError, match=r"parts.0.weight is a tensor in one of its parts"):
         check(Two(), X)
 
 
@@ -413,7 +413,7 @@ class KeepsItsOutput(nn.Linear):
     ],
 )
 @pytest.mark.parametrize("called", [False, True])
-def test_odd_modules_are_copied_and_all_their_parameters_judged(make, count, called):
+def test_unusual_modules_are_copied_and_checked(make, count, called):
     module = make()
     if called and not isinstance(module, nn.LazyLinear):
         module(X)
@@ -442,7 +442,7 @@ def test_an_object_without_tensors_is_copied_too():
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
 def test_a_script_is_rejected():
     script = torch.jit.trace(nn.Linear(4, 3).double(), X)
-    with pytest.raises(SubjectError, match="module it was made of"):
+    with pytest.raises(SubjectError, match="pass the original module"):
         check(script, X)
 
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from mutants.case import Brought, Case, add, in_dtype
+from mutants.case import Case, Example, add, in_dtype
 
 
 class Right:
@@ -22,17 +22,17 @@ class Right:
         return d @ self.W.T
 
 
-def brought(kind):
+def maker(kind):
     def make(rng, dtype, scale):
         W, x = in_dtype(rng.standard_normal((4, 3)) / 2, dtype), in_dtype(scale * rng.standard_normal((5, 4)), dtype)
-        return Brought(kind(W), (x,), lambda params, x: jnp.tanh(x @ params["W"]))
+        return Example(kind(W), (x,), lambda params, x: jnp.tanh(x @ params["W"]))
 
     return make
 
 
 def wrong(sentence, says, leaf=""):
     def register(kind):
-        add(Case(f"behaviour_{kind.__name__.lower()}", sentence, brought(kind), right=False, leaf=leaf, says=says))
+        add(Case(f"behaviour_{kind.__name__.lower()}", sentence, maker(kind), right=False, leaf=leaf, says=says))
         return kind
 
     return register
@@ -40,7 +40,7 @@ def wrong(sentence, says, leaf=""):
 
 def right(sentence):
     def register(kind):
-        add(Case(f"behaviour_{kind.__name__.lower()}", sentence, brought(kind), right=True))
+        add(Case(f"behaviour_{kind.__name__.lower()}", sentence, maker(kind), right=True))
         return kind
 
     return register

@@ -15,7 +15,7 @@ Pair = tuple[Callable[..., Any], Callable[..., Any]]
 Draw = Callable[[np.random.Generator, float], tuple[Any, ...]]  # (rng, scale of the inputs) -> the arguments of forward
 
 
-class Brought(NamedTuple):
+class Example(NamedTuple):
     """A layer, its inputs, and its reference."""
 
     layer: Any
@@ -29,7 +29,7 @@ class Case:
 
     name: str
     sentence: str
-    make: Callable[[np.random.Generator, Any, float], Brought]  # (rng, dtype, scale)
+    make: Callable[[np.random.Generator, Any, float], Example]  # (rng, dtype, scale)
     right: bool
     leaf: str = ""
     says: str = ""
@@ -93,15 +93,15 @@ class Family:
         self._add(name, sentence, (self.forward, backward), draw, right=True)
 
     def _add(self, name: str, sentence: str, pair: Pair, draw: Draw | None, **expected: Any) -> None:
-        def make(rng: np.random.Generator, dtype: Any, scale: float) -> Brought:
+        def make(rng: np.random.Generator, dtype: Any, scale: float) -> Example:
             inputs = tuple(in_dtype(value, dtype) for value in (draw or self.draw)(rng, scale))
             if self.parameters and rng.random() < 0.5:
                 return self._as_class(pair, inputs)
-            return Brought(pair, inputs, self.reference)
+            return Example(pair, inputs, self.reference)
 
         add(Case(f"{self.name}_{name}".rstrip("_"), sentence, make, **expected))
 
-    def _as_class(self, pair: Pair, inputs: tuple[Any, ...]) -> Brought:
+    def _as_class(self, pair: Pair, inputs: tuple[Any, ...]) -> Example:
         gradients = len(self.backward(np.ones_like(self.forward(*inputs)[0]), self.forward(*inputs)[1]))
         own = self.names[gradients - self.parameters : gradients]
         free = [i for i, name in enumerate(self.names[: len(inputs)]) if name not in own]
@@ -129,7 +129,7 @@ class Family:
             its = iter(given)
             return self.reference(*(params[name] if name in own else next(its) for name in order))
 
-        return Brought(Layer(), tuple(inputs[i] for i in free), reference)
+        return Example(Layer(), tuple(inputs[i] for i in free), reference)
 
 
 def add(case: Case) -> None:

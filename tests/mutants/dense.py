@@ -59,7 +59,7 @@ affine.wrong("dW_transposed", "W", "dW is transposed", lambda dout, c, dW: dW.T.
 affine.wrong("dW_shape", "W", "dW is transposed, and W is not square", lambda dout, c, dW: dW.T.copy(), "transposed")
 affine.wrong("dW_reshaped", "W", "dW is reshaped where it should be transposed",
              lambda dout, c, dW: np.ascontiguousarray(dW.T).reshape(dW.shape), "transpose")  # fmt: skip
-affine.wrong("dx_W", "x", "dx takes W for its transpose", lambda dout, c, dx: dout @ c[1], "", draw_square)
+affine.wrong("dx_W", "x", "dx uses W instead of its transpose", lambda dout, c, dx: dout @ c[1], "", draw_square)
 affine.wrong("dW_thousandth", "W", "dW is 1.001 of what it should be", lambda dout, c, dW: dW * 1.001, "1.001")
 affine.wrong("dW_element", "W", "one element of dW is off by 1e-4 of itself", lambda dout, c, dW: one_element(dW),
              "element [")  # fmt: skip
@@ -70,9 +70,7 @@ affine.wrong("dW_column", "W", "the last column of dW is never written", lambda 
 affine.wrong(
     "dW_zero", "W", "dW is allocated and never filled", lambda dout, c, dW: np.zeros_like(dW), "zero everywhere"
 )
-affine.wrong(
-    "dW_ones", "W", "dW forgets dout: x.T @ 1", lambda dout, c, dW: c[0].T @ np.ones_like(dout), "ignores dout"
-)
+affine.wrong("dW_ones", "W", "dW lacks dout: x.T @ 1", lambda dout, c, dW: c[0].T @ np.ones_like(dout), "ignores dout")
 affine.wrong("dx_b", "x", "dx has db added to every row",
              lambda dout, c, dx: dx + dout.sum(), "")  # fmt: skip
 affine.wrong("dW_nan", "W", "dW is nan everywhere, and nan > tol is False", lambda dout, c, dW: dW * np.nan, "nan")
@@ -93,11 +91,11 @@ residual = Family(
     lambda x, W: x + jnp.tanh(x @ W),
     parameters=1,
 )  # fmt: skip
-residual.wrong("skip", "x", "dx lacks what goes past the layer", lambda dout, c, dx: dx - dout)
-residual.wrong("branch", "x", "dx has only what goes past the layer", lambda dout, c, dx: dout.copy(), "dout itself")
-residual.wrong("skip_twice", "x", "what goes past the layer is added twice", lambda dout, c, dx: dx + dout)
-residual.wrong("skip_dW", "W", "dW takes dout before the derivative of tanh", lambda dout, c, dW: c[0].T @ dout)
-residual.wrong("in_place", "x", "dout is overwritten by += on the way", lambda dout, c, dx: (
+residual.wrong("skip", "x", "dx lacks the skip connection's term", lambda dout, c, dx: dx - dout)
+residual.wrong("branch", "x", "dx has only the skip connection's term", lambda dout, c, dx: dout.copy(), "dout itself")
+residual.wrong("skip_twice", "x", "the skip connection's term is added twice", lambda dout, c, dx: dx + dout)
+residual.wrong("skip_dW", "W", "dW uses dout without the derivative of tanh", lambda dout, c, dW: c[0].T @ dout)
+residual.wrong("in_place", "x", "dout is overwritten by +=", lambda dout, c, dx: (
     dout.__imul__(2.0), dx)[1], "overwrites dout")  # fmt: skip
 
 matmul = Family(
@@ -111,7 +109,7 @@ matmul.right("einsum", "written with einsum", lambda dout, c: (
     np.einsum("bik,bjk->bij", dout, c[1]), np.einsum("bji,bjk->bik", c[0], dout)))  # fmt: skip
 matmul.wrong("batch", "b", "the gradient of the second factor is summed over the batch",
              lambda dout, c, db: np.broadcast_to(db.sum(axis=0), db.shape).copy(), "too many axes")  # fmt: skip
-matmul.wrong("first", "a", "the first matrix of the batch is used for all",
+matmul.wrong("first", "a", "the first matrix of the batch is used for all samples",
              lambda dout, c, da: dout @ c[1][:1].swapaxes(-1, -2))  # fmt: skip
 
 multiply = Family(
@@ -119,13 +117,13 @@ multiply = Family(
     lambda rng, scale: (scale * rng.standard_normal((3, 4)), rng.standard_normal((3, 4))), lambda x, y: x * y,
 )  # fmt: skip
 multiply.wrong("swapped", "x", "dx and dy are exchanged", lambda dout, c, dx: dout * c[0])
-multiply.wrong("own", "y", "dy forgets the other factor", lambda dout, c, dy: dout.copy(), "factor x")
+multiply.wrong("own", "y", "dy lacks the other factor", lambda dout, c, dy: dout.copy(), "factor x")
 
 divide = Family(
     "divide", "x y", lambda x, y: (x / y, (x, y)), lambda dout, c: (dout / c[1], -dout * c[0] / c[1] ** 2),
     lambda rng, scale: (scale * rng.standard_normal((3, 4)), 1 + rng.random((3, 4))), lambda x, y: x / y,
 )  # fmt: skip
-divide.wrong("sign", "y", "dy lacks its minus", lambda dout, c, dy: -dy, "sign")
+divide.wrong("sign", "y", "dy lacks its minus sign", lambda dout, c, dy: -dy, "sign")
 divide.wrong("square", "y", "dy is divided by y once", lambda dout, c, dy: dy * c[1], "factor y")
 
 bias = Family(
@@ -136,7 +134,7 @@ bias = Family(
 )  # fmt: skip
 bias.wrong("mean", "b", "db is averaged over the image", lambda dout, c, db: dout.mean(axis=(2, 3)).sum(axis=0),
            "a mean instead of a sum")  # fmt: skip
-bias.wrong("axes", "b", "db is summed over the batch alone, at the first pixel", lambda dout, c, db:
+bias.wrong("axes", "b", "db is summed only over the batch, at the first pixel", lambda dout, c, db:
            dout[:, :, 0, 0].sum(axis=0))  # fmt: skip
 
 affine3 = Family(
@@ -145,7 +143,7 @@ affine3 = Family(
     lambda rng, scale: (scale * rng.standard_normal((5, 4)), rng.standard_normal(4), rng.standard_normal(4)),
     lambda x, g, b: x * g + b, parameters=2,
 )  # fmt: skip
-affine3.wrong("gamma", "x", "dx forgets gamma", lambda dout, c, dx: dout.copy(), "gamma")
-affine3.wrong("x", "gamma", "dgamma forgets x", lambda dout, c, dg: dout.sum(axis=0))
+affine3.wrong("gamma", "x", "dx lacks gamma", lambda dout, c, dx: dout.copy(), "gamma")
+affine3.wrong("x", "gamma", "dgamma lacks x", lambda dout, c, dg: dout.sum(axis=0))
 affine3.wrong("gamma_twice", "x", "dx has gamma twice", lambda dout, c, dx: dx * c[1], "gamma")
 affine3.wrong("not_summed", "beta", "dbeta is not summed over the batch", lambda dout, c, db: dout.copy(), "shape")

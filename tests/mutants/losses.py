@@ -51,7 +51,9 @@ def in_place(dout, c):
 
 
 cross_entropy.right("in_place", "1 is taken off a copy of y", in_place)
-cross_entropy.right("none", "labels get a None", lambda dout, c: (*cross_entropy.backward(dout, c), None))
+cross_entropy.right(
+    "none", "the gradient of the labels is None", lambda dout, c: (*cross_entropy.backward(dout, c), None)
+)
 cross_entropy.wrong(
     "no_mean", "x", "dx is not divided by the batch size", lambda dout, c, dx: dx * len(dx), "batch size"
 )
@@ -62,7 +64,7 @@ cross_entropy.wrong("sign", "x", "t - y", lambda dout, c, dx: -dx, "sign")
 cross_entropy.wrong("no_target", "x", "t is not subtracted", lambda dout, c, dx: dout * c[2] / len(c[2]))
 cross_entropy.wrong("true_class", "x", "only the true class's logit gets a gradient",
                     lambda dout, c, dx: dx * one_hot(c[0], c[1]), "a part is missing")  # fmt: skip
-cross_entropy.wrong("smoothing", "x", "labels are smoothed in backward alone", lambda dout, c, dx: dout * (
+cross_entropy.wrong("smoothing", "x", "labels are smoothed only in backward", lambda dout, c, dx: dout * (
     c[2] - 0.9 * one_hot(c[0], c[1]) - np.asarray(0.1, c[2].dtype) / c[2].shape[1]) / len(c[2]))  # fmt: skip
 cross_entropy.wrong("dout", "x", "dout is not multiplied in", lambda dout, c, dx:
                     (c[2] - one_hot(c[0], c[1])) / len(c[2]), "ignores dout")  # fmt: skip
@@ -85,7 +87,7 @@ soft.right("jacobian", "with the whole Jacobian of each row", lambda dout, y: (
 soft.wrong("diagonal", "x", "only the Jacobian's diagonal", lambda dout, y, dx: dout * y * (1 - y))
 soft.wrong("axis", "x", "the sum runs over the batch", lambda dout, y, dx: y * (dout - (dout * y).sum(axis=0)))
 soft.wrong(
-    "mean", "x", "the mean for the sum", lambda dout, y, dx: y * (dout - (dout * y).mean(axis=-1, keepdims=True))
+    "mean", "x", "the mean instead of the sum", lambda dout, y, dx: y * (dout - (dout * y).mean(axis=-1, keepdims=True))
 )
 soft.wrong("no_y", "x", "the outer y is left out", lambda dout, y, dx: dout - (dout * y).sum(axis=-1, keepdims=True))
 soft.mismatched("whole", "x", "forward normalises over the whole batch", lambda x: (
@@ -150,5 +152,5 @@ hinge = Family("hinge", "x t", hinge_forward, hinge_backward, lambda rng, scale:
     scale * off_kinks(rng, 6, 4), rng.integers(0, 4, 6)), hinge_reference)  # fmt: skip
 hinge.wrong("true_class", "x", "the true class gets -1 for all margins together", lambda dout, c, dx:
             np.where(np.arange(dx.shape[1]) == c[1][:, None], -dout / len(dx), dx).astype(dx.dtype))  # fmt: skip
-hinge.wrong("left_out", "x", "the true class gets nothing", lambda dout, c, dx: np.maximum(dx * np.sign(dout), 0)
+hinge.wrong("left_out", "x", "the true class gets no gradient", lambda dout, c, dx: np.maximum(dx * np.sign(dout), 0)
             * np.sign(dout).astype(dx.dtype), "a part is missing")  # fmt: skip

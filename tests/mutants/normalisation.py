@@ -77,16 +77,16 @@ for family, axes in ((batch, 0), (layer, -1)):
         "through the mean")  # fmt: skip
     family.wrong("no_variance", "x", "the term through the variance is missing", lambda dout, c, dx, a=axes: (
         scaled(dout, c) - scaled(dout, c).mean(axis=a, keepdims=True)) / c[2], "through the variance")  # fmt: skip
-    family.wrong("constants", "x", "mean and variance are taken for constants", lambda dout, c, dx:
+    family.wrong("constants", "x", "mean and variance are treated as constants", lambda dout, c, dx:
                  scaled(dout, c) / c[2], "through mean and variance")  # fmt: skip
     family.wrong("variance", "x", "divided by the variance, not its root", lambda dout, c, dx: dx / c[2])
     family.wrong("thousandth", "x", "dx is 1.001 of what it should be", lambda dout, c, dx: dx * 1.001, "1.001")
-    family.wrong("sum", "x", "a sum for the mean in the last term", lambda dout, c, dx, a=axes: (
+    family.wrong("sum", "x", "a sum instead of the mean in the last term", lambda dout, c, dx, a=axes: (
         scaled(dout, c) - scaled(dout, c).mean(axis=a, keepdims=True)
         - c[1] * (scaled(dout, c) * c[1]).sum(axis=a, keepdims=True)) / c[2], "variance")  # fmt: skip
-    family.wrong("dgamma", "gamma", "dgamma takes x for xhat", lambda dout, c, dg: (dout * c[0]).sum(axis=0))
+    family.wrong("dgamma", "gamma", "dgamma uses x instead of xhat", lambda dout, c, dg: (dout * c[0]).sum(axis=0))
     family.wrong("dbeta", "beta", "dbeta is a mean", lambda dout, c, db: db / len(dout), "batch size")
-batch.wrong("gamma", "x", "dx forgets gamma", lambda dout, c, dx: dx / c[3], "gamma")
+batch.wrong("gamma", "x", "dx lacks gamma", lambda dout, c, dx: dx / c[3], "gamma")
 batch.wrong("unbiased", "x", "N - 1 in backward, N in forward", lambda dout, c, dx: (
     scaled(dout, c) - scaled(dout, c).mean(axis=0)
     - c[1] * (scaled(dout, c) * c[1]).sum(axis=0) / (len(dout) - 1)) / c[2], "variance")  # fmt: skip
@@ -105,7 +105,7 @@ layer.wrong("axis", "x", "the means run over the batch", lambda dout, c, dx: (
     scaled(dout, c) - scaled(dout, c).mean(axis=0) - c[1] * (scaled(dout, c) * c[1]).mean(axis=0)) / c[2])  # fmt: skip
 layer.wrong("gamma_late", "x", "gamma is multiplied in after the means are taken", lambda dout, c, dx: c[3] * (
     dout - dout.mean(axis=-1, keepdims=True) - c[1] * (dout * c[1]).mean(axis=-1, keepdims=True)) / c[2])  # fmt: skip
-image.wrong("batch_only", "x", "the means run over the batch alone", lambda dout, c, dx: (
+image.wrong("batch_only", "x", "the means are only over the batch", lambda dout, c, dx: (
     scaled(dout, c, channels) - scaled(dout, c, channels).mean(axis=0)
     - c[1] * (scaled(dout, c, channels) * c[1]).mean(axis=0)) / c[2])  # fmt: skip
 image.wrong("no_mean", "x", "the term through the mean is missing", lambda dout, c, dx: (
@@ -128,7 +128,7 @@ rms = Family(
     lambda x, g: g * x / jnp.sqrt((x**2).mean(axis=-1, keepdims=True) + EPS),
     parameters=1,
 )  # fmt: skip
-rms.wrong("constant", "x", "the root mean square is taken for a constant", lambda dout, c, dx: dout * c[1] / c[2],
+rms.wrong("constant", "x", "the root mean square is treated as a constant", lambda dout, c, dx: dout * c[1] / c[2],
           "through the mean square")  # fmt: skip
 rms.wrong("power", "x", "the last term is divided by the root once too little", lambda dout, c, dx: (
     dout * c[1] - c[0] * (dout * c[1] * c[0]).mean(axis=-1, keepdims=True) / c[2]) / c[2])  # fmt: skip

@@ -40,9 +40,14 @@ def pointwise(name, f, df, reference, draw=draw):
 
 
 relu = pointwise("relu", lambda x: np.maximum(x, 0), lambda x, y: x > 0, jax.nn.relu)
-relu.right("at_kinks", "some x are exactly 0, and get nothing", relu.backward, draw_at_kinks)
-relu.right("at_kinks_all", "some x are exactly 0, and get all", lambda dout, c: (dout * (c[0] >= 0),), draw_at_kinks)
-relu.right("at_kinks_half", "some x are exactly 0, and get half",
+relu.right("at_kinks", "some x are exactly 0, where the gradient is 0", relu.backward, draw_at_kinks)
+relu.right(
+    "at_kinks_all",
+    "some x are exactly 0, where the gradient is dout",
+    lambda dout, c: (dout * (c[0] >= 0),),
+    draw_at_kinks,
+)
+relu.right("at_kinks_half", "some x are exactly 0, where the gradient is dout / 2",
            lambda dout, c: (dout * (0.5 * (1 + np.sign(c[0])).astype(c[0].dtype)),), draw_at_kinks)  # fmt: skip
 relu.right("near_kinks", "some x are 1e-9 to 1e-4 from 0", relu.backward, draw_near_kinks)
 relu.right("where", "written with where", lambda dout, c: (np.where(c[1] > 0, dout, 0),))
@@ -51,7 +56,7 @@ relu.wrong("inverted", "x", "the mask is inverted", lambda dout, c, dx: dout * (
 relu.wrong("dout_mask", "x", "the mask is of dout, as in guided backprop", lambda dout, c, dx:
            dout * (dout > 0), "not linear")  # fmt: skip
 relu.wrong("both_masks", "x", "the masks of x and of dout", lambda dout, c, dx: dx * (dout > 0), "not linear")
-relu.wrong("leak", "x", "a hundredth leaks where x < 0", lambda dout, c, dx: np.where(c[0] > 0, dout, 0.01 * dout),
+relu.wrong("leak", "x", "0.01 dout passes where x < 0", lambda dout, c, dx: np.where(c[0] > 0, dout, 0.01 * dout),
            "mask is missing")  # fmt: skip
 relu.wrong("threshold", "x", "the mask is x > 0.5", lambda dout, c, dx: dout * (c[0] > 0.5), "a part is missing")
 relu.wrong("last_row", "x", "the last row is not masked", lambda dout, c, dx: np.concatenate([dx[:-1], dout[-1:]]),
@@ -70,7 +75,9 @@ leaky = pointwise(
     lambda x: jax.nn.leaky_relu(x, 0.1),
 )
 leaky.right("at_kinks", "some x are exactly 0", leaky.backward, draw_at_kinks)
-leaky.wrong("no_slope", "x", "nothing passes where x < 0", lambda dout, c, dx: dout * (c[0] > 0), "a part is missing")
+leaky.wrong(
+    "no_slope", "x", "the gradient is 0 where x < 0", lambda dout, c, dx: dout * (c[0] > 0), "a part is missing"
+)
 leaky.wrong("other_slope", "x", "the slope is 0.01 in backward", lambda dout, c, dx:
             np.where(c[0] > 0, dout, 0.01 * dout), "times 0.1")  # fmt: skip
 leaky.wrong("wrong_side", "x", "the slope is on the positive side", lambda dout, c, dx:
@@ -112,7 +119,7 @@ def gelu_exact_slope(x):
 
 
 gelu = pointwise("gelu", gelu_tanh, gelu_tanh_slope, lambda x: jax.nn.gelu(x, approximate=True))
-gelu.wrong("exact", "x", "the exact form's derivative behind the tanh form",
+gelu.wrong("exact", "x", "the derivative of the exact form, with the tanh form in forward",
            lambda dout, c, dx: (dout * gelu_exact_slope(c[0])).astype(dout.dtype))  # fmt: skip
 gelu.wrong("no_inner", "x", "the inner derivative lacks 3 a x²", lambda dout, c, dx: dout * (
     0.5 * (1 + np.tanh(ROOT * (c[0] + 0.044715 * c[0] ** 3)))
@@ -122,7 +129,7 @@ gelu.wrong("first_term", "x", "only the first term of the product rule", lambda 
 
 softplus = pointwise("softplus", lambda x: np.logaddexp(0, x).astype(x.dtype), lambda x, y: sigmoid(x), jax.nn.softplus)
 softplus.right("exp", "1 - exp(-y)", lambda dout, c: (dout * -np.expm1(-c[1]),))
-softplus.wrong("tanh", "x", "tanh for the sigmoid", lambda dout, c, dx: dout * np.tanh(c[0]))
+softplus.wrong("tanh", "x", "tanh instead of the sigmoid", lambda dout, c, dx: dout * np.tanh(c[0]))
 
 silu = pointwise("silu", lambda x: x * sigmoid(x), lambda x, y: sigmoid(x) * (1 + x * (1 - sigmoid(x))), jax.nn.silu)
 silu.wrong("first_term", "x", "only the first term of the product rule", lambda dout, c, dx: dout * sigmoid(c[0]))
@@ -130,20 +137,22 @@ silu.wrong("one", "x", "y + s(x), without the - y s(x)", lambda dout, c, dx: dou
 
 elu = pointwise("elu", lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
                 lambda x, y: np.where(x > 0, 1, y + 1).astype(x.dtype), jax.nn.elu)  # fmt: skip
-elu.wrong("y", "x", "y for y + 1 on the negative side", lambda dout, c, dx: np.where(c[0] > 0, dout, dout * c[1]))
+elu.wrong(
+    "y", "x", "y instead of y + 1 on the negative side", lambda dout, c, dx: np.where(c[0] > 0, dout, dout * c[1])
+)
 
 power = pointwise("cube", lambda x: x**3, lambda x, y: 3 * x**2, lambda x: x**3)
-power.wrong("exponent", "x", "3 x for 3 x²", lambda dout, c, dx: dout * 3 * c[0], "factor x")
-power.wrong("coefficient", "x", "x² for 3 x²", lambda dout, c, dx: dx / 3)
+power.wrong("exponent", "x", "3 x instead of 3 x²", lambda dout, c, dx: dout * 3 * c[0], "factor x")
+power.wrong("coefficient", "x", "x² instead of 3 x²", lambda dout, c, dx: dx / 3)
 
 log = pointwise("log", np.log, lambda x, y: 1 / x, jnp.log, lambda rng, scale: (scale * (0.5 + rng.random((3, 4))),))
-log.wrong("y", "x", "1 / y for 1 / x", lambda dout, c, dx: dout / c[1])
+log.wrong("y", "x", "1 / y instead of 1 / x", lambda dout, c, dx: dout / c[1])
 
 root = pointwise(
     "sqrt", np.sqrt, lambda x, y: 0.5 / y, jnp.sqrt, lambda rng, scale: (scale * (0.5 + rng.random((3, 4))),)
 )
-root.wrong("half", "x", "1 / y for 1 / (2 y)", lambda dout, c, dx: 2 * dx, "factor of 2")
+root.wrong("half", "x", "1 / y instead of 1 / (2 y)", lambda dout, c, dx: 2 * dx, "factor of 2")
 
 absolute = pointwise("abs", np.abs, lambda x, y: np.sign(x), jnp.abs)
 absolute.right("at_kinks", "some x are exactly 0", absolute.backward, draw_at_kinks)
-absolute.wrong("sign", "x", "the sign of x is forgotten", lambda dout, c, dx: dout.copy())
+absolute.wrong("sign", "x", "the sign of x is missing", lambda dout, c, dx: dout.copy())

@@ -51,14 +51,16 @@ attention.wrong("scaled_twice", "k", "dk is divided by sqrt(d) twice", lambda do
 attention.wrong(
     "scaled_by_d", "q", "dq is divided by d, not its root", lambda dout, c, dq: dq / WIDTH**0.5, "1/sqrt(d)"
 )
-attention.wrong("unmasked", "q", "the causal mask is forgotten in backward", lambda dout, c, dq: scores(
+attention.wrong("unmasked", "q", "the causal mask is missing in backward", lambda dout, c, dq: scores(
     dout, (*c[:3], masked_softmax(c[0] @ turned(c[1]) / WIDTH**0.5, causal=False))) @ c[1])  # fmt: skip
 attention.wrong("diagonal", "q", "only the diagonal of softmax's Jacobian", lambda dout, c, dq: (
     c[3] * (1 - c[3]) * (dout @ turned(c[2])) / WIDTH**0.5).astype(dq.dtype) @ c[1])  # fmt: skip
 attention.wrong("no_softmax", "k", "the derivative of softmax is left out", lambda dout, c, dk: turned(
     (dout @ turned(c[2]) / WIDTH**0.5).astype(dk.dtype)) @ c[0])  # fmt: skip
-attention.wrong("turned", "k", "dk takes the scores' gradient untransposed", lambda dout, c, dk: scores(dout, c) @ c[0])
-attention.wrong("untransposed", "v", "dv takes P for its transpose", lambda dout, c, dv: c[3] @ dout)
+attention.wrong(
+    "turned", "k", "dk uses the gradient of the scores without a transpose", lambda dout, c, dk: scores(dout, c) @ c[0]
+)
+attention.wrong("untransposed", "v", "dv uses P instead of its transpose", lambda dout, c, dv: c[3] @ dout)
 attention.wrong("key", "q", "dq is made with q, not k", lambda dout, c, dq: scores(dout, c) @ c[0])
 
 
@@ -116,16 +118,18 @@ rnn = Family(
         rng.standard_normal((5, 5)) / 3, rng.standard_normal(5)),
     rnn_reference, parameters=3,
 )  # fmt: skip
-rnn.wrong("truncated", "Wx", "nothing is handed back from step to step",
+rnn.wrong("truncated", "Wx", "no gradient is passed from step to step",
           lambda dout, c, dW: rnn_gradients(rnn_steps(dout, c, carry=False), c)[2])  # fmt: skip
-rnn.wrong("last_step", "b", "db is the last step's alone", lambda dout, c, db: rnn_steps(dout, c)[:, -1].sum(axis=0))
-rnn.wrong("same_h", "Wh", "dWh takes h after the step, not before", lambda dout, c, dW: np.einsum(
+rnn.wrong(
+    "last_step", "b", "db is only that of the last step", lambda dout, c, db: rnn_steps(dout, c)[:, -1].sum(axis=0)
+)
+rnn.wrong("same_h", "Wh", "dWh uses h after the step, not before", lambda dout, c, dW: np.einsum(
     "nti,nth->ih", c[1][:, 1:], rnn_steps(dout, c)))  # fmt: skip
 rnn.wrong("first_step", "Wh", "the step from h0 is left out of dWh", lambda dout, c, dW: np.einsum(
     "nti,nth->ih", c[1][:, 1:-1], rnn_steps(dout, c)[:, 1:]))  # fmt: skip
 rnn.wrong("overwritten", "Wx", "each step overwrites dWx, the first remains", lambda dout, c, dW: np.einsum(
     "nd,nh->dh", c[0][:, 0], rnn_steps(dout, c)[:, 0]))  # fmt: skip
-rnn.wrong("dh0", "h0", "dh0 is handed on untransformed", lambda dout, c, dh: rnn_steps(dout, c)[:, 0])
+rnn.wrong("dh0", "h0", "dh0 lacks the product with Wh", lambda dout, c, dh: rnn_steps(dout, c)[:, 0])
 rnn.wrong("Wh", "x", "dx is made with Wh's scale of steps reversed", lambda dout, c, dx: dx[:, ::-1].copy(), "reverse")
 
 
@@ -165,9 +169,9 @@ lstm = Family(
         rng.standard_normal((3, 8)) / 2, rng.standard_normal((2, 8)) / 2),
     lstm_reference, parameters=2,
 )  # fmt: skip
-lstm.wrong("output", "c", "dc lacks what comes through h", lambda dout, c, d:
+lstm.wrong("output", "c", "dc lacks the path through h", lambda dout, c, d:
            lstm_gradients(dout, c, through_output=False)[2])  # fmt: skip
-lstm.wrong("forget", "Wx", "the forget gate's sigmoid is not derived", lambda dout, c, d:
+lstm.wrong("forget", "Wx", "the derivative of the forget gate's sigmoid is missing", lambda dout, c, d:
            lstm_gradients(dout, c, forget=False)[3])  # fmt: skip
 lstm.wrong("gate", "Wh", "the output gate's derivative is o, not o (1 - o)", lambda dout, c, d:
            lstm_gradients(dout, c, squash=False)[4])  # fmt: skip

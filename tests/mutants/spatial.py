@@ -77,10 +77,10 @@ conv.wrong("flipped", "W", "the taps of dW are flipped", lambda dout, c, dW: dW[
 conv.wrong("flipped_dx", "x", "dx uses the kernel flipped", lambda dout, c, dx: conv_backward(
     dout, (c[0], c[1][:, :, ::-1, ::-1], c[2]))[0])  # fmt: skip
 conv.wrong("uncut", "x", "the padding is not cut off dx", uncut, "shape")
-conv.wrong("cut_wrong", "x", "the padding is cut off at one end only", lambda dout, c, dx:
+conv.wrong("cut_wrong", "x", "the padding is cut off only at one end", lambda dout, c, dx:
            uncut(dout, c, dx)[:, :, 2 * PAD :, 2 * PAD :].copy())  # fmt: skip
 conv.wrong("overwritten", "x", "overlapping windows overwrite each other", overwritten)
-conv.wrong("channels", "W", "in- and output channels of dW exchanged",
+conv.wrong("channels", "W", "input and output channels of dW are exchanged",
            lambda dout, c, dW: dW.swapaxes(0, 1).copy(), "transposed")  # fmt: skip
 conv.wrong("taps", "W", "height and width of dW exchanged", lambda dout, c, dW: dW.swapaxes(2, 3).copy(), "transposed")
 conv.wrong("stride", "W", "dW is taken from windows that are not strided", lambda dout, c, dW: np.einsum(
@@ -91,7 +91,7 @@ conv.wrong("unpadded", "W", "dW is taken from x without its padding", lambda dou
 conv.wrong("bias", "b", "db is averaged over the batch", lambda dout, c, db: db / len(dout), "batch size")
 conv.wrong("bias_pixels", "b", "db is averaged over the pixels", lambda dout, c, db: db / dout[0, 0].size,
            "a mean instead of a sum")  # fmt: skip
-conv.wrong("one_sample", "W", "dW sees the first sample alone", lambda dout, c, dW:
+conv.wrong("one_sample", "W", "dW uses only the first sample", lambda dout, c, dW:
            np.einsum("nfij,ncijkl->fckl", dout[:1], c[2][:1]))  # fmt: skip
 conv.wrong("last_row", "W", "the last row of outputs is left out by the loop", lambda dout, c, dW:
            np.einsum("nfij,ncijkl->fckl", dout[:, :, :-1], c[2][:, :, :-1]))  # fmt: skip
@@ -136,11 +136,11 @@ largest = Family(
     lambda dout, x: (pooled(dout, x, at(pool_taps(x).argmax(axis=-1))),), draw_image,
     lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (1, 1, 3, 3), (1, 1, 2, 2), "VALID"),
 )  # fmt: skip
-largest.right("ties_first", "the first of several ties gets it", largest.backward, draw_ties)
-largest.right("ties_last", "the last of several ties gets it", lambda dout, x: (
+largest.right("ties_first", "the first of several ties gets the gradient", largest.backward, draw_ties)
+largest.right("ties_last", "the last of several ties gets the gradient", lambda dout, x: (
     pooled(dout, x, at(last(pool_taps(x)))),), draw_ties)  # fmt: skip
 largest.wrong("overwritten", "x", "overlapping windows overwrite each other", overwritten_pool)
-largest.wrong("smallest", "x", "the smallest of a window gets it", lambda dout, x, dx:
+largest.wrong("smallest", "x", "the smallest element of a window gets the gradient", lambda dout, x, dx:
               pooled(dout, x, at(pool_taps(x).argmin(axis=-1))))  # fmt: skip
 largest.wrong("ties_all", "x", "each of several ties gets the whole gradient", lambda dout, x, dx:
               pooled(dout, x, pool_taps(x) == pool_taps(x).max(axis=-1, keepdims=True)), "",
@@ -157,7 +157,7 @@ average = Family(
 )  # fmt: skip
 average.wrong("sum", "x", "not divided by the window's size", lambda dout, x, dx: 9 * dx, "times 9")
 average.wrong("side", "x", "divided by the window's side, not its size", lambda dout, x, dx: 3 * dx, "times 3")
-average.wrong("centre", "x", "only the centre of a window gets it", lambda dout, x, dx:
+average.wrong("centre", "x", "only the centre of a window gets the gradient", lambda dout, x, dx:
               pooled(dout, x, at(np.full(dout.shape, 4))))  # fmt: skip
 
 overall = Family(

@@ -22,7 +22,7 @@ dropout.wrong("unscaled", "x", "backward does not divide by the keep probability
 dropout.wrong("scaled_twice", "x", "backward divides by the keep probability twice",
               lambda dout, mask, dx: dx * mask.max(), "mask")  # fmt: skip
 dropout.wrong("no_mask", "x", "backward does not mask", lambda dout, mask, dx: dout * mask.max(), "mask is missing")
-dropout.wrong("inverted", "x", "backward keeps what was dropped",
+dropout.wrong("inverted", "x", "backward passes the dropped elements",
               lambda dout, mask, dx: dout * (mask == 0) * mask.max())  # fmt: skip
 
 
@@ -55,21 +55,21 @@ embedding = Family(
 )  # fmt: skip
 embedding.right("one_hot", "as a product with one-hot rows", lambda dout, c: (
     None, np.einsum("ntv,ntd->vd", np.eye(c[1][0])[c[0]], dout).astype(dout.dtype)))  # fmt: skip
-embedding.right("no_ids", "returns dW alone", lambda dout, c: lookup_backward(dout, c)[1:])
+embedding.right("no_ids", "returns only dW", lambda dout, c: lookup_backward(dout, c)[1:])
 embedding.wrong("assigned", "W", "dW[ids] = dout: repeated ids keep the last", assigned, "overwritten")
 embedding.wrong("mean", "W", "repeated ids are averaged", lambda dout, c, dW: (dW / counts(c)).astype(dW.dtype))
-embedding.wrong("plus", "W", "dW[ids] += dout, which adds once for an id", lambda dout, c, dW: assigned(dout, c, dW),
+embedding.wrong("plus", "W", "dW[ids] += dout adds a repeated id once", lambda dout, c, dW: assigned(dout, c, dW),
                 "overwritten")  # fmt: skip
-embedding.wrong("first_column", "W", "ids[:, 0] alone is looked at", lambda dout, c, dW:
+embedding.wrong("first_column", "W", "only ids[:, 0] is used", lambda dout, c, dW:
                 lookup_backward(dout[:, :1], (c[0][:, :1], c[1]))[1])  # fmt: skip
 
 transpose = Family(
     "transpose", "x", lambda x: (x.transpose(1, 2, 0).copy(), None), lambda dout, _: (dout.transpose(2, 0, 1).copy(),),
     lambda rng, scale: (scale * rng.standard_normal((3, 3, 3)),), lambda x: x.transpose(1, 2, 0),
 )  # fmt: skip
-transpose.wrong("same", "x", "the forward's permutation again, for its inverse",
+transpose.wrong("same", "x", "the permutation of forward instead of its inverse",
                 lambda dout, _, dx: dout.transpose(1, 2, 0).copy())  # fmt: skip
-transpose.wrong("none", "x", "not turned back", lambda dout, _, dx: dout.copy(), "dout itself")
+transpose.wrong("none", "x", "not transposed back", lambda dout, _, dx: dout.copy(), "dout itself")
 
 flatten = Family(
     "flatten", "x",
@@ -87,7 +87,7 @@ concat = Family(
     lambda rng, scale: (scale * rng.standard_normal((3, 4)), scale * rng.standard_normal((3, 4))),
     lambda a, b: jnp.concatenate([a, b], axis=1),
 )  # fmt: skip
-concat.wrong("exchanged", "a", "a gets b's part", lambda dout, n, da: dout[:, n:].copy())
+concat.wrong("exchanged", "a", "a gets the part of b", lambda dout, n, da: dout[:, n:].copy())
 concat.wrong("shifted", "b", "the split is one too early", lambda dout, n, db: dout[:, n - 1 : -1].copy())
 
 crop = Family(
@@ -102,7 +102,7 @@ padding = Family(
     "pad", "x", lambda x: (np.pad(x, ((0, 0), (1, 2))), None), lambda dout, _: (dout[:, 1:-2].copy(),),
     lambda rng, scale: (scale * rng.standard_normal((3, 6)),), lambda x: jnp.pad(x, ((0, 0), (1, 2))),
 )  # fmt: skip
-padding.wrong("uncut", "x", "the padding is cut off at the end alone", lambda dout, _, dx: dout[:, :-3].copy())
+padding.wrong("uncut", "x", "the padding is cut off only at the end", lambda dout, _, dx: dout[:, :-3].copy())
 padding.wrong("kept", "x", "the padding is not cut off", lambda dout, _, dx: dout.copy(), "shape")
 
 mean = Family(
@@ -110,7 +110,7 @@ mean = Family(
     lambda x: (x.mean(axis=0), x.shape), lambda dout, shape: (np.broadcast_to(dout / shape[0], shape).copy(),),
     lambda rng, scale: (scale * rng.standard_normal((size(rng, 3), 4)),), lambda x: x.mean(axis=0),
 )  # fmt: skip
-mean.wrong("sum", "x", "the sum's gradient", lambda dout, shape, dx: dx * shape[0], "a sum instead of a mean")
+mean.wrong("sum", "x", "the gradient of a sum", lambda dout, shape, dx: dx * shape[0], "a sum instead of a mean")
 mean.wrong("size", "x", "divided by all elements", lambda dout, shape, dx: dx / shape[1], "a mean instead of a sum")
 mean.wrong("unspread", "x", "not broadcast back, one row", lambda dout, shape, dx: dx[:1], "only broadcasts")
 
@@ -119,7 +119,7 @@ cumsum = Family(
     lambda rng, scale: (scale * rng.standard_normal((3, 5)),), lambda x: x.cumsum(axis=1),
 )  # fmt: skip
 cumsum.wrong("forward", "x", "summed in the forward's order", lambda dout, _, dx: dout.cumsum(axis=1))
-cumsum.wrong("unturned", "x", "summed from the end and not turned back", lambda dout, _, dx:
+cumsum.wrong("unturned", "x", "summed from the end and not reversed", lambda dout, _, dx:
              dout[:, ::-1].cumsum(axis=1), "reverse")  # fmt: skip
 cumsum.wrong("exclusive", "x", "without the element itself", lambda dout, _, dx: dx - dout)
 
@@ -138,11 +138,11 @@ highest = Family(
     lambda rng, scale: (scale * rng.standard_normal((4, 6)),), lambda x: x.max(axis=1),
 )  # fmt: skip
 highest.right("ties_shared", "ties share the gradient", max_backward, draw_ties)
-highest.right("ties_first", "the first of several ties gets it", lambda dout, c: (
+highest.right("ties_first", "the first of several ties gets the gradient", lambda dout, c: (
     (np.arange(c[0].shape[1]) == c[0].argmax(axis=1)[:, None]) * dout[:, None],), draw_ties)  # fmt: skip
 highest.right(
     "ties_last",
-    "the last of several ties gets it",
+    "the last of several ties gets the gradient",
     lambda dout, c: (
         (np.arange(c[0].shape[1]) == c[0].shape[1] - 1 - c[0][:, ::-1].argmax(axis=1)[:, None]) * dout[:, None],
     ),
@@ -153,5 +153,5 @@ highest.wrong("ties_all", "x", "each of several ties gets the whole gradient", l
               lambda rng, scale: (scale * rng.integers(0, 2, (4, 6)).astype(float),))  # fmt: skip
 highest.wrong("mean", "x", "spread over the row, like a mean's", lambda dout, c, dx:
               np.broadcast_to(dout[:, None] / dx.shape[1], dx.shape).copy(), "broadcast")  # fmt: skip
-highest.wrong("second", "x", "the smallest gets it", lambda dout, c, dx:
+highest.wrong("second", "x", "the smallest element gets the gradient", lambda dout, c, dx:
               (c[0] == c[0].min(axis=1, keepdims=True)) * dout[:, None])  # fmt: skip

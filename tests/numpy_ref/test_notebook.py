@@ -247,6 +247,6 @@ def test_defect_9_a_check_that_is_wrong_by_half_prints_and_goes_on(digits, capsy
     means = notebook.gradient_check(notebook.TwoLayerNet(64, 50, 10), x, t)
     assert max(difference / analytic for analytic, _, difference in means.values()) > 0.4
     assert len(capsys.readouterr().out.splitlines()) == 4
-    with pytest.raises(AssertionError, match=r"Affine2\.b\[\d\]: .*handed a wrong gradient by last"):
+    with pytest.raises(AssertionError, match=r"Affine2\.b\[\d\]: .*receives a wrong gradient from last"):
         check_network(notebook.TwoLayerNet(64, 50, 10), x, t).raise_if_failed()
     check_network(numpy_ref.TwoLayerNet(64, 50, 10), x, t).raise_if_failed()

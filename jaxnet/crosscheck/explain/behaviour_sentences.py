@@ -19,13 +19,17 @@ INPUTS = {
     Behaviour.NEGATIVE_STRIDE_INPUT: "with negative strides (reversed arrays)",
     Behaviour.STRIDE_0_INPUT: "with stride 0 (np.broadcast_to of a number)",
     Behaviour.READ_ONLY_INPUT: "that are read-only",
-    Behaviour.INPUT_AS_BROUGHT: "in the memory order in which they were passed in",
+    Behaviour.INPUT_AS_PASSED: "in the memory order in which you passed them",
 }
 # Templates with the fields of a finding: {leaf}, {size}, {detail}.
 SENTENCES = {
-    Behaviour.OVERWRITES_DOUT: "backward overwrites dout, the array that it is given",
-    Behaviour.FORWARD_OVERWRITES: "forward overwrites {leaf}",
-    Behaviour.BACKWARD_OVERWRITES: "backward overwrites {leaf}",
+    Behaviour.OVERWRITES_DOUT: "backward overwrites dout, its argument: write to a copy",
+    Behaviour.FORWARD_OVERWRITES: "forward overwrites {leaf}: write to a copy",
+    Behaviour.BACKWARD_OVERWRITES: "backward overwrites {leaf}: write to a copy, or update parameters elsewhere",
+    Behaviour.REPLACES_PARAMETER: (
+        "backward replaces {leaf} with new arrays, as the update W = W - lr * dW does, so the next forward uses other "
+        "values: update the parameters outside of backward"
+    ),
     Behaviour.REUSES_OUTPUT: "forward returns the same memory in every call: the next call overwrites the output",
     Behaviour.REUSES_GRADIENT: "backward returns d{leaf} in the same memory in every call: the next call overwrites it",
     Behaviour.LENDS_CACHE: (
@@ -60,16 +64,16 @@ SENTENCES = {
         "the value returned under differentiation is not the value of the function: "
         "the rule's forward (fwd) computes another function than the primal"
     ),
-    Behaviour.IGNORES_DOUT: "backward ignores dout: d{leaf} is the same for {size:g} * dout",
+    Behaviour.IGNORES_DOUT: "backward ignores dout: d{leaf} is the same for {size:g} * dout, so multiply by dout",
     Behaviour.NOT_LINEAR: "backward is not linear in dout: {size:g} * dout does not give {size:g} * d{leaf}",
     Behaviour.NO_GRADIENT: "backward returns None for {leaf}, expected {detail}",
     Behaviour.LACKS_LEAF: "the gradient has no {leaf}, expected {detail}",
     Behaviour.NOT_FLOATING: "the gradient for {leaf} is {detail}",
     Behaviour.WRONG_SHAPE: "the gradient for {leaf} has shape {detail}",
     Behaviour.TRANSPOSED: "the gradient for {leaf} has shape {detail}: it is transposed",
-    Behaviour.ONLY_BROADCASTS: "the gradient for {leaf} has shape {detail}: it only broadcasts to that",
+    Behaviour.ONLY_BROADCASTS: "the gradient for {leaf} has shape {detail}: it only broadcasts to the leaf",
     Behaviour.NOT_FINITE: "the gradient for {leaf} is {detail}, where the forward pass is finite",
-    Behaviour.OTHER_DTYPE: "the gradient for {leaf} is {detail} is the dtype that forward takes and returns",
+    Behaviour.OTHER_DTYPE: "the gradient for {leaf} is {detail}",
     Behaviour.ONE_BATCH_SIZE: (
         "after a larger batch, a batch of the original size raises {detail}: the layer supports only one batch size"
     ),
@@ -81,7 +85,7 @@ def sentence(finding: Finding) -> str:
 
     Examples:
         >>> sentence(Finding(Behaviour.FORWARD_OVERWRITES, Level.FAULT, "x"))
-        'forward overwrites x'
+        'forward overwrites x: write to a copy'
     """
     if finding.kind in DOUT or finding.kind in INPUTS:
         return _memory_layout(finding)
@@ -123,4 +127,4 @@ def _later_call(finding: Finding) -> str:
 def _batch_size(finding: Finding) -> str:
     if finding.detail == "forward":
         return "after a call with a larger batch, forward returns another output for the original batch"
-    return f"after a call with another batch size, d{finding.leaf} is not what it is without that call"
+    return f"after a call with another batch size, d{finding.leaf} differs from that without the call"

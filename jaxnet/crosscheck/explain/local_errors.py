@@ -107,12 +107,7 @@ def _mask_missing(evidence: Evidence) -> Iterator[Diagnosis]:
 
 
 def _whole_mask(zero: Array, evidence: Evidence) -> bool:
-    """Returns whether a whole mask is missing, in the leaf or in some of its rows or the like.
-
-    Args:
-        zero: Whether each compared element should be zero.
-        evidence: The measurements.
-    """
+    """Returns whether a mask is missing as a whole, in the leaf or in some lines; `zero` marks elements to be 0."""
     masked = zero & (evidence.claimed == 0)
     for index in evidence.index if len(evidence.shape) > 1 else ():
         lines_with_error = np.isin(index, index[evidence.wrong])

@@ -68,11 +68,7 @@ def _wrong_targets(scale: Array, p: Array, target: Array, logits: Array, name: s
     return [
         (Slip.TARGET, f"the target {name} is not subtracted: it is p, but should be p - {name}", scale * p),
         (Slip.TARGET, f"the target {name} is added instead of subtracted", scale * (p + target)),
-        (
-            Slip.TARGET,
-            f"the target {name} is subtracted from the logits instead of from p",
-            scale * (logits - target),
-        ),
+        (Slip.TARGET, f"the target {name} is subtracted from the logits instead of from p", scale * (logits - target)),
     ]
 
 
@@ -128,10 +124,7 @@ def _epsilon_without_labels(evidence: Evidence, probabilities: Softmax) -> Itera
 def _epsilon(evidence: Evidence, p_label: Array, name: str) -> Iterator[Diagnosis]:
     """Yields an eps in forward, log(p + eps): the true gradient of each row is p / (p + eps) times the claimed one.
 
-    Args:
-        evidence: The measurements.
-        p_label: The probability of each row's label.
-        name: The name of the labels.
+    `p_label` is the probability of each row's label, and `name` the name of the labels.
     """
     p = evidence.at(p_label)
     error, clear = evidence.claimed - evidence.true, np.abs(evidence.true) > 10 * evidence.tolerance

@@ -130,7 +130,7 @@ def shifted(evidence: Evidence) -> Iterator[Diagnosis]:
         distance = "one" if abs(by) == 1 else abs(by)
         sentence = (
             f"it is shifted by {distance} along axis {axis}: "
-            f"{line} i {'+' if by > 0 else '-'} {abs(by)} holds what belongs in {line} i"
+            f"{line} i {'+' if by > 0 else '-'} {abs(by)} holds the values of {line} i"
         )
         yield from evidence.test(Slip.ROW_SHIFT, sentence, evidence.whole[tuple(index)], where=inside)
 
@@ -174,7 +174,7 @@ def _permuted(evidence: Evidence) -> Iterator[Diagnosis]:
         line = line_of(axis, evidence).rstrip(":")
         first = int(np.flatnonzero(order != np.arange(len(order)))[0])
         sentence = (
-            f"the order along axis {axis} is wrong: {line} {int(order[first])} holds what belongs in {line} {first}"
+            f"the order along axis {axis} is wrong: {line} {int(order[first])} holds the values of {line} {first}"
         )
         candidate = np.take(evidence.whole, order, axis)
         yield from evidence.test(Slip.PERMUTED, sentence, candidate[evidence.index], partial(np.asarray, candidate))

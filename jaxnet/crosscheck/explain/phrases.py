@@ -1,4 +1,4 @@
-"""Phrases that diagnoses share: numbers, places, axes and sizes in words."""
+"""Puts numbers, places, axes and sizes into words for diagnoses."""
 
 import math
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxnet.crosscheck.explain.evidence import Evidence
 from jaxnet.crosscheck.explain.slips import Array
+from jaxnet.crosscheck.inspect.errors import counted
 
 SHOWN = 5  # the most indices listed in a sentence
 
@@ -28,7 +29,7 @@ def number(value: float, evidence: Evidence, slack: float | None = None) -> str:
 
 def rest_is_right(evidence: Evidence) -> str:
     """Returns a clause on the accuracy of all other elements, and on how many were compared."""
-    compared = "" if evidence.full else f" at the {evidence.places.size} elements compared"
+    compared = "" if evidence.full else f" at the {counted(evidence.places.size, 'element')} compared"
     power = math.ceil(math.log10(evidence.relative) - 1e-9)
     return f"the rest is right to 1e{power}{compared}"
 

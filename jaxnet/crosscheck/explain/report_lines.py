@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jaxnet.crosscheck.decide import Cause, Verdict
+from jaxnet.crosscheck.inspect.errors import counted
 from jaxnet.crosscheck.measure.other_points import Point
 
 if TYPE_CHECKING:
@@ -69,11 +70,7 @@ LIMITS = {
     "domain": ", because steps leave the domain of the function: pass inputs further inside",
     "none": ": scale or move the inputs, or pass resolution=",
 }
-POINTS = {
-    Point.MOVED: "moved",
-    Point.DRAWN: "newly drawn",
-    Point.FLIPPED: "negated",
-}
+POINTS = {Point.MOVED: "moved", Point.DRAWN: "newly drawn", Point.FLIPPED: "negated"}
 TIED = "it shares memory with another leaf: its gradient is the sum of the gradients for both"
 SYMMETRIC = "it is symmetric, and was judged only along symmetric directions: along others, its gradient is different"
 
@@ -106,9 +103,10 @@ def notes(leaf: "Leaf") -> Iterator[str]:
     elif leaf.point is not Point.GIVEN:
         yield f"the gradient is zero at these inputs: judged with all leaves {POINTS[leaf.point]}"
     if leaf.kinks and leaf.point is Point.GIVEN and leaf.cause is not Cause.OUTSIDE_TIE:
-        yield f"{leaf.kinks} of {leaf.size} elements are at a kink, where any slope between those of its sides is right"
+        at_kinks = f"{leaf.kinks} of {counted(leaf.size, 'element')} {'is' if leaf.kinks == 1 else 'are'} at a kink"
+        yield f"{at_kinks}, where any slope between those of its sides is right"
     if leaf.unresolved and leaf.verdict is Verdict.PASS:
-        yield f"{leaf.unresolved} of {leaf.size} elements could not be judged: no step size resolves them"
+        yield f"{leaf.unresolved} of {counted(leaf.size, 'element')} could not be judged: no step size resolves them"
     if (
         leaf.verdict is Verdict.FAIL
         or leaf.cause is Cause.ZERO_EVERYWHERE
@@ -173,9 +171,8 @@ def certificate(report: "Report") -> Iterator[str]:
         return
     least = max(leaf.min_detectable_error for leaf in certified)
     whole = all(leaf.compared == leaf.size and leaf.point is Point.GIVEN for leaf in report.leaves)
-    parts = [
-        leaf.name if leaf.compared == leaf.size else f"{leaf.compared} elements of {leaf.name}" for leaf in certified
-    ]
+    named = ((leaf, counted(leaf.compared, "element")) for leaf in certified)
+    parts = [leaf.name if leaf.compared == leaf.size else f"{elements} of {leaf.name}" for leaf, elements in named]
     listed = f"in {', '.join(parts)}"
     if whole and len(certified) == len(report.leaves):
         listed = "in any of these leaves"

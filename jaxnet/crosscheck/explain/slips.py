@@ -1,4 +1,4 @@
-"""The slips that a diagnosis can name, the data that it is made from, and its result."""
+"""Defines the slips that a diagnosis can name, the data that it is made from, and its result."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -79,11 +79,7 @@ def _softmax_of_leaf(evidence: Evidence, softmax: Softmax) -> Iterator[Diagnosis
     n, p_, axis = evidence.shape[softmax.axis], softmax.name, softmax.axis
     forgotten = "the sum over p is forgotten"
     variants: list[tuple[Slip, str, Formula]] = [
-        (
-            Slip.SOFTMAX_SUM,
-            f"{forgotten}: it is {p_} * dout, without - {p_} * sum({p_} * dout)",
-            lambda d, p: p * d,
-        ),
+        (Slip.SOFTMAX_SUM, f"{forgotten}: it is {p_} * dout, without - {p_} * sum({p_} * dout)", lambda d, p: p * d),
         (
             Slip.SOFTMAX_SUM,
             f"{forgotten}: only the diagonal {p_} (1 - {p_}) of the Jacobian is there",
@@ -99,11 +95,7 @@ def _softmax_of_leaf(evidence: Evidence, softmax: Softmax) -> Iterator[Diagnosis
             f"the factor {p_} is missing before dout - sum({p_} * dout)",
             lambda d, p: d - _sum(p * d),
         ),
-        (
-            Slip.SOFTMAX_SUM,
-            f"the sum is over dout, but should be over {p_} * dout",
-            lambda d, p: p * (d - _sum(d)),
-        ),
+        (Slip.SOFTMAX_SUM, f"the sum is over dout, but should be over {p_} * dout", lambda d, p: p * (d - _sum(d))),
         (
             Slip.SOFTMAX_SUM,
             f"the sum over p has the wrong sign: {p_} * (dout + sum({p_} * dout))",
@@ -157,12 +149,7 @@ def _variants(
 ) -> Iterator[Diagnosis]:
     """Yields the wrong formula that the claimed gradient equals, if the right one equals the true gradient.
 
-    Args:
-        evidence: The measurements.
-        softmax: The probabilities p.
-        right: The right formula, a function of dout and p.
-        variants: The wrong formulas.
-        sum_over: The right formula with its sum taken over other axes.
+    All formulas are functions of dout and p. `sum_over` is the right one with its sum taken over other axes.
     """
     if evidence.dout.shape != evidence.shape:
         return

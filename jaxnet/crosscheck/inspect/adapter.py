@@ -1,5 +1,7 @@
 """The common interface under which trial runs and checks call one copy of a layer or of a pair of functions."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from jaxnet.crosscheck.inspect.copying import duplicate
@@ -33,6 +35,39 @@ class Adapter:
             SubjectError: If it takes another number.
         """
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An object or a pair of functions, and how its copies are called.
+
+    Attributes:
+        base: The object, which is copied before each call.
+        adapt: Makes a copy callable.
+        names: The names of the inputs of forward.
+        inputs: The inputs.
+        calls: The names of forward and backward in messages.
+    """
+
+    base: Any
+    adapt: Callable[[Any], Adapter]
+    names: list[str]
+    inputs: tuple[Any, ...]
+    calls: tuple[str, str] = ("forward", "backward")
+
+    def copy(self) -> Adapter:
+        """Returns a callable copy."""
+        return self.adapt(duplicate(self.base))
+
+    def copy_after_forward(self, inputs: tuple[Any, ...]) -> Adapter:
+        """Returns a callable copy that has run a forward pass.
+
+        Raises:
+            SubjectError: If forward raises.
+        """
+        adapter = self.copy()
+        run_forward(adapter, inputs, self.calls[0])
+        return adapter
 
 
 def run_forward(adapter: Adapter, inputs: tuple[Any, ...], name: str, outputs: Outputs | None = None) -> Array:

@@ -1,4 +1,4 @@
-"""The arguments of a function: their float leaves, and the same arguments at other values."""
+"""Names the float leaves of a function's arguments, and rebuilds the arguments at other values."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -106,7 +106,7 @@ class Arguments:
             raise SubjectError(f"{place}: an array of objects, expected numbers")
         if is_complex(leaf) and not self.complex_as_two:
             raise SubjectError(
-                f"{place}: an array of {leaf.dtype}, expected floats; give its real and imaginary parts as two "
+                f"{place}: an array of {leaf.dtype}, expected floats; pass its real and imaginary parts as two "
                 "arguments, f(re, im), with a gradient for each"
             )
         if is_float(leaf) or is_complex(leaf):
@@ -118,7 +118,7 @@ class Arguments:
         if type(leaf).__module__.partition(".")[0] in OTHER_FRAMEWORKS and hasattr(leaf, "__array__"):
             raise SubjectError(
                 f"{place}: a {type(leaf).__module__.partition('.')[0]}.{type(leaf).__name__}, "
-                "which is not for NumPy's and JAX's functions; give an array"
+                "which NumPy's and JAX's functions do not accept; pass an array"
             )
         if hasattr(leaf, "__array__") and not is_jax_array(leaf):
             array = np.asarray(leaf)

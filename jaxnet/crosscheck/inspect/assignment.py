@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, counted
 from jaxnet.crosscheck.inspect.objects import DEEPEST, is_ndarray, walk
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
 from jaxnet.crosscheck.inspect.trees import is_float
@@ -58,16 +58,16 @@ class Assignment:
             }
             if not result.keys() <= places.keys():
                 raise SubjectError(
-                    f"{self.backward}: returned a dict of {', '.join(map(str, result))}, "
-                    f"expected a gradient for each input, in their order: {', '.join(self.names)}"
+                    f"{self.backward}: returned a dict with the keys {', '.join(map(str, result))}, "
+                    f"expected a gradient for each input, in this order: {', '.join(self.names)}"
                 )
             return {places[key]: gradient for key, gradient in result.items()}
         returned = as_tuple(result)
         if len(returned) > len(self.inputs):
             hint = ", ".join(f"self.d{name}" for name in self.parameters if name.isidentifier())
+            counts = f"{counted(len(returned), 'gradient')} for {counted(len(self.inputs), 'input')}"
             raise SubjectError(
-                f"{self.backward}: returned {len(returned)} gradients for {len(self.inputs)} inputs"
-                + (f"; leave those of parameters in {hint}" if hint else "")
+                f"{self.backward}: returned {counts}" + (f"; store those of parameters in {hint}" if hint else "")
             )
         return dict(zip(self.targets, returned, strict=False))
 

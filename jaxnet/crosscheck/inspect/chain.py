@@ -1,4 +1,4 @@
-"""Two consecutive layers as one, because two wrong derivatives may be right together."""
+"""Joins two consecutive layers into one, because two wrong derivatives may be right together."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, describe
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.optional_jax import is_jax_array
@@ -32,6 +32,7 @@ class Instance:
         backward: The backward pass: takes a gradient for each output, returns the gradients by leaf.
         inputs: The inputs of `forward`.
         arrays: Every array that the copy holds or takes, by name; the subject should write to none of them.
+        replaced: Returns the names of the arrays that the copy held and no longer holds.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class Instance:
         backward: Callable[..., dict[str, Any]],
         inputs: tuple[Any, ...],
         arrays: Leaves,
+        replaced: Callable[[], list[str]] = list,
     ) -> None:
         self._forward, self._backward, self.inputs, self.arrays = forward, backward, inputs, arrays
+        self.replaced = replaced
         self.outputs = Outputs()
 
     def forward(self) -> Array:
@@ -102,6 +105,15 @@ class Checkable:
     integers: Mapping[str, Array] = {}
     batch: Mapping[str, Array] = {}
 
+    @property
+    def owner(self) -> Any:
+        """The object that holds the parameters; None for functions."""
+        return None
+
+    def array_names(self) -> list[str]:
+        """Returns the names of the arrays that it takes or holds, those without any effect included."""
+        return [*self.leaves, *self.others, *self.integers, *self.numbers]
+
     @contextmanager
     def recording_fault(self, call: str) -> Iterator[None]:
         """Records an exception of the block as the fault of this subject, and removes its leaves.
@@ -114,7 +126,7 @@ class Checkable:
         except SubjectError:
             raise
         except Exception as error:
-            self.fault, self.leaves = f"{call} raises {type(error).__name__}: {error}", {}
+            self.fault, self.leaves = f"{call} raises {describe(error)}", {}
 
     def open(self, leaves: Leaves) -> Instance:
         """Returns a new instance at these leaves."""
@@ -124,7 +136,7 @@ class Checkable:
         """Returns the arguments of a JAX reference at these leaves."""
         raise NotImplementedError
 
-    def tied_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
+    def shared_memory_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
         """Returns the sum of the gradients of all leaves that share memory with this one; None if none does."""
         del name, gradients
         return None

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import eps_of, is_float_dtype
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.optional_jax import double_precision
-from jaxnet.crosscheck.inspect.trees import is_float_dtype, machine_epsilon
 
 ROUNDING = 2.0**10  # allowed difference of a compiled result, in ulps of its largest element
 
@@ -71,7 +71,7 @@ def is_close(value: Any, other: Any) -> bool:
     """Returns whether two arrays are equal up to rounding."""
     if not is_float_dtype(value.dtype):
         return bool(np.array_equal(value, other))
-    eps = machine_epsilon(value.dtype)
+    eps = eps_of(value)
     value, other = value.astype(np.float64), other.astype(np.float64)
     finite = np.isfinite(value)
     largest = float(np.abs(value[finite]).max(initial=0))

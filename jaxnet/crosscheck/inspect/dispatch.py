@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from jaxnet.crosscheck.inspect.checkable import Checkable
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, counted
 from jaxnet.crosscheck.inspect.function import inspect_function
 from jaxnet.crosscheck.inspect.layer import inspect_layer
 from jaxnet.crosscheck.inspect.network import inspect_network
@@ -18,36 +18,32 @@ from jaxnet.crosscheck.inspect.torch_layer import is_tensor_layer, layer_in_nump
 from jaxnet.crosscheck.inspect.torch_tensors import arrays_from, in_numpy
 
 
-def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int, constants: Collection[str] = ()) -> Checkable:
+def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     """Returns a network, a layer, a pair of functions or a function as a Checkable, the first that fits.
 
     Args:
         thing: The object or function to check.
         inputs: Its inputs. A tuple of positive integers is a shape, and an array of that shape is drawn.
         seed: The seed of the inputs that are drawn.
-        constants: The names of arrays that have no gradient and need none.
 
     Raises:
         SubjectError: If none fits, or it cannot be run.
     """
     is_several = isinstance(thing, tuple | list)
     if not is_several and is_torch(thing, inputs) and not is_tensor_layer(thing):
-        return function_to_checkable(thing, inputs, seed, constants=constants)
+        return function_to_checkable(thing, inputs, seed)
     is_layer = hasattr(thing, "backward")  # a layer may store its last `loss` beside its `params`
     if hasattr(thing, "loss") and (hasattr(thing, "gradient") or (hasattr(thing, "params") and not is_layer)):
-        return _network_to_checkable(thing, inputs, constants)
+        if len(inputs) != 2:
+            name, count = type(thing).__name__, counted(len(inputs), "input")
+            raise SubjectError(f"{name}: {count}, expected two for a network: samples, labels")
+        return inspect_network(thing, *inputs)
     if is_several or is_layer:
-        return layer_to_checkable(thing, inputs, seed, constants)
-    return function_to_checkable(thing, inputs, seed, constants=constants)
+        return layer_to_checkable(thing, inputs, seed)
+    return function_to_checkable(thing, inputs, seed)
 
 
-def _network_to_checkable(thing: Any, inputs: tuple[Any, ...], constants: Collection[str]) -> Checkable:
-    if len(inputs) != 2:
-        raise SubjectError(f"{type(thing).__name__}: {len(inputs)} inputs, expected two for a network: samples, labels")
-    return inspect_network(thing, *inputs, constants)
-
-
-def layer_to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int, constants: Collection[str] = ()) -> Checkable:
+def layer_to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     """Returns an object with both passes, or a pair of functions, as a Checkable; arguments as for `to_checkable`."""
     pair = as_pair(thing)
     if is_torch(thing, inputs):
@@ -58,7 +54,7 @@ def layer_to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int, constants
         else:
             return CheckableTorch(thing, draw_inputs(forward_of(thing), inputs, None, seed))
     inputs = draw_inputs(pair[0] if pair else getattr(thing, "forward", None), inputs, thing, seed)
-    return inspect_layer(thing, inputs, constants) if pair is None else inspect_pair(pair, inputs, constants)
+    return inspect_layer(thing, inputs) if pair is None else inspect_pair(pair, inputs)
 
 
 def function_to_checkable(
@@ -67,7 +63,6 @@ def function_to_checkable(
     seed: int,
     gradient: Callable[..., Any] | None = None,
     takes_dout: bool | None = None,
-    constants: Collection[str] = (),
 ) -> Checkable:
     """Returns a function and its gradient as a Checkable.
 
@@ -77,7 +72,6 @@ def function_to_checkable(
         seed: The seed of the inputs that are drawn.
         gradient: The gradient. Defaults to the one that JAX or PyTorch derives.
         takes_dout: Whether `gradient` takes the gradient from above. Defaults to what its signature says.
-        constants: The names of arguments that have no gradient and need none.
     """
     if is_torch(f, args):
         if gradient is None:
@@ -86,9 +80,26 @@ def function_to_checkable(
     elif gradient is None:
         reject_other_framework(f, args)
     args = draw_inputs(f, args, None, seed)
-    checkable = _in_either_precision(lambda: inspect_function(f, args, gradient, takes_dout), args)
-    checkable.constants = {*checkable.constants, *constants}
-    return checkable
+    return _in_either_precision(lambda: inspect_function(f, args, gradient, takes_dout), args)
+
+
+def declare_constants(checkable: Checkable, constants: Collection[str]) -> None:
+    """Adds names to the arrays that need no gradient.
+
+    Args:
+        checkable: The code that is checked.
+        constants: The names; a string is one name.
+
+    Raises:
+        SubjectError: If no array has one of the names.
+    """
+    names = (constants,) if isinstance(constants, str) else tuple(constants)
+    known = checkable.array_names()
+    for name in names if not checkable.fault else ():
+        if name not in known:
+            listed = ", ".join([*checkable.leaves, *checkable.others])
+            raise SubjectError(f"constants: no array is called {name!r}, expected names among {listed}")
+    checkable.constants = {*checkable.constants, *names}
 
 
 def _in_either_precision(make: Callable[[], Checkable], args: tuple[Any, ...]) -> Checkable:

@@ -1,7 +1,14 @@
-"""Errors for code that cannot be checked."""
+"""Defines the error for code that cannot be checked, and words for exceptions, types and counts."""
 
+import os
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+CHECKER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 class SubjectError(TypeError):
@@ -23,4 +30,42 @@ def as_subject_error(name: str) -> Iterator[None]:
     except SubjectError:
         raise
     except Exception as error:
-        raise SubjectError(f"{name}: raised {type(error).__name__}: {error}") from error
+        raise SubjectError(f"{name}: raised {describe(error)}") from error
+
+
+def describe(error: Exception) -> str:
+    """Returns the type and message of an exception, and the file and line of the user's code that raised it.
+
+    A frame of an installed library is named only if no frame is in the user's own files.
+
+    Examples:
+        >>> describe(ValueError("shapes (2,) (3,)"))
+        'ValueError: shapes (2,) (3,)'
+    """
+    message = str(error).strip()
+    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    outside = [place for place in frames if not place[0].startswith((CHECKER, "<frozen", "<__array_function__"))]
+    own = [place for place in outside if not place[0].startswith(LIBRARIES)] or outside
+    if not own:
+        return text
+    file, line = own[-1]
+    relative = os.path.relpath(file) if os.path.isabs(file) else file
+    return f"{text} ({file if relative.startswith(os.pardir) else relative}:{line})"
+
+
+def kind_of(value: Any) -> str:
+    """Returns the type of a value with its article.
+
+    Examples:
+        >>> kind_of(3), kind_of("x"), kind_of(None)
+        ('an int', 'a str', 'None')
+    """
+    name = type(value).__name__
+    article = "an" if name[0] in "aeiouAEIOU" or name == "ndarray" else "a"
+    return "None" if value is None else f"{article} {name}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Returns a number with its noun: "1 input", "2 inputs"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,4 +1,4 @@
-"""Functions of arrays with a hand-written gradient."""
+"""Inspects functions of arrays with a hand-written gradient."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +9,7 @@ import numpy as np
 from jaxnet.crosscheck.inspect.arguments import Arguments
 from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, kind_of
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.gradient_readings import Form, Reading, gradients_by_leaf, possible_readings
 from jaxnet.crosscheck.inspect.inputs import integers_in, numbers_in
@@ -18,8 +18,9 @@ from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name, looks_c
 from jaxnet.crosscheck.inspect.signatures import from_above
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float, leaves_of
 
-OF_THE_SUM = "gradient takes no dout: it is checked as the gradient of the sum of the outputs of {}"
-VALUE_FIRST = "gradient returns the value of {} first: the rest is read as the gradient"
+NOTHING_TO_CHECK = "{}: no argument has floats, so there is nothing to check; pass arrays of floats"
+OF_THE_SUM = "gradient takes no dout, so it is checked as the gradient of the sum of the outputs of {}"
+VALUE_FIRST = "gradient returns the value of {} first, so the rest is read as the gradient"
 
 
 class CheckableFunction(Checkable):
@@ -42,20 +43,16 @@ class CheckableFunction(Checkable):
     derived_by = "analytic"
 
     def __init__(
-        self,
-        f: Callable[..., Any],
-        args: tuple[Any, ...],
-        gradient: Callable[..., Any],
-        takes_dout: bool | None = None,
+        self, f: Callable[..., Any], args: tuple[Any, ...], gradient: Callable[..., Any], takes_dout: bool | None = None
     ) -> None:
         expect_function(f)
         if not callable(gradient):
-            raise SubjectError(f"gradient: a {type(gradient).__name__}, expected a function of the same arguments")
+            raise SubjectError(f"gradient: {kind_of(gradient)}, expected a function of the same arguments")
         self.f, self.gradient, self.name = f, gradient, name_of(f)
         self.args = Arguments(f, args, complex_as_two=False)
         self.names, self.leaves = self.args.names, self.args.floats
         if not self.leaves:
-            raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
+            raise SubjectError(NOTHING_TO_CHECK.format(self.name))
         self.captured = CapturedArrays((f, gradient), tuple(self.args.leaves))
         self.numbers = numbers_in(dict(zip(self.names, args, strict=True)))
         self.integers = integers_in(self.args.leaves)
@@ -76,7 +73,7 @@ class CheckableFunction(Checkable):
         self.takes_dout = self._from_above.taken
         if not self.takes_dout and y.size > 1:
             if outputs.has_number_first:
-                raise SubjectError(f"{self.name}: returns a number and more, expected one output; {TWO_FUNCTIONS_HINT}")
+                raise SubjectError(f"{self.name}: returns several outputs, expected one; {TWO_FUNCTIONS_HINT}")
             self.notes.append(OF_THE_SUM.format(self.name))
         result: Any = None
         with self.recording_fault("gradient"):
@@ -94,7 +91,9 @@ class CheckableFunction(Checkable):
         floats = self.args.floats
         self.leaves = {name: array for name, array in floats.items() if name in with_gradient}
         if not self.leaves:
-            raise SubjectError(f"gradient: returns no gradient for any of {', '.join(floats)}, nothing to check")
+            raise SubjectError(
+                f"gradient: returns no gradient for any of {', '.join(floats)}, so there is nothing to check"
+            )
         self.others = {name: array for name, array in floats.items() if name not in with_gradient}
         is_single = reading.form is Form.SINGLE
         self.constants = {
@@ -143,6 +142,9 @@ class CheckableFunction(Checkable):
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         return self.args.filled(leaves)
 
+    def array_names(self) -> list[str]:
+        return [*super().array_names(), *self.args.leaves, *self.captured.arrays]
+
     def _copies(self, leaves: Leaves) -> tuple[tuple[Any, ...], Callable[..., Any], Callable[..., Any]]:
         """Returns copies of the arguments and of the two functions, with the leaves in place."""
         with double_precision():
@@ -178,13 +180,9 @@ def inspect_function(
 
 
 def expect_function(f: Any) -> None:
-    """Checks that f can be called.
-
-    Raises:
-        SubjectError: If f is not callable.
-    """
+    """Raises a SubjectError if f is not callable."""
     if not callable(f):
-        raise SubjectError(f"f: a {type(f).__name__}, expected a function")
+        raise SubjectError(f"f: {kind_of(f)}, expected a function")
 
 
 def name_of(f: Callable[..., Any]) -> str:

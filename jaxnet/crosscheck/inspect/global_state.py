@@ -1,4 +1,4 @@
-"""Global random generators and JAX's 64-bit mode: set for a check, restored after it."""
+"""Sets global random generators and JAX's 64-bit mode for a check, and restores them after it."""
 
 import random
 import sys

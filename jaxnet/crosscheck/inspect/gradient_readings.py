@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.arguments import Arguments
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, counted, kind_of
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, gradient_names, is_label_name
 from jaxnet.crosscheck.inspect.trees import Array, distinct, is_array, leaves_of
 
@@ -181,7 +181,7 @@ def _as_array(part: Any) -> Any:
         return np.asarray(part)
     except ValueError:
         raise SubjectError(
-            f"gradient: returned a {type(part).__name__} of different shapes where an array was expected"
+            f"gradient: returned {kind_of(part)} of arrays of different shapes, expected an array"
         ) from None
 
 
@@ -189,9 +189,10 @@ def _unreadable_message(result: Any, args: Arguments) -> str:
     names = ", ".join(args.names)
     if isinstance(result, Mapping):
         keys = ", ".join(map(str, result))
-        return f"gradient: returned a dict of {keys}, expected a gradient for each input, in their order: {names}"
+        return f"gradient: returned a dict with the keys {keys}, expected a gradient for each of {names}"
     if isinstance(result, tuple | list):
-        hint = "; where the function's value comes first, leave it out, gradient=lambda ...: value_and_grad(...)[1]"
+        hint = "; if the function's value comes first, leave it out: gradient=lambda ...: value_and_grad(...)[1]"
         hint = hint if len(result) == len(args.names) + 1 else ""
-        return f"gradient: returned {len(result)} gradients for {len(args.names)} arguments, {names}{hint}"
+        counts = f"{counted(len(result), 'gradient')} for {counted(len(args.names), 'argument')}"
+        return f"gradient: returned {counts}, {names}{hint}"
     return f"gradient: returned None, expected a gradient for each of {names}"

@@ -1,4 +1,4 @@
-"""The inputs of a layer or a network: their arrays, integers and numbers, and other inputs of the same kind."""
+"""Converts the inputs of a layer or a network to arrays, lists their numbers, and makes other inputs like them."""
 
 import copy
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, kind_of
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float
 
 
@@ -25,9 +25,7 @@ def _as_array(name: str, value: Any) -> Any:
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise SubjectError(
-            f"{name}: a {type(value).__name__} of rows of different lengths, expected an array"
-        ) from error
+        raise SubjectError(f"{name}: {kind_of(value)} of rows of different lengths, expected an array") from error
     if array.dtype == object or np.issubdtype(array.dtype, np.complexfloating):
         raise SubjectError(f"{name}: an array of {array.dtype}, expected floats, or integers, which get no gradient")
     if array.dtype.kind == "f":
@@ -40,7 +38,7 @@ def reject_nan(name: str, array: Array) -> None:
     is_nan = np.isnan(array)
     if is_nan.any():
         where = tuple(int(i) for i in np.argwhere(is_nan)[0])
-        raise SubjectError(f"{name}{list(where)}: {array[where]}, expected numbers; give it other inputs")
+        raise SubjectError(f"{name}{list(where)}: {array[where]}, expected numbers; pass other inputs")
 
 
 def is_numbers(value: Any) -> bool:

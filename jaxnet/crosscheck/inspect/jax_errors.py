@@ -10,6 +10,8 @@ import jax
 import jaxlib
 import numpy as np
 
+from jaxnet.crosscheck.inspect.errors import CHECKER
+
 NOT_TRACEABLE = (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError,
                  jax.errors.TracerIntegerConversionError)  # fmt: skip
 MAX_LENGTH = 200  # characters of JAX's reason
@@ -21,7 +23,6 @@ def _folder(path: str) -> str:
 
 RULES = os.path.join("_src", "custom_derivatives.py")
 INSIDE = tuple(_folder(path) for path in (str(jax.__file__), str(jaxlib.__file__), str(np.__file__)))
-CHECKER = os.path.dirname(_folder(__file__).rstrip(os.sep)) + os.sep
 STANDARD = _folder(os.__file__)
 
 

@@ -1,4 +1,4 @@
-"""Functions that JAX differentiates, by its own rules or by a `jax.custom_vjp`."""
+"""Inspects functions that JAX differentiates, by its own rules or by a `jax.custom_vjp`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,19 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import is_float_dtype
 from jaxnet.crosscheck.inspect.arguments import IMAG, REAL, Arguments, as_complex, float_parts
 from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.compiled import Compiled, is_close
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
-from jaxnet.crosscheck.inspect.function import expect_function, name_of
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe, kind_of
+from jaxnet.crosscheck.inspect.function import NOTHING_TO_CHECK, expect_function, name_of
 from jaxnet.crosscheck.inspect.inputs import numbers_in
 from jaxnet.crosscheck.inspect.jax_errors import Origin, origin, reason, whole_tracebacks
 from jaxnet.crosscheck.inspect.optional_jax import double_precision, is_jax_array
 from jaxnet.crosscheck.inspect.outputs import flat_parts
-from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_complex, is_float, is_float_dtype, node_of
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_complex, is_float, node_of
 
-ALL_OF_IT = "it returns a number and more, and no gradient= is given: JAX's gradient of all outputs is checked"
+ALL_OUTPUTS = "it returns a number and other outputs without gradient=, so JAX's gradient of all outputs is checked"
 
 
 class CheckableJax(Checkable):
@@ -46,7 +47,7 @@ class CheckableJax(Checkable):
         self.names = self.args.names
         self.captured = CapturedArrays((f,), tuple(self.args.leaves))
         if not self.args.floats and not self.captured.replaceable:
-            raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
+            raise SubjectError(NOTHING_TO_CHECK.format(self.name))
         self.numbers = numbers_in(dict(zip(self.names, args, strict=True)))
         self._has_number_first = False
         self._captured_names: list[str] = []  # the captured arrays that are leaves
@@ -64,7 +65,7 @@ class CheckableJax(Checkable):
         else:
             self._differentiate_by(nothing, y)
         if self._has_number_first:
-            self.notes = [ALL_OF_IT]
+            self.notes = [ALL_OUTPUTS]
 
     def _choices(self) -> list[list[str]]:
         """Returns the choices of captured arrays as leaves, in the order of preference: all, JAX arrays only, none."""
@@ -74,15 +75,11 @@ class CheckableJax(Checkable):
         return [names for i, names in enumerate(choices) if names not in choices[:i]]
 
     def _differentiate_by(self, names: list[str], y: Array) -> None:
-        """Takes the captured arrays of these names as leaves, and differentiates once.
-
-        Raises:
-            SubjectError: If JAX cannot differentiate by them, or the output changes with copies of them in place.
-        """
+        """Takes the captured arrays of these names as leaves, and differentiates once, or raises a SubjectError."""
         captured = {place: part for name in names for place, part in float_parts(name, self.captured.arrays[name])}
         self.leaves = self.args.floats | captured
         if not self.leaves:
-            raise SubjectError(f"{self.name}: no argument of floats, nothing to check; give it arrays of floats")
+            raise SubjectError(NOTHING_TO_CHECK.format(self.name))
         self._captured_names = names
         self._forward, self._backward = Compiled(self._function), Compiled(vjp_of(self._function))
         value = self._first_forward()
@@ -119,6 +116,9 @@ class CheckableJax(Checkable):
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         return self.args.filled(leaves)
+
+    def array_names(self) -> list[str]:
+        return [*super().array_names(), *self.args.leaves, *self.captured.arrays]
 
     def _completed(self, leaves: Leaves) -> dict[str, Any]:
         return {name: leaves.get(name, leaf) for name, leaf in self.leaves.items()}
@@ -179,16 +179,16 @@ class CheckableJax(Checkable):
                     raise self._untraceable(error) from error
                 case Origin.NOT_DIFFERENTIABLE:
                     raise SubjectError(
-                        f"{self.name}: JAX cannot differentiate it: {reason(error)}; give a gradient, or write it "
+                        f"{self.name}: JAX cannot differentiate it: {reason(error)}; pass gradient=, or write it "
                         "with operations that have a derivative"
                     ) from error
                 case Origin.RULE:
-                    self.fault, self.leaves = f"jax.vjp raises {type(error).__name__}: {error}", {}
+                    self.fault, self.leaves = f"jax.vjp raises {describe(error)}", {}
 
     def _untraceable(self, error: Exception) -> SubjectError:
-        hint = f"; where it returns its value and its gradient, {TWO_FUNCTIONS_HINT}" if self._has_number_first else ""
+        hint = f"; if it returns its value and its gradient, {TWO_FUNCTIONS_HINT}" if self._has_number_first else ""
         return SubjectError(
-            f"{self.name}: JAX cannot trace it ({type(error).__name__}); give a gradient, or use jax.numpy{hint}"
+            f"{self.name}: JAX cannot trace it ({type(error).__name__}); pass gradient=, or use jax.numpy{hint}"
         )
 
     def _leaves_read(self, captured: Leaves) -> tuple[set[str], Callable[[Array], bool]]:
@@ -266,11 +266,11 @@ def packed(result: Any) -> jax.Array:
     """
     if node_of(result) is None:
         if result is None or not (hasattr(result, "dtype") or isinstance(result, int | float | complex)):
-            raise SubjectError(f"forward: returned {type(result).__name__}, expected an array of floats")
+            raise SubjectError(f"forward: returned {kind_of(result)}, expected an array of floats")
         array = jnp.asarray(result)
         return jnp.stack([array.real, array.imag]) if is_complex(array) else array
     parts = [jnp.asarray(leaf) for _, leaf in flat_parts(result)]
     if not parts:
-        raise SubjectError(f"forward: returned {type(result).__name__} without an array of floats, expected one")
+        raise SubjectError(f"forward: returned {kind_of(result)} without an array of floats")
     real = [half for part in parts for half in ((part.real, part.imag) if is_complex(part) else (part,))]
     return jnp.concatenate([jnp.ravel(part) for part in real])

@@ -1,17 +1,17 @@
-"""Hand-written layers in the class style, and the code that they share with pairs of functions.
+"""Inspects hand-written layers in the class style, with code that pairs of functions share.
 
 `inspect_layer` runs trials on copies, to find the parameters of a layer and the gradient of each. It returns a
 `CheckableLayer`, which opens copies at any values of the leaves.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.adapter import Adapter, name_douts
+from jaxnet.crosscheck.inspect.adapter import Adapter, Subject, name_douts
 from jaxnet.crosscheck.inspect.assignment import Assignment, floats_by_place
 from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
 from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
@@ -19,7 +19,7 @@ from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
 from jaxnet.crosscheck.inspect.inputs import as_arrays, integers_in, numbers_in
 from jaxnet.crosscheck.inspect.objects import attributes_of
 from jaxnet.crosscheck.inspect.overlap import consistent, extent, overlaps, sum_of_tied_gradients, views
-from jaxnet.crosscheck.inspect.parameters import declared_constants
+from jaxnet.crosscheck.inspect.parameters import arrays_by_place, declared_constants
 from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, set_gradients
@@ -28,7 +28,7 @@ from jaxnet.crosscheck.inspect.trial_run import TrialRun, run_trial
 
 Kind = TypeVar("Kind", bound="CheckableCode")
 NOT_BY_INTEGERS = (
-    "{name} is an array of integers: the gradient that backward returns for it is not checked; give it floats"
+    "{name} is an array of integers: the gradient that backward returns for it is not checked; pass floats to check it"
 )
 OUTPUT = ("output", "outputs", "out", "y", "a", "value")  # attributes where a forward may store its output
 
@@ -64,18 +64,12 @@ class CheckableCode(Checkable):
     """A layer or a pair of functions, with the findings of its trial run.
 
     Args:
-        name: Its name in reports.
         template: The object or the functions, copied at every `open`.
         adapt: Makes a copy callable.
-        names: The names of its inputs.
-        inputs: The inputs that were passed in.
-        leaves: The arrays that get a gradient.
-        others: The float arrays that get none.
-        constants: The names of `others` that need none.
+        names, inputs: The names of its inputs, and the inputs that were passed in.
         parameters: The names of the leaves that it holds, as opposed to its inputs.
         arrays: The arrays in the template, by name: parameters and others.
-        assignment: Which input each returned gradient belongs to.
-        accumulating: The names of the parameters to whose gradients backward adds.
+        assignment: The input of each returned gradient.
         shared_gradients: Groups of leaves whose gradients are one array.
         alternatives: Other inputs to which a single returned gradient may belong.
     """
@@ -113,15 +107,24 @@ class CheckableCode(Checkable):
 
         arrays = {n: a for n, a in floats_by_place(self.names, inputs) if n in self.leaves}
         arrays |= {n: a for n, a in zip(self.names, inputs, strict=True) if isinstance(a, np.ndarray)}
-        parameters = {name: memo.get(id(self.arrays[name])) for name in self.parameters}
+        copies = {name: memo[id(array)] for name, array in self.arrays.items() if id(array) in memo}
+        parameters = {name: copies.get(name) for name in self.parameters}
         arrays |= {name: array if isinstance(array, np.ndarray) else leaves[name] for name, array in parameters.items()}
-        return Instance(adapter.forward, backward, inputs, arrays)
+
+        def replaced() -> list[str]:
+            held = arrays_by_place(adapter.owner)
+            return [n for n, copied in copies.items() if held.get(n.removeprefix("self."), copied) is not copied]
+
+        return Instance(adapter.forward, backward, inputs, arrays, replaced)
+
+    def array_names(self) -> list[str]:
+        return [*super().array_names(), *self.names, *arrays_by_place(self.adapt(self.template.value).owner)]
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         params = {name: leaves[name] for name in self.parameters}
         return (params, *self._inputs(leaves)) if params else self._inputs(leaves)
 
-    def tied_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
+    def shared_memory_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
         parameters = {n: self.arrays[n] for n in self.parameters}
         return sum_of_tied_gradients(name, parameters, gradients, self.shared_gradients)
 
@@ -156,7 +159,7 @@ class CheckableCode(Checkable):
         return {name: found.get(name) for name in self.leaves}
 
     def _value(self, name: str, leaves: Leaves) -> Any:
-        """Returns the value of an array at the leaves; elements that belong to a parameter too are left to it."""
+        """Returns the value of an array at the leaves; elements that are also part of a parameter stay."""
         value, array = leaves[name], self.arrays[name]
         if name in self.parameters or not isinstance(array, np.ndarray):
             return value
@@ -164,8 +167,8 @@ class CheckableCode(Checkable):
         tied_to = [a for a in parameters if isinstance(a, np.ndarray) and overlaps(a, array)]
         if not tied_to:
             return value
-        (own, *theirs) = views([array, *tied_to], np.arange(extent([array, *tied_to]))) or [np.empty(0)]
-        covered = np.isin(own, np.concatenate([index.ravel() for index in theirs])) if theirs else False
+        (own, *tied) = views([array, *tied_to], np.arange(extent([array, *tied_to]))) or [np.empty(0)]
+        covered = np.isin(own, np.concatenate([index.ravel() for index in tied])) if tied else False
         return np.where(covered, array.astype(value.dtype), value)
 
     def _inputs(self, leaves: Leaves) -> tuple[Any, ...]:
@@ -196,18 +199,17 @@ class CheckableLayer(CheckableCode):
     """
 
     @property
-    def layer(self) -> Any:
+    def owner(self) -> Any:
         """The layer that is copied: as passed in, or after a first forward pass that created its parameters."""
         return self.template.value
 
 
-def inspect_layer(layer: Any, inputs: tuple[Any, ...], constants: Collection[str] = ()) -> CheckableLayer:
+def inspect_layer(layer: Any, inputs: tuple[Any, ...]) -> CheckableLayer:
     """Runs trials on copies of a layer, and returns it as a Checkable.
 
     Args:
         layer: An object with `forward(*inputs)` and `backward(dout)`.
         inputs: The inputs of `forward`.
-        constants: The names of arrays that have no gradient and need none.
 
     Raises:
         SubjectError: If it cannot be called, or no array gets a gradient.
@@ -223,29 +225,20 @@ def inspect_layer(layer: Any, inputs: tuple[Any, ...], constants: Collection[str
     names = input_names(layer.forward, len(inputs))
     takes_dout = bool(positional(layer.backward))
     adapt = partial(LayerAdapter, takes_dout=takes_dout)  # reads the signature, which is slow, only once
-    trial = run_trial_with_floats(base, adapt, inputs, names, (f"{name}.forward", f"{name}.backward"))
-    code = from_trial(CheckableLayer, name, trial, adapt, constants, takes_dout)
+    subject = Subject(base, adapt, names, inputs, (f"{name}.forward", f"{name}.backward"))
+    code = from_trial(CheckableLayer, name, run_trial_with_floats(subject), takes_dout)
     if not code.fault and not code.leaves:
-        raise SubjectError(f"{name}: no input and no parameter of floats with a gradient, nothing to check")
+        raise SubjectError(f"{name}: no input and no parameter of floats has a gradient, so there is nothing to check")
     return code
 
 
-def run_trial_with_floats(
-    base: Any, adapt: Callable[[Any], Adapter], inputs: tuple[Any, ...], names: list[str], calls: tuple[str, str]
-) -> TrialRun:
+def run_trial_with_floats(subject: Subject) -> TrialRun:
     """Runs a trial, and a second one with integer inputs as floats if they are likely meant so.
 
     They are if backward returns a gradient for a single integer, or if nothing else gets a gradient.
-
-    Args:
-        base: A copy of the caller's object.
-        adapt: Makes a copy of it callable.
-        inputs: The inputs that were passed in.
-        names: The names of the inputs.
-        calls: The names of its forward and its backward, for messages.
     """
-    arrays = as_arrays(inputs, names)
-    trial = run_trial(base, adapt, arrays, names, calls)
+    names, arrays = subject.names, as_arrays(subject.inputs, subject.names)
+    trial = run_trial(replace(subject, inputs=arrays))
     whole = [i for i, value in enumerate(arrays) if _is_integer(value)]
     if any(True for _ in floats_by_place(names, arrays)):
         scalars = (i for i in whole if not isinstance(arrays[i], np.ndarray))
@@ -255,7 +248,7 @@ def run_trial_with_floats(
     for chosen in filter(None, choices):
         floats = tuple(np.asarray(value, np.float64) if i in chosen else value for i, value in enumerate(arrays))
         try:
-            again = run_trial(base, adapt, floats, names, calls)
+            again = run_trial(replace(subject, inputs=floats))
         except SubjectError:  # the integers are used as indices
             continue
         if not again.fault:
@@ -263,21 +256,14 @@ def run_trial_with_floats(
     return trial
 
 
-def from_trial(
-    kind: type[Kind],
-    name: str,
-    trial: TrialRun,
-    adapt: Callable[[Any], Adapter],
-    constants: Collection[str],
-    takes_dout: bool,
-) -> Kind:
+def from_trial(kind: type[Kind], name: str, trial: TrialRun, takes_dout: bool) -> Kind:
     """Makes a Checkable from the findings of a trial run: sorts the arrays into leaves, others and constants."""
-    template = Template(trial.base)
-    owner, named = adapt(trial.base).owner, dict(zip(trial.names, trial.inputs, strict=True))
+    base, adapt = trial.subject.base, trial.subject.adapt
+    owner, named = adapt(base).owner, dict(zip(trial.names, trial.inputs, strict=True))
     inputs = dict(floats_by_place(trial.names, trial.inputs))
     common: dict[str, Any] = {
         "name": name,
-        "template": template,
+        "template": Template(base),
         "adapt": adapt,
         "names": trial.names,
         "inputs": trial.inputs,
@@ -293,7 +279,7 @@ def from_trial(
     leaves |= {n: np.asarray(inputs[n]) for n in trial.checked_inputs if n in inputs}
     others = {n: np.asarray(a) for n, a in trial.without_gradient.items()}
     others |= {n: np.asarray(a) for n, a in inputs.items() if n not in leaves}
-    declared = declared_constants(owner, trial.without_gradient) | set(constants)
+    declared = declared_constants(owner, trial.without_gradient)
     unassigned = {n for n in others if n in inputs and trial.is_single and not is_parameter_name(n)}
     likely = {n for n, a in others.items() if looks_constant(n, a, is_input=n in inputs)}
     return kind(

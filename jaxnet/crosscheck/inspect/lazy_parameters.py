@@ -1,12 +1,11 @@
 """Recognizes layers whose first forward pass creates their parameters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.adapter import Adapter, run_forward
-from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.adapter import Subject, run_forward
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.outputs import Outputs
@@ -15,7 +14,7 @@ from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place
 from jaxnet.crosscheck.inspect.trees import Array, is_float
 
 
-def creates_parameters(base: Any, adapt: Callable[[Any], Adapter], inputs: tuple[Any, ...], created: set[str]) -> bool:
+def creates_parameters(subject: Subject, created: set[str]) -> bool:
     """Returns whether the first forward pass creates parameters.
 
     Parameters keep their bits in a second forward pass at other inputs, and either backward stores a gradient for
@@ -23,14 +22,12 @@ def creates_parameters(base: Any, adapt: Callable[[Any], Adapter], inputs: tuple
     is state instead, which the second call reveals.
 
     Args:
-        base: The object, which is copied.
-        adapt: Makes a copy callable.
-        inputs: The inputs of forward.
+        subject: The code and its inputs.
         created: The places of the arrays that the first forward pass created.
     """
     if not created:
         return False
-    adapter = adapt(duplicate(base))
+    adapter, inputs = subject.copy(), subject.inputs
     own = [array for array in arrays_by_place(adapter.owner).values() if isinstance(array, np.ndarray)]
     outputs = Outputs()
     douts = outputs.unpack(np.ones_like(run_forward(adapter, inputs, "forward", outputs)))
@@ -49,7 +46,7 @@ def creates_parameters(base: Any, adapt: Callable[[Any], Adapter], inputs: tuple
         and np.array_equal(copied, after[name], equal_nan=True)
         and not any(_has_same_values(copied, other) for other in own)
     }
-    return bool(lasting) and _are_parameters(lasting, base, adapt, inputs, douts)
+    return bool(lasting) and _are_parameters(lasting, subject, douts)
 
 
 def _has_same_values(array: Array, other: Array) -> bool:
@@ -57,16 +54,9 @@ def _has_same_values(array: Array, other: Array) -> bool:
     return array.size == other.size > 1 and np.array_equal(np.sort(array, axis=None), np.sort(other, axis=None))
 
 
-def _are_parameters(
-    lasting: Mapping[str, Array],
-    base: Any,
-    adapt: Callable[[Any], Adapter],
-    inputs: tuple[Any, ...],
-    douts: tuple[Array, ...],
-) -> bool:
+def _are_parameters(lasting: Mapping[str, Array], subject: Subject, douts: tuple[Array, ...]) -> bool:
     """Returns whether any of the created arrays gets a gradient, or does not depend on the inputs."""
-    adapter = adapt(duplicate(base))
-    run_forward(adapter, inputs, "forward")
+    adapter = subject.copy_after_forward(subject.inputs)
     gradients = {id(g) for g in gradients_by_place(adapter.owner).values()}
     created = {name for name, array in arrays_by_place(adapter.owner).items() if id(array) not in gradients}
     try:
@@ -75,9 +65,8 @@ def _are_parameters(
         return False
     if any(is_float(gradients_by_place(adapter.owner).get(name)) for name in lasting):
         return True
-    other = adapt(duplicate(base))
     try:
-        run_forward(other, different_inputs(inputs), "forward")
+        other = subject.copy_after_forward(different_inputs(subject.inputs))
     except SubjectError:
         return False
     arrays = arrays_by_place(other.owner)

@@ -1,7 +1,7 @@
-"""A whole network, and its layers one by one."""
+"""Inspects a whole network, and its layers one by one."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -11,12 +11,12 @@ import numpy as np
 from jaxnet.crosscheck.inspect.call_recorder import Recorder
 from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
 from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, counted, kind_of
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.inputs import arrays_in, as_arrays, different_inputs
 from jaxnet.crosscheck.inspect.layer import CheckableLayer, inspect_layer
 from jaxnet.crosscheck.inspect.objects import attributes_of, innermost, is_layer
-from jaxnet.crosscheck.inspect.overlap import consistent, overlaps, sum_of_tied_gradients
+from jaxnet.crosscheck.inspect.overlap import consistent, same_memory, sum_of_tied_gradients
 from jaxnet.crosscheck.inspect.parameters import arrays_by_place, parameters_of
 from jaxnet.crosscheck.inspect.role_heuristics import gradient_names
 from jaxnet.crosscheck.inspect.signatures import positional
@@ -31,14 +31,11 @@ TRAINING = ("train_flg", "train", "training", "is_training")  # flags of a loss 
 class CheckableNetwork(Checkable):
     """An object with `params`, a tree of dicts, `loss(x, t)`, and `gradient(x, t)` in the same tree.
 
+    Its leaves are the float arrays of `params`. Other float arrays of the network and its layers are constants.
+
     Args:
-        name: The name in reports.
         network: A copy of the network, which is copied again at every `open`.
-        x: The samples.
-        t: The labels.
-        leaves: The float arrays of `params`.
-        others: The other float arrays of the network and its layers.
-        constants: The names of `others`: an array that is not in `params` is no parameter.
+        x, t: The samples and the labels.
         training: The flags of `loss` that select training, as keyword arguments.
         shared_gradients: Pairs of leaves that share memory and whose gradients do too.
     """
@@ -81,11 +78,18 @@ class CheckableNetwork(Checkable):
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         return _with_leaves(self.network.params, leaves), self.x, self.t
 
-    def tied_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
+    def shared_memory_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
         return sum_of_tied_gradients(name, self.leaves, gradients, self.shared_gradients)
 
     def consistent(self, leaves: Leaves) -> Leaves:
         return consistent(leaves, self.leaves)
+
+    @property
+    def owner(self) -> Any:
+        return self.network
+
+    def array_names(self) -> list[str]:
+        return [*super().array_names(), *_arrays(self.network)]
 
     def instance(self, leaves: Leaves) -> Any:
         """Returns a copy of the network at these leaves."""
@@ -161,7 +165,7 @@ class CheckableNetwork(Checkable):
         same = self._gradients_after((self.x, self.t))
         try:
             other = self._gradients_after(different_inputs((self.x, self.t)))
-        except Exception:  # other inputs are not allowed
+        except Exception:  # the user's code rejects other inputs
             return True
         return _all_close(same, other)
 
@@ -181,8 +185,7 @@ class CheckableNetwork(Checkable):
     def _named(self, tree: Any) -> dict[str, Any]:
         """Returns the gradients by leaf; their names are those of the leaves, with or without a d: `Affine1.dW`."""
         if not isinstance(tree, Mapping | list | tuple):
-            kind = "None" if tree is None else f"a {type(tree).__name__}"
-            raise SubjectError(f"{self.name}.gradient: returned {kind}, expected the tree of params")
+            raise SubjectError(f"{self.name}.gradient: returned {kind_of(tree)}, expected the tree of params")
         found = leaves_by_path(tree)
         for name in [name for name in self.leaves if name not in found]:
             for place in gradient_names(name):
@@ -197,19 +200,17 @@ class CheckableNetwork(Checkable):
             return network.loss(duplicate(self.x), duplicate(self.t), **self.training)
 
 
-def inspect_network(network: Any, x: Any, t: Any, constants: Collection[str] = ()) -> CheckableNetwork:
+def inspect_network(network: Any, x: Any, t: Any) -> CheckableNetwork:
     """Runs a network on copies, and returns it as a Checkable.
 
     Args:
         network: An object with `params`, `loss(x, t)` and `gradient(x, t)`.
         x: The samples.
         t: The labels.
-        constants: Ignored, because every array that is not in `params` is a constant.
 
     Raises:
         SubjectError: If it cannot be called, or its gradient has none of the leaves.
     """
-    del constants
     name = type(network).__name__
     _check_methods(network, name)
     x, t = as_arrays((x, t), ["x", "t"])
@@ -219,7 +220,7 @@ def inspect_network(network: Any, x: Any, t: Any, constants: Collection[str] = (
     params = leaves_by_path(base.params)
     leaves = {place: leaf for place, leaf in params.items() if is_float(leaf)}
     if not leaves:
-        raise SubjectError("network: its params hold no float array, nothing to check")
+        raise SubjectError("network: its params hold no float array, so there is nothing to check")
     flags = [p.name for p in positional(network.loss)[2:] if p.name in TRAINING]
     batch = arrays_in((x,), ["x"])
     code = CheckableNetwork(
@@ -229,21 +230,19 @@ def inspect_network(network: Any, x: Any, t: Any, constants: Collection[str] = (
     before = _arrays(trial)
     code._loss(trial)  # first, so that an error in both is not reported as one of the gradient
     lasting = {place for place, array in _arrays(trial).items() if before.get(place) is array}
-    try:
+    found: dict[str, Any] = {}
+    with code.recording_fault("gradient"):
         found = code._gradients(trial, (duplicate(x), duplicate(t)), leaves)
-    except SubjectError:
-        raise
-    except Exception as error:
-        code.fault, code.leaves = f"gradient raises {type(error).__name__}: {error}", {}
+    if code.fault:
         return code
     _check_gradient(code, found, params)
     for place, array in _arrays(base).items():
         is_candidate = place in lasting and place not in leaves and isinstance(array, np.ndarray)
-        if is_candidate and not any(_overlap(array, leaf) for leaf in leaves.values()):
+        if is_candidate and not any(same_memory(array, leaf) for leaf in leaves.values()):
             code.others[place] = array
     code.constants = set(code.others)
-    pairs = [(n, m) for n in leaves for m in leaves if n < m and _overlap(leaves.get(n), leaves.get(m))]
-    code.shared_gradients = tuple(frozenset(p) for p in pairs if _overlap(found.get(p[0]), found.get(p[1])))
+    pairs = [(n, m) for n in leaves for m in leaves if n < m and same_memory(leaves[n], leaves[m])]
+    code.shared_gradients = tuple(frozenset(p) for p in pairs if same_memory(found.get(p[0]), found.get(p[1])))
     return code
 
 
@@ -264,10 +263,6 @@ def _own_arrays(network: Any) -> dict[str, Any]:
     return {name: a for name, a in attributes_of(network).items() if isinstance(a, np.ndarray) and is_float(a)}
 
 
-def _overlap(first: Any, second: Any) -> bool:
-    return isinstance(first, np.ndarray) and isinstance(second, np.ndarray) and overlaps(first, second)
-
-
 def _all_close(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Returns whether two trees of gradients are equal up to rounding."""
     return first.keys() == second.keys() and all(
@@ -286,11 +281,15 @@ def _check_methods(network: Any, name: str) -> None:
         raise SubjectError(f"network: the class {network.__name__}, expected an instance of it")
     for attribute in ("params", "loss", "gradient"):
         if not hasattr(network, attribute):
-            hint = f"; where one function returns the loss and the gradients, {TWO_FUNCTIONS_HINT}"
+            hint = f"; if one function returns the loss and the gradients, {TWO_FUNCTIONS_HINT}"
             raise SubjectError(
                 f"network: {name} has no `{attribute}`, expected params, loss(x, t), gradient(x, t)"
                 + (hint if attribute == "gradient" else "")
             )
+    for method in ("loss", "gradient"):
+        value = getattr(network, method)
+        if not callable(value):
+            raise SubjectError(f"network: {name}.{method} is {kind_of(value)}, expected a method {method}(x, t)")
 
 
 def _check_gradient(code: CheckableNetwork, found: Mapping[str, Any], params: Mapping[str, Any]) -> None:
@@ -302,23 +301,22 @@ def _check_gradient(code: CheckableNetwork, found: Mapping[str, Any], params: Ma
         )
     for name, gradient in found.items():
         if name not in code.leaves and is_float(gradient) and any(f"{p}.".startswith(f"{name}.") for p in params):
-            raise SubjectError(f"{code.name}.params: {name} is no array of floats, expected one, as it has a gradient")
+            raise SubjectError(f"{code.name}.params: {name} is not an array of floats, although it has a gradient")
 
 
 def _check_labels(x: Any, t: Any) -> None:
-    """Checks that there is a label for each sample of x (N, ...).
+    """Raises a SubjectError unless there is a label for each sample of x (N, ...).
 
     The size of any product of axes counts as the number of samples: x may be (D, N), or t (N T,) for x (N, T, D). A
     single sample, x (D,), may have any t.
-
-    Raises:
-        SubjectError: If the number of labels differs.
     """
     if not (isinstance(x, np.ndarray) and isinstance(t, np.ndarray) and x.ndim > 1 and t.ndim):
         return
     counts = {math.prod(axes) for n in range(1, x.ndim + 1) for axes in combinations(x.shape, n)}
     if counts.isdisjoint({len(t), t.shape[-1]}):
-        raise SubjectError(f"t: {len(t)} labels, expected one for each of the {len(x)} samples of x")
+        raise SubjectError(
+            f"t: {counted(len(t), 'label')}, expected one for each of the {counted(len(x), 'sample')} of x"
+        )
 
 
 def _with_leaves(tree: Any, leaves: Leaves, prefix: str = "") -> Any:

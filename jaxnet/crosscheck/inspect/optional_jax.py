@@ -1,4 +1,4 @@
-"""Arrays and precision of JAX. Only `as_jax` imports JAX; the other functions work without it."""
+"""Handles arrays and precision of JAX. Only `as_jax` imports JAX; the other functions work without it."""
 
 import sys
 from collections.abc import Iterator

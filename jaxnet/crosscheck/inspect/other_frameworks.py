@@ -50,13 +50,8 @@ def other_framework(thing: Any, inputs: tuple[Any, ...]) -> str | None:
 
 
 def reject_other_framework(thing: Any, inputs: tuple[Any, ...]) -> None:
-    """Rejects objects of another framework; the message shows how to pass their gradient.
-
-    Raises:
-        SubjectError: If the callable or an input belongs to another framework.
-    """
-    framework = other_framework(thing, inputs)
-    if framework is not None:
+    """Raises a SubjectError for objects of another framework, which shows how to pass their gradient."""
+    if (framework := other_framework(thing, inputs)) is not None:
         name = str(getattr(thing, "__name__", type(thing).__name__)).replace("<lambda>", "f")
         raise SubjectError(
             f"{name}: belongs to {framework}, which JAX cannot differentiate; pass its gradient:{EXAMPLES[framework]}"

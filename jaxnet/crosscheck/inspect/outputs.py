@@ -1,11 +1,11 @@
-"""The outputs of a forward pass, one array or a structure of several, as one flat array."""
+"""Packs the outputs of a forward pass, one array or a structure of several, into one flat array."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, kind_of
 from jaxnet.crosscheck.inspect.trees import Array, is_complex, is_float, leaves_of, map_leaves, node_of
 
 
@@ -45,7 +45,7 @@ class Outputs:
         for name, leaf in leaves:
             _reject_complex(name, leaf)
         if not any(floats):
-            raise SubjectError(f"forward: returned {type(result).__name__} without an array of floats, expected one")
+            raise SubjectError(f"forward: returned {kind_of(result)} without an array of floats")
         arrays = [(name, leaf, np.asarray(leaf)) for (name, leaf), real in zip(leaves, floats, strict=True) if real]
         self.arrays = [array for *_, array in arrays]
         self.parts = [Part(name, array.shape, array.dtype, type(leaf)) for name, leaf, array in arrays]
@@ -62,7 +62,7 @@ class Outputs:
             or isinstance(result, str | bytes)
             or (not hasattr(result, "__array__") and not isinstance(result, float | int))
         ):
-            raise SubjectError(f"forward: returned {_kind(result)}, expected an array of floats")
+            raise SubjectError(f"forward: returned {kind_of(result)}, expected an array of floats")
         array = np.asarray(result)
         self.parts, self.result, self.dropped = [Part("", array.shape, array.dtype, type(result))], True, []
         self.dtype, self.arrays = array.dtype, [array]
@@ -118,10 +118,6 @@ def _as_scalar(dout: Array, part: Part) -> Any:
 
 def _is_real(value: Any) -> bool:
     return is_float(value) or (isinstance(value, float) and not isinstance(value, np.generic))
-
-
-def _kind(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _reject_complex(name: str, value: Any) -> None:

@@ -1,19 +1,19 @@
-"""The function style of courses: forward returns its output and a cache, and backward takes the cache."""
+"""Inspects pairs of functions, as in courses: forward returns its output and a cache, and backward takes the cache."""
 
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.adapter import Adapter, name_douts
+from jaxnet.crosscheck.inspect.adapter import Adapter, Subject, name_douts
 from jaxnet.crosscheck.inspect.assignment import as_tuple
 from jaxnet.crosscheck.inspect.checkable import Instance
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.copying import Template, duplicate
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, counted, kind_of
 from jaxnet.crosscheck.inspect.layer import CheckableCode, from_trial, run_trial_with_floats
 from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
@@ -38,7 +38,7 @@ class PairAdapter(Adapter):
         result = self.pair[0](*inputs)
         if not (isinstance(result, tuple | list) and len(result) >= 2):
             name = getattr(self.pair[0], "__name__", "forward")
-            raise SubjectError(f"{name}: returned {type(result).__name__}, expected a pair (output, cache)")
+            raise SubjectError(f"{name}: returned {kind_of(result)}, expected a pair (output, cache)")
         self._cache, self._count = result[-1], len(inputs)
         return result[0] if len(result) == 2 else tuple(result[:-1])
 
@@ -46,7 +46,8 @@ class PairAdapter(Adapter):
         result = self.pair[1](self._cache, *douts) if self.cache_first else self.pair[1](*douts, self._cache)
         if (count := len(as_tuple(result))) > self._count and not isinstance(result, Mapping):
             name = getattr(self.pair[0], "__name__", "forward")
-            raise SubjectError(f"{name}: returned {count} gradients for {self._count} inputs, expected one for each")
+            counts = f"{counted(count, 'gradient')} for {counted(self._count, 'input')}"
+            raise SubjectError(f"{name}: returned {counts}, expected one for each")
         return result
 
     def expect(self, douts: int, name: str) -> None:
@@ -72,14 +73,14 @@ class CheckablePair(CheckableCode):
             return super().open(leaves)
         return replace(self, template=Template(self.captured.rebuild(moved)), captured=None).open(leaves)
 
-    def with_captured(self, captured: CapturedArrays, declared: Collection[str]) -> "CheckablePair":
-        """Returns the pair with captured arrays; one with a parameter's name that is not declared lacks a gradient."""
+    def with_captured(self, captured: CapturedArrays) -> "CheckablePair":
+        """Returns the pair with captured arrays; one with a parameter's name lacks a gradient unless it is declared."""
         arrays = {name: captured.arrays[name] for name in captured.of_first if name in captured.replaceable}
         others = {name: np.asarray(array) for name, array in arrays.items() if is_float(array)}
         constants = {
             name
             for name, array in others.items()
-            if name in declared or not is_parameter_name(name) or looks_constant(name, array, is_input=False)
+            if not is_parameter_name(name) or looks_constant(name, array, is_input=False)
         }
         return replace(
             self,
@@ -89,13 +90,12 @@ class CheckablePair(CheckableCode):
         )
 
 
-def inspect_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...], constants: Collection[str] = ()) -> CheckablePair:
+def inspect_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...]) -> CheckablePair:
     """Runs trials on a pair of functions, and returns it as a Checkable.
 
     Args:
         pair: Forward and backward.
         inputs: The inputs of forward.
-        constants: The names of arrays that have no gradient and need none.
 
     Raises:
         SubjectError: If they cannot be called so, or no float array gets a gradient.
@@ -108,13 +108,13 @@ def inspect_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...], constants: Coll
     backward_name = getattr(backward, "__name__", "backward").replace("<lambda>", "backward")
     takes = [p.name for p in positional(backward)]
     adapt = partial(PairAdapter, cache_first=len(takes) > 1 and takes[0] in CACHE and takes[-1] not in CACHE)
-    trial = run_trial_with_floats(duplicate((forward, backward)), adapt, inputs, names, (name, backward_name))
-    code = from_trial(CheckablePair, name, trial, adapt, constants, takes_dout=True)
+    subject = Subject(duplicate((forward, backward)), adapt, names, inputs, (name, backward_name))
+    code = from_trial(CheckablePair, name, run_trial_with_floats(subject), takes_dout=True)
     if not code.fault and not code.leaves:
-        raise SubjectError(f"{name}: no float input gets a gradient, nothing to check")
+        raise SubjectError(f"{name}: no float input gets a gradient, so there is nothing to check")
     if code.fault or not all(isinstance(function, types.FunctionType | partial) for function in pair):
         return code
-    return code.with_captured(CapturedArrays((forward, backward), (*code.leaves, *code.others)), constants)
+    return code.with_captured(CapturedArrays((forward, backward), (*code.leaves, *code.others)))
 
 
 def as_pair(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
@@ -144,11 +144,7 @@ def _owner(function: Any) -> Any:
 
 
 def _reject_context(forward: Any, backward: Any) -> None:
-    """Rejects the style of torch.autograd.Function, in which forward writes to a context.
-
-    Raises:
-        SubjectError: If the first argument of both is a context.
-    """
+    """Raises a SubjectError if forward writes to a context, as in torch.autograd.Function."""
     firsts = [takes[0].name for takes in map(positional, (forward, backward)) if takes]
     if len(firsts) == 2 and all(name in CACHE for name in firsts):
         raise SubjectError(

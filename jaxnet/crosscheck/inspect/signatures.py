@@ -212,7 +212,7 @@ def _is_optional_dout(parameter: inspect.Parameter) -> bool:
 
 def _expect_gradient_call(gradient: Callable[..., Any], names: Sequence[str], found: FromAbove, outputs: int) -> None:
     args = ", ".join(names)
-    expected = f"gradient({args}, dout), or gradient({args}) where f is a scalar"
+    expected = f"gradient({args}, dout), or gradient({args}) if f returns a scalar"
     above = (outputs if found.apart else 1) if found.place is Place.POSITION else 0
     named = {found.keyword: None} if found.place is Place.KEYWORD else {}
     if isinstance(gradient, np.ufunc) and len(names) + above != gradient.nin:

@@ -1,4 +1,4 @@
-"""JAX functions that run only in single precision, because 64-bit mode changes the dtypes of their own arrays."""
+"""Runs JAX functions in single precision, if 64-bit mode changes the dtypes of their own arrays."""
 
 from typing import Any
 
@@ -42,7 +42,13 @@ class SinglePrecision(Checkable):
         if any(leaf.dtype == np.float64 for leaf in leaves.values()):
             raise SubjectError(f"{self.name}: runs in single precision only")
         with single_precision():
-            return _Scoped(self.checkable.open(leaves))
+            instance = self.checkable.open(leaves)
+        for method in ("forward", "forward_at_different_inputs", "backward", "backward_as_given"):
+            setattr(instance, method, single_precision()(getattr(instance, method)))
+        return instance
+
+    def array_names(self) -> list[str]:
+        return self.checkable.array_names()
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         """Returns the arguments of a reference."""
@@ -52,36 +58,3 @@ class SinglePrecision(Checkable):
         """Returns the output as differentiation computes it."""
         with single_precision():
             return self.checkable.value_under_differentiation(leaves)
-
-
-class _Scoped(Instance):
-    """An instance whose calls run in single precision."""
-
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
-        self.outputs, self.arrays = instance.outputs, instance.arrays
-
-    @property
-    def inputs(self) -> tuple[Any, ...]:
-        """The inputs of forward."""
-        return self.instance.inputs
-
-    @inputs.setter
-    def inputs(self, inputs: tuple[Any, ...]) -> None:
-        self.instance.inputs = inputs
-
-    def forward(self) -> Array:
-        with single_precision():
-            return self.instance.forward()
-
-    def forward_at_different_inputs(self) -> bool:
-        with single_precision():
-            return self.instance.forward_at_different_inputs()
-
-    def backward(self, dout: Array) -> dict[str, Any]:
-        with single_precision():
-            return self.instance.backward(dout)
-
-    def backward_as_given(self, *douts: Any) -> dict[str, Any]:
-        with single_precision():
-            return self.instance.backward_as_given(*douts)

@@ -1,4 +1,4 @@
-"""Surrogate gradients: gradients that are meant to be the derivative of a function other than forward."""
+"""Checks surrogate gradients, which are meant to be the derivative of a function other than forward."""
 
 from collections.abc import Callable
 from typing import Any

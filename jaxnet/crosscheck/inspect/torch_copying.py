@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.closures import cell_contents, names_in_code
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, describe, kind_of
 from jaxnet.crosscheck.inspect.objects import attributes_of
 from jaxnet.crosscheck.inspect.torch_tensors import torch_module
 
@@ -126,7 +126,7 @@ def _object(value: Any, memo: dict[int, Any]) -> Any:
         if not any(True for _ in tensors_in(value)):
             return value
         raise SubjectError(
-            f"a {type(value).__name__} cannot be copied ({type(error).__name__}: {error}), and a check changes copies "
+            f"{kind_of(value)} cannot be copied ({describe(error)}), and a check changes copies "
             "only: pass a function of its tensors instead"
         ) from error
 

@@ -1,4 +1,4 @@
-"""PyTorch functions: a torch.autograd.Function, its `apply`, a module, or any callable of tensors.
+"""Inspects PyTorch functions: a torch.autograd.Function, its `apply`, a module, or any callable of tensors.
 
 The checked gradient is the one that torch.autograd.grad returns. Leaves and gradients are NumPy arrays; the caller's
 tensors, modules and generators are copied and never changed.
@@ -102,7 +102,7 @@ class CheckableTorch(Checkable):
         if not callable(thing):
             raise SubjectError(f"{self.name}: expected a module, a torch.autograd.Function or a callable of tensors")
         if isinstance(owner, torch.jit.ScriptModule):
-            raise SubjectError(f"{self.name}: TorchScript holds its parameters itself: pass the module it was made of")
+            raise SubjectError(f"{self.name}: TorchScript holds its parameters itself; pass the original module")
         if not is_function and callable(getattr(thing, "backward", None)):
             raise SubjectError(
                 f"{self.name}: has a backward of its own, which PyTorch does not call; pass it as "
@@ -146,7 +146,7 @@ class CheckableTorch(Checkable):
         self.integers = {n: to_numpy(t) for n, t in other.items() if t.dtype != torch_module().bool}
         self.numbers = _numbers(dict(zip(names, self.inputs, strict=True)) | _settings(self.function))
         if not self.leaves:
-            raise SubjectError(f"{self.name}: no tensor of floats to take a gradient by; give it one, or parameters")
+            raise SubjectError(f"{self.name}: no tensor of floats, so there is nothing to check; pass one, or a module")
 
     def _choose_dtype(self) -> None:
         """Runs it in its own dtypes and in float64; if only float64 works, the leaves become float64."""
@@ -175,13 +175,9 @@ class CheckableTorch(Checkable):
         opened = self.open({name: array.copy() for name, array in self.leaves.items()})
         with as_subject_error(self.name):
             y = opened.forward()
-        try:
+        gradients: dict[str, Any] = {}
+        with self.recording_fault("backward"):
             gradients = opened.backward(np.ones_like(y))
-        except SubjectError:
-            raise
-        except Exception as error:
-            self.fault, self.leaves = f"backward raises {type(error).__name__}: {error}", {}
-            return
         if all(gradient is None for gradient in gradients.values()):
             return
         for name, gradient in gradients.items():
@@ -198,6 +194,9 @@ class CheckableTorch(Checkable):
 
     def open(self, leaves: Leaves) -> Instance:
         return TorchInstance(self, leaves)
+
+    def array_names(self) -> list[str]:
+        return list(self.slots)
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         """Returns the arguments as NumPy arrays, after a dict of the parameters if there are any."""

@@ -1,4 +1,4 @@
-"""One copy of a callable of tensors: a forward pass that records a graph, and backward passes through it."""
+"""Calls one copy of a callable of tensors: a forward pass that records a graph, and backward passes through it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Instance
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, kind_of
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.torch_copying import copy_with, tensors_in
@@ -92,13 +92,13 @@ class TorchInstance(Instance):
             reject_tensor(f"{self.subject.name}: its {name}", part)
         floats = {name: part for name, part in tensors if is_float_tensor(part)}
         if not floats:
-            raise SubjectError(f"{self.subject.name}: returned {type(result).__name__}, expected tensors of floats")
+            raise SubjectError(f"{self.subject.name}: returned {kind_of(result)}, expected tensors of floats")
         outputs = [part for part in floats.values() if part.requires_grad]
         self.subject.outputs_without_gradient = [name for name, part in floats.items() if not part.requires_grad]
         if not outputs:
             raise SubjectError(
-                f"{self.subject.name}: no output has a gradient, as under torch.no_grad() or after detach(): "
-                "nothing to check; remove these"
+                f"{self.subject.name}: no output has a gradient, as under torch.no_grad() or after detach(), "
+                "so there is nothing to check; remove these"
             )
         return outputs
 

@@ -39,8 +39,8 @@ def layer_in_numpy(layer: Any, inputs: tuple[Any, ...]) -> tuple[Any, tuple[Any,
     deeper = [place for place, part in tensors_in(layer) if is_float_tensor(part) and id(part) not in direct]
     if deeper:
         raise SubjectError(
-            f"{type(layer).__name__}: {deeper[0]} is a tensor within its parts, where its gradient is not "
-            "sought; check each part alone, or pass it as check_function(f, x, gradient=g)"
+            f"{type(layer).__name__}: {deeper[0]} is a tensor in one of its parts, and its gradient is not "
+            "looked for there; check each part on its own, or pass it as check_function(f, x, gradient=g)"
         )
     passes = {
         name: functools.wraps(getattr(type(layer), name))(getattr(TensorLayer, name))

@@ -88,11 +88,7 @@ def in_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def reject_tensor(name: str, tensor: Any) -> None:
-    """Rejects kinds of tensors that are not supported.
-
-    Raises:
-        SubjectError: If the tensor is complex, sparse or quantized.
-    """
+    """Raises a SubjectError if a tensor is complex, sparse or quantized."""
     if tensor.is_complex():
         raise SubjectError(COMPLEX.format(name))
     if tensor.layout is not torch_module().strided or tensor.is_quantized:

@@ -1,4 +1,4 @@
-"""Nested arguments and outputs: their leaves by name, and the same structure with other leaves.
+"""Names the leaves of nested arguments and outputs, and rebuilds the same structure with other leaves.
 
 A structure is a dict, a list, a tuple, a named tuple, a dataclass or, if JAX is loaded, a registered pytree node.
 Everything else is a leaf, None included. The leaf `params["Affine1"]["W"]` is called `params.Affine1.W`.
@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from jaxnet.crosscheck.dtypes import is_float_dtype
 
 Array = NDArray[Any]
 Leaves = dict[str, Array]  # arrays by name
@@ -111,12 +113,6 @@ def is_array(value: Any) -> bool:
     return jax is not None and isinstance(value, jax.Array) and hasattr(value.dtype, "kind")
 
 
-def is_float_dtype(dtype: Any) -> bool:
-    """Returns whether a dtype is of floating-point numbers, `bfloat16` and the 8-bit ones included."""
-    kind = getattr(dtype, "kind", "")
-    return kind == "f" or (kind == "V" and "float" in dtype.name)
-
-
 def is_float(value: Any) -> bool:
     """Returns whether this is an array of floating-point numbers."""
     return is_array(value) and is_float_dtype(value.dtype)
@@ -130,17 +126,6 @@ def is_complex(value: Any) -> bool:
 def copied(tree: Any) -> Any:
     """Returns a structure whose NumPy arrays are copies."""
     return map_leaves(lambda leaf: np.array(leaf) if isinstance(leaf, np.ndarray) else leaf, tree)
-
-
-def machine_epsilon(dtype: Any) -> float:
-    """Returns the spacing of the numbers above 1 in a floating-point dtype."""
-    if dtype.kind in "fc":
-        return float(np.finfo(dtype).eps)
-    one = np.ones((), dtype)  # NumPy's finfo does not know the types of `ml_dtypes`
-    half: Array = one
-    while one + half / dtype.type(2) != one:
-        half = half / dtype.type(2)
-    return float(half)
 
 
 def _mapping_like(value: Mapping[Any, Any], parts: list[Any]) -> Any:

@@ -3,16 +3,16 @@
 Each copy's backward is called once, so that code which frees its cache in backward is supported.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.adapter import Adapter, run_forward
+from jaxnet.crosscheck.inspect.adapter import Subject, run_forward
 from jaxnet.crosscheck.inspect.assignment import Assignment, as_tuple, floats_by_place
 from jaxnet.crosscheck.inspect.copying import duplicate
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, describe, kind_of
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.lazy_parameters import creates_parameters
 from jaxnet.crosscheck.inspect.objects import is_ndarray
@@ -32,10 +32,8 @@ class TrialRun:
     """The findings of a trial run.
 
     Attributes:
-        base: The object that was copied; after its first forward pass, if that creates parameters.
-        names: The names of the inputs.
-        inputs: The inputs.
-        arrays: The float arrays of `base` that last from call to call, by place.
+        subject: The code and its inputs; after its first forward pass, if that creates parameters.
+        arrays: The float arrays of the object that last from call to call, by place.
         parameters: The names of those with a gradient.
         without_gradient: Those without one.
         checked_inputs: The names of the float inputs whose gradients are checked.
@@ -44,13 +42,11 @@ class TrialRun:
         alternatives: Other inputs to which a single gradient may belong.
         is_single: Whether a single gradient is returned, not in a tuple or dict, for several float inputs.
         accumulating: The names of the parameters to whose gradients backward adds.
-        shared_gradients: Pairs of parameters that same_memory memory and whose gradients do too.
+        shared_gradients: Pairs of parameters that share memory and whose gradients do too.
         fault: The message of the exception that backward raised; empty if it raised none.
     """
 
-    base: Any
-    names: list[str]
-    inputs: tuple[Any, ...]
+    subject: Subject
     arrays: dict[str, Any] = field(default_factory=dict)
     parameters: list[str] = field(default_factory=list)
     without_gradient: dict[str, Any] = field(default_factory=dict)
@@ -63,41 +59,39 @@ class TrialRun:
     shared_gradients: tuple[frozenset[str], ...] = ()
     fault: str = ""
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the inputs."""
+        return self.subject.names
 
-def run_trial(
-    base: Any,
-    adapt: Callable[[Any], Adapter],
-    inputs: tuple[Any, ...],
-    names: list[str],
-    calls: tuple[str, str],
-    *,
-    warmed: bool = False,
-) -> TrialRun:
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """The inputs."""
+        return self.subject.inputs
+
+
+def run_trial(subject: Subject, *, warmed: bool = False) -> TrialRun:
     """Calls forward and backward on copies, and returns the findings.
 
     Args:
-        base: The object, which is copied.
-        adapt: Makes a copy callable.
-        inputs: The inputs of forward.
-        names: Their names.
-        calls: The names of its forward and its backward, for messages.
-        warmed: Whether `base` has run a forward pass, so that arrays which forward creates are not parameters.
+        subject: The code and its inputs.
+        warmed: Whether the object has run a forward pass, so that arrays which forward creates are not parameters.
 
     Raises:
         SubjectError: If it cannot be called.
     """
-    adapter = adapt(duplicate(base))
+    adapter, names, calls = subject.copy(), subject.names, subject.calls
     before, wrongly_typed = arrays_by_place(adapter.owner), wrongly_typed_parameters(adapter.owner)
     values = {name: array.copy() for name, array in before.items() if isinstance(array, np.ndarray)}
     outputs = Outputs()
-    y = run_forward(adapter, inputs, calls[0], outputs)
+    y = run_forward(adapter, subject.inputs, calls[0], outputs)
     after = arrays_by_place(adapter.owner)
-    if not warmed and creates_parameters(base, adapt, inputs, after.keys() - before.keys()):
-        warm = duplicate(base)
-        run_forward(adapt(warm), inputs, calls[0])
-        return run_trial(warm, adapt, inputs, names, calls, warmed=True)
+    if not warmed and creates_parameters(subject, after.keys() - before.keys()):
+        warm = duplicate(subject.base)
+        run_forward(subject.adapt(warm), subject.inputs, calls[0])
+        return run_trial(replace(subject, base=warm), warmed=True)
 
-    trial = TrialRun(base, names, inputs)
+    trial = TrialRun(subject)
     lasting = _unchanged(before, after)
     wrongly_typed = _unchanged(wrongly_typed, wrongly_typed_parameters(adapter.owner))
     earlier = {n: (g, np.array(g) if is_float(g) else g) for n, g in gradients_by_place(adapter.owner, names).items()}
@@ -108,7 +102,7 @@ def run_trial(
     except SubjectError:
         raise
     except Exception as error:
-        trial.fault = f"{calls[1].rpartition('.')[2]} raises {type(error).__name__}: {error}"
+        trial.fault = f"{calls[1].rpartition('.')[2]} raises {describe(error)}"
         return trial
     stored = gradients_by_place(adapter.owner, names)
     new = {n for n, g in stored.items() if is_new_gradient(g, *earlier.get(n, (None, None)))}
@@ -119,10 +113,10 @@ def run_trial(
     returned = _assign(trial, result, adapter.owner, calls[1], own)
     _sort_arrays(trial, lasting, stored, new | strict, returned, values)
     if trial.without_gradient:
-        _drop(trial.without_gradient, _written_by_forward(base, adapt, inputs))
+        _drop(trial.without_gradient, _written_by_forward(subject))
     _choose_inputs(trial, returned, new, result is None)
-    trial.accumulating = _find_accumulating(adapt, trial, calls[0], douts, stored)
-    _take_arrays_of_base(trial, adapt)
+    trial.accumulating = _find_accumulating(trial, douts, stored)
+    _take_arrays_of_base(trial)
     return trial
 
 
@@ -137,21 +131,21 @@ def _drop(arrays: dict[str, Any], places: set[str]) -> None:
         del arrays[name]
 
 
-def _take_arrays_of_base(trial: TrialRun, adapt: Callable[[Any], Adapter]) -> None:
-    """Replaces the arrays of the copy that was called by those of `base`, and drops those that it does not hold."""
-    arrays = arrays_by_place(adapt(trial.base).owner)
+def _take_arrays_of_base(trial: TrialRun) -> None:
+    """Replaces the arrays of the copy that was called by those of the object, and drops those that it does not hold."""
+    arrays = arrays_by_place(trial.subject.adapt(trial.subject.base).owner)
     places = {name: name.removeprefix("self.") for name in [*trial.parameters, *trial.without_gradient]}
     trial.arrays = {name: arrays[place] for name, place in places.items() if place in arrays}
     trial.parameters = [name for name in trial.parameters if name in trial.arrays]
     trial.without_gradient = {n: trial.arrays[n] for n in trial.without_gradient if n in trial.arrays}
 
 
-def _written_by_forward(base: Any, adapt: Callable[[Any], Adapter], inputs: tuple[Any, ...]) -> set[str]:
+def _written_by_forward(subject: Subject) -> set[str]:
     """Returns the places of arrays that a forward pass at other inputs changes: buffers, statistics, states."""
-    adapter = adapt(duplicate(base))
+    adapter = subject.copy()
     before = {name: np.array(array) for name, array in arrays_by_place(adapter.owner).items()}
     try:
-        run_forward(adapter, different_inputs(inputs), "forward")
+        run_forward(adapter, different_inputs(subject.inputs), "forward")
     except SubjectError:
         return set()
     after = arrays_by_place(adapter.owner)
@@ -161,7 +155,7 @@ def _written_by_forward(base: Any, adapt: Callable[[Any], Adapter], inputs: tupl
 def _reject_wrong_types(owner: Any, wrongly_typed: Mapping[str, Any]) -> None:
     """Raises a SubjectError for the first value that has a gradient but is no float array."""
     for name, value in wrongly_typed.items():
-        kind = f"an array of {value.dtype}" if is_ndarray(value) else f"a {type(value).__name__}"
+        kind = f"an array of {value.dtype}" if is_ndarray(value) else kind_of(value)
         raise SubjectError(
             f"{type(owner).__name__}.{name}: {kind}, expected an array of floats, "
             "since backward stores a gradient for it"
@@ -217,13 +211,8 @@ def _sort_arrays(
 ) -> None:
     """Sorts the lasting arrays into parameters, arrays without a gradient, and others such as buffers.
 
-    Args:
-        trial: The findings, which are completed.
-        lasting: The arrays that last from call to call, by place.
-        stored: The stored gradients by place.
-        with_gradient: The places whose stored gradients count.
-        returned: The returned gradients by name.
-        values: Copies of the arrays from before forward.
+    `stored` are the gradients by place, of which those at `with_gradient` count, `returned` are those by name, and
+    `values` are copies of the arrays from before forward.
     """
     own = {n: a for n, a in lasting.items() if n not in trial.names}
     gradients = {n: g for n, g in stored.items() if n in own and n in with_gradient}
@@ -244,11 +233,7 @@ def _sort_arrays(
 def _choose_inputs(trial: TrialRun, returned: Mapping[str, Any], new: set[str], is_none: bool) -> None:
     """Finds the float inputs that get a gradient. If there is no gradient at all, the first should get one.
 
-    Args:
-        trial: The findings, which are completed.
-        returned: The returned gradients by name.
-        new: The names beside which backward stored a gradient.
-        is_none: Whether backward returned None, as one with a forgotten `return` does.
+    `new` are the names beside which backward stored a gradient; `is_none` says that it returned None.
     """
     assert trial.assignment is not None
     values = dict(floats_by_place(trial.names, trial.inputs))
@@ -260,16 +245,9 @@ def _choose_inputs(trial: TrialRun, returned: Mapping[str, Any], new: set[str], 
         trial.checked_inputs = [n for n in variable if n in trial.assignment.targets or n in returned][:1]
 
 
-def _find_accumulating(
-    adapt: Callable[[Any], Adapter],
-    trial: TrialRun,
-    forward: str,
-    douts: tuple[Array, ...],
-    stored: Mapping[str, Any],
-) -> tuple[str, ...]:
+def _find_accumulating(trial: TrialRun, douts: tuple[Array, ...], stored: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the parameters to whose gradients backward adds: 1 more before backward is 1 more after it."""
-    adapter = adapt(duplicate(trial.base))
-    run_forward(adapter, trial.inputs, forward)
+    adapter = trial.subject.copy_after_forward(trial.inputs)
     changed = set_gradients(adapter.owner, lambda g: g + 1, trial.parameters, trial.names)
     if not changed:
         return ()

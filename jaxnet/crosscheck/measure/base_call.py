@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import as_double, effective_unit, is_float_dtype, unit_roundoff
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves
 from jaxnet.crosscheck.inspect.objects import floats_in
-from jaxnet.crosscheck.measure.dtypes import as_double, effective_unit, is_floating, unit_roundoff
 
 ROUNDING_SAFETY = 8.0  # tolerance over estimated rounding
 SUM_ROUNDING = 64.0  # sums of n terms in another order differ by less than this times sqrt(n) u
@@ -137,7 +137,7 @@ def _ratio(values: Array | None, other: Array) -> float:
 
 
 def _finite(values: Array) -> Array:
-    return np.isfinite(as_double(values)) if is_floating(values.dtype) else np.ones(values.shape, bool)
+    return np.isfinite(as_double(values)) if is_float_dtype(values.dtype) else np.ones(values.shape, bool)
 
 
 def _inputs_of(opened: Instance, leaves: Leaves) -> list[str]:

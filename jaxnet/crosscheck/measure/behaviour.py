@@ -5,13 +5,13 @@ own dtype, linearity at the point where the gradient was measured.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
 
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.measure import call_history, memory, staleness
 from jaxnet.crosscheck.measure.base_call import BaseCall
+from jaxnet.crosscheck.measure.derivation import Measured
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding
 from jaxnet.crosscheck.measure.linearity import nonlinear
 from jaxnet.crosscheck.measure.repeatability import compare_repeated_calls
@@ -19,25 +19,11 @@ from jaxnet.crosscheck.measure.repeatability import compare_repeated_calls
 INPUT_OVERWRITES = (Behaviour.FORWARD_OVERWRITES, Behaviour.BACKWARD_OVERWRITES)
 
 
-class Rounded(Protocol):
-    """A gradient, and the rounding error of its elements."""
-
-    @property
-    def value(self) -> Array:
-        """The gradient."""
-        ...
-
-    @property
-    def rounding(self) -> float:
-        """The rounding error of an element."""
-        ...
-
-
 def check_behaviour(
     checkable: Checkable,
     dout: Array,
     at: Leaves,
-    gradient: Mapping[str, Rounded],
+    gradient: Mapping[str, Measured],
     rng: np.random.Generator,
     output_rounding: float = 0.0,
 ) -> list[Finding]:
@@ -62,7 +48,7 @@ def check_behaviour(
 
 
 def _findings(
-    base: BaseCall, dout: Array, at: Leaves, gradient: Mapping[str, Rounded], rng: np.random.Generator
+    base: BaseCall, dout: Array, at: Leaves, gradient: Mapping[str, Measured], rng: np.random.Generator
 ) -> list[Finding]:
     checkable = base.checkable
     repeated = compare_repeated_calls(base)
@@ -76,7 +62,10 @@ def _findings(
             findings += memory.dout_layouts(base)
         if overwritten.isdisjoint(INPUT_OVERWRITES):
             findings += memory.input_layouts(base, rng)
-            findings += _state_findings(base, rng)
+            state = _state_findings(base, rng)
+            if Behaviour.REPLACES_PARAMETER in overwritten:  # which explains that a second backward differs
+                state = [finding for finding in state if finding.kind is not Behaviour.SECOND_BACKWARD_DIFFERS]
+            findings += state
         findings += memory.lends_its_cache(base)
     if checkable.takes_dout:
         values = {name: part.value for name, part in gradient.items() if name in base.names}

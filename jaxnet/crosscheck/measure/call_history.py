@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import is_float_dtype
 from jaxnet.crosscheck.inspect.checkable import Array, Instance
+from jaxnet.crosscheck.inspect.errors import describe
+from jaxnet.crosscheck.inspect.global_state import preserve_global_state
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.measure.base_call import BaseCall, Call, apart, distance
-from jaxnet.crosscheck.measure.dtypes import is_floating
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
-from jaxnet.crosscheck.measure.repeatability import generators_restored
 
 LATER_CALLS = 3  # after a call at other inputs: the second, the third and the fourth
 OTHER_DOUT_FACTOR = -0.75  # of dout, in a call at other inputs
@@ -30,12 +31,12 @@ def second_backward(base: BaseCall) -> list[Finding]:
     notes = [Finding(Behaviour.ADDS_UP, Level.NOTE, name) for name in base.checkable.accumulating if name in base.names]
     opened = base.open()
     opened.forward()
-    with generators_restored():
+    with preserve_global_state():  # the second backward draws the same numbers
         first = base.copied(opened.backward(base.dout))
     try:
         second = base.copied(opened.backward(base.dout))
     except Exception as error:
-        return [*notes, Finding(Behaviour.RUNS_ONCE, Level.NOTE, detail=f"{type(error).__name__}: {error}")]
+        return [*notes, Finding(Behaviour.RUNS_ONCE, Level.NOTE, detail=describe(error))]
     differing = base.differing(second, first)
     twice = {name: np.asarray(2 * first[name]) for name in differing}
     if differing and not any(distance(second.get(n), twice[n]) > 2 * base.allowed(n) for n in differing):
@@ -64,7 +65,7 @@ def earlier_calls(base: BaseCall) -> list[Finding]:
         opened.inputs = different_inputs(own)
         before, returned = _call_elsewhere(base, opened)
     except Exception:
-        opened = base.open()  # it rejects the other inputs
+        opened = base.open()  # the user's code rejects the other inputs
         own = opened.inputs
     opened.inputs = own
     for number in range(2, 2 + LATER_CALLS):
@@ -75,8 +76,7 @@ def earlier_calls(base: BaseCall) -> list[Finding]:
                 return [*findings, *(_overwritten(returned) if number == 2 else [])]
             call = Call(output, base.copied(opened.backward(base.dout)))
         except Exception as error:
-            detail = f"{type(error).__name__}: {error}"
-            return [*findings, Finding(Behaviour.LATER_CALL, Level.WARNING, size=number, detail=detail)]
+            return [*findings, Finding(Behaviour.LATER_CALL, Level.WARNING, size=number, detail=describe(error))]
         if number == 2:
             findings += _overwritten(returned)
         gradient = _increments(base, call, before)
@@ -118,14 +118,14 @@ def other_batch_sizes(base: BaseCall, rng: np.random.Generator) -> list[Finding]
             dout = np.asarray(rng.standard_normal(y.shape)).astype(y.dtype)
         first = Call(y, _all_copied(opened.backward(dout)))
     except Exception:
-        return []  # it supports this size only
+        return []  # the user's code supports only this size
     try:
         opened.inputs = own
         between = base.call(opened)
         opened.inputs = copy.deepcopy(larger)
         again = Call(np.array(opened.forward()), _all_copied(opened.backward(dout)))
     except Exception as error:
-        return [Finding(Behaviour.ONE_BATCH_SIZE, Level.WARNING, detail=f"{type(error).__name__}: {error}")]
+        return [Finding(Behaviour.ONE_BATCH_SIZE, Level.WARNING, detail=describe(error))]
     names = [name for name in base.names if name not in base.accumulating]
     if not base.same_output(between.output):
         return [Finding(Behaviour.OTHER_BATCH_SIZE, Level.FAULT, detail="forward")]
@@ -156,15 +156,13 @@ def enlarged(inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
 def _call_elsewhere(base: BaseCall, opened: Instance) -> tuple[Call, list[Returned]]:
     """Returns the call at other inputs, and the arrays it returned: the outputs and the gradients by inputs."""
     y = opened.forward()
-    arrays = [a for a in getattr(opened.outputs, "arrays", None) or [y] if isinstance(a, np.ndarray)]
-    outputs = [Returned(array, array.copy(), "") for array in arrays]
+    outputs = [Returned(array, array.copy(), "") for array in opened.outputs.arrays]
     dout = base.dout
     if base.checkable.takes_dout:
         dout = (OTHER_DOUT_FACTOR * dout).astype(dout.dtype) if y.shape == dout.shape else np.ones_like(y)
     gradient = opened.backward(dout)
-    own = getattr(base.checkable, "returned", base.inputs)
-    arrays_by_input = {n: gradient[n] for n in base.inputs if n in own and isinstance(gradient.get(n), np.ndarray)}
-    gradients = [Returned(array, array.copy(), name) for name, array in arrays_by_input.items()]
+    by_input = {name: gradient[name] for name in base.inputs if isinstance(gradient.get(name), np.ndarray)}
+    gradients = [Returned(array, array.copy(), name) for name, array in by_input.items()]
     return Call(np.array(y), base.copied(gradient)), outputs + gradients
 
 
@@ -186,4 +184,4 @@ def _increments(base: BaseCall, call: Call, before: Call | None) -> Mapping[str,
 
 def _all_copied(gradient: Mapping[str, Any]) -> dict[str, Array]:
     floats = {name: np.array(value) for name, value in gradient.items() if value is not None}
-    return {name: value for name, value in floats.items() if is_floating(value.dtype)}
+    return {name: value for name, value in floats.items() if is_float_dtype(value.dtype)}

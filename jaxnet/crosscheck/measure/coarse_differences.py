@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import as_double, unit_roundoff
 from jaxnet.crosscheck.inspect.checkable import Array, Leaves
-from jaxnet.crosscheck.measure.dtypes import as_double, unit_roundoff
 
 # Steps relative to a leaf's size, in the order in which they are tried.
 FLOAT64_STEPS = tuple(2.0**-k for k in (10, 7, 13, 16, 19))

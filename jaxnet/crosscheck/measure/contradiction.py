@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Probe
-from jaxnet.crosscheck.measure.dtypes import in_float64
 from jaxnet.crosscheck.measure.finite_differences import Quotient, quotient_at
 from jaxnet.crosscheck.measure.leaf_steps import copies, scale_of, stepped
 
@@ -81,7 +81,7 @@ def is_steady(derivation: Derivation, name: str, direction: Array, step: float, 
         at = copies(derivation.at)
         at[name] = stepped(at[name], t, scale * direction)
         try:
-            gradient = in_float64(derivation.checkable.backward(at, derivation.dout_given)[name])
+            gradient = in_float64(derivation.checkable.backward(at, derivation.cast_dout)[name])
         except Exception:  # the user's code rejects these values: they are outside its domain
             return math.nan
         return float(np.vdot(np.where(np.isfinite(at[name]), gradient * factor, 0.0), direction))

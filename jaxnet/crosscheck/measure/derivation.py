@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import effective_unit, eps_of, in_float64
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
-from jaxnet.crosscheck.measure.dtypes import effective_unit, eps_of, in_float64
 from jaxnet.crosscheck.measure.finite_differences import (
     FIRST_STEP,
     MAX_NEAR_STEP,
@@ -25,14 +25,7 @@ from jaxnet.crosscheck.measure.finite_differences import (
     derivative,
 )
 from jaxnet.crosscheck.measure.jitter import Values, measure_jitter
-from jaxnet.crosscheck.measure.leaf_steps import (
-    MIN_EXACT_STEP,
-    copies,
-    exact_direction,
-    scale_of,
-    stepped,
-    unit_of,
-)
+from jaxnet.crosscheck.measure.leaf_steps import MIN_EXACT_STEP, copies, exact_direction, scale_of, stepped, unit_of
 from jaxnet.crosscheck.measure.noise import Noise, measure_noise
 
 SAFETY = 8.0  # tolerance over estimated error
@@ -112,12 +105,12 @@ class Derivation:
         instance = checkable.open(arguments)
         self.output = in_float64(instance.forward())
         dtypes = [a.dtype for a in at.values()] or [np.dtype(np.float64)]
-        self.dout_given = dout.astype(max(dtypes, key=lambda dtype: dtype.itemsize))
-        gradients = instance.backward(self.dout_given)
+        self.cast_dout = dout.astype(max(dtypes, key=lambda dtype: dtype.itemsize))
+        gradients = instance.backward(self.cast_dout)
         self.gradient = {name: in_float64(gradients[name]) for name in names}
         # Code that writes to its arguments gets copies from now on.
         self.overwrites = any(not np.array_equal(arguments[name], a, equal_nan=True) for name, a in at.items())
-        self.noise: Noise = measure_noise(checkable, at, self.dout_given, names, rng, self.first_step)
+        self.noise: Noise = measure_noise(checkable, at, self.cast_dout, names, rng, self.first_step)
         self.unit_roundoff = max((eps_of(a) for a in at.values()), default=2.0**-52) / 2
         weighted = dout * self.output
         self.unit = unit_of(weighted, dout.ravel() * self.noise.slopes)
@@ -181,7 +174,7 @@ class Derivation:
         """The jitter of each element of the output and of the gradients."""
         coarse_step = self.noise.step if self.coarse else None
         values = Values(self.output, self.gradient)
-        return measure_jitter(self.checkable, self.at, self.dout_given, values, self.rng, coarse_step)
+        return measure_jitter(self.checkable, self.at, self.cast_dout, values, self.rng, coarse_step)
 
     def agrees_with_output(self, value: Array) -> bool:
         """Whether another value of the same forward pass equals the output, up to rounding."""
@@ -300,6 +293,20 @@ class Derivation:
         numerical = _with_noise(derivative(self.phi(name, direction), noise, target, start), self.phi_noise)
         claimed = float(np.vdot(self.scaled_gradient(name), direction))
         return Probe(direction, claimed, float(np.linalg.norm(self.roundings(name) * direction)), numerical)
+
+
+class Derivations(NamedTuple):
+    """The derivation of the code at one point, and that of its reference if there is one.
+
+    Attributes:
+        analytic: The derivation that is checked.
+        autodiff: The derivation of the reference.
+        forward: The gap of the two forward passes.
+    """
+
+    analytic: Derivation
+    autodiff: Derivation | None = None
+    forward: Gap | None = None
 
 
 def _with_noise(numerical: Derivative, noise: float) -> Derivative:

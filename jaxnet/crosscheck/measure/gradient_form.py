@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import MIN_HALF_ROUNDOFF, as_double, is_float_dtype, unit_roundoff
 from jaxnet.crosscheck.inspect.checkable import Array
-from jaxnet.crosscheck.measure.dtypes import MIN_HALF_ROUNDOFF, as_double, is_floating, unit_roundoff
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 
 
@@ -23,7 +23,7 @@ def misshapen(name: str, leaf: Array, gradient: Any) -> Finding | None:
     if gradient is None:
         return _fault(Behaviour.NO_GRADIENT, name, f"an array of shape {leaf.shape}")
     array = np.asarray(gradient)
-    if not is_floating(array.dtype) and array.dtype.kind not in "iu":  # integers are compared, masks are rejected
+    if not is_float_dtype(array.dtype) and array.dtype.kind not in "iu":  # integers are compared, masks are rejected
         return _fault(Behaviour.NOT_FLOATING, name, f"{array.dtype}, expected {leaf.dtype}")
     if array.shape != leaf.shape:
         kind = Behaviour.ONLY_BROADCASTS if _broadcasts(array.shape, leaf.shape) else Behaviour.WRONG_SHAPE
@@ -46,12 +46,14 @@ def other_dtype(name: str, leaf: Array, gradient: Any, output: Array) -> Finding
         output: The output of the forward pass.
     """
     dtype = np.asarray(gradient).dtype
-    if not is_floating(dtype):
+    if not is_float_dtype(dtype):
         return Finding(Behaviour.NOT_FLOATING, Level.WARNING, name, detail=f"{dtype}, expected {leaf.dtype}")
     if dtype != leaf.dtype and output.dtype == leaf.dtype and leaf.ndim:
         halved = unit_roundoff(dtype) > MIN_HALF_ROUNDOFF > unit_roundoff(leaf.dtype)
         level = Level.FAULT if halved else Level.WARNING
-        return Finding(Behaviour.OTHER_DTYPE, level, name, detail=f"{dtype}, though {leaf.dtype}")
+        return Finding(
+            Behaviour.OTHER_DTYPE, level, name, detail=f"{dtype}, but forward takes and returns {leaf.dtype}"
+        )
     return None
 
 

@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect import Array, Checkable, CheckableLayer, attributes_of
+from jaxnet.crosscheck.inspect.checkable import Array, Checkable
+from jaxnet.crosscheck.inspect.layer import CheckableLayer
+from jaxnet.crosscheck.inspect.objects import attributes_of
 
+OVERWRITE = "gradients that overwrite each other instead of adding up may pass"
 # Names under which layers hold the size of a window.
 WINDOW_ATTRIBUTES = ("pool_h", "pool_w", "pool_height", "pool_width", "pool_size", "kernel_size", "size", "window")
 
@@ -15,24 +18,25 @@ def input_warnings(subject: Checkable, y: Array) -> Iterator[str]:
     """Yields a sentence for each property of the inputs that hides a class of bugs."""
     for name, array in subject.leaves.items():
         if array.size > 1 and np.ptp(array) == 0 and (array.flat[0] != 0 or array.ndim > 1):
-            yield f"{name} is {array.flat[0]:g} everywhere: a gradient that forgets it as a factor may pass"
+            yield f"{name} is {array.flat[0]:g} everywhere, so a gradient that lacks it as a factor may pass: vary it"
         if array.ndim == 2 and array.shape[0] == array.shape[1] > 1 and np.array_equal(array, array.T):
-            yield f"{name} is symmetric: one that is transposed would pass"
+            yield f"{name} is symmetric, so code that transposes it by mistake may pass: pass an asymmetric one"
     if not isinstance(subject, CheckableLayer):
         return
     inputs = {name: array for name, array in zip(subject.names, subject.inputs, strict=True) if name in subject.leaves}
     if any(array.ndim >= 2 and len(array) == 1 for array in inputs.values()):
-        yield "a batch of one: a sum over the batch and its mean, or its first row, are alike"
+        yield "a batch of one, where a sum over the batch equals its mean: pass several samples"
     if not subject.parameters and len(inputs) == 1 and y.shape == next(iter(inputs.values())).shape:
         (name, x), *_ = inputs.items()
         if x.size > 1 and ((x > 0).all() or (x < 0).all()):
-            yield f"{name} is {'positive' if x.flat[0] > 0 else 'negative'} everywhere: the other branch is not seen"
+            sign = "positive" if x.flat[0] > 0 else "negative"
+            yield f"{name} is {sign} everywhere, so other branches are not checked: pass both signs"
     for name, array in zip(subject.names, subject.inputs, strict=True):
         ids = isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.integer)
         if ids and array.size > 1 and subject.parameters and len(np.unique(array)) == array.size:
-            yield f"{name} repeats no number: gradients that overwrite each other where they should add up would pass"
-    if _windows_are_disjoint(attributes_of(subject.layer)):
-        yield "the windows do not overlap: gradients that overwrite each other where they should add up would pass"
+            yield f"{name} repeats no number: {OVERWRITE}, so repeat one"
+    if _windows_are_disjoint(attributes_of(subject.owner)):
+        yield f"the windows do not overlap: {OVERWRITE}"
 
 
 def _windows_are_disjoint(attributes: dict[str, Any]) -> bool:

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
-from jaxnet.crosscheck.measure.dtypes import in_float64
 from jaxnet.crosscheck.measure.leaf_steps import own_scales, scale_of, stepped
 
 # Steps relative to each element's own size at which curvature is negligible against rounding. Where the forward pass

@@ -223,8 +223,8 @@ def broken_tie(
     dout = np.where(smooth, derivation.dout, 0.0)
     if not dout.any() or derivation.output.size == 1:
         return None
-    dout_given = dout.astype(derivation.dout_given.dtype)
-    gradient = derivation.checkable.backward(copies(derivation.at), dout_given)[name]
+    cast_dout = dout.astype(derivation.cast_dout.dtype)
+    gradient = derivation.checkable.backward(copies(derivation.at), cast_dout)[name]
     claimed = float(np.vdot(np.asarray(gradient, np.float64) * derivation.factor(name), direction))
     rounding = float(np.linalg.norm(derivation.roundings(name) * direction))
     slack = 2 * SAFETY * (error * math.sqrt(dout.size) + slopes.error + rounding)

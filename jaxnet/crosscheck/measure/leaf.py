@@ -9,17 +9,9 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.contradiction import is_contradicted
-from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap, Probe
+from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Derivations, Gap, Probe
 from jaxnet.crosscheck.measure.finite_differences import Derivative, Limit
-from jaxnet.crosscheck.measure.kinks import (
-    Element,
-    Goal,
-    Roughness,
-    Tie,
-    broken_tie,
-    examine_elements,
-    rough_elements,
-)
+from jaxnet.crosscheck.measure.kinks import Element, Goal, Roughness, Tie, broken_tie, examine_elements, rough_elements
 from jaxnet.crosscheck.measure.probing import Probing
 
 PROBES_PER_LEAF = 3
@@ -163,8 +155,7 @@ class LeafMeasurement:
 
 def measure_leaf(
     name: str,
-    analytic: Derivation,
-    autodiff: Derivation | None,
+    derivations: Derivations,
     resolution: float,
     accuracy: float,
     rng: np.random.Generator,
@@ -176,14 +167,14 @@ def measure_leaf(
 
     Args:
         name: The leaf.
-        analytic: The derivation that is checked.
-        autodiff: The derivation of the reference, or None.
+        derivations: The derivation that is checked, and that of the reference.
         resolution: The smallest relative error to be detected.
         accuracy: The relative error that the user allows.
         rng: Draws directions.
         start: The first step. Defaults to the derivation's own.
         tangent: The directions in which the leaf may move.
     """
+    analytic, autodiff, _ = derivations
     directions = [_direction(analytic.at[name].shape, tangent, rng) for _ in range(PROBES_PER_LEAF)]
     weights = np.where(np.isfinite(np.asarray(analytic.at[name], np.float64)), 1.0, 0.0)
     probing = Probing(name, analytic, directions, resolution, start)

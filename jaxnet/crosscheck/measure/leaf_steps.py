@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import eps_of, in_float64
 from jaxnet.crosscheck.inspect.checkable import Array, Leaves
-from jaxnet.crosscheck.measure.dtypes import eps_of, in_float64
 
 MIN_EXACT_STEP = 2.0**-25  # the smallest relative step whose multiples are exact in float64
 MIN_OWN_SCALE = 2.0**-200  # the smallest size of an element, relative to its leaf's scale

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import MIN_HALF_ROUNDOFF, as_double, effective_unit, unit_roundoff
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.measure.base_call import ROUNDING_SAFETY
-from jaxnet.crosscheck.measure.dtypes import MIN_HALF_ROUNDOFF, as_double, effective_unit, unit_roundoff
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.leaf_steps import copies
 

@@ -8,9 +8,9 @@ import math
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import eps_of, in_float64
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
-from jaxnet.crosscheck.measure.dtypes import eps_of, in_float64
 
 # Nudges of all leaves. Large rounding errors may be rare: more nudges are tried before a gradient is reported as wrong.
 FEW_NUDGES, MANY_NUDGES = 2, 16

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import as_double, effective_unit, is_float_dtype, unit_roundoff
 from jaxnet.crosscheck.inspect.checkable import Array, Instance, Leaves
+from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.measure.base_call import ROUNDING_SAFETY, BaseCall, Call, apart, distance, largest
-from jaxnet.crosscheck.measure.dtypes import as_double, effective_unit, is_floating, unit_roundoff
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 
 OVERWRITING_VALUE = 7.0  # written to an output that may still be in use
@@ -23,29 +24,19 @@ class Layout(Enum):
     NEGATIVE_STRIDE = "negative stride"
     STRIDE_0 = "stride 0"
     READ_ONLY = "read-only"
-    AS_BROUGHT = "as brought"
+    AS_PASSED = "as passed"
 
 
-DOUT_BEHAVIOURS = {
-    Layout.NOT_CONTIGUOUS: Behaviour.NOT_CONTIGUOUS_DOUT,
-    Layout.FORTRAN: Behaviour.FORTRAN_DOUT,
-    Layout.NEGATIVE_STRIDE: Behaviour.NEGATIVE_STRIDE_DOUT,
-    Layout.STRIDE_0: Behaviour.STRIDE_0_DOUT,
-    Layout.READ_ONLY: Behaviour.READ_ONLY_DOUT,
+DOUT_BEHAVIOURS: dict[Layout, Behaviour] = {
+    layout: Behaviour[f"{layout.name}_DOUT"] for layout in Layout if layout is not Layout.AS_PASSED
 }
-INPUT_BEHAVIOURS = {
-    Layout.NOT_CONTIGUOUS: Behaviour.NOT_CONTIGUOUS_INPUT,
-    Layout.FORTRAN: Behaviour.FORTRAN_INPUT,
-    Layout.NEGATIVE_STRIDE: Behaviour.NEGATIVE_STRIDE_INPUT,
-    Layout.STRIDE_0: Behaviour.STRIDE_0_INPUT,
-    Layout.READ_ONLY: Behaviour.READ_ONLY_INPUT,
-    Layout.AS_BROUGHT: Behaviour.INPUT_AS_BROUGHT,
-}
+INPUT_BEHAVIOURS = {layout: Behaviour[f"{layout.name}_INPUT"] for layout in DOUT_BEHAVIOURS}
+INPUT_BEHAVIOURS[Layout.AS_PASSED] = Behaviour.INPUT_AS_PASSED
 NON_TORCH_LAYOUTS = (Layout.NEGATIVE_STRIDE, Layout.READ_ONLY)
 
 
 def overwriting(base: BaseCall) -> list[Finding]:
-    """Finds the arrays of the caller that forward and backward write to: inputs, parameters, `dout`."""
+    """Finds the arrays of the caller that forward and backward write to, and parameters that backward replaces."""
     opened = base.open(base.checkable.leaves)
     before = {name: array.copy() for name, array in opened.arrays.items()}
     opened.forward()
@@ -57,7 +48,10 @@ def overwriting(base: BaseCall) -> list[Finding]:
         findings.append(Finding(Behaviour.OVERWRITES_DOUT, Level.FAULT))
     known = {finding.leaf for finding in findings}
     by_backward = [name for name in _changed(after_forward, opened.arrays) if name not in known]
-    return findings + [Finding(Behaviour.BACKWARD_OVERWRITES, Level.FAULT, name) for name in by_backward]
+    findings += [Finding(Behaviour.BACKWARD_OVERWRITES, Level.FAULT, name) for name in by_backward]
+    if (replaced := opened.replaced()) and not base.same_output(np.array(opened.forward())):
+        findings.append(Finding(Behaviour.REPLACES_PARAMETER, Level.WARNING, " and ".join(replaced)))
+    return findings
 
 
 def dout_layouts(base: BaseCall) -> list[Finding]:
@@ -153,13 +147,8 @@ def _min_misread_error(base: BaseCall, values: Array) -> float:
 def lends_its_cache(base: BaseCall) -> list[Finding]:
     """Finds an output that backward still reads, so that writing to it changes the gradient: correct, but a risk."""
     opened = base.open()
-    y = opened.forward()
-    arrays = getattr(opened.outputs, "arrays", None) or [y]
-    own = [
-        array
-        for array in arrays
-        if isinstance(array, np.ndarray) and is_floating(array.dtype) and array.ndim and array.flags.writeable
-    ]
+    opened.forward()
+    own = [array for array in opened.outputs.arrays if array.ndim and array.flags.writeable]
     if not own or any(np.shares_memory(array, other) for array in own for other in opened.arrays.values()):
         return []
     for array in own:
@@ -171,13 +160,13 @@ def lends_its_cache(base: BaseCall) -> list[Finding]:
     return [Finding(Behaviour.LENDS_CACHE, Level.WARNING)] if changed else []
 
 
-def laid_out(array: Array, layout: Layout, brought: Array | None = None) -> Array | None:
+def laid_out(array: Array, layout: Layout, passed: Array | None = None) -> Array | None:
     """Returns an equal array in a memory layout, or None if that is the contiguous layout.
 
     Args:
         array: The values. For STRIDE_0, all elements or all rows must be equal.
         layout: The memory layout.
-        brought: The array whose order of axes AS_BROUGHT copies.
+        passed: The array whose memory order AS_PASSED copies.
     """
     if array.size < 2:
         return None
@@ -199,9 +188,9 @@ def laid_out(array: Array, layout: Layout, brought: Array | None = None) -> Arra
         laid = array.copy()
         laid.flags.writeable = False
         return laid
-    if brought is None or brought.flags.c_contiguous:
+    if passed is None or passed.flags.c_contiguous:
         return None
-    laid = np.empty_like(brought, dtype=array.dtype, order="K", subok=False)
+    laid = np.empty_like(passed, dtype=array.dtype, order="K", subok=False)
     laid[...] = array
     return laid
 
@@ -236,7 +225,7 @@ def _compared(
     except _OtherOutput as other:
         return [Finding(kind, Level.FAULT, size=other.gap, detail="forward")]
     except Exception as error:
-        return [Finding(kind, Level.WARNING, detail=f"{type(error).__name__}: {error}")]
+        return [Finding(kind, Level.WARNING, detail=describe(error))]
     slack = moved or {}
     differing = [
         (name, gap)
@@ -256,7 +245,7 @@ def _differs(array: Array, before: Array) -> bool:
 
 def _gap(dtype: np.dtype[Any]) -> Any:
     """Returns the value between the elements: nan, so that a gradient that reads it is wrong."""
-    return np.nan if is_floating(dtype) else 0
+    return np.nan if is_float_dtype(dtype) else 0
 
 
 def _constant(array: Array) -> Array:

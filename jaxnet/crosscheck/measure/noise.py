@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import effective_unit, in_float64
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
-from jaxnet.crosscheck.measure.dtypes import effective_unit, in_float64
 from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP, MIN_STEP, OFFSETS, STEP_RATIO, noise_of
 from jaxnet.crosscheck.measure.leaf_steps import own_scales, scale_of, stepped, unit_of
 

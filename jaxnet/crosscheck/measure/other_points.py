@@ -5,8 +5,8 @@ from enum import Enum
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.inspect.checkable import Leaves
-from jaxnet.crosscheck.measure.dtypes import in_float64
 from jaxnet.crosscheck.measure.leaf_steps import own_scales, scale_of
 
 # Relative to a leaf's scale: eight times the reach of a probe's first step, so that the kinks at the given point are

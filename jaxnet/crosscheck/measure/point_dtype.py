@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import eps_of, in_float64
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
-from jaxnet.crosscheck.measure.dtypes import eps_of, in_float64
 
 MAX_DTYPE_DIFFERENCE = 1e3  # between a function in two precisions, in units of sqrt(n) roundoff
 

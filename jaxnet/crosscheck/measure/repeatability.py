@@ -1,15 +1,12 @@
 """Compares repeated calls at the same inputs: do they differ by rounding, by random numbers, or not at all?"""
 
 import math
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import as_double, effective_unit
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.base_call import SUM_ROUNDING, BaseCall, distance
-from jaxnet.crosscheck.measure.dtypes import as_double, effective_unit
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 
 REPEATED_CALLS = 3
@@ -39,17 +36,6 @@ def compare_repeated_calls(base: BaseCall) -> list[Finding]:
         return []
     relative = [_relative(gap, base.gradient[name]) for name, gap in spread.items()]
     return [Finding(Behaviour.ROUNDS_DIFFERENTLY, Level.NOTE, size=max([_relative(output, base.output), *relative]))]
-
-
-@contextmanager
-def generators_restored() -> Iterator[None]:
-    """Restores the global generators of NumPy and Python afterwards, so that the next call draws the same numbers."""
-    before = np.random.get_state(), random.getstate()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(before[0])  # noqa: NPY002
-        random.setstate(before[1])
 
 
 def _rounding(values: Array, terms: int) -> float:

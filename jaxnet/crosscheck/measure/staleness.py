@@ -1,32 +1,33 @@
-"""Staleness: gradients at values that are no longer there, of a parameter before its step or of an earlier state."""
+"""Finds stale values: outputs and gradients computed from a parameter before its update, or from an earlier call."""
 
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import as_double
 from jaxnet.crosscheck.inspect.checkable import Array, Instance, Leaves
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.objects import floats_in
 from jaxnet.crosscheck.measure.base_call import BaseCall, Call, apart
 from jaxnet.crosscheck.measure.coarse_differences import Forward, belongs, direction_of, directions_together
-from jaxnet.crosscheck.measure.dtypes import as_double
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 
 STEP = (1.25, 0.125)  # W *= 1.25; W += 0.125
 FURTHER_STEPS = ((1.1417, 0.0631), (0.8723, -0.0417))
-SHARES = (0.3717, 0.6143, 0.8269)  # of the next row in a mixed one
+SHARES = (0.3717, 0.6143, 0.8269)  # the weights of the next row in a mixed row
 DIRECTIONS = 3  # tried at further values
+CONTROLS = 3  # further directions along which the first gradient must be right; a single one may agree by chance
+
 Move = Callable[[Array], Array]  # the new values of a leaf, from its values in double precision
-CONTROLS = 3  # further directions along which a gradient must be right at first: a single one may agree by chance
 
 
 def after_a_step(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
     """Changes parameters in place after a first call, as an optimizer's step does, and calls again.
 
-    The output must be that of a fresh instance at the new values, and the gradient that of differences of the forward
-    pass there. Where there are no parameters, the inputs are changed. What differences alone find must be found at
-    further values too: a kink near one point is not near another, and a step may leave the domain of a gradient that
-    is right within it, such as the range of a table. Mixed values do not.
+    The output must equal that of a fresh instance at the new values, and the gradient must agree with difference
+    quotients there. If there are no parameters, the inputs are changed. An error that only difference quotients show
+    must also occur at further values: a kink near one point is not near another, and a step may leave the domain in
+    which a gradient is right, such as the range of a table. Mixed values stay in the domain.
     """
     live = base.leaves_of(base.open(base.at))
     moved = [name for name in live if name not in base.inputs] or list(live)
@@ -41,7 +42,7 @@ def after_a_step(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
 def at_mixed_values(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
     """Mixes the values of parameters and inputs in place after a first call, so that masks change, and calls again.
 
-    A mask that is kept for ever from the first call shows at few steps, and at most of such mixtures.
+    A mask that is cached in the first call is wrong after few updates, but at most mixed values.
     """
     moved = list(base.leaves_of(base.open(base.at)))
     found = _at_other_values(base, rng, moved, _mixed(SHARES[0]))
@@ -50,6 +51,7 @@ def at_mixed_values(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
 
 
 def _wrong_at(base: BaseCall, rng: np.random.Generator, moved: list[str], move: Move) -> bool:
+    """Returns whether the gradient is wrong only after this move."""
     found = _at_other_values(base, rng, moved, move, tries=DIRECTIONS)
     return [f.kind for f in found] == [Behaviour.WRONG_AFTER_STEP]
 
@@ -59,9 +61,9 @@ def _affine(factor: float, offset: float) -> Move:
 
 
 def _mixed(share: float) -> Move:
-    """Returns a move of every row towards the next one, which leaves no convex set that all rows lie in.
+    """Returns a move of every row towards the next one, which stays in every convex set that contains all rows.
 
-    Sorted rows stay sorted, and a symmetric matrix symmetric. Arrays of equal rows take the step of `_affine` instead.
+    Sorted rows stay sorted, and a symmetric matrix stays symmetric. Arrays of equal rows are moved by `STEP` instead.
     """
 
     def move(values: Array) -> Array:
@@ -96,13 +98,13 @@ def _at_other_values(
         fresh = base.open(new)
         expected = Call(np.array(fresh.forward()), base.copied(fresh.backward(dout)))
     except Exception:
-        return []  # it refuses the new values
+        return []  # the user's code rejects the new values
     gradient = {n: g - first[n] if n in base.accumulating else g for n, g in gradient.items()}
     if not moved or not np.isfinite(as_double(expected.output)).all() or y.shape != dout.shape:
         return []
     if apart(y, expected.output):
-        reaches = not apart(_moved_before_any_call(base, new, moved), expected.output)
-        follows = not apart(_moved_after_a_forward(base, new, moved), expected.output)
+        reaches = not apart(_output_after_move(base, new, moved, after_forward=False), expected.output)
+        follows = not apart(_output_after_move(base, new, moved, after_forward=True), expected.output)
         return [Finding(Behaviour.STALE_FORWARD, Level.FAULT, ", ".join(moved))] if reaches and not follows else []
     for name in base.names:
         if apart(gradient[name], expected.gradient[name], base.rounding[name]):
@@ -112,9 +114,9 @@ def _at_other_values(
 
 
 def after_an_earlier_call(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
-    """Where an earlier call changes the output, the gradient must be that of the changed one, by differences.
+    """Compares the gradient after an earlier call with difference quotients, if that call changes the output.
 
-    The earlier call is always the same, at other inputs: what it left is a constant of the call that follows.
+    The earlier call is always the same, at other inputs, so its state is a constant of the following call.
     """
     at, dout = base.at, base.dout.astype(np.float64) if base.at_double() else base.dout
 
@@ -134,7 +136,8 @@ def after_an_earlier_call(base: BaseCall, rng: np.random.Generator) -> list[Find
         call = base.call(opened, dout)
         moved = list(base.leaves_of(opened))
         new = at | {name: (STEP[0] * as_double(at[name]) + STEP[1]).astype(at[name].dtype) for name in moved}
-        reaches = not apart(_moved_before_any_call(base, new, moved), base.checkable.forward(new))
+        reached = _output_after_move(base, new, moved, after_forward=False)
+        reaches = not apart(reached, base.checkable.forward(new))
     except Exception:
         return []
     if apart(y, call.output) or not reaches or y.shape != dout.shape:
@@ -143,24 +146,15 @@ def after_an_earlier_call(base: BaseCall, rng: np.random.Generator) -> list[Find
     return [Finding(Behaviour.EARLIER_CALL, Level.FAULT, name, detail="by differences")] if name else []
 
 
-def _moved_before_any_call(base: BaseCall, new: Leaves, moved: list[str]) -> Array:
-    """The output of an instance whose arrays got other values before its first call.
+def _output_after_move(base: BaseCall, new: Leaves, moved: list[str], *, after_forward: bool) -> Array:
+    """Returns the output of an instance whose arrays got other values, before its first call or after a forward pass.
 
-    Where it is not that of the new values, the instance reads arrays that were made from these.
+    Before any call, it differs from the output at the new values if the instance reads other arrays, made from these.
+    After a forward pass, it equals that output if only backward replaces the arrays, as an update does.
     """
     opened = base.open(base.at)
-    for name in moved:
-        base.leaves_of(opened)[name][...] = new[name]
-    return np.array(opened.forward())
-
-
-def _moved_after_a_forward(base: BaseCall, new: Leaves, moved: list[str]) -> Array:
-    """The output of an instance whose arrays got other values after a forward pass.
-
-    A backward that updates its parameters may put other arrays in their place, which a change of the first ones misses.
-    """
-    opened = base.open(base.at)
-    opened.forward()
+    if after_forward:
+        opened.forward()
     for name in moved:
         base.leaves_of(opened)[name][...] = new[name]
     return np.array(opened.forward())
@@ -175,9 +169,9 @@ def _inconsistent(
     rng: np.random.Generator,
     tries: int = 1,
 ) -> str:
-    """The leaf whose gradient is not that of the forward pass, though it is for a fresh instance at the first point.
+    """Returns the leaf whose gradient contradicts the forward pass, although that of a fresh instance agrees; else "".
 
-    Along a single random direction a wrong one may agree by chance: `tries` directions are tried.
+    A wrong gradient may agree along a random direction by chance, so `tries` directions are tried.
     """
     try:
         directions = (directions_together(gradient, at, rng) for _ in range(tries))
@@ -186,7 +180,7 @@ def _inconsistent(
             return ""
         control = base.checkable.backward({n: a.copy() for n, a in base.at.items()}, dout)
         if belongs(base.checkable.forward, control, base.at, dout, directions_together(control, base.at, rng)) is False:
-            return ""  # wrong at the first point, too
+            return ""  # the gradient is wrong at the first point, too
         for name in together:
             d = direction_of(name, at, rng)
             if belongs(forward, gradient, at, dout, d) is not False:
@@ -194,13 +188,12 @@ def _inconsistent(
             controls = [d, *(direction_of(name, base.at, rng) for _ in range(CONTROLS))]
             if all(belongs(base.checkable.forward, control, base.at, dout, other) for other in controls):
                 return name
-    except Exception:  # it refuses values nearby
-        return ""
+    except Exception:  # the user's code rejects values nearby
+        pass
     return ""
 
 
 def _is_viewed(base: BaseCall, name: str) -> bool:
-    """Whether another array of the object shows the same memory, such as W.T: in a copy it may stand apart."""
-    holder = getattr(base.checkable, "layer", None) or getattr(base.checkable, "network", None)
-    leaf = base.checkable.leaves[name]
-    return any(a is not leaf and isinstance(a, np.ndarray) and np.shares_memory(a, leaf) for a in floats_in(holder))
+    """Returns whether another array of the object views the same memory, such as W.T, which a copy may separate."""
+    leaf, arrays = base.checkable.leaves[name], floats_in(base.checkable.owner)
+    return any(a is not leaf and isinstance(a, np.ndarray) and np.shares_memory(a, leaf) for a in arrays)

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect import Array, Checkable, preserve_global_state
+from jaxnet.crosscheck.dtypes import in_float64
+from jaxnet.crosscheck.inspect.checkable import Array, Checkable
+from jaxnet.crosscheck.inspect.global_state import preserve_global_state
 from jaxnet.crosscheck.measure.derivation import Derivation
-from jaxnet.crosscheck.measure.dtypes import in_float64
 from jaxnet.crosscheck.measure.gradient_form import misshapen
 from jaxnet.crosscheck.streams import Stream, stream
 

@@ -45,7 +45,7 @@ def test_rough_elements_are_found_among_smooth_ones(name):
     assert rough(derivation_of(f, lambda dout, x: dout, x), x) == places
 
 
-def test_none_are_returned_if_there_are_too_many():
+def test_too_many_rough_elements():
     x = np.zeros((40, 30))
     assert rough(derivation_of(relu, slope(0.0), x), x) is None
 
@@ -88,7 +88,7 @@ def to_all(share):
     return lambda dout, x: dout[0] * share * (x == x.max()) + dout[1]
 
 
-def test_tied_maxima_share_one_gradient():
+def test_tied_maxima_divide_one_gradient():
     """Either of two may get the whole gradient, or both a half; both may not get the whole."""
     x = np.array([2.0, 2.0, 0.5])
 
@@ -121,7 +121,7 @@ def test_the_median_of_three_tied_values_is_neither_convex_nor_concave():
         assert broken_tie(derivation, "x", [0, 2], derivation.phi_noise, np.random.default_rng(seed)) is None
 
 
-def test_an_output_that_others_move_too_does_not_make_an_element_alone():
+def test_element_that_shares_its_output_does_not_act_alone():
     """|x0 + x1| and 0: the first output stands at the first element's place, and moves with both elements."""
     x = np.array([0.5, -0.5])
     derivation = derivation_of(lambda x: np.array([abs(x[0] + x[1]), 0.0]), lambda dout, x: 3 * dout[0] + 0 * x, x)

@@ -7,13 +7,14 @@ import pytest
 from synthetic import derivation_of
 
 from jaxnet.crosscheck.measure.contradiction import is_steady
+from jaxnet.crosscheck.measure.derivation import Derivations
 from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP
 from jaxnet.crosscheck.measure.leaf import between, measure_leaf
 from jaxnet.crosscheck.streams import Stream, stream
 
 
 def measured(derivation, resolution=1e-8):
-    return measure_leaf("x", derivation, None, resolution, 0.0, stream(Stream.DIRECTIONS, 0))
+    return measure_leaf("x", Derivations(derivation), resolution, 0.0, stream(Stream.DIRECTIONS, 0))
 
 
 # Each is right, and narrower than any step: the quotients are those of something else.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxnet.crosscheck.measure.dtypes import eps_of, in_float64
+from jaxnet.crosscheck.dtypes import eps_of, in_float64
 from jaxnet.crosscheck.measure.leaf_steps import (
     MIN_EXACT_STEP,
     MIN_OWN_SCALE,

@@ -156,7 +156,7 @@ for label, activation in (("relu", CleanRelu), ("sigmoid", Sigmoid)):
             f"book/two-layer-net-{label}" + "-one-hot" * one_hot,
             "the book's two-layer network; its last layer ignores a dout that is always 1",
             says=IGNORES,
-            never="handed a wrong gradient",
+            never="receives a wrong gradient",
         )
         def two_layer_net(seed, activation=activation, one_hot=one_hot):
             draw = Draw(seed)
@@ -194,7 +194,7 @@ def simple_conv_net(seed):
     return check_network(Network(layers, params), draw(3, 2, 6, 6), draw.labels(3, 4))
 
 
-@right("book/convolution-and-pooling-alone", "the convolution of the book, and its pooling, behind one another")
+@right("book/convolution-and-pooling-alone", "the convolution and the pooling of the book, one after the other")
 def convolution_alone(seed):
     draw = Draw(seed)
 

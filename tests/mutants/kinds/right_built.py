@@ -19,8 +19,8 @@ class Caught(Exception):
     """The arguments of a check."""
 
 
-def brought(kind, seed):
-    """Returns the check's name, what is checked, its inputs and its options."""
+def arguments_of_check(kind, seed):
+    """Returns the check's name, the code that is checked, its inputs and its options."""
 
     def catch(name):
         def caught(thing, *inputs, **options):
@@ -97,7 +97,7 @@ class Built:
 
     def __init__(self, kind, seed):
         self.kind, self.seed = kind, seed
-        self.pure = brought(kind, seed)  # a function is built once, as JAX compiles each anew
+        self.pure = arguments_of_check(kind, seed)  # a function is built once, as JAX compiles each anew
         self.fast = None
         y = self.run(None)
         self.dout = np.random.default_rng([seed, 77]).normal(size=y.shape) if y.size > 1 else np.ones(y.shape)
@@ -116,7 +116,7 @@ class Built:
         """Returns the packed output with an element (leaf, index) changed by a step, or the gradients by leaf."""
         style, thing, inputs, options = self.pure
         if style != "check_function":
-            style, thing, inputs, options = brought(self.kind, self.seed)
+            style, thing, inputs, options = arguments_of_check(self.kind, self.seed)
         pair = isinstance(thing, tuple)
         if style == "check_function" or (style == "check" and not hasattr(thing, "backward") and not pair):
             return self.function(thing, inputs, options, move, backward)

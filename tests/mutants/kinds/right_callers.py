@@ -28,7 +28,7 @@ def default_one(seed):
     return check_layer(SquaredError(), draw(5, 3), draw(5, 3), constants=("t",))
 
 
-@right("scalar/dout-scaled-in-place", "dout /= N on a number of Python, which changes nothing of the caller's")
+@right("scalar/dout-scaled-in-place", "dout /= N on a Python number, which the caller does not see")
 def scaled_in_place(seed):
     class Mean:
         def forward(self, x):
@@ -108,7 +108,7 @@ def copied(seed):
     return check_layer(Relu(), Draw(seed).off_zero(5, 4))
 
 
-@right("dout/returned-as-it-came", "an identity in backward: a bias returns the very dout", never="missing")
+@right("dout/returned-as-it-came", "the backward of a bias returns dout itself", never="missing")
 def passed_on(seed):
     draw = Draw(seed)
 
@@ -126,7 +126,7 @@ def passed_on(seed):
     return check_layer(Bias(), draw(5, 4))
 
 
-@right("dout/a-view-is-returned", "reshape and transpose: what comes back is a view of dout")
+@right("dout/a-view-is-returned", "reshape and transpose return a view of dout")
 def a_view(seed):
     def backward(dout, shape):
         return dout.T.reshape(shape)
@@ -134,7 +134,7 @@ def a_view(seed):
     return check_layer((lambda x: (x.reshape(len(x), -1).T, x.shape), backward), Draw(seed)(4, 2, 3))
 
 
-@right("dout/broadcast-result", "the gradient of a sum over rows comes back as a read-only broadcast of stride 0")
+@right("dout/broadcast-result", "the gradient of a sum over rows is a read-only broadcast with stride 0")
 def broadcast(seed):
     return check_layer(
         (lambda x: (x.sum(axis=0), x.shape), lambda dout, shape: np.broadcast_to(dout, shape)), Draw(seed)(5, 4)

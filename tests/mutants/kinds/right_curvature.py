@@ -162,7 +162,7 @@ for label, (function, slope, draw_inputs) in UNARY.items():
 
     @right(
         f"scale/{label}",
-        f"{label}: right to rounding, where one step for all is wrong by much",
+        f"{label}: right up to rounding, although a single step size for all elements gives large errors",
         never="kink",
         undecided=label in ("large-cancelling-terms", "narrow-bumps"),
         true=cancelling_error if label == "large-cancelling-terms" else None,

@@ -23,18 +23,17 @@ def in_float32(forward, backward):
 
 def register(name, forward, backward, draw, reference):
     for dtype in ("float32", "float64"):
-        for witness in (None, reference):
+        for in_jax in (None, reference):
 
             @right(
-                f"float32/{name}-{dtype}" + ("-reference" if witness else ""),
-                f"{name} computes in float32 and is brought with {dtype} arrays"
-                + (" and a JAX reference" if witness else ""),
+                f"float32/{name}-{dtype}" + ("-reference" if in_jax else ""),
+                f"{name} computes in float32 on {dtype} arrays" + (" and a JAX reference" if in_jax else ""),
                 never="kink",
                 step=3e-2,
             )
-            def check(seed, dtype=dtype, witness=witness):
+            def check(seed, dtype=dtype, in_jax=in_jax):
                 inputs = [v.astype(dtype) if v.dtype.kind == "f" else v for v in draw(Draw(seed))]
-                return check_layer(renamed(in_float32(forward, backward), name), *inputs, reference=witness)
+                return check_layer(renamed(in_float32(forward, backward), name), *inputs, reference=in_jax)
 
 
 def renamed(pair, name):

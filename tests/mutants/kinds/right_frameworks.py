@@ -133,7 +133,7 @@ def parameters(seed):
     return check_layer(Linear(), draw(5, 4))
 
 
-@right("style/backward-with-a-learning-rate", "backward(d, lr=0) also updates, by default by nothing")
+@right("style/backward-with-a-learning-rate", "backward(d, lr=0) also updates the weights, by default with lr = 0")
 def learning_rate(seed):
     draw = Draw(seed)
 

@@ -37,7 +37,7 @@ for label, make in HOLDINGS.items():
         return check_layer(layer, draw(5, 4))
 
 
-@right("structure/slots", "a layer with __slots__ alone")
+@right("structure/slots", "a layer with only __slots__")
 def slots(seed):
     draw = Draw(seed)
 

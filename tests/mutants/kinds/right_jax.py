@@ -36,7 +36,7 @@ def safe_norm(seed):
     return check_function(with_rule(lambda x: jnp.linalg.norm(x), forward, backward), Draw(seed)(6))
 
 
-@right("jax-rule/static-argument", "a rule with an argument that is no array, by nondiff_argnums")
+@right("jax-rule/static-argument", "a rule with an argument that is not an array, by nondiff_argnums")
 def static(seed):
     def power(n, x):
         return x**n
@@ -225,7 +225,7 @@ class Linear:
         return jnp.tanh(x @ self.w + self.b)
 
 
-@right("jax-tree/registered-module", "a registered module that is called with x alone")
+@right("jax-tree/registered-module", "a registered module that is called with x")
 def module(seed):
     draw = Draw(seed)
     return check(Linear(jnp.asarray(draw(4, 3)), jnp.asarray(draw(3))), draw(5, 4))

@@ -103,7 +103,7 @@ def rest(seed):
     return check_function(lambda x, *others: x * others[0] + jnp.cos(others[1]), draw(3), draw(3), draw(3))
 
 
-@right("jax-value/keyword-and-default", "a parameter with a default, and one by keyword alone")
+@right("jax-value/keyword-and-default", "a parameter with a default, and a keyword-only one")
 def defaults(seed):
     def function(x, scale=2.0, *, power=3):
         return scale * x**power
@@ -111,7 +111,7 @@ def defaults(seed):
     return check_function(function, Draw(seed)(4))
 
 
-@right("jax-value/numbers-for-arrays", "arguments that are plain numbers of Python")
+@right("jax-value/numbers-for-arrays", "arguments that are Python numbers")
 def numbers(seed):
     return check_function(lambda a, b: jnp.exp(a) * b, 0.3 + seed, 1.7)
 

@@ -52,7 +52,9 @@ POINTWISE = {  # function, slope with a choice at the corner, corners
 
 for label, (function, slope, corners) in POINTWISE.items():
 
-    @right(f"kink/{label}", f"{label} with elements exactly at {corners}: the slope is one of a side, or between")
+    @right(
+        f"kink/{label}", f"{label} with elements exactly at {corners}: the slope is that of one side, or between both"
+    )
     def check(seed, function=function, slope=slope, corners=corners):
         x = on_the_corners(Draw(seed), corners)
         return check_layer((lambda x: (function(x), x), lambda dout, x: dout * slope(x)), x)
@@ -75,7 +77,7 @@ def clipped_before(seed):
     return check_function(lambda x: np.clip(x, -1, 1), x, gradient=lambda x, dout: dout * (np.abs(x) < 1))
 
 
-@right("kink/zeros-of-relu-before-relu", "what a ReLU has returned is given to another: half of it is exactly 0")
+@right("kink/zeros-of-relu-before-relu", "a ReLU after another ReLU: half of its inputs are exactly 0")
 def relu_of_relu(seed):
     draw = Draw(seed)
     h, w = np.maximum(draw(6, 4), 0), draw(4, 3)

@@ -79,7 +79,7 @@ def out_buffers(seed):
     return check_layer(Scale(draw(5).astype(np.float32), 6), draw(6, 5).astype(np.float32))
 
 
-@right("float32-only/packed-into-bytes", "a kernel that is handed bytes: a buffer that is read as float32", step=3e-2)
+@right("float32-only/packed-into-bytes", "a kernel that reads a buffer of bytes as float32", step=3e-2)
 def packed(seed):
     def read(x):
         return np.frombuffer(x.tobytes(), np.float32).reshape(x.shape)
@@ -141,7 +141,7 @@ for dtype in ("float32", "float64"):
         return check_layer(Embedding(), draw.rng.integers(0, 7, 5), draw(5, 4).astype(dtype))
 
 
-@right("float32-inside/jax-casts-to-float32", "JAX computes in float32 and gives back its input's dtype",
+@right("float32-inside/jax-casts-to-float32", "JAX computes in float32 and returns the dtype of its input",
        step=3e-2, never="kink")  # fmt: skip
 def jax_casts(seed):
     def norm(x, g):
@@ -179,7 +179,7 @@ def network(seed):
 
 @right(
     "float32-inside/cross-entropy-of-float32-logits",
-    "the loss of float32 logits, with labels as 8-bit integers",
+    "the loss of float32 logits, with 8-bit integer labels",
     step=3e-2,
 )
 def small_labels(seed):

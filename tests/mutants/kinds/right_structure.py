@@ -25,7 +25,7 @@ def affine(draw, n=4, m=3):
     return Affine(draw(n, m), draw(m))
 
 
-@right("structure/one-array-in-params-twice", "params lists an array twice; each place has its own use's gradient")
+@right("structure/one-array-in-params-twice", "params lists an array twice; each entry has the gradient of one use")
 def listed_twice(seed):
     draw = Draw(seed)
 
@@ -108,7 +108,9 @@ def tied(seed):
     return check_layer(Tied(), draw.labels(5, 6), draw(5, 4))
 
 
-@right("structure/one-layer-under-two-names-and-in-a-list", "a layer stands in a list and under two names, used once")
+@right(
+    "structure/one-layer-under-two-names-and-in-a-list", "a layer is in a list and under two names, and is used once"
+)
 def two_names(seed):
     draw = Draw(seed)
 
@@ -155,7 +157,7 @@ def used_twice(seed):
     return check_layer(Twice(), draw(5, 4))
 
 
-@right("structure/accumulates-its-gradients", "dW += ..., as before zero_grad", says="(?i)accumulat|add")
+@right("structure/accumulates-its-gradients", "dW += ..., as if zero_grad followed", says="(?i)accumulat|add")
 def accumulates(seed):
     draw = Draw(seed)
 
@@ -175,7 +177,7 @@ def accumulates(seed):
     return check_layer(Adds(), draw(5, 4))
 
 
-@right("structure/pops-its-cache", "forward pushes on a stack, backward pops: a second backward has nothing")
+@right("structure/pops-its-cache", "forward pushes on a stack, backward pops, so a second backward finds it empty")
 def pops(seed):
     class Pops:
         def __init__(self):

@@ -97,7 +97,10 @@ def top_two(seed):
     return check_layer((lambda x: (np.sort(x, axis=1)[:, -2:].sum(axis=1), x), backward), x)
 
 
-@right("tie/elementwise-maximum-of-equals", "the larger of two arrays that are equal in places: all goes to the first")
+@right(
+    "tie/elementwise-maximum-of-equals",
+    "the larger of two arrays that are equal in places: the first gets the whole gradient",
+)
 def larger(seed):
     draw = Draw(seed)
     a, b = with_ties(draw, 4, 5), with_ties(draw, 4, 5)
@@ -105,7 +108,9 @@ def larger(seed):
     return check_function(np.maximum, a, b, gradient=first, takes_dout=True, name="maximum")
 
 
-@right("tie/elementwise-minimum-halved", "the smaller of two arrays: each gets a half where they are equal")
+@right(
+    "tie/elementwise-minimum-halved", "the smaller of two arrays: each gets half of the gradient where they are equal"
+)
 def smaller(seed):
     draw = Draw(seed)
     a, b = with_ties(draw, 4, 5), with_ties(draw, 4, 5)
@@ -127,7 +132,7 @@ def spread(seed):
     return check_layer((lambda x: (x.max(axis=1) - x.min(), x), backward), with_ties(Draw(seed), 4, 5))
 
 
-@right("tie/hinge-on-the-margin", "a binary hinge loss, margin 1, where some samples stand on it")
+@right("tie/hinge-on-the-margin", "a binary hinge loss, margin 1, where some samples are exactly on it")
 def hinge(seed):
     draw = Draw(seed)
     t, score = draw.rng.choice([-1.0, 1.0], 8), draw(8)

@@ -12,7 +12,7 @@ class _Added(Dense):
         return self.total.copy()
 
 
-@registered("state/class-level-cache", "The cache belongs to the class: its instances share it, by shape.", third_call)
+@registered("state/class-level-cache", "The cache is stored in the class, by shape, so instances share it.", third_call)
 def _shared(draw):
     class Shared(Dense):
         known: dict = {}  # noqa: RUF012

@@ -47,7 +47,7 @@ def rnn_inputs(seed):
 
 for _name, _sentence, _options in (
     ("no-carry", "The gradient does not flow from one step to the one before.", {"carry": False}),
-    ("own-state", "dWh uses the state after the step for the one before it.", {"previous": False}),
+    ("own-state", "dWh uses the state after the step instead of the state before it.", {"previous": False}),
     ("bias-of-the-first-step", "db is overwritten at every step.", {"bias_once": True}),
 ):
 
@@ -78,8 +78,8 @@ def lstm_backward(dh, dc, cache, *, slip):
 
 for _slip, _sentence in {
     "tanh-of-c": "The slope of tanh is taken of the cell, not of its tanh.",
-    "forget-gate": "The forget gate's gradient has the next cell for the one before.",
-    "gate-order": "Input and forget gate are exchanged backwards.",
+    "forget-gate": "The forget gate's gradient uses the next cell instead of the previous one.",
+    "gate-order": "The input gate and the forget gate are exchanged in backward.",
 }.items():
 
     def _run(seed, slip=_slip):
@@ -93,7 +93,7 @@ for _slip, _sentence in {
     wrong(f"course/lstm-{_slip}", _sentence)(_run)
 
 
-@wrong("course/gru-reset-gate", "A GRU whose reset gate's gradient lacks its own path through the candidate.")
+@wrong("course/gru-reset-gate", "A GRU whose reset gate's gradient lacks the path through the candidate.")
 def _(seed):
     draw = Draw(seed)
     n, d = draw.sizes(2)

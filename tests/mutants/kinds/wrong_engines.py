@@ -84,7 +84,7 @@ class SkipGram:
         return {"V": dV, "U": dU}
 
 
-@wrong("course/word2vec-repeated-negatives", "Fancy indexing with += counts a word that is drawn twice once.")
+@wrong("course/word2vec-repeated-negatives", "Fancy indexing with += counts a word that occurs twice only once.")
 def _(seed):
     draw = Draw(seed)
     x = draw.rng.integers(0, 7, (6, 4))

@@ -26,7 +26,7 @@ def register_only(name, factor):
         f.__signature__ = signature_of(forward, len(inputs))
         return check_layer((f, back), *inputs)
 
-    sentence = f"Takes nothing but float32; the first gradient is off by {abs(factor - 1):.0%}."
+    sentence = f"Accepts only float32; the first gradient is off by {abs(factor - 1):.0%}."
     wrong(f"float32-only/{name}", sentence, off=abs(factor - 1) * 0.9, step=0.04, never="kink")(run)
 
 

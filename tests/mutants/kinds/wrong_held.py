@@ -95,7 +95,7 @@ def closure_error(seed):
 
 @wrong(
     "missing/numpy-closure",
-    "Weights live in the enclosing function, and no gradient of them comes back.",
+    "Weights live in the enclosing function, and no gradient is returned for them.",
     undecided=True,
     says=r"\bW\b",
     true=closure_error,
@@ -116,7 +116,7 @@ def _(seed):
 
 @wrong(
     "missing/registered-module",
-    "A module that is a pytree is called with x; its bias gets a mean for a sum.",
+    "A module that is a pytree is called with x; its bias gets a mean instead of a sum.",
     says=r"\bb\b",
     undecided=True,
     true=dense_error,
@@ -165,7 +165,7 @@ def _(seed):
 
 @wrong(
     "missing/bound-method",
-    "A bound method is brought, and its object's weight has the wrong gradient.",
+    "The check gets a bound method, and the gradient of its object's weight is wrong.",
     undecided=True,
     says=r"\bw\b",
     true=scale_error,

@@ -39,7 +39,7 @@ def only(*special):
 
 elementwise(
     "kink/hardsigmoid-slope",
-    "The slope is 1/5 for 1/6; two inputs stand at -3 and 3.",
+    "The slope is 1/5 instead of 1/6; two inputs are exactly -3 and 3.",
     lambda x: np.clip(x / 6 + 0.5, 0, 1),
     lambda x, dout: dout * (np.abs(x) < 3) / 5,
     with_points(-3, 3),
@@ -88,7 +88,7 @@ elementwise(
 )
 elementwise(
     "kink/clip-passes-everything",
-    "The gradient of clip goes through outside its bounds too.",
+    "The gradient of clip also passes outside its bounds.",
     lambda x: np.clip(x, -1, 1),
     lambda x, dout: dout.copy(),
     with_points(1, -1, 2.5),
@@ -130,7 +130,7 @@ elementwise(
 )
 elementwise(
     "kink/soft-threshold-inside",
-    "Soft thresholding lets the gradient through inside its threshold alone.",
+    "Soft thresholding passes the gradient only inside its threshold.",
     lambda x: np.sign(x) * np.maximum(np.abs(x) - 0.5, 0),
     lambda x, dout: dout * (np.abs(x) < 0.5),
     with_points(0.5, -0.5, 0.1),

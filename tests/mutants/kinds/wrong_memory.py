@@ -61,7 +61,7 @@ def _(seed):
     return (lambda x: (np.tanh(x), np.tanh(x)), lambda d, y: from_pointer(d) * (1 - y * y)), Draw(seed)(4, 6)
 
 
-@registered("memory/nditer", "np.nditer goes through dout in the order of its memory.")
+@registered("memory/nditer", "np.nditer iterates over dout in memory order.")
 def _(seed):
     def backward(dout, x):
         flat = np.array([float(d) for d in np.nditer(dout)])
@@ -92,7 +92,7 @@ def _(seed):
     return (forward, backward), Draw(seed)(4, 5)
 
 
-@registered("memory/empty-like-in-k-order", "dx is made like dout and filled through its memory.")
+@registered("memory/empty-like-in-k-order", "dx has the layout of dout and is filled in memory order.")
 def _(seed):
     def backward(dout, x):
         dx = np.empty_like(dout)
@@ -105,7 +105,7 @@ def _(seed):
 
 @registered(
     "memory/expanded-dout-is-a-scalar",
-    "A dout with a stride of 0 is taken for the gradient of a sum: one number.",
+    "A dout with stride 0 is treated as the gradient of a sum, a single number.",
     broadcast=True,
 )
 def _(seed):
@@ -151,7 +151,7 @@ def _listed(gradients):
     return gradients if isinstance(gradients, list) else [gradients]
 
 
-def brought(name, sentence):
+def wrong_in_layout(name, sentence):
     """Registers a pair and inputs whose contiguous copies have another gradient."""
 
     def register(make):
@@ -172,7 +172,7 @@ def brought(name, sentence):
     return register
 
 
-@brought("memory/fortran-x", "x is in Fortran order, and backward takes its cache in the order of memory.")
+@wrong_in_layout("memory/fortran-x", "x is in Fortran order, and backward reads its cache in memory order.")
 def _(seed):
     def forward(x):
         return np.sin(x), x.ravel(order="K").reshape(x.shape)
@@ -180,12 +180,14 @@ def _(seed):
     return (forward, lambda d, x: d * np.cos(x)), [np.asfortranarray(Draw(seed)(4, 5))]
 
 
-@brought("memory/sliced-x", "x is every second column of an array, and backward reads its memory in a row.")
+@wrong_in_layout("memory/sliced-x", "x is every second column of an array, and backward reads its memory in a row.")
 def _(seed):
     return (lambda x: (np.exp(x), x), lambda d, x: d * np.exp(from_pointer(x))), [Draw(seed)(4, 10)[:, ::2]]
 
 
-@brought("memory/transposed-weight", "W is a transposed view, and dx is formed from its memory as if it were not.")
+@wrong_in_layout(
+    "memory/transposed-weight", "W is a transposed view, and dx is formed from its memory as if it were not."
+)
 def _(seed):
     draw = Draw(seed)
     n, d, m = draw.sizes(3)
@@ -200,6 +202,8 @@ def _(seed):
     return (forward, backward), [draw(n, d), draw(m, d).T]
 
 
-@brought("memory/reversed-x", "x is a reversed view; the kernel starts at its first element and walks forwards.")
+@wrong_in_layout(
+    "memory/reversed-x", "x is a reversed view; the kernel starts at its first element and walks forwards."
+)
 def _(seed):
     return (lambda x: (x**3, x), lambda d, x: d * 3 * from_pointer(x) ** 2), [Draw(seed)(9)[::-1]]

@@ -63,7 +63,7 @@ def two_layers(name, sentence, **expected):
     return register
 
 
-@two_layers("regularisation-without-its-2", "The gradient of reg |W|^2 is taken for reg W.")
+@two_layers("regularisation-without-its-2", "The gradient of reg |W|^2 is reg W instead of 2 reg W.")
 class _Decay(TwoLayers):
     def gradient(self, x, t):
         grads = super().gradient(x, t)
@@ -89,7 +89,7 @@ class _Linear(TwoLayers):
         return d @ self.params["W2"].T
 
 
-@two_layers("softmax-over-the-batch", "The last layer's softmax is over the batch in the gradient alone.")
+@two_layers("softmax-over-the-batch", "The last layer's softmax is over the batch, only in the gradient.")
 class _Axis(TwoLayers):
     def top(self, x, t):
         d = softmax(self.scores(x).T).T
@@ -97,7 +97,9 @@ class _Axis(TwoLayers):
         return d / len(t)
 
 
-@two_layers("softmax-jacobian-twice", "The last layer multiplies p - t by softmax's slope p (1 - p) once more.")
+@two_layers(
+    "softmax-jacobian-twice", "The last layer multiplies p - t by an extra factor p (1 - p), the softmax's slope."
+)
 class _Twice(TwoLayers):
     def top(self, x, t):
         p = softmax(self.scores(x))
@@ -180,7 +182,7 @@ class _NoMask(Dropping):
         return TwoLayers.below(self, d)
 
 
-@dropping("dropout-scaled-backwards-only", "The gradient is divided by the rate of what stays, the output is not.")
+@dropping("dropout-scaled-backwards-only", "The gradient is divided by the keep probability, the output is not.")
 class _Scaled(Dropping):
     def below(self, d):
         return super().below(d) / 0.6

@@ -48,7 +48,7 @@ def _(seed):
     return check_function(lambda x: Outcome(jnp.tanh(x), third(x)), Draw(seed)(5))
 
 
-@wrong("outputs/namedtuple-of-a-pair", "LSTM-like: the gradient from above of the cell is not added.")
+@wrong("outputs/namedtuple-of-a-pair", "As in an LSTM: the upstream gradient of the cell is not added.")
 def _(seed):
     draw = Draw(seed)
 

@@ -84,7 +84,9 @@ def _(seed):
     return rule(exact, fwd, lambda x, g: (g * jax.vmap(jax.grad(exact))(x),)), Draw(seed)(6)
 
 
-@primal("second-output-differs", "fwd's second output is the variance, primal's the standard deviation.")
+@primal(
+    "second-output-differs", "The second output of fwd is the variance, that of the primal is the standard deviation."
+)
 def _(seed):
     def primal(x):
         return x.mean(), x.std()
@@ -114,7 +116,7 @@ def _(seed):
     return bad, None, jnp.asarray(draw(5, 3), jnp.float32), jnp.asarray(draw(3), jnp.bfloat16)
 
 
-@half("bfloat16-all", "Everything is in bfloat16, and the gradient is that of x**2 for x**3.")
+@half("bfloat16-all", "Everything is in bfloat16, and the gradient is that of x**2 instead of x**3.")
 def _(seed):
     f = rule(lambda x: x**3, lambda x: (x**3, x), lambda x, g: ((2 * x * g).astype(x.dtype),))
     return f, None, jnp.asarray(Draw(seed).off_zero(3, 4, gap=0.5), jnp.bfloat16)
@@ -149,7 +151,7 @@ def _(seed):
     return bad, None, jnp.asarray(draw(6, 3), jnp.float16), jnp.asarray(draw(3), jnp.float16)
 
 
-@wrong("option/weight-decay-default", "The gradient's own default of weight_decay is not the function's.")
+@wrong("option/weight-decay-default", "The gradient has another default of weight_decay than the function.")
 def _(seed):
     def loss(w, x, weight_decay=0.1):
         return ((x @ w) ** 2).sum() + weight_decay * (w**2).sum()
@@ -161,7 +163,7 @@ def _(seed):
     return check_function(loss, draw(3), draw(5, 3), gradient=gradient)
 
 
-@wrong("option/keyword-only-factor", "A keyword-only option multiplies the gradient by 2 as it stands.")
+@wrong("option/keyword-only-factor", "The default of a keyword-only option multiplies the gradient by 2.")
 def _(seed):
     def gradient(x, *, strength=2.0):
         return strength * np.cos(x)
@@ -169,7 +171,10 @@ def _(seed):
     return check_function(lambda x: np.sin(x).sum(), Draw(seed)(6), gradient=gradient)
 
 
-@wrong("option/eps-before-x", "An option `n=1` divides, and stands where dout could; the function takes a mean.")
+@wrong(
+    "option/eps-before-x",
+    "An option `n=1`, at the place where dout could be, divides the gradient; the function is a mean.",
+)
 def _(seed):
     def gradient(x, n=1):
         return 2 * x / n
@@ -177,7 +182,7 @@ def _(seed):
     return check_function(lambda x: float((x**2).mean()), Draw(seed)(7), gradient=gradient)
 
 
-@wrong("option/delta-of-huber", "Huber's gradient has its own default delta, half of the loss's.")
+@wrong("option/delta-of-huber", "The gradient of the Huber loss has a default delta that is half of the loss's.")
 def _(seed):
     def huber(r, delta=1.0):
         a = np.abs(r)

@@ -74,7 +74,10 @@ def _(seed):
     return check_function(cosine, a, b, gradient=gradient, seed=seed)
 
 
-@wrong("seeds/x-scaled-draw", "A scale-invariant loss, whose gradient a user takes to be zero; x is 0.1 * the draw.")
+@wrong(
+    "seeds/x-scaled-draw",
+    "A scale-invariant loss, whose gradient is assumed to be zero; x is 0.1 times the random draw.",
+)
 def _(seed):
     def forward(x):
         centred = x - x.mean(-1, keepdims=True)
@@ -87,13 +90,13 @@ def _(seed):
     return check_layer((forward, backward), 0.1 * np.random.default_rng(seed).normal(size=(3, 8)), seed=seed)
 
 
-@wrong("seeds/jax-key", "Zeros for a unit vector where x is drawn by jax.random.normal(key(seed)).")
+@wrong("seeds/jax-key", "The gradient of a unit vector is zero; x is drawn by jax.random.normal(key(seed)).")
 def _(seed):
     f = with_rule(lambda x: x / jnp.sqrt(x @ x), lambda x, g: jnp.zeros_like(g))
     return check_function(f, jax.random.normal(jax.random.key(seed), (9,)), seed=seed)
 
 
-@wrong("seeds/whitened-batch", "BatchNorm whose gradient is zero, as it is for dout = x.")
+@wrong("seeds/whitened-batch", "BatchNorm whose gradient is zero, which is right only for dout = x.")
 def _(seed):
     def forward(x):
         mean, std = x.mean(0), x.std(0)
@@ -106,7 +109,9 @@ def _(seed):
     return check_layer((forward, backward), np.random.default_rng(seed).standard_normal((8, 4)), seed=seed)
 
 
-@wrong("seeds/weights-from-the-same-generator", "dW is x * x for x * dout: right where dout is x, bit for bit.")
+@wrong(
+    "seeds/weights-from-the-same-generator", "dW is x * x instead of x * dout, which is right only if dout equals x."
+)
 def _(seed):
     W = np.random.default_rng(seed).normal(size=(5, 5))
 

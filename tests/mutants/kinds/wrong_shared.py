@@ -65,7 +65,9 @@ def _(seed):
     return check_network(Flat(), draw(5, 4), draw(5, 3))
 
 
-@wrong("shared/output-embedding-forgotten", "An embedding serves as output layer too, and that use gets no gradient.")
+@wrong(
+    "shared/output-embedding-forgotten", "An embedding is also the output layer, and this second use gets no gradient."
+)
 def _(seed):
     draw = Draw(seed)
     ids = draw.labels(6, 5)
@@ -157,7 +159,8 @@ def _(seed):
 
 
 @wrong(
-    "shared/same-array-as-two-arguments", "The query is handed over as key too; the gradient by the key is the query's."
+    "shared/same-array-as-two-arguments",
+    "The query is also passed as the key; the gradient of the key is that of the query.",
 )
 def _(seed):
     draw = Draw(seed)

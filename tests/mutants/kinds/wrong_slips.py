@@ -48,11 +48,11 @@ def block(x, seed):
 
 
 SLIPS = {
-    "bias-first-row": ("db is the first row of dout for the sum.", r"(?i)first|row",
+    "bias-first-row": ("db is the first row of dout instead of the sum.", r"(?i)first|row",
                        dense(change_b=lambda db, d: d[0].copy())),
-    "bias-last-row": ("db is the last row of dout for the sum.", r"(?i)last|row",
+    "bias-last-row": ("db is the last row of dout instead of the sum.", r"(?i)last|row",
                       dense(change_b=lambda db, d: d[-1].copy())),
-    "bias-mean": ("db is the mean for the sum.", r"(?i)mean|batch|times|factor",
+    "bias-mean": ("db is the mean instead of the sum.", r"(?i)mean|batch|times|factor",
                   dense(change_b=lambda db, d: d.mean(0))),
     "bias-never-written": ("db is made with np.empty and never written.", "",
                            dense(change_b=lambda db, d: np.full_like(db, 6.9e-310))),
@@ -98,7 +98,7 @@ by_time(
 )
 by_time(
     "cumsum-shifted",
-    "The gradient of a cumulative sum leaves out its own step.",
+    "The gradient of a cumulative sum leaves out the element itself.",
     lambda x: (np.cumsum(x, 1), None),
     lambda d, _: np.cumsum(d[:, ::-1], 1)[:, ::-1] - d,
 )
@@ -132,13 +132,13 @@ by_time(
 )
 by_time(
     "softmax-sum-over-batch",
-    "Softmax's backward takes its sum over the batch.",
+    "The backward of softmax sums over the batch.",
     lambda z: (softmax(z), softmax(z)),
     lambda d, p: p * (d - (p * d).sum(0)),
 )
 by_time(
     "softmax-diagonal-only",
-    "Softmax's Jacobian is taken for its diagonal p (1 - p).",
+    "Only the diagonal p (1 - p) of softmax's Jacobian is used.",
     lambda z: (softmax(z), softmax(z)),
     lambda d, p: d * p * (1 - p),
 )
@@ -151,7 +151,7 @@ by_time(
 )
 by_time(
     "std-without-eps",
-    "eps is in the forward pass alone.",
+    "eps is only in the forward pass.",
     lambda x: (x / np.sqrt((x * x).mean(1, keepdims=True) + 0.1), x),
     lambda d, x: _rms_without_eps(d, x),
     r"(?i)eps",
@@ -165,7 +165,7 @@ by_time(
 )
 by_time(
     "stride-2-fills-the-odd",
-    "A stride of 2 takes the even columns, and the gradient goes to the odd ones.",
+    "A stride of 2 selects the even columns, and the gradient is written to the odd ones.",
     lambda x: (np.sin(x[:, ::2]), x),
     lambda d, x: _odd(d, x),
 )
@@ -220,7 +220,7 @@ def _(seed):
     return check_layer((lambda table, ids: (table[ids], (table, ids)), backward), table, ids)
 
 
-@wrong("slip/labels-shifted", "Next-token loss: the gradient takes token t for token t + 1.")
+@wrong("slip/labels-shifted", "Next-token loss: the gradient uses token t instead of token t + 1.")
 def _(seed):
     draw = Draw(seed)
     n, c = draw.sizes(2)

@@ -46,10 +46,10 @@ def conv_backward(dout, cache, slip):
 
 for _slip, _sentence in {
     "overlap": "Overlapping windows overwrite each other's gradient.",
-    "flipped": "The kernel is flipped backwards, as for a true convolution.",
+    "flipped": "The kernel is flipped in backward, as for a true convolution.",
     "crop": "Both columns of padding are cut off on one side.",
     "last-row": "The last row of windows is left out.",
-    "bias": "The bias sums over rows, and takes the first column.",
+    "bias": "db sums over rows, and then uses only the first column.",
 }.items():
 
     def _run(seed, slip=_slip):
@@ -60,7 +60,9 @@ for _slip, _sentence in {
     wrong(f"spatial/conv-{_slip}", _sentence)(_run)
 
 
-@wrong("spatial/max-pool-first-of-a-row", "2 x 2 max-pooling looks for its maximum within the first row of a window.")
+@wrong(
+    "spatial/max-pool-first-of-a-row", "2 x 2 max pooling searches for the maximum only in the first row of a window."
+)
 def _(seed):
     def forward(x):
         n, h, w = x.shape
@@ -175,10 +177,10 @@ class Block:
 
 
 for _slip, _sentence in {
-    "norm": "LayerNorm is taken for a division backwards.",
+    "norm": "In backward, LayerNorm is treated as a division.",
     "residual": "The second residual connection is left out backwards.",
     "values": "The values' gradient has the attention matrix untransposed.",
-    "keys": "The path through the keys is left out of dx alone.",
+    "keys": "The path through the keys is missing in dx only.",
 }.items():
     wrong(f"spatial/transformer-block-{_slip}", _sentence)(
         lambda seed, slip=_slip: check_layer(Block(Draw(seed), 4, slip), Draw(seed + 5)(5, 4))

@@ -215,7 +215,7 @@ class _Third(Dense):
         return super().backward(dout) * (0.9 if self.calls > 2 else 1)
 
 
-@registered("state/mask-by-shape", "1 - y^2 is kept for every shape that was seen.", third_call)
+@registered("state/mask-by-shape", "1 - y^2 is cached by shape.", third_call)
 class _Shape(Dense):
     def __init__(self, draw):
         super().__init__(draw)

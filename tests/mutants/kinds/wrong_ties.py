@@ -88,7 +88,7 @@ def _(seed):
     return check_layer((forward, backward), draw.rng.permutation(x))
 
 
-@wrong("kink/top-k-one-short", "The sum of the three largest, whose gradient goes to the two largest.")
+@wrong("kink/top-k-one-short", "The sum of the three largest, of which only two get a gradient.")
 def _(seed):
     def gradient(x):
         g = np.zeros_like(x)
@@ -99,7 +99,7 @@ def _(seed):
 
 
 @wrong(
-    "kink/median-of-even-count", "The median of an even count is a mean of two, and the gradient goes to one of them."
+    "kink/median-of-even-count", "The median of an even count is a mean of two, and only one of them gets the gradient."
 )
 def _(seed):
     def gradient(x):

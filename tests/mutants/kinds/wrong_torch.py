@@ -16,7 +16,7 @@ def function(forward, backward):
     """Returns apply of a Function that saves its inputs; backward takes (saved, grad)."""
     import torch
 
-    class Brought(torch.autograd.Function):
+    class Custom(torch.autograd.Function):
         @staticmethod
         def forward(ctx, *inputs):
             ctx.save_for_backward(*inputs)
@@ -26,7 +26,7 @@ def function(forward, backward):
         def backward(ctx, grad):
             return backward(ctx.saved_tensors, grad)
 
-    return Brought.apply
+    return Custom.apply
 
 
 @wrong("torch/swish", "x sigmoid(x), whose gradient lacks the term sigmoid(x).")

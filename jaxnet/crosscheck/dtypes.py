@@ -1,28 +1,29 @@
-"""Precision of arrays: of their dtype, and of the numbers they contain."""
+"""Measures the precision of arrays: that of their dtype, and that of the numbers they contain."""
 
 import sys
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from jaxnet.crosscheck.inspect.checkable import Array
-
+Array = NDArray[Any]
 MIN_HALF_ROUNDOFF = 2.0**-16  # unit roundoffs above this one belong to 16-bit dtypes
 BFLOAT16_ROUNDOFF = 2.0**-8  # used when ml_dtypes is not loaded
 
 
-def is_floating(dtype: np.dtype[Any]) -> bool:
+def is_float_dtype(dtype: Any) -> bool:
     """Returns whether a dtype has real floating-point numbers, including those of ml_dtypes such as bfloat16."""
-    return dtype.kind == "f" or (dtype.kind == "V" and dtype.names is None and "float" in dtype.name)
+    kind = getattr(dtype, "kind", "")
+    return kind == "f" or (kind == "V" and "float" in dtype.name)
 
 
 def unit_roundoff(dtype: np.dtype[Any]) -> float:
     """Returns the unit roundoff of a floating-point dtype; that of float64 for other dtypes."""
     if dtype.kind == "f":
         return float(np.finfo(dtype).eps) / 2
-    if (ml_dtypes := sys.modules.get("ml_dtypes")) is not None and is_floating(dtype):
+    if (ml_dtypes := sys.modules.get("ml_dtypes")) is not None and is_float_dtype(dtype):
         return float(ml_dtypes.finfo(dtype).eps) / 2
-    return BFLOAT16_ROUNDOFF if is_floating(dtype) else float(np.finfo(np.float64).eps) / 2
+    return BFLOAT16_ROUNDOFF if is_float_dtype(dtype) else float(np.finfo(np.float64).eps) / 2
 
 
 def eps_of(array: Array) -> float:

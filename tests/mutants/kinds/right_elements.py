@@ -1,6 +1,6 @@
 """Derives the gradients of the right kinds element by element, only from values, without the checker.
 
-python -m mutants.kinds.right_witness [SEED] [PART-OF-A-NAME ...]
+python -m mutants.kinds.right_elements [SEED] [PART-OF-A-NAME ...]
 """
 
 import sys
@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 
 from mutants.kinds import KINDS
-from mutants.kinds.right_built import Built, brought
+from mutants.kinds.right_built import Built, arguments_of_check
 
 ELEMENTS = 8  # of a leaf
 WIDE = 1e-3  # a kind with a larger step computes in single precision or less
@@ -68,7 +68,7 @@ def verify(kind, seed=0):
     for name, (array, gradient) in pairs.items():
         assert np.shape(array) == gradient.shape, f"{name}: {np.shape(array)} and {gradient.shape}"
         results.append(compare(built, name, array, gradient.astype(np.float64)))
-    allowed = brought(kind, seed)[3].get("accuracy") or 0.0
+    allowed = arguments_of_check(kind, seed)[3].get("accuracy") or 0.0
     return max(0.0, max(e for e, _ in results) - allowed), max(b for _, b in results), len(results)
 
 
