@@ -6,6 +6,7 @@
 import numpy as np
 import pytest
 from fuzz.__main__ import outcome
+
 from jaxnet.crosscheck.dtypes import effective_unit
 
 ONCE_FALSE_ALARMS = {

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import away_from_kinks, hand_built, random_params
+from conftest import away_from_kinks, hand_built, mostly_slow, random_params
 
 import jaxnet
 import numpy_ref
@@ -46,21 +46,13 @@ LAYERS = {
 
 
 @pytest.mark.parametrize(("samples", "dtype"), CASES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", mostly_slow(NETWORKS, every=4))
 def test_every_leaf_of_a_network_agrees_three_ways(rng, name, samples, dtype):
     net = NETWORKS[name]
     hand = hand_built(net, random_params(net, dtype=dtype))
     report = check_network(hand, *batch(rng, net, samples, dtype), reference=lambda p, x, t: jaxnet.loss(net, p, x, t))
     report.raise_if_failed()
     assert {leaf.name for leaf in report.leaves} == set(leaves_by_path(hand.params))
-
-
-@pytest.mark.parametrize("labels", ["numbers", "one-hot"])
-@pytest.mark.parametrize("samples", BATCHES)
-def test_the_loss_layer_agrees_three_ways(rng, samples, labels):
-    x, t = rng.standard_normal((samples, 6)), rng.integers(0, 6, samples)
-    t = t if labels == "numbers" else np.eye(6)[t]
-    check_layer(numpy_ref.SoftmaxWithLoss(), x, t, reference=jaxnet.softmax_cross_entropy).raise_if_failed()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -126,7 +118,9 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize("with_reference", [True, False], ids=["reference", "alone"])
+@pytest.mark.parametrize(
+    "with_reference", [pytest.param(True, marks=pytest.mark.slow), False], ids=["reference", "alone"]
+)
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_fault_in_a_layer_is_caught_by_the_name_of_its_leaf(rng, name, with_reference):
     wrong, leaf = PLANTED[name]

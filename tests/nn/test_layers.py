@@ -1,5 +1,6 @@
 """Every layer in both worlds, from one description: forward, every gradient, inference, manners, faults, refusals."""
 
+import math
 from functools import partial
 from importlib import import_module
 
@@ -264,10 +265,9 @@ def test_a_convolution_is_laxs_own_which_devices_other_than_a_cpu_take(name, rng
 
 def test_gelu_is_near_x_times_the_normal_distribution():
     """Hendrycks and Gimpel's tanh form stays within 5e-4 of x Phi(x)."""
-    from scipy.stats import norm
-
     x = np.linspace(-6, 6, 1001)
-    error = np.abs(numpy_ref.GELU().forward(x) - x * norm.cdf(x)).max()
+    normal_distribution = np.array([(1 + math.erf(value / math.sqrt(2))) / 2 for value in x])
+    error = np.abs(numpy_ref.GELU().forward(x) - x * normal_distribution).max()
     assert 1e-4 < error < 5e-4
 
 
@@ -304,7 +304,7 @@ def test_layers_with_draws_draw_apart(rng):
     assert leaves_by_path(hand.draw_noise(rng, np.zeros((50, 6)))).keys() == leaves_by_path(noise).keys()
 
 
-@pytest.mark.parametrize("shape", [(1, 4), (5, 4), (2, 3, 4)])
+@pytest.mark.parametrize("shape", [pytest.param((1, 4), marks=pytest.mark.slow), (5, 4), (2, 3, 4)])
 @pytest.mark.parametrize(
     ("name", "labels"),
     [
