@@ -32,6 +32,7 @@ __all__ = [
     "check_function",
     "check_layer",
     "check_network",
+    "inspect_network",
     "inspected",
 ]
 
@@ -96,7 +97,9 @@ def check_layer(
         'it is dout times 1 - y, but should be dout times (1 - y**2)'
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _report(dispatch.layer_to_checkable(layer, inputs, seed), constants, reference, options, name)
+    return _report(
+        dispatch.in_any_style(dispatch.layer_to_checkable, layer, inputs, seed), constants, reference, options, name
+    )
 
 
 @preserve_global_state()
@@ -147,7 +150,9 @@ def check_network(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds)
-    return _report(inspect_network(network, x, t), constants, reference, options, name)
+    return _report(
+        dispatch.in_any_style(dispatch.network_to_checkable, network, (x, t), seed), constants, reference, options, name
+    )
 
 
 @preserve_global_state()

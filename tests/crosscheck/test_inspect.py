@@ -757,8 +757,8 @@ def test_cache_may_come_first_if_its_name_says_so():
 
 CALLS = {
     "a layer's": (
-        lambda: check_layer(linear(backward=lambda self, x, dout: dout), (5, 4)),
-        r"Linear\.backward: takes \(x, dout\), expected backward\(dout\)",
+        lambda: check_layer(linear(backward=lambda self, mask, dout: dout), (5, 4)),
+        r"Linear\.backward: takes \(mask, dout\), expected backward\(dout\)",
     ),
     "a layer's keyword": (
         lambda: check_layer(linear(backward=lambda self, *, dout: dout), (5, 4)),
@@ -821,15 +821,15 @@ def test_gradients_may_have_d_names_in_a_dict():
         check_network(prefixed("of_{}"), *samples())
 
 
-def test_a_backward_that_returns_the_gradients_of_parameters_is_rejected_with_a_hint():
-    returning = linear(backward=lambda self, dout: (dout, self.W, self.b))
+def test_a_backward_that_returns_more_gradients_than_there_are_arrays_is_rejected_with_a_hint():
+    returning = linear(backward=lambda self, dout: (dout, self.W, self.b, self.b))
     with pytest.raises(
-        SubjectError, match=r"returned 3 gradients for 1 input; store those of parameters in self\.dW, self\.db"
+        SubjectError, match=r"returned 4 gradients for 1 input; store those of parameters in self\.dW, self\.db"
     ):
         check_layer(returning, (5, 4))
 
 
-def test_functions_with_a_context_are_rejected_with_a_hint():
+def test_functions_with_a_context_are_accepted():
     class Square:
         @staticmethod
         def forward(ctx, x):
@@ -841,17 +841,15 @@ def test_functions_with_a_context_are_rejected_with_a_hint():
             return 2 * ctx.x * g
 
     for one in (Square, Square(), (Square.forward, Square.backward)):
-        with pytest.raises(SubjectError, match=r"wrap it in a pair of functions .* whose cache is ctx"):
-            check(one, (5, 4))
+        assert check(one, (5, 4)).verdict == "PASS"
 
 
-def test_a_function_that_returns_its_value_and_its_gradient_is_rejected_with_a_hint():
+def test_a_function_that_returns_its_value_and_its_gradient_is_accepted_without_another_gradient():
     def both(x):
         return (np.asarray(x) ** 2).sum(), 2 * np.asarray(x)
 
     advice = r"check_function\(lambda \.\.\.: f\(\.\.\.\)\[0\], \.\.\., gradient=lambda \.\.\.: f\(\.\.\.\)\[1\]\)"
-    with pytest.raises(SubjectError, match=advice):
-        check(both, x54)
+    assert check(both, x54).verdict == "PASS"
     with pytest.raises(SubjectError, match=advice):
         check_function(both, x54, gradient=lambda x: 2 * x)
 

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
+from jaxnet.crosscheck.adapters import Style, adapt, loss_and_gradients
 from jaxnet.crosscheck.inspect.checkable import Checkable
 from jaxnet.crosscheck.inspect.errors import SubjectError, counted
 from jaxnet.crosscheck.inspect.function import inspect_function
 from jaxnet.crosscheck.inspect.layer import inspect_layer
 from jaxnet.crosscheck.inspect.network import inspect_network
 from jaxnet.crosscheck.inspect.optional_jax import single_precision
-from jaxnet.crosscheck.inspect.other_frameworks import reject_other_framework
+from jaxnet.crosscheck.inspect.other_frameworks import other_framework, reject_other_framework
 from jaxnet.crosscheck.inspect.pair import as_pair, inspect_pair
 from jaxnet.crosscheck.inspect.random_inputs import draw_inputs
 from jaxnet.crosscheck.inspect.single_precision import SinglePrecision, has_no_double
@@ -29,18 +30,88 @@ def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     Raises:
         SubjectError: If none fits, or it cannot be run.
     """
+    style = loss_and_gradients.adapt(Style(thing, inputs), plausible=True) if _is_function(thing, inputs) else None
+    if style is not None:
+        return _styled(style, seed)
+    return in_any_style(_as_it_is, thing, inputs, seed)
+
+
+def in_any_style(
+    make: Callable[[Any, tuple[Any, ...], int], Checkable], thing: Any, inputs: tuple[Any, ...], seed: int
+) -> Checkable:
+    """Returns code as a Checkable; if it cannot be taken as it is, in the style that an adapter recognizes.
+
+    Args:
+        make: The function that takes it as it is.
+        thing: The object or function to check.
+        inputs: Its inputs.
+        seed: The seed of the inputs that are drawn.
+
+    Raises:
+        SubjectError: If it cannot be taken in any style; the error of the attempt to take it as it is.
+    """
+    try:
+        checkable = make(thing, inputs, seed)
+        if not checkable.fault:
+            return checkable
+    except SubjectError as error:
+        checkable, first = None, error
+    if _is_of_arrays(thing, inputs) and (style := adapt(thing, _drawn(thing, inputs, seed))).thing is not thing:
+        try:
+            return _styled(style, seed)
+        except SubjectError:
+            pass
+    if checkable is None:
+        raise first
+    return checkable
+
+
+def _is_function(thing: Any, inputs: tuple[Any, ...]) -> bool:
+    if isinstance(thing, tuple | list | type) or hasattr(thing, "backward") or hasattr(thing, "params"):
+        return False
+    return callable(thing) and _is_of_arrays(thing, inputs)
+
+
+def _drawn(thing: Any, inputs: tuple[Any, ...], seed: int) -> tuple[Any, ...]:
+    """Returns the inputs with arrays in place of shapes, if they can be drawn before the code is read."""
+    try:
+        return draw_inputs(None, inputs, thing, seed)
+    except Exception:
+        return inputs
+
+
+def _is_of_arrays(thing: Any, inputs: tuple[Any, ...]) -> bool:
+    return not is_torch(thing, inputs) and other_framework(thing, inputs) is None
+
+
+def _styled(style: Style, seed: int) -> Checkable:
+    if style.gradient is None:
+        checkable = _as_it_is(style.thing, style.inputs, seed)
+    else:
+        checkable = function_to_checkable(style.thing, style.inputs, seed, style.gradient, style.takes_dout)
+    if style.note:
+        checkable.notes = (*checkable.notes, style.note)
+    return checkable
+
+
+def _as_it_is(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     is_several = isinstance(thing, tuple | list)
     if not is_several and is_torch(thing, inputs) and not is_tensor_layer(thing):
         return function_to_checkable(thing, inputs, seed)
     is_layer = hasattr(thing, "backward")  # a layer may store its last `loss` beside its `params`
     if hasattr(thing, "loss") and (hasattr(thing, "gradient") or (hasattr(thing, "params") and not is_layer)):
-        if len(inputs) != 2:
-            name, count = type(thing).__name__, counted(len(inputs), "input")
-            raise SubjectError(f"{name}: {count}, expected two for a network: samples, labels")
-        return inspect_network(thing, *inputs)
+        return network_to_checkable(thing, inputs, seed)
     if is_several or is_layer:
         return layer_to_checkable(thing, inputs, seed)
     return function_to_checkable(thing, inputs, seed)
+
+
+def network_to_checkable(thing: Any, inputs: tuple[Any, ...], _seed: int = 0) -> Checkable:
+    """Returns a network as a Checkable; arguments as for `to_checkable`."""
+    if len(inputs) != 2:
+        name, count = type(thing).__name__, counted(len(inputs), "input")
+        raise SubjectError(f"{name}: {count}, expected two for a network: samples, labels")
+    return inspect_network(thing, *inputs)
 
 
 def layer_to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:

@@ -147,6 +147,8 @@ def _fits_all(result: Any, reading: Reading, args: Arguments) -> bool:
 
 
 def _fits(part: Any, owner: str, args: Arguments) -> bool:
+    if args.single[owner] and isinstance(part, Mapping):
+        return False  # NumPy takes a dict for a scalar
     reading = Reading(Form.SINGLE, (owner,))
     try:
         found = gradients_by_leaf(part, reading, args)

@@ -10,7 +10,10 @@ from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
 from jaxnet.crosscheck.inspect.trees import is_float
 
 # Ambiguous names: gW may be the weights of a gate. They count only if backward stores something there.
-LOOSE_GRADIENT_NAMES = ("g{}", "g_{}", "grad{}", "{}grad", "delta_{}", "nabla_{}")
+LOOSE_GRADIENT_NAMES = (
+    "g{}", "g_{}", "grad{}", "{}grad", "delta_{}", "nabla_{}", "dLd{}", "dL_d{}", "dJd{}", "dJ_d{}", "dE_d{}", "_d{}",
+    "{}_diff", "diff_{}",
+)  # fmt: skip
 # Attributes that hold parameters, each with one that holds their gradients, by index or by name.
 COLLECTIONS = tuple(
     (parameters, gradients)

@@ -1,0 +1,48 @@
+"""Adapters for the styles in which people write gradients: each turns one style into one that the checker takes.
+
+`adapt` tries them in order. An adapter returns None if the code is not in its style. It copies what it changes, and
+never changes numbers: which of several readings is meant is decided by names, shapes and, at last, by difference
+quotients.
+"""
+
+from typing import Any
+
+from jaxnet.crosscheck.adapters import (
+    bound_arguments,
+    contexts,
+    derivatives,
+    loss_and_gradients,
+    methods,
+    returned_parameters,
+    scalar_engines,
+    tuple_inputs,
+    updates,
+)
+from jaxnet.crosscheck.adapters.style import Style
+
+__all__ = ["Style", "adapt"]
+
+LAYER_STYLES = (
+    methods.adapt,
+    tuple_inputs.adapt,
+    bound_arguments.adapt,
+    updates.adapt,
+    returned_parameters.adapt,
+)
+OTHER_STYLES = (contexts.adapt, loss_and_gradients.adapt, derivatives.adapt, scalar_engines.adapt)
+
+
+def adapt(thing: Any, inputs: tuple[Any, ...]) -> Style:
+    """Returns the code in a style that the checker takes; unchanged if it is in no other.
+
+    Args:
+        thing: The object, function or pair of functions that is checked.
+        inputs: The arguments that it is called with.
+    """
+    style = Style(thing, inputs)
+    for adapter in OTHER_STYLES:
+        if (adapted := adapter(style)) is not None:
+            return adapted
+    for adapter in LAYER_STYLES:
+        style = adapter(style) or style
+    return style

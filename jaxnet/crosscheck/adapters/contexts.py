@@ -1,0 +1,50 @@
+"""Functions with a context, as PyTorch's but on arrays: `forward(ctx, x, w)` and `backward(ctx, dout)`."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, cast
+
+from jaxnet.crosscheck.adapters.style import Style, parameters_of
+
+NAMES = ("ctx", "context")
+
+
+class Context:
+    """The object in which a forward saves values for its backward."""
+
+    def __init__(self) -> None:
+        self.saved_tensors: tuple[Any, ...] = ()
+
+    def save_for_backward(self, *values: Any) -> None:
+        """Saves values."""
+        self.saved_tensors = self.saved_values = values
+
+    @property
+    def saved_variables(self) -> tuple[Any, ...]:
+        """The saved values, under an older name."""
+        return self.saved_tensors
+
+
+def adapt(style: Style) -> Style | None:
+    """Turns a class or a pair of functions with a context into a pair whose cache is the context."""
+    thing = style.thing
+    passes = (
+        thing if isinstance(thing, tuple | list) else [getattr(thing, name, None) for name in ("forward", "backward")]
+    )
+    if len(passes) != 2 or not all(
+        callable(f) and parameters_of(f)[:1] and parameters_of(f)[0] in NAMES for f in passes
+    ):
+        return None
+    forward, backward = (cast("Callable[..., Any]", f) for f in passes)
+
+    @functools.wraps(forward)
+    def forward_in_context(*inputs: Any) -> Any:
+        context = Context()
+        return forward(context, *inputs), context
+
+    signature = inspect.signature(forward)
+    own = list(signature.parameters.values())[1:]
+    forward_in_context.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
+    forward_in_context.__name__ = getattr(thing, "__name__", type(thing).__name__)
+    return style._replace(thing=(forward_in_context, lambda dout, context: backward(context, dout)))

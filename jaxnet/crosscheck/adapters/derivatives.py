@@ -1,0 +1,84 @@
+"""A function and its derivative: `(f, f_prime)`, objects with `loss` and `loss_prime`, functions with `deriv=True`.
+
+The derivative of an elementwise function may be one of its input or one of its output, as y (1 - y) for the sigmoid.
+Difference quotients tell which is meant.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.adapters.style import Style, called, parameters_of, required_parameters_of
+from jaxnet.crosscheck.inspect.trees import is_float
+
+VALUES = ("loss", "compute_loss", "cost", "compute_cost", "calculate", "forward", "fn", "func", "function", "f", "fun",
+          "activate", "activation", "evaluate", "compute", "value", "__call__")  # fmt: skip
+DERIVATIVES = ("gradient", "grad", "derivative", "deriv", "prime", "loss_prime", "loss_gradient", "loss_grad",
+               "loss_derivative", "f_prime", "fprime", "fn_prime", "df", "dfn", "derivate", "jac")  # fmt: skip
+FLAGS = ("deriv", "derivative", "derivate", "prime", "grad", "is_derivative", "return_derivative")
+STEP = 2.0**-16
+OF_OUTPUT = "{} takes the output of {}, not its input"
+
+
+def adapt(style: Style) -> Style | None:
+    """Turns a function and its derivative into a function and its gradient."""
+    functions = _two_functions(style.thing)
+    if functions is None:
+        return None
+    f, derivative = functions
+    y = called(f, *style.inputs)
+    if not is_float(y) and not isinstance(y, float):
+        return None
+    if np.ndim(y) == 0:
+        return style._replace(thing=f, gradient=derivative, takes_dout=False)
+    x: Any = style.inputs[0] if style.inputs else None
+    if not is_float(x) or np.shape(x) != np.shape(y) or len(required_parameters_of(derivative)) > len(style.inputs):
+        return None
+    return _elementwise(style, f, derivative, np.asarray(y))
+
+
+def _elementwise(style: Style, f: Callable[..., Any], derivative: Callable[..., Any], y: np.ndarray) -> Style | None:
+    x, rest = np.asarray(style.inputs[0]), style.inputs[1:]
+    rest_of_derivative = rest[: max(0, len(parameters_of(derivative)) - 1)]
+    of_input, of_output = (called(derivative, value, *rest_of_derivative) for value in (x, y))
+    if not all(np.shape(values) == y.shape for values in (of_input, of_output)):
+        return None
+    h = STEP * max(1.0, float(np.abs(x).max(initial=0)))
+    quotient = (np.asarray(called(f, x + h, *rest)) - np.asarray(called(f, x - h, *rest))) / (2 * h)
+    by_output = _median_error(of_output, quotient) < _median_error(of_input, quotient)
+
+    def gradient(x: Any, *rest_and_dout: Any) -> Any:
+        *rest, dout = rest_and_dout
+        slope = derivative(f(x, *rest) if by_output else x, *rest[: len(rest_of_derivative)])
+        return dout * slope
+
+    note = OF_OUTPUT.format(*(getattr(g, "__name__", "f") for g in (derivative, f))) if by_output else ""
+    return style._replace(thing=f, gradient=gradient, takes_dout=True, note=note)
+
+
+def _median_error(values: Any, quotient: np.ndarray) -> float:
+    """Returns the median error of elements: kinks are few."""
+    errors = np.abs(np.asarray(values, float) - quotient)
+    return float(np.median(np.where(np.isfinite(errors), errors, np.inf)))
+
+
+def _two_functions(thing: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+    if isinstance(thing, tuple | list):
+        return (thing[0], thing[1]) if len(thing) == 2 and all(map(callable, thing)) else None
+    if isinstance(thing, type) or callable(getattr(thing, "backward", None)):
+        return None
+    flag = next((name for name in FLAGS if name in parameters_of(thing)), None) if callable(thing) else None
+    if flag is not None:
+        derivative = functools.partial(thing, **{flag: True})
+        return functools.wraps(thing)(functools.partial(thing, **{flag: False})), derivative
+    if hasattr(thing, "params") and hasattr(thing, "loss"):
+        return None
+    value, derivative_name = (
+        next((name for name in names if callable(getattr(type(thing), name, None))), None)
+        for names in (VALUES, DERIVATIVES)
+    )
+    if value is None or derivative_name is None:
+        return None
+    return getattr(thing, value), getattr(thing, derivative_name)

@@ -1,0 +1,121 @@
+"""Functions and networks that return their loss and its gradients together: `loss(X, y) -> (loss, grads)`."""
+
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.adapters.style import Style, called, named_gradients, parameters_of, with_methods
+from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.trees import is_float
+
+STEP = 2.0**-16
+QUOTIENTS = 6
+
+
+def adapt(style: Style, plausible: bool = False) -> Style | None:
+    """Separates the loss from the gradients, of a network or of a function of arrays.
+
+    Args:
+        style: The code.
+        plausible: Whether the second result must be nearly a gradient, because the code can be read in another way.
+    """
+    thing, inputs = style.thing, style.inputs
+    if isinstance(thing, tuple | list | type):
+        return None
+    if callable(getattr(thing, "loss", None)) and hasattr(thing, "params"):
+        return None if hasattr(thing, "gradient") or hasattr(thing, "backward") else _network(style)
+    if not callable(thing) or hasattr(thing, "backward"):
+        return None
+    result = called(thing, *inputs)
+    places = _places(result)
+    if places is None or _named(result[places[1]], thing, inputs) is None:
+        return None
+    if plausible and not _is_plausible(style, *places):
+        return None
+    value, rest = places
+
+    @functools.wraps(thing)
+    def loss(*args: Any) -> Any:
+        return thing(*args)[value]
+
+    def gradient(*args: Any) -> Any:
+        return _named(thing(*args)[rest], thing, args)
+
+    gradient.__signature__ = loss.__signature__ = inspect.signature(thing)  # type: ignore[attr-defined]
+    note = f"{getattr(thing, '__name__', 'f')} returns its value and its gradient together"
+    return style._replace(thing=loss, gradient=gradient, takes_dout=False, note=note)
+
+
+def _network(style: Style) -> Style | None:
+    kind: Any = type(style.thing)
+    trial = duplicate(style.thing)
+    result = called(trial.loss, *style.inputs)
+    if (places := _places(result)) is not None and isinstance(result[places[1]], Mapping):
+        value, rest = places
+        methods: dict[str, Any] = {
+            "loss": functools.wraps(kind.loss)(lambda self, *args: kind.loss(self, *args)[value]),
+            "gradient": functools.wraps(kind.loss)(lambda self, *args: kind.loss(self, *args)[rest]),
+        }
+    elif np.ndim(result) == 0 and isinstance(getattr(trial, "grads", None), Mapping) and trial.grads:
+
+        def gradient(self: Any, *args: Any) -> Any:
+            kind.loss(self, *args)
+            return self.grads
+
+        methods = {"gradient": gradient}
+    else:
+        return None
+    return style._replace(thing=with_methods(style.thing, methods))
+
+
+def _places(result: Any) -> tuple[int, int] | None:
+    """Returns the positions of the value and of the gradients in a result of these two."""
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        return None
+    scalars = [i for i in (0, 1) if np.ndim(result[i]) == 0 and isinstance(result[i], float | np.floating | np.ndarray)]
+    if len(scalars) != 1:
+        return None
+    other = result[1 - scalars[0]]
+    return (scalars[0], 1 - scalars[0]) if isinstance(other, Mapping | tuple | list | np.ndarray) else None
+
+
+def _named(gradients: Any, function: Any, args: tuple[Any, ...]) -> Any:
+    """Returns gradients with the names of arguments for keys, `w` for `dw`; None if they fit no argument."""
+    if isinstance(gradients, Mapping):
+        return named_gradients(gradients, parameters_of(function), args)
+    parts = gradients if isinstance(gradients, tuple | list) else [gradients]
+    shapes = [np.shape(arg) for arg in args if is_float(arg)]
+    return gradients if parts and all(is_float(part) and np.shape(part) in shapes for part in parts) else None
+
+
+def _is_plausible(style: Style, value: int, rest: int) -> bool:
+    """Returns whether the second result follows the change of the first along random directions of an input.
+
+    Then it is a gradient, right or nearly right, and no prediction or other value that has the shape of an input.
+    """
+    rng = np.random.default_rng(QUOTIENTS)
+    place = next(i for i, arg in enumerate(style.inputs) if is_float(arg))
+    x = np.asarray(style.inputs[place], np.float64)
+    gradients = style.thing(*style.inputs)[rest]
+    candidates = [g for g in (gradients if isinstance(gradients, tuple | list) else [gradients]) if is_float(g)]
+    first = next((np.asarray(g, np.float64) for g in candidates if np.shape(g) == x.shape), None)
+    if isinstance(gradients, Mapping) or first is None:
+        return True
+    h, pairs = STEP * max(1.0, float(np.abs(x).max(initial=0))), []
+    for _ in range(QUOTIENTS):
+        direction = rng.standard_normal(x.shape)
+        ends = [called(style.thing, *_replaced(style.inputs, place, x + s * h * direction)) for s in (1, -1)]
+        if any(isinstance(end, Exception) for end in ends):
+            return False
+        ahead, behind = (float(end[value]) for end in ends)
+        pairs.append(((ahead - behind) / (2 * h), float(np.vdot(first, direction))))
+    quotients, products = np.array(pairs).T
+    size = float(np.linalg.norm(quotients) * np.linalg.norm(products))
+    return size > 0 and abs(float(quotients @ products)) > 0.9 * size
+
+
+def _replaced(inputs: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
+    return (*inputs[:place], value, *inputs[place + 1 :])

@@ -1,0 +1,31 @@
+"""Layers whose two methods have other names than `forward` and `backward`."""
+
+from typing import Any
+
+from jaxnet.crosscheck.adapters.style import Style, with_methods
+
+FORWARD = (
+    "forward_pass", "forward_propagation", "forward_propagate", "forward_prop", "forwardprop", "feedforward",
+    "feed_forward", "fprop", "propagate_forward", "propagate", "apply", "compute", "call", "__call__",
+)  # fmt: skip
+BACKWARD = (
+    "backward_pass", "backward_propagation", "backward_propagate", "backward_prop", "back_propagation",
+    "back_propagate", "backpropagation", "backpropagate", "backprop", "back_prop", "bprop", "propagate_backward",
+)  # fmt: skip
+
+
+def adapt(style: Style) -> Style | None:
+    """Gives an object with other names for its methods the names `forward` and `backward`."""
+    thing = style.thing
+    if isinstance(thing, tuple | list | type) or isinstance(getattr(thing, "backward", None), property):
+        return None
+    forward, backward = _method(thing, ("forward", *FORWARD)), _method(thing, ("backward", *BACKWARD))
+    if forward is None or backward is None or (forward, backward) == ("forward", "backward"):
+        return None
+    kind = type(thing)
+    methods = {"forward": getattr(kind, forward), "backward": getattr(kind, backward)}
+    return style._replace(thing=with_methods(thing, methods))
+
+
+def _method(thing: Any, names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if callable(getattr(type(thing), name, None))), None)

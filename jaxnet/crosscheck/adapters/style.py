@@ -1,0 +1,81 @@
+"""The code that is checked, as an adapter receives and returns it."""
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
+
+
+class Style(NamedTuple):
+    """What is checked, and the arguments that it is called with.
+
+    `gradient` is the gradient of a function, for the styles that become a function with its gradient. `note` is a
+    sentence for the report that says how the code was read.
+    """
+
+    thing: Any
+    inputs: tuple[Any, ...]
+    gradient: Callable[..., Any] | None = None
+    takes_dout: bool | None = None
+    note: str = ""
+
+
+def parameters_of(function: Any) -> list[str]:
+    """Returns the names of the positional parameters of a function; none if it has no signature."""
+    return [p.name for p in _positional(function)]
+
+
+def required_parameters_of(function: Any) -> list[str]:
+    """Returns the names of the positional parameters without a default."""
+    return [p.name for p in _positional(function) if p.default is p.empty]
+
+
+def with_methods(thing: Any, methods: Mapping[str, Any]) -> Any:
+    """Returns a shallow copy of an object whose class has these methods as well, under the name of its class."""
+    kind = type(thing)
+    adapted = copy.copy(thing)
+    adapted.__class__ = type(kind.__name__, (kind,), {"__module__": kind.__module__, **methods})
+    return adapted
+
+
+def called(function: Callable[..., Any], *args: Any) -> Any:
+    """Returns the result of a trial call with copies of the arguments; an exception if it raises one."""
+    try:
+        return function(*(duplicate(arg) for arg in args))
+    except Exception as error:
+        return error
+
+
+def named_gradients(gradients: Any, names: list[str], args: tuple[Any, ...]) -> dict[str, Any] | None:
+    """Returns gradients by the names of arguments, `w` for `dw`; None if the keys name no arguments.
+
+    Args:
+        gradients: A dict of gradients by the names of arguments, or of the entries of an argument that is a dict.
+        names: The names of the arguments.
+        args: The arguments.
+    """
+    if not isinstance(gradients, Mapping):
+        return None
+    if (named := _by_owner(gradients, names)) is not None:
+        return named
+    for name, arg in zip(names, args, strict=False):
+        if isinstance(arg, Mapping) and (inner := _by_owner(gradients, list(arg))) is not None:
+            return {name: inner}
+    return None
+
+
+def _by_owner(gradients: Mapping[Any, Any], names: list[Any]) -> dict[Any, Any] | None:
+    forms = {form.format(name): name for name in names for form in ("{}", *GRADIENT_NAMES)}
+    owners = {key: forms[key] for key in gradients if key in forms}
+    return {owners[key]: gradients[key] for key in owners} if owners and len(owners) == len(gradients) else None
+
+
+def _positional(function: Any) -> list[inspect.Parameter]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
