@@ -242,7 +242,8 @@ def sweep_map(title: str, sweep: Sweep, marked: Mapping[str, tuple[float, float]
     axes.set_xticks(range(columns), [f"{rate:.2g}" for rate in sweep.learning_rate])
     axes.set_yticks(range(rows), [f"{init_std:.2g}" for init_std in sweep.init_std])
     axes.set_xlabel("learning rate" + ("; × diverged" if diverged.any() else ""))
-    _set_title(axes, "initial standard deviation; test accuracy in percent")
+    axes.set_ylabel("initial standard deviation")
+    _set_title(axes, "test accuracy in percent")
     if axes.patches:
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return _titled(figure, title)
