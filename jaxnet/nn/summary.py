@@ -15,8 +15,8 @@ HEADER = ("layer", "kind", "parameters", "count")
 def summary(net: "Layer") -> str:
     """Returns a table of the layers of a network, with the sum of their parameters in the last row."""
     rows = list(_rows(net))
-    total = ("", "", "", f"{sum(int(row[-1].replace(',', '')) for row in rows):,}")
-    table = [HEADER, *rows, total]
+    total = "", "", "", sum(count for *_, count in rows)
+    table = [HEADER, *((*cells, f"{count:,}") for *cells, count in (*rows, total))]
     widths = [max(len(row[column]) for row in table) for column in range(len(HEADER))]
     return "\n".join(
         "  ".join(
@@ -32,7 +32,7 @@ def kind_of(layer: "Layer") -> str:
     return f"{kind}({', '.join(map(str, sizes))})"
 
 
-def _rows(net: "Layer", path: str = "") -> Iterator[tuple[str, str, str, str]]:
+def _rows(net: "Layer", path: str = "") -> Iterator[tuple[str, str, str, int]]:
     for name, layer in net.layers.items():
         if layer.layers:
             yield from _rows(layer, f"{path}{name}.")
@@ -40,4 +40,4 @@ def _rows(net: "Layer", path: str = "") -> Iterator[tuple[str, str, str, str]]:
             shapes = jax.eval_shape(lambda key, layer=layer: layer.init(key, 1.0), jax.random.key(0))
             parameters = ", ".join(f"{leaf} {array.shape}" for leaf, array in shapes.items())
             count = sum(math.prod(array.shape) for array in shapes.values())
-            yield f"{path}{name}", kind_of(layer), parameters, f"{count:,}"
+            yield f"{path}{name}", kind_of(layer), parameters, count

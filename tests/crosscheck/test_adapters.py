@@ -100,6 +100,17 @@ def a_pair_without_a_cache(k):
 
 
 @style
+def a_pair_with_an_option_that_is_not_passed(k):
+    def forward(x, W, mask=None):
+        return x @ W if mask is None else (x * mask) @ W
+
+    def backward(dout, x, W, mask=None):
+        return dout @ W.T, k * x.T @ dout
+
+    return (forward, backward), (draw(5, 4), draw(4, 3))
+
+
+@style
 def a_backward_that_updates(k):
     class Dense:
         def __init__(self):

@@ -26,7 +26,7 @@ class _Binding(NamedTuple):
     rest: list[str]
 
     def call(self, inputs: dict[str, Any], rest: tuple[Any, ...]) -> Any:
-        values = dict(zip(self.rest, rest, strict=True)) | {name: inputs[name] for name in self.own}
+        values = dict(zip(self.rest, rest, strict=True)) | {name: inputs[name] for name in self.own if name in inputs}
         return self.backward(**values)
 
 

@@ -13,15 +13,11 @@ from jaxnet.crosscheck.inspect.trees import is_float
 
 STEP = 2.0**-16
 QUOTIENTS = 6
+MIN_CORRELATION = 0.9  # of quotients and gradients, also for a gradient that is wrong by a factor or in a few elements
 
 
-def adapt(style: Style, plausible: bool = False) -> Style | None:
-    """Separates the loss from the gradients, of a network or of a function of arrays.
-
-    Args:
-        style: The code.
-        plausible: Whether the second result must be nearly a gradient, because the code can be read in another way.
-    """
+def adapt(style: Style) -> Style | None:
+    """Separates the loss from the gradients, of a network or of a function of arrays."""
     thing, inputs = style.thing, style.inputs
     if isinstance(thing, tuple | list | type):
         return None
@@ -32,8 +28,6 @@ def adapt(style: Style, plausible: bool = False) -> Style | None:
     result = called(thing, *inputs)
     places = _places(result)
     if places is None or _named(result[places[1]], thing, inputs) is None:
-        return None
-    if plausible and not _is_plausible(style, *places):
         return None
     value, rest = places
 
@@ -47,6 +41,16 @@ def adapt(style: Style, plausible: bool = False) -> Style | None:
     gradient.__signature__ = loss.__signature__ = inspect.signature(thing)  # type: ignore[attr-defined]
     note = f"{getattr(thing, '__name__', 'f')} returns its value and its gradient together"
     return style._replace(thing=loss, gradient=gradient, takes_dout=False, note=note)
+
+
+def adapt_if_plausible(style: Style) -> Style | None:
+    """Separates the loss of a function from its gradients, if these are nearly right.
+
+    JAX can derive a function that returns a value and, say, a prediction beside it. So the second result is read as a
+    gradient only if it follows the change of the value.
+    """
+    adapted = adapt(style)
+    return adapted if adapted is not None and adapted.gradient is not None and _is_plausible(adapted) else None
 
 
 def _network(style: Style) -> Style | None:
@@ -91,17 +95,18 @@ def _named(gradients: Any, function: Any, args: tuple[Any, ...]) -> Any:
     return gradients if parts and all(is_float(part) and np.shape(part) in shapes for part in parts) else None
 
 
-def _is_plausible(style: Style, value: int, rest: int) -> bool:
-    """Returns whether the second result follows the change of the first along random directions of an input.
+def _is_plausible(style: Style) -> bool:
+    """Returns whether the gradient of a function follows its change along random directions of the first float input.
 
-    Then it is a gradient, right or nearly right, and no prediction or other value that has the shape of an input.
+    Then it is a gradient, right or nearly right, and no other value that has the shape of an input.
     """
     rng = np.random.default_rng(QUOTIENTS)
     place = next(i for i, arg in enumerate(style.inputs) if is_float(arg))
     x = np.asarray(style.inputs[place], np.float64)
-    gradients = style.thing(*style.inputs)[rest]
-    candidates = [g for g in (gradients if isinstance(gradients, tuple | list) else [gradients]) if is_float(g)]
-    first = next((np.asarray(g, np.float64) for g in candidates if np.shape(g) == x.shape), None)
+    gradient: Any = style.gradient
+    gradients = called(gradient, *style.inputs)
+    candidates = gradients if isinstance(gradients, tuple | list) else [gradients]
+    first = next((np.asarray(g, np.float64) for g in candidates if is_float(g) and np.shape(g) == x.shape), None)
     if isinstance(gradients, Mapping) or first is None:
         return True
     h, pairs = STEP * max(1.0, float(np.abs(x).max(initial=0))), []
@@ -110,11 +115,11 @@ def _is_plausible(style: Style, value: int, rest: int) -> bool:
         ends = [called(style.thing, *_replaced(style.inputs, place, x + s * h * direction)) for s in (1, -1)]
         if any(isinstance(end, Exception) for end in ends):
             return False
-        ahead, behind = (float(end[value]) for end in ends)
+        ahead, behind = map(float, ends)
         pairs.append(((ahead - behind) / (2 * h), float(np.vdot(first, direction))))
     quotients, products = np.array(pairs).T
     size = float(np.linalg.norm(quotients) * np.linalg.norm(products))
-    return size > 0 and abs(float(quotients @ products)) > 0.9 * size
+    return size > 0 and abs(float(quotients @ products)) > MIN_CORRELATION * size
 
 
 def _replaced(inputs: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:

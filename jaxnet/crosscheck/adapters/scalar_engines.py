@@ -53,7 +53,5 @@ def _with_data(variable: Any, data: Any) -> Any:
     made = copy.copy(variable)
     like = variable.data
     made.data = np.array(data) if isinstance(like, np.ndarray) else float(data)
-    made.grad = np.zeros_like(made.data) if isinstance(variable.grad, np.ndarray) else type(variable.grad or 0.0)(0)
-    if variable.grad is None:
-        made.grad = None
+    made.grad = None if variable.grad is None else np.zeros_like(variable.grad)[()]
     return made

@@ -1,12 +1,12 @@
 """The code that is checked, as an adapter receives and returns it."""
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
+from jaxnet.crosscheck.inspect.signatures import positional
 
 
 class Style(NamedTuple):
@@ -25,12 +25,12 @@ class Style(NamedTuple):
 
 def parameters_of(function: Any) -> list[str]:
     """Returns the names of the positional parameters of a function; none if it has no signature."""
-    return [p.name for p in _positional(function)]
+    return [p.name for p in positional(function)]
 
 
 def required_parameters_of(function: Any) -> list[str]:
     """Returns the names of the positional parameters without a default."""
-    return [p.name for p in _positional(function) if p.default is p.empty]
+    return [p.name for p in positional(function) if p.default is p.empty]
 
 
 def with_methods(thing: Any, methods: Mapping[str, Any]) -> Any:
@@ -71,11 +71,3 @@ def _by_owner(gradients: Mapping[Any, Any], names: list[Any]) -> dict[Any, Any] 
     forms = {form.format(name): name for name in names for form in ("{}", *GRADIENT_NAMES)}
     owners = {key: forms[key] for key in gradients if key in forms}
     return {owners[key]: gradients[key] for key in owners} if owners and len(owners) == len(gradients) else None
-
-
-def _positional(function: Any) -> list[inspect.Parameter]:
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    return [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

@@ -30,7 +30,7 @@ def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     Raises:
         SubjectError: If none fits, or it cannot be run.
     """
-    style = loss_and_gradients.adapt(Style(thing, inputs), plausible=True) if _is_function(thing, inputs) else None
+    style = loss_and_gradients.adapt_if_plausible(Style(thing, inputs)) if _is_function(thing, inputs) else None
     if style is not None:
         return _styled(style, seed)
     return in_any_style(_as_it_is, thing, inputs, seed)
