@@ -47,6 +47,8 @@ def check_layer(
     accuracy: float | None = None,
     resolution: float | None = None,
     max_seconds: float | None = None,
+    order: int = 1,
+    transforms: Collection[str] | None = None,
     seed: int = 0,
     name: str | None = None,
 ) -> Report:
@@ -71,6 +73,10 @@ def check_layer(
             resolve. If they cannot, the verdict is INCONCLUSIVE. Defaults to half the digits of the dtype in which the
             forward pass computes: 1.5e-8 in float64, 3.5e-4 in float32.
         max_seconds: The time after which leaves that are not judged yet become INCONCLUSIVE. Defaults to no limit.
+        order: The highest derivative to check, for code that JAX or PyTorch differentiates: with 2, the gradient's own
+            derivative is compared with differences of the gradient.
+        transforms: The names of transformations under which the code must return the same output and gradients, for
+            JAX "jit", "vmap", "checkpoint" and "scan". Defaults to jit and vmap, under which it need not run.
         seed: The seed of random inputs, directions and upstream gradients, which never equal those of a user's seed.
         name: The title of the report. Defaults to the name of the layer's class.
 
@@ -96,7 +102,7 @@ def check_layer(
         >>> report.leaves[0].diagnosis
         'it is dout times 1 - y, but should be dout times (1 - y**2)'
     """
-    options = _options(seed, resolution, accuracy, expected, max_seconds)
+    options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
     return _report(
         dispatch.in_any_style(dispatch.layer_to_checkable, layer, inputs, seed), constants, reference, options, name
     )
@@ -114,6 +120,8 @@ def check_network(
     accuracy: float | None = None,
     resolution: float | None = None,
     max_seconds: float | None = None,
+    order: int = 1,
+    transforms: Collection[str] | None = None,
     seed: int = 0,
     name: str | None = None,
 ) -> Report:
@@ -126,7 +134,7 @@ def check_network(
         x: The samples, (N, ...).
         t: The labels, one for each sample, in the form that the network takes.
         reference: The same loss in JAX, which takes (params, x, t). Defaults to no reference.
-        expected, constants, accuracy, resolution, max_seconds, seed: See `check_layer`.
+        expected, constants, accuracy, resolution, max_seconds, order, transforms, seed: See `check_layer`.
         name: The title of the report. Defaults to the name of the network's class.
 
     Returns:
@@ -149,7 +157,7 @@ def check_network(
         >>> check_network(Linear(), rng.normal(size=(5, 3)), rng.normal(size=(5, 2))).verdict
         <Verdict.PASS: 'PASS'>
     """
-    options = _options(seed, resolution, accuracy, expected, max_seconds)
+    options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
     return _report(
         dispatch.in_any_style(dispatch.network_to_checkable, network, (x, t), seed), constants, reference, options, name
     )
@@ -167,6 +175,8 @@ def check_function(
     accuracy: float | None = None,
     resolution: float | None = None,
     max_seconds: float | None = None,
+    order: int = 1,
+    transforms: Collection[str] | None = None,
     seed: int = 0,
     name: str | None = None,
 ) -> Report:
@@ -181,7 +191,7 @@ def check_function(
             `jax.custom_vjp` or a `torch.autograd.Function`.
         takes_dout: Whether `gradient` takes the upstream gradient. Defaults to what its signature shows.
         reference: The same function in JAX, which takes (*args). Defaults to no reference.
-        expected, constants, accuracy, resolution, max_seconds, seed: See `check_layer`.
+        expected, constants, accuracy, resolution, max_seconds, order, transforms, seed: See `check_layer`.
         name: The title of the report. Defaults to the name of the function.
 
     Returns:
@@ -196,7 +206,7 @@ def check_function(
         >>> check_function(np.sin, np.linspace(0, 1, 5), gradient=lambda x, dout: dout * np.cos(x)).verdict
         <Verdict.PASS: 'PASS'>
     """
-    options = _options(seed, resolution, accuracy, expected, max_seconds)
+    options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
     checkable = dispatch.function_to_checkable(f, args, seed, gradient, takes_dout)
     return _report(checkable, constants, reference, options, name)
 
@@ -211,6 +221,8 @@ def check(
     accuracy: float | None = None,
     resolution: float | None = None,
     max_seconds: float | None = None,
+    order: int = 1,
+    transforms: Collection[str] | None = None,
     seed: int = 0,
     name: str | None = None,
 ) -> Report:
@@ -219,7 +231,8 @@ def check(
     Args:
         thing: A network, a layer, a pair of functions, or a function.
         inputs: The arguments that it is called with.
-        reference, expected, constants, accuracy, resolution, max_seconds, seed: See the check that fits.
+        reference, expected, constants, accuracy, resolution, max_seconds: See the check that fits.
+        order, transforms, seed: See the check that fits.
         name: The title of the report. Defaults to the name of the class or the function.
 
     Returns:
@@ -235,7 +248,7 @@ def check(
         >>> check(square, np.linspace(1, 2, 5)).verdict
         <Verdict.PASS: 'PASS'>
     """
-    options = _options(seed, resolution, accuracy, expected, max_seconds)
+    options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
     return _report(dispatch.to_checkable(thing, inputs, seed), constants, reference, options, name)
 
 
@@ -270,14 +283,26 @@ def _options(
     accuracy: float | None = None,
     expected: Callable[..., Any] | None = None,
     max_seconds: float | None = None,
+    order: int = 1,
+    transforms: Collection[str] | None = None,
 ) -> Options:
     check_counts(0, seed=seed)
+    check_counts(1, order=order)
     for option, value in {"resolution": resolution, "accuracy": accuracy, "max_seconds": max_seconds}.items():
         if value is not None:
             check_positive(option, value)
     if expected is not None and not callable(expected):
         raise SubjectError(f"expected: {kind_of(expected)}, expected a function of the same arguments")
-    return Options(seed, resolution, accuracy or 0.0, expected, max_seconds)
+    names = (transforms,) if isinstance(transforms, str) else transforms
+    return Options(
+        seed,
+        resolution,
+        accuracy or 0.0,
+        expected,
+        max_seconds,
+        order=order,
+        transforms=None if names is None else tuple(names),
+    )
 
 
 def _report(
@@ -288,6 +313,7 @@ def _report(
     name: str | None,
 ) -> Report:
     dispatch.declare_constants(checkable, constants)
+    dispatch.expect_transforms(checkable, options.transforms or ())
     in_jax: Checkable | None = None
     if reference is not None:
         from jaxnet.crosscheck.inspect.jax_function import JaxReference  # a check of NumPy code does not load JAX

@@ -30,6 +30,9 @@ class Options:
     Attributes:
         samples: Elements of a wrong leaf whose derivatives are computed for its diagnosis.
         dout: The only gradient from above that the backward pass receives. Defaults to a random one.
+        order: The highest derivative that is checked.
+        transforms: The transformations under which the code must return the same. Defaults to cheap ones, under which
+            it need not run.
     """
 
     seed: int = 0
@@ -39,6 +42,8 @@ class Options:
     max_seconds: float | None = None
     samples: int = DEFAULT_SAMPLES
     dout: Array | None = None
+    order: int = 1
+    transforms: tuple[str, ...] | None = None
 
 
 class Outcome(NamedTuple):

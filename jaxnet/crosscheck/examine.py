@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.context import Context, Options
+from jaxnet.crosscheck.context import Context, Options, draw_dout
 from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
 from jaxnet.crosscheck.dtypes import in_float64, is_float_dtype
 from jaxnet.crosscheck.explain import report_lines
@@ -23,6 +23,7 @@ from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.gradient_form import misshapen, other_dtype
 from jaxnet.crosscheck.measure.input_warnings import input_warnings
 from jaxnet.crosscheck.measure.leaf_steps import copies
+from jaxnet.crosscheck.measure.other_ways import compare_other_ways
 from jaxnet.crosscheck.meter import OutOfTime, metered
 from jaxnet.crosscheck.report import Leaf, Report
 from jaxnet.crosscheck.streams import Stream, stream
@@ -45,7 +46,23 @@ def examine(title: str, checkable: Checkable, reference: Checkable | None, optio
         report = _report(title, checkable, reference, options)
         if any(leaf.cause in {*WRONG_CAUSES, Cause.FORM} for leaf in report.leaves):
             report = _other_reading(title, checkable, reference, options) or report
+        if options.order > 1 and report.verdict is Verdict.PASS:
+            report = replace(report, derivatives=(_next_order(checkable, options),))
         return replace(report, calls=meter.calls, seconds=meter.seconds, seed=options.seed)
+
+
+def _next_order(checkable: Checkable, options: Options) -> Report:
+    """Returns the report of the gradient as a function of the leaves and of dout, whose own derivative is checked."""
+    output = checkable.open(copies(checkable.leaves)).forward()
+    dout = draw_dout(checkable, output, stream(Stream.DOUT, options.seed))
+    gradient = checkable.gradient_checkable(dout)
+    if gradient is None:
+        raise SubjectError(
+            f"order: {checkable.name} has a gradient written by hand in NumPy, and nothing differentiates that; write "
+            "it in JAX or PyTorch, or check a second derivative of your own: check_function(gradient, x, gradient=...)"
+        )
+    deeper = replace(options, order=options.order - 1, dout=None)
+    return examine(f"the gradient of {checkable.name}", gradient, None, deeper)
 
 
 def _other_reading(title: str, checkable: Checkable, reference: Checkable | None, options: Options) -> Report | None:
@@ -161,6 +178,9 @@ def _behaviour(context: Context, names: list[str]) -> list[Finding]:
         findings = [f for f in findings if f.kind is not Behaviour.NOT_LINEAR]
     elif names and context.analytic.coarse:  # a small dout underflows in half precision
         findings = [f for f in findings if f.kind is not Behaviour.NOT_LINEAR or abs(f.size) >= 2]
+    if names:
+        rng = stream(Stream.OTHER_WAYS, options.seed)
+        findings += compare_other_ways(context.analytic, gradient, options.transforms, rng, options.accuracy)
     negligible = {
         n for n in names if context.analytic.size(n, np.ones(())) < NEGLIGIBLE * context.analytic.typical_size
     }  # their rounding is not linear in dout

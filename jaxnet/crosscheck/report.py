@@ -99,6 +99,7 @@ class Report:
         warnings: Things that these inputs cannot show, and risks that are not faults.
         notes: Other remarks.
         layers: The reports of a network's layers, each on its own, in the order of the forward pass.
+        derivatives: The report of the gradient's own derivative, if `order` asks for it.
         calls: The number of forward passes.
         seconds: The time that the check took.
         seed: The seed of the check.
@@ -113,6 +114,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     layers: tuple["Report", ...] = ()
+    derivatives: tuple["Report", ...] = ()
     calls: int = 0
     seconds: float = 0.0
     seed: int = 0
@@ -125,11 +127,13 @@ class Report:
         INCONCLUSIVE.
         """
         verdicts = {leaf.verdict for leaf in self.leaves}
-        failing = verdicts | {layer.verdict for layer in self.layers}
+        derivatives = {report.verdict for report in self.derivatives}
+        failing = verdicts | derivatives | {layer.verdict for layer in self.layers}
         forwards_differ = self.forward is not None and not self.forward.within_tolerance
         if Verdict.FAIL in failing or self.behaviour or forwards_differ:
             return Verdict.FAIL
-        return Verdict.PASS if verdicts == {Verdict.PASS} and not self.undecided else Verdict.INCONCLUSIVE
+        passes = verdicts == {Verdict.PASS} and Verdict.INCONCLUSIVE not in derivatives and not self.undecided
+        return Verdict.PASS if passes else Verdict.INCONCLUSIVE
 
     def __bool__(self) -> bool:
         """Returns whether the verdict is PASS, so that `assert check_layer(...)` is a test."""
@@ -153,13 +157,13 @@ class Report:
             "verdict": self.verdict,
             "leaves": [leaf.to_dict() for leaf in self.leaves],
             "layers": [layer.to_dict() for layer in self.layers],
+            "derivatives": [report.to_dict() for report in self.derivatives],
         }
         return _plain(data)
 
     def __str__(self) -> str:
-        return "\n".join(
-            [f"{self.verdict}  {self.subject}", *report_lines.findings(self), *self._table(), *self._remarks()]
-        )
+        own = [f"{self.verdict}  {self.subject}", *report_lines.findings(self), *self._table(), *self._remarks()]
+        return "\n".join([*own, *map(str, self.derivatives)])
 
     def details(self) -> str:
         """Returns the report with the error and tolerance of each pair of derivations, and the cost of the check."""

@@ -22,6 +22,7 @@ class Stream(Enum):
     POINTS = 5
     SAMPLES = 6
     BEHAVIOUR = 7
+    OTHER_WAYS = 8
 
 
 def stream(purpose: Stream, seed: int) -> np.random.Generator:

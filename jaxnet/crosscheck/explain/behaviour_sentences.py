@@ -66,6 +66,26 @@ SENTENCES = {
     ),
     Behaviour.IGNORES_DOUT: "backward ignores dout: d{leaf} is the same for {size:g} * dout, so multiply by dout",
     Behaviour.NOT_LINEAR: "backward is not linear in dout: {size:g} * dout does not give {size:g} * d{leaf}",
+    Behaviour.FORWARD_MODE_WRONG: ("forward mode is wrong: along a direction of {leaf}, <dout, J v> is {detail}"),
+    Behaviour.FORWARD_MODE_RIGHT: (
+        "forward mode agrees with the difference quotient along {leaf}: only reverse mode is wrong"
+    ),
+    Behaviour.FORWARD_MODE_RAISES: "forward mode raises {detail}",
+    Behaviour.MODES_DIFFER: (
+        "forward and reverse mode differ by a relative {size:.1e} along {leaf}, more than rounding explains: <u, J v> "
+        "is not <J^T u, v>, so one of them is wrong by less than difference quotients resolve"
+    ),
+    Behaviour.PARTIAL_DIFFERS: (
+        "d{leaf} is another one if only {leaf} needs a gradient: it differs by {size:.2g} from the one that is "
+        "computed with those of the other arguments"
+    ),
+    Behaviour.PARTIAL_RAISES: "if only {leaf} needs a gradient, backward raises {detail}",
+    Behaviour.TRANSFORM_VALUE: "under {detail} the output is another one: it differs by {size:.2g}",
+    Behaviour.TRANSFORM_GRADIENT: "under {detail} d{leaf} is another one: it differs by {size:.2g}",
+    Behaviour.TRANSFORM_RAISES: "it cannot run under {detail}",
+    Behaviour.HESSIAN_NOT_SYMMETRIC: (
+        "the second derivative is not symmetric: <u, H v> differs from <v, H u> by a relative {size:.1e}"
+    ),
     Behaviour.NO_GRADIENT: "backward returns None for {leaf}, expected {detail}",
     Behaviour.LACKS_LEAF: "the gradient has no {leaf}, expected {detail}",
     Behaviour.NOT_FLOATING: "the gradient for {leaf} is {detail}",

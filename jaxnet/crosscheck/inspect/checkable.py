@@ -6,7 +6,7 @@ changed: `open` copies them and replaces the leaves in the copy.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -72,6 +72,13 @@ class Instance:
         return {name: np.asarray(g) if is_jax_array(g) else g for name, g in found.items()}
 
 
+class PointValue(NamedTuple):
+    """The output and the gradients at one point."""
+
+    output: Array
+    gradients: dict[str, Any]
+
+
 class Checkable:
     """A function of arrays and the vector-Jacobian product that it claims.
 
@@ -89,6 +96,9 @@ class Checkable:
         numbers: The numbers that it was made with: a dropout rate, a stride, an eps.
         integers: The ids and labels among its inputs.
         batch: The samples of a network. They are not leaves, but a mean may be taken over their sizes.
+        transforms: The names of the transformations that `under` applies.
+        cheap_transforms: Those that every check applies.
+        gradient_of: If it is the gradient of a function, the leaves of that function, in the order of the output.
     """
 
     name: str
@@ -104,6 +114,9 @@ class Checkable:
     numbers: Mapping[str, float] = {}
     integers: Mapping[str, Array] = {}
     batch: Mapping[str, Array] = {}
+    transforms: Sequence[str] = ()
+    cheap_transforms: Sequence[str] = ()
+    gradient_of: Sequence[str] = ()
 
     @property
     def owner(self) -> Any:
@@ -158,6 +171,28 @@ class Checkable:
         """Returns the output that differentiation computes; None if it runs the same code as forward."""
         del leaves
         return None
+
+    def pushforward(self, leaves: Leaves, tangents: Leaves) -> Array | None:
+        """Returns J v, the derivative of the output along `tangents`, by forward mode; None if it has none.
+
+        Leaves without a tangent do not move.
+        """
+        del leaves, tangents
+        return None
+
+    def gradient_checkable(self, dout: Array) -> "Checkable | None":
+        """Returns the gradient as a function of the leaves and of `dout`; None if it cannot be differentiated."""
+        del dout
+        return None
+
+    def partial_gradient(self, leaves: Leaves, dout: Array, names: Collection[str]) -> dict[str, Any] | None:
+        """Returns the gradients of some leaves, where the others need none; None if that is no other call."""
+        del leaves, dout, names
+        return None
+
+    def under(self, transform: str, points: Sequence[Leaves], dout: Array) -> list[PointValue]:
+        """Returns the output and the gradients at each point, as they are computed under a transformation."""
+        raise NotImplementedError
 
     def forward(self, leaves: Leaves) -> Array:
         """Returns the output at the leaves."""

@@ -173,6 +173,16 @@ def declare_constants(checkable: Checkable, constants: Collection[str]) -> None:
     checkable.constants = {*checkable.constants, *names}
 
 
+def expect_transforms(checkable: Checkable, transforms: Collection[str]) -> None:
+    """Raises a SubjectError if code has no transformation of one of the names."""
+    for name in transforms:
+        if name not in checkable.transforms:
+            known = (
+                ", ".join(map(repr, checkable.transforms)) or "none, since neither JAX nor PyTorch differentiates it"
+            )
+            raise SubjectError(f"transforms: {name!r} for {checkable.name}, expected names among {known}")
+
+
 def _in_either_precision(make: Callable[[], Checkable], args: tuple[Any, ...]) -> Checkable:
     """Makes a checkable in JAX's 64-bit mode; if its code fails there and takes no float64, in 32-bit mode."""
     try:

@@ -12,18 +12,20 @@ from jaxnet.crosscheck.inspect.arguments import IMAG, REAL, Arguments, as_comple
 from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.compiled import Compiled, is_close
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe, kind_of
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
 from jaxnet.crosscheck.inspect.function import NOTHING_TO_CHECK, expect_function, name_of
 from jaxnet.crosscheck.inspect.inputs import numbers_in
 from jaxnet.crosscheck.inspect.jax_errors import Origin, origin, reason, whole_tracebacks
+from jaxnet.crosscheck.inspect.jax_program import JaxProgram, packed, vjp_by_forward_mode, vjp_of
 from jaxnet.crosscheck.inspect.optional_jax import double_precision, is_jax_array
-from jaxnet.crosscheck.inspect.outputs import flat_parts
-from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_complex, is_float, node_of
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float
 
+MAX_FORWARD_MODE_ELEMENTS = 4096  # of the leaves, each of which takes one Jacobian-vector product
+FORWARD_MODE_ONLY = "JAX has no reverse mode for it, so its gradient is assembled from forward mode"
 ALL_OUTPUTS = "it returns a number and other outputs without gradient=, so JAX's gradient of all outputs is checked"
 
 
-class CheckableJax(Checkable):
+class CheckableJax(JaxProgram):
     """A function f(*args) of arrays or structures of arrays, and the gradient that JAX derives for it.
 
     The leaves are the float arrays among the arguments, and those that f captures. A complex array counts as two
@@ -37,8 +39,6 @@ class CheckableJax(Checkable):
     Raises:
         SubjectError: If JAX cannot trace or differentiate it, or there is nothing to check.
     """
-
-    derived_by = "JAX"
 
     def __init__(self, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
         expect_function(f)
@@ -65,7 +65,7 @@ class CheckableJax(Checkable):
         else:
             self._differentiate_by(nothing, y)
         if self._has_number_first:
-            self.notes = [ALL_OUTPUTS]
+            self.notes = [*self.notes, ALL_OUTPUTS]
 
     def _choices(self) -> list[list[str]]:
         """Returns the choices of captured arrays as leaves, in the order of preference: all, JAX arrays only, none."""
@@ -81,7 +81,7 @@ class CheckableJax(Checkable):
         if not self.leaves:
             raise SubjectError(NOTHING_TO_CHECK.format(self.name))
         self._captured_names = names
-        self._forward, self._backward = Compiled(self._function), Compiled(vjp_of(self._function))
+        self.set_program(self._function, vjp_of)
         value = self._first_forward()
         if names and not (value.shape == y.shape and is_close(value, y)):
             raise SubjectError(f"{self.name}: returns another value with copies of the arrays that it captures")
@@ -96,32 +96,11 @@ class CheckableJax(Checkable):
         # replaceable arrays that are no leaves are read by NumPy functions, outside of JAX's trace
         self.constants = {name for name in self.others if name in self.captured.replaceable}
 
-    def value_under_differentiation(self, leaves: Leaves) -> Array:
-        """Returns the output that `jax.vjp` computes, which should be that of the function."""
-        compute = Compiled(lambda leaves: jax.vjp(self._function, leaves)[0])
-        return np.asarray(compute.plain(self._completed(leaves)))
-
-    def open(self, leaves: Leaves) -> Instance:
-        values = self._completed(leaves)
-        names = list(values)
-
-        def forward(*inputs: Array) -> Array:
-            return np.asarray(self._forward(dict(zip(names, inputs, strict=True))))
-
-        def backward(dout: Any) -> dict[str, Any]:
-            return dict(self._backward(dict(zip(names, inputs, strict=True)), np.asarray(dout)))
-
-        inputs = tuple(values.values())
-        return Instance(forward, backward, inputs, dict(values))
-
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         return self.args.filled(leaves)
 
     def array_names(self) -> list[str]:
         return [*super().array_names(), *self.args.leaves, *self.captured.arrays]
-
-    def _completed(self, leaves: Leaves) -> dict[str, Any]:
-        return {name: leaves.get(name, leaf) for name, leaf in self.leaves.items()}
 
     def _function(self, leaves: Mapping[str, Any]) -> jax.Array:
         """Returns the outputs at the leaves, as one array."""
@@ -142,7 +121,7 @@ class CheckableJax(Checkable):
     def _output_of_original(self) -> Array:
         """Returns the output of the original function, with the arrays that it captures."""
         self._captured_names = []
-        self._forward = Compiled(self._function)
+        self.set_program(self._function, vjp_of)
         return self._first_forward()
 
     def _first_forward(self) -> Array:
@@ -177,6 +156,9 @@ class CheckableJax(Checkable):
             match origin(error):
                 case Origin.NOT_TRACEABLE:
                     raise self._untraceable(error) from error
+                case Origin.NOT_DIFFERENTIABLE if self._has_forward_mode(dout):
+                    self.set_program(self._function, vjp_by_forward_mode)
+                    self.notes = [FORWARD_MODE_ONLY]
                 case Origin.NOT_DIFFERENTIABLE:
                     raise SubjectError(
                         f"{self.name}: JAX cannot differentiate it: {reason(error)}; pass gradient=, or write it "
@@ -184,6 +166,16 @@ class CheckableJax(Checkable):
                     ) from error
                 case Origin.RULE:
                     self.fault, self.leaves = f"jax.vjp raises {describe(error)}", {}
+
+    def _has_forward_mode(self, dout: Array) -> bool:
+        """Returns whether forward mode can differentiate it, and there are not too many elements for that."""
+        if sum(leaf.size for leaf in self.leaves.values()) > MAX_FORWARD_MODE_ELEMENTS:
+            return False
+        try:
+            Compiled(vjp_by_forward_mode(self._function)).plain(self.leaves, dout)
+        except Exception:
+            return False
+        return True
 
     def _untraceable(self, error: Exception) -> SubjectError:
         hint = f"; if it returns its value and its gradient, {TWO_FUNCTIONS_HINT}" if self._has_number_first else ""
@@ -246,31 +238,3 @@ class JaxReference(Checkable):
 
     def _own(self, leaves: Leaves) -> Leaves:
         return {name: leaves.get(name, leaf) for name, leaf in self.leaves.items()}
-
-
-def vjp_of(function: Callable[..., jax.Array]) -> Callable[..., Any]:
-    """Returns the vector-Jacobian product of a function, which takes the function's argument and `dout`."""
-
-    def backward(leaves: Mapping[str, Any], dout: jax.Array) -> Any:
-        y, pull = jax.vjp(function, leaves)
-        return pull(dout.reshape(y.shape).astype(y.dtype))[0]
-
-    return backward
-
-
-def packed(result: Any) -> jax.Array:
-    """Returns the outputs of a JAX function as one array, as `Outputs.pack` does; a complex output as two floats.
-
-    Raises:
-        SubjectError: If no output is an array of numbers.
-    """
-    if node_of(result) is None:
-        if result is None or not (hasattr(result, "dtype") or isinstance(result, int | float | complex)):
-            raise SubjectError(f"forward: returned {kind_of(result)}, expected an array of floats")
-        array = jnp.asarray(result)
-        return jnp.stack([array.real, array.imag]) if is_complex(array) else array
-    parts = [jnp.asarray(leaf) for _, leaf in flat_parts(result)]
-    if not parts:
-        raise SubjectError(f"forward: returned {kind_of(result)} without an array of floats")
-    real = [half for part in parts for half in ((part.real, part.imag) if is_complex(part) else (part,))]
-    return jnp.concatenate([jnp.ravel(part) for part in real])

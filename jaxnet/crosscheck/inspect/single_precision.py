@@ -32,6 +32,10 @@ class SinglePrecision(Checkable):
             setattr(self, name, getattr(checkable, name))
         self.notes, self.fault = checkable.notes, checkable.fault
         self.numbers, self.integers, self.batch = checkable.numbers, checkable.integers, checkable.batch
+        self.gradient_of = checkable.gradient_of
+        self.transforms, self.cheap_transforms = checkable.transforms, checkable.cheap_transforms
+        for method in ("value_under_differentiation", "pushforward", "partial_gradient", "under"):
+            setattr(self, method, single_precision()(getattr(checkable, method)))
 
     def open(self, leaves: Leaves) -> Instance:
         """Returns an instance at these leaves.
@@ -54,7 +58,7 @@ class SinglePrecision(Checkable):
         """Returns the arguments of a reference."""
         return self.checkable.arguments(leaves)
 
-    def value_under_differentiation(self, leaves: Leaves) -> Array | None:
-        """Returns the output as differentiation computes it."""
-        with single_precision():
-            return self.checkable.value_under_differentiation(leaves)
+    def gradient_checkable(self, dout: Array) -> Checkable | None:
+        """Returns the gradient as a function, in single precision too."""
+        gradient = self.checkable.gradient_checkable(dout)
+        return None if gradient is None else SinglePrecision(gradient)

@@ -55,6 +55,17 @@ class Behaviour(Enum):
     # linearity
     IGNORES_DOUT = auto()
     NOT_LINEAR = auto()
+    # other ways to differentiate
+    FORWARD_MODE_WRONG = auto()
+    FORWARD_MODE_RIGHT = auto()
+    FORWARD_MODE_RAISES = auto()
+    MODES_DIFFER = auto()
+    PARTIAL_DIFFERS = auto()
+    PARTIAL_RAISES = auto()
+    TRANSFORM_VALUE = auto()
+    TRANSFORM_GRADIENT = auto()
+    TRANSFORM_RAISES = auto()
+    HESSIAN_NOT_SYMMETRIC = auto()
     # form
     NO_GRADIENT = auto()
     LACKS_LEAF = auto()
