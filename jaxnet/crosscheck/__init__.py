@@ -5,7 +5,7 @@ these steps has a folder or a file of its own, which can be read and tested alon
 """
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Literal
 
 from jaxnet.crosscheck.context import Options
 from jaxnet.crosscheck.decide import Cause, Verdict
@@ -169,6 +169,7 @@ def check_function(
     *args: Any,
     gradient: Callable[..., Any] | None = None,
     takes_dout: bool | None = None,
+    mode: Literal["reverse", "forward"] = "reverse",
     reference: Callable[..., Any] | None = None,
     expected: Callable[..., Any] | None = None,
     constants: Collection[str] = (),
@@ -190,6 +191,9 @@ def check_function(
             called `dout`, `g` or `ct`. Defaults to the derivative by JAX or PyTorch, which checks a
             `jax.custom_vjp` or a `torch.autograd.Function`.
         takes_dout: Whether `gradient` takes the upstream gradient. Defaults to what its signature shows.
+        mode: The mode of JAX whose derivative is checked, if there is no `gradient`. "forward" serves for code
+            without a reverse mode, such as `jax.lax.while_loop`; it takes one product for each element of `args`. By
+            default, reverse mode is checked, and forward mode is compared with it where there is one.
         reference: The same function in JAX, which takes (*args). Defaults to no reference.
         expected, constants, accuracy, resolution, max_seconds, order, transforms, seed: See `check_layer`.
         name: The title of the report. Defaults to the name of the function.
@@ -207,7 +211,14 @@ def check_function(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
-    checkable = dispatch.function_to_checkable(f, args, seed, gradient, takes_dout)
+    if mode not in ("reverse", "forward"):
+        raise ValueError(f"mode: {mode!r}, expected 'reverse' or 'forward'")
+    if mode == "forward" and gradient is not None:
+        raise SubjectError("mode: 'forward' beside gradient=, expected one of them: your gradient has no forward mode")
+    if mode == "forward":
+        checkable = dispatch.forward_mode_to_checkable(f, args, seed)
+    else:
+        checkable = dispatch.function_to_checkable(f, args, seed, gradient, takes_dout)
     return _report(checkable, constants, reference, options, name)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnet.crosscheck import SubjectError, Verdict, check
+from jaxnet.crosscheck import SubjectError, Verdict, check, check_function
 from jaxnet.crosscheck.measure.findings import Behaviour
 
 X = np.linspace(0.2, 1.0, 5)
@@ -91,9 +91,9 @@ class TestForwardMode:
         def root(a):
             return jax.lax.while_loop(lambda y: jnp.any(jnp.abs(y * y - a) > 1e-14 * a), lambda y: (y + a / y) / 2, a)
 
-        report = check(root, W, order=2)
-        assert report.verdict is Verdict.PASS
-        assert "forward mode" in report.notes[0]
+        with pytest.raises(SubjectError, match='mode="forward"'):
+            check(root, W)
+        assert check_function(root, W, mode="forward", order=2).verdict is Verdict.PASS
 
     def test_a_wrong_rule_with_forward_mode_only_fails(self):
         @jax.custom_jvp
@@ -106,7 +106,7 @@ class TestForwardMode:
             halved, _ = jax.lax.while_loop(lambda c: c[1] < 1, lambda c: (c[0] / 2, c[1] + 1), (tangents[0], 0))
             return y, 1.01 * halved / y
 
-        assert check(root, W).verdict is Verdict.FAIL
+        assert check_function(root, W, mode="forward").verdict is Verdict.FAIL
 
 
 class TestSingleArguments:

@@ -6,7 +6,7 @@ from typing import Any
 from jaxnet.crosscheck.adapters import Style, adapt, loss_and_gradients
 from jaxnet.crosscheck.inspect.checkable import Checkable
 from jaxnet.crosscheck.inspect.errors import SubjectError, counted
-from jaxnet.crosscheck.inspect.function import inspect_function
+from jaxnet.crosscheck.inspect.function import inspect_forward_mode, inspect_function
 from jaxnet.crosscheck.inspect.layer import inspect_layer
 from jaxnet.crosscheck.inspect.network import inspect_network
 from jaxnet.crosscheck.inspect.optional_jax import single_precision
@@ -152,6 +152,15 @@ def function_to_checkable(
         reject_other_framework(f, args)
     args = draw_inputs(f, args, None, seed)
     return _in_either_precision(lambda: inspect_function(f, args, gradient, takes_dout), args)
+
+
+def forward_mode_to_checkable(f: Callable[..., Any], args: tuple[Any, ...], seed: int) -> Checkable:
+    """Returns a function of JAX and the gradient by forward mode as a Checkable; arguments as above."""
+    if is_torch(f, args):
+        raise SubjectError("mode: 'forward' is for functions of JAX; PyTorch's is compared with reverse mode anyway")
+    reject_other_framework(f, args)
+    args = draw_inputs(f, args, None, seed)
+    return _in_either_precision(lambda: inspect_forward_mode(f, args), args)
 
 
 def declare_constants(checkable: Checkable, constants: Collection[str]) -> None:

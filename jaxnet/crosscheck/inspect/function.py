@@ -171,12 +171,20 @@ def inspect_function(
     gradient: Callable[..., Any] | None = None,
     takes_dout: bool | None = None,
 ) -> Checkable:
-    """Returns a function as a Checkable, with JAX's gradient if it has no hand-written one."""
+    """Returns a function as a Checkable, with JAX's gradient in reverse mode if it has no hand-written one."""
     if gradient is not None:
         return CheckableFunction(f, args, gradient, takes_dout)
     from jaxnet.crosscheck.inspect.jax_function import CheckableJax  # imports JAX only if needed
 
     return CheckableJax(f, args)
+
+
+def inspect_forward_mode(f: Callable[..., Any], args: tuple[Any, ...]) -> Checkable:
+    """Returns a function as a Checkable, with the gradient that JAX's forward mode gives."""
+    from jaxnet.crosscheck.inspect.jax_function import CheckableJax
+    from jaxnet.crosscheck.inspect.jax_program import vjp_by_forward_mode
+
+    return CheckableJax(f, args, vjp_by_forward_mode)
 
 
 def expect_function(f: Any) -> None:

@@ -16,12 +16,11 @@ from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, des
 from jaxnet.crosscheck.inspect.function import NOTHING_TO_CHECK, expect_function, name_of
 from jaxnet.crosscheck.inspect.inputs import numbers_in
 from jaxnet.crosscheck.inspect.jax_errors import Origin, origin, reason, whole_tracebacks
-from jaxnet.crosscheck.inspect.jax_program import JaxProgram, packed, vjp_by_forward_mode, vjp_of
+from jaxnet.crosscheck.inspect.jax_program import Derive, JaxProgram, packed, vjp_by_forward_mode, vjp_of
 from jaxnet.crosscheck.inspect.optional_jax import double_precision, is_jax_array
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float
 
-MAX_FORWARD_MODE_ELEMENTS = 4096  # of the leaves, each of which takes one Jacobian-vector product
-FORWARD_MODE_ONLY = "JAX has no reverse mode for it, so its gradient is assembled from forward mode"
+MAX_HINTED_ELEMENTS = 4096  # of the leaves, each of which takes one Jacobian-vector product in forward mode
 ALL_OUTPUTS = "it returns a number and other outputs without gradient=, so JAX's gradient of all outputs is checked"
 
 
@@ -35,13 +34,15 @@ class CheckableJax(JaxProgram):
     Args:
         f: The function.
         args: Its arguments.
+        derive: How its gradient is derived: by reverse or by forward mode.
 
     Raises:
         SubjectError: If JAX cannot trace or differentiate it, or there is nothing to check.
     """
 
-    def __init__(self, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], derive: Derive = vjp_of) -> None:
         expect_function(f)
+        self.derive = derive
         self.f, self.name = f, name_of(f)
         self.args = Arguments(f, args, complex_as_two=True)
         self.names = self.args.names
@@ -65,7 +66,7 @@ class CheckableJax(JaxProgram):
         else:
             self._differentiate_by(nothing, y)
         if self._has_number_first:
-            self.notes = [*self.notes, ALL_OUTPUTS]
+            self.notes = [ALL_OUTPUTS]
 
     def _choices(self) -> list[list[str]]:
         """Returns the choices of captured arrays as leaves, in the order of preference: all, JAX arrays only, none."""
@@ -81,7 +82,7 @@ class CheckableJax(JaxProgram):
         if not self.leaves:
             raise SubjectError(NOTHING_TO_CHECK.format(self.name))
         self._captured_names = names
-        self.set_program(self._function, vjp_of)
+        self.set_program(self._function, self.derive)
         value = self._first_forward()
         if names and not (value.shape == y.shape and is_close(value, y)):
             raise SubjectError(f"{self.name}: returns another value with copies of the arrays that it captures")
@@ -121,7 +122,7 @@ class CheckableJax(JaxProgram):
     def _output_of_original(self) -> Array:
         """Returns the output of the original function, with the arrays that it captures."""
         self._captured_names = []
-        self.set_program(self._function, vjp_of)
+        self.set_program(self._function, self.derive)
         return self._first_forward()
 
     def _first_forward(self) -> Array:
@@ -156,26 +157,23 @@ class CheckableJax(JaxProgram):
             match origin(error):
                 case Origin.NOT_TRACEABLE:
                     raise self._untraceable(error) from error
-                case Origin.NOT_DIFFERENTIABLE if self._has_forward_mode(dout):
-                    self.set_program(self._function, vjp_by_forward_mode)
-                    self.notes = [FORWARD_MODE_ONLY]
                 case Origin.NOT_DIFFERENTIABLE:
                     raise SubjectError(
                         f"{self.name}: JAX cannot differentiate it: {reason(error)}; pass gradient=, or write it "
-                        "with operations that have a derivative"
+                        f"with operations that have a derivative{self._forward_mode_hint(dout)}"
                     ) from error
                 case Origin.RULE:
                     self.fault, self.leaves = f"jax.vjp raises {describe(error)}", {}
 
-    def _has_forward_mode(self, dout: Array) -> bool:
-        """Returns whether forward mode can differentiate it, and there are not too many elements for that."""
-        if sum(leaf.size for leaf in self.leaves.values()) > MAX_FORWARD_MODE_ELEMENTS:
-            return False
+    def _forward_mode_hint(self, dout: Array) -> str:
+        """Returns how to check the code in forward mode, if JAX has one for it."""
+        if self.derive is vjp_by_forward_mode or sum(leaf.size for leaf in self.leaves.values()) > MAX_HINTED_ELEMENTS:
+            return ""
         try:
             Compiled(vjp_by_forward_mode(self._function)).plain(self.leaves, dout)
         except Exception:
-            return False
-        return True
+            return ""
+        return f'; or check its forward mode: check_function({self.name}, ..., mode="forward")'
 
     def _untraceable(self, error: Exception) -> SubjectError:
         hint = f"; if it returns its value and its gradient, {TWO_FUNCTIONS_HINT}" if self._has_number_first else ""

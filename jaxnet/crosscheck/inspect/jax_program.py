@@ -154,7 +154,7 @@ def vjp_of(program: Callable[..., jax.Array]) -> Pull:
 def vjp_by_forward_mode(program: Program) -> Pull:
     """Returns the same product without reverse mode, from one Jacobian-vector product for each element of the leaves.
 
-    It serves for code that only forward mode can differentiate, such as `jax.lax.while_loop`.
+    It checks the forward mode of code that has no reverse mode, such as `jax.lax.while_loop`.
     """
 
     def backward(leaves: Mapping[str, Any], dout: jax.Array) -> Any:

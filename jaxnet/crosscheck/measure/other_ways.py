@@ -31,7 +31,7 @@ def compare_other_ways(
     checkable, at, dout = analytic.checkable, analytic.at, analytic.cast_dout
     findings = compare_modes(analytic, rng, accuracy)
     findings += compare_partial_gradients(checkable, at, dout, gradient)
-    findings += compare_transforms(checkable, at, dout, transforms, rng)
+    findings += compare_transforms(analytic, gradient, transforms, rng)
     if checkable.gradient_of:
         findings += check_symmetry(analytic, list(checkable.gradient_of), rng)
     return findings

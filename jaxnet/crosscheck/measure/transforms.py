@@ -5,41 +5,50 @@ other point; beside the given point, rounding in another order moves no element 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.dtypes import effective_unit, in_float64, unit_roundoff
-from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves, PointValue
+from jaxnet.crosscheck.dtypes import effective_unit, in_float64
+from jaxnet.crosscheck.inspect.checkable import Array, Leaves, PointValue
 from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.measure.base_call import SUM_ROUNDING, distance, largest
+from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Measured
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.leaf_steps import copies
 from jaxnet.crosscheck.measure.other_points import all_beside
 from jaxnet.crosscheck.meter import OutOfTime
 
-Compared = tuple[list[Leaves], list[PointValue]]
+
+class Rounding(NamedTuple):
+    """The rounding errors of an element of the output and of each gradient."""
+
+    output: float
+    gradients: dict[str, float]
 
 
 def compare_transforms(
-    checkable: Checkable, at: Leaves, dout: Array, asked: Sequence[str] | None, rng: np.random.Generator
+    analytic: Derivation, gradient: Mapping[str, Measured], asked: Sequence[str] | None, rng: np.random.Generator
 ) -> list[Finding]:
     """Returns a finding for each transformation under which the code raises or returns other numbers.
 
     Args:
-        checkable: The code that is checked.
-        at: The leaves.
-        dout: The gradient from above.
+        analytic: The derivation that is checked.
+        gradient: Its gradients.
         asked: The transformations under which it must run. Defaults to cheap ones, under which it need not run.
         rng: Draws the points.
     """
     findings = []
-    compared = _plain(checkable, at, dout, rng)
-    for transform in checkable.cheap_transforms if asked is None else asked:
+    checkable = analytic.checkable
+    transforms = checkable.cheap_transforms if asked is None else asked
+    points = _points(analytic, rng) if transforms else []
+    rounding = Rounding(analytic.output_rounding(), {name: part.rounding for name, part in gradient.items()})
+    for transform in transforms:
         try:
-            finding = _compare(checkable, transform, compared, dout)
+            finding = _compare(analytic, transform, points, rounding)
             if finding is not None:  # unless it is due to a kink at these points
-                finding = finding and _compare(checkable, transform, _plain(checkable, at, dout, rng), dout)
+                finding = _compare(analytic, transform, _points(analytic, rng), rounding)
         except OutOfTime:
             raise
         except Exception as error:  # it cannot be transformed, as code with Python's `if`
@@ -51,36 +60,45 @@ def compare_transforms(
     return findings
 
 
-def _plain(checkable: Checkable, at: Leaves, dout: Array, rng: np.random.Generator) -> Compared:
-    """Returns two points, and the output and the gradients there by plain calls."""
-    points, values = [], []
+def _points(analytic: Derivation, rng: np.random.Generator) -> list[tuple[Leaves, PointValue]]:
+    """Returns two points, with the output and the gradients there by plain calls."""
+    points = []
     for _ in range(2):
-        beside = all_beside(at, rng)
-        opened = checkable.open(copies(beside))
-        output = np.array(opened.forward())
-        if not np.isfinite(in_float64(output)).all():  # outside of the domain
-            beside, opened = at, checkable.open(copies(at))
-            output = np.array(opened.forward())
-        points.append(beside)
-        values.append(PointValue(output, {n: np.array(g) for n, g in opened.backward(dout).items() if g is not None}))
-    return points, values
+        beside = all_beside(analytic.at, rng)
+        value = _value(analytic, beside)
+        if not np.isfinite(in_float64(value.output)).all():  # outside of the domain
+            beside, value = analytic.at, _value(analytic, analytic.at)
+        points.append((beside, value))
+    return points
 
 
-def _compare(checkable: Checkable, transform: str, compared: Compared, dout: Array) -> Finding | None:
-    points, plain = compared
-    terms = sum(leaf.size for leaf in points[0].values())
-    for value, other in zip(plain, checkable.under(transform, [copies(point) for point in points], dout), strict=True):
-        gap = distance(other.output, value.output)
-        if gap > _allowed(value.output, points[0], terms):
+def _value(analytic: Derivation, at: Leaves) -> PointValue:
+    opened = analytic.checkable.open(copies(at))
+    output = np.array(opened.forward())
+    gradients = opened.backward(analytic.cast_dout)
+    return PointValue(output, {name: np.array(gradients[name]) for name in analytic.names})
+
+
+def _compare(
+    analytic: Derivation, transform: str, points: list[tuple[Leaves, PointValue]], rounding: Rounding
+) -> Finding | None:
+    at = [copies(point) for point, _ in points]
+    values = analytic.checkable.under(transform, at, analytic.cast_dout)
+    terms = sum(leaf.size for leaf in at[0].values())
+    unit = analytic.unit_roundoff
+    for (_, plain), value in zip(points, values, strict=True):
+        gap = distance(value.output, plain.output)
+        if gap > _allowed(plain.output, unit, terms) + SAFETY * rounding.output:
             return Finding(Behaviour.TRANSFORM_VALUE, Level.FAULT, size=gap, detail=transform)
-        for name, gradient in value.gradients.items():
-            gap = distance(other.gradients.get(name), gradient)
-            if gap > _allowed(gradient, points[0], terms + value.output.size):
+        for name, gradient in plain.gradients.items():
+            gap = distance(value.gradients.get(name), gradient)
+            allowed = _allowed(gradient, unit, terms + plain.output.size)
+            if gap > allowed + 2 * SAFETY * rounding.gradients[name]:
                 return Finding(Behaviour.TRANSFORM_GRADIENT, Level.FAULT, name, gap, transform)
     return None
 
 
-def _allowed(values: Array, at: Leaves, terms: int) -> float:
+def _allowed(values: Array, unit_roundoff: float, terms: int) -> float:
     """Returns the largest difference of sums in another order; it is half of the digits, because terms may cancel."""
-    unit = max(effective_unit(values), *(unit_roundoff(leaf.dtype) for leaf in at.values()))
+    unit = max(effective_unit(values), unit_roundoff)
     return max(SUM_ROUNDING * math.sqrt(terms) * unit, math.sqrt(unit)) * largest(values)
