@@ -72,6 +72,12 @@ class Instance:
         return {name: np.asarray(g) if is_jax_array(g) else g for name, g in found.items()}
 
 
+def name_of_dout(leaves: Leaves) -> str:
+    """Returns the name of the gradient from above where it is a leaf itself: dout, or dout2 if that is taken."""
+    names = ("dout", *(f"dout{i}" for i in range(2, len(leaves) + 3)))
+    return next(name for name in names if name not in leaves)
+
+
 class PointValue(NamedTuple):
     """The output and the gradients at one point."""
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Checkable, Instance, PointValue
+from jaxnet.crosscheck.inspect.checkable import Checkable, Instance, PointValue, name_of_dout
 from jaxnet.crosscheck.inspect.compiled import Compiled
 from jaxnet.crosscheck.inspect.errors import SubjectError, kind_of
 from jaxnet.crosscheck.inspect.global_state import restart_generators
@@ -126,7 +126,7 @@ class JaxGradient(JaxProgram):
 
     def __init__(self, of: JaxProgram, dout: Array) -> None:
         self.name, self.of = of.name, of
-        above = DOUT if DOUT not in of.leaves else f"{DOUT}{1 + sum(name.startswith(DOUT) for name in of.leaves)}"
+        above = name_of_dout(of.leaves)
         self.leaves = dict(of.leaves) | {above: np.asarray(dout)}
         self.gradient_of = () if of.gradient_of else tuple(of.leaves)
         pull = of.derive(of.program)
@@ -136,9 +136,6 @@ class JaxGradient(JaxProgram):
             return jnp.concatenate([gradients[name].ravel() for name in of.leaves])
 
         self.set_program(program, of.derive)
-
-
-DOUT = "dout"
 
 
 def vjp_of(program: Callable[..., jax.Array]) -> Pull:

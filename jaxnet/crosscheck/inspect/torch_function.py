@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
+from jaxnet.crosscheck.inspect.checkable import Instance
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
 from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.torch_copying import copy_with, tensors_in
-from jaxnet.crosscheck.inspect.torch_instance import TorchInstance, with_parameters
+from jaxnet.crosscheck.inspect.torch_instance import TorchInstance, copied_generators, floats_of, with_parameters
+from jaxnet.crosscheck.inspect.torch_program import Tensors, TorchProgram, Wrap
 from jaxnet.crosscheck.inspect.torch_tensors import reject_tensor, tensors_from, to_numpy, to_tensor, torch_module
 from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
@@ -71,7 +72,7 @@ class Slot:
         return bool(self.tensor.requires_grad)
 
 
-class CheckableTorch(Checkable):
+class CheckableTorch(TorchProgram):
     """A callable of tensors and the gradients that PyTorch returns for it.
 
     The leaves are the inputs with `requires_grad`, or all float inputs if none has it, and every tensor with
@@ -90,8 +91,6 @@ class CheckableTorch(Checkable):
     Raises:
         SubjectError: If it cannot be called so, has a `backward` of its own, or tensors are complex or sparse.
     """
-
-    derived_by = "PyTorch"
 
     def __init__(self, thing: Any, inputs: tuple[Any, ...]) -> None:
         torch = torch_module()
@@ -194,6 +193,17 @@ class CheckableTorch(Checkable):
 
     def open(self, leaves: Leaves) -> Instance:
         return TorchInstance(self, leaves)
+
+    def outputs(self, tensors: Tensors, leaves: Leaves, wrap: Wrap | None = None) -> list[Any]:
+        all_tensors = {n: tensors[n] if n in tensors else self.tensor(n, leaves) for n in self.slots}
+        memo = copied_generators(self.generators)
+        memo |= {
+            id(slot.tensor): all_tensors[name].clone() if slot.is_input and name in self.dtypes else all_tensors[name]
+            for name, slot in self.slots.items()
+        }
+        function = copy_with(self.function, memo)
+        result = (wrap(function) if wrap else function)(*(copy_with(argument, memo) for argument in self.inputs))
+        return [part for name, part in floats_of(result) if name not in self.outputs_without_gradient]
 
     def array_names(self) -> list[str]:
         return list(self.slots)

@@ -1,7 +1,7 @@
 """Calls one copy of a callable of tensors: a forward pass that records a graph, and backward passes through it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from jaxnet.crosscheck.inspect.errors import SubjectError, kind_of
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.torch_copying import copy_with, tensors_in
+from jaxnet.crosscheck.inspect.torch_program import torch_state
 from jaxnet.crosscheck.inspect.torch_tensors import (
     is_float_tensor,
     is_tensor,
@@ -30,12 +31,8 @@ class TorchInstance(Instance):
     """One copy of a callable at some leaves. A forward pass records the graph for the backward passes after it."""
 
     def __init__(self, subject: "CheckableTorch", leaves: Leaves) -> None:
-        torch = torch_module()
         self.subject, self.leaves = subject, leaves
-        self.memo: dict[int, Any] = {}
-        for generator in subject.generators:
-            self.memo[id(generator)] = torch.Generator(generator.device)
-            self.memo[id(generator)].set_state(generator.get_state())
+        self.memo = copied_generators(subject.generators)
         self.captured = {
             name: subject.tensor(name, leaves) for name, slot in subject.slots.items() if not slot.is_input
         }
@@ -48,7 +45,7 @@ class TorchInstance(Instance):
         super().__init__(lambda: self._run(leaves), self._gradients, (), arrays)
 
     def forward(self) -> Array:
-        with self._torch_state():
+        with torch_state(self.devices, restart=False):
             y = super().forward()
             self.draws = torch_module().get_rng_state()
         return y
@@ -58,7 +55,7 @@ class TorchInstance(Instance):
         before = {n: known[n] if n in known else to_numpy(self.subject.slots[n].tensor) for n in self._input_names()}
         other = dict(zip(before, different_inputs(tuple(before.values())), strict=True))
         integers = {name: array for name, array in other.items() if name not in known}
-        with self._torch_state():
+        with torch_state(self.devices, restart=False):
             restart_generators()
             self._run(self.leaves | {name: other[name] for name in other if name in known}, integers)
         return any(not np.array_equal(other[name], before[name]) for name in before)
@@ -90,7 +87,7 @@ class TorchInstance(Instance):
         tensors = [(name, part) for name, part in tensors_in(result, "output") if is_tensor(part)]
         for name, part in tensors:
             reject_tensor(f"{self.subject.name}: its {name}", part)
-        floats = {name: part for name, part in tensors if is_float_tensor(part)}
+        floats = dict(floats_of(result))
         if not floats:
             raise SubjectError(f"{self.subject.name}: returned {kind_of(result)}, expected tensors of floats")
         outputs = [part for part in floats.values() if part.requires_grad]
@@ -106,18 +103,25 @@ class TorchInstance(Instance):
         torch = torch_module()
         leaves, outputs = self.graph
         above = [to_tensor(d, y.dtype, y.device) for d, y in zip(douts, outputs, strict=True)]
-        with self._torch_state():
+        with torch_state(self.devices, restart=False):
             if self.draws is not None:
                 torch.set_rng_state(self.draws)  # backward draws after forward, from the same stream
             found = torch.autograd.grad(outputs, list(leaves.values()), above, retain_graph=True, allow_unused=True)
         return {n: None if g is None else to_numpy(g) for n, g in zip(leaves, found, strict=True)}
 
-    @contextmanager
-    def _torch_state(self) -> Iterator[None]:
-        """Turns recording of graphs on within the block, and restores torch's generators after it."""
-        torch = torch_module()
-        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(self.devices):
-            yield
+
+def copied_generators(generators: Sequence[Any]) -> dict[int, Any]:
+    """Returns copies of generators in their present state, by the id of the original."""
+    copies = {}
+    for generator in generators:
+        copies[id(generator)] = torch_module().Generator(generator.device)
+        copies[id(generator)].set_state(generator.get_state())
+    return copies
+
+
+def floats_of(result: Any) -> list[tuple[str, Any]]:
+    """Returns the float tensors among the outputs, by name."""
+    return [(name, part) for name, part in tensors_in(result, "output") if is_float_tensor(part)]
 
 
 def with_parameters(function: Any, inputs: tuple[Any, ...]) -> Any:
