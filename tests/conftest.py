@@ -1,8 +1,8 @@
 import os
 from importlib.metadata import version
 
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what is compiled here is compiled here, and counted
-# Thousands of programs, most of which run once, are compiled in half the time.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # tests count compilations
+# Halves the compilation time of thousands of programs, most of which run once.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # 0.12 does not know the flag, and ends the process
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
@@ -25,13 +25,13 @@ def rng():
 
 @pytest.fixture
 def x64():
-    """Double precision, for the test that asks for it and no other."""
+    """Enables double precision for one test."""
     with jax.enable_x64(True):
         yield
 
 
 def away_from_kinks(rng, shape, gap=0.1):
-    """Normal numbers, none nearer to 0 than `gap`: no step of a difference quotient crosses a ReLU's kink."""
+    """Returns normal numbers of at least `gap` in size, so that no step of a quotient crosses the kink of a ReLU."""
     x = rng.standard_normal(shape)
     return x + gap * np.sign(x)
 
@@ -41,7 +41,7 @@ def hand_built(net, params):
 
 
 def random_params(net, seed=0, dtype=np.float64):
-    """Weights and biases alike are normal: a bias of zero would hide what is wrong with it."""
+    """Returns normal weights and biases; a bias of zero would hide errors."""
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda key: net.init(key, 0.5), jax.random.key(0))
     return jax.tree.map(lambda leaf: 0.5 * rng.standard_normal(leaf.shape).astype(dtype), shapes)
@@ -54,7 +54,7 @@ def noise_of(net, key, x, batches):
 
 
 def a_dataset(rng, samples=60, features=12, classes=5):
-    """Clusters that a small network can learn."""
+    """Returns clusters that a small network can learn."""
     centres = rng.standard_normal((classes, features))
 
     def draw(n):
@@ -65,5 +65,5 @@ def a_dataset(rng, samples=60, features=12, classes=5):
 
 
 def mostly_slow(names, every=10):
-    """Returns parameters for pytest: one in so many runs by default, the others with -m slow."""
+    """Returns parameters for pytest. Every `every`-th one runs by default, the others with -m slow."""
     return [name if i % every == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(names)]

@@ -1,4 +1,4 @@
-"""The examples in docstrings print what they say. They may use `jax`, `jaxnet`, `jnp`, `np` and `optax`."""
+"""Tests the examples in docstrings, which may use `jax`, `jaxnet`, `jnp`, `np` and `optax`."""
 
 import doctest
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What the README shows works as typed."""
+"""Tests that the examples and tables of README and CONTRIBUTING are right."""
 
 import doctest
 import re
@@ -17,22 +17,22 @@ def test_the_examples_print_what_the_readme_says():
     test = doctest.DocTestParser().get_doctest(examples, {}, "README.md", str(README), 0)
     assert len(test.examples) > 15
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    said = []
-    runner.run(test, out=said.append)
-    assert runner.summarize(verbose=False).failed == 0, "".join(said)
+    output = []
+    runner.run(test, out=output.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(output)
 
 
-def test_a_wrong_example_would_be_noticed():
+def test_a_wrong_example_is_detected():
     test = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "wrong", "wrong", 0)
     assert doctest.DocTestRunner().run(test, out=lambda _: None).failed == 1
 
 
-def test_the_two_commands_come_first():
+def test_the_commands_to_install_and_to_test_come_first():
     commands = re.findall(r"^```sh\n(.*?)\n```$", README.read_text(), flags=re.S | re.M)
     assert commands == ["pip install uv && uv run scripts/train.py", "uv run pytest"]
 
 
-def test_every_file_it_names_is_there():
+def test_every_file_that_is_named_exists():
     root = README.parent
     for name in re.findall(r"`((?:numpy_ref|jaxnet|scripts|tests)/[\w/.]+)`", README.read_text()):
         assert (root / name).exists(), name
@@ -40,12 +40,12 @@ def test_every_file_it_names_is_there():
         assert (root / name).exists(), name
 
 
-def test_the_table_of_layers_is_that_of_the_catalogue():
+def test_the_table_of_layers_equals_the_catalogue():
     assert table() in README.read_text(), "replace the table in README.md by the output of `uv run jaxnet layers`"
 
 
 @pytest.mark.parametrize("diff", re.findall(r"^```diff\n(.*?)^```$", CONTRIBUTING.read_text(), flags=re.S | re.M))
-def test_a_worked_diff_of_contributing_is_what_stands_in_the_file(diff):
+def test_the_diffs_in_contributing_equal_the_code(diff):
     _, path, *lines = diff.splitlines()
     assert all(line.startswith("+") for line in lines)
     code = (CONTRIBUTING.parent / path.removeprefix("+++ b/")).read_text()

@@ -1,4 +1,4 @@
-"""Two derivations that share code are one derivation: neither room imports the other."""
+"""Tests what each package imports, because two derivations that share code would be one derivation."""
 
 import importlib
 import subprocess
@@ -11,24 +11,24 @@ from jaxnet.cli.main import COMMANDS
 
 
 def modules_after(statement):
-    """The top-level modules that a fresh process holds after a statement."""
+    """Returns the top-level modules that a new process has imported after a statement."""
     show = "import sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     run = subprocess.run([sys.executable, "-c", f"{statement}\n{show}"], capture_output=True, text=True, check=True)
     return set(run.stdout.split())
 
 
 def assert_apart(statement, forbidden):
-    found = modules_after(statement) & forbidden
-    assert not found, f"`{statement}` imports {', '.join(sorted(found))}"
+    imported = modules_after(statement) & forbidden
+    assert not imported, f"`{statement}` imports {', '.join(sorted(imported))}"
 
 
-def test_numpy_ref_needs_numpy_alone():
+def test_numpy_ref_imports_numpy_alone():
     assert_apart(
         "import numpy_ref, numpy_ref.notebook", {"jax", "jaxlib", "jaxnet", "jaxtyping", "matplotlib", "optax", "scipy"}
     )
 
 
-def test_jaxnet_needs_neither_numpy_ref_nor_what_the_scripts_need():
+def test_jaxnet_imports_neither_numpy_ref_nor_packages_of_the_scripts():
     extra = {"matplotlib", "numpy_ref", "pooch", "requests", "rich", "sklearn", "tyro"}
     assert_apart("import jaxnet, jaxnet.crosscheck, jaxnet.train.run_folder", extra)
 
@@ -45,11 +45,11 @@ assert jaxnet.crosscheck.check_layer(Square(), np.ones((2, 3)))
 """
 
 
-def test_a_check_of_a_numpy_layer_needs_no_jax():
+def test_a_check_of_a_numpy_layer_does_not_import_jax():
     assert_apart(CHECK, {"jax", "jaxlib", "jaxtyping", "ml_dtypes", "numpy_ref", "optax", "torch"})
 
 
-def test_a_check_from_the_shell_needs_neither_jax_nor_matplotlib(tmp_path):
+def test_a_check_from_the_shell_imports_neither_jax_nor_matplotlib(tmp_path):
     (tmp_path / "mine.py").write_text(CHECK.partition("assert")[0])
     command = f"""
 import contextlib, io, sys
@@ -62,7 +62,7 @@ assert printed.getvalue().startswith("PASS")
     assert_apart(command, {"jax", "jaxlib", "matplotlib", "numpy_ref", "optax", "sklearn", "torch"})
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_can_be_imported():
     for package in (jaxnet, jaxnet.train):
         for name in package.__all__:
             getattr(package, name)
@@ -91,7 +91,7 @@ def test_the_command_lists_its_commands_and_refuses_others():
     assert refused.stderr == "jaxnet: tain, expected one of train, check, sweep, layers, bench, chapter6, scaling\n"
 
 
-def test_a_command_is_called_by_its_name_in_what_it_says():
+def test_a_command_uses_its_own_name_in_messages():
     refused = run_jaxnet("sweep", "--hidden", "-1")
     assert refused.returncode == 2
     assert refused.stderr.startswith("jaxnet sweep: hidden")

@@ -25,11 +25,11 @@ DEFAULT_SAMPLES = 40
 
 @dataclass(frozen=True)
 class Options:
-    """How a check is made; the public functions describe most of them.
+    """The options of a check, most of which the public functions describe.
 
     Attributes:
         samples: Elements of a wrong leaf whose derivatives are computed for its diagnosis.
-        dout: The only gradient from above that the backward pass receives. Defaults to a random one.
+        dout: The upstream gradient that the backward pass receives. Defaults to a random one.
         order: The highest derivative that is checked.
         transforms: The transformations under which the code must return the same. Defaults to cheap ones, under which
             it need not run.
@@ -162,7 +162,7 @@ class Context:
 
 
 def draw_dout(checkable: Checkable, output: Array, rng: np.random.Generator) -> Array:
-    """Draws a gradient from above with distinct, nonzero elements; it is 1 if the backward pass takes none."""
+    """Draws an upstream gradient with distinct, nonzero elements, or returns ones if the backward pass takes none."""
     if not checkable.takes_dout:
         return np.ones_like(output)
     drawn = rng.standard_normal(output.shape) if output.ndim else np.asarray(0.5 + rng.random())

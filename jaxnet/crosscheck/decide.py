@@ -23,31 +23,31 @@ class Cause(Enum):
     EMPTY = "the leaf has no elements"
 
     ANALYTIC_WRONG = "the analytic gradient is not the derivative of its own forward"
-    OUTSIDE_SLOPES = "the gradient is outside the slopes on both sides of a kink"
-    OUTSIDE_TIE = "the gradient is outside the slopes of tied kinks that move together"
+    OUTSIDE_SLOPES = "the gradient is not between the slopes on the two sides of a kink"
+    OUTSIDE_TIED_SLOPES = "the gradient is not between the slopes when tied elements move together"
     AUTODIFF_WRONG = "the reference's gradient is not the derivative of the reference"
-    FORWARDS_DIFFER = "each gradient is the derivative of its own forward, and the forwards are two functions"
-    BELOW_DIFFERENCES = "the gradient differs from the reference's, by less than difference quotients see"
+    FORWARDS_DIFFER = "each gradient is the derivative of its own forward, but the forwards are different functions"
+    DIFFERS_FROM_REFERENCE = "the gradient differs from the reference's by less than difference quotients can resolve"
     LOW_PRECISION = "the gradient in the arrays' own precision is off by more than rounding explains"
-    FORM = "the gradient's form is wrong"
-    HANDED_WRONG = "the layer is correct, and receives a wrong gradient from another layer"
-    PUT_TOGETHER_WRONGLY = "every layer is correct, but the network's gradient is wrong"
+    WRONG_FORM = "the gradient has a wrong shape or dtype, or values that are not finite"
+    RECEIVES_WRONG_DOUT = "the layer is correct, but receives a wrong gradient from another layer"
+    LAYERS_JOINED_WRONGLY = "every layer is correct, but the network's gradient is wrong"
 
-    NO_GRADIENT = "it changes the output and has no gradient"
-    UNRESOLVED = "the difference quotients are not accurate enough"
+    NO_GRADIENT = "the leaf changes the output and has no gradient"
+    UNRESOLVED = "the difference quotients are not accurate enough to confirm or refute the gradient"
     UNCONFIRMED = "difference quotients at several step sizes disagree with each other"
-    ONLY_NUMERICAL_DISSENTS = "analytic and autodiff agree, and the difference quotients disagree with both"
-    AT_KINKS = "too many elements are at kinks"
-    NOTHING_COMPARED = "every element is at a kink"
-    WRONG_BESIDE = "every element is at a kink, and the gradient is wrong nearby"
-    RIGHT_BESIDE = "the gradient is wrong at the given point, and correct nearby"
-    WRONG_ELSEWHERE = "the gradient is zero at the given point, and wrong at one other point"
+    ONLY_NUMERICAL_DIFFERS = "the analytic and the autodiff gradient agree, and only the difference quotients differ"
+    TOO_MANY_KINKS = "too many elements are at kinks"
+    ALL_AT_KINKS = "every element is at a kink"
+    WRONG_NEARBY = "every element is at a kink, and the gradient is wrong at a nearby point"
+    CORRECT_NEARBY = "the gradient is wrong at the given point, and correct at a nearby point"
+    WRONG_AT_ANOTHER_POINT = "the gradient is zero at the given point, and wrong at one other point"
     SYMMETRIC_ONLY = "the gradient is correct along symmetric directions only"
-    ZERO_HERE = "the gradient is zero at the given point, and other points were inconclusive"
+    ZERO_AT_POINT = "the gradient is zero at the given point, and inconclusive at other points"
     OUT_OF_TIME = "max_seconds passed"
 
 
-WRONG_CAUSES = frozenset({Cause.ANALYTIC_WRONG, Cause.OUTSIDE_SLOPES, Cause.OUTSIDE_TIE})
+WRONG_CAUSES = frozenset({Cause.ANALYTIC_WRONG, Cause.OUTSIDE_SLOPES, Cause.OUTSIDE_TIED_SLOPES})
 
 
 def decide(
@@ -68,18 +68,18 @@ def decide(
     if outside is not None and outside.roughness is Roughness.KINK:
         return Verdict.FAIL if outside.alone else Verdict.INCONCLUSIVE, Cause.OUTSIDE_SLOPES
     if measured.tie is not None:
-        return Verdict.FAIL, Cause.OUTSIDE_TIE
+        return Verdict.FAIL, Cause.OUTSIDE_TIED_SLOPES
     agrees = measured.with_numerical.within_tolerance
     largest = max(measured.resolution, MAX_COARSE_TOLERANCE if coarse else MAX_TOLERANCE)
     allowed = (measured.resolution if strict else largest) * measured.size
     accurate = measured.tolerance <= allowed and measured.unresolved_size <= max(allowed, largest * measured.size)
     if measured.coverage is Coverage.SPOILED:
         passes = coarse and agrees and accurate
-        return (Verdict.PASS, Cause.AGREES) if passes else (Verdict.INCONCLUSIVE, Cause.AT_KINKS)
+        return (Verdict.PASS, Cause.AGREES) if passes else (Verdict.INCONCLUSIVE, Cause.TOO_MANY_KINKS)
     if measured.compared == 0:
-        return Verdict.INCONCLUSIVE, Cause.UNRESOLVED if measured.unresolved else Cause.NOTHING_COMPARED
+        return Verdict.INCONCLUSIVE, Cause.UNRESOLVED if measured.unresolved else Cause.ALL_AT_KINKS
     if measured.is_zero:
-        return Verdict.INCONCLUSIVE, Cause.ZERO_HERE
+        return Verdict.INCONCLUSIVE, Cause.ZERO_AT_POINT
     if agrees and low_precision is not None and not low_precision.within_tolerance:
         return Verdict.FAIL, Cause.LOW_PRECISION
     verdict, cause = _compare_derivations(measured, forward, agrees)
@@ -95,9 +95,9 @@ def _compare_derivations(measured: LeafMeasurement, forward: Gap | None, agrees:
         return (Verdict.PASS, Cause.AGREES) if agrees else wrong
     if not agrees:
         same = with_autodiff.within_tolerance and not reference.within_tolerance
-        return (Verdict.INCONCLUSIVE, Cause.ONLY_NUMERICAL_DISSENTS) if same else wrong
+        return (Verdict.INCONCLUSIVE, Cause.ONLY_NUMERICAL_DIFFERS) if same else wrong
     if with_autodiff.within_tolerance:
         return Verdict.PASS, Cause.AGREES
     if not reference.within_tolerance:
         return Verdict.FAIL, Cause.AUTODIFF_WRONG
-    return Verdict.FAIL, Cause.BELOW_DIFFERENCES if forward.within_tolerance else Cause.FORWARDS_DIFFER
+    return Verdict.FAIL, Cause.DIFFERS_FROM_REFERENCE if forward.within_tolerance else Cause.FORWARDS_DIFFER

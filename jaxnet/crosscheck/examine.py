@@ -44,7 +44,7 @@ def examine(title: str, checkable: Checkable, reference: Checkable | None, optio
     """
     with metered(title, options.max_seconds) as meter:
         report = _report(title, checkable, reference, options)
-        if any(leaf.cause in {*WRONG_CAUSES, Cause.FORM} for leaf in report.leaves):
+        if any(leaf.cause in {*WRONG_CAUSES, Cause.WRONG_FORM} for leaf in report.leaves):
             report = _other_reading(title, checkable, reference, options) or report
         if options.order > 1 and report.verdict is Verdict.PASS:
             report = replace(report, derivatives=(_next_order(checkable, options),))
@@ -125,7 +125,7 @@ def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:
         warnings = [*input_warnings(checkable, context.output), *constants]
     order = [*checkable.leaves, *checkable.others]
     by_level = {level: [f for f in findings if f.level is level] for level in Level}
-    found_warnings = [sentence(f) for f in by_level[Level.WARNING] if f.kind is not Behaviour.NOT_REPEATABLE]
+    behaviour_warnings = [sentence(f) for f in by_level[Level.WARNING] if f.kind is not Behaviour.NOT_REPEATABLE]
     return Report(
         title,
         context.forward,
@@ -133,7 +133,7 @@ def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:
         behaviour=tuple(sentence(f) for f in by_level[Level.FAULT]),
         faults=tuple(f.kind for f in by_level[Level.FAULT]),
         undecided=tuple(undecided),
-        warnings=(*found_warnings, *warnings),
+        warnings=(*behaviour_warnings, *warnings),
         notes=(*(sentence(f) for f in by_level[Level.NOTE]), *checkable.notes),
     )
 
@@ -153,7 +153,7 @@ def _check_form(checkable: Checkable, gradients: dict[str, Any], output: Array) 
         if name not in gradients:
             wrong = Finding(Behaviour.LACKS_LEAF, Level.FAULT, name, detail=f"an array of shape {leaf.shape}")
         if wrong is not None:
-            form.leaves.append(Leaf(name, Verdict.FAIL, Cause.FORM, checkable.derived_by, detail=sentence(wrong)))
+            form.leaves.append(Leaf(name, Verdict.FAIL, Cause.WRONG_FORM, checkable.derived_by, detail=sentence(wrong)))
             continue
         if (finding := other_dtype(name, leaf, gradients[name], output)) is not None:
             form.findings.append(finding)
@@ -192,7 +192,7 @@ def _behaviour(context: Context, names: list[str]) -> list[Finding]:
 
 
 def _check_leaves(context: Context, names: list[str], leaves: list[Leaf]) -> list[Leaf]:
-    """Returns the leaves, with those of `names` added; those that time does not suffice for are inconclusive."""
+    """Returns the leaves, with those of `names` added; leaves for which there is no time are inconclusive."""
     leaves = list(leaves)
     try:
         for name in names:
@@ -222,7 +222,7 @@ def _without_gradient(checkable: Checkable) -> tuple[list[Leaf], list[str]]:
 
 
 def _changes_output(checkable: Checkable, name: str, array: Array) -> bool:
-    """Whether the output depends on an array; False if the code rejects other values."""
+    """Returns whether the output depends on an array; False if the code rejects other values."""
     moved = (in_float64(array) * 1.25 + 0.125).astype(array.dtype)
     try:
         before = checkable.open(copies(checkable.leaves) | {name: array.copy()}).forward()

@@ -1,7 +1,7 @@
 """Checks a network as a whole, and each layer separately, to find the layer that is wrong.
 
 A wrong backward pass causes wrong gradients in every earlier layer. So each layer is also checked by itself, at the
-input it has in the network and with a random gradient from above.
+input it has in the network and with a random upstream gradient.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ NETWORK_SAMPLES = 24
 
 
 class CheckedLayer(NamedTuple):
-    """A layer, its gradient from above in the network, and its report."""
+    """A layer, its upstream gradient in the network, and its report."""
 
     layer: CheckableLayer
     dout: Array | None
@@ -121,7 +121,7 @@ def _attribute(leaf: Leaf, owner: tuple[str, str] | None, layers: tuple[Report, 
             if inconsistent
             else f"{owner[0]} is right, but receives a wrong gradient from {wrong_layer.subject}"
         )
-        return replace(leaf, cause=Cause.HANDED_WRONG, detail=detail, slip=None, diagnosis="")
+        return replace(leaf, cause=Cause.RECEIVES_WRONG_DOUT, detail=detail, slip=None, diagnosis="")
     if all(layer.verdict is Verdict.PASS for layer in layers):
-        return replace(leaf, cause=Cause.PUT_TOGETHER_WRONGLY)
+        return replace(leaf, cause=Cause.LAYERS_JOINED_WRONGLY)
     return leaf

@@ -20,9 +20,9 @@ from jaxnet.crosscheck.report import PROBABILITY, Leaf
 
 # An error of norm e in a random Gaussian direction is missed with probability 0.8 tolerance / e.
 MISSED = 0.8
-MIN_SAMPLES = 6  # elements of a wrong leaf whose derivatives are computed, after the budget of the check is used up
+MIN_SAMPLES = 6  # elements of a wrong leaf whose derivatives are computed even if the budget of the check is used up
 
-REFERENCE_CAUSES = (Cause.BELOW_DIFFERENCES, Cause.FORWARDS_DIFFER, Cause.AUTODIFF_WRONG)
+REFERENCE_CAUSES = (Cause.DIFFERS_FROM_REFERENCE, Cause.FORWARDS_DIFFER, Cause.AUTODIFF_WRONG)
 
 
 def report_leaf(context: Context, outcome: Outcome) -> Leaf:
@@ -65,7 +65,7 @@ def report_leaf(context: Context, outcome: Outcome) -> Leaf:
 
 
 def _worst_element(context: Context, outcome: Outcome) -> tuple[tuple[int, ...], dict[str, float], Diagnosis | None]:
-    """Returns the index of the worst element of a leaf, the derivatives by it, and the diagnosis."""
+    """Returns the index of the worst element of a leaf, the derivatives with respect to it, and the diagnosis."""
     measured, outside, derived_by = outcome.measured, outcome.measured.outside, context.checkable.derived_by
     gradient = outcome.analytic.gradient[measured.name]
     if outside is not None and outside.roughness is not Roughness.UNRESOLVED:

@@ -1,4 +1,4 @@
-"""Chooses the verdict on one leaf: at the given point, and at points nearby where kinks make that impossible."""
+"""Chooses the verdict on one leaf: at the given point, or at points nearby if kinks make that impossible."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -23,7 +23,7 @@ MAX_NEARBY_POINTS = 4
 MIN_ERROR_RATIO = 8.0  # error at the given point over the tolerance nearby, for the error to be detectable there
 MAX_EXCHANGED = 3  # largest number of wrong leaves in which exchanged gradients are searched for
 
-KINK_CAUSES = (Cause.AT_KINKS, Cause.NOTHING_COMPARED, Cause.OUTSIDE_SLOPES)
+KINK_CAUSES = (Cause.TOO_MANY_KINKS, Cause.ALL_AT_KINKS, Cause.OUTSIDE_SLOPES)
 
 
 def check_leaf(context: Context, name: str) -> Leaf:
@@ -38,9 +38,9 @@ def check_leaf(context: Context, name: str) -> Leaf:
     if outcome.verdict is not Verdict.FAIL and (outcome.cause in KINK_CAUSES or unconfirmed):
         outcome = _beside_kinks(context, outcome)
     elif outcome.cause is Cause.ANALYTIC_WRONG and _passes_nearby(context, outcome.measured):
-        outcome = outcome._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.RIGHT_BESIDE)
+        outcome = outcome._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.CORRECT_NEARBY)
     if outcome.cause is Cause.ANALYTIC_WRONG and is_lost_to_rounding(context, name):
-        outcome = outcome._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.ZERO_HERE)
+        outcome = outcome._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.ZERO_AT_POINT)
     return report_leaf(context, outcome)
 
 
@@ -76,8 +76,8 @@ def _beside_kinks(context: Context, outcome: Outcome) -> Outcome:
     nearby = next((other for other in outcomes if other is not None), None)
     if nearby is None or nearby.verdict is Verdict.INCONCLUSIVE:
         return outcome
-    if outcome.cause is Cause.NOTHING_COMPARED and nearby.verdict is Verdict.FAIL:
-        return outcome._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.WRONG_BESIDE)
+    if outcome.cause is Cause.ALL_AT_KINKS and nearby.verdict is Verdict.FAIL:
+        return outcome._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.WRONG_NEARBY)
     return nearby
 
 
@@ -88,7 +88,7 @@ def _beside(context: Context, at: Leaves, name: str) -> Outcome | None:
 
 
 def _passes_nearby(context: Context, measured: LeafMeasurement) -> bool:
-    """Whether a wrong leaf passes with all leaves moved a little, where its error would be detected.
+    """Returns whether a wrong leaf passes with all leaves moved a little, where its error would be detected.
 
     A wrong formula is wrong nearby, too. A gradient that is wrong only at the given point is due to composed kinks.
     """
@@ -101,7 +101,7 @@ def _passes_nearby(context: Context, measured: LeafMeasurement) -> bool:
 
 
 def _nearby_outcome(context: Context, name: str, nearby: Derivations) -> Outcome | None:
-    """Returns the outcome at a point nearby; None if the gradient is much smaller there, and may hide the error."""
+    """Returns the outcome at a point nearby; None if the gradient is much smaller there, which may hide the error."""
     analytic = nearby.analytic
     size, nearby_size = (np.linalg.norm(each.measured(name).value) for each in (context.analytic, analytic))
     if not np.isfinite(analytic.output).all() or nearby_size < size / 2:

@@ -34,7 +34,7 @@ def is_lost_to_rounding(context: Context, name: str) -> bool:
 
 def examine_zeros(context: Context, names: list[str], leaves: list[Leaf]) -> list[Leaf]:
     """Returns the leaves, with the verdict at other points for those whose gradients are zero at the given point."""
-    zeros = {leaf.name for leaf in leaves if leaf.cause is Cause.ZERO_HERE}
+    zeros = {leaf.name for leaf in leaves if leaf.cause is Cause.ZERO_AT_POINT}
     if not zeros:
         return leaves
     decided: dict[str, list[Leaf]] = {name: [] for name in zeros}
@@ -45,7 +45,7 @@ def examine_zeros(context: Context, names: list[str], leaves: list[Leaf]) -> lis
             continue
         for name in [n for n in names if n in zeros]:
             outcome = context.outcome(name, Derivations(distant), point=point)
-            if outcome.cause is Cause.ZERO_HERE:
+            if outcome.cause is Cause.ZERO_AT_POINT:
                 zero_points[name] += 1
             elif outcome.verdict is not Verdict.INCONCLUSIVE:
                 decided[name].append(report_leaf(context, outcome))
@@ -90,4 +90,4 @@ def _combined(leaf: Leaf, decided: list[Leaf], zero_points: int) -> Leaf:
 
 
 def _wrong_elsewhere(leaf: Leaf) -> Leaf:
-    return replace(leaf, cause=Cause.WRONG_ELSEWHERE, min_detectable_error=math.nan)
+    return replace(leaf, cause=Cause.WRONG_AT_ANOTHER_POINT, min_detectable_error=math.nan)

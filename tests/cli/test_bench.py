@@ -14,7 +14,7 @@ SMALL = ["--sizes", "12-8-4@16", "--dataset", "random", "--rounds", "1", "--seco
 
 @pytest.fixture
 def contenders(monkeypatch):
-    """The contenders of the script, to which a test may add. For speed, the bound is that of NumPy alone."""
+    """Returns the contenders of the script, to which a test may add. For speed, only NumPy computes the bound."""
     from jaxnet.cli import bench, bench_bound
 
     def multipliers(sizes, batch_size, _threads):
@@ -27,7 +27,7 @@ def contenders(monkeypatch):
 
 @pytest.fixture
 def run(contenders, monkeypatch, capsys):
-    """Runs `python scripts/bench.py ARGUMENTS` in this process; recalls exit status, stdout and stderr."""
+    """Runs `python scripts/bench.py ARGUMENTS` in this process; returns exit status, stdout and stderr."""
 
     def bench(*arguments):
         monkeypatch.setattr(sys, "argv", ["bench.py", *arguments])
@@ -41,7 +41,7 @@ def run(contenders, monkeypatch, capsys):
     return bench
 
 
-def test_it_measures_every_contender_and_the_bound(run, tmp_path):
+def test_bench_measures_every_contender_and_the_bound(run, tmp_path):
     file = tmp_path / "bench.json"
     status, out, err = run(*SMALL, "--only", "plain-scan", "numpy_ref", "--output", str(file))
     assert status == 0
@@ -63,7 +63,7 @@ def test_it_measures_every_contender_and_the_bound(run, tmp_path):
         assert row["min_ratio"] == pytest.approx(row["min"] / size["bound"]["min"])
 
 
-def test_a_contender_with_different_weights_is_named_and_not_timed(run, contenders, tmp_path):
+def test_a_contender_with_other_final_weights_is_reported_and_not_timed(run, contenders, tmp_path):
     def too_fast(problem):
         train = contenders["numpy_ref"](problem)
         return lambda batches: train(batches[: len(batches) - 1])  # one step less
@@ -75,11 +75,11 @@ def test_a_contender_with_different_weights_is_named_and_not_timed(run, contende
     assert status == 0
     assert "differs: planted trains something else" in out
     assert set(size["contenders"]) == {"numpy_ref"}
-    assert 0.05 < size["difference"]["planted"] < 0.2  # of ten steps
+    assert 0.05 < size["difference"]["planted"] < 0.2  # one of ten steps is missing
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((12, 8)), np.full((12, 8), np.nan), np.zeros((8, 12))])
-def test_weights_that_are_nan_or_of_another_shape_differ(run, contenders, wrong):
+def test_weights_that_are_nan_or_have_another_shape_differ(run, contenders, wrong):
     contenders["planted"] = lambda problem: lambda batches: wrong
     assert "differs: planted" in run(*SMALL, "--only", "planted")[1]
 
@@ -106,7 +106,7 @@ def test_a_missing_library_is_reported_and_skipped(run, contenders, monkeypatch)
         (["--output", "/nowhere/bench.json"], "output: /nowhere/bench.json, expected a file in an existing folder"),
     ],
 )
-def test_an_invalid_option_is_one_line_and_status_2(run, arguments, message):
+def test_an_invalid_option_prints_one_line_and_exits_with_2(run, arguments, message):
     status, out, err = run(*arguments)
     assert status == 2
     assert out == ""
@@ -131,7 +131,7 @@ def test_a_round_measures_every_contender_once(run, contenders):
     assert {length for _, length in calls[-12::2]} == {1}
 
 
-def test_the_products_are_those_of_a_step():
+def test_the_bound_multiplies_the_matrices_of_a_training_step():
     from jaxnet.cli import bench_bound
 
     for order in "CF":

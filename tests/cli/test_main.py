@@ -16,7 +16,7 @@ def test_the_version_is_printed(monkeypatch, capsys):
     assert capsys.readouterr().out == f"jaxnet {jaxnet.__version__}\n"
 
 
-def test_a_missing_package_is_reported_with_the_name_of_the_distribution(monkeypatch, capsys):
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["jaxnet", "sweep"])
     monkeypatch.setitem(sys.modules, "jaxnet.cli.sweep", None)
     with pytest.raises(SystemExit) as stopped:
@@ -44,7 +44,7 @@ tyro.cli(train_options.Options, args=["--help"])
 """
 
 
-def test_a_new_activation_is_a_choice_of_train():
+def test_a_new_activation_is_an_option_of_train_without_further_edits():
     done = subprocess.run([sys.executable, "-c", NEW_ACTIVATION], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:2] == ["softsign", "softsign"]
@@ -61,7 +61,7 @@ def test_a_new_activation_is_a_choice_of_train():
         (KeyboardInterrupt(), 130, "jaxnet sweep: interrupted\n"),
     ],
 )
-def test_an_expected_error_is_one_line_and_a_status(monkeypatch, capsys, error, status, message):
+def test_an_expected_error_prints_one_line_and_sets_the_exit_status(monkeypatch, capsys, error, status, message):
     monkeypatch.setattr(sys, "argv", ["jaxnet sweep"])
     with pytest.raises(SystemExit) as stopped, errors.one_line_errors(DatasetError):
         raise error

@@ -55,7 +55,7 @@ def run(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def default_run(tmp_path_factory):
-    """The default run, in a process of its own, as on a new machine."""
+    """Returns the result of the default run in a separate process, as on a new machine."""
     output = tmp_path_factory.mktemp("runs") / "digits"
     command = [sys.executable, ROOT / "scripts" / "train.py", "--output", str(output)]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, env=AS_A_USER), output
@@ -85,7 +85,7 @@ def test_progress_is_plain_lines_without_a_terminal(default_run):
 
 def test_the_folder_contains_the_documented_files(default_run):
     _, output = default_run
-    assert {path.name for path in output.iterdir()} - {"checkpoints"} == {  # of a run longer than ten seconds
+    assert {path.name for path in output.iterdir()} - {"checkpoints"} == {  # of runs of more than ten seconds
         "first_layer_weights.png", "history.csv", "learning_curves.png",
         "mistakes.png", "parameters.npz", "summary.json",
     }  # fmt: skip
@@ -197,7 +197,7 @@ def test_a_convolutional_network_is_trained_on_images(run, tmp_path):
 
 
 def test_the_deep_convolutional_network_is_built_for_its_images():
-    """Does not train it, as tests/nn/test_deep_networks.py does: at the book's size that takes minutes."""
+    """Does not train it: that takes minutes, and tests/nn/test_deep_networks.py trains a smaller one."""
     options = train_options.resolve(train_options.Options(network="deep-conv"))
     data, vocabulary = train_setup.load_data(options)
     assert data.x_train.shape == (1442, 1, 8, 8)
@@ -209,7 +209,7 @@ def test_the_deep_convolutional_network_is_built_for_its_images():
 
 
 @pytest.mark.slow
-def test_the_transformer_learns_a_text_and_writes(run, tmp_path):
+def test_the_transformer_learns_a_text_and_writes_a_sample(run, tmp_path):
     (tmp_path / "mine.txt").write_text("abcabcabd\n" * 60)
     options = "--network transformer --context 8 --width 8 --blocks 1 --steps 150 --eval-every 50 --temperature 0.5"
     options += f" --dropout 0 --learning-rate 0.02 --text {tmp_path / 'mine.txt'} --output {tmp_path / 'run'}"
@@ -217,7 +217,7 @@ def test_the_transformer_learns_a_text_and_writes(run, tmp_path):
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert f"held-out text: {summary['test_loss']:.3f} nats" in done.stdout
-    assert summary["test_loss"] < 0.5  # a text of five characters at random: 1.6
+    assert summary["test_loss"] < 0.5  # a random text of five characters has 1.6
     written = (tmp_path / "run" / "sample.txt").read_text()
     assert written in done.stdout
     assert written.count("abc") > 40
@@ -233,7 +233,7 @@ def test_the_transformer_learns_a_text_and_writes(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_convolutional_network_with_a_wrong_backward_is_not_trained(run, tmp_path, monkeypatch):
+def test_a_convolutional_network_with_a_wrong_backward_pass_is_not_trained(run, tmp_path, monkeypatch):
     right = numpy_ref.Convolution.backward
 
     def wrong(self, dout):
@@ -289,7 +289,7 @@ def test_a_sweep_writes_a_map_and_a_row_for_each_run(run, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_divergence_ends_the_run_with_its_history(run, tmp_path):
+def test_a_diverging_run_stops_and_saves_its_history(run, tmp_path):
     done = run("train.py", "--learning-rate", "1e30", "--steps", "50", "--output", str(tmp_path / "run"))
     assert done.returncode == 1
     assert re.match("train.py: training diverged: the output of Affine2 is (nan|infinite) at step 2", done.stderr)
@@ -302,7 +302,7 @@ def test_divergence_ends_the_run_with_its_history(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stopped_run_resumes_to_the_same_bits(run, tmp_path):
+def test_a_stopped_and_resumed_run_ends_with_the_same_bits(run, tmp_path):
     options = ["--steps", "1000", "--eval-every", "20", "--optimizer", "momentum", "--checkpoint-seconds", "0"]
     whole = run("train.py", *options, "--output", str(tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
@@ -362,7 +362,7 @@ def test_two_processes_train_the_same_parameters_as_one(run, tmp_path):
     assert "test accuracy" in output
     assert "step" not in other_output
     with np.load(tmp_path / "single" / "parameters.npz") as a, np.load(tmp_path / "two" / "parameters.npz") as b:
-        for leaf in a.files:  # float32 sums in another order
+        for leaf in a.files:  # float32 sums are taken in another order
             np.testing.assert_allclose(b[leaf], a[leaf], rtol=1e-3, atol=1e-5)
 
 
@@ -393,7 +393,7 @@ def test_training_continues_if_no_checkpoint_can_be_saved(run, tmp_path, monkeyp
     monkeypatch.setattr(Checkpoints, "offer", full)
     done = run("train.py", "--steps", "50", "--output", str(tmp_path / "run"))
     assert done.returncode == 3
-    assert done.stdout.count("no space left") == 1  # at the first failure, and not at every checkpoint
+    assert done.stdout.count("no space left") == 1  # reported at the first failure only
     assert "no space left" in done.stderr
     assert (tmp_path / "run" / "summary.json").exists()
 
@@ -412,7 +412,7 @@ def test_training_continues_if_no_checkpoint_can_be_saved(run, tmp_path, monkeyp
         ({"seed": 10**30}, "seed: 1000000000000000000000000000000, expected"),
     ],
 )
-def test_a_damaged_record_of_options_is_refused_by_name(run, tmp_path, change, message):
+def test_damaged_options_of_a_run_are_refused_by_name(run, tmp_path, change, message):
     done = run("train.py", "--steps", "20", "--output", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     options = json.loads((tmp_path / "run" / "summary.json").read_text())["options"] | change
@@ -454,7 +454,7 @@ INVALID_RESUMES = {
 
 
 @pytest.mark.parametrize("name", INVALID_RESUMES)
-def test_an_invalid_resume_is_one_line_and_status_2(run, name):
+def test_an_invalid_resume_prints_one_line_and_exits_with_2(run, name):
     options, message = INVALID_RESUMES[name]
     done = run("train.py", *options.split())
     assert done.returncode == 2
@@ -463,7 +463,7 @@ def test_an_invalid_resume_is_one_line_and_status_2(run, name):
 
 
 def test_a_tiny_clip_norm_stops_learning(run, tmp_path):
-    """100 steps of at most 0.1 * 1e-9 change no prediction."""
+    """Takes 100 steps of at most 0.1 * 1e-9, which change no prediction."""
     done = run("train.py", "--clip-norm", "1e-9", "--steps", "100", "--output", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
     with (tmp_path / "run" / "history.csv").open() as file:
@@ -504,7 +504,7 @@ INVALID_OPTIONS = {
 
 
 @pytest.mark.parametrize("name", INVALID_OPTIONS)
-def test_an_option_out_of_range_is_one_line_and_status_2(run, name, tmp_path):
+def test_an_option_out_of_range_prints_one_line_and_exits_with_2(run, name, tmp_path):
     options, message = INVALID_OPTIONS[name]
     done = run("train.py", *options.split(), "--output", str(tmp_path / "run"))
     assert done.returncode == 2
@@ -514,7 +514,7 @@ def test_an_option_out_of_range_is_one_line_and_status_2(run, name, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--dataset cifar", "--optimizer sdg", "--steps many", "--no-such-option 3"])
-def test_an_unknown_option_is_status_2(run, option):
+def test_an_unknown_option_exits_with_2(run, option):
     done = run("train.py", *option.split())
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -544,7 +544,7 @@ def test_a_network_with_a_wrong_gradient_is_reported_and_not_trained(run, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mnist_without_files_or_internet_gives_advice(run, tmp_path, monkeypatch):
+def test_mnist_without_files_or_internet_suggests_what_to_do(run, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXNET_DATA", str(tmp_path))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # the discard port, where no server listens
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
@@ -777,7 +777,7 @@ INVALID_TARGETS = {
 
 
 @pytest.mark.parametrize("name", INVALID_TARGETS)
-def test_a_target_that_cannot_be_checked_is_one_line_and_status_2(run, user_code, name):
+def test_a_target_that_cannot_be_checked_prints_one_line_and_exits_with_2(run, user_code, name):
     options, message = INVALID_TARGETS[name]
     done = run("crosscheck.py", *options.replace("USER_CODE", user_code).split())
     assert done.returncode == 2, done.stdout

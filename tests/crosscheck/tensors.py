@@ -1,4 +1,4 @@
-"""Tensors and functions of PyTorch that several tests bring to the checker, on one thread, with weights of a seed."""
+"""Defines PyTorch tensors and functions that several tests use, on one thread and with seeded weights."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # for small tensors several are slower
+    torch.set_num_threads(1)  # several threads are slower for small tensors
     yield
     torch.set_num_threads(threads)
 
@@ -24,13 +24,13 @@ def same_weights():
 
 
 def T(*shape, seed=3, dtype=torch.float64):
-    """A tensor of numbers away from 0."""
+    """Returns a tensor of numbers away from 0."""
     x = stream(Stream.INPUTS, seed).standard_normal(shape)
     return torch.from_numpy(np.asarray(x + 0.2 * np.sign(x))).to(dtype)
 
 
 def custom(forward, backward):
-    """A Function whose backward gets (dout, inputs and output); it has the forward's own argument names."""
+    """Returns a Function whose backward gets dout, inputs and output, and whose forward keeps its argument names."""
 
     def setup_context(ctx, inputs, output):
         ctx.save_for_backward(*inputs, output)

@@ -9,7 +9,7 @@ STYLES = {}
 
 
 def style(make):
-    """Registers a function of a factor, by which a gradient is wrong, that returns code and its inputs."""
+    """Registers a function that returns code and its inputs, given the factor by which a gradient is wrong."""
     STYLES[make.__name__] = make
     return make
 
@@ -300,7 +300,7 @@ def test_check_network_and_check_layer_accept_styles_too():
     assert check_layer(layer, *inputs).verdict == "PASS"
 
 
-def test_an_adapted_object_is_left_as_it_was():
+def test_an_adapted_object_is_not_changed():
     layer, inputs = STYLES["a_backward_that_updates"](1.0)
     kind, before = type(layer), {name: np.copy(value) for name, value in vars(layer).items()}
     check(layer, *inputs)
@@ -308,15 +308,15 @@ def test_an_adapted_object_is_left_as_it_was():
     np.testing.assert_equal(vars(layer), before)
 
 
-def test_a_prediction_beside_a_value_is_not_read_as_a_gradient():
-    """JAX can derive this function; its second result has the shape of the input and is no gradient."""
+def test_a_prediction_returned_with_the_value_is_not_read_as_a_gradient():
+    """Uses a function that JAX can differentiate, with a second result of the input's shape that is no gradient."""
     import jax.numpy as jnp
 
     report = check(lambda x: ((x**2).sum(), jnp.cos(x)), draw(5))
     assert report.verdict != "FAIL"
 
 
-def test_a_style_that_nobody_recognizes_keeps_its_first_error():
+def test_an_unknown_style_raises_the_first_error():
     class Odd:
         def squash(self, x):
             return x

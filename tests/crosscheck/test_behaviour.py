@@ -1,4 +1,4 @@
-"""Tests behaviour: for each finding a layer that has the fault, and a similar one that is correct."""
+"""Tests the checks of behaviour with layers that have one fault each, and with similar layers that are correct."""
 
 from functools import cache
 
@@ -20,7 +20,7 @@ def draw(*shape, seed=1):
 
 
 def measured(subject, at, dout):
-    """Returns the gradients, and their changes as the leaves change in the last place."""
+    """Returns the gradients, and their changes if the leaves change in the last place."""
     signs = np.random.default_rng(3)
     value = subject.backward({n: a.copy() for n, a in at.items()}, dout)
     nudged = {
@@ -32,7 +32,7 @@ def measured(subject, at, dout):
     return {n: Measured(np.array(g), float(np.abs(other[n] - g).max(initial=0) + sums[n])) for n, g in value.items()}
 
 
-def found_in(layer, *inputs, in_double=True, seed=0):
+def findings_of(layer, *inputs, in_double=True, seed=0):
     subject = inspected(layer, *inputs)
     copies = {n: np.array(a, order="K") for n, a in subject.leaves.items()}
     y = subject.open(copies).forward()
@@ -74,7 +74,7 @@ class Sine:
 
 
 def flat_of(array):
-    """A kernel that reads the memory from its start, whatever the strides."""
+    """Reads memory from its start as a kernel does that ignores strides."""
     memory = array
     while isinstance(memory.base, np.ndarray) and not array.flags.c_contiguous:
         memory = memory.base
@@ -362,7 +362,7 @@ class WritesToBuffersAndReturnsCopies(Dense):
 
 @right()
 class WritesDwIntoAnArrayThatIsAlwaysTheSame(Dense):
-    """As the book has it: self.grads[0][...] = dW."""
+    """Writes its gradient as in the book: self.grads[0][...] = dW."""
 
     def __init__(self):
         super().__init__()
@@ -383,7 +383,7 @@ class HandsOutTheArrayThatItKeeps(Dense):
 
 @right()
 class HandsOutItsInput:
-    """The identity, as dropout is in inference."""
+    """Returns its input, as dropout does in inference."""
 
     params = ()
 
@@ -483,7 +483,7 @@ def windows(n, size):
 
 @right()
 class KeepsIndicesOfWindowsForAllInstances:
-    """A convolution in one dimension, whose indices depend on the shape alone."""
+    """A one-dimensional convolution that caches indices, which depend on the shape alone."""
 
     def __init__(self):
         self.w = draw(3)
@@ -550,7 +550,7 @@ class TransposesItsWeightsAtEveryCall(Dense):
 
 @right()
 class HoldsItsWeightsAlsoTransposed(Dense):
-    """WT is a view of W: it changes with it."""
+    """Stores WT, a view of W that changes with W."""
 
     def __init__(self):
         super().__init__()
@@ -564,7 +564,7 @@ class HoldsItsWeightsAlsoTransposed(Dense):
 
 @right()
 class GrowsWithEveryCall:
-    """A decoder that keeps all earlier inputs."""
+    """A decoder that stores all earlier inputs."""
 
     params = ()
 
@@ -591,7 +591,7 @@ class SortsRows:
 
 @right(x=(4, 4))
 class Inverts:
-    """At constant inputs there is no inverse: rounding decides."""
+    """Has no inverse at constant inputs, where the output is determined by rounding."""
 
     def forward(self, x):
         self.y = np.linalg.inv(x)
@@ -603,7 +603,7 @@ class Inverts:
 
 @right()
 class NormalisesColumnsWithoutAnEpsilon:
-    """At constant inputs it divides 0 by 0, up to rounding."""
+    """Divides 0 by 0 at constant inputs, up to rounding."""
 
     def forward(self, x):
         centred = x - x.mean(axis=0)
@@ -618,7 +618,7 @@ class NormalisesColumnsWithoutAnEpsilon:
 
 @wrong(Behaviour.OTHER_BATCH_SIZE)
 class MultipliesALargerBatchesRows(Dense):
-    """Its buffers are of the largest batch so far, and the product takes all their rows."""
+    """Uses all rows of buffers that are as long as the largest batch so far."""
 
     rows = np.zeros((0, 4))
     above = np.zeros((0, 3))
@@ -831,7 +831,7 @@ class AddsAnEpsilonToTheNorm(Sine):
 
 @wrong(Behaviour.NOT_LINEAR)
 class SkipsNegativeGradients(Sine):
-    """As guided backpropagation does."""
+    """Masks dout by its sign, as guided backpropagation does."""
 
     def above(self, dout):
         return np.maximum(dout, 0)
@@ -903,7 +903,7 @@ class IsVerySmall:
 
 @right()
 class Saturates:
-    """Slopes of 1e-16 and less beside those of 1."""
+    """Has slopes of 1e-16 and less as well as slopes of 1."""
 
     def forward(self, x):
         self.y = 1 / (1 + np.exp(-20 * x))
@@ -921,12 +921,12 @@ def input_of(shape):
 @pytest.mark.parametrize("name", WRONG)
 def test_the_fault_is_found_with_its_level_and_its_leaf(name):
     make, kind, level, leaf, x = WRONG[name]
-    found = found_in(make(), input_of(x))
-    of_kind = [finding for finding in found if finding.kind is kind]
-    assert of_kind, found
+    findings = findings_of(make(), input_of(x))
+    of_kind = [finding for finding in findings if finding.kind is kind]
+    assert of_kind, findings
     assert {finding.level for finding in of_kind} == {level}
     assert leaf is None or leaf in [finding.leaf for finding in of_kind]
-    others = [f for f in found if f.level is Level.FAULT and f.kind is not kind]
+    others = [f for f in findings if f.level is Level.FAULT and f.kind is not kind]
     assert not others or level is Level.FAULT, others
 
 
@@ -938,8 +938,8 @@ def test_correct_layers_have_no_findings(name, dtype):
         pytest.skip("it overflows in float32")
     for seed in range(3):
         with np.errstate(all="ignore"):
-            found = found_in(make(), input_of(x).astype(dtype), seed=seed)
-        assert not [finding for finding in found if finding.kind not in allowed]
+            findings = findings_of(make(), input_of(x).astype(dtype), seed=seed)
+        assert not [finding for finding in findings if finding.kind not in allowed]
 
 
 def test_every_kind_of_finding_has_a_layer():
@@ -950,7 +950,7 @@ def test_every_kind_of_finding_has_a_layer():
         Behaviour.OTHER_VALUE,
         Behaviour.OTHER_DTYPE,
         Behaviour.LACKS_LEAF,
-    }  # which are found before and after these
+    }  # these are found by other checks
     assert {kind for _, kind, *_ in WRONG.values()} >= {
         kind for kind in Behaviour if kind not in elsewhere and "INPUT" not in kind.name
     }
@@ -962,14 +962,14 @@ def test_every_kind_of_finding_has_a_layer():
 @pytest.mark.parametrize("name", ["MasksDoutInPlace", "WritesThroughAReshapedView"])
 def test_an_overwritten_dout_has_no_further_findings(name):
     make, *_, x = WRONG[name]
-    (finding,) = found_in(make(), input_of(x))
+    (finding,) = findings_of(make(), input_of(x))
     assert sentence(finding) == "backward overwrites dout, its argument: write to a copy"
 
 
 @pytest.mark.parametrize("name", ["AddsNoiseThatNoSeedDecides", "DrawsAnotherMaskInBackward", "KeepsItsFirstInput"])
 def test_each_cause_has_one_finding(name):
     make, kind, *_, x = WRONG[name]
-    assert [finding.kind for finding in found_in(make(), input_of(x))] == [kind]
+    assert [finding.kind for finding in findings_of(make(), input_of(x))] == [kind]
 
 
 class ReplacesBoth:
@@ -1014,7 +1014,7 @@ def test_an_accumulated_gradient_is_compared_call_by_call():
             self.calls += 1
             return super().backward(dout if self.calls < 4 else 2 * dout)
 
-    kinds = [finding.kind for finding in found_in(Wrong(), input_of((5, 4)))]
+    kinds = [finding.kind for finding in findings_of(Wrong(), input_of((5, 4)))]
     assert Behaviour.ADDS_UP in kinds
     assert Behaviour.LATER_CALL in kinds
 
@@ -1028,8 +1028,8 @@ def test_a_wrong_gradient_is_not_attributed_to_state():
         def backward(self, dout):
             return 1.5 * super().backward(dout)
 
-    assert not found_in(Wrong(), input_of((5, 4)))
-    assert not found_in(AlsoWrong(), input_of((5, 4)))
+    assert not findings_of(Wrong(), input_of((5, 4)))
+    assert not findings_of(AlsoWrong(), input_of((5, 4)))
 
 
 # -- pairs, functions, losses, float32
@@ -1050,8 +1050,8 @@ def test_a_pair_that_adds_up_rows_is_correct_and_one_that_reuses_a_buffer_is_not
         return buffer
 
     forward = lambda W: (W[ids], ids)  # noqa: E731
-    assert not found_in((forward, backward), draw(6, 4))
-    assert [f.kind for f in found_in((forward, into_a_buffer), draw(6, 4))] == [Behaviour.REUSES_GRADIENT]
+    assert not findings_of((forward, backward), draw(6, 4))
+    assert [f.kind for f in findings_of((forward, into_a_buffer), draw(6, 4))] == [Behaviour.REUSES_GRADIENT]
 
 
 def test_pair_with_a_cache_from_the_first_call_is_found():
@@ -1062,7 +1062,7 @@ def test_pair_with_a_cache_from_the_first_call_is_found():
             slope.append(np.cos(x))
         return np.sin(x), x
 
-    kinds = [finding.kind for finding in found_in((forward, lambda dout, x: dout * slope[0]), draw(5, 4))]
+    kinds = [finding.kind for finding in findings_of((forward, lambda dout, x: dout * slope[0]), draw(5, 4))]
     assert Behaviour.WRONG_AFTER_STEP in kinds
 
 
@@ -1073,12 +1073,12 @@ def test_mask_of_the_first_call_is_found_at_mixed_values():
         masks.append(x > 0)
         return np.maximum(x, 0), x
 
-    kinds = {f.kind for f in found_in((forward, lambda dout, x: dout * masks[0]), draw(5, 4))}
+    kinds = {f.kind for f in findings_of((forward, lambda dout, x: dout * masks[0]), draw(5, 4))}
     assert kinds & {Behaviour.WRONG_AFTER_STEP, Behaviour.STALE_BACKWARD}
 
 
-def test_table_that_is_right_only_within_its_range():
-    """np.interp is flat beyond the last knot, where this gradient goes on with the last slope."""
+def test_a_table_that_is_right_only_within_its_range_has_no_finding():
+    """Uses np.interp, which is flat beyond the last knot, with a gradient that continues with the last slope."""
     heights = draw(5)
 
     def slope(dout, x):
@@ -1087,17 +1087,17 @@ def test_table_that_is_right_only_within_its_range():
 
     pair = (lambda x: (np.interp(x, np.arange(5.0), heights), x), slope)
     for seed in range(10):
-        assert not found_in(pair, np.array([0.02, 1.7, 2.3, 3.98, 3.1]), seed=seed)
+        assert not findings_of(pair, np.array([0.02, 1.7, 2.3, 3.98, 3.1]), seed=seed)
 
 
 @pytest.mark.parametrize("in_double", [False, True])
 def test_a_step_that_moves_inputs_onto_or_near_a_kink_is_not_a_fault(in_double):
-    """-0.1 becomes 0, and -0.0996 a number nearer to 0 than the smallest step in float32."""
+    """The step changes -0.1 to 0, and -0.0996 to a number smaller than the smallest step in float32."""
     pair = (lambda x: (np.maximum(x, 0), x), lambda dout, x: dout * (x > 0))
     x = np.array([-0.1, -0.0996, 1.0, -2.0])
     for seed in range(10):
         dtype = np.float64 if in_double else np.float32
-        assert not found_in(pair, x.astype(dtype), in_double=in_double, seed=seed)
+        assert not findings_of(pair, x.astype(dtype), in_double=in_double, seed=seed)
 
 
 def test_reused_buffers_of_several_outputs_are_found():
@@ -1109,12 +1109,12 @@ def test_reused_buffers_of_several_outputs_are_found():
         return forward, lambda ds, dc, x: ds * np.cos(x) - dc * np.sin(x)
 
     x = draw(5, 4)
-    assert not found_in(pair(None), x)
-    kinds = [f.kind for f in found_in(pair((np.empty((5, 4)), np.empty((5, 4)))), x)]
+    assert not findings_of(pair(None), x)
+    kinds = [f.kind for f in findings_of(pair((np.empty((5, 4)), np.empty((5, 4)))), x)]
     assert Behaviour.REUSES_OUTPUT in kinds
 
 
-def test_a_loss_whose_backward_takes_nothing():
+def test_a_loss_whose_backward_takes_no_argument_has_no_finding():
     class Loss:
         def forward(self, x):
             self.x = x
@@ -1123,9 +1123,9 @@ def test_a_loss_whose_backward_takes_nothing():
         def backward(self):
             return self.x.copy()
 
-    assert not found_in(Loss(), draw(5, 4))
+    assert not findings_of(Loss(), draw(5, 4))
     twice = type("Twice", (Loss,), {"backward": lambda self: self.__dict__.setdefault("first", self.x).copy()})
-    assert Behaviour.EARLIER_CALL in [finding.kind for finding in found_in(twice(), draw(5, 4))]
+    assert Behaviour.EARLIER_CALL in [finding.kind for finding in findings_of(twice(), draw(5, 4))]
 
 
 @pytest.mark.parametrize("name", ["ReturnsTheBufferOfDx", "TransposesItsWeightsAtTheFirstCall", "ClipsDout"])
@@ -1134,7 +1134,7 @@ def test_faults_are_found_in_float32(name):
     layer = make()
     if hasattr(layer, "W"):
         layer.W = layer.W.astype(np.float32)
-    assert kind in [f.kind for f in found_in(layer, input_of(x).astype(np.float32), in_double=False)]
+    assert kind in [f.kind for f in findings_of(layer, input_of(x).astype(np.float32), in_double=False)]
 
 
 @pytest.mark.parametrize("kind", [ReadsDwOffAnUpdate, ReadsDwOffAnUpdateAtARate])
@@ -1142,7 +1142,7 @@ def test_an_update_in_float32_is_linear_up_to_its_rounding(kind):
     for seed in range(5):
         layer = kind()
         layer.W = layer.W.astype(np.float32)
-        assert not found_in(layer, draw(5, 4).astype(np.float32), in_double=False, seed=seed)
+        assert not findings_of(layer, draw(5, 4).astype(np.float32), in_double=False, seed=seed)
 
 
 def test_an_empty_array_is_accepted():
@@ -1150,7 +1150,7 @@ def test_an_empty_array_is_accepted():
         lambda x, e: (np.sin(x) + e.sum(), (x, e)),
         lambda dout, cache: (dout * np.cos(cache[0]), np.zeros_like(cache[1])),
     )
-    assert not found_in(pair, draw(3), np.zeros((0, 3)))
+    assert not findings_of(pair, draw(3), np.zeros((0, 3)))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -1158,7 +1158,7 @@ def test_correct_float32_layers_have_no_findings(seed):
     layer = NormalisesABatchAndKeepsItsStatistics()
     for name in ("gamma", "beta", "running_mean"):
         setattr(layer, name, getattr(layer, name).astype(np.float32))
-    assert not found_in(layer, draw(5, 4, seed=seed).astype(np.float32), in_double=False, seed=seed)
+    assert not findings_of(layer, draw(5, 4, seed=seed).astype(np.float32), in_double=False, seed=seed)
 
 
 def test_a_check_reports_the_findings():
@@ -1236,12 +1236,12 @@ FORMS = {
 @pytest.mark.parametrize("kind", FORMS)
 def test_a_gradient_of_wrong_form_is_reported(kind):
     shape, gradient, words = FORMS[kind]
-    found = misshapen("W", np.ones(shape), gradient)
-    assert (found.kind, found.level, found.leaf) == (kind, Level.FAULT, "W")
-    assert sentence(found) == words
+    finding = misshapen("W", np.ones(shape), gradient)
+    assert (finding.kind, finding.level, finding.leaf) == (kind, Level.FAULT, "W")
+    assert sentence(finding) == words
 
 
-def test_gradients_of_correct_form():
+def test_a_gradient_of_correct_form_has_no_finding():
     import ml_dtypes
 
     half = np.ones(3, ml_dtypes.bfloat16)
@@ -1253,13 +1253,13 @@ def test_gradients_of_correct_form():
 
 
 def test_a_gradient_of_another_dtype_is_a_warning_and_in_half_precision_a_fault():
-    found = other_dtype("W", np.ones(3), np.ones(3, np.float32), np.ones(5))
-    assert (found.kind, found.level) == (Behaviour.OTHER_DTYPE, Level.WARNING)
-    assert sentence(found) == "the gradient for W is float32, but forward takes and returns float64"
+    finding = other_dtype("W", np.ones(3), np.ones(3, np.float32), np.ones(5))
+    assert (finding.kind, finding.level) == (Behaviour.OTHER_DTYPE, Level.WARNING)
+    assert sentence(finding) == "the gradient for W is float32, but forward takes and returns float64"
     assert other_dtype("W", np.ones(3), np.ones(3, np.float16), np.ones(5)).level is Level.FAULT
     assert other_dtype("W", np.ones(3), np.arange(3), np.ones(5)).kind is Behaviour.NOT_FLOATING
     assert other_dtype("a", np.asarray(np.float32(1)), 2.0, np.ones(5, np.float32)) is None
-    assert other_dtype("W", np.ones(3, np.float32), np.ones(3), np.ones(5)) is None  # forward widens as well
+    assert other_dtype("W", np.ones(3, np.float32), np.ones(3), np.ones(5)) is None  # the output is wider, too
 
 
 # -- words
@@ -1277,13 +1277,13 @@ def test_every_finding_has_a_sentence(kind, level):
 
 
 def test_different_rounding_of_a_steep_function_is_not_a_misread_layout():
-    """NumPy rounds the power of a reversed array otherwise than that of a contiguous one; here it always does."""
+    """NumPy rounds powers of reversed and of contiguous arrays differently. The patched power always does."""
 
     def rounded(x):
         return x if x.flags.c_contiguous else np.nextafter(x, np.inf)
 
     x = 0.3 * np.random.default_rng(1).standard_normal((7, 11))
-    x[2, 3] = 5.0  # here alone x⁷ is steep
+    x[2, 3] = 5.0  # x⁷ is steep at this element alone
     steep = (
         lambda x: (np.sin(rounded(x) ** 7), x),
         lambda dout, x: dout * np.cos(rounded(x) ** 7) * 7 * x**6,

@@ -23,7 +23,7 @@ from jaxnet.crosscheck.streams import Stream, stream
 
 
 class Planted(numpy_ref.Affine):
-    """An Affine whose dW is off by a factor of each element."""
+    """An Affine whose dW is multiplied by a factor for each element."""
 
     factor = 1.0
 
@@ -48,7 +48,7 @@ def test_the_certificate_holds_for_hundreds_of_planted_errors():
     for seed in range(trials):
         detects, _ = claimed_and_caught(1.0, seed)
         direction = rng.standard_normal(W.shape)
-        dout = stream(Stream.DOUT, seed).standard_normal((2, 4))  # the checker's own, so that the norm is as claimed
+        dout = stream(Stream.DOUT, seed).standard_normal((2, 4))  # the dout of the checker
         error = detects * direction / np.linalg.norm(direction)
         caught += claimed_and_caught(1 + error / (x.T @ dout), seed)[1]
     assert caught >= PROBABILITY * trials
@@ -59,7 +59,7 @@ def test_an_error_of_1e_4_in_one_of_39200_elements_is_found():
     rng = np.random.default_rng(0)
     x, t = rng.random((3, 784)), rng.integers(0, 10, 3)
     truth = np.abs(net.gradient(x, t)["Affine1"]["W"])
-    index = np.unravel_index(np.argsort(truth.ravel())[truth.size // 2], truth.shape)  # of middling size
+    index = np.unravel_index(np.argsort(truth.ravel())[truth.size // 2], truth.shape)  # an element of median size
     factor = np.ones((784, 50))
     factor[index] = 1.0001
     net.layers["Affine1"].__class__ = Planted
@@ -84,7 +84,7 @@ def test_a_detectable_error_in_single_precision_is_found():
 
 
 @pytest.mark.parametrize("wrong", range(1, 6))
-def test_wrong_layer_of_five_is_named(wrong):
+def test_the_wrong_one_of_five_layers_is_named(wrong):
     net = jaxnet.multi_layer_net(6, [5, 7, 4, 6], 3, "tanh")
     hand = hand_built(net, random_params(net))
     layer = hand.layers[f"Affine{wrong}"]
@@ -102,7 +102,7 @@ def test_wrong_layer_of_five_is_named(wrong):
         assert not before or f"receives a wrong gradient from Affine{wrong}" in leaf.reason
 
 
-def test_correct_layers_that_are_joined_wrongly():
+def test_correct_layers_that_are_joined_wrongly_are_reported():
     class Impatient(numpy_ref.Network):
         def value_and_gradient(self, x, t):
             loss = self.loss(x, t)
@@ -120,7 +120,7 @@ def test_correct_layers_that_are_joined_wrongly():
 
 @pytest.mark.parametrize("features", [20, 200, 2000])
 def test_forward_passes_grow_with_leaves_not_with_parameters(features):
-    """The largest here has 100,000 parameters; `scripts/scoreboard.py --growth` goes to 10⁷."""
+    """Checks up to 100,000 parameters; `scripts/scoreboard.py --growth` goes up to 10⁷."""
     calls = 0
 
     class Counting(numpy_ref.Affine):
@@ -168,7 +168,7 @@ WARNED = {
 
 
 @pytest.mark.parametrize("name", WARNED)
-def test_warnings_about_inputs_that_hide_bugs(name):
+def test_inputs_that_hide_bugs_cause_warnings(name):
     make, text = WARNED[name]
     report = make()
     assert any(text in warning for warning in report.warnings)
@@ -229,7 +229,7 @@ def test_a_resolution_that_differences_cannot_reach_is_inconclusive():
     report = check_layer(numpy_ref.Tanh(), (3, 4), resolution=1e-14)
     assert report.verdict == "INCONCLUSIVE"
     assert "cannot resolve errors below" in report.leaves[0].reason
-    assert "resolution=" in report.leaves[0].reason  # what to do
+    assert "resolution=" in report.leaves[0].reason  # the report suggests what to do
     with pytest.warns(InconclusiveWarning, match="^INCONCLUSIVE  Tanh"):
         report.raise_if_failed()
 
@@ -289,7 +289,7 @@ class Centre:
 
 
 class Recurrent:
-    """A cell that starts from the state of its last call, and whose gradient stops at the start of the call."""
+    """A cell that starts from the state of its last call, and does not pass a gradient to that call."""
 
     def __init__(self, W, U):
         self.W, self.U, self.h = W, U, 0.0
@@ -392,7 +392,7 @@ def test_a_function_that_is_finite_at_only_one_point_is_inconclusive():
     assert OUTSIDE in report.leaves[0].reason
 
 
-def test_scalar_inputs_and_outputs():
+def test_scalar_inputs_and_outputs_are_accepted():
     @jax.custom_vjp
     def scaled(x, a):
         return x * a
@@ -478,7 +478,7 @@ def test_an_accumulated_gradient_is_reported_in_a_note():
     assert any("accumulates" in note and "dW" in note for note in report.notes)
 
 
-def test_singular_and_plural_of_rows():
+def test_row_is_singular_or_plural_in_a_diagnosis():
     x = np.random.default_rng(0).standard_normal((4, 3))
 
     def rows(*masked):
@@ -492,7 +492,7 @@ def test_singular_and_plural_of_rows():
 
 
 def test_elements_that_lost_nearly_all_digits_are_not_a_difference_from_autodiff():
-    """Where a softmax is nearly 1, dout - Σ dout y has few digits left, and small steps do not change it at all."""
+    """Where a softmax is nearly 1, dout - Σ dout y loses most digits, and small steps do not change it."""
 
     def forward(x):
         e = np.exp(x - x.max(axis=-1, keepdims=True))
@@ -511,7 +511,7 @@ def test_elements_that_lost_nearly_all_digits_are_not_a_difference_from_autodiff
 
 
 def test_a_series_that_is_chosen_by_the_size_of_dout_is_linear_up_to_its_error():
-    """As `expm` of a block matrix that contains dout: it scales the matrix, and with it the error of its series."""
+    """Imitates `expm` of a block matrix that contains dout, which scales the matrix and the error of its series."""
 
     def backward(dout, x):
         return dout * np.cos(x) * (1 + 1e-12 * np.tanh(np.abs(dout).max()))

@@ -1,4 +1,4 @@
-"""Tests cost: a PASS takes a hundred forward passes or so, whatever the size, a FAIL at most five times as many."""
+"""Tests cost: a PASS takes about a hundred forward passes for any size, a FAIL at most five times as many."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def relu(n, d, m):
 def relu_at_kinks(n, d, m):
     x = np.round(draw(n, d))
     x[0, :2] = 0
-    x[0, 2:] = 1  # more kinks than a few, and not everywhere
+    x[0, 2:] = 1  # several kinks, but not everywhere
     return lambda x: (np.maximum(x, 0), x), lambda dout, x: (dout * (x > 0),), (np.where(x == 0, 0.0, x),)
 
 
@@ -109,7 +109,7 @@ def test_a_fail_costs_at_most_five_times_a_pass(name, error, sizes):
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_pass_costs_no_more_for_a_larger_leaf(name):
     small, large = calls_of(name, SMALL)[1], calls_of(name, LARGE)[1]
-    if name == "relu_at_kinks":  # kinks are found by halving, and judged one by one
+    if name == "relu_at_kinks":  # kinks are found by bisection, and examined one by one
         assert max(small, large) < 1000
     else:
         assert large <= small + 20
@@ -117,7 +117,7 @@ def test_a_pass_costs_no_more_for_a_larger_leaf(name):
 
 
 def test_the_cost_of_each_wrong_leaf_is_bounded():
-    """Twelve wrong ones share the budget of the diagnosis."""
+    """Checks twelve wrong leaves, which share the budget of the diagnosis."""
 
     def calls(factor):
         count = [0]

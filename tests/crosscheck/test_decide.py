@@ -15,8 +15,8 @@ RIGHT, WRONG = Gap(0.0, 1e-9), Gap(1.0, 1e-9)
 
 
 def probe(error, tolerance=1e-9):
-    found = Quotient(2.0**-17, 0.0, tolerance / SAFETY, 0.0, (0.0, 0.0, 0.0), 0.0)
-    return Probe(np.ones(1), error, 0.0, Derivative((found,), Limit.NONE))
+    quotient = Quotient(2.0**-17, 0.0, tolerance / SAFETY, 0.0, (0.0, 0.0, 0.0), 0.0)
+    return Probe(np.ones(1), error, 0.0, Derivative((quotient,), Limit.NONE))
 
 
 def element(roughness, outside=0.0, *, alone=True):
@@ -24,7 +24,7 @@ def element(roughness, outside=0.0, *, alone=True):
 
 
 def measurement(error=0.0, tolerance=1e-9, **fields):
-    """A gradient of norm 1, with one probe of it."""
+    """Returns the measurement of a gradient of norm 1 with one probe."""
     usual = {
         "name": "x", "size": 1.0, "probes": (probe(error, tolerance),), "elements": (), "tie": None,
         "coverage": Coverage.WHOLE, "compared": 1, "resolution": 1e-8, "confirmed": error > tolerance,
@@ -34,7 +34,7 @@ def measurement(error=0.0, tolerance=1e-9, **fields):
 
 
 def three(error=0.0, with_autodiff=RIGHT, autodiff=0.0, **fields):
-    """The same, with a third derivation."""
+    """Returns the same measurement with a third derivation."""
     return measurement(error, with_autodiff=with_autodiff, autodiff=(probe(autodiff),), **fields)
 
 
@@ -43,19 +43,19 @@ TABLE = {
     # two derivations
     "right": (measurement(), {}, P, Cause.AGREES),
     "wrong": (measurement(1.0), {}, F, Cause.ANALYTIC_WRONG),
-    "wrong by little": (measurement(1e-8), {}, F, Cause.ANALYTIC_WRONG),
+    "wrong by a small error": (measurement(1e-8), {}, F, Cause.ANALYTIC_WRONG),
     "within tolerance": (measurement(0.9e-9), {}, P, Cause.AGREES),
-    "contradicted at one step alone": (measurement(1.0, confirmed=False), {}, I, Cause.UNCONFIRMED),
+    "contradicted at a single step size": (measurement(1.0, confirmed=False), {}, I, Cause.UNCONFIRMED),
     "nan": (measurement(math.nan, confirmed=False), {}, I, Cause.UNCONFIRMED),
-    # how sharp the quotients are
-    "blunt": (measurement(0.0, 2 * MAX_TOLERANCE), {}, I, Cause.UNRESOLVED),
-    "just sharp enough": (measurement(0.0, 0.9 * MAX_TOLERANCE), {}, P, Cause.AGREES),
-    "blunter than was asked for": (measurement(0.0, 1e-7), {"strict": True}, I, Cause.UNRESOLVED),
-    "as sharp as was asked for": (measurement(0.0, 1e-8), {"strict": True}, P, Cause.AGREES),
-    "blunt in float32": (measurement(0.0, 2 * MAX_TOLERANCE), {"coarse": True}, P, Cause.AGREES),
-    "too blunt for float32": (measurement(0.0, 2 * MAX_COARSE_TOLERANCE), {"coarse": True}, I, Cause.UNRESOLVED),
-    "blunt, and wrong by more": (measurement(1.0, 2 * MAX_TOLERANCE), {}, F, Cause.ANALYTIC_WRONG),
-    "blunt, for a resolution that is blunter": (measurement(0.0, 2e-4, resolution=1e-3), {}, P, Cause.AGREES),
+    # accuracy of the quotients
+    "inaccurate": (measurement(0.0, 2 * MAX_TOLERANCE), {}, I, Cause.UNRESOLVED),
+    "just accurate enough": (measurement(0.0, 0.9 * MAX_TOLERANCE), {}, P, Cause.AGREES),
+    "less accurate than the resolution": (measurement(0.0, 1e-7), {"strict": True}, I, Cause.UNRESOLVED),
+    "as accurate as the resolution": (measurement(0.0, 1e-8), {"strict": True}, P, Cause.AGREES),
+    "inaccurate in float32": (measurement(0.0, 2 * MAX_TOLERANCE), {"coarse": True}, P, Cause.AGREES),
+    "too inaccurate for float32": (measurement(0.0, 2 * MAX_COARSE_TOLERANCE), {"coarse": True}, I, Cause.UNRESOLVED),
+    "inaccurate, and wrong by more": (measurement(1.0, 2 * MAX_TOLERANCE), {}, F, Cause.ANALYTIC_WRONG),
+    "inaccurate, for a coarser resolution": (measurement(0.0, 2e-4, resolution=1e-3), {}, P, Cause.AGREES),
     # rough elements
     "at a kink, between the slopes": (measurement(elements=(element(Roughness.KINK),)), {}, P, Cause.AGREES),
     "at a kink, outside": (measurement(elements=(element(Roughness.KINK, 0.5),)), {}, F, Cause.OUTSIDE_SLOPES),
@@ -65,33 +65,33 @@ TABLE = {
     "curved, right": (measurement(elements=(element(Roughness.CURVED),)), {}, P, Cause.AGREES),
     "curved, wrong": (measurement(elements=(element(Roughness.CURVED, 0.5),)), {}, F, Cause.ANALYTIC_WRONG),
     "mostly unresolved": (measurement(elements=(element(Roughness.UNRESOLVED, 9.0),)), {}, I, Cause.UNRESOLVED),
-    "a broken tie": (measurement(tie=Tie(2.0, 0.0, 1.0, 0.0)), {}, F, Cause.OUTSIDE_TIE),
+    "outside the slopes of a tie": (measurement(tie=Tie(2.0, 0.0, 1.0, 0.0)), {}, F, Cause.OUTSIDE_TIED_SLOPES),
     "every element at a kink": (
-        measurement(probes=(), compared=0, elements=(element(Roughness.KINK),)), {}, I, Cause.NOTHING_COMPARED,
+        measurement(probes=(), compared=0, elements=(element(Roughness.KINK),)), {}, I, Cause.ALL_AT_KINKS,
     ),
     "every element unresolved": (
         measurement(probes=(), compared=0, elements=(element(Roughness.UNRESOLVED),)), {}, I, Cause.UNRESOLVED,
     ),
-    "too many kinks": (measurement(coverage=Coverage.SPOILED), {}, I, Cause.AT_KINKS),
-    "too many kinks, and wrong": (measurement(1.0, coverage=Coverage.SPOILED), {}, I, Cause.AT_KINKS),
-    "kinks that float32 does not tell": (
+    "too many kinks": (measurement(coverage=Coverage.SPOILED), {}, I, Cause.TOO_MANY_KINKS),
+    "too many kinks, and wrong": (measurement(1.0, coverage=Coverage.SPOILED), {}, I, Cause.TOO_MANY_KINKS),
+    "kinks that rounding in float32 hides": (
         measurement(0.0, 1e-3, coverage=Coverage.SPOILED), {"coarse": True}, P, Cause.AGREES,
     ),
     # zero
-    "zero": (measurement(is_zero=True), {}, I, Cause.ZERO_HERE),
+    "zero": (measurement(is_zero=True), {}, I, Cause.ZERO_AT_POINT),
     # the arrays' own precision
     "right in float64, wrong in float32": (measurement(), {"low_precision": WRONG}, F, Cause.LOW_PRECISION),
     "wrong in both": (measurement(1.0), {"low_precision": WRONG}, F, Cause.ANALYTIC_WRONG),
     "right in both": (measurement(), {"low_precision": RIGHT}, P, Cause.AGREES),
     # three derivations
     "all agree": (three(), {"forward": RIGHT}, P, Cause.AGREES),
-    "analytic dissents": (three(1.0, WRONG), {"forward": RIGHT}, F, Cause.ANALYTIC_WRONG),
-    "analytic dissents, at one step": (three(1.0, WRONG, confirmed=False), {"forward": RIGHT}, I, Cause.UNCONFIRMED),
-    "autodiff dissents": (three(0.0, WRONG, 1.0), {"forward": RIGHT}, F, Cause.AUTODIFF_WRONG),
-    "numerical dissents": (three(1.0, RIGHT, 1.0), {"forward": RIGHT}, I, Cause.ONLY_NUMERICAL_DISSENTS),
+    "analytic differs": (three(1.0, WRONG), {"forward": RIGHT}, F, Cause.ANALYTIC_WRONG),
+    "analytic differs at one step": (three(1.0, WRONG, confirmed=False), {"forward": RIGHT}, I, Cause.UNCONFIRMED),
+    "autodiff differs": (three(0.0, WRONG, 1.0), {"forward": RIGHT}, F, Cause.AUTODIFF_WRONG),
+    "numerical differs": (three(1.0, RIGHT, 1.0), {"forward": RIGHT}, I, Cause.ONLY_NUMERICAL_DIFFERS),
     "none agree": (three(1.0, WRONG, 1.0), {"forward": RIGHT}, F, Cause.ANALYTIC_WRONG),
     "two functions": (three(0.0, WRONG), {"forward": WRONG}, F, Cause.FORWARDS_DIFFER),
-    "a difference too small for quotients": (three(0.0, WRONG), {"forward": RIGHT}, F, Cause.BELOW_DIFFERENCES),
+    "a difference too small for quotients": (three(0.0, WRONG), {"forward": RIGHT}, F, Cause.DIFFERS_FROM_REFERENCE),
 }  # fmt: skip
 
 

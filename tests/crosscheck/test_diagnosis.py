@@ -1,6 +1,6 @@
-"""Tests the diagnosis: slips are named from the whole true gradient or a sample, exact or noisy; other errors are not.
+"""Tests that the diagnosis names slips, from the whole true gradient or a sample, exact or noisy, but no other errors.
 
-The true gradients are the closed forms of the layers, written beside the slip.
+The true gradients are closed forms.
 """
 
 import time
@@ -524,13 +524,13 @@ def test_an_eps_in_the_log_is_recovered(labels, eps):
     claimed = (p - one_hot) / 9
     if not labels:
         fields["integers"] = {}
-    given = evidence(
+    diagnosis_input = evidence(
         np.random.default_rng(1), claimed, claimed * own / (own + eps), 1e-9 if eps < 1e-3 else 1e-6, **fields
     )
-    found = diagnose(given)
-    assert found.slip is Slip.EPSILON
-    assert f"{eps:g}" in found.sentence
-    assert "forward and backward do not match" in found.sentence
+    diagnosis = diagnose(diagnosis_input)
+    assert diagnosis.slip is Slip.EPSILON
+    assert f"{eps:g}" in diagnosis.sentence
+    assert "forward and backward do not match" in diagnosis.sentence
 
 
 @case("targets-forgotten", Slip.TARGET, "the target t is not subtracted")
@@ -629,27 +629,27 @@ def test_a_slip_is_named(name, sampled, accuracy):
     for seed in range(3):
         rng = np.random.default_rng(seed)
         claimed, true, fields = make(rng)
-        found = diagnose(evidence(rng, claimed, true, accuracy, sampled, **fields))
-        assert found is not None
-        assert (found.slip, says in found.sentence) == (slip, True), found.sentence
-        assert not never or never not in found.sentence
-        assert found.whole or not whole
+        diagnosis = diagnose(evidence(rng, claimed, true, accuracy, sampled, **fields))
+        assert diagnosis is not None
+        assert (diagnosis.slip, says in diagnosis.sentence) == (slip, True), diagnosis.sentence
+        assert not never or never not in diagnosis.sentence
+        assert diagnosis.whole or not whole
 
 
 def test_every_reading_of_a_number_is_listed():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4, 6))
     fields = {"leaves": {"x": x}, "dout": x, "numbers": {"c": 0.25}}
-    found = diagnose(evidence(rng, x, 0.25 * x, **fields))
-    assert any("batch size" in reading for reading in found.readings)
-    assert any("c = 0.25 is missing in backward" in reading for reading in found.readings)
+    diagnosis = diagnose(evidence(rng, x, 0.25 * x, **fields))
+    assert any("batch size" in reading for reading in diagnosis.readings)
+    assert any("c = 0.25 is missing in backward" in reading for reading in diagnosis.readings)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
 @pytest.mark.parametrize("accuracy", [1e-9, 1e-4])
 def test_a_single_element_gets_no_factor(shape, accuracy):
-    found = diagnose(DiagnosisInput("s", np.full(shape, 0.5), np.full(shape, 1.0), accuracy, numbers={"c": 0.5}))
-    assert found is None
+    diagnosis = diagnose(DiagnosisInput("s", np.full(shape, 0.5), np.full(shape, 1.0), accuracy, numbers={"c": 0.5}))
+    assert diagnosis is None
 
 
 def test_one_compared_element_gets_no_factor():
@@ -681,10 +681,10 @@ def test_the_place_is_named_if_the_slip_is_unknown(leaf, shape, index, says):
     true = rng.standard_normal(shape)
     claimed = true.copy()
     claimed[index] += 1 + rng.random(true[index].shape)
-    found = diagnose(evidence(rng, claimed, true, leaf=leaf, dout=rng.standard_normal((4, 9))))
-    assert found.slip is Slip.PLACE
-    assert found.sentence.startswith(says)
-    assert found.sentence.endswith("and the rest is right to 1e-8")
+    diagnosis = diagnose(evidence(rng, claimed, true, leaf=leaf, dout=rng.standard_normal((4, 9))))
+    assert diagnosis.slip is Slip.PLACE
+    assert diagnosis.sentence.startswith(says)
+    assert diagnosis.sentence.endswith("and the rest is right to 1e-8")
 
 
 def test_one_row_is_singular_and_several_are_plural():
@@ -758,20 +758,20 @@ def test_an_unrelated_error_is_not_named(kind, sampled, accuracy):
             "integers": {"ids": rng.integers(0, 2, shape[:-1] or 1)},
             "numbers": {"c": 0.5, "eps": 1e-5, "rate": 0.3, "stride": 2.0},
         }
-        found = diagnose(evidence(rng, claimed, true, accuracy, sampled, **fields))
-        assert found is None or found.slip is Slip.PLACE, (shape, found)
+        diagnosis = diagnose(evidence(rng, claimed, true, accuracy, sampled, **fields))
+        assert diagnosis is None or diagnosis.slip is Slip.PLACE, (shape, diagnosis)
 
 
 def test_probes_refute_a_slip_that_fits_only_the_sample():
     """The factor is 2 at the measured elements and 3 elsewhere."""
     rng = np.random.default_rng(0)
     true = rng.standard_normal((12, 20))
-    given = evidence(rng, 2 * true, true, sampled=True)
-    claimed = np.where(np.isnan(given.true), 3 * true, 2 * true)
-    found = diagnose(evidence(np.random.default_rng(0), claimed, true, sampled=True))
-    assert found is None or not found.whole
-    assert diagnose(given).whole
-    elsewhere = DiagnosisInput("x", claimed, given.true, given.accuracy, given.probes)
+    diagnosis_input = evidence(rng, 2 * true, true, sampled=True)
+    claimed = np.where(np.isnan(diagnosis_input.true), 3 * true, 2 * true)
+    diagnosis = diagnose(evidence(np.random.default_rng(0), claimed, true, sampled=True))
+    assert diagnosis is None or not diagnosis.whole
+    assert diagnose(diagnosis_input).whole
+    elsewhere = DiagnosisInput("x", claimed, diagnosis_input.true, diagnosis_input.accuracy, diagnosis_input.probes)
     assert diagnose(elsewhere) is None
 
 
@@ -791,11 +791,11 @@ def test_a_large_leaf_takes_milliseconds(kind):
     rng = np.random.default_rng(0)
     x, dout = rng.standard_normal((2, 1000, 1000))
     claimed, true = LARGE[kind](rng, x, dout)
-    given = evidence(rng, claimed, true, sampled=True, leaves={"x": x}, dout=dout, output=np.tanh(x))
+    diagnosis_input = evidence(rng, claimed, true, sampled=True, leaves={"x": x}, dout=dout, output=np.tanh(x))
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        diagnose(given)
+        diagnose(diagnosis_input)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 1.0  # about 0.05 on an idle machine
 
@@ -810,9 +810,9 @@ def inaccurate_elements(claimed, true, error):
 
 def test_probes_show_a_factor_that_inaccurate_elements_do_not():
     true = np.random.default_rng(2).standard_normal((6, 5))
-    found = diagnose(inaccurate_elements(0.99 * true, true, 1e-3))
-    assert found.slip is Slip.FACTOR
-    assert "0.99" in found.sentence
+    diagnosis = diagnose(inaccurate_elements(0.99 * true, true, 1e-3))
+    assert diagnosis.slip is Slip.FACTOR
+    assert "0.99" in diagnosis.sentence
     assert diagnose(inaccurate_elements(0.99 * true, true, 0.1)) is None  # the probes are inaccurate too
     row = true.copy()
     row[2] *= 0.9

@@ -1,4 +1,4 @@
-"""Inspection of functions: their calls, the arrays that they capture, and the gradients that they return."""
+"""Tests the inspection of functions: their calls, the arrays that they capture, and the gradients that they return."""
 
 import collections
 import dataclasses
@@ -57,11 +57,11 @@ class State:
     ],
 )
 def test_leaves_of_a_structure_are_named_and_replaced(tree, names):
-    found = list(leaves_of(tree, "p"))
-    assert [name for name, _ in found] == names
-    again = with_leaves(tree, [leaf for _, leaf in found])
+    leaves = list(leaves_of(tree, "p"))
+    assert [name for name, _ in leaves] == names
+    again = with_leaves(tree, [leaf for _, leaf in leaves])
     assert type(again) is type(tree)
-    assert list(leaves_of(again, "p")) == found
+    assert list(leaves_of(again, "p")) == leaves
     assert [leaf for _, leaf in leaves_of(map_leaves(lambda leaf: 7, tree))] == [7] * len(names)
 
 
@@ -138,10 +138,10 @@ SIGNATURES = {  # of f(x, w, lam=0.1)
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_the_gradient_from_above_is_recognized_by_the_signature(name):
+def test_dout_is_recognized_by_the_signature(name):
     gradient, place, index = SIGNATURES[name]
-    found = from_above(lambda x, w, lam=0.1: 0, gradient, ["x", "w"], outputs=1, scalar=False)
-    assert (found.place, found.index) == (place, index)
+    recognized = from_above(lambda x, w, lam=0.1: 0, gradient, ["x", "w"], outputs=1, scalar=False)
+    assert (recognized.place, recognized.index) == (place, index)
 
 
 def test_takes_dout_overrides_the_signature():
@@ -188,7 +188,7 @@ def test_dout_has_the_structure_of_the_outputs():
     ).raise_if_failed()
 
 
-# -- what comes back
+# -- results
 
 
 def product(x, w):
@@ -206,7 +206,7 @@ def test_a_value_before_the_gradients_is_recognized_and_noted():
     assert any("value" in note for note in both.notes)
     auxiliary = subject(lambda x: (((x**2).sum(), {"aux": 1}), 2 * x), draw(5), f=lambda x: (x**2).sum())
     assert any("value" in note for note in auxiliary.notes)
-    with pytest.raises(SubjectError, match="value"):  # another value than f's
+    with pytest.raises(SubjectError, match="value"):  # not the value of f
         subject(lambda x: (1.0 + (x**2).sum(), 2 * x), draw(5), f=lambda x: (x**2).sum())
 
 
@@ -333,7 +333,7 @@ def test_an_empty_array_and_infinite_ones_are_leaves():
         CheckableJax(lambda z, m: jax.nn.softmax(z + m), (draw(3), np.array([0, -np.inf, 0])))
 
 
-# -- what JAX differentiates
+# -- differentiation by JAX
 
 product_rule = with_rule(
     lambda x, w: x * w, lambda x, w: (x * w, (x, w)), lambda r, g: (g * r[1], 3 * jnp.sum(g * r[0]))
@@ -382,10 +382,10 @@ def test_a_captured_array_is_checked(name):
 
 def test_captured_arrays_are_found_and_replaced_in_copies():
     model = Scale(np.array(2.0))
-    found = CapturedArrays((model,))
-    assert list(found.arrays) == ["w"]
-    assert found.replaceable == {"w"}
-    (other,) = found.rebuild({"w": np.array(5.0)})
+    captured = CapturedArrays((model,))
+    assert list(captured.arrays) == ["w"]
+    assert captured.replaceable == {"w"}
+    (other,) = captured.rebuild({"w": np.array(5.0)})
     assert (float(other.w), float(model.w)) == (5.0, 2.0)
     assert other.lock is model.lock
 
@@ -473,7 +473,7 @@ def test_function_is_compiled_once_per_dtype_if_results_agree():
 
     compiled, x = Compiled(f), draw(20)
     values = [compiled(x * k) for k in (1, 2, 3)]
-    assert len(traced) == 3  # twice as it is, once to compile
+    assert len(traced) == 3  # twice uncompiled, once to compile
     assert compiled.usable == {((x.shape, x.dtype),): True}
     np.testing.assert_allclose(values, [np.tanh(k * x) @ (k * x) for k in (1, 2, 3)])
     np.testing.assert_array_equal(compiled(x), values[0])

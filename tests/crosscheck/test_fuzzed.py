@@ -18,7 +18,7 @@ from jaxnet.train import run_folder
 from jaxnet.validation import check_batches, check_labels, check_samples
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-few = settings(quick, max_examples=12)  # each compiles a program
+few = settings(quick, max_examples=12)  # few, because each compiles a program
 
 DTYPES = st.sampled_from(
     [np.float16, np.float32, np.float64, np.int8, np.uint8, np.int32, np.int64, np.bool_, np.complex64]
@@ -30,7 +30,7 @@ NUMBERS = st.one_of(st.integers(-3, 3), st.floats(), st.none(), st.booleans(), s
 
 
 def refused(message, function, *arguments):
-    """Whether it raises a ValueError, which must begin like this. Any other error is the test's."""
+    """Returns whether a call raises a ValueError that begins with this message. Any other error fails the test."""
     try:
         function(*arguments)
     except ValueError as error:
@@ -41,7 +41,7 @@ def refused(message, function, *arguments):
 
 @quick
 @given(ARRAYS)
-def test_samples_of_any_kind(x):
+def test_any_samples_are_accepted_or_refused_by_name(x):
     good = x.ndim >= 2 and x.size > 0 and x.dtype.kind in "fiu" and np.isfinite(x).all()
     good = good and (x.dtype.kind == "f" or -(2**31) <= x.min() <= x.max() < 2**31)
     assert refused(r"x[:\[]", check_samples, "x", x) != good
@@ -49,7 +49,7 @@ def test_samples_of_any_kind(x):
 
 @quick
 @given(ARRAYS, st.integers(1, 4), st.integers(1, 4))
-def test_labels_of_any_kind(t, samples, classes):
+def test_any_labels_are_accepted_or_refused_by_name(t, samples, classes):
     rows = t.shape == (samples, classes)
     good = (rows and t.dtype.kind in "fiub" and np.isin(t, [0, 1]).all() and (t.sum(axis=-1) == 1).all()) or (
         t.shape == (samples,) and t.dtype.kind in "iu" and (t >= 0).all() and (t < classes).all()
@@ -59,7 +59,7 @@ def test_labels_of_any_kind(t, samples, classes):
 
 @quick
 @given(ARRAYS, st.integers(1, 5))
-def test_batches_of_any_kind(batches, samples):
+def test_any_batches_are_accepted_or_refused_by_name(batches, samples):
     kind = batches.ndim == 2 and batches.size > 0 and batches.dtype.kind in "iu"
     good = kind and (batches >= 0).all() and (batches < samples).all()
     assert refused("batches: ", check_batches, "batches", batches, samples) != good
@@ -67,11 +67,11 @@ def test_batches_of_any_kind(batches, samples):
 
 @quick
 @given(NUMBERS, NUMBERS, NUMBERS)
-def test_sizes_of_any_kind(one, two, three):
-    """A layer, or a ValueError that names a size."""
-    good = all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in (one, two, three))
+def test_any_sizes_are_accepted_or_refused_by_name(inputs, hidden, outputs):
+    """Expects a layer, or a ValueError that names a size."""
+    good = all(isinstance(size, int) and not isinstance(size, bool) and size >= 1 for size in (inputs, hidden, outputs))
     message = "(input|hidden|output)_size: .*, expected a whole number of at least 1"
-    assert refused(message, jaxnet.two_layer_net, one, two, three) != good
+    assert refused(message, jaxnet.two_layer_net, inputs, hidden, outputs) != good
 
 
 @few
@@ -83,7 +83,7 @@ def test_sizes_of_any_kind(one, two, three):
     NUMBERS,
 )
 def test_run_with_any_options_ends_in_a_result_or_a_documented_error(dtype, features, value, rate, every):
-    """Pixels of any size, a learning rate of any size: trained, refused, or diverged and said so."""
+    """Draws pixels and learning rates of any size: the run must end, be refused, or be reported as diverged."""
     with np.errstate(all="ignore"):
         x = np.full((6, features), value).astype(dtype) if np.isfinite(value) else np.full((6, features), value)
     t = np.arange(6, dtype=np.int32) % 3
@@ -105,7 +105,7 @@ def test_run_with_any_options_ends_in_a_result_or_a_documented_error(dtype, feat
 
 @quick
 @given(st.binary(max_size=60), st.booleans())
-def test_an_idx_file_of_any_bytes(tmp_path, content, zipped):
+def test_an_idx_file_of_any_bytes_is_read_or_refused(tmp_path, content, zipped):
     path = tmp_path / "images.gz"
     path.write_bytes(gzip.compress(content) if zipped else content)
     with pytest.raises(ValueError, match=r"images\.gz"):
@@ -114,7 +114,7 @@ def test_an_idx_file_of_any_bytes(tmp_path, content, zipped):
 
 @quick
 @given(st.lists(st.integers(-1, 5), min_size=3, max_size=3), st.binary(max_size=40))
-def test_an_idx_file_of_any_sizes(tmp_path, sizes, content):
+def test_an_idx_file_of_any_sizes_is_read_or_refused(tmp_path, sizes, content):
     path = tmp_path / "images.gz"
     head = struct.pack(">I", 0x0803) + struct.pack(">3i", *sizes)
     path.write_bytes(gzip.compress(head + content))
@@ -128,8 +128,8 @@ def test_an_idx_file_of_any_sizes(tmp_path, sizes, content):
 
 @quick
 @given(st.one_of(st.binary(max_size=40), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
-def test_a_run_folder_with_any_options(tmp_path, content):
-    """Continuing a run reads the options: they are an object, or a ValueError names the folder."""
+def test_any_options_of_a_run_folder_are_read_or_refused(tmp_path, content):
+    """Reads the options of a run, as --resume does: they are an object, or a ValueError names the folder."""
     (tmp_path / "options.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match="is not the folder of an unfinished run"):
         run_folder.read_options(tmp_path)
@@ -137,7 +137,7 @@ def test_a_run_folder_with_any_options(tmp_path, content):
 
 @quick
 @given(st.binary(max_size=60))
-def test_a_parameter_file_of_any_bytes(tmp_path, content):
+def test_a_parameter_file_of_any_bytes_is_read_or_refused(tmp_path, content):
     path = tmp_path / "parameters.npz"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"parameters\.npz"):

@@ -1,4 +1,4 @@
-"""Inspection of layers, networks and functions: found by name, rejected with a reason, or inconclusive."""
+"""Tests the inspection of layers, networks and functions: names of gradients, rejected code, inconclusive reports."""
 
 import json
 
@@ -33,7 +33,7 @@ def test_leaf_at_kinks_is_certified_at_the_nearby_point():
         "Doubled", (numpy_ref.ReLU,), {"backward": lambda self, dout: 2 * numpy_ref.ReLU.backward(self, dout)}
     )
     (leaf,) = check_layer(doubled(), np.zeros((20, 30))).leaves
-    assert "times 2" in leaf.diagnosis  # of the slopes beside the kinks; at them they are between two
+    assert "times 2" in leaf.diagnosis  # beside the kinks; at the kinks it is between two slopes
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -52,7 +52,7 @@ def test_leaf_at_kinks_is_compared_with_the_reference_nearby(dtype):
 
 
 class Linear:
-    """An Affine that leaves its gradients under other names, or none."""
+    """An Affine that stores its gradients under other names, or not at all."""
 
     places = "dW", "db"
 
@@ -116,7 +116,7 @@ NAMES = ["d{}", "d_{}", "grad_{}", "{}_grad", "g{}", "g_{}", "grad{}", "{}grad",
 
 @pytest.mark.parametrize("lower", [False, True], ids=["as it is", "in lower case"])
 @pytest.mark.parametrize("form", NAMES)
-def test_stored_gradient_names(form, lower):
+def test_stored_gradients_are_found_under_common_names(form, lower):
     places = [form.format("w" if lower else "W"), form.format("b")]
     report = check_layer(linear(*places), (5, 4))
     report.raise_if_failed()
@@ -149,7 +149,7 @@ def test_returned_gradient_takes_precedence_over_stored():
     check_layer(type("Silent", (Both,), {"returned": lambda self, dx: None})(), (5, 4)).raise_if_failed()
 
 
-def test_array_with_a_gradient_name_that_backward_does_not_set():
+def test_an_array_named_like_a_gradient_is_a_parameter_if_backward_does_not_set_it():
     class Gated:
         """Holds a gate's weights under gW, and an array whose name differs from the input's only by case."""
 
@@ -187,7 +187,7 @@ def test_layer_without_any_gradient_is_inconclusive():
         "x": "PASS",
     }
     assert "W affects the output, but no gradient was returned for it: is it missing" in str(report)
-    assert "constants=('W',)" in str(report)  # what to do
+    assert "constants=('W',)" in str(report)  # the report suggests what to do
     constant = linear(None, None)
     constant.params = []
     report = check_layer(constant, (5, 4))
@@ -197,9 +197,9 @@ def test_layer_without_any_gradient_is_inconclusive():
     assert check_layer(wrong, (5, 4)).verdict == "FAIL"
 
 
-def test_inconclusive_layer_in_a_wrong_network():
+def test_an_inconclusive_layer_does_not_hide_a_wrong_network():
     class Alone:
-        """Its layer leaves no gradients; the network works them out by itself, and wrongly."""
+        """A network that computes the gradients of its layer itself, and wrongly, because the layer stores none."""
 
         def __init__(self):
             self.layer = linear(None, None)
@@ -232,7 +232,7 @@ def test_a_missing_gradient_makes_a_layer_inconclusive():
 
 
 class Net:
-    """A network as people write it first: a dict of arrays, two formulas, no layers."""
+    """A minimal network: a dict of arrays and two formulas, without layers."""
 
     def __init__(self, **params):
         rng = np.random.default_rng(0)
@@ -289,30 +289,30 @@ def test_wrong_number_of_labels_is_rejected():
 
 
 @pytest.mark.parametrize(
-    ("x", "t", "laid"),
+    ("x", "t", "rows"),
     [
         ((4, 9), (9,), lambda x: x.T),  # columns
         ((4, 9), (3, 9), lambda x: x.T),
-        ((3, 3, 4), (9,), lambda x: x.reshape(9, 4)),  # positions of sequences, laid end to end
+        ((3, 3, 4), (9,), lambda x: x.reshape(9, 4)),  # positions of concatenated sequences
         ((3, 4, 3, 1), (9,), lambda x: x.transpose(0, 2, 3, 1).reshape(9, 4)),  # pixels, channels first
         ((4,), (3,), lambda x: x[None]),  # a single sample
     ],
 )
-def test_labels_along_other_axes(x, t, laid):
+def test_labels_of_columns_positions_and_pixels_are_accepted(x, t, rows):
     """A network whose loss is linear in x and does not use the form of t."""
 
-    class Anyhow:
+    class LinearInX:
         def __init__(self):
             self.params = {"w": np.random.default_rng(0).standard_normal(4)}
 
         def loss(self, x, t):
-            return float(np.sum(laid(x) @ self.params["w"]) * np.mean(t))
+            return float(np.sum(rows(x) @ self.params["w"]) * np.mean(t))
 
         def gradient(self, x, t):
-            return {"w": laid(x).sum(axis=0) * np.mean(t)}
+            return {"w": rows(x).sum(axis=0) * np.mean(t)}
 
     rng = np.random.default_rng(1)
-    check_network(Anyhow(), rng.standard_normal(x), rng.standard_normal(t)).raise_if_failed()
+    check_network(LinearInX(), rng.standard_normal(x), rng.standard_normal(t)).raise_if_failed()
 
 
 def test_leaf_without_an_entry_in_the_gradient_fails():
@@ -361,7 +361,7 @@ CHECKS = {
 
 
 class Unrunnable:
-    """Fails at every call: options must be checked before the code is used."""
+    """Raises at every call, because options must be checked before the code runs."""
 
     def __getattr__(self, name):
         raise RuntimeError(name)
@@ -390,7 +390,7 @@ def test_gradient_that_is_not_callable_is_rejected():
 
 
 def test_network_with_a_loss_that_is_not_finite_is_inconclusive():
-    """Its first layer passes, which says nothing of it: all of the network's leaves are outputs_without_gradient."""
+    """The report is INCONCLUSIVE although the first layer passes, because no leaf of the network is checked."""
     rng = np.random.default_rng(0)
     draw = lambda *shape: (1e30 * rng.standard_normal(shape)).astype(np.float32)  # noqa: E731
     description = jaxnet.two_layer_net(4, 3, 2).description
@@ -406,7 +406,7 @@ def test_network_with_a_loss_that_is_not_finite_is_inconclusive():
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e200, 1e300])
-def test_numbers_whose_squares_overflow(size):
+def test_gradients_whose_squares_overflow_are_compared(size):
     rng = np.random.default_rng(0)
 
     def report(factor):
@@ -426,7 +426,7 @@ def test_numbers_whose_squares_overflow(size):
 
 
 @pytest.mark.parametrize("size", [1e-17, 1e-100])
-def test_tiny_leaf_has_no_zero_gradient(size):
+def test_the_gradient_of_a_tiny_leaf_is_not_taken_for_zero(size):
     wrong = linear(backward=lambda self, dout: [Linear.backward(self, dout), setattr(self, "dW", 17 * self.dW)][0])
     wrong.W = size * wrong.W
     report = check_layer(wrong, (5, 4))
@@ -457,7 +457,7 @@ def test_verdict_combines_leaves_layers_and_behaviour():
 
 
 class P:
-    """A parameter as frameworks of one's own have it: an array, and the gradient that is added up beside it."""
+    """A parameter as in small frameworks: an array, and an accumulated gradient."""
 
     def __init__(self, data, where="data", grad=True, **attributes):
         vars(self).update({where: data} | attributes)
@@ -471,7 +471,7 @@ class P:
 
 
 class Kept:
-    """An Affine that keeps its parameters, and their gradients, where it is configured to."""
+    """An Affine that stores its parameters and gradients at configurable places."""
 
     factor = 1.0
 
@@ -602,7 +602,7 @@ HELD = {
 
 
 @pytest.mark.parametrize("name", HELD)
-def test_places_of_parameters_and_gradients(name):
+def test_parameters_and_gradients_are_found_at_common_places(name):
     *how, places = HELD[name]
     report = check_layer(Kept(*how), (5, 4))
     report.raise_if_failed()
@@ -615,7 +615,7 @@ def test_places_of_parameters_and_gradients(name):
 def test_accumulated_gradients_are_cleared_and_a_frozen_parameter_is_constant():
     keep, get, leave, _ = HELD["data"]
     layer = Kept(keep, get, leave)
-    layer.W.grad += 1  # of the step before
+    layer.W.grad += 1  # from the previous step
     check_layer(layer, (5, 4)).raise_if_failed()
     layer.b.requires_grad = False
     report = check_layer(layer, (5, 4))
@@ -726,7 +726,7 @@ GRADIENTS = {
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_the_gradient_from_above_is_recognized_by_its_name(name):
+def test_dout_is_recognized_by_its_name(name):
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((2, 5, 4))
     gradient = GRADIENTS[name]
@@ -840,8 +840,8 @@ def test_functions_with_a_context_are_accepted():
         def backward(ctx, g):
             return 2 * ctx.x * g
 
-    for one in (Square, Square(), (Square.forward, Square.backward)):
-        assert check(one, (5, 4)).verdict == "PASS"
+    for form in (Square, Square(), (Square.forward, Square.backward)):
+        assert check(form, (5, 4)).verdict == "PASS"
 
 
 def test_a_function_that_returns_its_value_and_its_gradient_is_accepted_without_another_gradient():
@@ -898,7 +898,7 @@ def test_layer_with_a_loss_attribute_is_not_a_network():
 
 
 def closing_over_W(W):
-    """Returns a layer as two functions, without the gradient by W."""
+    """Returns a layer as two functions, without a gradient for W."""
 
     def forward(x):
         return np.tanh(x @ W), np.tanh(x @ W)
@@ -907,7 +907,7 @@ def closing_over_W(W):
 
 
 def closing_over_basis(basis):
-    """Returns the same layer, in which the array has a name that no parameter has."""
+    """Returns the same layer, in which the array is not named like a parameter."""
 
     def forward(x):
         return np.tanh(x @ basis), np.tanh(x @ basis)

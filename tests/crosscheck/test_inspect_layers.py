@@ -1,7 +1,7 @@
-"""Inspection of layers, pairs and networks: leaves, others, constants, and copies that behave as the original.
+"""Tests the inspection of layers, pairs and networks: leaves, others, constants, and copies that behave alike.
 
 Each gradient is compared with a central difference of the same copy's forward, without the rest of the checker. So a
-failure here is one of the code under test or of how inspection calls it.
+failure is due to the inspected code, or to how inspection calls it.
 """
 
 import collections
@@ -36,7 +36,7 @@ def in_double(code):
 
 
 def verdicts(code, tolerance=1e-6):
-    """Whether each leaf's gradient, or the sum over all that share its memory, is the derivative."""
+    """Returns whether each leaf's gradient, or the sum over all leaves that share its memory, is the derivative."""
     assert not code.fault
     at, y = in_double(code), code.forward(in_double(code))
     dout = draw(*y.shape, seed=5) if code.takes_dout else np.ones_like(y)
@@ -74,8 +74,8 @@ class Affine:
 
 
 class Holder:
-    def __init__(self, **held):
-        vars(self).update(held)
+    def __init__(self, **container):
+        vars(self).update(container)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,13 +163,13 @@ def test_an_array_is_replaced_wherever_it_is_held(name):
     kind, get, how = KINDS[name]
     W, other = draw(2, 3), draw(2, 3, seed=9).astype(np.float32)
     before = W.copy()
-    held = kind(**how(W))
-    copied = duplicate(held, {id(W): other})
+    container = kind(**how(W))
+    copied = duplicate(container, {id(W): other})
     assert np.array_equal(get(copied), other)
     assert get(copied).dtype == np.float32
-    assert type(copied) is type(held)
+    assert type(copied) is type(container)
     get(copied)[...] = 0
-    assert np.array_equal(get(held), before)
+    assert np.array_equal(get(container), before)
 
 
 SHARED = {
@@ -279,7 +279,7 @@ def test_a_bound_method_belongs_to_the_copy():
 
 
 class Lazy:
-    """Makes its parameters at the first call; keeps caches, statistics and a buffer besides."""
+    """Makes its parameters at the first call, and also has caches, statistics and a buffer."""
 
     W = b = None
     factor = 1.0
@@ -320,7 +320,7 @@ def test_parameter_made_in_the_first_forward_without_a_gradient_is_reported():
 
 
 class KeepsTheFirst(Affine):
-    """Remembers the first input that it ever saw: no parameter, but a wrong layer."""
+    """Stores its first input, which is not a parameter but makes the layer wrong."""
 
     first = None
 
@@ -375,7 +375,7 @@ def test_property_that_raises_is_ignored():
 
 
 class TwoPlaces:
-    """x P and h Q, where P and Q are one array."""
+    """Computes x P and h Q, where P and Q are one array."""
 
     def __init__(self, W, factor=1.0):
         self.params, self.grads = [W, W], [np.zeros_like(W), np.zeros_like(W)]
@@ -453,12 +453,12 @@ def test_separate_gradients_of_shared_memory_are_summed(name, factor):
     make, inputs, wrong = TIED[name]
     code = inspect_layer(make(factor), inputs)
     assert not code.others
-    found = verdicts(code)
+    correct = verdicts(code)
     if factor == 1.0:
-        assert all(found.values())
+        assert all(correct.values())
     else:
-        assert not found[wrong]
-        assert all(found[n] for n in code.names)
+        assert not correct[wrong]
+        assert all(correct[n] for n in code.names)
 
 
 def test_leaves_that_share_memory_are_made_equal():
@@ -543,7 +543,7 @@ def test_backward_of_a_copy_is_called_once():
     assert len(calls) == len(set(calls)) <= 2
 
 
-# -- gradients that do not come back
+# -- missing gradients
 
 
 def pair(backward):
@@ -598,7 +598,7 @@ def test_declared_constants_are_constants():
 
 
 class Extra(Affine):
-    """An Affine with one more array that moves the output."""
+    """An Affine with one more array that affects the output."""
 
     def __init__(self, name, array, **attributes):
         super().__init__()
@@ -643,8 +643,8 @@ def test_an_array_that_is_not_in_the_list_of_parameters_is_a_constant():
 
 @pytest.mark.parametrize("place", ["p['W']", "many[0]", "cell.W"])
 def test_arrays_within_dicts_lists_and_objects_are_found(place):
-    held = {"p['W']": ("p", {"W": draw(3)}), "many[0]": ("many", [draw(3)]), "cell.W": ("cell", Holder(W=draw(3)))}
-    name, value = held[place]
+    container = {"p['W']": ("p", {"W": draw(3)}), "many[0]": ("many", [draw(3)]), "cell.W": ("cell", Holder(W=draw(3)))}
+    name, value = container[place]
     code = inspect_layer(Holdings(name, value), (draw(5, 3),))
     assert set(code.others) == {place}
     at = code.leaves | {place: code.others[place] + 1}
@@ -715,11 +715,11 @@ def test_single_gradient_is_not_assigned_to_labels():
     assert code.constants == {"y_true"}
 
 
-# -- how it is called
+# -- calls
 
 
 class LeavesOutput:
-    """A course's layers return nothing."""
+    """Returns nothing from forward, as layers of a course do."""
 
     def __init__(self):
         self.weights, self.biases = draw(4, 3), draw(1, 3)
@@ -956,7 +956,7 @@ def test_network_gradient_with_and_without_a_loss_before_it(name, used):
 
 
 class Dropping(Net):
-    """Draws a mask at each call, from where it is configured to."""
+    """Draws a mask at each call, from a configurable generator."""
 
     def __init__(self, generator=None):
         super().__init__()
@@ -998,11 +998,11 @@ def test_layers_are_yielded_in_the_order_of_their_calls_with_inputs_and_dout():
     net.layers = [net.last, net.fc]
     x = draw(5, 4)
     code = inspect_network(net, x, LABELS)
-    found = list(code.layers())
-    assert [type(layer.owner).__name__ for _, layer, _ in found] == ["Affine", "Loss"]
-    (_, affine, dout), (_, loss, one) = found
+    layers = list(code.layers())
+    assert [type(layer.owner).__name__ for _, layer, _ in layers] == ["Affine", "Loss"]
+    (_, affine, dout), (_, loss, loss_dout) = layers
     assert np.array_equal(affine.inputs[0], x)
-    assert one == 1
+    assert loss_dout == 1
     net.loss(x, LABELS)
     assert np.allclose(dout, net.last.backward())
     assert all(verdicts(affine).values())
@@ -1043,7 +1043,7 @@ def _methods():
 
 
 class Softmax:
-    """Its backward leaves everything to the loss."""
+    """A softmax whose backward returns dout, because that of the loss includes it."""
 
     def forward(self, x):
         e = np.exp(x - x.max(axis=1, keepdims=True))
@@ -1055,7 +1055,7 @@ class Softmax:
 
 
 class CrossEntropy:
-    """Its backward is that of softmax, too."""
+    """A loss whose backward includes that of the softmax."""
 
     factor = 1.0
 

@@ -48,10 +48,10 @@ def test_a_kind_gets_the_expected_verdict_for_other_inputs(name):
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_kind_is_wrong_by_another_derivation(name):
     try:
-        found = error(KINDS[name], 0)
+        relative_error = error(KINDS[name], 0)
     except ImportError as missing:
         pytest.skip(str(missing))
-    assert found >= KINDS[name].off
+    assert relative_error >= KINDS[name].off
 
 
 def test_the_other_derivation_finds_a_right_gradient_right():

@@ -1,4 +1,4 @@
-"""Tests that every planted bug is found and every right layer passes; `scripts/scoreboard.py` does more of the same."""
+"""Tests that every planted bug is found and every right layer passes; `scripts/scoreboard.py` checks more draws."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_a_planted_bug_is_found_in_its_leaf_and_named(name):
     text = "\n".join([*(leaf.diagnosis or leaf.reason for leaf in report.leaves), *report.behaviour])
     assert case.says in text, f"{case.sentence}: {text}"
     if case.leaf and not report.behaviour:
-        place = [f"given[{i}]" for i in range(3)] if not isinstance(layer, tuple) else []  # a class takes them unnamed
+        place = [f"given[{i}]" for i in range(3)] if not isinstance(layer, tuple) else []  # *given in a class
         assert {leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"} <= {case.leaf, *place}
 
 
@@ -54,7 +54,7 @@ def test_a_right_layer_does_not_fail(name, dtype, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_right_layer_agrees_with_jax(name):
-    """The forward passes are the same function, and so are the gradients."""
+    """Compares the forward passes and the gradients."""
     layer, inputs, reference = draw(name, np.float64)
     if not isinstance(layer, tuple):
         layer, inputs, reference = draw(name, np.float64, seed=2)

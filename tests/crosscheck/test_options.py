@@ -1,4 +1,4 @@
-"""Tests of the options accuracy, expected, constants, takes_dout and max_seconds: each has only its own effect."""
+"""Tests the options accuracy, expected, constants, takes_dout and max_seconds: each has only its own effect."""
 
 import time
 
@@ -147,7 +147,7 @@ def test_the_expected_function_takes_the_parameters():
     assert check_layer(layer, draw(5, 4)).verdict == "FAIL"
 
 
-def test_a_surrogate_gradient_of_a_function():
+def test_a_function_with_a_surrogate_gradient_passes():
     x = draw(6) + 0.1
     check_function(np.sign, x, gradient=lambda x, dout: dout / np.cosh(x) ** 2, expected=np.tanh).raise_if_failed()
     wrong = check_function(np.sign, x, gradient=lambda x, dout: dout / np.cosh(x), expected=np.tanh)
@@ -198,7 +198,7 @@ def test_a_declared_constant_hides_no_other_error():
     assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == ["W"]
 
 
-def test_constants_of_a_function_and_of_a_pair():
+def test_functions_and_pairs_may_have_declared_constants():
     x, s = draw(5), draw(5, seed=9)
     returned = {"gradient": lambda x, s, dout: {"x": dout * s}}
     assert check_function(lambda x, s: x * s, x, s, **returned).verdict == "INCONCLUSIVE"
@@ -245,7 +245,7 @@ def test_an_unknown_name_among_the_constants_is_rejected_with_the_known_names(ch
         check_misspelled()
 
 
-def test_a_string_is_one_constant():
+def test_a_string_names_one_constant():
     assert check_layer(Masked(), draw(5, 4), constants="pattern").verdict == "PASS"
 
 
@@ -307,7 +307,7 @@ def test_a_check_ends_in_time_and_reports_it(run):
     assert "max_seconds ran out before the gradient was judged: allow more time" in str(report)
 
 
-def test_a_network_ends_in_time():
+def test_a_check_of_a_network_ends_in_time():
     class SlowNet(Net):
         def loss(self, x, t):
             time.sleep(0.02)
@@ -319,7 +319,7 @@ def test_a_network_ends_in_time():
     assert report.verdict == "INCONCLUSIVE"
 
 
-def test_a_function_ends_in_time():
+def test_a_check_of_a_function_ends_in_time():
     def f(x):
         time.sleep(0.02)
         return np.sin(x)

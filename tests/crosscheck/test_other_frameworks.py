@@ -1,4 +1,4 @@
-"""Objects of other frameworks: rejected with an example, never called, and no framework is imported."""
+"""Tests that objects of other frameworks are rejected with an example, and that no framework is imported."""
 
 import subprocess
 import sys

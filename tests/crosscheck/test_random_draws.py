@@ -1,4 +1,4 @@
-"""Random draws of correct code that the checker once reported as wrong.
+"""Tests random draws of correct code that an earlier checker reported as wrong.
 
 `cd tests; python -m fuzz GROUP SEED 1 --show` prints the report of one.
 """
@@ -36,5 +36,5 @@ def test_correct_code_is_not_reported_as_wrong(name):
         ([0.1, 0.7], 2.0**-53),
     ],
 )
-def test_the_effective_precision_of_values(values, unit):
+def test_effective_unit_is_that_of_the_coarsest_dtype_that_fits(values, unit):
     assert effective_unit(np.array(values, np.float64)) == unit

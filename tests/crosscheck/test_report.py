@@ -1,4 +1,4 @@
-"""Tests of the report: its truth value, its data for JSON, its table, and the cost of the check."""
+"""Tests the report: its truth value, its data for JSON, its table, and the cost of the check."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Tests that the numbers of a check are independent of its user's, whatever seeds either has."""
+"""Tests that the random numbers of a check are independent of those of its user, for all seeds."""
 
 import random
 
@@ -53,7 +53,7 @@ def test_streams_have_no_numbers_of_a_users_generator(who):
     for seed in SEEDS:
         for purpose, numbers in drawn(seed).items():
             common = user_numbers.intersection(map(float, np.float32(numbers)))
-            assert len(common) < 3, (purpose, seed)  # in float32 single ones are alike by chance
+            assert len(common) < 3, (purpose, seed)  # in float32 a few numbers are equal by chance
 
 
 def test_equal_generators_would_be_detected():
@@ -104,7 +104,7 @@ def arrays_of_user():
         yield np.asarray(jax.random.normal(jax.random.key(seed), SHAPE))
 
 
-ALIKE = 0.85  # of 30 numbers that are independent, one in 10⁹ are as alike as this
+ALIKE = 0.85  # 30 independent numbers exceed this correlation once in 10⁹ draws
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -131,7 +131,7 @@ def test_drawn_inputs_and_dout_are_independent():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_wrong_gradient_that_vanishes_along_the_users_input_is_found(seed):
-    """x / |x| does not change along x: if dout were x, a gradient of 0 would be correct."""
+    """Checks x / |x|, which does not change along x: if dout were x, a gradient of 0 would be correct."""
     x = np.random.default_rng(seed).standard_normal(SHAPE)
 
     def normalised(x):

@@ -1,4 +1,4 @@
-"""Code in common styles, checked unmodified: the book's two volumes, course functions, JAX."""
+"""Tests unmodified code in common styles: the book's two volumes, course functions, JAX."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jaxnet.crosscheck import SubjectError, check_function, check_layer, check_n
 
 
 def same_size_windows(x, size, stride):
-    """(N, C, H, W) -> (N, C, size², OH, OW), the taps of every window."""
+    """Returns the elements of every window: (N, C, H, W) -> (N, C, size², OH, OW)."""
     height, width = ((n - size) // stride + 1 for n in x.shape[2:])
     taps = [
         x[:, :, i : i + stride * height : stride, j : j + stride * width : stride]
@@ -31,7 +31,7 @@ class Multiply:
 
 
 class TensorAffine:
-    """Volume 1, chapter 7: whatever comes in is flattened."""
+    """Volume 1, chapter 7: inputs of any shape are flattened."""
 
     def __init__(self, W, b):
         self.W, self.b = W, b
@@ -48,7 +48,7 @@ class TensorAffine:
 
 
 class AliasingSigmoid:
-    """Volume 1, chapter 5: the output that it returns is the one that it keeps."""
+    """Volume 1, chapter 5: the returned output is also the cached one."""
 
     def forward(self, x):
         self.out = 1 / (1 + np.exp(-x))
@@ -75,7 +75,7 @@ class GlobalDropout:
 
 
 class BatchNormalization:
-    """Volume 1, chapter 6: running statistics on the side, made at the first call."""
+    """Volume 1, chapter 6: running statistics, created at the first call."""
 
     def __init__(self, gamma, beta, momentum=0.9):
         self.gamma, self.beta, self.momentum = gamma, beta, momentum
@@ -138,7 +138,7 @@ class ListedMatMul:
 
 
 class ListedEmbedding:
-    """Volume 2: returns nothing, for ids have no gradient."""
+    """Volume 2: backward returns nothing, because ids have no gradient."""
 
     def __init__(self, W):
         self.params, self.grads, self.idx = [W], [np.zeros_like(W)], None
@@ -175,7 +175,7 @@ class RecurrentStep:
 
 
 class TimeRecurrent:
-    """Volume 2: a layer made of layers that share its parameters, over (N, T, D)."""
+    """Volume 2: a layer of layers that share its parameters, over (N, T, D)."""
 
     def __init__(self, Wx, Wh, b):
         self.params, self.grads = [Wx, Wh, b], [np.zeros_like(Wx), np.zeros_like(Wh), np.zeros_like(b)]
@@ -203,7 +203,7 @@ class TimeRecurrent:
 
 
 class Cell:
-    """Volume 2's LSTM: two outputs, two gradients from above."""
+    """Volume 2: an LSTM with two outputs and two upstream gradients."""
 
     def __init__(self, Wx, Wh):
         self.Wx, self.Wh = Wx, Wh
@@ -490,7 +490,7 @@ def test_a_custom_gradient_is_checked_against_its_own_forward():
     assert "times 1.001" in report.leaves[0].diagnosis
 
 
-def test_trees_and_integer_arguments():
+def test_functions_of_trees_and_integers_pass():
     def logits(params, ids):
         return jnp.tanh(params["table"][ids]) @ params["out"]["W"] + params["out"]["b"]
 
@@ -502,21 +502,21 @@ def test_trees_and_integer_arguments():
 
 GRADIENTS = {
     "a scalar's": (lambda x, y: (x * y).sum(), lambda x, y: (y, x)),
-    "from above at the end": (lambda x, y: x * y, lambda x, y, above: (above * y, above * x)),
-    "from above first": (lambda x, y: x * y, lambda dout, x, y: (dout * y, dout * x)),
+    "dout last": (lambda x, y: x * y, lambda x, y, above: (above * y, above * x)),
+    "dout first": (lambda x, y: x * y, lambda dout, x, y: (dout * y, dout * x)),
     "several outputs": (lambda x, y: (x * y, x + y), lambda x, y, a, b: (a * y + b, a * x + b)),
 }
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_forms_of_a_gradient_of_a_function(name):
+def test_a_gradient_may_take_dout_first_last_or_not_at_all(name):
     f, gradient = GRADIENTS[name]
     check_function(f, draw(3, 4), draw(4, 3).T, gradient=gradient).raise_if_failed()
     report = check_function(f, draw(3, 4), draw(4, 3).T, gradient=lambda *args: [2.0 * g for g in gradient(*args)])
     assert report.verdict == "FAIL" or name != "a scalar's"
 
 
-def test_a_tree_of_gradients():
+def test_gradients_may_be_a_tree():
     params, x = {"W": draw(4, 3), "b": draw(3)}, draw(5, 4)
 
     def forward(params, x):

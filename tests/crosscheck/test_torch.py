@@ -1,4 +1,4 @@
-"""PyTorch's functions and modules: wrong gradients are found, right ones pass, and JAX is never called with tensors."""
+"""Tests PyTorch functions and modules: wrong gradients fail, right ones pass, and JAX is never called with tensors."""
 
 import copy
 import functools
@@ -166,7 +166,7 @@ def test_a_right_gradient_passes_by_its_class_and_by_its_apply(forward):
 
 
 class Ctx(Function):
-    """The style with a context: sin(x) w, with attributes on ctx."""
+    """Computes sin(x) w in the style with a context, with attributes on ctx."""
 
     @staticmethod
     def forward(ctx, x, w, power=1):
@@ -201,7 +201,7 @@ def spoils_what_it_saved(ctx, dout):
 
 
 def reads_memory(ctx, dout):
-    """Takes dout's memory in its order, as a kernel that does not look at strides."""
+    """Reads dout in memory order, as a kernel does that ignores strides."""
     x, w = ctx.saved_tensors
     memory = torch.as_strided(dout, (min(dout.untyped_storage().nbytes() // 8, dout.numel()),), (1,))
     g = torch.cat([memory, memory.new_zeros(dout.numel() - len(memory))]).view(dout.shape)
@@ -211,7 +211,7 @@ def reads_memory(ctx, dout):
 def saves_too_early(ctx, x, w, power=1):
     ctx.power = power
     y = torch.sin(x)
-    ctx.save_for_backward(y, w)  # y is not x
+    ctx.save_for_backward(y, w)  # saves y instead of x
     return y * w**power
 
 
@@ -342,7 +342,7 @@ class Tied(nn.Module):
 
 
 class HasWriteBack(nn.Module):
-    """Keeps its generator, a plain tensor that is trained, and a count of its calls."""
+    """Has a generator, a plain tensor that is trained, and a count of its calls."""
 
     def __init__(self):
         super().__init__()
@@ -428,7 +428,7 @@ def test_right_float32_modules_pass(name):
 
 
 def computed_in_float32(factor):
-    """A Function that takes any floats, and computes in float32."""
+    """A Function that accepts any float dtype, and computes in float32."""
 
     def forward(ctx, x, w):
         ctx.save_for_backward(x, w)
@@ -443,7 +443,7 @@ def computed_in_float32(factor):
 
 
 def only_float32(factor):
-    """A Function that refuses other floats."""
+    """A Function that refuses dtypes other than float32."""
 
     def forward(ctx, x, w):
         assert x.dtype == w.dtype == torch.float32
@@ -459,7 +459,7 @@ def only_float32(factor):
     return deriving(Function, forward=forward, backward=backward)
 
 
-FLOAT32_OWED = {
+FLOAT32_FUNCTIONS = {
     "inside, float32 inputs": (computed_in_float32, torch.float32),
     "inside, float64 inputs": (computed_in_float32, torch.float64),
     "only, float32 inputs": (only_float32, torch.float32),
@@ -467,9 +467,9 @@ FLOAT32_OWED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FLOAT32_OWED)
+@pytest.mark.parametrize("name", FLOAT32_FUNCTIONS)
 @pytest.mark.parametrize("factor", [1.0, 1.01])
-def test_functions_that_compute_in_float32(name, factor):
-    make, dtype = FLOAT32_OWED[name]
+def test_functions_that_compute_in_float32_pass_if_right_and_fail_if_wrong(name, factor):
+    make, dtype = FLOAT32_FUNCTIONS[name]
     report = check(make(factor), X.to(dtype), T(4).to(dtype))
     assert report.verdict == ("PASS" if factor == 1 else "FAIL"), str(report)

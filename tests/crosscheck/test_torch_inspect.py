@@ -1,4 +1,4 @@
-"""Inspection of PyTorch objects: leaves, names, dtypes, strides, generators, and rejected objects."""
+"""Tests the inspection of PyTorch objects: leaves, names, dtypes, strides, generators, and rejected objects."""
 
 import functools
 import threading
@@ -23,7 +23,7 @@ X, IDS = T(5, 4), torch.tensor([[1, 2, 2], [0, 6, 1]])
 
 
 class Ctx(Function):
-    """The style with a context: sin(x) w, with attributes on ctx."""
+    """Computes sin(x) w in the style with a context, with attributes on ctx."""
 
     @staticmethod
     def forward(ctx, x, w, power=1):
@@ -47,7 +47,7 @@ def deriving(base=Ctx, **passes):
 
 
 def reads_memory(ctx, dout):
-    """Takes dout's memory in its order, as a kernel that does not look at strides."""
+    """Reads dout in memory order, as a kernel does that ignores strides."""
     x, w = ctx.saved_tensors
     memory = torch.as_strided(dout, (min(dout.untyped_storage().nbytes() // 8, dout.numel()),), (1,))
     g = torch.cat([memory, memory.new_zeros(dout.numel() - len(memory))]).view(dout.shape)
@@ -67,16 +67,16 @@ class InPlace(Function):
 
 
 @pytest.mark.parametrize("name", ["transposed", "spread", "reversed"])
-def test_a_gradient_from_above_keeps_its_strides(name):
+def test_dout_keeps_its_strides(name):
     dout = {
         "transposed": stream(Stream.DOUT, 1).standard_normal((4, 5)).T,
         "spread": np.broadcast_to(stream(Stream.DOUT, 1).standard_normal(4), (5, 4)),
         "reversed": stream(Stream.DOUT, 1).standard_normal((5, 4))[::-1],
     }[name]
-    seen = []
+    strides = []
 
     def records(ctx, g):
-        seen.append(g.stride())
+        strides.append(g.stride())
         return Ctx.backward(ctx, g)
 
     for backward, agrees in ((records, True), (reads_memory, name == "reversed")):
@@ -85,13 +85,13 @@ def test_a_gradient_from_above_keeps_its_strides(name):
         as_given, contiguous = opened.backward_as_given(dout), opened.backward(np.ascontiguousarray(dout))
         assert np.array_equal(as_given["x"], contiguous["x"]) is agrees
     expected = {"transposed": (1, 5), "spread": (0, 1), "reversed": (4, 1)}
-    assert expected[name] in seen
+    assert expected[name] in strides
 
 
-# ------------------------------------------------------------------------------------------------------- what is found
+# ------------------------------------------------------------------------------------------------------- leaves
 
 
-def test_names_are_those_of_pytorch():
+def test_leaves_have_pytorchs_names():
     subject = CheckableTorch(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), (X.float(),))
     assert list(subject.leaves) == ["input", "0.weight", "0.bias", "1.weight", "1.bias"]
     assert subject.constants == {"1.running_mean", "1.running_var"}
@@ -198,7 +198,7 @@ def test_outputs_are_packed_in_order_and_gradients_come_by_name():
     assert subject.takes_dout
 
 
-def test_both_passes_draw_the_same_and_the_users_generator_is_restored():
+def test_both_passes_draw_equal_numbers_and_the_users_generator_is_restored():
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
@@ -215,7 +215,7 @@ def test_the_callers_context_does_not_matter(context):
         assert check(tanh, torch.tensor(X.numpy())).verdict == "PASS"
 
 
-def test_float_types():
+def test_bfloat16_modules_and_float32_functions_compute_in_their_dtype():
     half = CheckableTorch(nn.Linear(4, 3).bfloat16(), (X.bfloat16(),))
     assert {leaf.dtype for leaf in half.leaves.values()} == {np.dtype(np.float32)}
     opened = half.open(half.leaves)
@@ -234,7 +234,7 @@ def test_float_types():
     assert kernel.forward({"x": X.numpy()}).dtype == np.float32
 
 
-def test_a_layout_is_kept():
+def test_a_transposed_tensor_keeps_its_strides():
     subject = CheckableTorch(tanh, (T(4, 5).T,))
     assert subject.leaves["x"].flags.f_contiguous
     assert subject.tensor("x", subject.leaves).stride() == (1, 5)
@@ -277,10 +277,10 @@ def test_unsupported_code_is_rejected(name):
         check(thing, *inputs)
 
 
-# ------------------------------------------------------------------------------------------------------ who is who
+# ----------------------------------------------------------------------------------------------------- kinds of code
 
 
-def test_is_torch():
+def test_is_torch_recognizes_tensors_modules_and_functions():
     module, array = nn.Linear(4, 3), X.numpy()
     for thing, inputs in [
         (Ctx, (array,)),
@@ -299,7 +299,7 @@ def test_is_torch():
 
 
 class Linear:
-    """As lectures write it: tensors, and a backward by hand."""
+    """A layer of tensors with a handwritten backward, as in lectures."""
 
     def __init__(self, factor=1.0, dtype=torch.float64):
         self.weight, self.bias, self.factor = T(4, 3, dtype=dtype), T(3, dtype=dtype), factor

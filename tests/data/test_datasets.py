@@ -1,4 +1,4 @@
-"""MNIST is fetched from real servers on this machine, each with one fault; whatever happens, the cache stays whole."""
+"""Tests the data sets. MNIST comes from local servers, each with one fault, none of which may damage the cache."""
 
 import gzip
 import os
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pooch
 import pytest
-import requests  # noqa: F401  # once root has become nobody, nothing more can be imported
+import requests  # noqa: F401  # nothing can be imported after the test process becomes the user nobody
 from sklearn.datasets import load_digits
 
 from jaxnet.data import datasets
@@ -35,7 +35,7 @@ def checksums_of(files: Mapping[str, bytes]) -> dict[str, str]:
     return {name: sha256(body).hexdigest() for name, body in files.items()}
 
 
-# Three images and two, of 2 rows and 3 columns.
+# Three training and two test images of 2 rows and 3 columns.
 FILES = {
     "train-images-idx3-ubyte.gz": idx(2051, (3, 2, 3), bytes([0, 51, 255, 1, 2, 3, *range(100, 112)])),
     "train-labels-idx1-ubyte.gz": idx(2049, (3,), bytes([9, 0, 5])),
@@ -47,7 +47,7 @@ PIXELS = [[[0, 51, 255, 1, 2, 3], range(100, 106), range(106, 112)], [range(200,
 CLASSES = [[9, 0, 5], [7, 1]]
 
 
-def assert_is_the_data(data: Dataset) -> None:
+def assert_equals_expected_data(data: Dataset) -> None:
     for x, pixels in zip((data.x_train, data.x_test), PIXELS, strict=True):
         assert x.dtype == np.float32
         np.testing.assert_array_equal(x, np.array([[p / 255 for p in image] for image in pixels], np.float32))
@@ -56,10 +56,10 @@ def assert_is_the_data(data: Dataset) -> None:
         np.testing.assert_array_equal(t, classes)
 
 
-def assert_whole(folder: Path, names: Any, files: Mapping[str, bytes] = FILES) -> None:
-    """The folder holds these files, byte for byte, and nothing else."""
-    there = {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
-    assert there == {name: files[name] for name in names}
+def assert_contains(folder: Path, names: Any, files: Mapping[str, bytes] = FILES) -> None:
+    """Checks that the folder contains exactly these files, byte for byte."""
+    contents = {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
+    assert contents == {name: files[name] for name in names}
 
 
 # ------------------------------------------------------------------------------------------------ servers
@@ -70,7 +70,7 @@ class Request(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.path.removeprefix("/mnist/")
-        self.server.asked.append(name)
+        self.server.requested.append(name)
         self.server.reply(self, self.server.files[name])
 
     def answer(self, body: bytes, length: int | None = None) -> None:
@@ -92,12 +92,12 @@ class Mirror(ThreadingHTTPServer):
     def __init__(self, reply: Reply, files: Mapping[str, bytes]) -> None:
         super().__init__(("127.0.0.1", 0), Request)
         self.reply, self.files = reply, files
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.closing = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/mnist/"
 
 
-def whole(request: Request, body: bytes) -> None:
+def intact(request: Request, body: bytes) -> None:
     request.answer(body)
 
 
@@ -134,7 +134,7 @@ def down(request: Request, body: bytes) -> None:
     raise AssertionError("a server that is down was reached")
 
 
-BAD_MIRRORS = {  # and what is said of each
+FAILING_MIRRORS = {  # with the reason in the error message
     cut_short: r"IncompleteRead\(.*\)",
     changed: r"SHA256 hash of .* does not match the known hash: expected \w{64} but got \w{64}",
     login_page: r"SHA256 hash of .* does not match the known hash: expected \w{64} but got \w{64}",
@@ -144,8 +144,8 @@ BAD_MIRRORS = {  # and what is said of each
     not_http: ".*220 mail ready.*",
     down: r"\[Errno \d+\] Connection refused",
 }
-bad_mirrors = pytest.mark.parametrize(
-    ("reply", "reason"), BAD_MIRRORS.items(), ids=[reply.__name__ for reply in BAD_MIRRORS]
+each_failing_mirror = pytest.mark.parametrize(
+    ("reply", "reason"), FAILING_MIRRORS.items(), ids=[reply.__name__ for reply in FAILING_MIRRORS]
 )
 
 Serve = Callable[..., Mirror]
@@ -156,7 +156,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     running: list[tuple[Mirror, threading.Thread]] = []
 
-    def start(reply: Reply = whole, files: Mapping[str, bytes] = FILES) -> Mirror:
+    def start(reply: Reply = intact, files: Mapping[str, bytes] = FILES) -> Mirror:
         mirror = Mirror(reply, files)
         if reply is down:
             mirror.server_close()
@@ -176,7 +176,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where MNIST goes when JAXNET_DATA is not set; not made yet."""
+    """Returns the cache folder that is used if JAXNET_DATA is not set; it does not exist yet."""
     monkeypatch.delenv("JAXNET_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))  # macOS
@@ -186,13 +186,13 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where MNIST is when the user has set JAXNET_DATA; not made yet."""
+def users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Returns the folder of MNIST that the user has chosen with JAXNET_DATA; it does not exist yet."""
     monkeypatch.setenv("JAXNET_DATA", str(tmp_path / "data"))
     return tmp_path / "data" / "mnist"
 
 
-def put(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.mkdir(parents=True)
     for name, body in files.items():
         (folder / name).write_bytes(body)
@@ -203,8 +203,8 @@ def fetch(*mirrors: Mirror, files: Mapping[str, bytes] = FILES, **options: Any) 
     return mnist(mirrors=urls, checksums=checksums_of(files), **options)
 
 
-def patience(reply: Reply) -> float:
-    """Seconds: short only where the server is sure to say nothing, so that a busy machine changes no verdict."""
+def timeout_for(reply: Reply) -> float:
+    """Returns seconds: few only for a server that never answers, so that tests also pass on a busy machine."""
     return 0.5 if reply in (stalled, silent) else 5.0
 
 
@@ -219,83 +219,85 @@ def error_of(call: Callable[[], Any]) -> str:
 # ------------------------------------------------------------------------------------------------ fetching
 
 
-def test_fetched_once_then_used(serve: Serve, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_mnist_is_downloaded_once(serve: Serve, cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     mirror = serve()
-    assert_is_the_data(fetch(mirror))
-    assert_is_the_data(fetch(mirror))
-    assert mirror.asked == list(FILES)
-    assert_whole(cache, FILES)
+    assert_equals_expected_data(fetch(mirror))
+    assert_equals_expected_data(fetch(mirror))
+    assert mirror.requested == list(FILES)
+    assert_contains(cache, FILES)
     assert capfd.readouterr() == ("", "")
 
 
-@bad_mirrors
-def test_bad_mirrors_are_one_line(serve: Serve, cache: Path, reply: Reply, reason: str) -> None:
+@each_failing_mirror
+def test_failing_mirrors_raise_a_one_line_error(serve: Serve, cache: Path, reply: Reply, reason: str) -> None:
     mirrors = serve(reply), serve(down)
-    message = error_of(lambda: fetch(*mirrors, timeout=patience(reply)))
+    message = error_of(lambda: fetch(*mirrors, timeout=timeout_for(reply)))
     first, second = (mirror.url for mirror in mirrors)
-    assert re.search(rf"loaded \({first}: {reason}; {second}: {BAD_MIRRORS[down]}\): use", message)
+    assert re.search(rf"loaded \({first}: {reason}; {second}: {FAILING_MIRRORS[down]}\): use", message)
     for help_ in ("--dataset digits", *FILES, str(cache), "JAXNET_DATA"):
         assert help_ in message
-    assert_whole(cache, [])
+    assert_contains(cache, [])
 
 
-@bad_mirrors
-def test_second_mirror_recovers(serve: Serve, cache: Path, reply: Reply, reason: str) -> None:
-    good = serve()
-    assert_is_the_data(fetch(serve(reply), good, timeout=patience(reply)))
-    assert good.asked == list(FILES)
-    assert_whole(cache, FILES)
+@each_failing_mirror
+def test_the_second_mirror_is_used_if_the_first_fails(serve: Serve, cache: Path, reply: Reply, reason: str) -> None:
+    working = serve()
+    assert_equals_expected_data(fetch(serve(reply), working, timeout=timeout_for(reply)))
+    assert working.requested == list(FILES)
+    assert_contains(cache, FILES)
 
 
-def half_good(request: Request, body: bytes) -> None:
-    (whole if "train" in request.path else cut_short)(request, body)
+def half_intact(request: Request, body: bytes) -> None:
+    (intact if "train" in request.path else cut_short)(request, body)
 
 
-def test_what_a_bad_mirror_delivered_is_kept(serve: Serve, cache: Path) -> None:
-    error_of(lambda: fetch(serve(half_good)))
-    assert_whole(cache, [TRAIN_IMAGES, TRAIN_LABELS])
-    good = serve()
-    assert_is_the_data(fetch(serve(half_good), good))
-    assert good.asked == [TEST_IMAGES, TEST_LABELS]
-    assert_whole(cache, FILES)
+def test_intact_files_from_a_failing_mirror_are_kept(serve: Serve, cache: Path) -> None:
+    error_of(lambda: fetch(serve(half_intact)))
+    assert_contains(cache, [TRAIN_IMAGES, TRAIN_LABELS])
+    working = serve()
+    assert_equals_expected_data(fetch(serve(half_intact), working))
+    assert working.requested == [TEST_IMAGES, TEST_LABELS]
+    assert_contains(cache, FILES)
 
 
-def test_damaged_cache_recovers(serve: Serve, cache: Path) -> None:
-    put(cache, FILES | {TEST_IMAGES: FILES[TEST_IMAGES][:-1], TEST_LABELS: b""})
+def test_damaged_cached_files_are_downloaded_again(serve: Serve, cache: Path) -> None:
+    write_files(cache, FILES | {TEST_IMAGES: FILES[TEST_IMAGES][:-1], TEST_LABELS: b""})
     mirror = serve()
-    assert_is_the_data(fetch(mirror))
-    assert mirror.asked == [TEST_IMAGES, TEST_LABELS]
-    assert_whole(cache, FILES)
+    assert_equals_expected_data(fetch(mirror))
+    assert mirror.requested == [TEST_IMAGES, TEST_LABELS]
+    assert_contains(cache, FILES)
 
 
-def test_the_users_files_are_used(serve: Serve, named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(named, FILES)
+def test_files_in_the_users_folder_are_read_without_pooch(
+    serve: Serve, users_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(users_folder, FILES)
     mirror = serve()
     monkeypatch.setitem(sys.modules, "pooch", None)  # not installed
-    assert_is_the_data(fetch(mirror))
-    assert mirror.asked == []
+    assert_equals_expected_data(fetch(mirror))
+    assert mirror.requested == []
 
 
-def test_the_users_missing_files_are_fetched(serve: Serve, named: Path) -> None:
-    put(named, {TRAIN_IMAGES: FILES[TRAIN_IMAGES]})
+def test_files_missing_from_the_users_folder_are_downloaded(serve: Serve, users_folder: Path) -> None:
+    write_files(users_folder, {TRAIN_IMAGES: FILES[TRAIN_IMAGES]})
     mirror = serve()
-    assert_is_the_data(fetch(mirror))
-    assert mirror.asked == [TRAIN_LABELS, TEST_IMAGES, TEST_LABELS]
-    assert_whole(named, FILES)
+    assert_equals_expected_data(fetch(mirror))
+    assert mirror.requested == [TRAIN_LABELS, TEST_IMAGES, TEST_LABELS]
+    assert_contains(users_folder, FILES)
 
 
-def test_the_users_damaged_file_is_left_alone(serve: Serve, named: Path) -> None:
+def test_a_damaged_file_in_the_users_folder_is_reported_and_not_replaced(serve: Serve, users_folder: Path) -> None:
     files = {TRAIN_LABELS: FILES[TRAIN_LABELS], TEST_LABELS: b"precious"}
-    put(named, files)
+    write_files(users_folder, files)
     mirror = serve()
     message = error_of(lambda: fetch(mirror))
-    assert f"{named / TEST_LABELS}: SHA-256 {sha256(b'precious').hexdigest()}" in message
+    assert f"{users_folder / TEST_LABELS}: SHA-256 {sha256(b'precious').hexdigest()}" in message
     assert f"expected {sha256(FILES[TEST_LABELS]).hexdigest()}; move it away" in message
-    assert mirror.asked == []
-    assert_whole(named, files, files)
+    assert mirror.requested == []
+    assert_contains(users_folder, files, files)
 
 
-TWO_AT_ONCE = """
+LOAD_MNIST = """
 import sys
 from jaxnet.data import mnist
 print([name for name in ("jax", "pooch", "requests", "sklearn") if name in sys.modules])
@@ -304,21 +306,21 @@ print(data.t_train.tolist(), data.t_test.tolist())
 """
 
 
-def test_two_processes_at_once(serve: Serve, cache: Path) -> None:
-    both = threading.Barrier(2, timeout=5)
+def test_two_processes_may_download_at_the_same_time(serve: Serve, cache: Path) -> None:
+    barrier = threading.Barrier(2, timeout=5)
 
-    def when_both_ask(request: Request, body: bytes) -> None:
+    def wait_for_both_requests(request: Request, body: bytes) -> None:
         if TRAIN_IMAGES in request.path:
-            both.wait()
+            barrier.wait()
         request.answer(body)
 
-    mirror = serve(when_both_ask)
+    mirror = serve(wait_for_both_requests)
     sums = [word for pair in checksums_of(FILES).items() for word in pair]
-    command = [sys.executable, "-W", "error", "-c", TWO_AT_ONCE, mirror.url, *sums]
+    command = [sys.executable, "-W", "error", "-c", LOAD_MNIST, mirror.url, *sums]
     running = [subprocess.Popen(command, stdout=-1, stderr=-1, text=True) for _ in range(2)]
     assert [process.communicate() for process in running] == [("[]\n[9, 0, 5] [7, 1]\n", "")] * 2
-    assert mirror.asked.count(TRAIN_IMAGES) == 2
-    assert_whole(cache, FILES)
+    assert mirror.requested.count(TRAIN_IMAGES) == 2
+    assert_contains(cache, FILES)
 
 
 class Bar:
@@ -336,21 +338,21 @@ class Bar:
         self.closed.append((self.count, self.total))
 
 
-def test_progress(serve: Serve, cache: Path) -> None:
+def test_progress_bars_count_every_byte(serve: Serve, cache: Path) -> None:
     files = FILES | {TEST_IMAGES: idx(2051, (2, 50, 50), np.random.default_rng(0).bytes(5000))}
     bar = Bar()
-    fetch(serve(half_good, files), serve(whole, files), files=files, progress=bar)
+    fetch(serve(half_intact, files), serve(intact, files), files=files, progress=bar)
     assert bar.closed == [(len(body), len(body)) for body in files.values()]
 
 
-def test_interrupted(serve: Serve, cache: Path) -> None:
+def test_an_interrupted_download_leaves_no_files(serve: Serve, cache: Path) -> None:
     class Interrupted(Bar):
         def update(self, n: int) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fetch(serve(), progress=Interrupted())
-    assert_whole(cache, [])
+    assert_contains(cache, [])
 
 
 # ------------------------------------------------------------------------------------------------ folders
@@ -358,13 +360,13 @@ def test_interrupted(serve: Serve, cache: Path) -> None:
 
 @pytest.fixture
 def read_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A read-only folder; root, whom that does not stop, becomes nobody.
+    """Yields a read-only folder. Root could write to it, so root becomes the user nobody.
 
-    Not below tmp_path, which only its owner may enter.
+    The folder is not below tmp_path, which only its owner may enter.
     """
     with tempfile.TemporaryDirectory() as top:
         folder = Path(top) / "mnist"
-        put(folder, FILES)
+        write_files(folder, FILES)
         monkeypatch.setenv("JAXNET_DATA", top)
         user = os.geteuid()
         for path in (folder, Path(top)):
@@ -380,18 +382,18 @@ def read_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @unix
-def test_read_only_folder(serve: Serve, read_only: Path) -> None:
+def test_a_read_only_folder_is_read_and_a_missing_file_is_an_error(serve: Serve, read_only: Path) -> None:
     mirror = serve()
-    assert_is_the_data(fetch(mirror))
+    assert_equals_expected_data(fetch(mirror))
     missing = FILES | {"t10k-labels-idx1-ubyte": b""}
     del missing[TEST_LABELS]
     message = error_of(lambda: fetch(mirror, files=missing))
     assert re.search(rf"could not be loaded \(.*Permission denied: '{read_only}", message)
-    assert mirror.asked == []
-    assert_whole(read_only, FILES)
+    assert mirror.requested == []
+    assert_contains(read_only, FILES)
 
 
-def test_cache_below_a_file(serve: Serve, cache: Path) -> None:
+def test_a_cache_folder_that_cannot_be_created_is_an_error(serve: Serve, cache: Path) -> None:
     cache.parent.parent.mkdir(parents=True)
     cache.parent.write_text("no folder")
     message = error_of(lambda: fetch(serve(), serve()))
@@ -401,7 +403,7 @@ def test_cache_below_a_file(serve: Serve, cache: Path) -> None:
 
 
 @unix
-def test_full_disk(serve: Serve, cache: Path) -> None:
+def test_a_full_disk_is_reported_without_trying_another_mirror(serve: Serve, cache: Path) -> None:
     import resource
 
     mirror = serve()
@@ -412,8 +414,8 @@ def test_full_disk(serve: Serve, cache: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "could not be loaded ([Errno 27] File too large" in message
-    assert mirror.asked == [TRAIN_IMAGES]  # another mirror does not help
-    assert_whole(cache, [])
+    assert mirror.requested == [TRAIN_IMAGES]  # another mirror does not help
+    assert_contains(cache, [])
 
 
 # ------------------------------------------------------------------------------------------------ the format
@@ -436,18 +438,20 @@ FAULTY_FILES = {
 
 
 @pytest.mark.parametrize(("name", "body", "fault"), FAULTY_FILES.values(), ids=FAULTY_FILES)
-def test_faulty_file_with_its_own_checksum(serve: Serve, cache: Path, name: str, body: bytes, fault: str) -> None:
+def test_a_malformed_file_with_the_right_checksum_is_reported_by_name(
+    serve: Serve, cache: Path, name: str, body: bytes, fault: str
+) -> None:
     files = FILES | {name: body}
-    message = error_of(lambda: fetch(serve(whole, files), files=files))
+    message = error_of(lambda: fetch(serve(intact, files), files=files))
     assert message.startswith(f"{cache / name}: ")
     assert fault in message
-    assert_whole(cache, files, files)
+    assert_contains(cache, files, files)
 
 
-# ------------------------------------------------------------------------------------------------ what one gets
+# ------------------------------------------------------------------------------------------------ data sets
 
 
-def test_digits() -> None:
+def test_every_fifth_digit_of_each_class_is_held_out() -> None:
     data = digits()
     assert [(a.shape, a.dtype) for a in data] == [
         ((1442, 64), np.float32),
@@ -464,13 +468,13 @@ def test_digits() -> None:
     pixels, labels = load_digits(return_X_y=True)
     x, t = np.concatenate((data.x_train, data.x_test)), np.concatenate((data.t_train, data.t_test))
     assert sorted(zip(t, (x * 16).tolist(), strict=True)) == sorted(zip(labels, pixels.tolist(), strict=True))
-    for c in range(10):  # in their order, the fifth, the tenth, ... apart
+    for c in range(10):  # the fifth, the tenth, ... are held out, and the order is kept
         of_class = pixels[labels == c]
         np.testing.assert_array_equal(16 * data.x_test[data.t_test == c], of_class[4::5])
         np.testing.assert_array_equal(16 * data.x_train[data.t_train == c], np.delete(of_class, np.s_[4::5], axis=0))
 
 
-def test_digits_that_are_not_where_they_were(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_digits_file_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     spec = ModuleSpec("sklearn", None, is_package=True)
     spec.submodule_search_locations = [str(tmp_path)]
     monkeypatch.setattr(datasets, "find_spec", lambda _: spec)
@@ -479,7 +483,9 @@ def test_digits_that_are_not_where_they_were(monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("one_hot_label", [True, False])
-def test_load_mnist(monkeypatch: pytest.MonkeyPatch, normalize: bool, one_hot_label: bool) -> None:
+def test_load_mnist_returns_the_books_formats(
+    monkeypatch: pytest.MonkeyPatch, normalize: bool, one_hot_label: bool
+) -> None:
     grey = np.arange(256, dtype=np.uint8).reshape(2, 128)
     x, t = grey.astype(np.float32) / 255, np.array([3, 0], np.int32)
     data = Dataset(x, t, x[:1], t[:1])
@@ -492,19 +498,19 @@ def test_load_mnist(monkeypatch: pytest.MonkeyPatch, normalize: bool, one_hot_la
         np.testing.assert_array_equal(got, expected)
 
 
-def test_extra_is_not_installed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported_with_the_extra_to_install(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pooch", "sklearn"):
         monkeypatch.setitem(sys.modules, name, None)
     for dataset in (digits, mnist):
         assert error_of(dataset).endswith('pip install "jaxnet-crosscheck[train]"')
 
 
-def test_error_is_one_line() -> None:
+def test_a_multiline_error_becomes_one_line() -> None:
     assert str(DatasetError("an import failed\nand said so at length")) == "an import failed and said so at length"
 
 
 @pytest.mark.skipif("JAXNET_DATA" not in os.environ, reason="JAXNET_DATA is not set: no MNIST files to read")
-def test_the_real_files() -> None:
+def test_the_published_files_have_the_published_statistics() -> None:
     data = mnist(mirrors=())
     assert [(a.shape, a.dtype) for a in data] == [
         ((60000, 784), np.float32),

@@ -1,4 +1,4 @@
-"""Texts as numbers, what is held out of them, and sampling more of one."""
+"""Tests the encoding of texts, their division into training and test windows, and sampling from a network."""
 
 import importlib.metadata
 
@@ -12,27 +12,27 @@ import jaxnet
 from jaxnet.data import DatasetError, text
 
 
-def test_a_text_and_its_ids_are_each_others_inverse():
-    words = "naïve\ncafé\t→ ok"
-    vocabulary = text.vocabulary_of(words)
-    ids = text.encode(words, vocabulary)
+def test_decode_inverts_encode():
+    source = "naïve\ncafé\t→ ok"
+    vocabulary = text.vocabulary_of(source)
+    ids = text.encode(source, vocabulary)
     assert ids.dtype == np.int32
     assert sorted(set(ids.tolist())) == list(range(len(vocabulary)))
-    assert text.decode(ids, vocabulary) == words
+    assert text.decode(ids, vocabulary) == source
 
 
 @pytest.mark.parametrize(("characters", "stride"), [(200, 1), (9000, 4), (100_000, 8)])
-def test_windows_say_what_comes_next_and_the_end_is_held_out(characters, stride):
-    words = "".join(chr(ord("a") + i) for i in np.random.default_rng(0).integers(0, 26, characters))
-    vocabulary = text.vocabulary_of(words)
-    data = text.windows(words, vocabulary, 8)
+def test_labels_are_the_next_characters_and_the_end_is_held_out(characters, stride):
+    source = "".join(chr(ord("a") + i) for i in np.random.default_rng(0).integers(0, 26, characters))
+    vocabulary = text.vocabulary_of(source)
+    data = text.windows(source, vocabulary, 8)
     begin = characters - max(characters // 10, 9)
-    assert text.decode(data.x_train[0], vocabulary) == words[:8]
-    assert text.decode(data.x_train[3], vocabulary) == words[3 * stride : 3 * stride + 8]
-    assert text.decode(data.x_test[0], vocabulary) == words[begin : begin + 8]
+    assert text.decode(data.x_train[0], vocabulary) == source[:8]
+    assert text.decode(data.x_train[3], vocabulary) == source[3 * stride : 3 * stride + 8]
+    assert text.decode(data.x_test[0], vocabulary) == source[begin : begin + 8]
     for x, t in ((data.x_train, data.t_train), (data.x_test, data.t_test)):
         np.testing.assert_array_equal(x[:, 1:], t[:, :-1])
-    assert (len(data.x_train) - 1) * stride + 8 < begin  # not a character of what is held out is trained on
+    assert (len(data.x_train) - 1) * stride + 8 < begin  # no held-out character is trained on
     assert len(data.x_train) >= min(2000, begin - 8)
 
 
@@ -44,12 +44,12 @@ def test_windows_say_what_comes_next_and_the_end_is_held_out(characters, stride)
         (lambda: text.encode("abd", "abc"), "'d' is not in the vocabulary"),
     ],
 )
-def test_texts_that_cannot_be_are_refused(call, message):
+def test_short_texts_and_unknown_characters_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_a_text_of_ones_own_is_read_and_what_is_none_is_one_line(tmp_path):
+def test_a_text_file_is_read_and_another_file_raises_a_one_line_error(tmp_path):
     (tmp_path / "mine.txt").write_text("für mich", encoding="utf-8")
     assert text.read_text(tmp_path / "mine.txt") == "für mich"
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\xff")
@@ -59,7 +59,7 @@ def test_a_text_of_ones_own_is_read_and_what_is_none_is_one_line(tmp_path):
         assert len(str(refused.value).splitlines()) == 1
 
 
-def test_the_readme_is_found_in_a_checkout_in_an_installed_package_and_else_asked_for(monkeypatch, tmp_path):
+def test_the_default_text_is_the_readme_of_the_checkout_or_of_the_installed_package(monkeypatch, tmp_path):
     assert text.read_text().startswith("# jaxnet\n")
     monkeypatch.setattr(text, "__file__", str(tmp_path / "site-packages" / "jaxnet" / "data" / "text.py"))
 
@@ -81,8 +81,8 @@ def test_the_readme_is_found_in_a_checkout_in_an_installed_package_and_else_aske
 NET, LENGTH = jaxnet.transformer(5, 6, size=8, heads=2, blocks=1), 6
 
 
-def one_by_one(params, prompt, keys, temperature):
-    """The same, written with a growing list."""
+def sample_one_by_one(params, prompt, keys, temperature):
+    """Samples with a growing list, as the expected result of `jaxnet.sample`."""
     ids, infer = list(prompt), jax.jit(NET.infer)
     for key in keys:
         logits = infer(params, {}, jnp.array([ids[-LENGTH:]]))[0, -1]
@@ -91,15 +91,15 @@ def one_by_one(params, prompt, keys, temperature):
 
 
 @pytest.mark.parametrize("prompt", [[3, 1, 0, 2], [1, 2, 3, 4, 0, 1], [0, 1, 2, 3, 4, 0, 1, 2, 3]])
-def test_samples_are_drawn_from_what_the_net_says_of_the_last_characters(prompt):
+def test_each_sample_is_drawn_from_the_logits_of_the_last_characters(prompt):
     params, key = random_params(NET, dtype=np.float32), jax.random.key(3)
     ids = jaxnet.sample(NET, params, {}, key, np.array([prompt]), 0.7, length=LENGTH, count=10)
     assert ids.shape == (1, 10)
-    assert ids[0].tolist() == one_by_one(params, prompt, jax.random.split(key, 10), 0.7)
+    assert ids[0].tolist() == sample_one_by_one(params, prompt, jax.random.split(key, 10), 0.7)
 
 
 @pytest.mark.slow
-def test_a_low_temperature_takes_the_likeliest_and_the_key_decides_at_a_high_one():
+def test_samples_are_argmaxes_at_a_low_temperature_and_depend_on_the_key_at_a_high_one():
     params = random_params(NET, dtype=np.float32)
     prompts = np.repeat([[0, 1]], 4, axis=0)
     cold, hot, other = (
@@ -113,7 +113,7 @@ def test_a_low_temperature_takes_the_likeliest_and_the_key_decides_at_a_high_one
     assert not (hot == other).all()
 
 
-def test_a_prompt_of_nothing_is_refused():
+def test_an_invalid_prompt_or_count_is_refused():
     params = random_params(NET, dtype=np.float32)
     for prompt, count in ((np.zeros((1, 0), int), 3), (np.zeros((1, 2)), 3), (np.zeros((1, 2), int), 0)):
         with pytest.raises(ValueError, match="expected"):
@@ -121,7 +121,7 @@ def test_a_prompt_of_nothing_is_refused():
 
 
 @pytest.mark.parametrize("samples", [1, 249, 250, 251, 500, 620])
-def test_predictions_do_not_depend_on_the_chunks(rng, samples):
+def test_predictions_in_chunks_equal_those_of_one_call(rng, samples):
     net = jaxnet.two_layer_net(6, 5, 3)
     params, x = random_params(net, dtype=np.float32), rng.standard_normal((samples, 6)).astype(np.float32)
     predicted = jaxnet.predict(net, params, {}, x)

@@ -1,1 +1,1 @@
-"""Random trials of the cross-check, right and wrong. `python -m fuzz` runs them in `tests`."""
+"""Random trials of the cross-check with right and wrong gradients; run `python -m fuzz` in `tests`."""

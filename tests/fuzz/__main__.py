@@ -1,4 +1,4 @@
-"""Draws right and wrong layers at random and counts the verdicts: python -m fuzz GROUP FIRST COUNT, from `tests`.
+"""Draws right and wrong layers at random and counts the verdicts: run `python -m fuzz GROUP FIRST COUNT` in `tests`.
 
 A trial is a group and a seed; `python -m fuzz GROUP SEED 1 --show` repeats it and prints the report. Nothing is drawn
 from the checker's streams. A wrong trial is a right one with an error added to one leaf, so that the size of the error
@@ -117,7 +117,7 @@ def _certified(drawn: Trial, report: Report) -> tuple[str, str]:
     if error <= leaf.min_detectable_error:
         return "", measure
     measure += f", {leaf.compared} of {leaf.size} elements compared"
-    return ("certified" if leaf.compared == leaf.size else "passed beside what was not compared"), measure
+    return ("certified" if leaf.compared == leaf.size else "passed, but not all elements were compared"), measure
 
 
 def main() -> None:
@@ -137,9 +137,9 @@ def main() -> None:
     for seed in range(options.first, options.first + options.count):
         if time.perf_counter() - start > options.seconds:
             break
-        found = outcome(options.group, seed, options.show)
+        result = outcome(options.group, seed, options.show)
         if not options.show:
-            print(json.dumps(found), flush=True)
+            print(json.dumps(result), flush=True)
         if seed % 400 == 399:
             jax.clear_caches()
 

@@ -1,4 +1,4 @@
-"""The planted bugs and the kinds, at random seeds, dtypes and scales."""
+"""Draws planted bugs and kinds at random seeds, dtypes and scales."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def planted(rng: np.random.Generator, seed: int) -> Trial:
     wide = [x.astype(np.float64) if x.dtype.kind == "f" else x for x in map(np.asarray, inputs)]
 
     def error() -> tuple[float, float]:
-        """Returns the largest error of a leaf against JAX's gradient of the reference, and 1; nan for a class."""
+        """Returns the largest error of a leaf relative to JAX's gradient of the reference, and 1; nan for a class."""
         if not isinstance(layer, tuple):
             return math.nan, math.nan
         op = Operation(lambda xp, *x: reference(*x), lambda d, *x: layer[1](d, layer[0](*x)[1]), lambda rng: [])
@@ -41,10 +41,11 @@ def planted(rng: np.random.Generator, seed: int) -> Trial:
 def kind(rng: np.random.Generator, seed: int) -> Trial:
     """Draws a kind of `mutants.kinds` with a random seed."""
     names = [name for name in KINDS if "torch" not in name]
-    found = KINDS[names[int(rng.integers(len(names)))]]
-    own = int(rng.integers(1000))
-    allowed = frozenset(found.allowed)
-    return Trial(lambda: found.run(own), found.right, f"{found.name} seed {own}: {found.sentence}", allowed=allowed)
+    chosen = KINDS[names[int(rng.integers(len(names)))]]
+    kind_seed = int(rng.integers(1000))
+    allowed = frozenset(chosen.allowed)
+    description = f"{chosen.name} seed {kind_seed}: {chosen.sentence}"
+    return Trial(lambda: chosen.run(kind_seed), chosen.right, description, allowed=allowed)
 
 
 GROUPS: dict[str, Callable[[np.random.Generator, int], Trial]] = {

@@ -1,4 +1,4 @@
-"""Networks with many exact kinks and ties."""
+"""Draws networks with many exact kinks and ties."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +19,9 @@ def first_max(x: Any) -> Any:
 
 
 def sorted_back(d: Any, x: Any) -> Any:
-    found = np.empty_like(x)
-    np.put_along_axis(found, x.argsort(-1, kind="stable"), d, -1)
-    return found
+    dx = np.empty_like(x)
+    np.put_along_axis(dx, x.argsort(-1, kind="stable"), d, -1)
+    return dx
 
 
 def pooled(x: Any) -> Any:
@@ -60,9 +60,9 @@ def on_grid(rng: np.random.Generator, *shape: int) -> Any:
 
 def kinked_network(rng: np.random.Generator, seed: int) -> Trial:
     """Draws a network of one or two kinked functions, with inputs and weights on a grid."""
-    one, two = (str(rng.choice(list(KINKY))) for _ in range(2))
+    first, second = (str(rng.choice(list(KINKY))) for _ in range(2))
     depth = int(rng.integers(3))
-    (f, df), (g, dg) = KINKY[one], KINKY[two]
+    (f, df), (g, dg) = KINKY[first], KINKY[second]
     n, d, m = sizes(rng, 3, 2, 5)
     m, k, d = 2 * m, 2 * int(rng.integers(1, 4)), 2 * d
     off = rng.random() < 0.3  # inputs off the grid have few kinks
@@ -92,17 +92,17 @@ def kinked_network(rng: np.random.Generator, seed: int) -> Trial:
         x = on_grid(rng, n, d) + (jitter * rng.random((n, d)) if off else 0)
         if depth == 0:
             return [x]
-        hidden = {"max_pool": m // 2, "row_max": 0, "row_max_split": 0}.get(one, m)
+        hidden = {"max_pool": m // 2, "row_max": 0, "row_max_split": 0}.get(first, m)
         return (
             [x, on_grid(rng, d, m), on_grid(rng, m)] if depth == 1 else [x, on_grid(rng, d, m), on_grid(rng, hidden, k)]
         )
 
-    if depth == 2 and one.startswith("row_max"):
+    if depth == 2 and first.startswith("row_max"):
         depth = 1
     op = [
         Operation(pointwise, lambda dout, x: (df(dout, x),), draw),
         Operation(affine, affine_back, draw),
         Operation(deep, deep_back, draw),
     ][depth]
-    about = f"{one}{'(x W + b)' if depth == 1 else ''}{' then ' + two if depth == 2 else ''} on a grid"
+    about = f"{first}{'(x W + b)' if depth == 1 else ''}{' then ' + second if depth == 2 else ''} on a grid"
     return trial_of(op, rng, seed, about, ["float64", "float64", "float32"], ["", "", "float32"])

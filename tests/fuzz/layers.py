@@ -1,4 +1,4 @@
-"""Layers of networks that compute in float32 or in the dtype of their inputs."""
+"""Draws layers that compute in float32 or in the dtype of their inputs."""
 
 import math
 from collections.abc import Callable
@@ -144,16 +144,16 @@ def drawing(*kinds: Any) -> Callable[[np.random.Generator], list[Any]]:
         by_letter = dict(zip("ndmkhv", sizes(rng, 6), strict=True)) | {"3": 3, "2": 2}
         by_letter["h"] += 2
         by_letter["v"] += 2
-        found = []
+        drawn = []
         for kind in kinds:
             if kind[0] == "t":
-                found.append(rng.integers(0, by_letter[kind[2]], by_letter[kind[1]]))
+                drawn.append(rng.integers(0, by_letter[kind[2]], by_letter[kind[1]]))
             elif kind[0] == "w":
                 shape = [by_letter[c] for c in kind[1:]]
-                found.append(rng.standard_normal(shape) / math.sqrt(shape[0]))
+                drawn.append(rng.standard_normal(shape) / math.sqrt(shape[0]))
             else:
-                found.append(normal(rng, *(by_letter[c] for c in kind)))
-        return found
+                drawn.append(normal(rng, *(by_letter[c] for c in kind)))
+        return drawn
 
     return draw
 

@@ -1,4 +1,4 @@
-"""Linear algebra with condition numbers up to a million."""
+"""Draws matrix functions with condition numbers up to a million."""
 
 import math
 from typing import Any

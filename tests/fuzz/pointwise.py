@@ -1,4 +1,4 @@
-"""Compositions of pointwise functions, some of them steep or near the edge of their domain."""
+"""Draws compositions of pointwise functions, some of them steep or near the edge of their domain."""
 
 import math
 from collections.abc import Callable

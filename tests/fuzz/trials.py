@@ -91,10 +91,10 @@ def pair_of(op: Operation, wrong: Wrong | None, inside: str) -> tuple[Callable[.
     def backward(dout: Any, inputs: Any) -> Any:
         if inside == "float32":
             dout, inputs = np.asarray(dout).astype(np.float32), [narrow(x) for x in inputs]
-        found = list(op.backward(dout, *inputs))
+        gradients = list(op.backward(dout, *inputs))
         if wrong is not None:
-            found[wrong.leaf] = wrong.apply(found[wrong.leaf])
-        return tuple(found)
+            gradients[wrong.leaf] = wrong.apply(gradients[wrong.leaf])
+        return tuple(gradients)
 
     return forward, backward
 
@@ -122,7 +122,7 @@ def trial_of(op: Operation, rng: np.random.Generator, seed: int, about: str, dty
 
     def error() -> tuple[float, float]:
         """Compares both backward passes at the dout of the check."""
-        true, claimed = (_gradient(given, inputs, wrong.leaf if wrong else 0) for given in (right_pair, pair))
+        true, claimed = (_gradient(each, inputs, wrong.leaf if wrong else 0) for each in (right_pair, pair))
         smooth = _smooth(right_pair, wide, wrong.leaf if wrong else 0) if gridded else 1.0
         return float(np.linalg.norm((claimed - true) * smooth)), float(np.linalg.norm(true))
 
@@ -146,8 +146,8 @@ def against_jax(op: Operation, inputs: list[Any]) -> list[float]:
         floats = [i for i, x in enumerate(inputs) if x.dtype.kind == "f"]
 
         def of_floats(*values: Any) -> Any:
-            given = dict(zip(floats, values, strict=True))
-            return op.forward(jnp, *(given.get(i, x) for i, x in enumerate(inputs)))
+            arguments = dict(zip(floats, values, strict=True))
+            return op.forward(jnp, *(arguments.get(i, x) for i, x in enumerate(inputs)))
 
         output, back = jax.vjp(of_floats, *(jnp.asarray(inputs[i]) for i in floats))
         dout = np.random.default_rng(1).standard_normal(output.shape)
@@ -160,7 +160,7 @@ def _smooth(pair: Any, inputs: list[Any], leaf: int) -> Any:
     """Returns which elements have the same gradient around the point; the others are at kinks and are not certified."""
     rng = np.random.default_rng(9)
     moved = [[x + 1e-5 * rng.standard_normal(x.shape) if x.dtype.kind == "f" else x for x in inputs] for _ in range(12)]
-    around = np.array([_gradient(pair, given, leaf) for given in moved])
+    around = np.array([_gradient(pair, point, leaf) for point in moved])
     return np.ptp(around, axis=0) <= 1e-3 * np.abs(around).max()
 
 

@@ -1,4 +1,4 @@
-"""Planted bugs in backward passes, each beside the right layer."""
+"""Planted bugs in backward passes, each with the right layer."""
 
 from mutants import behaviour, dense, losses, normalisation, pointwise, sequences, spatial, structure
 from mutants.case import CASES, Case

@@ -1,4 +1,4 @@
-"""Layers with faults other than wrong numbers: at the second call, or in the caller's arrays."""
+"""Defines layers with faults other than wrong numbers, such as at the second call or in the caller's arrays."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,10 +46,10 @@ def right(sentence):
     return register
 
 
-right("as it should be")(Right)
+right("without a fault")(Right)
 
 
-@right("keeps no more than it needs, and lets go of it after backward... of a copy")
+@right("backward stores a copy of the input")
 class Spare(Right):
     def backward(self, dout):
         dx = super().backward(dout)
@@ -57,7 +57,7 @@ class Spare(Right):
         return dx
 
 
-@right("writes into buffers of its own")
+@right("backward writes into new buffers")
 class Buffered(Right):
     def backward(self, dout):
         self.buffer = np.empty_like(self.x)
@@ -66,7 +66,7 @@ class Buffered(Right):
         return self.buffer.copy()
 
 
-@right("counts its calls, and tells nobody")
+@right("forward counts its calls, without an effect on the output")
 class Counting(Right):
     calls = 0
 
@@ -75,7 +75,7 @@ class Counting(Right):
         return super().forward(x)
 
 
-@right("hands out the array that it keeps: risky, not wrong")
+@right("forward returns the array that it caches, which is a risk but not wrong")
 class Lending(Right):
     def forward(self, x):
         self.x, self.y = x, np.tanh(x @ self.W)
@@ -98,7 +98,7 @@ class Consumes(Right):
         return y
 
 
-@wrong("the kept input is overwritten in backward", "backward overwrites x")
+@wrong("the cached input is overwritten in backward", "backward overwrites x")
 class Normalises(Right):
     def backward(self, dout):
         dx = super().backward(dout)
@@ -106,7 +106,7 @@ class Normalises(Right):
         return dx
 
 
-@wrong("backward takes a step of learning", "backward overwrites W")
+@wrong("backward updates the parameters", "backward overwrites W")
 class Learns(Right):
     def backward(self, dout):
         dx = super().backward(dout)
@@ -126,7 +126,7 @@ class HalfAccumulates(Right):
         return d @ self.W.T
 
 
-@wrong("backward halves what it has kept since construction", "an earlier call")
+@wrong("backward halves a factor at each call", "an earlier call")
 class UsesUp(Right):
     def __init__(self, W):
         super().__init__(W)
@@ -138,7 +138,7 @@ class UsesUp(Right):
         return dx
 
 
-@wrong("the first input ever seen is kept", "earlier call")
+@wrong("the input of the first call is used in every backward pass", "earlier call")
 class KeepsFirst(Right):
     first = None
 
@@ -151,7 +151,7 @@ class KeepsFirst(Right):
         return super().backward(dout)
 
 
-@wrong("backward's derivative is computed once and kept", "earlier call")
+@wrong("the derivative of the first call is used in every backward pass", "earlier call")
 class Memoises(Right):
     slope = None
 
@@ -166,28 +166,28 @@ class Memoises(Right):
         return d @ self.W.T
 
 
-@wrong("what is kept belongs to the class, not the instance", "another instance")
+@wrong("the cache belongs to the class, not to the instance", "another instance")
 class Shared(Right):
-    kept = {}  # noqa: RUF012
+    cache = {}  # noqa: RUF012
 
     def forward(self, x):
         y = super().forward(x)
-        Shared.kept = {"x": x, "y": y}
+        Shared.cache = {"x": x, "y": y}
         return y
 
     def backward(self, dout):
-        self.x, self.y = Shared.kept["x"], Shared.kept["y"]
+        self.x, self.y = Shared.cache["x"], Shared.cache["y"]
         return super().backward(dout)
 
 
-@wrong("backward alone draws noise that no seed decides", "draws its own random numbers")
+@wrong("backward adds noise from an unseeded generator", "draws its own random numbers")
 class NoisyBackward(Right):
     def backward(self, dout):
         dx = super().backward(dout)
         return dx * (1 + 1e-3 * np.random.default_rng().standard_normal(dx.shape)).astype(dx.dtype)
 
 
-@wrong("dx comes back as float16", "float16", "x")
+@wrong("dx is returned as float16", "float16", "x")
 class HalfPrecision(Right):
     def backward(self, dout):
         return super().backward(dout).astype(np.float16)
@@ -221,7 +221,7 @@ class OneNan(Right):
         return dx
 
 
-@wrong("dx is a list of rows' sums", "shape", "x")
+@wrong("dx is summed over each row", "shape", "x")
 class Summed(Right):
     def backward(self, dout):
         return super().backward(dout).sum(axis=1)
@@ -239,20 +239,20 @@ class Clips(Right):
         return super().backward(np.clip(dout, -0.5, 0.5))
 
 
-@wrong("dout is taken for 1", "ignores dout")
+@wrong("dout is treated as 1", "ignores dout")
 class Ignores(Right):
     def backward(self, dout):
         return super().backward(np.ones_like(dout))
 
 
-@wrong("small gradients are cut to 0", "not linear")
+@wrong("small gradients are set to 0", "not linear")
 class Cuts(Right):
     def backward(self, dout):
         dx = super().backward(dout)
         return np.where(np.abs(dx) < 1e-3, 0, dx)
 
 
-@wrong("backward casts to float32 on the way", "")
+@wrong("backward computes in float32, and is off by 1e-4", "")
 class Casts(Right):
     def backward(self, dout):
         dx = super().backward(dout.astype(np.float32)).astype(self.x.dtype)

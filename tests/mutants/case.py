@@ -1,8 +1,8 @@
-"""Builds planted bugs: right layers with one gradient changed in a way that people get it wrong.
+"""Builds planted bugs: right layers in which one gradient has a common mistake.
 
 A family is a layer, as a pair of functions, with its reference in JAX. Its mutants change one of the gradients that
 `backward` returns; its equivalents are other right ways to write it. If a family has parameters, half of the draws are
-in the class style of the book instead: W is an attribute, with dW beside it.
+classes in the style of the book instead, with the attributes W and dW.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ class Example(NamedTuple):
 
     layer: Any
     inputs: tuple[Any, ...]
-    reference: Callable[..., Any]  # in JAX, of (params, *inputs) where the layer has parameters, else of (*inputs)
+    reference: Callable[..., Any]  # in JAX, takes (params, *inputs) if the layer has parameters, else (*inputs)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A right or a wrong layer. If it is wrong, the wrong leaf, and a phrase of the diagnosis or the reported fault."""
+    """A right layer, or a wrong one with its wrong leaf and a phrase that the report must contain."""
 
     name: str
     sentence: str
@@ -114,20 +114,20 @@ class Family:
                         setattr(self, name, value)
 
             def forward(self, *given: Any) -> Any:
-                its = iter(given)
-                y, self.cache = pair[0](*(getattr(self, name) if name in own else next(its) for name in order))
+                remaining = iter(given)
+                y, self.cache = pair[0](*(getattr(self, name) if name in own else next(remaining) for name in order))
                 return y
 
             def backward(self, dout: Any) -> Any:
                 returned = pair[1](dout, self.cache)
-                found = dict(zip(order[gradients - len(returned) :], returned, strict=False))
+                gradients_by_name = dict(zip(order[gradients - len(returned) :], returned, strict=False))
                 for name in own:
-                    setattr(self, f"d{name}", found.pop(name))
-                return tuple(found.values())
+                    setattr(self, f"d{name}", gradients_by_name.pop(name))
+                return tuple(gradients_by_name.values())
 
         def reference(params: Any, *given: Any) -> Any:
-            its = iter(given)
-            return self.reference(*(params[name] if name in own else next(its) for name in order))
+            remaining = iter(given)
+            return self.reference(*(params[name] if name in own else next(remaining) for name in order))
 
         return Example(Layer(), tuple(inputs[i] for i in free), reference)
 

@@ -40,7 +40,7 @@ affine.right("fortran", "gradients in another memory order", lambda dout, c: (
     np.asfortranarray(dout @ c[1].T), (dout.T @ c[0]).T, dout.sum(axis=0)))  # fmt: skip
 affine.wrong("db_mean", "b", "db is averaged over the batch, not summed", lambda dout, c, db: db / len(dout),
              "batch size")  # fmt: skip
-affine.wrong("dW_mean", "W", "dW is averaged over the batch though the loss already was",
+affine.wrong("dW_mean", "W", "dW is averaged over the batch, although the loss already is",
              lambda dout, c, dW: dW / len(dout), "batch size")  # fmt: skip
 affine.wrong("dW_times_n", "W", "dW is multiplied by the batch size", lambda dout, c, dW: dW * len(dout), "batch size")
 affine.wrong("dx_sign", "x", "dx has the wrong sign", lambda dout, c, dx: -dx, "sign")
@@ -53,7 +53,7 @@ affine.wrong("db_all", "b", "db is summed over both axes and broadcast",
              lambda dout, c, db: np.full_like(db, dout.sum()), "summed over too many axes")  # fmt: skip
 affine.wrong("db_scalar", "b", "db is summed over both axes, one number", lambda dout, c, db: dout.sum(),
              "broadcasts")  # fmt: skip
-affine.wrong("db_first", "b", "db is the first row's alone", lambda dout, c, db: dout[0].copy())
+affine.wrong("db_first", "b", "db is the first row of dout", lambda dout, c, db: dout[0].copy())
 affine.wrong("db_last_missing", "b", "db lacks the last row", lambda dout, c, db: dout[:-1].sum(axis=0))
 affine.wrong("dW_transposed", "W", "dW is transposed", lambda dout, c, dW: dW.T.copy(), "transposed", draw_square)
 affine.wrong("dW_shape", "W", "dW is transposed, and W is not square", lambda dout, c, dW: dW.T.copy(), "transposed")
@@ -73,14 +73,14 @@ affine.wrong(
 affine.wrong("dW_ones", "W", "dW lacks dout: x.T @ 1", lambda dout, c, dW: c[0].T @ np.ones_like(dout), "ignores dout")
 affine.wrong("dx_b", "x", "dx has db added to every row",
              lambda dout, c, dx: dx + dout.sum(), "")  # fmt: skip
-affine.wrong("dW_nan", "W", "dW is nan everywhere, and nan > tol is False", lambda dout, c, dW: dW * np.nan, "nan")
+affine.wrong("dW_nan", "W", "dW is nan, and nan > tolerance is False", lambda dout, c, dW: dW * np.nan, "nan")
 affine.wrong("dW_abs", "W", "dW takes the absolute value of dout", lambda dout, c, dW: c[0].T @ np.abs(dout),
              "not linear")  # fmt: skip
 affine.wrong("dx_clipped", "x", "dx is clipped to [-1, 1], against exploding gradients",
              lambda dout, c, dx: np.clip(dx, -1, 1), "not linear")  # fmt: skip
 affine.wrong("dW_normalised", "W", "dW is divided by the norm of dout",
              lambda dout, c, dW: dW / np.linalg.norm(dout), "not linear")  # fmt: skip
-affine.wrong("dW_decay", "W", "weight decay is added to dW here, and the loss has none",
+affine.wrong("dW_decay", "W", "weight decay is added to dW, but not to the loss",
              lambda dout, c, dW: dW + 0.01 * c[1], "not linear")  # fmt: skip
 
 residual = Family(

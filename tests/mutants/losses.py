@@ -68,7 +68,7 @@ cross_entropy.wrong("smoothing", "x", "labels are smoothed only in backward", la
     c[2] - 0.9 * one_hot(c[0], c[1]) - np.asarray(0.1, c[2].dtype) / c[2].shape[1]) / len(c[2]))  # fmt: skip
 cross_entropy.wrong("dout", "x", "dout is not multiplied in", lambda dout, c, dx:
                     (c[2] - one_hot(c[0], c[1])) / len(c[2]), "ignores dout")  # fmt: skip
-cross_entropy.wrong("next_label", "x", "the label of the row before is subtracted", lambda dout, c, dx: dout * (
+cross_entropy.wrong("next_label", "x", "the label of the previous row is subtracted", lambda dout, c, dx: dout * (
     c[2] - one_hot(c[0], np.roll(c[1], 1))) / len(c[2]))  # fmt: skip
 cross_entropy.mismatched("summed", "x", "forward sums over the batch, backward averages", lambda x, t: (
     -log_softmax(x)[np.arange(len(x)), t].sum(), (x, t, softmax(x))), "batch size")  # fmt: skip
@@ -113,7 +113,7 @@ squares = Family(
     lambda x, t: ((x - t) ** 2).mean(),
 )  # fmt: skip
 squares.wrong("two", "x", "the factor 2 is left out", lambda dout, c, dx: dx / 2, "factor of 2 is missing")
-squares.wrong("rows", "x", "dx is divided by N, the loss by N C", lambda dout, c, dx: dx * dx.shape[1], "a missing 1/N")
+squares.wrong("rows", "x", "dx is divided by N instead of N C", lambda dout, c, dx: dx * dx.shape[1], "a missing 1/N")
 squares.wrong("no_mean", "x", "dx is not divided at all", lambda dout, c, dx: dx * dx.size, "a missing 1/N")
 squares.wrong("target", "t", "dt has the sign of dx", lambda dout, c, dt: -dt, "sign")
 squares.wrong("absolute", "x", "the derivative of |x - t|", lambda dout, c, dx: dout * np.sign(c[0] - c[1]) / c[0].size)
@@ -150,7 +150,7 @@ def hinge_reference(x, t):
 
 hinge = Family("hinge", "x t", hinge_forward, hinge_backward, lambda rng, scale: (
     scale * off_kinks(rng, 6, 4), rng.integers(0, 4, 6)), hinge_reference)  # fmt: skip
-hinge.wrong("true_class", "x", "the true class gets -1 for all margins together", lambda dout, c, dx:
+hinge.wrong("true_class", "x", "the true class gets -1 in total, not for each margin", lambda dout, c, dx:
             np.where(np.arange(dx.shape[1]) == c[1][:, None], -dout / len(dx), dx).astype(dx.dtype))  # fmt: skip
 hinge.wrong("left_out", "x", "the true class gets no gradient", lambda dout, c, dx: np.maximum(dx * np.sign(dout), 0)
             * np.sign(dout).astype(dx.dtype), "a part is missing")  # fmt: skip

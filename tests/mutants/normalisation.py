@@ -103,9 +103,9 @@ batch.mismatched(
 )
 layer.wrong("axis", "x", "the means run over the batch", lambda dout, c, dx: (
     scaled(dout, c) - scaled(dout, c).mean(axis=0) - c[1] * (scaled(dout, c) * c[1]).mean(axis=0)) / c[2])  # fmt: skip
-layer.wrong("gamma_late", "x", "gamma is multiplied in after the means are taken", lambda dout, c, dx: c[3] * (
+layer.wrong("gamma_late", "x", "dout is multiplied by gamma after the means are taken", lambda dout, c, dx: c[3] * (
     dout - dout.mean(axis=-1, keepdims=True) - c[1] * (dout * c[1]).mean(axis=-1, keepdims=True)) / c[2])  # fmt: skip
-image.wrong("batch_only", "x", "the means are only over the batch", lambda dout, c, dx: (
+image.wrong("batch_only", "x", "the means are taken over the batch only", lambda dout, c, dx: (
     scaled(dout, c, channels) - scaled(dout, c, channels).mean(axis=0)
     - c[1] * (scaled(dout, c, channels) * c[1]).mean(axis=0)) / c[2])  # fmt: skip
 image.wrong("no_mean", "x", "the term through the mean is missing", lambda dout, c, dx: (

@@ -61,7 +61,7 @@ attention.wrong(
     "turned", "k", "dk uses the gradient of the scores without a transpose", lambda dout, c, dk: scores(dout, c) @ c[0]
 )
 attention.wrong("untransposed", "v", "dv uses P instead of its transpose", lambda dout, c, dv: c[3] @ dout)
-attention.wrong("key", "q", "dq is made with q, not k", lambda dout, c, dq: scores(dout, c) @ c[0])
+attention.wrong("key", "q", "dq uses q instead of k", lambda dout, c, dq: scores(dout, c) @ c[0])
 
 
 def heads_forward(x):

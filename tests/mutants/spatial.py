@@ -52,9 +52,9 @@ def conv_loops(dout, c):
     xp, dW = padded(x), np.zeros_like(W)
     dxp, k = np.zeros_like(xp), W.shape[-1]
     for n, f, i, j in np.ndindex(*dout.shape):
-        here = np.s_[n, :, i * STRIDE : i * STRIDE + k, j * STRIDE : j * STRIDE + k]
-        dW[f] += dout[n, f, i, j] * xp[here]
-        dxp[here] += dout[n, f, i, j] * W[f]
+        window = np.s_[n, :, i * STRIDE : i * STRIDE + k, j * STRIDE : j * STRIDE + k]
+        dW[f] += dout[n, f, i, j] * xp[window]
+        dxp[window] += dout[n, f, i, j] * W[f]
     return dxp[:, :, PAD:-PAD, PAD:-PAD].copy(), dW, dout.sum(axis=(0, 2, 3))
 
 
@@ -147,7 +147,7 @@ largest.wrong("ties_all", "x", "each of several ties gets the whole gradient", l
               lambda rng, scale: (scale * rng.integers(0, 2, (2, 2, 7, 7)).astype(float),))  # fmt: skip
 largest.wrong("exchanged", "x", "row and column of the maximum are exchanged", lambda dout, x, dx: pooled(
     dout, x, at(3 * (pool_taps(x).argmax(axis=-1) % 3) + pool_taps(x).argmax(axis=-1) // 3)))  # fmt: skip
-largest.wrong("spread", "x", "spread over the window, like an average's", lambda dout, x, dx:
+largest.wrong("spread", "x", "spread over the window, like the gradient of an average", lambda dout, x, dx:
               pooled(dout, x, np.full(9, 1 / 9)))  # fmt: skip
 
 average = Family(

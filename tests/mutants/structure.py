@@ -88,7 +88,7 @@ concat = Family(
     lambda a, b: jnp.concatenate([a, b], axis=1),
 )  # fmt: skip
 concat.wrong("exchanged", "a", "a gets the part of b", lambda dout, n, da: dout[:, n:].copy())
-concat.wrong("shifted", "b", "the split is one too early", lambda dout, n, db: dout[:, n - 1 : -1].copy())
+concat.wrong("shifted", "b", "the split is one element too early", lambda dout, n, db: dout[:, n - 1 : -1].copy())
 
 crop = Family(
     "slice", "x", lambda x: (x[:, 2:5].copy(), x.shape),
@@ -96,7 +96,7 @@ crop = Family(
     lambda rng, scale: (scale * rng.standard_normal((3, 8)),), lambda x: x[:, 2:5],
 )  # fmt: skip
 crop.wrong("start", "x", "put back at the beginning", lambda dout, shape, dx: np.roll(dx, -2, axis=1))
-crop.wrong("off_by_one", "x", "put back one too far", lambda dout, shape, dx: np.roll(dx, 1, axis=1))
+crop.wrong("off_by_one", "x", "put back one element too far", lambda dout, shape, dx: np.roll(dx, 1, axis=1))
 
 padding = Family(
     "pad", "x", lambda x: (np.pad(x, ((0, 0), (1, 2))), None), lambda dout, _: (dout[:, 1:-2].copy(),),
@@ -151,7 +151,7 @@ highest.right(
 highest.wrong("ties_all", "x", "each of several ties gets the whole gradient", lambda dout, c, dx:
               (c[0] == c[1]) * dout[:, None], "",
               lambda rng, scale: (scale * rng.integers(0, 2, (4, 6)).astype(float),))  # fmt: skip
-highest.wrong("mean", "x", "spread over the row, like a mean's", lambda dout, c, dx:
+highest.wrong("mean", "x", "spread over the row, like the gradient of a mean", lambda dout, c, dx:
               np.broadcast_to(dout[:, None] / dx.shape[1], dx.shape).copy(), "broadcast")  # fmt: skip
 highest.wrong("second", "x", "the smallest element gets the gradient", lambda dout, c, dx:
               (c[0] == c[0].min(axis=1, keepdims=True)) * dout[:, None])  # fmt: skip

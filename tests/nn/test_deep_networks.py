@@ -1,4 +1,4 @@
-"""The networks of the book's chapters 6 to 8 and the transformer: both worlds train alike, and learn."""
+"""Tests that the networks of the book's chapters 6 to 8 and the transformer train alike in NumPy and JAX, and learn."""
 
 from functools import partial
 
@@ -27,8 +27,8 @@ NETWORKS = {
 }
 
 
-def a_problem(rng, name, samples):
-    """Clusters of vectors, or of images; or cyclic sequences, whose next character the last one decides."""
+def draw_problem(rng, name, samples):
+    """Returns clusters of vectors or images, or cyclic sequences in which each character determines the next one."""
     if name == "transformer":
         x = (rng.integers(0, 5, (samples, 1)) + 2 * np.arange(8)) % 5  # (N, T + 1)
         return x[:, :-1], x[:, 1:]
@@ -41,14 +41,14 @@ def a_problem(rng, name, samples):
 @pytest.fixture
 def problem(rng):
     def make(name):
-        return jaxnet.Dataset(*a_problem(rng, name, 40), *a_problem(rng, name, 20))
+        return jaxnet.Dataset(*draw_problem(rng, name, 40), *draw_problem(rng, name, 20))
 
     return make
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_both_worlds_train_alike_and_learn(problem, name, x64):
-    """From Xavier's weights; from He's, this rate makes the transformer's training amplify a rounding error by 1e7."""
+def test_numpy_and_jax_have_one_trajectory_and_learn(problem, name, x64):
+    """Starts from Xavier weights. With He weights, the transformer amplifies rounding errors by 1e7 at this rate."""
     net, data = NETWORKS[name], problem(name)
     params = jax.tree.map(np.float64, jax.device_get(net.init(jax.random.key(0), "xavier")))
     batches = np.asarray(jaxnet.draw_batches(jax.random.key(1), 40, 10, STEPS))
@@ -56,14 +56,14 @@ def test_both_worlds_train_alike_and_learn(problem, name, x64):
     by_hand = numpy_ref.train(
         network, *data, batches, RATE, eval_every=20, noise=noise_of(net, KEY, data.x_train, batches)
     )
-    now, compiled = jaxnet.fit(
+    run, compiled = jaxnet.fit(
         net, params, data, batches, learning_rate=RATE, eval_every=20, key=KEY, weight_decay=1e-3
     )  # fmt: skip
     assert by_hand.loss[-10:].mean() < 0.7 * by_hand.loss[:5].mean()
     assert by_hand.test_accuracy[-1] > 0.5
     np.testing.assert_allclose(compiled.loss, by_hand.loss, rtol=0, atol=1e-9)
     np.testing.assert_allclose(compiled.test_accuracy, by_hand.test_accuracy, rtol=0, atol=1e-12)
-    for ours, theirs in ((network.params, now.params), (network.state, now.net_state)):
+    for ours, theirs in ((network.params, run.params), (network.state, run.net_state)):
         theirs = leaves_by_path(theirs)
         assert leaves_by_path(ours).keys() == theirs.keys()
         for leaf, array in leaves_by_path(ours).items():
@@ -71,9 +71,9 @@ def test_both_worlds_train_alike_and_learn(problem, name, x64):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_leaf_agrees_three_ways(rng, name):
-    """Of nine samples: the statistics of three may vary so little that differences resolve nothing."""
-    net, (x, t) = NETWORKS[name], a_problem(rng, name, 9)
+def test_three_derivations_of_every_leaf_agree(rng, name):
+    """Uses nine samples: those of three may vary so little that difference quotients have no accurate digit."""
+    net, (x, t) = NETWORKS[name], draw_problem(rng, name, 9)
     noise = jax.device_get(net.draw_noise(KEY, x))
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, random_params(net)), weight_decay=0.1)
     network.set_noise(noise)
@@ -84,8 +84,8 @@ def test_every_leaf_agrees_three_ways(rng, name):
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
-def test_weight_decay_is_half_the_squares_of_the_weights_alone(rng, weight_decay):
-    net, (x, t) = jaxnet.transformer(5, 7, size=8, heads=2, blocks=2), a_problem(rng, "transformer", 3)
+def test_weight_decay_adds_half_the_squared_weights_and_no_biases(rng, weight_decay):
+    net, (x, t) = jaxnet.transformer(5, 7, size=8, heads=2, blocks=2), draw_problem(rng, "transformer", 3)
     params = random_params(net, dtype=np.float32)
     weights = [
         leaf for name, leaf in leaves_by_path(params).items() if leaf.ndim == 2 and not name.startswith(("E", "P"))
@@ -97,16 +97,16 @@ def test_weight_decay_is_half_the_squares_of_the_weights_alone(rng, weight_decay
     assert network.loss(x, t) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_decay_of_the_biases_too_is_caught(rng, monkeypatch):
-    net, (x, t) = jaxnet.multi_layer_net(12, [9, 8, 7], 4), a_problem(rng, "deep", 3)
+def test_weight_decay_of_biases_in_the_gradient_alone_is_detected(rng, monkeypatch):
+    net, (x, t) = jaxnet.multi_layer_net(12, [9, 8, 7], 4), draw_problem(rng, "deep", 3)
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, random_params(net)), weight_decay=0.1)
     monkeypatch.setattr(numpy_ref.Network, "_decayed", lambda self, name, W, dW: dW + self.weight_decay * W)
     report = check_network(network, x, t)
     assert {leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"} == {f"Affine{i}.b" for i in (1, 2, 3, 4)}
 
 
-def test_a_numerical_gradient_leaves_running_statistics_alone(rng):
-    net, (x, t) = NETWORKS["deep, BatchNorm"], a_problem(rng, "deep", 3)
+def test_a_numerical_gradient_does_not_change_running_statistics(rng):
+    net, (x, t) = NETWORKS["deep, BatchNorm"], draw_problem(rng, "deep", 3)
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, random_params(net)))
     before = {leaf: array.copy() for leaf, array in leaves_by_path(network.state).items()}
     numerical = leaves_by_path(network.numerical_gradient(x, t))
@@ -115,7 +115,7 @@ def test_a_numerical_gradient_leaves_running_statistics_alone(rng):
         np.testing.assert_allclose(gradient, numerical[leaf], rtol=0, atol=1e-7, err_msg=leaf)
 
 
-def test_squared_error_trains_too(problem, x64):
+def test_training_with_the_squared_error_has_one_trajectory(problem, x64):
     net, data = jaxnet.two_layer_net(12, 9, 4), problem("deep")
     params, batches = random_params(net), np.asarray(jaxnet.draw_batches(jax.random.key(1), 40, 10, STEPS))
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), numpy_ref.MeanSquaredError())
@@ -125,7 +125,7 @@ def test_squared_error_trains_too(problem, x64):
     np.testing.assert_allclose(compiled.loss, by_hand.loss, rtol=0, atol=1e-9)
 
 
-def test_the_books_sizes():
+def test_convolutional_networks_have_the_books_sizes():
     shapes = {
         name: leaf.shape
         for net in (jaxnet.simple_conv_net(), jaxnet.deep_conv_net())
@@ -139,7 +139,7 @@ def test_the_books_sizes():
     assert list(simple) == ["Convolution1", "Relu1", "Pool1", "Flatten1", "Affine1", "Relu2", "Affine2"]
 
 
-def test_chapter_sixs_order():
+def test_layers_are_in_the_order_of_chapter_6():
     net = jaxnet.multi_layer_net(4, [3], 2, batch_norm=True, dropout=0.5)
     assert [name for name, _ in net.description[1]] == ["Affine1", "BatchNorm1", "Relu1", "Dropout1", "Affine2"]
 
@@ -155,7 +155,7 @@ def test_chapter_sixs_order():
         (lambda: jaxnet.multi_layer_net(5, [4], 3, dropout=-0.5), "rate: -0.5"),
     ],
 )
-def test_a_network_that_cannot_be_is_refused_by_name(call, message):
+def test_invalid_sizes_and_rates_are_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -169,7 +169,7 @@ def test_a_network_that_cannot_be_is_refused_by_name(call, message):
         (lambda d: d._replace(x_train=d.x_train.repeat(2, axis=1)), "with T up to 7"),
     ],
 )
-def test_sequences_that_do_not_fit_are_refused_by_name(problem, spoil, message):
+def test_sequences_of_a_wrong_dtype_range_or_length_are_refused_by_name(problem, spoil, message):
     net, data = NETWORKS["transformer"], spoil(problem("transformer"))
     with pytest.raises(ValueError, match=message):
         jaxnet.fit(net, random_params(net, dtype=np.float32), data, np.zeros((2, 3), int))

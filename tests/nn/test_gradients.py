@@ -1,4 +1,4 @@
-"""Every gradient three ways: by hand, by autodiff, by differences; and the proof that a wrong one is caught."""
+"""Tests that analytic, autodiff and numerical gradients agree, and that a wrong gradient is detected."""
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ LAYERS = {
 
 @pytest.mark.parametrize(("samples", "dtype"), CASES)
 @pytest.mark.parametrize("name", mostly_slow(NETWORKS, every=4))
-def test_every_leaf_of_a_network_agrees_three_ways(rng, name, samples, dtype):
+def test_three_derivations_of_every_leaf_of_a_network_agree(rng, name, samples, dtype):
     net = NETWORKS[name]
     hand = hand_built(net, random_params(net, dtype=dtype))
     report = check_network(hand, *batch(rng, net, samples, dtype), reference=lambda p, x, t: jaxnet.loss(net, p, x, t))
@@ -56,9 +56,10 @@ def test_every_leaf_of_a_network_agrees_three_ways(rng, name, samples, dtype):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_hand_and_autodiff_agree_to_the_rounding_of_their_sums(rng, x64, name):
-    """Without the checker. A leaf's elements are sums of at most n products, so both ways round by about sqrt(n) eps
-    of the largest (Higham and Mary 2019); 10 covers the chain of layers. It comes to 2e-14 for n = 64."""
+def test_analytic_and_autodiff_gradients_agree_up_to_rounding(rng, x64, name):
+    """Compares without the checker. Each element is a sum of at most n products, so both gradients have rounding
+    errors of about sqrt(n) eps of the largest element (Higham and Mary 2019); the factor 10 covers the chain of
+    layers. For n = 64 the bound is 2e-14."""
     net, params = NETWORKS[name], random_params(NETWORKS[name])
     x, t = batch(rng, net, 9)
     by_hand = leaves_by_path(hand_built(net, params).gradient(x, t))
@@ -71,9 +72,10 @@ def test_hand_and_autodiff_agree_to_the_rounding_of_their_sums(rng, x64, name):
 
 
 @pytest.mark.parametrize("name", ["book", "notebook", "deep, tanh"])
-def test_hand_agrees_with_differences_of_every_element(rng, name):
-    """Without the checker. Central differences at h = cbrt(eps) = 6e-6 err by h² |f'''| / 6, some 1e-11, and by
-    eps |f| / h, some 1e-10 for a loss near 2; no element here lies nearer to a kink than h moves it."""
+def test_analytic_and_numerical_gradients_agree_in_every_element(rng, name):
+    """Compares without the checker. Central differences at h = cbrt(eps) = 6e-6 have a truncation error of
+    h² |f'''| / 6, about 1e-11, and a rounding error of eps |f| / h, about 1e-10 for a loss near 2. No step of h
+    crosses a kink."""
     net = NETWORKS[name]
     hand = hand_built(net, random_params(net))
     x, t = batch(rng, net, 3)
@@ -82,7 +84,7 @@ def test_hand_agrees_with_differences_of_every_element(rng, name):
         np.testing.assert_allclose(gradient, numerical[leaf], rtol=0, atol=1e-9, err_msg=leaf)
 
 
-def planted(layer, method):
+def with_backward(layer, method):
     return type(f"Wrong{layer.__name__}", (layer,), {"backward": method})
 
 
@@ -105,16 +107,16 @@ def one_element(self, dout):
 
 
 PLANTED = {
-    "dW off by 1.001": (planted(numpy_ref.Affine, off_by_a_thousandth), "W"),
-    "db a mean": (planted(numpy_ref.Affine, bias_averaged), "b"),
+    "dW off by 1.001": (with_backward(numpy_ref.Affine, off_by_a_thousandth), "W"),
+    "db a mean": (with_backward(numpy_ref.Affine, bias_averaged), "b"),
     "dx without W": (
-        planted(numpy_ref.Affine, lambda s, d: [numpy_ref.Affine.backward(s, d), d @ s.W.T * 1.001][1]),
+        with_backward(numpy_ref.Affine, lambda s, d: [numpy_ref.Affine.backward(s, d), d @ s.W.T * 1.001][1]),
         "x",
     ),
-    "one element of dW": (planted(numpy_ref.Affine, one_element), "W"),
-    "no mask": (planted(numpy_ref.ReLU, lambda self, dout: dout), "x"),
-    "y for y(1 - y)": (planted(numpy_ref.Sigmoid, lambda self, dout: dout * self.y), "x"),
-    "1 - y": (planted(numpy_ref.Tanh, lambda self, dout: dout * (1 - self.y)), "x"),
+    "one element of dW": (with_backward(numpy_ref.Affine, one_element), "W"),
+    "no mask": (with_backward(numpy_ref.ReLU, lambda self, dout: dout), "x"),
+    "y for y(1 - y)": (with_backward(numpy_ref.Sigmoid, lambda self, dout: dout * self.y), "x"),
+    "1 - y": (with_backward(numpy_ref.Tanh, lambda self, dout: dout * (1 - self.y)), "x"),
 }
 
 
@@ -122,27 +124,27 @@ PLANTED = {
     "with_reference", [pytest.param(True, marks=pytest.mark.slow), False], ids=["reference", "alone"]
 )
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_fault_in_a_layer_is_caught_by_the_name_of_its_leaf(rng, name, with_reference):
+def test_a_wrong_gradient_of_a_layer_is_detected_in_its_leaf(rng, name, with_reference):
     wrong, leaf = PLANTED[name]
     kind = wrong.__mro__[1].__name__
     make, reference = LAYERS[kind]
     layer = make(rng)
     layer.__class__ = wrong
     report = check_layer(layer, away_from_kinks(rng, (6, 4)), reference=reference if with_reference else None)
-    assert [found.name for found in report.leaves if found.verdict == "FAIL"] == [leaf]
+    assert [result.name for result in report.leaves if result.verdict == "FAIL"] == [leaf]
     with pytest.raises(AssertionError, match=rf"{leaf}\[.*the backward is not the derivative of its own forward"):
         report.raise_if_failed()
     if name == "one element of dW":
-        assert next(found for found in report.leaves if found.name == "W").index == (2, 1)
+        assert next(result for result in report.leaves if result.name == "W").index == (2, 1)
 
 
-def test_a_loss_that_ignores_the_batch_size_is_caught(rng):
-    wrong = planted(numpy_ref.SoftmaxWithLoss, lambda self, dout=1.0: dout * (np.exp(self.log_y) - self.t))()
+def test_a_loss_gradient_without_division_by_the_batch_size_is_detected(rng):
+    wrong = with_backward(numpy_ref.SoftmaxWithLoss, lambda self, dout=1.0: dout * (np.exp(self.log_y) - self.t))()
     report = check_layer(wrong, rng.standard_normal((4, 3)), np.array([0, 2, 1, 1]))
     assert report.verdict == "FAIL"
 
 
-def test_a_fault_in_a_network_is_caught_in_its_leaf(rng):
+def test_a_wrong_layer_of_a_network_is_detected_in_its_leaf(rng):
     net = NETWORKS["book"]
     hand = hand_built(net, random_params(net))
     hand.layers["Affine2"].__class__ = PLANTED["db a mean"][0]
@@ -150,13 +152,13 @@ def test_a_fault_in_a_network_is_caught_in_its_leaf(rng):
     assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == ["Affine2.b"]
 
 
-def test_two_right_gradients_of_two_functions_are_told_apart(rng):
+def test_right_gradients_of_two_different_functions_are_reported_as_such(rng):
     report = check_layer(numpy_ref.Tanh(), rng.standard_normal((3, 4)), reference=jax.nn.sigmoid)
     assert report.verdict == "FAIL"
     assert "the forwards are different functions" in str(report)
 
 
-def test_a_wrong_reference_is_blamed_itself(rng):
+def test_a_wrong_reference_is_reported_as_wrong(rng):
     def detached(x):
         return jnp.tanh(x) * jax.lax.stop_gradient(x)
 
@@ -172,7 +174,7 @@ def test_a_wrong_reference_is_blamed_itself(rng):
     assert "autodiff is wrong" in str(report)
 
 
-def test_what_is_checked_is_left_as_it_was(rng):
+def test_a_check_does_not_change_the_network_or_its_inputs(rng):
     net = NETWORKS["book"]
     hand = hand_built(net, random_params(net))
     x, t = batch(rng, net, 3)

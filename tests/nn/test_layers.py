@@ -1,4 +1,4 @@
-"""Every layer in both worlds, from one description: forward, every gradient, inference, manners, faults, refusals."""
+"""Tests every layer in NumPy and JAX: values, gradients, inference, untouched arrays, planted faults, refusals."""
 
 import math
 from functools import partial
@@ -28,7 +28,7 @@ LARGEST = [pytest.param(name, entry.shapes[-1], id=name) for name, entry in CATA
 
 
 def both(name, shape, rng, dtype=np.float64):
-    """The layer in JAX and by hand, at the same parameters, running statistics and noise; and an input."""
+    """Returns a layer in JAX and in NumPy with the same parameters, running statistics and noise, and an input."""
     entry = CATALOGUE[name]
     layer, x = entry.layer, entry.example(shape, rng, dtype)
     params = random_params(layer, dtype=dtype)
@@ -40,7 +40,7 @@ def both(name, shape, rng, dtype=np.float64):
 
 
 def assert_same(ours, theirs, terms, what):
-    """As in test_gradients: sums of at most n products round by about sqrt(n) eps of the largest; 20 for a chain."""
+    """Compares up to rounding, with the bound of test_gradients and a factor of 20 for the chain of layers."""
     bound = 20 * np.sqrt(terms) * EPS * max(1, np.abs(theirs).max(initial=0))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound, err_msg=what)
 
@@ -50,18 +50,18 @@ def gradients(hand, dx):
 
 
 @pytest.mark.parametrize(("name", "shape"), CASES)
-def test_forward_and_every_gradient_are_autodiffs_to_rounding(rng, x64, name, shape):
+def test_forward_and_every_gradient_equal_jaxs_up_to_rounding(rng, x64, name, shape):
     layer, hand, (params, state, x, noise) = both(name, shape, rng)
 
     @jax.jit
     def by_autodiff(params, x, dout):
-        y, back, moved = jax.vjp(lambda params, x: layer.train(params, state, x, noise), params, x, has_aux=True)
-        return (y, moved, *back(dout))
+        y, back, new_state = jax.vjp(lambda params, x: layer.train(params, state, x, noise), params, x, has_aux=True)
+        return (y, new_state, *back(dout))
 
     y = hand.forward(x)
     dout = rng.standard_normal(y.shape)
     dx = hand.backward(dout)
-    theirs, moved, dparams, dx_theirs = by_autodiff(params, jnp.asarray(x), dout)
+    theirs, new_state, dparams, dx_theirs = by_autodiff(params, jnp.asarray(x), dout)
     terms = max(x.size, y.size, *(leaf.size for leaf in jax.tree.leaves(params)), 1)
     assert_same(y, theirs, terms, "y")
     if dx_theirs.dtype != jax.dtypes.float0:  # ids have no gradient
@@ -71,18 +71,18 @@ def test_forward_and_every_gradient_are_autodiffs_to_rounding(rng, x64, name, sh
     for leaf, gradient in leaves_by_path(dparams).items():
         assert_same(ours[leaf], gradient, terms, leaf)
     statistics = leaves_by_path(hand.state_tree())
-    assert statistics.keys() == leaves_by_path(moved).keys()
-    for leaf, statistic in leaves_by_path(moved).items():
+    assert statistics.keys() == leaves_by_path(new_state).keys()
+    for leaf, statistic in leaves_by_path(new_state).items():
         assert_same(statistics[leaf], statistic, terms, leaf)
 
 
 @pytest.mark.parametrize(("name", "shape"), LARGEST)
-def test_inference_is_the_same_and_leaves_training_alone(rng, x64, name, shape):
+def test_inference_equals_jaxs_and_does_not_affect_a_later_backward(rng, x64, name, shape):
     layer, hand, (params, state, x, _) = both(name, shape, rng)
     y = hand.forward(x)
     dout = rng.standard_normal(y.shape)
     gradient, statistics = hand.backward(dout), leaves_by_path(hand.state_tree())
-    fresh = CATALOGUE[name].by_hand(params, state)  # inference needs no random arrays
+    fresh = CATALOGUE[name].by_hand(params, state)  # without noise, which inference does not need
     assert_same(fresh.infer(x), layer.infer(params, state, jnp.asarray(x)), x.size * 10, "y")
     hand.infer(x[:1])
     np.testing.assert_array_equal(hand.backward(dout), gradient)
@@ -91,7 +91,7 @@ def test_inference_is_the_same_and_leaves_training_alone(rng, x64, name, shape):
 
 @pytest.mark.parametrize(("name", "shape"), LARGEST)
 def test_every_gradient_is_the_derivative_of_its_own_forward_pass(rng, name, shape):
-    """From float32 arrays, which are checked in float64 as well."""
+    """Starts from float32 arrays, which the checker converts to float64 too."""
     _, hand, (params, _, x, _) = both(name, shape, rng, np.float32)
     report = check_layer(hand, x)
     report.raise_if_failed()
@@ -100,7 +100,7 @@ def test_every_gradient_is_the_derivative_of_its_own_forward_pass(rng, name, sha
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "shape"), LARGEST)
-def test_every_leaf_agrees_three_ways(rng, name, shape):
+def test_three_derivations_of_every_leaf_agree(rng, name, shape):
     layer, hand, (params, state, x, noise) = both(name, shape, rng, np.float32)
 
     def forward(params, x):
@@ -111,29 +111,28 @@ def test_every_leaf_agrees_three_ways(rng, name, shape):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("name", "shape"), LARGEST)
-def test_a_layer_has_manners(rng, name, shape, dtype):
-    """It keeps the dtype, writes to nothing that it was given, and lends nothing that it still needs."""
+def test_a_layer_keeps_the_dtype_and_neither_changes_nor_shares_arrays(rng, name, shape, dtype):
     _, hand, (params, _, x, noise) = both(name, shape, rng, dtype)
-    given = x.copy(), jax.tree.map(np.copy, params), jax.tree.map(np.copy, noise)
-    held = leaves_by_path(hand.param_tree())
+    inputs_before = x.copy(), jax.tree.map(np.copy, params), jax.tree.map(np.copy, noise)
+    params_of_layer = leaves_by_path(hand.param_tree())
     y = hand.forward(x)
     dout = rng.standard_normal(y.shape).astype(dtype)
-    kept_dout = dout.copy()
+    dout_before = dout.copy()
     dx = hand.backward(dout)
     assert {a.dtype for a in (y, dx, *gradients(hand, dx).values(), *leaves_by_path(hand.state_tree()).values())} == {
         np.dtype(dtype)
     }
     assert hand.infer(x).dtype == dtype
-    kept = {leaf: gradient.copy() for leaf, gradient in gradients(hand, dx).items()}
+    gradients_before = {leaf: gradient.copy() for leaf, gradient in gradients(hand, dx).items()}
     y[...] = dx[...] = 7
     hand.infer(x)[...] = 7
-    np.testing.assert_equal(gradients(hand, hand.backward(dout)), kept)
-    np.testing.assert_equal((x, params, noise), given)
-    np.testing.assert_equal(held, leaves_by_path(params))
-    np.testing.assert_array_equal(dout, kept_dout)
+    np.testing.assert_equal(gradients(hand, hand.backward(dout)), gradients_before)
+    np.testing.assert_equal((x, params, noise), inputs_before)
+    np.testing.assert_equal(params_of_layer, leaves_by_path(params))
+    np.testing.assert_array_equal(dout, dout_before)
 
 
-def every_position_seen(self, x):
+def forward_without_mask(self, x):
     saved, np.tri = np.tri, lambda T, dtype: np.ones((T, T), dtype)
     try:
         return numpy_ref.Attention.forward(self, x)
@@ -142,7 +141,7 @@ def every_position_seen(self, x):
 
 
 def last_window_wins(self, dout):
-    """Overlapping windows: the gradients of an element are overwritten, not added up."""
+    """Overwrites the gradients of an element in overlapping windows instead of adding them."""
     dx, K, s = np.zeros(self.shape), self.size, self.stride
     for i, j in np.ndindex(dout.shape[2:]):
         at = dx[:, :, i * s : i * s + K, j * s : j * s + K].reshape(*dout.shape[:2], -1).copy()
@@ -166,7 +165,7 @@ FAULTS += [pytest.param(name, fault, id=f"{name}, another") for name, fault in F
 
 
 @pytest.mark.parametrize(("name", "fault"), FAULTS)
-def test_a_planted_fault_is_found_in_its_leaf(rng, name, fault):
+def test_a_planted_fault_is_detected_in_its_leaf(rng, name, fault):
     _, hand, (_, _, x, _) = both(name, CATALOGUE[name].shapes[-1], rng)
     report = check_layer(with_fault(hand, fault), x)
     failed = {leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"}
@@ -183,22 +182,22 @@ def test_every_layer_is_in_the_catalogue():
 
 
 @pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if entry.layer.last_axis_only])
-def test_a_layer_of_the_last_axis_treats_each_row_by_itself(name, rng, x64):
+def test_a_layer_with_last_axis_only_computes_each_row_independently(name, rng, x64):
     layer, _, (params, state, x, _) = both(name, CATALOGUE[name].shapes[-1], rng)
     y = layer.infer(params, state, jnp.asarray(x))
     for row in np.ndindex(x.shape[:-1]):
         np.testing.assert_allclose(layer.infer(params, state, jnp.asarray(x[row][None]))[0], y[row], rtol=1e-12)
 
 
-def test_attention_that_sees_the_future_is_another_function(rng):
+def test_attention_without_a_causal_mask_is_reported_as_another_function(rng):
     layer, hand, (_, state, x, noise) = both("Attention, heads", (3, 4, 6), rng)
-    hand.__class__ = type("SeesTheFuture", (numpy_ref.Attention,), {"forward": every_position_seen})
+    hand.__class__ = type("SeesTheFuture", (numpy_ref.Attention,), {"forward": forward_without_mask})
     report = check_layer(hand, x, reference=lambda params, x: layer.train(params, state, x, noise)[0])
     assert report.verdict == "FAIL"
     assert "the forwards are different functions" in str(report)
 
 
-def test_no_position_sees_a_later_one(rng):
+def test_attention_does_not_depend_on_later_positions(rng):
     _, hand, (_, _, x, _) = both("Attention, heads", (3, 4, 6), rng)
     before, changed = hand.forward(x), x.copy()
     changed[:, 2:] += 1
@@ -206,8 +205,8 @@ def test_no_position_sees_a_later_one(rng):
     assert (hand.forward(changed)[:, 2:] != before[:, 2:]).all()
 
 
-def test_attention_is_jaxs_own(rng, x64):
-    """Whose softmax is float32 whatever it is given."""
+def test_attention_equals_jaxs(rng, x64):
+    """Allows an error of 1e-6, because JAX computes this softmax in float32 for every dtype."""
     _, hand, (params, _, x, _) = both("Attention, heads", (3, 4, 6), rng)
     q, k, v = ((x @ params[W]).reshape(3, 4, 3, 2) for W in ("Wq", "Wk", "Wv"))
     theirs = jax.nn.dot_product_attention(*map(jnp.asarray, (q, k, v)), is_causal=True).reshape(3, 4, 6) @ params["Wo"]
@@ -215,8 +214,8 @@ def test_attention_is_jaxs_own(rng, x64):
 
 
 @pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 2, 0), (3, 1, 1), (2, 1, 1)])
-def test_among_equals_the_first_gets_the_gradient_in_both_worlds(size, stride, padding, x64):
-    """A plateau, as after a ReLU; and XLA's own reduce_window decides the same."""
+def test_the_first_of_equal_maxima_gets_the_gradient_in_numpy_and_jax(size, stride, padding, x64):
+    """Uses a plateau, such as after a ReLU. XLA's reduce_window must choose the same element."""
     layer, x = jaxnet.nn.max_pool(size, stride, padding), np.zeros((1, 1, 6, 6))
     x[0, 0, 2:4, 2:4] = 1
     hand = numpy_ref.MaxPool(size, stride, padding)
@@ -245,7 +244,7 @@ CONVOLUTIONS = [name for name in CATALOGUE if name.startswith("Convolution")]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_a_convolution_is_laxs_own_which_devices_other_than_a_cpu_take(name, rng, x64, monkeypatch):
+def test_convolution_on_a_cpu_equals_the_lax_convolution_of_other_devices(name, rng, x64, monkeypatch):
     layer, x = CATALOGUE[name].layer, rng.standard_normal((2, 3, 6, 8))
     params = random_params(layer)
 
@@ -256,14 +255,14 @@ def test_a_convolution_is_laxs_own_which_devices_other_than_a_cpu_take(name, rng
         value, gradients = jax.value_and_grad(square, (0, 1))(params, x)
         return [value, *jax.tree.leaves(gradients)]
 
-    here, chosen = value_and_gradients(), []
+    on_cpu, chosen = value_and_gradients(), []
     monkeypatch.setattr(jax.lax, "platform_dependent", lambda *a, cpu, default: chosen.append(default) or default(*a))
-    for ours, theirs in zip(here, value_and_gradients(), strict=True):
+    for ours, theirs in zip(on_cpu, value_and_gradients(), strict=True):
         assert_same(ours, theirs, 6 * 8 * 25, name)
     assert "conv_general_dilated" in str(jax.make_jaxpr(chosen[0])(x, params["W"]))
 
 
-def test_gelu_is_near_x_times_the_normal_distribution():
+def test_gelu_approximates_x_times_the_normal_distribution():
     """Hendrycks and Gimpel's tanh form stays within 5e-4 of x Phi(x)."""
     x = np.linspace(-6, 6, 1001)
     normal_distribution = np.array([(1 + math.erf(value / math.sqrt(2))) / 2 for value in x])
@@ -272,7 +271,7 @@ def test_gelu_is_near_x_times_the_normal_distribution():
 
 
 @pytest.mark.parametrize("shape", [(200, 300), (10, 4, 20, 30)])
-def test_dropout_keeps_its_share_and_the_mean(shape):
+def test_dropout_keeps_the_requested_share_and_the_mean(shape):
     layer, x = jaxnet.nn.dropout(0.3), np.ones(shape, np.float32)
     for mask in (
         layer.draw_noise(KEY, x)["mask"],
@@ -284,7 +283,7 @@ def test_dropout_keeps_its_share_and_the_mean(shape):
     np.testing.assert_array_equal(layer.infer({}, {}, x), x)
 
 
-def test_batch_norm_in_training_gives_mean_0_and_variance_1_and_gathers_them(rng):
+def test_batch_norm_normalizes_the_batch_and_updates_running_statistics(rng):
     hand = CATALOGUE["BatchNorm of vectors"].by_hand({"gamma": np.ones(6), "beta": np.zeros(6)})
     x = 3 + 2 * rng.standard_normal((1000, 6))
     for _ in range(100):
@@ -295,7 +294,7 @@ def test_batch_norm_in_training_gives_mean_0_and_variance_1_and_gathers_them(rng
     np.testing.assert_allclose(hand.infer(x), y, atol=1e-3)
 
 
-def test_layers_with_draws_draw_apart(rng):
+def test_dropout_layers_draw_different_masks(rng):
     layer = CATALOGUE["Sequential"].layer
     noise = layer.draw_noise(KEY, np.zeros((50, 6)))
     assert set(leaves_by_path(noise)) == {"Dropout.mask", "Nested.Dropout.mask"}
@@ -314,7 +313,7 @@ def test_layers_with_draws_draw_apart(rng):
         ("MeanSquaredError", "targets"),
     ],
 )
-def test_losses_agree_three_ways_by_position_too(rng, name, shape, labels):
+def test_three_derivations_of_every_loss_agree(rng, name, shape, labels):
     x, t = rng.standard_normal(shape), rng.integers(0, 4, shape[:-1])
     t = {"numbers": t, "one-hot": np.eye(4)[t], "targets": rng.standard_normal(shape)}[labels]
     theirs = {"SoftmaxWithLoss": jaxnet.softmax_cross_entropy, "MeanSquaredError": jaxnet.mean_squared_error}[name]
@@ -327,7 +326,7 @@ def test_the_squared_error_of_known_numbers():
     assert numpy_ref.MeanSquaredError().forward(x, np.array([1, 0])) == (1 + 1 + 4 + 16) / 2 / 2
 
 
-def test_a_squared_error_that_forgets_the_batch_is_caught(rng):
+def test_a_squared_error_without_division_by_the_batch_size_is_detected(rng):
     class Forgets(numpy_ref.MeanSquaredError):
         def backward(self, dout=1.0):
             return dout * self.error
@@ -373,7 +372,7 @@ X = jnp.ones((2, 3, 5, 5))
         (lambda: jaxnet.mean_squared_error(jnp.ones((2, 3)), jnp.ones((3, 3))), "t: "),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(call, message):
+def test_invalid_arguments_are_refused_by_name_in_jax(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -418,22 +417,22 @@ D4 = np.ones(4)
         ),
     ],
 )
-def test_by_hand_too(call, message):
+def test_invalid_arguments_are_refused_by_name_in_numpy(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
-@pytest.mark.parametrize("where", range(4))
-def test_a_nan_is_the_largest_of_its_window_in_both_worlds(where):
-    """Else a network would train on, and nobody would see that its samples are broken."""
+@pytest.mark.parametrize("place", range(4))
+def test_max_pooling_returns_nan_for_a_window_with_nan(place):
+    """Otherwise a network would continue to train on broken samples without any sign of it."""
     x = np.arange(4.0, dtype=np.float32)
-    x[where] = np.nan
+    x[place] = np.nan
     x = x.reshape(1, 1, 2, 2)
     assert np.isnan(jaxnet.nn.max_pool(2).infer({}, {}, jnp.asarray(x))).all()
     assert np.isnan(numpy_ref.MaxPool(2, 2).forward(x)).all()
 
 
-NARROWED = {"A": numpy_ref.Affine(np.ones((4, 1)), np.zeros(1))}  # its (N, 1) would broadcast to x's (N, 4)
+NARROWED = {"A": numpy_ref.Affine(np.ones((4, 1)), np.zeros(1))}  # the output, (N, 1), would broadcast to (N, 4)
 
 
 @pytest.mark.parametrize(
@@ -458,7 +457,7 @@ NARROWED = {"A": numpy_ref.Affine(np.ones((4, 1)), np.zeros(1))}  # its (N, 1) w
         (lambda: numpy_ref.MaxPool(0, 1), "size, stride, padding: 0, 1, 0, expected at least 1, 1 and 0"),
     ],
 )
-def test_by_hand_as_in_jax(call, message):
+def test_numpy_layers_refuse_what_jax_layers_refuse(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -466,5 +465,5 @@ def test_by_hand_as_in_jax(call, message):
 @pytest.mark.parametrize(
     "kind", [layer for layer in numpy_ref.networks.LAYERS.values() if layer.__init__ is not object.__init__]
 )
-def test_a_layer_that_is_made_from_something_says_what_it_refuses(kind):
+def test_docstrings_of_layers_with_arguments_say_when_they_raise(kind):
     assert "\n    Raises:\n        ValueError: " in kind.__doc__

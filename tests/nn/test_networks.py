@@ -1,4 +1,4 @@
-"""Layers and networks as values: shapes, initial weights, descriptions, what is refused."""
+"""Tests layers and networks as values: shapes, initial weights, descriptions, refused arguments."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxnet.tree_paths import leaves_by_path, tree_from_paths
 KEY = jax.random.key(0)
 
 
-def test_a_network_is_written_down_once_as_plain_data():
+def test_the_description_of_a_network_is_plain_data():
     assert jaxnet.two_layer_net(784, 50, 10).description == (
         "Sequential",
         (("Affine1", ("Affine", 784, 50)), ("Relu1", ("ReLU",)), ("Affine2", ("Affine", 50, 10))),
@@ -25,7 +25,7 @@ def test_a_network_is_written_down_once_as_plain_data():
     assert names == ["Affine1", "Tanh1", "Affine2", "Tanh2", "Affine3"]
 
 
-def test_the_notebooks_class_is_the_network_that_jaxnet_describes():
+def test_the_numpy_class_has_the_layers_of_the_jax_description():
     net = jaxnet.two_layer_net(6, 5, 4)
     by_description, by_class = hand_built(net, random_params(net)), numpy_ref.TwoLayerNet(6, 5, 4)
     assert [(name, type(layer)) for name, layer in by_description.layers.items()] == [
@@ -33,12 +33,12 @@ def test_the_notebooks_class_is_the_network_that_jaxnet_describes():
     ]
 
 
-def test_networks_of_one_description_are_one_value():
-    one, same, other = jaxnet.two_layer_net(4, 3, 2), jaxnet.two_layer_net(4, 3, 2), jaxnet.two_layer_net(4, 4, 2)
-    assert one == same
-    assert hash(one) == hash(same)
-    assert one != other
-    assert one != jaxnet.notebook_net(4, 3, 2)
+def test_networks_with_equal_descriptions_are_equal():
+    net, same, other = jaxnet.two_layer_net(4, 3, 2), jaxnet.two_layer_net(4, 3, 2), jaxnet.two_layer_net(4, 4, 2)
+    assert net == same
+    assert hash(net) == hash(same)
+    assert net != other
+    assert net != jaxnet.notebook_net(4, 3, 2)
 
 
 def test_parameters_have_the_notebooks_tree_and_shapes():
@@ -52,33 +52,33 @@ def test_parameters_have_the_notebooks_tree_and_shapes():
 @pytest.mark.parametrize(
     ("init_std", "expected"), [(0.1, 0.1), (0.0, 0.0), ("he", np.sqrt(2 / 400)), ("xavier", np.sqrt(2 / 700))]
 )
-def test_initial_weights_have_the_deviation_asked_for(init_std, expected):
-    W = jaxnet.nn.affine(400, 300).init(KEY, init_std)["W"]  # 120,000 numbers: the deviation is good to 0.2 %
+def test_initial_weights_have_the_requested_standard_deviation(init_std, expected):
+    W = jaxnet.nn.affine(400, 300).init(KEY, init_std)["W"]  # of 120,000 numbers, so std() is accurate to 0.2 %
     assert W.std() == pytest.approx(expected, rel=0.01)
     assert abs(W.mean()) <= 0.02 * expected
 
 
-def test_the_key_decides_the_weights():
+def test_initial_weights_depend_on_the_key():
     net = jaxnet.two_layer_net(7, 5, 3)
     np.testing.assert_array_equal(net.init(KEY, 0.1)["Affine1"]["W"], net.init(KEY, 0.1)["Affine1"]["W"])
     assert (net.init(KEY, 0.1)["Affine1"]["W"] != net.init(jax.random.key(1), 0.1)["Affine1"]["W"]).all()
 
 
-def test_the_initial_scale_may_be_traced():
+def test_init_std_may_be_traced():
     net = jaxnet.two_layer_net(4, 3, 2)
     stacked = jax.vmap(lambda init_std: net.init(KEY, init_std))(jnp.array([0.1, 0.2]))
     np.testing.assert_allclose(stacked["Affine1"]["W"][1], 2 * stacked["Affine1"]["W"][0], rtol=1e-6)
 
 
-def test_a_network_can_be_mapped_over_parameters(rng):
+def test_infer_can_be_vmapped_over_parameters(rng):
     net, x = jaxnet.two_layer_net(4, 3, 2), jnp.asarray(rng.standard_normal((5, 4)), jnp.float32)
     several = [net.init(jax.random.key(i), 0.5) for i in range(3)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
-    together = jax.jit(jax.vmap(net.infer, in_axes=(0, None, None)))(stacked, {}, x)
-    np.testing.assert_allclose(together, [net.infer(params, {}, x) for params in several], rtol=1e-5, atol=1e-6)
+    mapped = jax.jit(jax.vmap(net.infer, in_axes=(0, None, None)))(stacked, {}, x)
+    np.testing.assert_allclose(mapped, [net.infer(params, {}, x) for params in several], rtol=1e-5, atol=1e-6)
 
 
-def test_the_derivative_at_relus_kink_is_zero_in_both_worlds():
+def test_the_derivative_of_relu_at_0_is_0_in_numpy_and_jax():
     layer = numpy_ref.ReLU()
     layer.forward(np.zeros((1, 3)))
     np.testing.assert_array_equal(layer.backward(np.ones((1, 3))), np.zeros((1, 3)))
@@ -87,7 +87,7 @@ def test_the_derivative_at_relus_kink_is_zero_in_both_worlds():
 
 
 @pytest.mark.parametrize("scale", [1, 1e3, 1e30])
-def test_the_loss_is_finite_and_scipys_however_far_the_logits_are_apart(rng, scale):
+def test_the_loss_equals_scipys_and_its_gradient_is_finite_for_extreme_logits(rng, scale):
     logits = (scale * rng.standard_normal((6, 4))).astype(np.float32)
     t = rng.integers(0, 4, 6)
     expected = -scipy.special.log_softmax(logits.astype(np.float64), axis=1)[np.arange(6), t].mean()
@@ -124,12 +124,12 @@ def test_accuracy_of_known_logits():
         (lambda: jaxnet.accuracy(jnp.ones((5, 3)), jnp.ones(5)), r"t: float32 of shape \(5,\) does not label"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(call, message):
+def test_invalid_arguments_are_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_a_network_is_shown_as_a_table_of_layers_shapes_and_counts():
+def test_the_repr_of_a_network_is_a_table_of_layers_and_parameter_counts():
     D, M, C = 784, 50, 10
     table = [line.split() for line in repr(jaxnet.two_layer_net(D, M, C)).splitlines()]
     assert table[0] == ["layer", "kind", "parameters", "count"]

@@ -1,4 +1,4 @@
-"""Optimizers by hand against optax's, step for step, and against the book's, where the two part."""
+"""Compares the NumPy optimizers with those of optax, step by step, and with the book's where they differ."""
 
 import jax
 import numpy as np
@@ -11,8 +11,8 @@ import numpy_ref
 from numpy_ref import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, RMSprop, clip_by_global_norm
 
 STEPS = 200
-# Of 200 steps, each rounds by a few eps = 2e-16 of numbers of order 1, and an adaptive rule divides that by the size
-# of a gradient: 4e-15 is what comes of it here, 1e-10 what is promised.
+# Each of the 200 steps has a rounding error of a few eps = 2e-16, which an adaptive rule divides by the size of a
+# gradient. The measured difference is 4e-15.
 TOLERANCE = 1e-10
 
 
@@ -32,15 +32,15 @@ def batches():
     return np.random.default_rng(7).integers(0, 60, (STEPS, 10))
 
 
-def farthest(one, other):
-    return max(np.abs(a - b).max() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+def largest_difference(tree, other):
+    return max(np.abs(a - b).max() for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True))
 
 
 def global_norm(grads):
     return np.linalg.norm(np.concatenate([g.ravel() for g in jax.tree.leaves(grads)]))
 
 
-def test_a_name_means_one_thing_in_both_worlds():
+def test_numpy_and_jax_have_the_same_names_and_default_rates():
     by_hand = {name: make().learning_rate for name, make in numpy_ref.OPTIMIZERS.items()}
     assert by_hand == {name: optimizer.learning_rate for name, optimizer in jaxnet.OPTIMIZERS.items()}
 
@@ -64,23 +64,25 @@ PAIRS = {
     ("name", "clip_norm"),
     [(name, None) for name in PAIRS] + [(name, c) for name in jaxnet.OPTIMIZERS for c in (0.5, 1e3)],
 )
-def test_200_steps_by_hand_are_those_of_optax(name, clip_norm, net, data, batches):
-    """Two networks side by side, both with gradients by hand, each with its own optimizer."""
+def test_200_steps_equal_those_of_optax(name, clip_norm, net, data, batches):
+    """Trains two networks with the same analytic gradients, each with its own optimizer."""
     make, theirs = PAIRS[name]
     if clip_norm:
         theirs = optax.chain(optax.clip_by_global_norm(clip_norm), theirs)
-    one, other = hand_built(net, random_params(net)), hand_built(net, random_params(net))
-    ours, state, update = make(), theirs.init(other.params), jax.jit(theirs.update)
+    network, optax_network = hand_built(net, random_params(net)), hand_built(net, random_params(net))
+    ours, state, update = make(), theirs.init(optax_network.params), jax.jit(theirs.update)
     norms, losses = [], []
     for batch in batches:
-        loss, grads = one.value_and_gradient(data.x_train[batch], data.t_train[batch])
+        loss, grads = network.value_and_gradient(data.x_train[batch], data.t_train[batch])
         norms.append(global_norm(grads))
         losses.append(loss)
-        ours.update(one.params, clip_by_global_norm(grads, clip_norm) if clip_norm else grads)
-        updates, state = update(other.gradient(data.x_train[batch], data.t_train[batch]), state, other.params)
-        jax.tree.map(lambda W, dW: np.add(W, dW, out=W), other.params, jax.device_get(updates))
-    assert farthest(one.params, other.params) < TOLERANCE
-    assert np.mean(losses[-20:]) < 0.9 * np.mean(losses[:20])  # a real run, not a walk on the spot
+        ours.update(network.params, clip_by_global_norm(grads, clip_norm) if clip_norm else grads)
+        updates, state = update(
+            optax_network.gradient(data.x_train[batch], data.t_train[batch]), state, optax_network.params
+        )
+        jax.tree.map(lambda W, dW: np.add(W, dW, out=W), optax_network.params, jax.device_get(updates))
+    assert largest_difference(network.params, optax_network.params) < TOLERANCE
+    assert np.mean(losses[-20:]) < 0.9 * np.mean(losses[:20])  # training makes progress
     if clip_norm:
         assert (max(norms) > clip_norm) == (clip_norm == 0.5)
 
@@ -88,28 +90,28 @@ def test_200_steps_by_hand_are_those_of_optax(name, clip_norm, net, data, batche
 @pytest.mark.parametrize(
     ("name", "clip_norm"), [(name, None) for name in jaxnet.OPTIMIZERS] + [("sgd", 0.5), ("sgd", 1e3), ("adam", 0.5)]
 )
-def test_200_steps_of_both_loops_are_one_trajectory(name, clip_norm, net, data, batches):
+def test_numpy_and_jax_loops_have_one_trajectory(name, clip_norm, net, data, batches):
     params = random_params(net)
     network = hand_built(net, params)
     by_hand = numpy_ref.train(network, *data, batches, optimizer=name, clip_norm=clip_norm)
     state, compiled = jaxnet.fit(net, params, data, batches, optimizer=name, clip_norm=clip_norm)
-    assert farthest(network.params, jax.device_get(state.params)) < TOLERANCE
+    assert largest_difference(network.params, jax.device_get(state.params)) < TOLERANCE
     np.testing.assert_allclose(compiled.loss, by_hand.loss, rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(compiled.test_accuracy, by_hand.test_accuracy, rtol=0, atol=1e-12)
 
 
-def test_both_loops_run_at_the_rate_they_are_given(net, data, batches):
+def test_both_loops_use_the_given_learning_rate(net, data, batches):
     params = random_params(net)
     network = hand_built(net, params)
     numpy_ref.train(network, *data, batches, 0.003, optimizer="adam")
     state, _ = jaxnet.fit(net, params, data, batches, learning_rate=0.003, optimizer="adam")
-    usual, _ = jaxnet.fit(net, params, data, batches, optimizer="adam")
-    assert farthest(network.params, jax.device_get(state.params)) < TOLERANCE
-    assert farthest(network.params, jax.device_get(usual.params)) > 1e-3
+    at_default_rate, _ = jaxnet.fit(net, params, data, batches, optimizer="adam")
+    assert largest_difference(network.params, jax.device_get(state.params)) < TOLERANCE
+    assert largest_difference(network.params, jax.device_get(at_default_rate.params)) > 1e-3
 
 
 @pytest.mark.parametrize("clip_norm", [0.5, 1e3])
-def test_clipping_scales_the_whole_gradient_or_leaves_it_alone(clip_norm, net, data):
+def test_clipping_scales_the_whole_gradient_or_returns_it_unchanged(clip_norm, net, data):
     grads = hand_built(net, random_params(net)).gradient(data.x_train, data.t_train)
     norm = global_norm(grads)
     before = jax.tree.map(np.copy, grads)
@@ -129,8 +131,8 @@ def test_a_gradient_of_zero_is_clipped_to_zero():
     assert clip_by_global_norm({"Affine1": {"W": np.zeros(2)}}, 1.0)["Affine1"]["W"].tolist() == [0, 0]
 
 
-# The book's rules (section 6.1 and its repository's common/optimizer.py), from W = 0 along given gradients. What the
-# keyword arguments name is where they part from optax's.
+# The book's rules (section 6.1 and common/optimizer.py in its repository), from W = 0 along given gradients. Their
+# keyword arguments are the quantities in which they differ from optax.
 
 
 def book_momentum(gradients, lr):
@@ -183,7 +185,7 @@ def walk(optimizer, gradients, start=0.0):
 
 
 @pytest.mark.parametrize(
-    ("ours", "book", "dW", "here", "there"),
+    ("ours", "book", "dW", "our_step", "book_step"),
     [
         (Momentum, book_momentum, 0.01, 0.01, 0.01),
         (Nesterov, book_nesterov, 1.0, 1.9, 2.71),
@@ -195,19 +197,19 @@ def walk(optimizer, gradients, start=0.0):
         (Adam, book_adam, 1e-6, 0.990, 0.240),
     ],
 )
-def test_how_long_the_first_step_is_here_and_in_the_book(ours, book, dW, here, there):
-    """In learning rates, for one element with the gradient dW."""
+def test_the_first_step_has_the_documented_size_in_numpy_ref_and_in_the_book(ours, book, dW, our_step, book_step):
+    """Measures the first step in units of the learning rate, for one element with the gradient dW."""
     (W,) = walk(ours(learning_rate=0.5), [np.array([dW])])
     (book_W,) = book([dW], 0.5)
-    assert -W[0] / 0.5 == pytest.approx(here, rel=5e-3)
-    assert -book_W / 0.5 == pytest.approx(there, rel=5e-3)
+    assert -W[0] / 0.5 == pytest.approx(our_step, rel=5e-3)
+    assert -book_W / 0.5 == pytest.approx(book_step, rel=5e-3)
 
 
 TINY = 1e-300
 
 
 @pytest.mark.parametrize(
-    ("ours", "book", "cured"),
+    ("ours", "book", "optax_options"),
     [
         (lambda: Momentum(0.5), book_momentum, {}),
         (lambda: Nesterov(0.5), book_nesterov, {"u_first": False}),
@@ -217,29 +219,29 @@ TINY = 1e-300
     ],
     ids=["momentum", "nesterov", "adagrad", "rmsprop", "adam"],
 )
-def test_nothing_else_parts_the_book_from_optax(ours, book, cured, rng):
-    """200 steps along gradients of sizes 1e-8 to 1: as written they part, with the named difference taken away not."""
+def test_the_book_differs_from_optax_in_the_documented_options_only(ours, book, optax_options, rng):
+    """Compares 200 steps along gradients of sizes 1e-8 to 1, with the book's own options and with those of optax."""
     gradients = rng.standard_normal((STEPS, 9)) * 10.0 ** np.arange(-8, 1)
     steps = np.array(list(walk(ours(), gradients)))
-    np.testing.assert_allclose(np.array(list(book(gradients, 0.5, **cured))), steps, rtol=1e-10, atol=1e-18)
-    if cured:
+    np.testing.assert_allclose(np.array(list(book(gradients, 0.5, **optax_options))), steps, rtol=1e-10, atol=1e-18)
+    if optax_options:
         assert np.abs(np.array(list(book(gradients, 0.5))) - steps).max() > 0.1
 
 
-def test_momentum_here_forgets_an_old_rate_at_once_and_in_the_book_does_not():
+def test_a_new_rate_applies_to_the_whole_velocity_and_in_the_book_to_new_gradients_only():
     def book(rates, W=0.0, v=0.0):
         for lr in rates:
             v = 0.9 * v - lr * 1.0
             W = W + v
             yield W
 
-    optimizer, params, seen = Momentum(), {"Affine1": {"W": np.zeros(1)}}, []
+    optimizer, params, ours = Momentum(), {"Affine1": {"W": np.zeros(1)}}, []
     for rate in (1.0, 0.1):
         optimizer.learning_rate = rate
         optimizer.update(params, {"Affine1": {"W": np.ones(1)}})
-        seen.append(params["Affine1"]["W"][0])
+        ours.append(params["Affine1"]["W"][0])
     first, second = book((1.0, 0.1))
-    assert seen == pytest.approx([-1.0, -1.19])
+    assert ours == pytest.approx([-1.0, -1.19])
     assert [first, second] == pytest.approx([-1.0, -2.0])
     theirs = optax.inject_hyperparams(optax.sgd)(1.0, momentum=0.9)
     W, state = np.zeros(1, np.float32), theirs.init(np.zeros(1, np.float32))
@@ -250,22 +252,22 @@ def test_momentum_here_forgets_an_old_rate_at_once_and_in_the_book_does_not():
     assert W[0] == pytest.approx(-1.19)
 
 
-def test_decay_beside_adam_is_not_decay_in_the_loss():
-    """Where the data have no say, W = 1: by ηλ = 1e-4 η beside Adam, by η through it, whatever λ is."""
-    (beside,) = walk(AdamW(0.5), [np.zeros(1)], start=1.0)
-    (through,) = walk(Adam(0.5), [np.full(1, 1e-4 * 1.0)], start=1.0)
-    assert (1 - beside[0]) / 0.5 == pytest.approx(1e-4)
-    assert (1 - through[0]) / 0.5 == pytest.approx(1, rel=2e-4)
+def test_decay_in_adamw_differs_from_decay_in_the_loss():
+    """Measures the first step of W = 1 without a data gradient: ηλ = 1e-4 η in AdamW, but η for any λ in Adam."""
+    (adamw,) = walk(AdamW(0.5), [np.zeros(1)], start=1.0)
+    (adam,) = walk(Adam(0.5), [np.full(1, 1e-4 * 1.0)], start=1.0)
+    assert (1 - adamw[0]) / 0.5 == pytest.approx(1e-4)
+    assert (1 - adam[0]) / 0.5 == pytest.approx(1, rel=2e-4)
 
 
-def test_the_books_clipping_falls_short_by_a_millionth():
+def test_the_books_clipping_is_off_by_less_than_a_millionth():
     grads = {"Affine1": {"W": np.array([2.0, 0.0]), "b": np.zeros(2)}}
     assert clip_by_global_norm(grads, 1.0)["Affine1"]["W"][0] == 1.0
     assert 2.0 * min(1.0 / (2.0 + 1e-6), 1) == pytest.approx(0.9999995, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", numpy_ref.OPTIMIZERS)
-def test_the_arrays_are_changed_in_place_in_their_own_dtype_and_the_gradients_not_at_all(name, rng):
+def test_parameters_are_updated_in_place_in_their_dtype_and_gradients_are_not_changed(name, rng):
     params = {"Affine1": {"W": np.ones((2, 3), np.float32), "b": np.ones(3, np.float32)}}
     arrays = dict(params["Affine1"])
     grads = jax.tree.map(lambda W: rng.standard_normal(W.shape).astype(np.float32), params)
@@ -277,15 +279,15 @@ def test_the_arrays_are_changed_in_place_in_their_own_dtype_and_the_gradients_no
         assert params["Affine1"][leaf] is W
         assert W.dtype == np.float32
         assert (before["Affine1"][leaf] == grads["Affine1"][leaf]).all()
-        assert ((W < 1) == (grads["Affine1"][leaf] > 0)).all()  # downhill
+        assert ((W < 1) == (grads["Affine1"][leaf] > 0)).all()  # against the gradient
     assert optimizer.steps == 2
     assert set(optimizer.state) == {"Affine1.W", "Affine1.b"}
-    remembered = [a for arrays in optimizer.state.values() for a in arrays]
-    assert all(a.dtype == np.float32 for a in remembered)
+    state_arrays = [a for arrays in optimizer.state.values() for a in arrays]
+    assert all(a.dtype == np.float32 for a in state_arrays)
     assert clip_by_global_norm(grads, 0.1)["Affine1"]["W"].dtype == np.float32
 
 
-def test_an_optimizer_goes_on_where_it_stopped(net, data, batches):
+def test_an_optimizer_continues_with_its_state(net, data, batches):
     whole, halves = hand_built(net, random_params(net)), hand_built(net, random_params(net))
     numpy_ref.train(whole, *data, batches, optimizer="adam")
     optimizer = Adam()
@@ -313,7 +315,7 @@ def test_an_optimizer_goes_on_where_it_stopped(net, data, batches):
         (lambda: clip_by_global_norm({}, 0), "clip_norm: 0, expected a finite number > 0"),
     ],
 )
-def test_numbers_out_of_range_are_refused_by_name(make, message):
+def test_hyperparameters_out_of_range_are_refused_by_name(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -333,7 +335,7 @@ def read_only(array):
         ({"A": {"W": read_only(np.ones(2))}}, {"A": {"W": np.ones(2)}}, r"params: A\.W is not a writable NumPy array"),
     ],
 )
-def test_trees_that_do_not_fit_are_refused_by_name(params, grads, message):
+def test_mismatched_trees_are_refused_by_name(params, grads, message):
     optimizer = Adam()
     with pytest.raises(ValueError, match=message):
         optimizer.update(params, grads)
@@ -341,14 +343,14 @@ def test_trees_that_do_not_fit_are_refused_by_name(params, grads, message):
     assert optimizer.state == {}
 
 
-def test_parameters_of_jax_are_refused_as_they_cannot_change_in_place(x64):
+def test_jax_arrays_are_refused_because_they_are_immutable(x64):
     params = {"Affine1": {"W": jax.numpy.ones(2)}}
     with pytest.raises(ValueError, match=r"params: Affine1\.W is not a writable NumPy array"):
         SGD().update(params, {"Affine1": {"W": np.ones(2)}})
 
 
 @pytest.mark.parametrize("other", [{"Affine9": {"W": np.ones(2)}}, {"Affine1": {"W": np.ones(3)}}])
-def test_one_optimizer_serves_one_network(other):
+def test_an_optimizer_refuses_the_parameters_of_a_second_network(other):
     optimizer = Momentum()
     optimizer.update({"Affine1": {"W": np.ones(2)}}, {"Affine1": {"W": np.ones(2)}})
     with pytest.raises(ValueError, match=r"params: Affine\d\.W is new to this optimizer"):
@@ -367,7 +369,7 @@ def test_one_optimizer_serves_one_network(other):
         ({"eval_every": 0}, "eval_every: 0"),
     ],
 )
-def test_the_loop_by_hand_refuses_by_name_before_it_changes_anything(arguments, message, net, data, batches):
+def test_the_numpy_loop_refuses_invalid_options_before_it_changes_parameters(arguments, message, net, data, batches):
     network = hand_built(net, random_params(net))
     with pytest.raises(ValueError, match=message):
         numpy_ref.train(network, *data, batches, **arguments)
@@ -375,15 +377,15 @@ def test_the_loop_by_hand_refuses_by_name_before_it_changes_anything(arguments, 
 
 
 @pytest.mark.parametrize("clip_norm", [0, -1, float("nan"), float("inf")])
-def test_the_compiled_loop_refuses_a_clip_norm_by_name(clip_norm, net, data, batches):
+def test_the_compiled_loop_refuses_an_invalid_clip_norm_by_name(clip_norm, net, data, batches):
     with pytest.raises(ValueError, match=f"clip_norm: {clip_norm}, expected a finite number > 0"):
         jaxnet.fit(net, random_params(net), data, batches, clip_norm=clip_norm)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "adamw"])
-def test_pytorch_is_of_the_same_opinion(name, rng):
-    """A third derivation, where it is installed. AdaGrad and RMSprop it has with the book's guard, beside the root."""
+def test_200_steps_equal_those_of_pytorch(name, rng):
+    """Compares with PyTorch if it is installed. Its AdaGrad and RMSprop add eps after the root, as the book does."""
     torch = pytest.importorskip("torch")
     make = {
         "sgd": lambda p: torch.optim.SGD(p, 0.1),

@@ -1,4 +1,4 @@
-"""Figures that compare runs: that they show the runs' numbers."""
+"""Tests that figures of several runs show the numbers of the runs."""
 
 import io
 
@@ -8,8 +8,8 @@ import pytest
 from jaxnet import History, Progress, Sweep, plots
 
 
-def drawn(figure):
-    figure.savefig(io.BytesIO(), format="png", dpi=40)  # lays it out: a warning would fail the test
+def rendered(figure):
+    figure.savefig(io.BytesIO(), format="png", dpi=40)  # lays out the figure; a warning fails the test
     return figure
 
 
@@ -17,9 +17,9 @@ def texts(axes):
     return [text.get_text() for text in axes.texts]
 
 
-def test_a_path_is_drawn_point_by_point_with_its_final_height():
+def test_optimizer_paths_show_every_point_and_the_final_value():
     paths = {"sgd": np.array([[-7.0, 2.0], [-3.0, 1.0], [-1.0, 0.5]]), "adam": np.array([[-7.0, 2.0], [0.0, 0.0]])}
-    figure = drawn(plots.optimizer_paths(lambda x, y: x**2 / 20 + y**2, paths))
+    figure = rendered(plots.optimizer_paths(lambda x, y: x**2 / 20 + y**2, paths))
     assert len(figure.axes) == 2
     for axes, (name, path) in zip(figure.axes, paths.items(), strict=True):
         np.testing.assert_array_equal(axes.lines[0].get_xydata(), path)
@@ -27,9 +27,9 @@ def test_a_path_is_drawn_point_by_point_with_its_final_height():
         assert axes.get_title(loc="left") == f"{name}: f = {x**2 / 20 + y**2:.2g}"
 
 
-def test_losses_are_medians_of_blocks_named_in_the_order_of_their_ends():
+def test_losses_are_block_medians_with_labels_in_the_order_of_the_final_losses():
     high, low = np.exp(np.linspace(1, 0.5, 400)), np.exp(np.linspace(1, -3, 400))
-    (axes,) = drawn(plots.losses("two", {"high": high, "low": low})).axes
+    (axes,) = rendered(plots.losses("two", {"high": high, "low": low})).axes
     line = axes.lines[1]
     np.testing.assert_allclose(line.get_ydata(), np.median(low.reshape(40, 10), axis=1))
     places = {text.get_text(): text.xy[1] for text in axes.texts}
@@ -40,7 +40,7 @@ def test_losses_are_medians_of_blocks_named_in_the_order_of_their_ends():
 def test_activations_show_their_standard_deviation():
     rng = np.random.default_rng(0)
     rows = {"wide": [rng.standard_normal(500), 200 * rng.standard_normal(500)], "dead": [np.zeros(50), np.zeros(50)]}
-    figure = drawn(plots.activations("two", rows))
+    figure = rendered(plots.activations("two", rows))
     assert [texts(axes)[0] for axes in figure.axes] == [
         f"σ {np.std(rows['wide'][0]):.2g}", f"σ {np.std(rows['wide'][1]):,.0f}", "σ 0", "σ 0",
     ]  # fmt: skip
@@ -53,7 +53,7 @@ def test_a_curve_that_ends_early_is_marked_as_diverged():
         return History(np.ones(10), steps[:n], steps[:n] * rate, steps[:n] * rate)
 
     runs = {init_std: {"without": history(n, 0.1), "with": history(3, 0.05)} for init_std, n in ((1.0, 2), (0.1, 3))}
-    first, second = drawn(plots.accuracies_by_init_std(runs)).axes
+    first, second = rendered(plots.accuracies_by_init_std(runs)).axes
     assert texts(first) == ["without:\ndiverged"]
     assert texts(second) == []
     np.testing.assert_array_equal(second.lines[1].get_ydata(), steps * 0.05)
@@ -62,13 +62,13 @@ def test_a_curve_that_ends_early_is_marked_as_diverged():
 
 def test_overfitting_shows_the_final_accuracies():
     run = History(np.ones(4), np.array([0, 2, 4]), np.array([0.1, 0.9, 1.0]), np.array([0.1, 0.6, 0.7]))
-    (axes,) = drawn(plots.overfitting("few", {"nothing": run})).axes
+    (axes,) = rendered(plots.overfitting("few", {"nothing": run})).axes
     assert texts(axes) == ["train 100.0%\ntest 70.0%"]
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), run.train_accuracy)
     np.testing.assert_array_equal(axes.lines[1].get_ydata(), run.test_accuracy)
 
 
-def a_sweep():
+def example_sweep():
     accuracy = np.array(
         [[[0.1, 0.3], [0.5, 0.7]], [[0.9, 0.9], [np.nan, 0.8]]]
     )  # 2 rates, 2 initial standard deviations, 2 seeds
@@ -78,8 +78,8 @@ def a_sweep():
     )  # fmt: skip
 
 
-def test_a_sweep_map_has_medians_over_seeds_and_crosses_for_divergence():
-    figure = drawn(plots.sweep_map("two", a_sweep(), {"mine": (0.01, 0.1), "not swept": (5.0, 0.1)}))
+def test_a_sweep_map_shows_medians_over_seeds_and_crosses_for_divergence():
+    figure = rendered(plots.sweep_map("two", example_sweep(), {"mine": (0.01, 0.1), "not swept": (5.0, 0.1)}))
     (axes,) = figure.axes
     labels = {text.get_position(): text.get_text() for text in axes.texts}
     assert labels == {(0, 0): "20", (0, 1): "60", (1, 0): "90", (1, 1): "×"}
@@ -103,14 +103,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("message", BAD)
-def test_what_cannot_be_drawn_is_refused_by_name(message):
+def test_invalid_arguments_are_refused_by_name(message):
     with pytest.raises(ValueError, match=message):
         BAD[message]()
 
 
-def test_a_sweep_of_few_runs_is_drawn_as_losses_named_by_what_varies():
-    sweep = a_sweep()._replace(loss=np.arange(1.0, 25).reshape(2, 2, 2, 3))
-    (axes,) = drawn(plots.losses("sweep", sweep)).axes
+def test_losses_of_a_sweep_are_labelled_by_rate_standard_deviation_and_seed():
+    sweep = example_sweep()._replace(loss=np.arange(1.0, 25).reshape(2, 2, 2, 3))
+    (axes,) = rendered(plots.losses("sweep", sweep)).axes
     assert len(axes.lines) == 8
     assert "0.01, σ 0.1, seed 0" in texts(axes)
     np.testing.assert_array_equal(axes.lines[1].get_ydata(), sweep.loss[0, 0, 1])
@@ -118,7 +118,7 @@ def test_a_sweep_of_few_runs_is_drawn_as_losses_named_by_what_varies():
         plots.losses("sweep", sweep._replace(diverged=np.zeros((13, 1, 1), bool)))
 
 
-def test_what_fit_returns_is_drawn_like_its_history():
+def test_progress_is_drawn_like_its_history():
     history = History(np.ones(4), np.array([0, 2, 4]), np.array([0.1, 0.9, 1.0]), np.array([0.1, 0.6, 0.7]))
     run = Progress(None, history)
     for draw in (
@@ -127,7 +127,7 @@ def test_what_fit_returns_is_drawn_like_its_history():
         lambda run: plots.accuracies_by_init_std({0.1: {"a": run, "b": run}}),
         plots.learning_curves,
     ):
-        figures = [drawn(draw(argument)) for argument in (run, history)]
+        figures = [rendered(draw(argument)) for argument in (run, history)]
         data = [[line.get_xydata() for axes in figure.axes for line in axes.lines] for figure in figures]
         assert data[0]
         for a, b in zip(*data, strict=True):

@@ -1,4 +1,4 @@
-"""Figures of one run: that they show the run's numbers."""
+"""Tests that figures of one run show the numbers of the run."""
 
 import io
 
@@ -16,8 +16,8 @@ def history(steps, evaluations):
     )  # fmt: skip
 
 
-def drawn(figure):
-    figure.savefig(io.BytesIO(), format="png", dpi=40)  # lays it out: a warning would fail the test
+def rendered(figure):
+    figure.savefig(io.BytesIO(), format="png", dpi=40)  # lays out the figure; a warning fails the test
     return figure
 
 
@@ -26,9 +26,9 @@ def images_of(figure):
 
 
 @pytest.mark.parametrize(("steps", "evaluations"), [(0, 1), (1, 2), (10, 2), (3000, 31), (3000, 300)])
-def test_learning_curves_are_the_historys_numbers(steps, evaluations):
+def test_learning_curves_show_the_numbers_of_the_history(steps, evaluations):
     run = history(steps, evaluations)
-    above, below = drawn(plots.learning_curves(run)).axes
+    above, below = rendered(plots.learning_curves(run)).axes
     np.testing.assert_array_equal(above.lines[0].get_ydata(), run.loss)
     np.testing.assert_array_equal(above.lines[0].get_xdata(), np.arange(1, steps + 1))
     train, test = below.lines
@@ -38,9 +38,9 @@ def test_learning_curves_are_the_historys_numbers(steps, evaluations):
 
 
 @pytest.mark.parametrize(("train", "test"), [(0.9, 0.8), (0.8, 0.9), (0.9, 0.9)])
-def test_each_line_ends_in_its_name_and_number_and_the_two_stand_apart(train, test):
+def test_accuracy_labels_show_name_and_final_value_and_do_not_overlap(train, test):
     run = history(10, 2)._replace(train_accuracy=np.array([0.1, train]), test_accuracy=np.array([0.1, test]))
-    figure = drawn(plots.learning_curves(run))
+    figure = rendered(plots.learning_curves(run))
     labels = figure.axes[1].texts
     assert [label.get_text() for label in labels] == [f"train {train:.2%}", f"test {test:.2%}"]
     assert [label.xy for label in labels] == [(10, train), (10, test)]
@@ -48,9 +48,9 @@ def test_each_line_ends_in_its_name_and_number_and_the_two_stand_apart(train, te
     assert not first.overlaps(second)
 
 
-def test_the_smoothed_loss_is_the_median_of_the_steps_it_says():
+def test_the_smoothed_loss_is_the_median_of_as_many_steps_as_the_title_says():
     run = history(3000, 3)
-    above = drawn(plots.learning_curves(run)).axes[0]
+    above = rendered(plots.learning_curves(run)).axes[0]
     assert "median of every 60" in above.get_title(loc="left")
     step, value = above.lines[1].get_xydata()[7]
     assert step == np.mean([421, 480])
@@ -58,7 +58,7 @@ def test_the_smoothed_loss_is_the_median_of_the_steps_it_says():
 
 
 def test_a_short_run_is_not_smoothed():
-    above = drawn(plots.learning_curves(history(10, 2))).axes[0]
+    above = rendered(plots.learning_curves(history(10, 2))).axes[0]
     assert len(above.lines) == 1
     assert above.get_title(loc="left") == "loss in nats: each batch"
 
@@ -67,19 +67,19 @@ def test_a_short_run_is_not_smoothed():
     "loss", [np.geomspace(2, 1e30, 150), np.zeros(150), np.where(np.arange(150) % 2, 1e-6, 0), np.full(150, 2.0)]
 )
 def test_any_loss_can_be_drawn(loss):
-    above = drawn(plots.learning_curves(history(150, 2)._replace(loss=loss))).axes[0]
+    above = rendered(plots.learning_curves(history(150, 2)._replace(loss=loss))).axes[0]
     assert above.get_yscale() == ("log" if loss.any() else "linear")
     low, high = above.get_ylim()
     assert 0 < sum(low <= tick <= high for tick in above.get_yticks()) <= 12
 
 
-def test_no_step_is_said():
+def test_a_run_without_steps_is_titled_as_such():
     above = plots.learning_curves(history(0, 1)).axes[0]
     assert above.get_title(loc="left").endswith("no steps")
     assert list(above.get_yticks()) == [0]
 
 
-def test_the_accuracy_axis_begins_where_the_training_has_begun_and_ends_at_1():
+def test_the_accuracy_axis_leaves_out_the_first_evaluation_and_ends_at_1():
     accuracies = np.array([0.1, 0.9, 1.0])
     run = history(300, 3)._replace(train_accuracy=accuracies, test_accuracy=accuracies)
     low, high = plots.learning_curves(run).axes[1].get_ylim()
@@ -87,18 +87,18 @@ def test_the_accuracy_axis_begins_where_the_training_has_begun_and_ends_at_1():
     assert high == 1
 
 
-def test_weights_are_images_about_zero_the_largest_norm_first(rng):
+def test_weights_are_images_with_symmetric_limits_sorted_by_norm(rng):
     W = rng.standard_normal((12, 5)) * [1, 5, 2, 4, 3]
-    images = images_of(drawn(plots.first_layer_weights(W, (3, 4))))
+    images = images_of(rendered(plots.first_layer_weights(W, (3, 4))))
     assert len(images) == 5
     for image, unit in zip(images, [1, 3, 4, 2, 0], strict=True):
         np.testing.assert_array_equal(image.get_array(), W[:, unit].reshape(3, 4))
-    (limits,) = {image.get_clim() for image in images}  # one scale for all
+    (limits,) = {image.get_clim() for image in images}  # all images share one scale
     assert limits[0] == -limits[1] < 0
     assert np.mean(np.abs(W) > limits[1]) <= 1 / 60
 
 
-def test_weights_are_taken_from_what_fit_returns(rng):
+def test_weights_may_be_given_as_progress(rng):
     W = rng.standard_normal((12, 5))
     run = Progress(TrainState({"Affine1": {"W": W}}, {}, None, None, 0), history(1, 1))
     images = [images_of(plots.first_layer_weights(weights, (3, 4))) for weights in (W, run)]
@@ -107,15 +107,15 @@ def test_weights_are_taken_from_what_fit_returns(rng):
 
 
 @pytest.mark.parametrize(("largest", "limit"), [(0, 1), (0.25, 0.25)])
-def test_weights_of_nothing_but_zeros_or_nearly_so_are_drawn(largest, limit):
+def test_weights_that_are_nearly_all_zero_are_drawn(largest, limit):
     W = np.zeros((400, 1))
     W[0] = largest
-    (image,) = images_of(drawn(plots.first_layer_weights(W, (20, 20))))
+    (image,) = images_of(rendered(plots.first_layer_weights(W, (20, 20))))
     assert image.get_clim() == (-limit, limit)
 
 
 @pytest.mark.parametrize(("units", "most", "count"), [(30, 7, 7), (30, 100, 30)])
-def test_at_most_so_many_units_are_drawn(rng, units, most, count):
+def test_at_most_max_units_are_drawn(rng, units, most, count):
     figure = plots.first_layer_weights(rng.standard_normal((4, units)), (2, 2), max_units=most)
     assert f"{count} of {units} units" in figure.get_suptitle()
     assert len(images_of(figure)) == count
@@ -123,7 +123,7 @@ def test_at_most_so_many_units_are_drawn(rng, units, most, count):
 
 @pytest.mark.parametrize("image_shape", [(2, 6), (3, 4), (6, 2)])
 def test_images_fill_the_figure_with_thin_gaps(rng, image_shape):
-    figure = drawn(plots.first_layer_weights(rng.standard_normal((12, 13)), image_shape))
+    figure = rendered(plots.first_layer_weights(rng.standard_normal((12, 13)), image_shape))
     boxes = [image.get_window_extent() for image in images_of(figure)]  # ten in a row
     gap = boxes[0].x0
     assert 0 < gap < 0.01 * figure.bbox.width
@@ -135,12 +135,12 @@ def test_images_fill_the_figure_with_thin_gaps(rng, image_shape):
 
 
 X = np.arange(16.0).reshape(4, 4)
-LOGITS = np.array([[5.0, 0], [0, 3], [9, 0], [0, 0.5]])  # says 0, 1, 0, 1
+LOGITS = np.array([[5.0, 0], [0, 3], [9, 0], [0, 0.5]])  # the predictions are 0, 1, 0, 1
 
 
 @pytest.mark.parametrize("t", [np.array([0, 0, 1, 0]), np.array([[1, 0], [1, 0], [0, 1], [1, 0]])])
-def test_mistakes_come_surest_first(t):
-    figure = drawn(plots.mistakes(X, t, LOGITS, (2, 2)))
+def test_mistakes_are_sorted_by_confidence(t):
+    figure = rendered(plots.mistakes(X, t, LOGITS, (2, 2)))
     assert figure.get_suptitle().startswith("3 of 4 images misclassified\nmost confident first")
     images = images_of(figure)
     sure = [f"{1 / (1 + np.exp(-gap)):.0%}" for gap in (9, 3, 0.5)]
@@ -150,20 +150,20 @@ def test_mistakes_come_surest_first(t):
         np.testing.assert_array_equal(image.get_array(), X[row].reshape(2, 2))
 
 
-def test_mistakes_that_float32_calls_certain_keep_their_order():
+def test_mistakes_with_a_rounded_confidence_of_1_are_sorted_by_logits():
     logits = np.array([[20, 0], [30, 0], [25, 0]], np.float32)
     images = images_of(plots.mistakes(X[:3], np.ones(3, int), logits, (2, 2)))
     assert [image.get_array()[0, 0] for image in images] == [X[1, 0], X[2, 0], X[0, 0]]
 
 
-def test_at_most_so_many_mistakes_are_drawn_and_all_are_counted():
+def test_at_most_max_images_are_drawn_and_all_mistakes_are_counted():
     figure = plots.mistakes(X, np.array([0, 0, 1, 0]), LOGITS, (2, 2), max_images=2)
     assert figure.get_suptitle().startswith("3 of 4 images misclassified\nthe 2 most confident")
     assert len(images_of(figure)) == 2
 
 
-def test_no_mistakes_say_so():
-    figure = drawn(plots.mistakes(X, np.array([0, 1, 0, 1]), LOGITS, (2, 2)))
+def test_a_run_without_mistakes_is_titled_as_such():
+    figure = rendered(plots.mistakes(X, np.array([0, 1, 0, 1]), LOGITS, (2, 2)))
     assert figure.get_suptitle() == "0 of 4 images misclassified\nno mistakes to show"
     assert not images_of(figure)
 
@@ -194,6 +194,6 @@ def test_no_mistakes_say_so():
         ("mistakes", [X, np.ones(4, int), LOGITS, (2, 2), -1], "max_images: -1, expected"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(function, arguments, message):
+def test_invalid_arguments_are_refused_by_name(function, arguments, message):
     with pytest.raises(ValueError, match=message):
         getattr(plots, function)(*arguments)

@@ -1,4 +1,4 @@
-"""A run to be killed: with momentum, BatchNorm and Dropout, and a checkpoint and a line of output per evaluation."""
+"""Trains with momentum, BatchNorm and Dropout until killed; saves a checkpoint and prints a line at each evaluation."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""A worker process with simulated devices, one of several that train together."""
+"""Runs a worker process with simulated devices, one of several that train together."""
 
 import json
 import sys
@@ -18,8 +18,8 @@ STEPS, ROWS = 20, 61  # no number of devices divides 61
 EVALUATED = {"eval_every": 10, "weight_decay": 0.01}
 
 
-def the_run():
-    """Returns the arguments of `fit`, and those by name that `initial_state` takes too.
+def fit_arguments():
+    """Returns the positional arguments of `fit`, and the named ones that `initial_state` takes too.
 
     Pixels are stored as bytes; the network has BatchNorm and Dropout, the optimizer momentum.
     """
@@ -43,7 +43,7 @@ def save(path, run):
 
 def simulated(folder, *counts):
     """Trains on one device without a mesh, then over meshes of these numbers of devices."""
-    arguments, settings = the_run()
+    arguments, settings = fit_arguments()
     save(folder / "alone.npz", jaxnet.fit(*arguments, **EVALUATED, **settings))
     for count in counts:
         run = jaxnet.fit(*arguments, mesh=sharding.mesh(count), **EVALUATED, **settings)
@@ -54,8 +54,8 @@ def simulated(folder, *counts):
 def one_of(folder, steps):
     """Trains over all devices of all processes, from the last checkpoint to this step."""
     fit_module.FIRST_CHUNK = 2
-    fit_module.CHUNK_SECONDS = 1e9 * (jax.process_index() == 0)  # clocks may disagree, chunks must not
-    (net, params, data, batches), settings = the_run()
+    fit_module.CHUNK_SECONDS = 1e9 * (jax.process_index() == 0)  # clocks differ, chunks must not
+    (net, params, data, batches), settings = fit_arguments()
     mesh = sharding.mesh()
     checkpoints = Checkpoints(folder / "checkpoints", lambda: {"run": "the"}, seconds=0)
     written, steps_seen = [], []
@@ -87,7 +87,7 @@ def one_of(folder, steps):
 
 def diverged_at(run, mesh):
     """Returns where a run with too high a rate ends; the first process also computes with a local copy of the state."""
-    (net, params, data, batches), settings = the_run()
+    (net, params, data, batches), settings = fit_arguments()
     if jax.process_index() == 0:
         local = sharding.local_copy(run.state)
         assert jaxnet.predict(net, local.params, local.net_state, data.x_test).is_fully_addressable

@@ -1,4 +1,4 @@
-"""Checkpoints: after kills, damage and full disks, and of other runs."""
+"""Tests checkpoints: after kills, after damage, on full disks, and of other runs."""
 
 import gc
 import os
@@ -24,7 +24,7 @@ from jaxnet.train import checkpoints
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints, identity
 
 pytest.importorskip("orbax.checkpoint")
-# tensorstore's threads outlive the event loop of a read or write that failed, and complain of it to no_warning
+# after a failed read or write, tensorstore's threads outlive the event loop, and warn of it
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 HERE = Path(__file__).parent
 KILLS = int(os.environ.get("JAXNET_KILLS", "2"))
@@ -32,7 +32,7 @@ KILLS = int(os.environ.get("JAXNET_KILLS", "2"))
 
 @pytest.fixture
 def run(rng):
-    """Returns the arguments of a run of 60 steps, and those by name that `initial_state` takes too."""
+    """Returns the positional arguments of a run of 60 steps, and the named ones that `initial_state` takes too."""
     data, net = a_dataset(rng), jaxnet.multi_layer_net(12, [8], 5, batch_norm=True, dropout=0.2)
     batches = jaxnet.draw_batches(jax.random.key(1), len(data.x_train), 10, 60)
     return (net, random_params(net, dtype=np.float32), data, batches), {"key": jax.random.key(2)}
@@ -68,7 +68,7 @@ def bits(progress):
     return [(str(a.dtype), a.shape, np.asarray(a).tobytes()) for a in jax.tree.leaves(progress)]
 
 
-def test_the_last_three_are_kept_and_the_last_is_read_bit_for_bit(run, tmp_path):
+def test_the_last_three_checkpoints_are_kept_and_the_last_is_read_bit_for_bit(run, tmp_path):
     yielded = save_all(run, tmp_path)
     steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert steps == [int(progress.state.step) for progress in yielded[-3:]]
@@ -89,20 +89,20 @@ def test_without_checkpoints_there_is_nothing_to_resume(run, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_file_instead_of_the_folder_is_refused(run, tmp_path):
+def test_a_file_at_the_path_of_the_folder_is_refused(run, tmp_path):
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(CheckpointError, match="a file, expected a folder of checkpoints"):
         folder_of(run, tmp_path).latest(initial(run), no_warning)
 
 
-def test_the_network_and_an_option_of_that_name_are_both_compared(run):
+def test_the_network_and_an_option_called_network_are_both_compared(run):
     (net, _, data, batches), _ = run
     described = identity(net, data, batches, np.float32, {"network": "deep"})
     assert described["network"] == repr(net.description)
     assert described["option network"] == "deep"
 
 
-def test_an_optax_optimizer_needs_a_text_in_the_identity(run, tmp_path):
+def test_an_optax_optimizer_needs_an_identifying_text_in_the_settings(run, tmp_path):
     """A transformation does not reveal its hyperparameters, so runs with different ones would have one identity."""
     (net, params, data, batches), settings = run
     for optimizer in (optax.adam(1e-3), optax.adam):
@@ -135,7 +135,7 @@ def largest(folder):
 
 
 @pytest.mark.parametrize("damage", [truncate, flip_bit, Path.unlink])
-def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_read(run, tmp_path, damage):
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_read(run, tmp_path, damage):
     yielded, warnings = save_all(run, tmp_path), []
     last = tmp_path / "checkpoints" / str(int(yielded[-1].state.step))
     damage(largest(last))
@@ -147,8 +147,8 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_read(run, tmp_pa
     assert bits(jaxnet.fit(*arguments, eval_every=20, **settings, resume=restored)) == bits(yielded[-1])
 
 
-def test_the_digest_detects_a_change_that_the_files_do_not_show(run, tmp_path, monkeypatch):
-    """As if memory had gone bad between the digest and the disk."""
+def test_the_digest_detects_changed_arrays_in_undamaged_files(run, tmp_path, monkeypatch):
+    """Simulates memory that is corrupted between the computation of the digest and the write."""
     monkeypatch.setattr(checkpoints, "_digest", lambda leaves: "0" * 64)
     save_all(run, tmp_path)
     monkeypatch.undo()
@@ -175,21 +175,21 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_checkpoint_of_another_run_is_refused_by_what_differs(run, tmp_path, name):
+def test_resume_refuses_another_run_and_names_the_difference(run, tmp_path, name):
     change, message = OTHERS[name]
     save_all(run, tmp_path)
     with pytest.raises(CheckpointError, match=message):
         folder_of(run, tmp_path, **change(run)).latest(initial(run), no_warning)
 
 
-def test_a_checkpoint_of_another_version_is_refused(run, tmp_path, monkeypatch):
+def test_resume_refuses_another_version(run, tmp_path, monkeypatch):
     save_all(run, tmp_path)
     monkeypatch.setattr(jaxnet, "__version__", "99")
     with pytest.raises(CheckpointError, match=r"version of jaxnet was .*, is 99; resume with what the run was started"):
         folder_of(run, tmp_path).latest(initial(run), no_warning)
 
 
-def test_a_checkpoint_of_another_optimizer_is_refused_by_its_leaf(run, tmp_path):
+def test_resume_refuses_another_optimizer(run, tmp_path):
     (net, params, *_), settings = run
     save_all(run, tmp_path)
     adam = jaxnet.initial_state(net, params, optimizer="adam", **settings)
@@ -237,7 +237,7 @@ def test_a_disk_that_fills_during_a_write_is_reported(run, tmp_path, monkeypatch
                 saved.save(progress)
     saved.save(last)
     assert bits(folder_of(run, tmp_path).latest(initial(run), no_warning)) == bits(last)
-    gc.collect()  # pytest reports here what orbax has not closed
+    gc.collect()  # so that pytest reports files that orbax has not closed
 
 
 def test_a_folder_that_cannot_be_written_is_reported(run, tmp_path):
@@ -257,7 +257,7 @@ def killed_run(folder, pause):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_in_the_same_bits(tmp_path):
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
     """Kills the run JAXNET_KILLS times, 2 by default; a checkpoint is being written nearly all the time."""
     with killed_run(tmp_path / "whole", 0) as whole:
         assert "step 600" in whole.stdout.read()

@@ -1,4 +1,4 @@
-"""Pixels stored as bytes, and what does not count as pixels."""
+"""Tests that pixels are stored as bytes on the device, and other data unchanged."""
 
 import jax
 import jax.numpy as jnp

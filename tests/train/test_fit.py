@@ -1,4 +1,4 @@
-"""The compiled loop against the NumPy loop; what it refuses, compiles and reports."""
+"""Tests the compiled training loop: against the NumPy loop, its compilations, its errors, and refused arguments."""
 
 from collections import Counter
 
@@ -43,9 +43,9 @@ def largest_difference(a, b):
 
 
 @pytest.mark.parametrize("make", [jaxnet.two_layer_net, jaxnet.notebook_net], ids=["book", "notebook"])
-def test_500_steps_by_hand_and_compiled_are_one_trajectory_in_float64(make, data, x64):
-    """A step rounds by a few eps = 2e-16 of numbers of order 1; 500 of them, on a loss that training does not amplify
-    (the test below measures that), stay below 1e-12 - three digits to spare to the bound that is promised."""
+def test_500_steps_in_numpy_and_compiled_are_one_trajectory_in_float64(make, data, x64):
+    """A step has a rounding error of a few eps = 2e-16. Training does not amplify it, as the next test measures, so the
+    error of 500 steps stays below 1e-12, which is three digits below the bound."""
     net = make(12, 8, 5)
     params = random_params(net)
     hand_params, by_hand, params, compiled = both_trajectories(net, params, data, batches_for(data, STEPS), np.float64)
@@ -57,9 +57,9 @@ def test_500_steps_by_hand_and_compiled_are_one_trajectory_in_float64(make, data
         np.testing.assert_allclose(getattr(compiled, name), getattr(by_hand, name), rtol=0, atol=1e-12)
 
 
-def test_500_steps_in_float32_drift_as_far_as_rounding_takes_them(net, data, x64):
-    """How far one rounding error grows is measured: the float64 run, started one float32 unit roundoff away. A float32
-    run suffers such an error at every step, so it drifts at most 500 times as far, and does drift."""
+def test_500_steps_in_float32_drift_by_their_rounding_errors(net, data, x64):
+    """A float64 run whose start is moved by one float32 unit roundoff measures the growth of one rounding error. A
+    float32 run has such an error at every step, so it drifts, and at most 500 times as far."""
     params, batches = random_params(net, dtype=np.float32), batches_for(data, STEPS)
     double = jax.tree.map(np.float64, params)
     exact, by_hand, _, _ = both_trajectories(net, double, data, batches, np.float64)
@@ -84,7 +84,7 @@ def test_a_difference_in_one_batch_changes_the_trajectory(net, data, x64):
 
 @pytest.fixture
 def compiled_programs():
-    """Counts what XLA compiles from here on."""
+    """Returns a function that returns the number of programs compiled so far."""
     count = Counter()
 
     def listen(event, duration, **_):
@@ -101,14 +101,14 @@ def test_runs_of_one_shape_compile_once(rng, data, compiled_programs):
     jaxnet.fit(net, params, data, batches, eval_every=10)
     first = compiled_programs() - before
     assert first >= 1
-    again = jaxnet.two_layer_net(12, 9, 5)  # another value of the same description
+    again = jaxnet.two_layer_net(12, 9, 5)  # a second network with the same description
     jaxnet.fit(again, other, a_dataset(rng), batches_for(data, 40, key=1), eval_every=10, learning_rate=0.02)
     assert compiled_programs() - before == first
     jaxnet.fit(net, params, data, batches, eval_every=20)
-    assert compiled_programs() - before > first  # another interval is another program: the count can rise
+    assert compiled_programs() - before > first  # another interval is another program, so the count can rise
 
 
-def test_another_clip_norm_is_not_another_program(data, compiled_programs):
+def test_another_clip_norm_does_not_compile_another_program(data, compiled_programs):
     net, batches = jaxnet.two_layer_net(12, 11, 5), batches_for(data, 40)
     params = random_params(net, dtype=np.float32)
     jaxnet.fit(net, params, data, batches, clip_norm=1.0)
@@ -116,7 +116,7 @@ def test_another_clip_norm_is_not_another_program(data, compiled_programs):
     jaxnet.fit(net, params, data, batches, clip_norm=0.1, learning_rate=0.02)
     assert compiled_programs() == before
     jaxnet.fit(net, params, data, batches)
-    assert compiled_programs() > before  # none at all is one: the count can rise
+    assert compiled_programs() > before  # without clip_norm it is another program, so the count can rise
 
 
 def test_evaluations_do_not_add_programs(data, compiled_programs):
@@ -163,7 +163,7 @@ def test_every_named_optimizer_learns(net, data, name):
 @pytest.mark.parametrize(
     "custom", [{"optimizer": optax.sgd, "learning_rate": 0.1}, {"optimizer": optax.sgd(0.1)}], ids=["function", "optax"]
 )
-def test_an_optax_optimizer_is_accepted_beside_the_names(net, data, custom):
+def test_an_optax_optimizer_equals_the_optimizer_with_its_name(net, data, custom):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 20)
     by_name = jaxnet.fit(net, params, data, batches, optimizer="sgd", clip_norm=1.0)
     by_object = jaxnet.fit(net, params, data, batches, clip_norm=1.0, **custom)
@@ -200,7 +200,7 @@ def test_optax_optimizers_that_need_the_loss_learn(net, data, optimizer):
     assert history.loss[-10:].mean() < 0.7 * history.loss[:10].mean()
 
 
-def test_a_learning_rate_beside_an_optax_optimizer_is_refused_by_name(net, data):
+def test_a_learning_rate_with_an_optax_optimizer_is_refused_by_name(net, data):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 3)
     for function in (jaxnet.fit, jaxnet.iter_fit):
         with pytest.raises(
@@ -229,7 +229,7 @@ def test_a_training_step_takes_an_optimizer_by_name(net, data):
 
 
 def test_labels_may_be_one_hot(net, data, x64):
-    """Another program than of class numbers, so it may round elsewhere."""
+    """Allows rounding errors, because the program differs from that for class numbers."""
     params, batches = random_params(net), batches_for(data, 20)
     rows = data._replace(t_train=np.eye(5)[data.t_train], t_test=np.eye(5)[data.t_test])
     one, history = jaxnet.fit(net, params, data, batches)
@@ -296,7 +296,7 @@ _identity.defvjp(lambda x: (x, x), lambda x, g: (jnp.where(x.max() > 0, jnp.inf,
 
 
 def test_a_nonfinite_gradient_of_a_finite_loss_is_named_with_its_step(data):
-    """The backward of a layer between the two overflows: Affine2's gradient is still good, Affine1's is the first."""
+    """The backward pass of the layer between overflows, so Affine2's gradient is finite and Affine1's is not."""
     bad = jaxnet.nn.stateless(("Bad",), lambda *_: {}, lambda _, x: _identity(x))
     net = jaxnet.nn.sequential({"Affine1": jaxnet.nn.affine(12, 8), "Bad": bad, "Affine2": jaxnet.nn.affine(8, 5)})
     params = random_params(net, dtype=np.float32)
@@ -316,14 +316,14 @@ def test_a_nonfinite_gradient_of_a_finite_loss_is_named_with_its_step(data):
     ],
 )
 def test_an_overflow_in_optimizer_or_layer_state_is_reported(data, optimizer, batch_norm, scale, what):
-    """The loss and the parameters stay finite: a leaf whose second moment is infinite is just not trained any more."""
+    """The loss and the parameters stay finite: a leaf whose second moment is infinite is no longer trained."""
     net = jaxnet.multi_layer_net(12, [8], 5, batch_norm=batch_norm)
     data = data._replace(x_train=np.float32(scale) * data.x_train)
     with pytest.raises(jaxnet.DivergedError) as caught:
         jaxnet.fit(net, random_params(net, dtype=np.float32), data, batches_for(data, 5), optimizer=optimizer)
     assert caught.value.what.startswith(what)
     assert caught.value.step == 1
-    assert "look for samples out of range" in str(caught.value)  # the learning rate has no part in it
+    assert "look for samples out of range" in str(caught.value)  # the learning rate is not the cause
 
 
 def test_a_learning_rate_that_overflows_in_the_first_step_is_reported(net, data):
@@ -346,7 +346,7 @@ def test_an_update_that_overflows_is_named_by_its_parameter(net, data):
     assert caught.value.history.eval_step.tolist() == [0, 20]
 
 
-def test_parameters_that_overflow_from_the_start_are_reported_as_the_cause(net, data):
+def test_initial_parameters_that_overflow_are_reported_as_the_cause(net, data):
     params = jax.tree.map(lambda a: np.float32(1e38) * a, random_params(net, dtype=np.float32))
     with pytest.raises(
         jaxnet.DivergedError, match="at step 1; the run started that way: lower the initial standard deviation"
@@ -398,7 +398,7 @@ def test_inconsistent_data_is_refused_by_name(net, data, replacement, message):
         jaxnet.fit(net, random_params(net, dtype=np.float32), data, np.zeros((2, 3), int))
 
 
-def test_other_types_than_a_dataset_are_refused(net, data):
+def test_data_that_is_not_a_dataset_is_refused(net, data):
     params, batches = random_params(net, dtype=np.float32), np.zeros((2, 3), int)
     with pytest.raises(ValueError, match=r"data: tuple, expected a Dataset\(x_train, t_train, x_test, t_test\)"):
         jaxnet.fit(net, params, tuple(data), batches)
@@ -460,7 +460,7 @@ def test_an_unknown_argument_is_refused_by_name(net, data):
         jaxnet.fit(net, params, data, np.zeros((2, 3), int), lr=0.5)
 
 
-def test_the_progress_of_another_run_is_refused(net, data):
+def test_resume_refuses_the_progress_of_another_run(net, data):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 20)
     run = jaxnet.fit(net, params, data, batches)
     with pytest.raises(ValueError, match="resume: the progress of another network or optimizer"):
@@ -473,7 +473,7 @@ def test_the_progress_of_another_run_is_refused(net, data):
 
 
 def test_a_resumed_run_reports_only_its_new_evaluations(net, data):
-    params, batches = random_params(net, dtype=np.float32), batches_for(data, 40).tolist()  # a list is as good
+    params, batches = random_params(net, dtype=np.float32), batches_for(data, 40).tolist()  # a list is accepted too
     steps = []
     first = jaxnet.fit(net, params, data, batches[:20], eval_every=10)
     jaxnet.fit(
@@ -495,7 +495,7 @@ def test_more_batches_than_can_be_drawn_are_refused():
 
 
 @pytest.mark.parametrize("batches", [np.zeros((0, 3), int), np.zeros(3, int), np.full((2, 3), 60), np.ones((2, 3))])
-def test_batches_that_do_not_fit_are_refused(net, data, batches):
+def test_batches_of_a_wrong_shape_or_range_are_refused(net, data, batches):
     with pytest.raises(ValueError, match="batches: "):
         jaxnet.fit(net, random_params(net, dtype=np.float32), data, batches)
 
@@ -523,7 +523,7 @@ def test_a_training_step_of_sgd_is_the_gradient_step(net, data, x64):
 
 
 def deep_net(dropped):
-    """BatchNorm and Dropout, one inside a residual connection."""
+    """Returns a network with BatchNorm and Dropout, one of them inside a residual connection."""
     layers = {
         "Affine1": jaxnet.nn.affine(12, 8),
         "BatchNorm1": jaxnet.nn.batch_norm(8),
@@ -544,17 +544,17 @@ def test_200_steps_with_batch_norm_and_dropout_are_one_trajectory(data, x64, wei
     network = numpy_ref.Network(numpy_ref.build_layers(net.description, params), weight_decay=weight_decay)
     noise = noise_of(net, key, data.x_train, batches)
     by_hand = numpy_ref.train(network, *data, np.asarray(batches), 0.1, eval_every=50, noise=noise)
-    now, compiled = jaxnet.fit(
+    run, compiled = jaxnet.fit(
         net, params, data, batches, learning_rate=0.1, eval_every=50, key=key, weight_decay=weight_decay
     )  # fmt: skip
     assert by_hand.loss[-20:].mean() < 0.7 * by_hand.loss[:20].mean()
     np.testing.assert_allclose(compiled.loss, by_hand.loss, rtol=0, atol=1e-9)
     np.testing.assert_allclose(compiled.test_accuracy, by_hand.test_accuracy, rtol=0, atol=1e-12)
-    assert largest_difference(now.params, network.params) < 1e-9
-    assert largest_difference(now.net_state, network.state) < 1e-9
+    assert largest_difference(run.params, network.params) < 1e-9
+    assert largest_difference(run.net_state, network.state) < 1e-9
     assert set(network.state["BatchNorm1"]) == {"mean", "var"}
-    resumed = numpy_ref.build_layers(net.description, now.params, now.net_state)
-    logits = net.infer(now.params, now.net_state, jnp.asarray(data.x_test))
+    resumed = numpy_ref.build_layers(net.description, run.params, run.net_state)
+    logits = net.infer(run.params, run.net_state, jnp.asarray(data.x_test))
     np.testing.assert_allclose(numpy_ref.Network(resumed).predict(data.x_test), logits, rtol=0, atol=1e-12)
 
 
@@ -568,14 +568,14 @@ def test_dropout_depends_on_the_key_alone(data):
 
 @pytest.mark.parametrize("stopped_at", [0, 1, 2, 3])
 def test_a_run_is_resumed_bit_for_bit(data, stopped_at):
-    """With momentum, running statistics and Dropout, from every evaluation of 35 steps."""
+    """Resumes a run of 35 steps with momentum, running statistics and Dropout from each of its evaluations."""
     net = deep_net(True)
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 35)
     settings = {"optimizer": "momentum", "learning_rate": 0.01, "eval_every": 10}
     whole = jaxnet.fit(net, params, data, batches, key=jax.random.key(3), **settings)
     left = list(jaxnet.iter_fit(net, params, data, batches, key=jax.random.key(3), **settings))[stopped_at]
     assert left.state.step == 10 * stopped_at
-    other = random_params(net, 9, np.float32)  # replaced by those in `resume`, like the key
+    other = random_params(net, 9, np.float32)  # ignored in favour of those in `resume`, as is the key
     resumed = jaxnet.fit(net, other, data, batches, key=jax.random.key(4), resume=left, **settings)
     same = jax.tree.map(np.array_equal, *(run._replace(state=run.state._replace(key=0)) for run in (whole, resumed)))
     assert all(jax.tree.leaves(same))
@@ -583,7 +583,7 @@ def test_a_run_is_resumed_bit_for_bit(data, stopped_at):
 
 @pytest.mark.parametrize("dropped", [True, False])
 def test_random_bits_are_drawn_only_for_layers_that_need_them(data, dropped):
-    """Threefry shifts and xors words, and nothing else in a training step does."""
+    """Looks for the shifts and xors of Threefry, which occur nowhere else in a training step."""
     net = deep_net(dropped)
     params = random_params(net, dtype=np.float32)
     first = jaxnet.init_train_state(net, optax.sgd(0.1), params, jax.random.key(0))

@@ -1,4 +1,4 @@
-"""The layouts of weights: equal results, and which one is chosen."""
+"""Tests that both layouts of weights have the same results, and which one is chosen."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxnet.train.matmul_layout import Layout
 
 
 @pytest.mark.parametrize("positions", [(), (3,)], ids=["rows", "positions"])
-def test_a_transposed_network_has_the_outputs_and_gradients_of_the_one_as_written(rng, x64, positions):
+def test_transposed_and_as_written_networks_have_equal_outputs_and_gradients(rng, x64, positions):
     net = jaxnet.multi_layer_net(6, [5, 4], 3, "tanh")
     params, x = random_params(net), rng.standard_normal((7, *positions, 6))
     t = rng.integers(0, 3, (7, *positions))
@@ -76,7 +76,7 @@ def test_narrow_networks_as_written_are_multiplied_by_eigen(sizes, rows, eigen):
     assert matmul_layout.compiler_options(net, params, rows) == (options if eigen else {})
 
 
-def test_this_xla_has_the_option_for_eigen_or_no_ynnpack():
+def test_xla_has_the_option_to_disable_ynnpack_or_does_not_use_it():
     """The option is private to XLA: if a version renames it, this fails, and the figures in the README are outdated."""
     options = matmul_layout._without_ynnpack()
     assert (
@@ -86,7 +86,7 @@ def test_this_xla_has_the_option_for_eigen_or_no_ynnpack():
 
 @pytest.mark.parametrize("small_product", [0, matmul_layout.SMALL_PRODUCT], ids=["as written", "transposed"])
 @pytest.mark.parametrize("gathered", [1, 3, 100], ids="gathered {}".format)
-def test_the_trajectory_depends_neither_on_the_layout_nor_on_how_many_batches_are_gathered(
+def test_the_trajectory_does_not_depend_on_the_layout_or_the_number_of_gathered_batches(
     rng, x64, monkeypatch, small_product, gathered
 ):
     """35 steps in chunks of 10 are not a multiple of 3; a batch gathered twice or not at all would show in its loss."""
@@ -102,11 +102,11 @@ def test_the_trajectory_depends_neither_on_the_layout_nor_on_how_many_batches_ar
     state, history = jaxnet.fit(net, params, data, batches, learning_rate=0.1, eval_every=10)
     np.testing.assert_allclose(history.loss, by_hand.loss, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(history.test_accuracy, by_hand.test_accuracy)
-    for one, other in zip(jax.tree.leaves(state.params), jax.tree.leaves(network.params), strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+    for array, other in zip(jax.tree.leaves(state.params), jax.tree.leaves(network.params), strict=True):
+        np.testing.assert_allclose(array, other, rtol=0, atol=1e-12)
 
 
-def test_every_product_of_the_program_has_its_long_side_along_the_rows():
+def test_every_product_of_the_compiled_program_is_transposed():
     """Without the barriers, XLA swaps the operands: then one of them is (784, 50) or (1000, 50)."""
     net = jaxnet.two_layer_net(784, 50, 10)
     params = net.init(jax.random.key(0), 0.1)

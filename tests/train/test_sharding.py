@@ -1,4 +1,4 @@
-"""One run over simulated devices and over processes: the same numbers, with the rows divided between them."""
+"""Tests that a run whose rows are divided between simulated devices, or processes, has the numbers of one device."""
 
 import json
 import os
@@ -21,9 +21,9 @@ from jaxnet.train import sharding
 pytestmark = pytest.mark.slow
 
 WORKER = Path(__file__).parent / "meshed.py"
-TESTS = WORKER.parents[1]  # where workers find conftest
+TESTS = WORKER.parents[1]  # contains the conftest.py that workers import
 ENVIRONMENT = os.environ | {
-    "XLA_FLAGS": "--xla_backend_optimization_level=0",  # the programs run for moments, so they should compile fast
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",  # the programs run briefly, so fast compilation matters more
     "JAX_PLATFORMS": "cpu",
     "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
 }
@@ -80,7 +80,7 @@ def test_a_mesh_of_simulated_devices_has_the_trajectory_of_one_device(folder, co
 
 
 def test_each_device_computes_with_its_shard_and_gradients_are_summed():
-    """Read from the compiled step: without `constrain_sharded`, every device would compute with the whole batch."""
+    """Reads the compiled step. Without `constrain_sharded`, every device would compute with the whole batch."""
     script = TESTS.parent / "scripts" / "scaling.py"
     arguments = ["--devices", "1", "2", "--hidden", "8", "--batch-size", "16", "--steps", "2"]
     result = subprocess.run([sys.executable, script, *arguments], env=ENVIRONMENT, capture_output=True, text=True)
@@ -91,7 +91,7 @@ def test_each_device_computes_with_its_shard_and_gradients_are_summed():
     assert lines[1] == ["2", f"{gradient + 4:,}", f"{16 * 784 + 16 * 4:,}", f"{2 * 16 * 4}"]
 
 
-def test_two_processes_then_four_have_the_same_trajectory_each_with_its_rows_and_one_writes(folder, tmp_path):
+def test_two_and_then_four_processes_divide_the_rows_and_have_the_trajectory_of_one_device(folder, tmp_path):
     for processes, steps, resumed_from in [(2, STEPS // 2, None), (4, STEPS, STEPS // 2)]:
         run("one_of", tmp_path, steps, local=4 // processes, processes=processes)
         results = [json.loads((tmp_path / f"process{i}.json").read_text()) for i in range(processes)]
@@ -115,7 +115,7 @@ def test_two_processes_then_four_have_the_same_trajectory_each_with_its_rows_and
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_others_with_a_line(tmp_path, victim):
+def test_a_killed_process_ends_the_others_with_a_one_line_message(tmp_path, victim):
     workers = start("endless", tmp_path, processes=2)
     try:
         deadline = time.monotonic() + 240
@@ -134,7 +134,7 @@ def test_a_killed_process_ends_the_others_with_a_line(tmp_path, victim):
         end(workers)
 
 
-def test_more_devices_than_available_are_refused_with_a_remedy():
+def test_more_devices_than_available_are_refused_with_the_option_to_change():
     count = len(jax.devices()) + 1
     with pytest.raises(ValueError, match=rf"devices: {count}, expected 1 to .*jax_num_cpu_devices\", {count}\)"):
         sharding.mesh(count)
@@ -146,19 +146,19 @@ def test_more_devices_than_available_are_refused_with_a_remedy():
     ("arguments", "message"),
     [((None, 2, 0), "coordinator: None"), (("here", 2, 0), "coordinator: here"), (("here:1", 2, 2), "process: 2")],
 )
-def test_processes_that_do_not_fit_are_refused(arguments, message):
+def test_invalid_coordinators_and_process_numbers_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         sharding.join(*arguments)
 
 
-def test_a_single_process_connects_to_no_other():
+def test_a_single_process_does_not_start_jax_distributed():
     sharding.join()
     assert not jax.distributed.is_initialized()
     assert sharding.any_process(True)
     assert not sharding.any_process(False)
 
 
-def test_a_batch_that_the_devices_do_not_divide_is_refused_naming_both():
+def test_a_batch_size_that_is_no_multiple_of_the_devices_is_refused():
     four = sharding.ManyDevices(jax.sharding.AbstractMesh((4,), ("batch",)))
     four.check_batch_size(8)
     with pytest.raises(ValueError, match="batches: 10 rows a step, expected a multiple of 4, the number of devices"):

@@ -1,4 +1,4 @@
-"""A sweep has the results of its runs one by one."""
+"""Tests that a sweep has the same results as its runs one by one."""
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ def batches_for(data, steps):
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_every_run_equals_that_of_fit(data, x64, optimizer):
-    """In float64, to rounding: with running statistics and masks, over more than one chunk."""
+    """Compares in float64, up to rounding, with running statistics and Dropout masks, over more than one chunk."""
     data = data._replace(x_train=data.x_train.astype(float), x_test=data.x_test.astype(float))
     net = jaxnet.multi_layer_net(12, [8], 5, batch_norm=True, dropout=0.2)
     batches, reports = batches_for(data, 130), []

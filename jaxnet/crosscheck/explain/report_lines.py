@@ -19,16 +19,18 @@ LONGEST_LIST = 64  # the most characters of a list of leaves
 REASONS = {
     Cause.ANALYTIC_WRONG: "{who} is not the derivative of its own forward",
     Cause.OUTSIDE_SLOPES: "{who} is not between the slopes on the two sides of a kink",
-    Cause.OUTSIDE_TIE: "{who} is wrong at a tie: it is not the slope when the tied elements move together",
+    Cause.OUTSIDE_TIED_SLOPES: "{who} is wrong at a tie: it is not the slope when the tied elements move together",
     Cause.AUTODIFF_WRONG: "autodiff is wrong: it is not the derivative of the reference's forward",
     Cause.FORWARDS_DIFFER: (
         "each gradient is the derivative of its own forward, but the forwards are different functions"
     ),
-    Cause.BELOW_DIFFERENCES: "{who} differs from autodiff's gradient by less than difference quotients can resolve",
+    Cause.DIFFERS_FROM_REFERENCE: (
+        "{who} differs from autodiff's gradient by less than difference quotients can resolve"
+    ),
     Cause.LOW_PRECISION: "in the arrays' own dtype, the gradient is off by more than rounding explains",
-    Cause.FORM: "{detail}",
-    Cause.HANDED_WRONG: "{detail}",
-    Cause.PUT_TOGETHER_WRONGLY: (
+    Cause.WRONG_FORM: "{detail}",
+    Cause.RECEIVES_WRONG_DOUT: "{detail}",
+    Cause.LAYERS_JOINED_WRONGLY: (
         "each layer is right on its own, so the layers are combined wrongly: "
         "look for a wrong order, a factor, or a layer that is left out"
     ),
@@ -41,18 +43,18 @@ REASONS = {
         "the difference quotients contradict the gradient by {error} at one step size but not at others, "
         "as happens near kinks: move the inputs and check again"
     ),
-    Cause.ONLY_NUMERICAL_DISSENTS: (
+    Cause.ONLY_NUMERICAL_DIFFERS: (
         "only the difference quotients disagree, because of noise or a kink nearby: move the inputs"
     ),
-    Cause.AT_KINKS: (
+    Cause.TOO_MANY_KINKS: (
         "too many elements are at kinks, both here and at inputs a thousandth away: move the inputs off the kinks"
     ),
-    Cause.NOTHING_COMPARED: "every element is at a kink, so nothing was compared: move the inputs off the kinks",
-    Cause.WRONG_BESIDE: (
+    Cause.ALL_AT_KINKS: "every element is at a kink, so nothing was compared: move the inputs off the kinks",
+    Cause.WRONG_NEARBY: (
         "every element is at a kink, where many gradients are right, but a thousandth away the gradient is wrong: "
         "move the inputs and check again"
     ),
-    Cause.RIGHT_BESIDE: (
+    Cause.CORRECT_NEARBY: (
         "the gradient is not the slope here, but it is right a thousandth away, as happens where kinks are composed: "
         "move the inputs off the kinks"
     ),
@@ -60,8 +62,8 @@ REASONS = {
         "{name} is symmetric, and its gradient is right only along symmetric directions, "
         "which is correct if {name} is always symmetric: if not, pass another value"
     ),
-    Cause.ZERO_HERE: "the gradient is zero at these inputs and could not be judged at others: pass other inputs",
-    Cause.WRONG_ELSEWHERE: "the gradient is zero at these inputs and looks wrong at others: check it there",
+    Cause.ZERO_AT_POINT: "the gradient is zero at these inputs and could not be judged at others: pass other inputs",
+    Cause.WRONG_AT_ANOTHER_POINT: "the gradient is zero at these inputs and looks wrong at others: check it there",
     Cause.OUT_OF_TIME: "max_seconds ran out before the gradient was judged: allow more time",
 }
 LIMITS = {
@@ -102,7 +104,7 @@ def notes(leaf: "Leaf") -> Iterator[str]:
         yield "many elements are at a kink: judged at inputs a thousandth away"
     elif leaf.point is not Point.GIVEN:
         yield f"the gradient is zero at these inputs: judged with all leaves {POINTS[leaf.point]}"
-    if leaf.kinks and leaf.point is Point.GIVEN and leaf.cause is not Cause.OUTSIDE_TIE:
+    if leaf.kinks and leaf.point is Point.GIVEN and leaf.cause is not Cause.OUTSIDE_TIED_SLOPES:
         at_kinks = f"{leaf.kinks} of {counted(leaf.size, 'element')} {'is' if leaf.kinks == 1 else 'are'} at a kink"
         yield f"{at_kinks}, where any slope between those of its sides is right"
     if leaf.unresolved and leaf.verdict is Verdict.PASS:
@@ -149,7 +151,7 @@ def _leaf_findings(leaf: "Leaf") -> Iterator[str]:
     text = reason(leaf)
     if not text:
         return
-    if leaf.cause in (Cause.NO_GRADIENT, Cause.FORM):
+    if leaf.cause in (Cause.NO_GRADIENT, Cause.WRONG_FORM):
         yield f"  {text}"
     elif leaf.verdict is Verdict.FAIL and leaf.values:
         digits = next((n for n in (6, 9, 12) if len({f"{value:.{n}g}" for value in leaf.values.values()}) > 1), 15)

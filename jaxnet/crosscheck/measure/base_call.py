@@ -10,9 +10,9 @@ from jaxnet.crosscheck.dtypes import as_double, effective_unit, is_float_dtype, 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves
 from jaxnet.crosscheck.inspect.objects import floats_in
 
-ROUNDING_SAFETY = 8.0  # tolerance over estimated rounding
-SUM_ROUNDING = 64.0  # sums of n terms in another order differ by less than this times sqrt(n) u
-OTHER_CALL_ERROR = 1e-6  # smallest relative difference between values of different calls; rounding is less
+ROUNDING_SAFETY = 8.0  # ratio of the tolerance to the estimated rounding error
+SUM_ROUNDING = 64.0  # reordered sums of n terms differ by less than this times sqrt(n) u
+OTHER_CALL_ERROR = 1e-6  # the smallest relative difference between values of different calls; rounding causes less
 
 
 class Call(NamedTuple):
@@ -27,7 +27,7 @@ class BaseCall:
 
     Args:
         checkable: The code that is checked.
-        dout: The gradient from above.
+        dout: The upstream gradient.
         at: The leaves, in float64 or in their own dtype.
         rounding: The rounding error of an element of each leaf's gradient, in the dtype of `at`.
     """
@@ -65,7 +65,7 @@ class BaseCall:
         return {name: array for name, array in opened.arrays.items() if name in self.leaves}
 
     def copied(self, gradient: Mapping[str, Any]) -> dict[str, Array]:
-        """Returns copies of the gradients by the leaves that are checked, because later calls may change them."""
+        """Returns copies of the gradients of the checked leaves, because later calls may change them."""
         return {name: np.array(gradient[name]) for name in self.names if gradient.get(name) is not None}
 
     def call(self, opened: Instance, dout: Array | None = None) -> Call:
@@ -74,7 +74,7 @@ class BaseCall:
         return Call(output, self.copied(opened.backward(self.dout if dout is None else dout)))
 
     def allowed(self, name: str) -> float:
-        """Returns the largest allowed difference of two gradients by the same leaf, in any element."""
+        """Returns the largest allowed difference of two gradients of the same leaf, in any element."""
         size = largest(self.gradient[name])
         unit = max(self.unit, effective_unit(self.gradient[name]))
         sums = (SUM_ROUNDING if self.spread[name] else ROUNDING_SAFETY) * math.sqrt(self.terms) * unit * size

@@ -31,9 +31,9 @@ def check_behaviour(
 
     Args:
         checkable: The code that is checked.
-        dout: The gradient from above, of the output's shape.
+        dout: The upstream gradient, of the output's shape.
         at: The leaves, in float64 or in their own dtype.
-        gradient: The gradients at these leaves, by leaf, as far as their form is correct.
+        gradient: The gradients at these leaves, by leaf, without those of a wrong form.
         rng: Draws directions and samples.
         output_rounding: The rounding error of an element of the output.
 
@@ -63,7 +63,7 @@ def _findings(
         if overwritten.isdisjoint(INPUT_OVERWRITES):
             findings += memory.input_layouts(base, rng)
             state = _state_findings(base, rng)
-            if Behaviour.REPLACES_PARAMETER in overwritten:  # which explains that a second backward differs
+            if Behaviour.REPLACES_PARAMETER in overwritten:  # this explains why a second backward differs
                 state = [finding for finding in state if finding.kind is not Behaviour.SECOND_BACKWARD_DIFFERS]
             findings += state
         findings += memory.lends_its_cache(base)

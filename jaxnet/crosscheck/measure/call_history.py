@@ -14,12 +14,12 @@ from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.measure.base_call import BaseCall, Call, apart, distance
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 
-LATER_CALLS = 3  # after a call at other inputs: the second, the third and the fourth
-OTHER_DOUT_FACTOR = -0.75  # of dout, in a call at other inputs
+LATER_CALLS = 3  # the number of calls after one at other inputs
+OTHER_DOUT_FACTOR = -0.75  # the factor of dout in a call at other inputs
 
 
 class Returned(NamedTuple):
-    """An array that a call returned, a copy of it, and the leaf whose gradient it is, empty for an output."""
+    """An array that a call returned, a copy of it, and the leaf whose gradient it is ("" for an output)."""
 
     array: Array
     copy: Array
@@ -41,7 +41,7 @@ def second_backward(base: BaseCall) -> list[Finding]:
     twice = {name: np.asarray(2 * first[name]) for name in differing}
     if differing and not any(distance(second.get(n), twice[n]) > 2 * base.allowed(n) for n in differing):
         base.accumulating = set(differing)
-        # The caller receives the gradient by an input as a return value, which is then the sum over all calls.
+        # The gradient of an input is a return value, so the caller receives the sum over all calls.
         inputs = set(base.inputs)
         added = [Finding(Behaviour.ADDS_UP, Level.FAULT if n in inputs else Level.NOTE, n) for n in differing]
         return notes + added
@@ -154,7 +154,7 @@ def enlarged(inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
 
 
 def _call_elsewhere(base: BaseCall, opened: Instance) -> tuple[Call, list[Returned]]:
-    """Returns the call at other inputs, and the arrays it returned: the outputs and the gradients by inputs."""
+    """Returns the call at other inputs, and the arrays that it returned: outputs and gradients of inputs."""
     y = opened.forward()
     outputs = [Returned(array, array.copy(), "") for array in opened.outputs.arrays]
     dout = base.dout

@@ -19,7 +19,7 @@ FLOAT32_STEPS = tuple(2.0**-k for k in (6, 4, 5, 7, 8))
 # Relative errors by whether all leaves are float64.
 MAX_ACCEPTED_ERROR = {True: 2e-4, False: 3e-2}
 MIN_REJECTED_ERROR = {True: 1e-3, False: 1e-1}
-MIN_LENGTH_RATIO = 1e-4  # shortest move of a leaf relative to its size
+MIN_LENGTH_RATIO = 1e-4  # the shortest move of a leaf, relative to its size
 
 Forward = Callable[[Leaves], Array]
 
@@ -33,7 +33,7 @@ def belongs(
         forward: The output at leaves.
         gradient: The gradient of <dout, forward> by leaf.
         at: The leaves.
-        dout: The gradient from above.
+        dout: The upstream gradient.
         directions: How each leaf moves. Leaves that are not included stay.
 
     Returns:
@@ -85,7 +85,7 @@ def _is_rejected(
     noise: float,
     min_error: float,
 ) -> bool:
-    """Whether quotients at three neighbouring steps agree with each other far better than with the claimed value.
+    """Returns whether quotients at three neighbouring steps agree far better with each other than with the claim.
 
     At a kink the slopes on both sides differ, and each is correct: an error that their difference explains does not
     count.

@@ -75,7 +75,7 @@ class Probe:
         return Gap(error, SAFETY * (self.numerical.error + self.rounding))
 
     def contradicted_by(self, quotient: Quotient) -> bool:
-        """Whether the gradient differs from a quotient by more than the tolerance."""
+        """Returns whether the gradient differs from a quotient by more than the tolerance."""
         return abs(self.claimed - quotient.value) > SAFETY * (quotient.error + self.rounding)
 
 
@@ -92,7 +92,7 @@ class Derivation:
     Args:
         checkable: The code that is checked, or its reference.
         at: The values of its leaves, all float64 or all in one smaller dtype.
-        dout: The gradient from above, of the output's shape, float64.
+        dout: The upstream gradient in float64, of the output's shape.
         names: The leaves whose gradients are compared.
         rng: Draws the direction in which the noise is measured, and the signs of the steps that measure jitter.
     """
@@ -177,7 +177,7 @@ class Derivation:
         return measure_jitter(self.checkable, self.at, self.cast_dout, values, self.rng, coarse_step)
 
     def agrees_with_output(self, value: Array) -> bool:
-        """Whether another value of the same forward pass equals the output, up to rounding."""
+        """Returns whether another value of the same forward pass equals the output, up to rounding."""
         same_shape = value.shape == self.output.shape
         return same_shape and bool(np.abs(value - self.output).max(initial=0.0) <= 2 * SAFETY * self.output_rounding())
 

@@ -9,7 +9,7 @@ class Level(Enum):
     """The effect of a finding on the verdict."""
 
     FAULT = auto()  # the code is wrong: the verdict is FAIL
-    WARNING = auto()  # the code is right here and may be wrong elsewhere, or it cannot be checked
+    WARNING = auto()  # the code is right in this check but may be wrong in others, or cannot be checked
     NOTE = auto()  # the verdict does not change
 
 

@@ -31,7 +31,7 @@ FIRST_STEP = 2.0**-17
 STEP_RATIO = 16.0
 MAX_STEP, MIN_STEP = 2.0**12, 2.0**-42
 MAX_NEAR_STEP = 2.0**-2  # at larger steps the outermost values are farther away than the leaf's own size
-MAX_NOISE_OF_LARGE_STEPS = 2.0**-14  # for a phi near 1: with more noise, steps at which phi levels off go unnoticed
+MAX_NOISE_OF_LARGE_STEPS = 2.0**-14  # for a phi near 1; with more noise, a phi that levels off is not noticed
 MAX_NOISE_GROWTH = 2.0**12  # noise near the point over noise at the point; above this ratio phi oscillates
 OFFSETS = np.arange(-4, 5)  # of the nine values, in steps
 # (2k)! / (k!)²: the variance of a k-th difference of noise of variance 1.
@@ -39,7 +39,7 @@ SIXTH_DIFFERENCE_VARIANCE, THIRD_DIFFERENCE_VARIANCE = 924.0, 20.0
 
 
 class Limit(Enum):
-    """What keeps a difference quotient from being more accurate."""
+    """The reason why a difference quotient is not more accurate."""
 
     NONE = "none"
     ROUNDOFF = "roundoff"
@@ -87,7 +87,7 @@ class Quotient:
         return math.isfinite(self.error)
 
     def is_smooth(self, noise: float) -> bool:
-        """Whether the step is small enough for phi's curvature: its bends are nearly in the ratio 1 : 4 : 16."""
+        """Returns whether the step is small enough for phi's curvature: bends are nearly in the ratio 1 : 4 : 16."""
         first, second, fourth = self.bends
         deviation = max(abs(second - 4 * first), abs(fourth - 4 * second))
         return self.finite and deviation <= 32 * noise + abs(fourth) / 16
@@ -191,7 +191,7 @@ def _trusted(quotients: list[Quotient]) -> list[Quotient]:
 
 
 def _agrees(large: Quotient, quotients: list[Quotient]) -> bool:
-    """Whether a quotient at a large step agrees with those at smaller steps, one of which has a significant value.
+    """Returns whether a quotient at a large step agrees with those at smaller steps, one of them significantly not 0.
 
     Far from the point a function may level off: then all quotients are small and agree with each other.
     """

@@ -14,9 +14,9 @@ STEPS = tuple(2.0**-k for k in (52, 48, 44, 40, 38, 36, 34, 33, 32, 31, 30, 29, 
 COARSE_STEPS = (2.0**-6, 2.0**-4)
 # Further steps for elements that none of these changes, because their intermediate values have too few digits.
 PLATEAU_STEPS = (2.0**-24, 2.0**-20, 2.0**-16, 2.0**-12, 2.0**-8, 2.0**-6, 2.0**-4)
-PLATEAU_DRAWS = 3  # of the signs, for each of these steps
-MAX_CONSTANT_CHANGE = 2.0**-46  # of an element that steps are said not to change, relative to it
-MAX_JUMP = 1e-3  # from one plateau to the next, relative to the element; a larger one is a kink
+PLATEAU_DRAWS = 3  # draws of the signs for each of these steps
+MAX_CONSTANT_CHANGE = 2.0**-46  # the largest relative change of an element that counts as unchanged
+MAX_JUMP = 1e-3  # the largest relative jump between two plateaus; a larger one is a kink
 
 
 class Values(NamedTuple):
@@ -37,7 +37,7 @@ def measure_jitter(
     Args:
         checkable: The code that is checked.
         at: The values of its leaves.
-        dout: The gradient from above.
+        dout: The upstream gradient.
         values: The output and the gradients at these leaves.
         rng: Draws the signs of the steps.
         coarse_step: The step at which the noise was measured, if the forward pass computes in less than float64.

@@ -54,7 +54,7 @@ class Element:
     place: int
     roughness: Roughness
     claimed: float
-    alone: bool  # whether it moves only the output at its own place, and no other element does
+    alone: bool  # whether it is the only element that changes the output at its place, and changes no other output
     low: float  # the lower of the slopes on both sides; equal to `high` if the element is smooth
     high: float
     error: float
@@ -105,7 +105,7 @@ def rough_elements(
         if tried > MAX_GROUPS:
             return None
         direction = np.zeros(weights.size)
-        # As far as probes move any element: normal numbers above 4 are rare.
+        # Probes rarely move an element farther, because normal numbers above 4 are rare.
         direction[group] = rng.choice([-1, 1], group.size) * rng.uniform(3, 4, group.size) * weights.flat[group]
         phi = derivation.phi(name, derivation.exact(name, direction.reshape(weights.shape)))
         bend1, bend2, bend4 = (phi(j * step) + phi(-j * step) for j in (1, 2, 4))
@@ -190,7 +190,7 @@ def _kink(derivation: Derivation, name: str, place: int, direction: Array, slope
 
 
 def _acts_by_element(derivation: Derivation, name: str, place: int, moves: Array, step: float) -> bool:
-    """Whether an element moves only the output at its own place, and no other element moves that output."""
+    """Returns whether an element changes only the output at its own place, and no other element changes that output."""
     if derivation.output.size == 1 or derivation.output.shape != derivation.at[name].shape:
         return False
     if not moves.flat[place] or np.count_nonzero(moves) > 1:
@@ -244,7 +244,7 @@ def _are_convex_or_concave(
     step: float,
     rng: np.random.Generator,
 ) -> bool:
-    """Whether each chosen output is convex, or concave, along random directions and their sums.
+    """Returns whether each chosen output is convex, or concave, along random directions and their sums.
 
     A maximum is convex: f'(d) + f'(e) >= f'(d + e) for its slopes along any two directions; the bend at a kink is the
     case e = -d. The median of three tied values does not bend along any line, and is neither. Where kinks are composed,
@@ -274,7 +274,7 @@ def _are_convex_or_concave(
 def _stay_tied(
     derivation: Derivation, name: str, places: list[int], chosen: Array, negligible: float, step: float
 ) -> bool:
-    """Whether a chosen output still has a kink after the elements moved together, as a maximum of tied elements has.
+    """Returns whether a chosen output still has a kink after tied elements moved together, as their maximum has.
 
     Kinks at fixed values, such as those of a clip, are left behind: equal elements at such a kink are no tie.
     """

@@ -15,7 +15,7 @@ from jaxnet.crosscheck.measure.kinks import Element, Goal, Roughness, Tie, broke
 from jaxnet.crosscheck.measure.probing import Probing
 
 PROBES_PER_LEAF = 3
-# The largest relative tolerance of a pass, whatever the noise: in float64, and where the forward pass is coarser.
+# The largest relative tolerance of a PASS for any noise, in float64 and in lower precision.
 MAX_TOLERANCE, MAX_COARSE_TOLERANCE = 1e-4, 5e-3
 MAX_ZERO_TOLERANCE = 1e-3  # the same for a zero gradient, relative to the size of a typical one
 SAMPLED_ROUGH_ELEMENTS = 12  # number examined if too many elements are rough
@@ -26,7 +26,7 @@ class Coverage(Enum):
 
     WHOLE = "whole"
     SMOOTH_ELEMENTS = "smooth elements"  # all except the rough ones
-    SPOILED = "spoiled"  # none reliably, because there are too many rough elements to take out
+    SPOILED = "spoiled"  # none reliably, because too many elements are rough
 
 
 class Tangent(Enum):
@@ -56,7 +56,7 @@ class LeafMeasurement:
         compared: The number of elements that are compared, by probes or one by one.
         resolution: The smallest relative error to be detected.
         confirmed: Whether quotients at several step sizes contradict the gradient.
-        limit: What keeps the least accurate probe from being more accurate.
+        limit: The reason why the least accurate probe is not more accurate.
         is_zero: Whether the gradient and the quotients are zero, up to rounding.
         with_autodiff: The largest difference of an element to the reference's gradient, if there is a reference.
         autodiff: The reference's gradient along the same directions.
@@ -279,7 +279,7 @@ def _tolerance(probes: list[Probe]) -> float:
 
 
 def _is_zero(analytic: Derivation, size: float, probes: list[Probe], elements: list[Element]) -> bool:
-    """Whether the gradient and all quotients are zero up to errors that are small relative to a typical gradient."""
+    """Returns whether the gradient and all quotients are zero, up to errors far smaller than a typical gradient."""
     tolerance = max([p.gap.tolerance for p in probes] + [e.error for e in elements], default=0.0)
     values = [abs(p.numerical.value) for p in probes] + [max(abs(e.low), abs(e.high)) for e in elements]
     hidden = size <= tolerance and all(value <= tolerance for value in values)

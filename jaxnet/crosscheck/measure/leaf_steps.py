@@ -23,7 +23,7 @@ def unit_of(*arrays: Array) -> float:
 def scale_of(array: Array) -> float:
     """Returns the size of a leaf's elements: their standard deviation, or, if they are nearly equal, their magnitude.
 
-    It is 1 for a leaf of zeros, such as the bias of an untrained layer. Elements that are not finite do not count.
+    The size of a leaf of zeros, such as the bias of an untrained layer, is 1. Elements that are not finite are ignored.
     """
     values = in_float64(array)
     values = values[np.isfinite(values)]
@@ -38,8 +38,8 @@ def scale_of(array: Array) -> float:
 def own_scales(array: Array) -> Array:
     """Returns the size of each element relative to the leaf's scale, at most 1.
 
-    Rows of 1e-5 next to rows of 1 need smaller steps. For an element that is 0, the smallest of its rows' and columns'
-    sizes is used.
+    Rows of 1e-5 next to rows of 1 need smaller steps. An element that is 0 has the smallest of the sizes of its rows
+    and columns.
     """
     values = np.abs(in_float64(array)) / scale_of(array)
     values = np.where(np.isfinite(values), values, 0.0)

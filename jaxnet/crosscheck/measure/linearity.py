@@ -19,9 +19,9 @@ DOUT_FACTORS = {
 }
 HALF_DOUT_FACTORS = (-2.0, 2.0**-3, 2.0**3)
 LOSSY_FACTOR = 2.0**40  # at this factor a correct formula may lose all digits
-MAX_LOST_SHARE = 1e-3  # of a gradient, lost to rounding; clipping and flushing lose more
-MIN_LOST_SHARE = 1e-11  # of a gradient in float64; a formula may lose it by another series for another size of dout
-MAX_INVERSE_RATE = 64.0  # of a learning rate, where a gradient is computed from an update
+MAX_LOST_SHARE = 1e-3  # the largest share of a gradient that rounding may lose; clipping and flushing lose more
+MIN_LOST_SHARE = 1e-11  # allowed in float64, because a formula may use another series for another size of dout
+MAX_INVERSE_RATE = 64.0  # the largest inverse learning rate of a gradient computed from an update
 
 
 def nonlinear(
@@ -40,7 +40,7 @@ def nonlinear(
     Args:
         checkable: The code that is checked.
         at: The leaves.
-        dout: The gradient from above.
+        dout: The upstream gradient.
         gradient: The gradient by leaf, for that `dout`.
         allowed: The largest difference of two gradients of the same leaf, in any element.
         rounding: The rounding error of an element of each leaf's gradient.

@@ -12,7 +12,7 @@ from jaxnet.crosscheck.dtypes import eps_of, in_float64
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap
 
-# Nudges of all leaves. Large rounding errors may be rare: more nudges are tried before a gradient is reported as wrong.
+# Numbers of nudges. Large rounding errors may be rare, so more are tried before a gradient is reported as wrong.
 FEW_NUDGES, MANY_NUDGES = 2, 16
 
 
@@ -56,9 +56,9 @@ def _gaps(
 
 
 def _magnitude(analytic: Derivation, name: str) -> float:
-    """Returns the size of an element that rounding within a layer is relative to.
+    """Returns the size of an element to which rounding errors within a layer are relative.
 
-    If the layer saturates, it is larger than the gradient.
+    If the layer saturates, this size is larger than the gradient.
     """
     shuffled = {key: np.roll(a.ravel(), 1).reshape(a.shape) for key, a in analytic.at.items()}
     output = analytic.forward_at(shuffled)  # the loss at the given point may be 0 by chance
@@ -76,7 +76,7 @@ def _backward(checkable: Checkable, leaves: Leaves, dout: Array, names: list[str
 
 
 def _nudged(array: Array, rng: np.random.Generator) -> Array:
-    """Moves every element by a unit in its last place, up or down; equal elements move alike, so ties stay ties."""
+    """Moves every element up or down by a unit in its last place. Equal elements stay equal, so ties are preserved."""
     if array.dtype.kind != "f":  # nextafter does not support bfloat16
         values = in_float64(array)
         return np.asarray(values * (1 + eps_of(array) * _signs(values, rng))).astype(array.dtype)

@@ -112,7 +112,7 @@ def input_layouts(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
 
 
 class CallPoint(NamedTuple):
-    """Leaves, the call at them, and the change of each gradient as the leaves change in their last places."""
+    """Leaves, the call at them, and the change of each gradient if the leaves change in their last places."""
 
     leaves: Leaves
     call: Call
@@ -145,7 +145,7 @@ def _min_misread_error(base: BaseCall, values: Array) -> float:
 
 
 def lends_its_cache(base: BaseCall) -> list[Finding]:
-    """Finds an output that backward still reads, so that writing to it changes the gradient: correct, but a risk."""
+    """Finds an output that backward still reads: correct, but a caller that writes to it changes the gradient."""
     opened = base.open()
     opened.forward()
     own = [array for array in opened.outputs.arrays if array.ndim and array.flags.writeable]
@@ -202,7 +202,7 @@ def _expandable(dout: Array) -> list[Array]:
 
 
 class _OtherOutput(Exception):
-    """The output differs in another memory layout."""
+    """Raised if the output differs in another memory layout."""
 
     def __init__(self, gap: float) -> None:
         self.gap = gap

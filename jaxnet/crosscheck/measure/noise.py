@@ -15,9 +15,9 @@ from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP, MIN_STEP, OFFSETS, STEP_RATIO, noise_of
 from jaxnet.crosscheck.measure.leaf_steps import own_scales, scale_of, stepped, unit_of
 
-MAX_SAMPLES = 4096  # elements of an array whose noise is measured
+MAX_SAMPLES = 4096  # the most elements of an array whose noise is measured
 FLOAT64_ROUNDOFF = 2.0**-53
-MAX_PLATEAU_SHARE = 0.25  # of elements; with more, the walk's step is smaller than the spacing of the arithmetic
+MAX_PLATEAU_SHARE = 0.25  # of elements; if it is larger, the step is smaller than the spacing of the arithmetic
 MAX_WALK_STEP = 2.0**-1
 NEGLIGIBLE_NOISE = 2.0**-44  # relative noise at which no second walk is needed: several hundred units of roundoff
 
@@ -57,7 +57,7 @@ class _Walk:
         """
         moved = np.diff(self.outputs, axis=0) != 0
         stops = (moved[:-1] & ~moved[1:]).any(axis=0) & (~moved[:-1] & moved[1:]).any(axis=0)
-        jumps = (moved.sum(axis=0) == 1) & ~moved[0] & ~moved[-1]  # once, between two plateaus
+        jumps = (moved.sum(axis=0) == 1) & ~moved[0] & ~moved[-1]  # elements that change once, between two plateaus
         moving = moved.any(axis=0)
         return float((stops | jumps)[moving].mean()) if moving.any() else 1.0
 
@@ -78,7 +78,7 @@ class _WalkNoise:
         return _WalkNoise(output, gradients, {"": _relative(output, walk.outputs[4])} | relative)
 
     def is_less_than(self, other: "_WalkNoise") -> bool:
-        """Whether any noise is much smaller here: then the other was not noise, but curvature or a kink."""
+        """Returns whether any noise is much smaller than in the other walk, which then shows curvature or a kink."""
         return any(
             noise < other.relative[key] / 4
             for key, noise in self.relative.items()
@@ -97,12 +97,12 @@ class _WalkNoise:
 def measure_noise(
     checkable: Checkable, at: Leaves, dout: Array, names: list[str], rng: np.random.Generator, start: float = FIRST_STEP
 ) -> Noise:
-    """Returns the noise of the forward pass and of the gradients by `names` at a point.
+    """Returns the noise of the forward pass and of the gradients of `names` at a point.
 
     Args:
         checkable: The code that is checked.
         at: The values of its leaves, all float64 or all in a smaller dtype.
-        dout: The gradient from above, of the output's shape.
+        dout: The upstream gradient, of the output's shape.
         names: The leaves whose gradients are measured too.
         rng: Draws the direction.
         start: The first step. Larger steps follow if the arithmetic is too coarse for it, and smaller ones as long as

@@ -7,7 +7,7 @@ import numpy as np
 from jaxnet.crosscheck.dtypes import eps_of, in_float64
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 
-MAX_DTYPE_DIFFERENCE = 1e3  # between a function in two precisions, in units of sqrt(n) roundoff
+MAX_DTYPE_DIFFERENCE = 1e3  # the largest difference of a function in two precisions, in units of sqrt(n) roundoff
 
 
 def chosen_point(checkable: Checkable, output: Array, dout: Array) -> Leaves:
@@ -16,7 +16,7 @@ def chosen_point(checkable: Checkable, output: Array, dout: Array) -> Leaves:
     Args:
         checkable: The code that is checked.
         output: The output at the leaves in their own dtype.
-        dout: A gradient from above.
+        dout: The upstream gradient.
     """
     at = {name: in_float64(array) for name, array in checkable.leaves.items()}
     if all(array.dtype == np.float64 for array in checkable.leaves.values()):

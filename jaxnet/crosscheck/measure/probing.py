@@ -38,19 +38,19 @@ class Probing:
         return max(by_claim, self.resolution * self.largest_quotient / 4 / TARGET_MARGIN)
 
     def sufficient(self, probes: list[Probe], weights: Array) -> bool:
-        """Whether every probe agrees with the gradient, is accurate enough, and is not near a kink."""
+        """Returns whether every probe agrees with the gradient, is accurate enough, and is not near a kink."""
         largest = TARGET_MARGIN * self.target(weights)
         agree = all(p.gap.within_tolerance and p.gap.tolerance <= largest for p in probes)
         return agree and not self.near_kink(probes)
 
     def near_kink(self, probes: list[Probe]) -> bool:
-        """Whether the best quotient of a probe is near a kink, which central differences alone may not show."""
+        """Returns whether the best quotient of a probe is near a kink, which central differences alone may not show."""
         noise = self.derivation.phi_noise
         quotients = [probe.numerical.quotients[0] for probe in probes]
         return any(has_kink_nearby(q.bends, max(noise, q.noise), q.step) for q in quotients)
 
     def inaccurate(self, probes: list[Probe], weights: Array) -> bool:
-        """Whether a probe is less accurate than the resolution requires."""
+        """Returns whether a probe is less accurate than the resolution requires."""
         tolerance = TARGET_MARGIN * self.target(weights)
         return any(p.gap.tolerance > tolerance for p in probes)
 

@@ -31,29 +31,29 @@ def after_a_step(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
     """
     live = base.leaves_of(base.open(base.at))
     moved = [name for name in live if name not in base.inputs] or list(live)
-    found = _at_other_values(base, rng, moved, _affine(*STEP))
-    if found and found[0].kind is Behaviour.WRONG_AFTER_STEP:
+    findings = _at_other_values(base, rng, moved, _affine(*STEP))
+    if findings and findings[0].kind is Behaviour.WRONG_AFTER_STEP:
         further = [*(_affine(*step) for step in FURTHER_STEPS), _mixed(SHARES[0])]
         if not all(_wrong_at(base, rng, moved, move) for move in further):
             return []
-    return found
+    return findings
 
 
 def at_mixed_values(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
     """Mixes the values of parameters and inputs in place after a first call, so that masks change, and calls again.
 
-    A mask that is cached in the first call is wrong after few updates, but at most mixed values.
+    A mask that is cached in the first call is rarely wrong after an update, but is wrong at most mixed values.
     """
     moved = list(base.leaves_of(base.open(base.at)))
-    found = _at_other_values(base, rng, moved, _mixed(SHARES[0]))
-    wrong = found[:1] if found and found[0].kind is Behaviour.WRONG_AFTER_STEP else []
+    findings = _at_other_values(base, rng, moved, _mixed(SHARES[0]))
+    wrong = findings[:1] if findings and findings[0].kind is Behaviour.WRONG_AFTER_STEP else []
     return wrong if wrong and all(_wrong_at(base, rng, moved, _mixed(share)) for share in SHARES[1:]) else []
 
 
 def _wrong_at(base: BaseCall, rng: np.random.Generator, moved: list[str], move: Move) -> bool:
     """Returns whether the gradient is wrong only after this move."""
-    found = _at_other_values(base, rng, moved, move, tries=DIRECTIONS)
-    return [f.kind for f in found] == [Behaviour.WRONG_AFTER_STEP]
+    findings = _at_other_values(base, rng, moved, move, tries=DIRECTIONS)
+    return [f.kind for f in findings] == [Behaviour.WRONG_AFTER_STEP]
 
 
 def _affine(factor: float, offset: float) -> Move:

@@ -1,4 +1,4 @@
-"""Finds the worst element of a wrong gradient, and computes derivatives by a sample of elements for the diagnosis."""
+"""Finds the worst element of a wrong gradient, and differentiates a sample of elements for the diagnosis."""
 
 import math
 from collections.abc import Collection
@@ -15,7 +15,7 @@ NEIGHBOURS_PER_AXIS = 6
 
 @dataclass(frozen=True)
 class ElementSample:
-    """Derivatives by some elements of a leaf, in the gradient's own unit.
+    """Derivatives with respect to some elements of a leaf, in the gradient's own unit.
 
     Attributes:
         true: The derivatives, of the leaf's shape; nan for elements outside the sample.
@@ -37,7 +37,7 @@ class ElementSample:
 def sample_elements(
     derivation: Derivation, name: str, step: float, budget: int, rng: np.random.Generator, kinks: Collection[int] = ()
 ) -> ElementSample:
-    """Computes derivatives by up to `budget` elements, with four forward passes each, and finds the worst one.
+    """Differentiates up to `budget` elements, with four forward passes each, and finds the worst one.
 
     If no element of the sample is wrong, the leaf is bisected with random directions until one is found.
 
@@ -63,7 +63,7 @@ def sample_elements(
 
 
 def _fill_in(derivation: Derivation, name: str, places: Array, step: float, true: Array) -> float:
-    """Computes derivatives by single elements where `true` is nan, and returns their largest error."""
+    """Differentiates the single elements where `true` is nan, and returns the largest error of the derivatives."""
     phi_error = 1.5 * derivation.phi_noise / step
     error = 0.0
     unit = np.zeros(true.shape)

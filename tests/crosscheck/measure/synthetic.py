@@ -1,4 +1,4 @@
-"""A function of one array x, whose noise, kinks and curvature are known."""
+"""Defines functions of one array x with known noise, kinks and curvature."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from jaxnet.crosscheck.streams import Stream, stream
 
 
 class Synthetic(Checkable):
-    """y = f(x), with a gradient (dout, x) -> dx that may be wrong."""
+    """A checkable y = f(x), with a gradient (dout, x) -> dx that may be wrong."""
 
     def __init__(self, f, gradient, x):
         self.name, self.f, self.gradient, self.leaves = "synthetic", f, gradient, {"x": x}
@@ -32,6 +32,6 @@ def derivation_of(f, gradient, x, seed=0):
 
 
 def noisy(phi, sigma, seed=0):
-    """Returns phi with normal noise of a standard deviation, new at every call, and none at 0."""
+    """Returns phi with normal noise that differs at every call and is 0 at 0."""
     rng = np.random.default_rng(seed)
     return lambda t: phi(t) + sigma * rng.standard_normal()

@@ -1,4 +1,4 @@
-"""Tests that elements at kinks, at high curvature and at ties are found, and compared with their slopes."""
+"""Tests that elements at kinks, with high curvature and at ties are found, and compared with their slopes."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_rough_elements_are_found_among_smooth_ones(name):
     assert rough(derivation_of(f, lambda dout, x: dout, x), x) == places
 
 
-def test_too_many_rough_elements():
+def test_rough_elements_are_not_listed_if_there_are_too_many():
     x = np.zeros((40, 30))
     assert rough(derivation_of(relu, slope(0.0), x), x) is None
 
@@ -61,7 +61,7 @@ def test_every_gradient_between_the_slopes_of_both_sides_is_correct(at_zero):
 def test_no_gradient_outside_the_slopes_is_correct(at_zero):
     elements = examined(derivation_of(relu, slope(at_zero), AT_KINKS), AT_KINKS, [1, 5])
     assert not any(e.gap.within_tolerance for e in elements)
-    assert all(e.alone for e in elements)  # each moves a single output of several
+    assert all(e.alone for e in elements)  # each changes a single one of several outputs
 
 
 def test_an_element_of_high_curvature_is_compared_with_its_derivative():
@@ -89,7 +89,7 @@ def to_all(share):
 
 
 def test_tied_maxima_divide_one_gradient():
-    """Either of two may get the whole gradient, or both a half; both may not get the whole."""
+    """One of two equal elements may get the whole gradient, or both half of it, but not both the whole."""
     x = np.array([2.0, 2.0, 0.5])
 
     def tie(gradient):
@@ -108,13 +108,13 @@ def median_and_more(x):
 
 
 def of_the_first(dout, x):
-    """The gradient of a median, assigned to the first of equal elements."""
+    """Returns the gradient of a median, with all of it for the first of equal elements."""
     middle = np.eye(x.size)[np.argsort(x, kind="stable")[x.size // 2]]
     return dout[0] * middle + dout[1] + dout[2] * x.prod() / x
 
 
 def test_the_median_of_three_tied_values_is_neither_convex_nor_concave():
-    """It does not bend along any line, and a gradient by one of the three need not be its slope along any line."""
+    """The median does not bend along any line, and a correct gradient need not be its slope along any line."""
     x = np.array([1.0, 1.0, 1.0])
     derivation = derivation_of(median_and_more, of_the_first, x)
     for seed in range(20):
@@ -122,7 +122,7 @@ def test_the_median_of_three_tied_values_is_neither_convex_nor_concave():
 
 
 def test_element_that_shares_its_output_does_not_act_alone():
-    """|x0 + x1| and 0: the first output stands at the first element's place, and moves with both elements."""
+    """The outputs are |x0 + x1| and 0, so both elements change the output at the place of the first one."""
     x = np.array([0.5, -0.5])
     derivation = derivation_of(lambda x: np.array([abs(x[0] + x[1]), 0.0]), lambda dout, x: 3 * dout[0] + 0 * x, x)
     (element,) = examined(derivation, x, [0])

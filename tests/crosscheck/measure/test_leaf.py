@@ -1,4 +1,4 @@
-"""Tests the measurement of a leaf, also where difference quotients do not resolve the function."""
+"""Tests the measurement of a leaf, including functions that difference quotients do not resolve."""
 
 import math
 
@@ -17,7 +17,7 @@ def measured(derivation, resolution=1e-8):
     return measure_leaf("x", Derivations(derivation), resolution, 0.0, stream(Stream.DIRECTIONS, 0))
 
 
-# Each is right, and narrower than any step: the quotients are those of something else.
+# Each gradient is right, but the function has a feature narrower than any step, so all quotients are wrong.
 NARROW = {
     "an oscillation of many elements": (
         np.random.default_rng(3).standard_normal(40),
@@ -40,9 +40,9 @@ NARROW = {
 @pytest.mark.parametrize("name", NARROW)
 def test_a_correct_gradient_that_no_step_resolves_is_not_contradicted(name):
     x, f, slope = NARROW[name]
-    found = measured(derivation_of(f, lambda dout, x: dout * slope(x), x))
-    assert found.outside is None
-    assert not found.confirmed
+    measurement = measured(derivation_of(f, lambda dout, x: dout * slope(x), x))
+    assert measurement.outside is None
+    assert not measurement.confirmed
 
 
 @pytest.mark.parametrize("error", [1e-6, 0.01, 1.0])
@@ -60,7 +60,7 @@ def test_a_wrong_gradient_of_a_smooth_function_is_contradicted(error):
     [(1.0, FIRST_STEP, True), (1e3, FIRST_STEP, True), (1e8, FIRST_STEP, False), (1e8, FIRST_STEP * 1e-4, True)],
 )
 def test_a_gradient_is_steady_where_a_step_resolves_its_oscillation(k, h, steady):
-    """Within a step the phase moves by 4e-7, 4e-4, 40 and 4e-3: below 1, the extrapolation follows the oscillation."""
+    """The phase changes by 4e-7, 4e-4, 40 and 4e-3 within a step. Below 1, extrapolation follows the oscillation."""
     x = np.array([0.3, 0.2])
     derivation = derivation_of(lambda x: np.sin(k * x), lambda dout, x: dout * k * np.cos(k * x), x)
     size = float(np.abs(derivation.scaled_gradient("x")).max())
@@ -68,7 +68,7 @@ def test_a_gradient_is_steady_where_a_step_resolves_its_oscillation(k, h, steady
 
 
 def test_an_error_in_a_small_element_is_not_hidden_by_steps_of_its_own_size():
-    """The first quotients are too blurred for the resolution, by curvature, and still show the error."""
+    """Curvature makes the first quotients too inaccurate for the resolution, but they still show the error."""
     x = np.random.default_rng(5).standard_normal((6, 5))
     x[0, 0] = 1e-4
 
@@ -81,24 +81,24 @@ def test_an_error_in_a_small_element_is_not_hidden_by_steps_of_its_own_size():
         return np.sin(2e3 * x)
 
     assert measured(derivation_of(f, gradient(0.0), x)).with_numerical.within_tolerance
-    found = measured(derivation_of(f, gradient(0.3), x))
-    assert found.confirmed or found.outside is not None
+    measurement = measured(derivation_of(f, gradient(0.3), x))
+    assert measurement.confirmed or measurement.outside is not None
 
 
 def test_the_tolerance_of_elements_includes_the_one_that_moves_least():
-    """sin(3e6 x) in a row of 1e-6, beside a row of 1: only steps of their own size resolve the first."""
+    """Takes sin(3e6 x) of a row of 1e-6 and a row of 1. Only steps relative to its own size resolve the first row."""
     scales = np.array([[1e6], [1.0]])
     x = np.random.default_rng(5).uniform(0.5, 1, (2, 100)) / scales
     derivation = derivation_of(
         lambda x: np.sin(3 * x * scales), lambda dout, x: dout * 3 * scales * np.cos(3 * x * scales), x
     )
-    found = measured(derivation)
-    assert found.with_numerical.within_tolerance
-    assert found.tolerance_of_elements > 1e4 * found.tolerance
+    measurement = measured(derivation)
+    assert measurement.with_numerical.within_tolerance
+    assert measurement.tolerance_of_elements > 1e4 * measurement.tolerance
 
 
 def test_a_difference_to_autodiff_is_compared_less_the_digits_that_an_element_loses():
-    """tanh(log u) of u = 1 + x: by 1 - tanh² its derivative at 1e-8 has one digit, and 4 u / (u² + 1)² has all."""
+    """The derivative of tanh(log(1 + x)) at 1e-8 has one digit if it is computed by 1 - tanh²."""
     x = np.array([0.3, 0.2, 1e-8, 0.7]) - 1
 
     def f(x):
@@ -116,7 +116,7 @@ def test_a_difference_to_autodiff_is_compared_less_the_digits_that_an_element_lo
 
 
 def one_minus_square(dout, x):
-    """The gradient of tanh as most write it; nearly all digits of 1 - tanh² are lost where tanh is nearly 1."""
+    """Uses the common formula 1 - tanh², which loses nearly all digits where tanh is nearly 1."""
     return dout * (1 - np.tanh(x) ** 2)
 
 
@@ -134,7 +134,7 @@ def softmax(x):
 
 
 def test_digits_lost_in_float32_count_as_jitter():
-    """Of the softmax of float32 numbers near 5000, a few have three digits, and most are 0 or 1 to all of them."""
+    """In a softmax of float32 numbers near 5000, a few elements have three digits, and most are exactly 0 or 1."""
     x = np.random.default_rng(3).normal(5000, 50, (6, 10))
     x[1, 3] = x[1].max() + 0.7
 

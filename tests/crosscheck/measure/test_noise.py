@@ -1,4 +1,4 @@
-"""Tests that the noise of a forward pass is that of its arithmetic, whatever the dtype of its arrays."""
+"""Tests that the measured noise of a forward pass is that of its arithmetic, for every dtype of its arrays."""
 
 import numpy as np
 import pytest
@@ -12,11 +12,11 @@ X = np.random.default_rng(3).standard_normal((6, 5))
 
 def relative_noise(f, x=X, seed=0):
     dout = np.ones(np.shape(f(x)))
-    found = measure_noise(Synthetic(f, lambda dout, x: dout, x), {"x": x}, dout, [], stream(Stream.ROUNDING, seed))
-    return found.relative
+    noise = measure_noise(Synthetic(f, lambda dout, x: dout, x), {"x": x}, dout, [], stream(Stream.ROUNDING, seed))
+    return noise.relative
 
 
-def inside(dtype, f):
+def computing_in(dtype, f):
     return lambda x: f(x.astype(dtype)).astype(x.dtype)
 
 
@@ -35,15 +35,15 @@ FUNCTIONS = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize(("dtype", "unit"), [(np.float64, 2.0**-53), (np.float32, 2.0**-24), (np.float16, 2.0**-11)])
 def test_the_precision_of_the_arithmetic_is_measured(name, dtype, unit):
-    found = relative_noise(inside(dtype, FUNCTIONS[name]) if dtype != np.float64 else FUNCTIONS[name])
-    assert unit / 8 < found < 30 * unit
+    noise = relative_noise(computing_in(dtype, FUNCTIONS[name]) if dtype != np.float64 else FUNCTIONS[name])
+    assert unit / 8 < noise < 30 * unit
 
 
-def test_noise_that_is_added_is_measured():
+def test_added_noise_is_measured():
     rng = np.random.default_rng(0)
     for sigma in (1e-3, 1e-6, 1e-9):
-        found = relative_noise(lambda x, sigma=sigma: 1 + 1e-2 * np.sin(x) + sigma * rng.standard_normal(x.shape))
-        assert sigma / 3 < found < 3 * sigma
+        noise = relative_noise(lambda x, sigma=sigma: 1 + 1e-2 * np.sin(x) + sigma * rng.standard_normal(x.shape))
+        assert sigma / 3 < noise < 3 * sigma
 
 
 KINKED = {
@@ -65,8 +65,8 @@ def test_high_curvature_is_not_noise():
 
 def test_digits_lost_to_an_offset_are_noise():
     """(x + 10⁸) - 10⁸ has an error of 10⁸ eps."""
-    found = relative_noise(lambda x: (x + 1e8) - 1e8)
-    assert 1e-10 < found < 1e-7
+    noise = relative_noise(lambda x: (x + 1e8) - 1e8)
+    assert 1e-10 < noise < 1e-7
 
 
 def test_a_float32_gradient_of_a_float64_forward_pass_is_noisy():
@@ -81,5 +81,5 @@ def test_a_float32_gradient_of_a_float64_forward_pass_is_noisy():
 
 
 def test_a_function_that_is_finite_only_at_its_point_has_no_measurable_noise():
-    found = relative_noise(lambda x: np.where(x == X, x, np.nan))
-    assert found == 0.0
+    noise = relative_noise(lambda x: np.where(x == X, x, np.nan))
+    assert noise == 0.0

@@ -108,6 +108,6 @@ class Draw:
         return self.rng.integers(0, classes, count)
 
 
-for _module in sorted(found.name for found in pkgutil.iter_modules(__path__)):
+for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
     if _module.startswith(("wrong_", "right_")):
         importlib.import_module(f"{__name__}.{_module}")

@@ -164,9 +164,7 @@ for label, activation in (("relu", CleanRelu), ("sigmoid", Sigmoid)):
             return check_network(two_layers(draw, activation()), draw(6, 5), np.eye(4)[t] if one_hot else t)
 
 
-@right(
-    "book/relu-writes-to-a-dout-that-nobody-reads-again", "its ReLU masks in place what the layer above has just made"
-)
+@right("book/relu-overwrites-an-unused-dout", "its ReLU masks in place the dout that the next layer returned")
 def in_place_within(seed):
     draw = Draw(seed)
     return check_network(two_layers(draw, Relu()), draw(6, 5), draw.labels(6, 4))
@@ -211,7 +209,7 @@ def convolution_alone(seed):
     return check_layer(Block(), draw(2, 2, 6, 6))
 
 
-@right("book/weight-decay-in-the-loss", "weight decay in the loss, and its gradient beside the layers'", says=IGNORES)
+@right("book/weight-decay-in-the-loss", "weight decay in the loss, and its gradient added to the layers'", says=IGNORES)
 def weight_decay(seed):
     draw = Draw(seed)
 
@@ -220,8 +218,8 @@ def weight_decay(seed):
             return super().loss(x, t) + 0.05 * sum((self.params[f"W{i}"] ** 2).sum() for i in self.numbers())
 
         def gradient(self, x, t):
-            found = super().gradient(x, t)
-            return found | {f"W{i}": found[f"W{i}"] + 0.1 * self.params[f"W{i}"] for i in self.numbers()}
+            gradients = super().gradient(x, t)
+            return gradients | {f"W{i}": gradients[f"W{i}"] + 0.1 * self.params[f"W{i}"] for i in self.numbers()}
 
     plain = two_layers(draw, Sigmoid())
     return check_network(Decays(plain.layers, plain.params), draw(6, 5), draw.labels(6, 4))

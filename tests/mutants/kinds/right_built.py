@@ -1,9 +1,9 @@
 """Rebuilds a right kind with one element of an array changed, and evaluates it or its gradients.
 
-A kind is built again for every value, so that arrays that share memory still do, and a generator starts anew.
+A kind is built again for every value, so that arrays still share memory and generators start from their seed.
 """
 
-# ruff: noqa: NPY002, the global generators start anew for every value
+# ruff: noqa: NPY002, the global generators are seeded again for every value
 
 import random
 import sys
@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 CHECKS = ("check", "check_function", "check_layer", "check_network")
-BESIDE = ("d{}", "d_{}", "grad_{}", "{}_grad", "g{}")
+GRADIENT_NAMES = ("d{}", "d_{}", "grad_{}", "{}_grad", "g{}")
 
 
 class Caught(Exception):
-    """The arguments of a check."""
+    """Raised with the arguments of a check, in place of the check."""
 
 
 def arguments_of_check(kind, seed):
@@ -44,7 +44,7 @@ def arguments_of_check(kind, seed):
     raise AssertionError(f"{kind.name} calls no check")
 
 
-def held(thing, depth=0, known=None):
+def arrays_of(thing, depth=0, known=None):
     """Yields (name, array, gradient or None) for each array that a layer holds."""
     known = set() if known is None else known
     if depth > 4 or id(thing) in known:
@@ -56,16 +56,16 @@ def held(thing, depth=0, known=None):
     keys = params.keys() if isinstance(params, dict) else range(len(params)) if isinstance(params, list) else ()
     for key in keys:
         if isinstance(params[key], np.ndarray):
-            same = [other for other in keys if params[other] is params[key]]  # its gradient is the sum of all uses'
+            same = [other for other in keys if params[other] is params[key]]  # its gradient is the sum over all uses
             each = [entry(grads, other) for other in same] if grads else [None]
             yield f"params[{key!r}]", params[key], None if each[0] is None else sum(map(np.asarray, each))
     for name, array in names.items():
-        beside = [names[form.format(name)] for form in BESIDE if form.format(name) in names]
+        stored = [names[form.format(name)] for form in GRADIENT_NAMES if form.format(name) in names]
         if isinstance(array, np.ndarray):
-            yield name, array, beside[0] if beside else None
+            yield name, array, stored[0] if stored else None
         for place, part in enumerate(array if isinstance(array, list | tuple) else [array]):
             if hasattr(part, "forward") or (hasattr(part, "grad") and hasattr(part, "data")):
-                yield from ((f"{name}{place}.{n}", a, g) for n, a, g in held(part, depth + 1, known))
+                yield from ((f"{name}{place}.{n}", a, g) for n, a, g in arrays_of(part, depth + 1, known))
     if hasattr(thing, "grad") and isinstance(getattr(thing, "data", None), np.ndarray):
         yield "value of the holder", thing.data, thing.grad
 
@@ -75,7 +75,7 @@ def entry(grads, key):
 
 
 def attributes(thing):
-    """Returns the names in an object's dict and slots, and of its properties."""
+    """Returns the names of an object's attributes, including slots and properties."""
     classes = type(thing).__mro__
     slots = [n for cls in classes for n in getattr(cls, "__slots__", ()) if hasattr(thing, n)]
     properties = [n for cls in classes for n, value in vars(cls).items() if isinstance(value, property)]
@@ -97,7 +97,7 @@ class Built:
 
     def __init__(self, kind, seed):
         self.kind, self.seed = kind, seed
-        self.pure = arguments_of_check(kind, seed)  # a function is built once, as JAX compiles each anew
+        self.pure = arguments_of_check(kind, seed)  # a function is built once, because JAX compiles every new one
         self.fast = None
         y = self.run(None)
         self.dout = np.random.default_rng([seed, 77]).normal(size=y.shape) if y.size > 1 else np.ones(y.shape)
@@ -123,7 +123,7 @@ class Built:
         inputs = [np.array(x) if isinstance(x, np.ndarray | jax.Array) else x for x in inputs]
         leaves = {f"#{i}": (x, None) for i, x in enumerate(inputs) if is_float(x)}
         if not pair:
-            leaves |= {n: (a, g) for n, a, g in held(thing)}
+            leaves |= {n: (a, g) for n, a, g in arrays_of(thing)}
         if style == "check_network":
             leaves = {n: (a, None) for n, a in zip(*paths(thing.params), strict=True) if is_float(a)}
         if move:
@@ -140,24 +140,24 @@ class Built:
             y = y[0] if len(y) == 1 else tuple(y)
             douts = self.shaped(y) if backward else None
             back = thing[1]
-            given = (*(douts if isinstance(douts, tuple) else (douts,)), cache)
+            arguments = (*(douts if isinstance(douts, tuple) else (douts,)), cache)
         else:
             y = thing.forward(*inputs)
             y = thing.output if y is None else y
             douts = self.shaped(y) if backward else None
             takes = thing.backward.__code__.co_argcount - 1
             back = thing.backward
-            given = (douts if isinstance(douts, tuple) else (douts,)) if takes else ()
+            arguments = (douts if isinstance(douts, tuple) else (douts,)) if takes else ()
         if not backward:
             return flat(y)
-        result = back(*given)
+        result = back(*arguments)
         result = thing.dinputs if result is None and hasattr(thing, "dinputs") else result
         result = result if isinstance(result, tuple | list | dict) else (result,)
         floats = [n for n in leaves if n.startswith("#")]
         names = dict(zip(floats, result.values() if isinstance(result, dict) else result, strict=False))
-        found = {n: (leaves[n][0], np.asarray(g)) for n, g in names.items() if g is not None}
-        own = {} if pair else {n: (a, np.asarray(g)) for n, a, g in held(thing) if g is not None and n in leaves}
-        return found | own
+        returned = {n: (leaves[n][0], np.asarray(g)) for n, g in names.items() if g is not None}
+        own = {} if pair else {n: (a, np.asarray(g)) for n, a, g in arrays_of(thing) if g is not None and n in leaves}
+        return returned | own
 
     def compiled(self, f, gradient):
         """Returns the function, compiled if it is a JAX function that can be compiled."""
@@ -167,7 +167,7 @@ class Built:
             self.fast = jax.jit(f)
             try:
                 self.fast(*self.pure[2])
-            except Exception:  # it branches on an argument, or is no function of arrays
+            except Exception:  # it branches on an argument, or does not take arrays
                 self.fast = f
         return self.fast
 
@@ -192,8 +192,8 @@ class Built:
                     return f(*jax.tree.unflatten(tree, mixed))
 
                 y, pull = jax.vjp(of, [None if k is None else jax.numpy.asarray(k) for k in kinds])
-                found = pull(jax.tree.map(lambda a, b: jax.numpy.asarray(b, a.dtype), y, self.shaped(y)))[0]
-                return {n: (parts[i], np.asarray(found[i])) for n, i in names.items()}
+                returned = pull(jax.tree.map(lambda a, b: jax.numpy.asarray(b, a.dtype), y, self.shaped(y)))[0]
+                return {n: (parts[i], np.asarray(returned[i])) for n, i in names.items()}
             y = f(*whole)
             scalar = np.ndim(y) == 0 and not isinstance(y, tuple | dict)
             try:
@@ -201,11 +201,11 @@ class Built:
             except TypeError:
                 result = gradient(*whole, self.shaped(y))
             single = not isinstance(result, tuple | list | dict)
-            found = (
+            returned = (
                 [result] if single else list(result.values()) if isinstance(result, dict) else jax.tree.leaves(result)
             )
             order = sorted(names)[options.get("argument", 0) :] if single else list(names)
-            return {n: (parts[names[n]], np.asarray(g)) for n, g in zip(order, found, strict=False) if g is not None}
+            return {n: (parts[names[n]], np.asarray(g)) for n, g in zip(order, returned, strict=False) if g is not None}
 
 
 def paths(tree, prefix=""):

@@ -1,4 +1,4 @@
-"""Right backward passes of scalars, and of outputs whose `dout` is used as no array is."""
+"""Right backward passes of scalars, and some that use `dout` in unusual ways."""
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def scaled_in_place(seed):
     return check_layer(Mean(), Draw(seed)(4, 5))
 
 
-@right("scalar/backward-takes-nothing", "a loss whose backward() starts the chain with no argument")
+@right("scalar/backward-takes-nothing", "a loss whose backward() takes no argument")
 def takes_nothing(seed):
     draw = Draw(seed)
 
@@ -108,7 +108,7 @@ def copied(seed):
     return check_layer(Relu(), Draw(seed).off_zero(5, 4))
 
 
-@right("dout/returned-as-it-came", "the backward of a bias returns dout itself", never="missing")
+@right("dout/returned-unchanged", "the backward of a bias returns dout itself", never="missing")
 def passed_on(seed):
     draw = Draw(seed)
 
@@ -141,7 +141,7 @@ def broadcast(seed):
     )
 
 
-@right("dout/one-for-each-output", "an LSTM-like pair with two outputs and two gradients from above")
+@right("dout/one-for-each-output", "an LSTM-like pair with two outputs and two upstream gradients")
 def two_outputs(seed):
     draw = Draw(seed)
 
@@ -165,7 +165,7 @@ def cache_first(seed):
     return check_layer((lambda x: (np.sinh(x), np.cosh(x)), backward), Draw(seed)(4, 3))
 
 
-@right("arguments/gradient-by-the-prediction", "grad(y, t) of a binary cross-entropy, by y alone, t labels")
+@right("arguments/gradient-of-the-prediction", "grad(y, t) of a binary cross-entropy, with respect to y alone")
 def by_prediction(seed):
     draw = Draw(seed)
     t = draw.rng.integers(0, 2, (6, 2)).astype(float)
@@ -181,13 +181,11 @@ def by_prediction(seed):
 def second_error(seed):
     """Returns the error of the gradient of the second argument, found by a complex step."""
     t, y = Draw(seed)(6, 2), Draw(seed + 1)(6, 2)
-    found = [np.imag(((t - y - 1e-30j * np.eye(12)[i].reshape(6, 2)) ** 2).mean()) * 1e30 for i in range(12)]
-    return float(np.abs(2 * (y - t).ravel() / 12 - found).max())
+    derivatives = [np.imag(((t - y - 1e-30j * np.eye(12)[i].reshape(6, 2)) ** 2).mean()) * 1e30 for i in range(12)]
+    return float(np.abs(2 * (y - t).ravel() / 12 - derivatives).max())
 
 
-@right(
-    "arguments/gradient-by-the-second", "mse_prime(y_true, y_pred) is by the prediction, the second", true=second_error
-)
+@right("arguments/gradient-of-the-second", "mse_prime(y_true, y_pred) is that of y_pred", true=second_error)
 def by_second(seed):
     return check_function(
         lambda y_true, y_pred: ((y_true - y_pred) ** 2).mean(),

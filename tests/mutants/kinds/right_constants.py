@@ -13,7 +13,7 @@ def softmax(x):
 
 @right(
     "constant/running-statistics",
-    "BatchNorm while predicting: running_mean and running_var move y and have no gradient",
+    "BatchNorm in inference: running_mean and running_var affect y and have no gradient",
 )
 def running(seed):
     draw = Draw(seed)
@@ -35,7 +35,7 @@ def running(seed):
 
 
 @right(
-    "constant/running-statistics-move", "BatchNorm while training, which also moves its running statistics at each call"
+    "constant/running-statistics-move", "BatchNorm in training, which also updates its running statistics at each call"
 )
 def moving(seed):
     draw = Draw(seed)
@@ -61,7 +61,7 @@ def moving(seed):
     return check_layer(BatchNorm(), draw(6, 4))
 
 
-@right("constant/positional-encoding", "sines that are added to the embedded input, held as `pe`")
+@right("constant/positional-encoding", "sines in the attribute `pe` that are added to the embedded input")
 def positions(seed):
     draw = Draw(seed)
     angle = np.arange(5)[:, None] / 10 ** np.arange(3)
@@ -136,7 +136,7 @@ def smoothed(seed):
     return check_layer((forward, cross_entropy_backward), draw(6, 4), t)
 
 
-@right("constant/soft-targets-of-a-teacher", "distillation: the teacher's probabilities are declared a constant")
+@right("constant/soft-targets-of-a-teacher", "distillation, with the teacher's probabilities declared as a constant")
 def teacher(seed):
     draw = Draw(seed)
 
@@ -146,7 +146,7 @@ def teacher(seed):
     return check_layer((forward, cross_entropy_backward), draw(6, 4), softmax(draw(6, 4)), constants=("teacher",))
 
 
-@right("constant/class-weights", "a weighted cross-entropy, the weights of classes declared a constant")
+@right("constant/class-weights", "a weighted cross-entropy, with the class weights declared as a constant")
 def class_weights(seed):
     draw = Draw(seed)
 
@@ -164,7 +164,7 @@ def class_weights(seed):
     return check_layer(Weighted(), draw(6, 4), draw.labels(6, 4), constants=("class_weight",))
 
 
-@right("constant/targets-of-a-network", "a regression network whose float targets are as long as its samples")
+@right("constant/targets-of-a-network", "a regression network with one float target for each sample")
 def targets(seed):
     draw = Draw(seed)
 
@@ -204,7 +204,7 @@ def frozen(seed):
     return check_layer(Head(), draw(5, 7))
 
 
-@right("constant/data-in-a-closure", "a likelihood whose data is in the closure; the gradient is by the parameters")
+@right("constant/data-in-a-closure", "a likelihood that closes over its data, with a gradient of the parameters")
 def closure(seed):
     draw = Draw(seed)
     x, y = draw(20, 3), draw.rng.integers(0, 2, 20)
@@ -219,9 +219,7 @@ def closure(seed):
     return check_function(loss, draw(3), np.array(0.3), gradient=gradient)
 
 
-@right(
-    "constant/old-log-probabilities", "PPO's clipped ratio: advantages and old log-probabilities are declared constants"
-)
+@right("constant/old-log-probabilities", "PPO's clipped ratio, with two arrays declared as constants")
 def ppo(seed):
     draw = Draw(seed)
 

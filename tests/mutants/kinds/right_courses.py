@@ -45,15 +45,13 @@ def batchnorm_backward(dout, cache):
     return d / std, (dout * xhat).sum(axis=0), dout.sum(axis=0)
 
 
-@right(
-    "course/batchnorm-train", "batch normalisation with a dict of options, which it writes its running statistics to"
-)
+@right("course/batchnorm-train", "batch normalisation that writes its running statistics into a dict of options")
 def batchnorm(seed):
     draw = Draw(seed)
     return check_layer((batchnorm_forward, batchnorm_backward), draw(6, 4), draw(4), draw(4), {"mode": "train"})
 
 
-@right("course/batchnorm-test", "batch normalisation by running statistics that came in a dict")
+@right("course/batchnorm-test", "batch normalisation with running statistics that are passed in a dict")
 def batchnorm_test(seed):
     draw = Draw(seed)
     options = {"mode": "test", "running_mean": draw(4), "running_var": draw.positive(4)}
@@ -86,7 +84,7 @@ def channels_first(rows, shape):
     return rows.reshape(n, h, w, c).transpose(0, 3, 1, 2)
 
 
-@right("course/spatial-batchnorm", "batch normalisation of images, by the one of rows")
+@right("course/spatial-batchnorm", "batch normalisation of images, computed by that of rows")
 def spatial(seed):
     draw = Draw(seed)
 
@@ -220,7 +218,7 @@ def svm_on_margin(seed):
     return check_function(lambda x, y: svm(x, y)[0], x, draw.labels(6, 4), gradient=lambda x, y: svm(x, y)[1])
 
 
-@right("course/dropout-with-a-seed", "dropout_forward(x, dropout_param) that seeds the global generator")
+@right("course/dropout-with-a-seed", "dropout_forward(x, dropout_param), which seeds the global generator")
 def dropout(seed):
     def forward(x, dropout_param):
         np.random.seed(dropout_param["seed"])

@@ -7,7 +7,7 @@ from mutants.kinds import Draw, right
 from mutants.kinds.right_operations import batch_norm, layer_norm, layer_norm_backward, softmax, softmax_backward
 
 
-@right("steep/chirp", "sin(3e5 x^2): a million radians across an input", undecided=True, never="kink")
+@right("steep/chirp", "sin(3e5 x^2), with phases of up to a million radians", undecided=True, never="kink")
 def chirp(seed):
     x = Draw(seed).positive(6)
     return check_function(
@@ -51,7 +51,7 @@ def lorenz(s):
     return np.array([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z])
 
 
-@right("steep/lorenz", "1,000 Euler steps of the Lorenz system, back by the adjoint of each", never="kink")
+@right("steep/lorenz", "1,000 Euler steps of the Lorenz system, with the adjoint of each step", never="kink")
 def attractor(seed):
     start, h = Draw(seed)(3) + np.array([1, 1, 20]), 0.005
 
@@ -70,7 +70,7 @@ def attractor(seed):
     return check_function(lambda s: run(s)[-1], start, gradient=gradient)
 
 
-@right("steep/sure-samples", "cross-entropy of logits in the hundreds, where most gradients are 1e-40", never="kink")
+@right("steep/confident-samples", "cross-entropy of logits of hundreds, with gradients of 1e-40", never="kink")
 def sure(seed):
     draw = Draw(seed)
     z, t = 100 * draw(6, 4), draw.labels(6, 4)
@@ -90,20 +90,20 @@ def cold(seed):
     return check_layer((lambda x: softmax(x / 0.02), backward), Draw(seed)(5, 6))
 
 
-@right("scale/layer-norm-with-an-offset", "LayerNorm of numbers of 1 about 1e4", never="kink")
+@right("scale/layer-norm-with-an-offset", "LayerNorm of normal numbers with an offset of 1e4", never="kink")
 def offset(seed):
     draw = Draw(seed)
     return check_layer((layer_norm, layer_norm_backward), 1e4 + draw(5, 8), draw(8), draw(8))
 
 
-@right("scale/batch-norm-of-columns-unlike-in-size", "BatchNorm of columns of 1e-4, 1 and 1e4, eps 1e-5", never="kink")
+@right("scale/batch-norm-of-columns-of-different-sizes", "BatchNorm of columns of 1e-4, 1 and 1e4", never="kink")
 def unlike_columns(seed):
     draw = Draw(seed)
     x = draw(9, 6) * np.array([1e-4, 1e-4, 1, 1, 1e4, 1e4])
     return check_layer((batch_norm, lambda d, c: layer_norm_backward(d, c, 0)), x, draw(6), draw(6))
 
 
-@right("scale/rows-unlike-in-size", "rows are divided by their norms, of 1e-5 beside 1", never="kink")
+@right("scale/rows-of-different-sizes", "rows are divided by their norms of 1e-5 or 1", never="kink")
 def unlike_rows(seed):
     x = Draw(seed)(6, 5) * np.array([1, 1e-5, 1, 1e-5, 1, 1e-3])[:, None]
 
@@ -115,13 +115,13 @@ def unlike_rows(seed):
     return check_function(lambda x: x / np.linalg.norm(x, axis=1, keepdims=True), x, gradient=gradient)
 
 
-@right("scale/tiny-eps-under-a-root", "sqrt(x + 1e-12) with elements of 1e-9 beside 1", never="kink")
+@right("scale/tiny-eps-under-a-root", "sqrt(x + 1e-12) with elements of 1e-9 and of 1", never="kink")
 def tiny_eps(seed):
     x = Draw(seed).positive(6) * 10.0 ** np.array([0, -9, 0, -6, -9, 0])
     return check_function(lambda x: np.sqrt(x + 1e-12), x, gradient=lambda x, dout: 0.5 * dout / np.sqrt(x + 1e-12))
 
 
-@right("scale/learned-scales-of-any-size", "one array holds parameters of 1e-6 to 1e6, all of them sensitive")
+@right("scale/learned-scales-of-any-size", "one array contains parameters from 1e-6 to 1e6 that all affect the output")
 def any_size(seed):
     draw = Draw(seed)
     scale = 10.0 ** np.array([-6, -3, 0, 3, 6])
@@ -172,7 +172,7 @@ for label, (function, slope, draw_inputs) in UNARY.items():
         return check_function(lambda x: function(x), x, gradient=lambda x, dout: dout * slope(x))
 
 
-@right("steep/sum-with-cancellation", "a sum of numbers of 1e6 that cancel, beside numbers of 1", never="kink")
+@right("steep/sum-with-cancellation", "a sum of numbers of 1e6 that cancel, and of numbers of 1", never="kink")
 def cancelling(seed):
     big = 1e6 * Draw(seed)(5)
     x = np.concatenate([big, -big, Draw(seed + 1)(4)])

@@ -1,4 +1,4 @@
-"""Derives the gradients of the right kinds element by element, only from values, without the checker.
+"""Derives the gradients of the right kinds element by element from values alone, without the checker.
 
 python -m mutants.kinds.right_elements [SEED] [PART-OF-A-NAME ...]
 """
@@ -11,7 +11,7 @@ import numpy as np
 from mutants.kinds import KINDS
 from mutants.kinds.right_built import Built, arguments_of_check
 
-ELEMENTS = 8  # of a leaf
+ELEMENTS = 8  # the number compared in each leaf
 WIDE = 1e-3  # a kind with a larger step computes in single precision or less
 NARROW, WIDE_ROUNDING = 1.2e-7, 2.2e-16
 
@@ -22,7 +22,7 @@ def compare(built, name, array, gradient, elements=ELEMENTS):
         return 0.0, 0.0
     finite = np.abs(array[np.isfinite(array)])
     spread = float(finite.mean()) if finite.any() else 1.0
-    rounding = 1e-9 * float(np.abs(built.dout * built.run(None)).sum()) / spread  # a gradient below it may be that
+    rounding = 1e-9 * float(np.abs(built.dout * built.run(None)).sum()) / spread  # a smaller gradient may be rounding
     scale = max(float(np.abs(gradient).max()), rounding)
     rng = np.random.default_rng(4)
     worst, resolution = 0.0, 0.0
@@ -49,7 +49,7 @@ def element(built, place, size, gradient, scale):
         slopes.append((built.dout @ (up - centre) / (h / 2), built.dout @ (centre - down) / (h / 2)))
     error, blur = abs(best[1] - claimed) / scale, best[0] / scale
     if error > max(1e-6, 3 * blur):
-        for right, left in slopes[4:10]:  # a kink: any slope between the two sides'
+        for right, left in slopes[4:10]:  # at a kink, any slope between those of both sides is right
             low, high = min(left, right), max(left, right)
             outside = max(low - claimed, claimed - high, 0.0) / scale
             if abs(right - left) > 1e-3 * scale and outside < 1e-3:

@@ -10,7 +10,7 @@ from mutants.kinds.right_operations import attention, attention_backward, layer_
 
 
 class LayerDense:
-    """Leaves its output in `output` and its gradients in dinputs, dweights, dbiases."""
+    """Stores its output in `output`, and its gradients in dinputs, dweights and dbiases."""
 
     def __init__(self, weights, biases):
         self.weights, self.biases = weights, biases
@@ -38,13 +38,13 @@ class ActivationSoftmax:
             self.dinputs[place] = (np.diagflat(y) - y @ y.T) @ d
 
 
-@right("style/dense-leaves-everything-in-attributes", "forward and backward return nothing: output, dinputs, dweights")
+@right("style/dense-stores-everything-in-attributes", "forward and backward return nothing: output, dinputs, dweights")
 def dense(seed):
     draw = Draw(seed)
     return check_layer(LayerDense(0.1 * draw(4, 3), np.zeros((1, 3))), draw(5, 4))
 
 
-@right("style/softmax-leaves-everything-in-attributes", "a softmax that returns nothing")
+@right("style/softmax-stores-everything-in-attributes", "a softmax that returns nothing")
 def softmax(seed):
     return check_layer(ActivationSoftmax(), Draw(seed)(5, 4))
 
@@ -94,7 +94,7 @@ def graph(x, w, b):
     return nodes, neuron(nodes[0], nodes[1], nodes[2][0])
 
 
-@right("style/graph-of-scalars", "an engine of scalars: a gradient gathers `grad` of each Value, after backward()")
+@right("style/graph-of-scalars", "a scalar engine: the gradient consists of the `grad` of each Value after backward()")
 def scalars(seed):
     draw = Draw(seed)
 
@@ -114,7 +114,7 @@ class Parameter:
         self.data, self.grad = value, np.zeros_like(value)
 
 
-@right("style/parameter-objects", "a layer whose weight and bias are objects with data and grad, grad set anew")
+@right("style/parameter-objects", "a layer whose parameters are objects with data and grad; backward replaces grad")
 def parameters(seed):
     draw = Draw(seed)
 
@@ -229,7 +229,7 @@ def normed(dout, cache):
     return dx, dg.sum(axis=0), db.sum(axis=0)
 
 
-@right("style/transformer-block", "attention with heads and an MLP, before each a LayerNorm, around both a residual")
+@right("style/transformer-block", "attention and an MLP, each after a LayerNorm and with a residual connection")
 def block(seed):
     draw = Draw(seed)
     return check_layer(Block(draw), draw(2, 3, 4))

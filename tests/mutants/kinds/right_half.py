@@ -13,9 +13,9 @@ HALVES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 SUITABLE = "rms_norm", "softmax", "gelu_tanh", "cosine_similarity", "matmul_chain", "attention"
 
 
-def beyond_half(found, true):
+def beyond_half(gradients, true):
     """Returns the difference of gradients, relative to the largest of a leaf, beyond the rounding of 3 percent."""
-    gaps = [np.abs(np.float64(f) - t).max() / np.abs(t).max() for f, t in zip(found, true, strict=True)]
+    gaps = [np.abs(np.float64(f) - t).max() / np.abs(t).max() for f, t in zip(gradients, true, strict=True)]
     return max(0.0, float(max(gaps)) - 0.03)
 
 
@@ -40,8 +40,8 @@ def against_double(pair, fwd, bwd, inputs):
     """Returns the error of a pair's gradients against those of `bwd` in float64, which other kinds verify."""
     y, cache = pair[0](*inputs)
     dout = Draw(99)(*y.shape).astype(y.dtype)
-    found = pair[1](dout, cache)
-    return beyond_half(found, as_tuple(bwd(np.float64(dout), fwd(*map(np.float64, inputs))[1])))
+    gradients = pair[1](dout, cache)
+    return beyond_half(gradients, as_tuple(bwd(np.float64(dout), fwd(*map(np.float64, inputs))[1])))
 
 
 def halves(seed, shapes, dtype):
@@ -75,7 +75,7 @@ for half_name, half in HALVES.items():
             f"half/{label}-{half_name}-arrays",
             f"{label} of {half_name} arrays, computed in float32 and rounded to {half_name} at the end",
             never="kink",
-            undecided=True,  # differences of half precision see a tenth of a gradient, at best
+            undecided=True,  # difference quotients in half precision resolve a tenth of a gradient at best
             true=half_error,
         )
         def check(seed, fwd=fwd, bwd=bwd, shapes=shapes, half=half):

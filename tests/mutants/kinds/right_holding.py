@@ -1,4 +1,4 @@
-"""Right layers that hold more than arrays, or hold their arrays in forms other than attributes."""
+"""Right layers with members other than arrays, or with arrays that are not plain attributes."""
 
 import dataclasses
 import logging
@@ -29,7 +29,7 @@ HOLDINGS = {
 }
 for label, make in HOLDINGS.items():
 
-    @right(f"holds/{label}", f"a layer that holds {label.replace('-', ' ')} beside its arrays")
+    @right(f"holds/{label}", f"a layer with {label.replace('-', ' ')} in addition to its arrays")
     def holds(seed, make=make):
         draw = Draw(seed)
         layer = affine(draw)
@@ -58,7 +58,7 @@ def slots(seed):
     return check_layer(Slots(), draw(5, 4))
 
 
-@right("structure/frozen-dataclass", "a frozen dataclass, whose cache and gradients are held in a dict")
+@right("structure/frozen-dataclass", "a frozen dataclass with its cache and gradients in a dict")
 def frozen(seed):
     draw = Draw(seed)
 
@@ -117,7 +117,7 @@ def properties(seed):
     return check_layer(Layer(), draw(5, 4))
 
 
-@right("constant/filters-of-a-blur", "a fixed kernel that the layer holds, with an empty list of params")
+@right("constant/filters-of-a-blur", "a layer with a fixed kernel and an empty list of params")
 def blur(seed):
     class Blur:
         def __init__(self):

@@ -1,4 +1,4 @@
-"""Right rules and functions in JAX: custom rules, solvers, loops, trees, transformations, odd values."""
+"""Right rules and functions in JAX: custom rules, solvers, loops, trees and transformations."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ def log1pexp(seed):
     return check_function(f, 3 * Draw(seed)(5))
 
 
-@right("jax-rule/norm-with-a-choice-at-0", "a norm whose rule says 0 at the origin, away from it")
+@right("jax-rule/norm-with-a-choice-at-0", "a norm whose rule returns 0 at the origin, checked elsewhere")
 def safe_norm(seed):
     def forward(x):
         n = jnp.linalg.norm(x)

@@ -1,4 +1,4 @@
-"""Right functions in JAX of odd values: keys, complex numbers, infinities, no elements, extreme sizes."""
+"""Right functions in JAX with unusual values: keys, complex numbers, infinities, empty arrays, extreme sizes."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jaxnet.crosscheck import check, check_function
 from mutants.kinds import Draw, right
 
 
-@right("jax-value/typed-key", "dropout by a typed key that is an argument")
+@right("jax-value/typed-key", "dropout with a typed key as an argument")
 def typed_key(seed):
     def drop(x, key):
         return jnp.where(jax.random.bernoulli(key, 0.7, x.shape), x / 0.7, 0)
@@ -16,7 +16,7 @@ def typed_key(seed):
     return check_function(drop, Draw(seed)(4, 3), jax.random.key(seed))
 
 
-@right("jax-value/raw-key-and-noise", "a sample by an old key of integers: mu + s * noise")
+@right("jax-value/raw-key-and-noise", "a sample mu + s * noise, drawn with a raw key of integers")
 def raw_key(seed):
     draw = Draw(seed)
     return check_function(
@@ -37,7 +37,7 @@ def key_in_state(seed):
     return check_function(function, {"w": draw(4, 3), "key": jax.random.key(seed)}, draw(5, 4))
 
 
-@right("jax-value/complex-in-between", "a power spectrum: complex only within")
+@right("jax-value/complex-in-between", "a power spectrum, with complex numbers only in between")
 def spectrum(seed):
     return check_function(lambda x: jnp.log1p(jnp.abs(jnp.fft.rfft(x)) ** 2), Draw(seed)(8))
 
@@ -53,7 +53,7 @@ def rotary(seed):
     return check_function(rotate, Draw(seed)(5, 4))
 
 
-@right("jax-value/minus-infinity-where-masked", "attention with -inf put in by where")
+@right("jax-value/minus-infinity-where-masked", "attention in which `where` inserts -inf")
 def infinite(seed):
     draw = Draw(seed)
     causal = np.tril(np.ones((5, 5), bool))
@@ -71,12 +71,12 @@ def additive(seed):
     return check_function(lambda s, mask: jax.nn.log_softmax(s + mask)[:, 0], draw(4, 4), mask)
 
 
-@right("jax-value/no-elements-in-an-argument", "an argument without elements beside one that has some")
+@right("jax-value/empty-argument", "an empty array among the arguments")
 def empty(seed):
     return check_function(lambda x, extra: jnp.concatenate([x, extra]).sum() ** 2, Draw(seed)(4), np.zeros(0))
 
 
-@right("jax-value/no-elements-in-an-output", "an output without elements beside one that has some")
+@right("jax-value/empty-output", "an empty array among the outputs")
 def empty_output(seed):
     return check_function(lambda x: (x[:0], jnp.sin(x)), Draw(seed)(4))
 
@@ -92,7 +92,7 @@ for exponent in (-200, -40, 40, 150):
         return check_function(jnp.log, factor * Draw(seed).positive(5))
 
 
-@right("jax-value/sizes-unlike-in-one-array", "x / (1 + x) for x of 1e-8 to 1e8 in one array")
+@right("jax-value/different-sizes-in-one-array", "x / (1 + x) for x of 1e-8 to 1e8 in one array")
 def unlike(seed):
     return check_function(lambda x: x / (1 + x), 10.0 ** np.arange(-8, 9, 2) * Draw(seed).positive(9))
 
@@ -116,7 +116,7 @@ def numbers(seed):
     return check_function(lambda a, b: jnp.exp(a) * b, 0.3 + seed, 1.7)
 
 
-@right("jax-value/integers-beside-floats", "a table, integer ids, and a flag")
+@right("jax-value/integers-and-floats", "a table, integer ids, and a flag")
 def integers(seed):
     draw = Draw(seed)
 
@@ -127,7 +127,7 @@ def integers(seed):
     return check_function(function, draw(6, 3), draw.rng.integers(0, 6, 5), True)
 
 
-@right("jax-value/names-that-meet", "two dicts with the same keys")
+@right("jax-value/equal-names-in-two-trees", "two dicts with the same keys")
 def same_names(seed):
     draw = Draw(seed)
     return check_function(lambda a, b: jnp.tanh(a["w"] @ b["w"]), {"w": draw(3, 4)}, {"w": draw(4, 2)})

@@ -89,9 +89,7 @@ def relu_of_relu(seed):
     return check_layer((lambda h, w: (np.maximum(h, 0) @ w, (h, w)), backward), h, w)
 
 
-@right(
-    "kink/zero-bias-dead-and-padded-rows", "rows of padding are 0 and the bias is 0: their units stand at the corner"
-)
+@right("kink/zero-bias-dead-and-padded-rows", "rows of padding and the bias are 0, so their units are at the kink")
 def padded_rows(seed):
     draw = Draw(seed)
     x, w, b = draw(6, 4), draw(4, 3), np.zeros(3)
@@ -118,7 +116,7 @@ def soft_threshold(seed):
 
 @right(
     "kink/relu-of-tiny-activations",
-    "a deep network with small weights, whose hidden numbers are 1e-8: corners are near",
+    "a deep network with small weights, whose hidden units of 1e-8 are near the kink",
 )
 def deep_and_small(seed):
     draw = Draw(seed)

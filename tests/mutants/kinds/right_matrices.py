@@ -92,7 +92,7 @@ def eigenvalues(seed):
     return check_function(lambda a: np.linalg.eigvalsh((a + a.T) / 2), Draw(seed)(4, 4), gradient=gradient)
 
 
-@right("linear-algebra/least-squares", "ridge regression of 1e-3, back through the normal equations")
+@right("linear-algebra/least-squares", "ridge regression, differentiated through the normal equations")
 def ridge(seed):
     draw = Draw(seed)
 
@@ -108,7 +108,7 @@ def ridge(seed):
     return check_function(lambda x, y: parts(x, y)[1], draw(8, 3), draw(8), gradient=gradient)
 
 
-@right("linear-algebra/gaussian-log-likelihood", "a Gaussian process's evidence by length scale and noise")
+@right("linear-algebra/gaussian-log-likelihood", "the evidence of a Gaussian process, given length scale and noise")
 def evidence(seed):
     draw = Draw(seed)
     x, y = np.sort(draw(8)), draw(8)

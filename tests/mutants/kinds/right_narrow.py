@@ -1,4 +1,4 @@
-"""Right kernels that take only float32, layers that own float32 buffers, and others that compute in float32."""
+"""Right kernels that accept only float32, layers with float32 buffers, and other layers that compute in float32."""
 
 import ctypes
 
@@ -37,7 +37,7 @@ for label in ("layer_norm", "attention", "convolution", "lstm_cell", "log_sum_ex
 
 
 @right(
-    "float32-only/through-ctypes-pointers", "values pass through C pointers to float, so float64 is refused", step=3e-2
+    "float32-only/through-ctypes-pointers", "values are passed by C pointers to float, so float64 is refused", step=3e-2
 )
 def pointers(seed):
     pointer = np.ctypeslib.ndpointer(np.float32, flags="C_CONTIGUOUS")
@@ -57,7 +57,7 @@ def pointers(seed):
     return check_layer((forward, backward), Draw(seed)(4, 5).astype(np.float32))
 
 
-@right("float32-only/typed-out-buffers", "ufuncs write into a layer's own float32 buffers, which float64 cannot enter",
+@right("float32-only/typed-out-buffers", "ufuncs write into a layer's own float32 buffers, which cannot store float64",
        step=3e-2)  # fmt: skip
 def out_buffers(seed):
     class Scale:
@@ -159,7 +159,7 @@ def accumulator(seed):
     )
 
 
-@right("float32-inside/relu-network", "a two-layer ReLU network that computes in float32, of float64 arrays", step=3e-2)
+@right("float32-inside/relu-network", "a two-layer ReLU network that computes in float32 for float64 arrays", step=3e-2)
 def network(seed):
     draw = Draw(seed)
 

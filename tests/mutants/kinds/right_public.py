@@ -6,9 +6,7 @@ from jaxnet.crosscheck import check_function, check_layer
 from mutants.kinds import Draw, right
 
 
-@right(
-    "public/lists-of-caches", "forward appends its input to a list, backward adds over the list, parameters in dicts"
-)
+@right("public/lists-of-caches", "forward appends its input to a list, over which backward sums")
 def lists(seed):
     draw = Draw(seed)
 
@@ -35,9 +33,7 @@ def lists(seed):
     return check_layer(Dense(), draw(5, 4))
 
 
-@right(
-    "public/velocities-of-an-optimizer", "a layer that keeps its own momentum, which a lookahead adds to its weights"
-)
+@right("public/velocities-of-an-optimizer", "a layer with its own momentum, which a lookahead adds to its weights")
 def lookahead(seed):
     draw = Draw(seed)
 
@@ -57,10 +53,7 @@ def lookahead(seed):
     return check_layer(Dense(), draw(5, 4), constants=("w_vel",))
 
 
-@right(
-    "public/second-moments-beside-parameters",
-    "arrays of Adam's moments that the layer holds and does not use in forward",
-)
+@right("public/second-moments-of-parameters", "a layer with arrays of Adam's moments, which forward does not use")
 def moments(seed):
     draw = Draw(seed)
 
@@ -83,7 +76,7 @@ def moments(seed):
     return check_layer(Dense(), draw(5, 4))
 
 
-@right("public/spectral-norm-by-power-iteration", "a weight over its spectral norm; u moves and has converged")
+@right("public/spectral-norm-by-power-iteration", "a weight divided by its spectral norm, whose vector u has converged")
 def spectral(seed):
     draw = Draw(seed)
 
@@ -109,7 +102,7 @@ def spectral(seed):
     return check_layer(Spectral(), draw(5, 4), constants=("u",))
 
 
-@right("public/weight-norm", "weights as g v / |v|, a gradient by each, the product made anew in every forward")
+@right("public/weight-norm", "weights g v / |v|, computed in every forward, with gradients for g and v")
 def weight_norm(seed):
     draw = Draw(seed)
 
@@ -155,9 +148,7 @@ class Tensor:
                 parent.backward(part)
 
 
-@right(
-    "public/tensors-that-are-float32", "a small autograd whose tensors are float32, driven by float64 arrays", step=3e-2
-)
+@right("public/tensors-that-are-float32", "a small autograd of float32 tensors, called with float64 arrays", step=3e-2)
 def tensors(seed):
     draw = Draw(seed)
 
@@ -173,9 +164,7 @@ def tensors(seed):
     return check_function(lambda x, w, v: run(x, w, v)[1].data, draw(5, 4), draw(4, 6), draw(6, 3), gradient=gradient)
 
 
-@right(
-    "public/clipped-probabilities", "binary cross-entropy of probabilities clipped to 1e-7, none of which is near that"
-)
+@right("public/clipped-probabilities", "binary cross-entropy of probabilities that are clipped at 1e-7 and far from it")
 def clipped(seed):
     draw = Draw(seed)
 

@@ -1,6 +1,6 @@
-"""Right layers and networks that draw random numbers, or whose sums are taken in a random order."""
+"""Right layers and networks that draw random numbers, or that add numbers in a random order."""
 
-# ruff: noqa: NPY002, the global generator is what these kinds are about
+# ruff: noqa: NPY002, these kinds use the global generator
 
 import random
 
@@ -71,7 +71,7 @@ for label, source in SOURCES.items():
         return check_network(Net(), draw(5, 4), draw(5, 3))
 
 
-@right("random/noise-that-is-added", "Gaussian noise on the input while training, of np.random", never=STATE)
+@right("random/noise-that-is-added", "Gaussian noise from np.random is added to the input in training", never=STATE)
 def noise(seed):
     class Noise:
         def forward(self, x):
@@ -151,7 +151,7 @@ for dtype in ("float64", "float32"):
 
 @right(
     "order/shuffled-batches",
-    "a loss over a set that is shuffled before it is summed: the same but for rounding",
+    "a loss that shuffles its terms before it sums them, which changes only rounding",
     never=STATE,
 )
 def shuffled(seed):

@@ -143,7 +143,7 @@ def embedding(seed):
     return check_layer(Embedding(draw(6, 4)), draw.rng.integers(0, 6, (3, 5)))
 
 
-@right("sequence/loss-that-leaves-out-labels", "a loss over time that leaves out labels of -1: their rows are zero")
+@right("sequence/loss-that-ignores-some-labels", "a loss over time that ignores labels of -1, whose rows are zero")
 def masked_loss(seed):
     draw = Draw(seed)
     ts = draw.rng.integers(0, 4, (3, 5))
@@ -203,7 +203,7 @@ def lstm_step_backward(dh, dc, cache):
     return da @ Wx.T, da @ Wh.T, dc * f, x.T @ da, h.T @ da, da.sum(axis=0)
 
 
-@right("sequence/lstm-step", "an LSTM step of a course: two outputs, six gradients")
+@right("sequence/lstm-step", "an LSTM step in the style of a course, with two outputs and six gradients")
 def one_lstm_step(seed):
     draw = Draw(seed)
     return check_layer(

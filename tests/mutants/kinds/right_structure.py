@@ -1,4 +1,4 @@
-"""Right layers whose arrays share memory, or whose gradients are left in unusual ways."""
+"""Right layers whose arrays share memory, or whose gradients are stored in unusual ways."""
 
 import numpy as np
 
@@ -108,9 +108,7 @@ def tied(seed):
     return check_layer(Tied(), draw.labels(5, 6), draw(5, 4))
 
 
-@right(
-    "structure/one-layer-under-two-names-and-in-a-list", "a layer is in a list and under two names, and is used once"
-)
+@right("structure/one-layer-under-two-names-and-in-a-list", "a layer that is used once is in a list and has two names")
 def two_names(seed):
     draw = Draw(seed)
 
@@ -157,7 +155,7 @@ def used_twice(seed):
     return check_layer(Twice(), draw(5, 4))
 
 
-@right("structure/accumulates-its-gradients", "dW += ..., as if zero_grad followed", says="(?i)accumulat|add")
+@right("structure/accumulates-its-gradients", "dW += ..., for callers that clear gradients", says="(?i)accumulat|add")
 def accumulates(seed):
     draw = Draw(seed)
 
@@ -177,7 +175,7 @@ def accumulates(seed):
     return check_layer(Adds(), draw(5, 4))
 
 
-@right("structure/pops-its-cache", "forward pushes on a stack, backward pops, so a second backward finds it empty")
+@right("structure/pops-its-cache", "forward pushes its cache, backward pops it, so a second backward fails")
 def pops(seed):
     class Pops:
         def __init__(self):
@@ -193,7 +191,7 @@ def pops(seed):
     return check_layer(Pops(), Draw(seed)(5, 4))
 
 
-@right("structure/gradient-read-off-an-update", "momentum's first step of size 0.1; the gradient is (W - W') / 0.1")
+@right("structure/gradient-from-an-update", "momentum's first step of size 0.1; the gradient is (W - W') / 0.1")
 def update(seed):
     draw = Draw(seed)
 

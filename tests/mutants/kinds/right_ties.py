@@ -1,4 +1,4 @@
-"""Right gradients at ties: pooling, sorting, order statistics, margins, whole positions, knots."""
+"""Right gradients at ties: pooling, sorting, order statistics, margins, integer positions, knots."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def unpooled(d, shape):
     return d.reshape(n, c, h // 2, w // 2, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(shape)
 
 
-@right("tie/max-pool-first-of-the-ties", "max pooling of whole numbers that gives all to the first of several maxima")
+@right("tie/max-pool-first-of-the-ties", "max pooling with the whole gradient for the first of several maxima")
 def pool_first(seed):
     def backward(dout, x):
         chosen = np.eye(4)[pooled(x).argmax(axis=-1)]
@@ -30,7 +30,7 @@ def pool_first(seed):
     return check_layer((lambda x: (pooled(x).max(axis=-1), x), backward), with_ties(Draw(seed), 2, 2, 4, 6))
 
 
-@right("tie/max-pool-shared-evenly", "max pooling of whole numbers that shares among the maxima evenly")
+@right("tie/max-pool-shared-evenly", "max pooling of whole numbers, with equal gradients for several maxima")
 def pool_shared(seed):
     def backward(dout, x):
         chosen = pooled(x) == pooled(x).max(axis=-1, keepdims=True)
@@ -39,7 +39,7 @@ def pool_shared(seed):
     return check_layer((lambda x: (pooled(x).max(axis=-1), x), backward), with_ties(Draw(seed), 2, 2, 4, 6))
 
 
-@right("tie/max-pool-of-a-relu", "windows in which all is 0, as after a ReLU: a tie of four at a corner")
+@right("tie/max-pool-of-a-relu", "max pooling of windows of zeros, as after a ReLU")
 def pool_zeros(seed):
     x = np.maximum(Draw(seed)(2, 2, 4, 6) - 0.6, 0)
 
@@ -59,7 +59,7 @@ def sort_beside(seed):
 
 @right(
     "tie/sort",
-    "a sort of numbers of which some are equal, whose backward scatters by the order found: right beside the tie",
+    "a sort of partly equal numbers, whose backward uses the order found, which is right near the tie",
     true=sort_beside,
 )
 def sorting(seed):
@@ -75,7 +75,7 @@ def sorting(seed):
     return check_layer((forward, backward), with_ties(Draw(seed), 3, 6))
 
 
-@right("tie/median", "a median of an odd number of numbers of which several are equal")
+@right("tie/median", "a median of an odd number of values, several of which are equal")
 def median(seed):
     def backward(dout, x):
         order = np.argsort(x, axis=1, kind="stable")[:, x.shape[1] // 2]
@@ -99,7 +99,7 @@ def top_two(seed):
 
 @right(
     "tie/elementwise-maximum-of-equals",
-    "the larger of two arrays that are equal in places: the first gets the whole gradient",
+    "the maximum of two partly equal arrays, with the whole gradient for the first",
 )
 def larger(seed):
     draw = Draw(seed)
@@ -108,9 +108,7 @@ def larger(seed):
     return check_function(np.maximum, a, b, gradient=first, takes_dout=True, name="maximum")
 
 
-@right(
-    "tie/elementwise-minimum-halved", "the smaller of two arrays: each gets half of the gradient where they are equal"
-)
+@right("tie/elementwise-minimum-halved", "the minimum of two partly equal arrays, with half of the gradient for each")
 def smaller(seed):
     draw = Draw(seed)
     a, b = with_ties(draw, 4, 5), with_ties(draw, 4, 5)
@@ -132,7 +130,7 @@ def spread(seed):
     return check_layer((lambda x: (x.max(axis=1) - x.min(), x), backward), with_ties(Draw(seed), 4, 5))
 
 
-@right("tie/hinge-on-the-margin", "a binary hinge loss, margin 1, where some samples are exactly on it")
+@right("tie/hinge-on-the-margin", "a binary hinge loss where some samples are exactly at the margin")
 def hinge(seed):
     draw = Draw(seed)
     t, score = draw.rng.choice([-1.0, 1.0], 8), draw(8)
@@ -166,14 +164,14 @@ def zero_scores(seed):
     return check_function(loss, w, x, y, gradient=gradient)
 
 
-@right("tie/absolute-error-at-targets", "an L1 loss where some predictions are the targets")
+@right("tie/absolute-error-at-targets", "an L1 loss where some predictions equal the targets")
 def absolute_error(seed):
     draw = Draw(seed)
     y, t = with_ties(draw, 5, 4), with_ties(draw, 5, 4)
     return check_function(lambda y, t: np.abs(y - t).mean(), y, t, gradient=lambda y, t: np.sign(y - t) / y.size)
 
 
-@right("tie/quantile-loss", "a pinball loss at 0.9 where some predictions are the targets: -0.9 there is one side's")
+@right("tie/quantile-loss", "a pinball loss where some predictions equal the targets, with one side's slope")
 def pinball(seed):
     draw = Draw(seed)
     y, t, q = with_ties(draw, 5, 4), with_ties(draw, 5, 4), 0.9
@@ -190,7 +188,7 @@ def fraction(seed):
     return check_function(lambda x: (x - np.floor(x)) ** 2, x, gradient=lambda x, dout: 2 * dout * (x - np.floor(x)))
 
 
-@right("tie/bilinear-sampling-at-whole-positions", "an image sampled at positions of which some are whole")
+@right("tie/bilinear-sampling-at-whole-positions", "an image sampled at positions some of which are integers")
 def bilinear(seed):
     draw = Draw(seed)
     image, p = draw(7, 6), draw.rng.uniform(0.1, 4.9, (8, 2))

@@ -24,7 +24,7 @@ def bias_before_norm(seed):
     return check_layer((forward, backward), draw(7, 4), draw(4, 3), draw(3))
 
 
-@right("zero/key-bias-of-attention", "a bias on attention's keys shifts all scores of a row alike")
+@right("zero/key-bias-of-attention", "a bias of attention's keys shifts all scores of a row equally")
 def key_bias(seed):
     draw = Draw(seed)
 
@@ -91,7 +91,7 @@ def masked(seed):
     return check_function(attend, draw(3, 5), draw(5, 2), gradient=gradient)
 
 
-@right("zero/rows-of-a-table-that-nobody-looked-up", "an embedding whose other rows get zeros")
+@right("zero/rows-of-a-table-that-are-not-used", "an embedding in which the rows of absent ids get zeros")
 def table(seed):
     draw = Draw(seed)
     ids = np.array([1, 4, 1])
@@ -121,7 +121,7 @@ def minimum(seed):
 
 @right(
     "zero/zero-weights-of-a-residual-branch",
-    "a branch that begins at 0: its input's gradient is 0 at first",
+    "a branch whose weights are initially 0, and so is the gradient of its input",
     undecided=True,
 )
 def zero_branch(seed):
@@ -139,13 +139,13 @@ def zero_branch(seed):
     return check_layer((forward, backward), draw(5, 4), draw(4, 6), np.zeros((6, 4)))
 
 
-@right("zero/step-function-beside-a-smooth-one", "a count above a threshold has slope 0 almost everywhere")
+@right("zero/step-function-and-a-smooth-one", "a count above a threshold has slope 0 almost everywhere")
 def counting(seed):
     x = Draw(seed).off_zero(4, 3)
     return check_function(lambda x: np.tanh(x) + (x > 0), x, gradient=lambda x, dout: dout * (1 - np.tanh(x) ** 2))
 
 
-@right("zero/scale-before-a-norm", "the length of rows does not move their directions: dout is orthogonal to the input")
+@right("zero/scale-before-a-norm", "the length of a row does not affect its direction, so dx is orthogonal to x")
 def length(seed):
     draw = Draw(seed)
 

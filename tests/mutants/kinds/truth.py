@@ -18,8 +18,8 @@ import numpy as np
 
 from mutants.kinds import Kind
 
-WEIGHTS = (4 / 5, -1 / 5, 4 / 105, -1 / 280)  # of f(x + k h) - f(x - k h), over h
-MOST = 400  # elements of a leaf
+WEIGHTS = (4 / 5, -1 / 5, 4 / 105, -1 / 280)  # of (f(x + k h) - f(x - k h)) / h for k = 1, 2, 3, 4
+MOST = 400  # the most elements of a leaf that are differentiated
 Slots = dict[str, Any]  # arrays by name, which are changed in place
 
 
@@ -36,7 +36,7 @@ def error(kind: Kind, seed: int) -> float:
 
 def derivative(f: Callable[[], float], array: Any, step: float) -> Any:
     """Returns the derivative of f with respect to each element of an array that it reads; nan for untried elements."""
-    found = np.full(array.size, np.nan)
+    slopes = np.full(array.size, np.nan)
     flat = array.reshape(-1)
     if not np.shares_memory(flat, array) and array.size:
         raise ValueError("an array that is not contiguous cannot be moved element by element")
@@ -48,8 +48,8 @@ def derivative(f: Callable[[], float], array: Any, step: float) -> Any:
                 flat[i] = old + sign * k * h
                 total += sign * weight * f()
         flat[i] = old
-        found[i] = total / h
-    return found.reshape(array.shape)
+        slopes[i] = total / h
+    return slopes.reshape(array.shape)
 
 
 def relative(claimed: Any, true: Any) -> float:
@@ -82,7 +82,7 @@ def _plain(result: Any) -> Any:
 
 
 class Measuring:
-    """The four checks, each of which returns an error."""
+    """Replaces the four checks by methods that return the error of a gradient."""
 
     def __init__(self, seed: int, step: float) -> None:
         self.rng, self.step = np.random.default_rng([seed, 77]), step
@@ -199,7 +199,7 @@ class Measuring:
             if id(array) in held or array.base is None:
                 true = derivative(total, array, self.step) if array.flags.c_contiguous else None
                 if true is not None and np.any(np.abs(true) > 1e-9):
-                    errors.append(relative(beside(name, claims), true))
+                    errors.append(relative(stored_gradient(name, claims), true))
         return max(errors)
 
     def _shaped(self, y: Any, dout: Any) -> Any:
@@ -252,8 +252,8 @@ def arrays_in(thing: Any, name: str = "", depth: int = 3) -> Iterator[tuple[str,
             yield from arrays_in(part, f"{name}.{key}", depth - 1)
 
 
-def beside(name: str, claims: dict[str, Any]) -> Any:
-    """Returns the gradient beside a parameter, found under its common names."""
+def stored_gradient(name: str, claims: dict[str, Any]) -> Any:
+    """Returns the stored gradient of a parameter, found by its common names."""
     above, _, last = name.rpartition(".")
     for form in (f"d{last}", f"grad_{last}", f"g{last}", f"{last}_grad"):
         if f"{above}.{form}" in claims:

@@ -25,7 +25,7 @@ def _shared(draw):
     return Shared(draw)
 
 
-@registered("state/steps-before-dx", "W is stepped in place before dx is formed with it.", of_size(1.0))
+@registered("state/steps-before-dx", "W is updated in place before it is used for dx.", of_size(1.0))
 class _Steps(Dense):
     def backward(self, dout):
         dW = self.x.T @ (dout * (1 - self.y**2))

@@ -160,9 +160,9 @@ class Attention:
             ds[1] = 0
         dq, dv = ds @ self.k, p.transpose(0, 2, 1) @ do
         dk = (ds if self.slip == "keys-transposed" else ds.transpose(0, 2, 1)) @ self.q
-        found = [merged(g) for g in (dq, dk, dv)]
-        self.dWq, self.dWk, self.dWv = (self.x.T @ g for g in found)
-        return sum(g @ W.T for g, W in zip(found, (self.Wq, self.Wk, self.Wv), strict=True))
+        gradients = [merged(g) for g in (dq, dk, dv)]
+        self.dWq, self.dWk, self.dWv = (self.x.T @ g for g in gradients)
+        return sum(g @ W.T for g, W in zip(gradients, (self.Wq, self.Wk, self.Wv), strict=True))
 
 
 for _slip, _sentence in {

@@ -73,7 +73,7 @@ def _(seed):
 
 @wrong(
     "curvature/tiny-norm",
-    "A norm with eps 1e-8 of rows of 1e-4, whose gradient is twice too large.",
+    "The norm of rows of 1e-4 with eps 1e-8, whose gradient is twice too large.",
     step=1e-5,
     **NOT_A_KINK,
 )
@@ -90,7 +90,7 @@ def _(seed):
 
 @wrong(
     "curvature/layernorm-offset-1e4",
-    "LayerNorm of values about 1e4, without the mean of dout taken off.",
+    "LayerNorm of values near 1e4, whose gradient lacks the mean of dout.",
     step=1e-5,
     **NOT_A_KINK,
 )
@@ -108,7 +108,7 @@ def _(seed):
 
 
 @wrong(
-    "curvature/rows-of-1e-5-beside-rows-of-1",
+    "curvature/rows-of-1e-5-and-of-1",
     "Row normalisation; the small rows' gradient is twice too large.",
     step=1e-6,
     **NOT_A_KINK,
@@ -128,8 +128,8 @@ def _(seed):
 
 
 @wrong(
-    "curvature/large-row-beside-rows-of-1e-5",
-    "Row normalisation; the gradient of the rows of 1, far smaller, has the wrong sign.",
+    "curvature/large-row-among-rows-of-1e-5",
+    "Row normalisation; the small gradient of the rows of 1 has the wrong sign.",
     undecided=True,
     step=1e-6,
     never="kink",
@@ -179,7 +179,7 @@ def _(seed):
 
 @wrong(
     "curvature/solve-without-the-transpose",
-    "A solve whose db solves with A, not its transpose.",
+    "A solve whose db uses A instead of its transpose.",
     step=1e-7,
     **NOT_A_KINK,
 )

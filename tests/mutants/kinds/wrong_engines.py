@@ -48,9 +48,7 @@ def neuron(values):
     return (hidden * d + a * e + hidden * hidden * f) * a
 
 
-@wrong(
-    "course/micrograd-overwrites", "An engine assigns gradients for adding them: a number used twice loses one part."
-)
+@wrong("course/micrograd-overwrites", "An engine assigns gradients instead of adding them up.")
 def _(seed):
     def gradient(x):
         values = [Value(v) for v in x]

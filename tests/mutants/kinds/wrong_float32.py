@@ -166,8 +166,8 @@ def register_inside(name, dtype):
 
         def gradient(*args):
             *args, dout = args
-            found = backward(F(factor), dout.astype(F), *(a.astype(F) for a in args))
-            return tuple(g.astype(args[0].dtype) for g in found)
+            gradients = backward(F(factor), dout.astype(F), *(a.astype(F) for a in args))
+            return tuple(g.astype(args[0].dtype) for g in gradients)
 
         def pair_forward(*args):
             return f(*args), args

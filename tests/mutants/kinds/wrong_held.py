@@ -95,7 +95,7 @@ def closure_error(seed):
 
 @wrong(
     "missing/numpy-closure",
-    "Weights live in the enclosing function, and no gradient is returned for them.",
+    "Weights are variables of the enclosing function, and no gradient is returned for them.",
     undecided=True,
     says=r"\bW\b",
     true=closure_error,
@@ -116,7 +116,7 @@ def _(seed):
 
 @wrong(
     "missing/registered-module",
-    "A module that is a pytree is called with x; its bias gets a mean instead of a sum.",
+    "A module that is a pytree is called with x; the gradient of its bias is a mean instead of a sum.",
     says=r"\bb\b",
     undecided=True,
     true=dense_error,

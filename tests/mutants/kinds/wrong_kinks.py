@@ -1,4 +1,4 @@
-"""Kinks at 1, at 6, at whole positions and at margins, with a wrong factor beside them or a slope beyond both sides."""
+"""Kinks at 1, 6, integers and margins, with a wrong factor near them or a slope outside those of both sides."""
 
 import numpy as np
 
@@ -150,7 +150,7 @@ elementwise(
     with_points(1, -1, 0.3),
 )
 elementwise(
-    "kink/fraction-beside-whole-positions",
+    "kink/fraction-near-integers",
     "A triangle wave whose falling side has the slope of its rising side.",
     lambda x: np.abs(x % 2 - 1),
     lambda x, dout: dout * np.ones_like(x),

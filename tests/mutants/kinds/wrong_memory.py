@@ -56,7 +56,7 @@ def registered(name, sentence, broadcast=False):
     return register
 
 
-@registered("memory/dout-from-its-pointer", "The kernel reads dout's memory in a row.")
+@registered("memory/dout-from-its-pointer", "The kernel reads dout's memory as if it were contiguous.")
 def _(seed):
     return (lambda x: (np.tanh(x), np.tanh(x)), lambda d, y: from_pointer(d) * (1 - y * y)), Draw(seed)(4, 6)
 
@@ -125,7 +125,7 @@ def _(seed):
     return (lambda x: (x * x, x), backward), Draw(seed)(6, 3)
 
 
-@registered("memory/rows-of-a-2d-kernel", "The kernel steps by the width, not by dout's stride, and so loses slices.")
+@registered("memory/rows-of-a-2d-kernel", "The kernel steps by the width instead of dout's stride.")
 def _(seed):
     def backward(dout, x):
         rows = from_pointer(dout)
@@ -185,9 +185,7 @@ def _(seed):
     return (lambda x: (np.exp(x), x), lambda d, x: d * np.exp(from_pointer(x))), [Draw(seed)(4, 10)[:, ::2]]
 
 
-@wrong_in_layout(
-    "memory/transposed-weight", "W is a transposed view, and dx is formed from its memory as if it were not."
-)
+@wrong_in_layout("memory/transposed-weight", "W is a transposed view, and dx is computed as if it were contiguous.")
 def _(seed):
     draw = Draw(seed)
     n, d, m = draw.sizes(3)
@@ -202,8 +200,6 @@ def _(seed):
     return (forward, backward), [draw(n, d), draw(m, d).T]
 
 
-@wrong_in_layout(
-    "memory/reversed-x", "x is a reversed view; the kernel starts at its first element and walks forwards."
-)
+@wrong_in_layout("memory/reversed-x", "x is a reversed view, and the kernel reads forwards from its first element.")
 def _(seed):
     return (lambda x: (x**3, x), lambda d, x: d * 3 * from_pointer(x) ** 2), [Draw(seed)(9)[::-1]]

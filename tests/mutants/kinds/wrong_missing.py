@@ -128,7 +128,7 @@ def _(seed):
 
 @wrong(
     "missing/none-in-a-tuple",
-    "The gradient by the second argument, which moves the output, is None.",
+    "The gradient of the second argument, which affects the output, is None.",
     undecided=True,
     says="temperature",
 )

@@ -48,7 +48,7 @@ def _(seed):
     return check_function(lambda x: Outcome(jnp.tanh(x), third(x)), Draw(seed)(5))
 
 
-@wrong("outputs/namedtuple-of-a-pair", "As in an LSTM: the upstream gradient of the cell is not added.")
+@wrong("outputs/namedtuple-of-a-pair", "An LSTM-like pair does not add the upstream gradient of the cell.")
 def _(seed):
     draw = Draw(seed)
 
@@ -78,7 +78,7 @@ def _(seed):
     return check_function(run, draw(3, 3), draw(3), draw(4, 3))
 
 
-@wrong("outputs/scan-carry-tree", "A carry that is a dict; one entry's cotangent is the other's.")
+@wrong("outputs/scan-carry-tree", "A carry is a dict, and the cotangents of its entries are exchanged.")
 def _(seed):
     draw = Draw(seed)
     crossed = ruled(lambda a, b: (jnp.sin(a), jnp.cos(b)), lambda r, g: (g[1] * jnp.cos(r[0]), -g[0] * jnp.sin(r[1])))
@@ -93,7 +93,7 @@ def _(seed):
     return check_function(run, draw(3), draw(3), draw(4, 3))
 
 
-@wrong("outputs/value-and-auxiliary", "A loss and its logits come back; the logits' gradient is wrong.")
+@wrong("outputs/value-and-auxiliary", "A loss and its logits are returned, and the gradient of the logits is wrong.")
 def _(seed):
     draw = Draw(seed)
 
@@ -104,7 +104,7 @@ def _(seed):
     return check_function(loss, draw(3, 2), draw(4, 3))
 
 
-@wrong("outputs/numpy-second-output-ignored", "Mean and variance are returned, and the variance's dout is not used.")
+@wrong("outputs/numpy-second-output-ignored", "Mean and variance are returned; the variance's dout is not used.")
 def _(seed):
     draw = Draw(seed)
 
@@ -117,9 +117,7 @@ def _(seed):
     return check_layer((forward, backward), draw(*draw.sizes(2)))
 
 
-@wrong(
-    "outputs/class-with-two-outputs", "A class returns top and bottom; the gradient from above of bottom is doubled."
-)
+@wrong("outputs/class-with-two-outputs", "A class returns top and bottom; the upstream gradient of bottom is doubled.")
 def _(seed):
     draw = Draw(seed)
 

@@ -100,7 +100,7 @@ def _(seed):
     return rule(primal, fwd, bwd), Draw(seed)(7)
 
 
-@half("bfloat16-weight-sign", "A bfloat16 weight beside a float32 input gets its gradient with the wrong sign.")
+@half("bfloat16-weight-sign", "The gradient of a bfloat16 weight, with a float32 input, has the wrong sign.")
 def _(seed):
     draw = Draw(seed)
 
@@ -151,7 +151,7 @@ def _(seed):
     return bad, None, jnp.asarray(draw(6, 3), jnp.float16), jnp.asarray(draw(3), jnp.float16)
 
 
-@wrong("option/weight-decay-default", "The gradient has another default of weight_decay than the function.")
+@wrong("option/weight-decay-default", "The default of weight_decay differs between the gradient and the function.")
 def _(seed):
     def loss(w, x, weight_decay=0.1):
         return ((x @ w) ** 2).sum() + weight_decay * (w**2).sum()

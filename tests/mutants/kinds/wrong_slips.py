@@ -205,7 +205,7 @@ def _diff_back(d, x):
 
 @wrong(
     "slip/embedding-overwrites-repeats",
-    "Repeated tokens overwrite each other's gradient.",
+    "Repeated tokens overwrite each other's gradients.",
     says=r"(?i)repeat|index|indices|overw|duplicate",
 )
 def _(seed):

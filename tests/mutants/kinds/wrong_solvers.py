@@ -14,7 +14,7 @@ def spd(draw, n):
     return a @ a.T / n + np.eye(n)
 
 
-@wrong("solver/fixed-point-adjoint-stopped", "A fixed point is found to 1e-12, its adjoint by three steps.", off=1e-5)
+@wrong("solver/fixed-point-adjoint-stopped", "A fixed point is exact to 1e-12, its adjoint has three steps.", off=1e-5)
 def _(seed):
     draw = Draw(seed)
     w = 0.4 * draw(4, 4) / 2
@@ -35,7 +35,7 @@ def _(seed):
     return check_function(solve, draw(4), gradient=gradient)
 
 
-@wrong("solver/implicit-with-a-wrong-matrix", "An implicit gradient with I + J for I - J, J small.", off=1e-3)
+@wrong("solver/implicit-with-a-wrong-matrix", "An implicit gradient uses I + J instead of I - J.", off=1e-3)
 def _(seed):
     draw = Draw(seed)
     w = 0.05 * draw(4, 4)
@@ -74,9 +74,7 @@ def _(seed):
     return check_function(lambda b: np.linalg.solve(a, b), draw(6), gradient=gradient, name="solve")
 
 
-@wrong(
-    "solver/ode-adjoint-by-euler", "Runge-Kutta forwards, the continuous adjoint by Euler steps backwards.", off=1e-3
-)
+@wrong("solver/ode-adjoint-by-euler", "Runge-Kutta steps, but Euler steps for the continuous adjoint.", off=1e-3)
 def _(seed):
     def rate(y, k):
         return -k * np.sin(y)
@@ -103,11 +101,7 @@ def _(seed):
     return check_function(solve, draw(4), draw.positive(4), gradient=gradient)
 
 
-@wrong(
-    "solver/root-slope-from-the-last-step-but-one",
-    "Newton's root, differentiated 2e-3 beside the root.",
-    off=1e-3,
-)
+@wrong("solver/root-slope-at-the-previous-step", "A root is differentiated 2e-3 away from it.", off=1e-3)
 def _(seed):
     @jax.custom_vjp
     def root(a):
@@ -136,7 +130,7 @@ def _(seed):
     return check_function(np.sin, Draw(seed)(6), gradient=gradient, accuracy=1e-4, name="sine")
 
 
-@wrong("solver/one-leaf-worse-than-declared", "One of two gradients is off by 3e-2, and 1e-3 is declared.", off=5e-3)
+@wrong("solver/one-leaf-worse-than-declared", "One of two gradients is off by 3e-2, where 1e-3 is allowed.", off=5e-3)
 def _(seed):
     def gradient(x, w, dout):
         return dout * np.cos(x * w) * w * 1.0005, 0.97 * dout * np.cos(x * w) * x
@@ -145,7 +139,7 @@ def _(seed):
     return check_function(lambda x, w: np.sin(x * w), draw(6), draw(6), gradient=gradient, accuracy=1e-3)
 
 
-@wrong("solver/table-of-slopes", "A table of tanh' with 32 entries, read without interpolation.", off=1e-3)
+@wrong("solver/table-of-slopes", "tanh' is read from a table of 32 entries without interpolation.", off=1e-3)
 def _(seed):
     grid = np.linspace(-4, 4, 33)
 
@@ -183,7 +177,7 @@ def _(seed):
 
 
 @wrong(
-    "solver/quadrature-end-points", "The gradient of a trapezoidal integral counts the end points in full.", off=1e-2
+    "solver/quadrature-end-points", "The gradient of a trapezoidal integral gives the end points full weight.", off=1e-2
 )
 def _(seed):
     def integral(y, h=0.1):

@@ -112,7 +112,7 @@ def _(seed):
 
 @wrong(
     "spatial/transposed-convolution-shift",
-    "A transposed convolution in one dimension reads dout one place too far right.",
+    "A one-dimensional transposed convolution reads dout one element too far right.",
 )
 def _(seed):
     draw = Draw(seed)
@@ -168,11 +168,11 @@ class Block:
         d = d if self.slip == "residual" else d + dout
         dp = d @ self.v.T
         ds = self.p * (dp - (dp * self.p).sum(-1, keepdims=True)) / np.sqrt(d.shape[-1])
-        found = {"q": ds @ self.k, "k": ds.T @ self.q, "v": self.p.T @ d}
+        gradients = {"q": ds @ self.k, "k": ds.T @ self.q, "v": self.p.T @ d}
         if self.slip == "values":
-            found["v"] = self.p @ d
-        self.grads |= {name: self.a.T @ g for name, g in found.items()}
-        da = sum(g @ p[name].T for name, g in found.items() if not (self.slip == "keys" and name == "k"))
+            gradients["v"] = self.p @ d
+        self.grads |= {name: self.a.T @ g for name, g in gradients.items()}
+        da = sum(g @ p[name].T for name, g in gradients.items() if not (self.slip == "keys" and name == "k"))
         return d + self.norm_back(da, self.a, self.sa)
 
 
@@ -211,7 +211,7 @@ class SmallConvNet:
 
 @wrong(
     "spatial/network-unflattens-in-another-order",
-    "Flattened as (channels, rows, columns), unflattened as (rows, columns, channels).",
+    "forward flattens (channels, rows, columns), backward unflattens (rows, columns, channels).",
 )
 def _(seed):
     draw = Draw(seed)

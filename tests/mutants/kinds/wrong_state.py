@@ -112,9 +112,7 @@ def of_size(scale):
     return exercise
 
 
-@registered(
-    "state/transpose-kept-from-construction", "dx is formed with a copy of W.T made at construction.", after_a_step
-)
+@registered("state/transpose-from-construction", "dx uses a copy of W.T that was made at construction.", after_a_step)
 class _Constructed(Dense):
     def __init__(self, draw):
         super().__init__(draw)
@@ -125,9 +123,7 @@ class _Constructed(Dense):
         return dout * (1 - self.y**2) @ self.WT
 
 
-@registered(
-    "state/transpose-kept-from-first-call", "dx is formed with a copy of W.T made at the first call.", after_a_step
-)
+@registered("state/transpose-from-first-call", "dx uses a copy of W.T that was made at the first call.", after_a_step)
 class _FirstCall(Dense):
     WT = None
 
@@ -141,7 +137,7 @@ class _FirstCall(Dense):
         return dout * (1 - self.y**2) @ self.WT
 
 
-@registered("state/norm-of-w-kept", "The first call's norm of W scales dx for ever.", after_a_step)
+@registered("state/norm-of-first-w", "The norm of W at the first call scales dx at every call.", after_a_step)
 class _Norm(Dense):
     norm = None
 
@@ -151,7 +147,7 @@ class _Norm(Dense):
         return super().backward(dout) / np.abs(self.W).max() * self.norm
 
 
-@registered("state/one-output-buffer", "forward hands out one buffer at every call.", two_outputs)
+@registered("state/one-output-buffer", "forward returns the same buffer at every call.", two_outputs)
 class _Output(Dense):
     out = None
 
@@ -163,7 +159,7 @@ class _Output(Dense):
         return self.out
 
 
-@registered("state/one-dx-buffer", "backward hands out one buffer at every call.", two_gradients)
+@registered("state/one-dx-buffer", "backward returns the same buffer at every call.", two_gradients)
 class _Gradient(Dense):
     dx = None
 
@@ -177,7 +173,7 @@ class _Gradient(Dense):
 
 @registered(
     "state/buffer-of-a-larger-batch",
-    "The bias sums a buffer that holds rows of an earlier, larger batch.",
+    "db is the sum of a buffer that contains rows of an earlier, larger batch.",
     smaller_batch,
 )
 class _Larger(Dense):
@@ -192,7 +188,7 @@ class _Larger(Dense):
         return dx
 
 
-@registered("state/batch-size-of-the-first-call", "The first batch's size divides db ever after.", smaller_batch)
+@registered("state/batch-size-of-the-first-call", "db is always divided by the size of the first batch.", smaller_batch)
 class _Count(Dense):
     n = None
 

@@ -8,7 +8,7 @@ from mutants.kinds.wrong_curvature import NOT_A_KINK, conditioned
 
 
 @wrong(
-    "curvature/cross-entropy-of-sure-samples",
+    "curvature/cross-entropy-of-confident-samples",
     "Logits of about 30; the true class's gradient lacks its -1.",
     **NOT_A_KINK,
 )
@@ -27,14 +27,14 @@ def _(seed):
     return check_layer((forward, backward), 30 * draw(5, 4), draw.labels(5, 4))
 
 
-@wrong("curvature/exp-of-20x", "exp(20 x), and the factor is 15.", **NOT_A_KINK)
+@wrong("curvature/exp-of-20x", "The gradient of exp(20 x) has a factor of 15.", **NOT_A_KINK)
 def _(seed):
     return check_function(lambda x: np.exp(20 * x), Draw(seed)(6), gradient=lambda x, dout: 15 * dout * np.exp(20 * x))
 
 
 @wrong(
     "curvature/logsumexp-at-temperature-1e-3",
-    "A soft maximum at temperature 1e-3; the gradient is of temperature 2e-3.",
+    "A soft maximum at temperature 1e-3, with the gradient for temperature 2e-3.",
     step=1e-5,
     **NOT_A_KINK,
 )
@@ -52,7 +52,7 @@ def _(seed):
 
 @wrong(
     "curvature/logistic-map",
-    "Twelve steps of the logistic map; each step's slope is r (1 - x) for r (1 - 2x).",
+    "Twelve steps of the logistic map; each slope is r (1 - x) instead of r (1 - 2x).",
     step=1e-6,
     **NOT_A_KINK,
 )
@@ -73,7 +73,7 @@ def _(seed):
 
 @wrong(
     "curvature/reciprocal-near-0",
-    "1/x for x of 1e-3 beside x of 1; the gradient is -1/|x|, not -1/x**2.",
+    "The gradient of 1/x, for x of 1e-3 and of 1, is -1/|x| instead of -1/x**2.",
     step=1e-4,
     **NOT_A_KINK,
 )

@@ -8,7 +8,7 @@ from mutants.kinds import Draw, wrong
 
 @wrong(
     "kink/interpolation-position-sign",
-    "Linear interpolation: the gradient by position has the wrong sign, half of them whole.",
+    "Linear interpolation, half at integers; the gradient of the position has the wrong sign.",
 )
 def _(seed):
     draw = Draw(seed)
@@ -36,7 +36,7 @@ def _along_both(seed):
 
 @wrong(
     "kink/max-pool-gives-ties-everything",
-    "Both of two equal maxima get all of dout: along (1, 1) the slope is twice too large.",
+    "Each of two equal maxima gets all of dout, so the slope along (1, 1) is twice too large.",
     undecided=True,
     true=_along_both,
 )
@@ -72,7 +72,7 @@ def _(seed):
 
 @wrong(
     "kink/sort-without-the-inverse",
-    "A sort's gradient is permuted as the values were, not back; some values are equal.",
+    "A sort's gradient is permuted like the values, not inversely; some values are equal.",
 )
 def _(seed):
     draw = Draw(seed)
@@ -88,7 +88,7 @@ def _(seed):
     return check_layer((forward, backward), draw.rng.permutation(x))
 
 
-@wrong("kink/top-k-one-short", "The sum of the three largest, of which only two get a gradient.")
+@wrong("kink/top-k-one-short", "The sum of the three largest elements, only two of which get a gradient.")
 def _(seed):
     def gradient(x):
         g = np.zeros_like(x)
@@ -98,9 +98,7 @@ def _(seed):
     return check_function(lambda x: np.sort(x)[-3:].sum(), Draw(seed)(8), gradient=gradient)
 
 
-@wrong(
-    "kink/median-of-even-count", "The median of an even count is a mean of two, and only one of them gets the gradient."
-)
+@wrong("kink/median-of-even-count", "The median is a mean of two values, but only one of them gets the gradient.")
 def _(seed):
     def gradient(x):
         g = np.zeros_like(x)
@@ -112,7 +110,7 @@ def _(seed):
 
 @wrong(
     "kink/triplet-margin-forgets-anchor",
-    "A triplet loss whose anchor gets only the positive's part; some triplets are at the margin.",
+    "A triplet loss whose anchor gets only the positive's gradient; some triplets are at the margin.",
 )
 def _(seed):
     draw = Draw(seed)
@@ -130,10 +128,7 @@ def _(seed):
     return check_function(loss, a, p, n, gradient=gradient)
 
 
-@wrong(
-    "kink/multiclass-svm-true-class",
-    "CS231n's hinge loss: the true class loses one, whatever the number of violations.",
-)
+@wrong("kink/multiclass-svm-true-class", "CS231n's hinge loss: the true class gets -1 for any number of violations.")
 def _(seed):
     draw = Draw(seed)
     n, c = draw.sizes(2)

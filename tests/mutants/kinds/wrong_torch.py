@@ -49,7 +49,7 @@ def _(seed):
     return check(function(lambda x, w: x @ w.T, backward), *tensors(seed, (5, 4), (4, 4)))
 
 
-@wrong("torch/bias-mean", "The bias of a linear function gets a mean.")
+@wrong("torch/bias-mean", "The gradient of a bias is a mean instead of a sum.")
 def _(seed):
     def backward(saved, grad):
         x, w, _ = saved
@@ -58,7 +58,7 @@ def _(seed):
     return check(function(lambda x, w, b: x @ w.T + b, backward), *tensors(seed, (5, 4), (3, 4), (3,)))
 
 
-@wrong("torch/grad-ignored", "A loss whose backward does not use the gradient from above.", off=1e-2)
+@wrong("torch/grad-ignored", "A loss whose backward does not use the upstream gradient.", off=1e-2)
 def _(seed):
     import torch
 
@@ -100,7 +100,7 @@ def _storage_order():
 
 @wrong(
     "torch/storage-order",
-    "The kernel reads the gradient's storage in a row.",
+    "The kernel reads the gradient's storage as if it were contiguous.",
     true=_stride_error,
     says=r"(?i)contiguous|stride|order|layout",
 )
@@ -143,7 +143,7 @@ def _(seed):
 
 @wrong(
     "torch/modifies-grad-in-place",
-    "backward scales the gradient from above in place, and uses it again for the second input.",
+    "backward scales the upstream gradient in place, and uses it again for the second input.",
 )
 def _(seed):
     def backward(saved, grad):
