@@ -37,8 +37,8 @@ def main() -> None:
         sys.exit(USAGE_ERROR)
 
 
-def run_command(name: str) -> None:
-    """Parses the arguments of this process as a command's `Options`, and passes them to the `main` of its module.
+def run_command(name: str, room: str = "jaxnet.cli") -> None:
+    """Parses the arguments of this process as the `Options` of a module in `room`, and passes them to its `main`.
 
     Raises:
         SystemExit: If a package that the command needs is missing, an option is invalid, or `main` returns a status.
@@ -46,7 +46,7 @@ def run_command(name: str) -> None:
     try:
         import tyro
 
-        command = import_module(f"jaxnet.cli.{name}")
+        command = import_module(f"{room}.{name}")
     except ModuleNotFoundError as error:
         from jaxnet.data.datasets import DISTRIBUTION
 
