@@ -38,13 +38,15 @@ def main() -> None:
 
 
 def run_command(name: str, room: str = "jaxnet.cli") -> None:
-    """Parses the arguments of this process as the `Options` of a module in `room`, and passes them to its `main`.
+    """Parses and checks the arguments of this process as the `Options` of a module, and passes them to its `main`.
 
     Raises:
         SystemExit: If a package that the command needs is missing, an option is invalid, or `main` returns a status.
     """
     try:
         import tyro
+
+        from jaxnet.cli.common_options import check_common
 
         command = import_module(f"{room}.{name}")
     except ModuleNotFoundError as error:
@@ -53,4 +55,6 @@ def run_command(name: str, room: str = "jaxnet.cli") -> None:
         print(f'{program()}: a package is missing ({error}): pip install "{DISTRIBUTION}[train]"', file=sys.stderr)
         sys.exit(USAGE_ERROR)
     with one_line_errors(*getattr(command, "ERRORS", ())):
-        sys.exit(command.main(tyro.cli(command.Options, description=command.__doc__)))
+        options = tyro.cli(command.Options, description=command.__doc__)
+        check_common(options)
+        sys.exit(command.main(options))

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxnet.cli.common_options import OptionalPath, check_seed, check_writable
+from jaxnet.cli.common_options import OptionalPath, check_writable
 from jaxnet.cli.progress import track
 from jaxnet.crosscheck import Verdict
 from jaxnet.validation import check_counts
@@ -138,7 +138,6 @@ def main(options: Options) -> None:
     """
     check_counts(draws=options.draws)
     check_counts(2, largest=options.largest)
-    check_seed(options.seed)
     check_writable("output", options.output)
     if options.growth and options.kinds:
         raise ValueError("growth, kinds: pass only one of the two")
