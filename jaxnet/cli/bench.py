@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxnet
-from jaxnet.cli.bench_bound import Bound, multipliers
+from jaxnet.cli.bench_bound import multipliers
 from jaxnet.cli.bench_contenders import CONTENDERS, LEARNING_RATE, Problem, Skip, Train
-from jaxnet.cli.bench_timing import StepTimer, summarize, time_run
-from jaxnet.cli.common_options import OptionalPath, check_common, check_writable
+from jaxnet.cli.bench_timing import StepTimer, fastest, make_timers, summarize, time_run
+from jaxnet.cli.common_options import OptionalPath, check_writable
 from jaxnet.cli.errors import program
 from jaxnet.cli.progress import track
 from jaxnet.data import Dataset, DatasetError, mnist
@@ -84,14 +84,13 @@ def make_problem(size: str, dataset: str) -> Problem:
     rows = min(60_000, MAX_WORK // sum(leaf.size for leaf in jax.tree.leaves(params)))
     if dataset == "random":
         rng = np.random.default_rng(0)
-        x, t = rng.integers(0, 256, (rows, sizes[0]), np.uint8), rng.integers(0, sizes[-1], rows).astype(np.int32)
-        x = (x / np.float32(255)).astype(np.float32)
-        data = Dataset(x, t, x[:1], t[:1])
+        x = rng.integers(0, 256, (rows, sizes[0]), np.uint8) / np.float32(255)
+        t = rng.integers(0, sizes[-1], rows).astype(np.int32)
     else:
-        data = mnist()
-        if sizes[0] != data.x_train.shape[1] or sizes[-1] <= data.t_train.max():
+        x, t, *_ = mnist()
+        if sizes[0] != x.shape[1] or sizes[-1] <= t.max():
             raise ValueError(f"sizes: {size}, expected 784 inputs and at least 10 classes; or use --dataset random")
-        data = Dataset(data.x_train[:rows], data.t_train[:rows], data.x_test[:1], data.t_test[:1])
+    data = Dataset(x[:rows], t[:rows], x[:1], t[:1])
     return Problem(sizes, batch_size, net, params, data, available_threads())
 
 
@@ -157,18 +156,16 @@ def prepare(problem: Problem, size: str, options: Options) -> tuple[dict[str, St
 def compare(size: str, options: Options) -> dict[str, Any]:
     """Measures the bound and all contenders on one problem, and returns the results."""
     problem = make_problem(size, options.dataset)
-    bound = Bound(multipliers(problem.sizes, problem.batch_size, problem.threads), options.seconds)
-    timers, results = prepare(problem, size, options)
+    products = make_timers(multipliers(problem.sizes, problem.batch_size, problem.threads), options.seconds)
+    contenders, results = prepare(problem, size, options)
     results |= {"rows": len(problem.data.x_train), "load": load_average(problem.threads)}
-    measured: list[Bound | StepTimer] = [bound, *timers.values()]
-    for timer in track(measured * options.rounds, f"{size}: measuring"):
+    for timer in track([*products.values(), *contenders.values()] * options.rounds, f"{size}: measuring"):
         timer.measure()
-    least = bound.microseconds
-    by_name = {name: summarize(timer.microseconds, least) for name, timer in timers.items()}
-    products = {library: summarize(timer.microseconds, least) for library, timer in bound.timers.items()}
-    return results | {
-        "bound": {"by": bound.fastest} | summarize(least, least), "products": products, "contenders": by_name
-    }  # fmt: skip
+    library, least = fastest(products)
+    results["bound"] = {"by": library} | summarize(least, least)
+    for kind, timers in (("products", products), ("contenders", contenders)):
+        results[kind] = {name: summarize(timer.microseconds, least) for name, timer in timers.items()}
+    return results
 
 
 def show(size: str, results: dict[str, Any], console: Console) -> None:
@@ -205,33 +202,33 @@ def whole_run(options: Options, console: Console) -> dict[str, Any]:
     """Measures `jaxnet.fit` from the call to the history, with all evaluations, and its matrix products alone."""
     steps, data, problem = WHOLE_RUN_STEPS, mnist(), make_problem(WHOLE_RUN_SIZE, "mnist")
     on_device, batches = jax.device_put((data, draw_rows(problem._replace(data=data), steps)))
+    settings: dict[str, Any] = {"learning_rate": LEARNING_RATE, "eval_every": WHOLE_RUN_INTERVAL}
 
     def run(_steps: int) -> Any:
-        settings: dict[str, Any] = {"learning_rate": LEARNING_RATE, "eval_every": WHOLE_RUN_INTERVAL}
         return jaxnet.fit(problem.net, problem.params, on_device, batches, **settings)[1]
 
     started = time.perf_counter()
     evaluations = len(run(steps).eval_step)
     first = time.perf_counter() - started
-    network = problem.sizes, problem.batch_size, problem.threads
-    evaluation = problem.sizes, EVALUATION_BATCH, problem.threads
-    bounds = {
-        "steps": Bound(multipliers(*network), options.seconds),
-        "evaluations": Bound(multipliers(*evaluation, backward=False), options.seconds),
+    images = len(data.x_train) + len(data.x_test)
+    counts = {"steps": steps, "evaluations": evaluations * math.ceil(images / EVALUATION_BATCH)}
+    evaluation = multipliers(problem.sizes, EVALUATION_BATCH, problem.threads, backward=False)
+    products = {
+        "steps": make_timers(multipliers(problem.sizes, problem.batch_size, problem.threads), options.seconds),
+        "evaluations": make_timers(evaluation, options.seconds),
     }
     seconds = []
     for _ in track(range(options.rounds), "whole run"):
-        for bound in bounds.values():
-            bound.measure()
+        for timer in [*products["steps"].values(), *products["evaluations"].values()]:
+            timer.measure()
         seconds.append(time_run(run, steps))
-    images = len(data.x_train) + len(data.x_test)
-    counts = {"steps": steps, "evaluations": evaluations * math.ceil(images / EVALUATION_BATCH)}
-    products = {kind: 1e-6 * counts[kind] * np.array(bounds[kind].microseconds) for kind in bounds}
-    least = np.sum(list(products.values()), axis=0).tolist()
-    rows = {f"{kind}: {bounds[kind].fastest}": times.tolist() for kind, times in products.items()}
-    results = {
-        name: summarize(times, least) for name, times in (rows | {"bound": least, "jaxnet.fit": seconds}).items()
-    }
+    times = {}
+    for kind, timers in products.items():
+        library, microseconds = fastest(timers)
+        times[f"{kind}: {library}"] = [1e-6 * counts[kind] * duration for duration in microseconds]
+    least = [sum(durations) for durations in zip(*times.values(), strict=True)]
+    times |= {"bound": least, "jaxnet.fit": seconds}
+    results = {name: summarize(durations, least) for name, durations in times.items()}
     title = f"{WHOLE_RUN_SIZE}, {steps:,} steps, {evaluations} evaluations of {images:,} images"
     console.print(make_table(title, "s", results))
     console.print(f"jaxnet.fit with compilation: {first:.2f} s")
@@ -244,16 +241,14 @@ def environment(options: Options) -> dict[str, Any]:
     for package in ("jax", "jaxlib", "numpy", "optax", "torch", "equinox", "flax", "scikit-learn"):
         with suppress(PackageNotFoundError):
             versions[package] = version(package)
-    settings = {key: value for key, value in asdict(options).items() if key != "output"}
-    return {
-        "options": settings, "threads": available_threads(), "machine": platform.machine(), "versions": versions
-    }  # fmt: skip
+    settings = {key: value for key, value in vars(options).items() if key != "output"}
+    machine = {"threads": available_threads(), "machine": platform.machine()}
+    return {"options": settings} | machine | {"versions": versions}
 
 
 def main(options: Options) -> None:
     """Measures, prints tables, and writes the results."""
     console = Console(highlight=False, soft_wrap=True)
-    check_common(options)
     check_positive("seconds", options.seconds)
     for name in options.only:
         if name not in CONTENDERS:

@@ -16,33 +16,8 @@ import numpy as np
 from jax import lax
 from threadpoolctl import ThreadpoolController
 
-from jaxnet.cli.bench_timing import StepTimer
-
 Multiply = Callable[[int], object]  # computes all products this number of times
 Operands = list[tuple[np.ndarray, np.ndarray]]
-
-
-class Bound:
-    """Timers of a step's matrix products, one for each library."""
-
-    def __init__(self, multipliers: dict[str, Multiply], seconds: float) -> None:
-        """Compiles the products; `seconds` is the approximate duration of a measurement."""
-        self.timers = {library: StepTimer(multiply, seconds) for library, multiply in multipliers.items()}
-
-    def measure(self) -> None:
-        """Measures one round of every library."""
-        for timer in self.timers.values():
-            timer.measure()
-
-    @property
-    def microseconds(self) -> list[float]:
-        """Microseconds of the fastest library in each round."""
-        return [min(times) for times in zip(*(t.microseconds for t in self.timers.values()), strict=True)]
-
-    @property
-    def fastest(self) -> str:
-        """The library with the fastest round."""
-        return min(self.timers, key=lambda library: min(self.timers[library].microseconds))
 
 
 def multipliers(sizes: tuple[int, ...], batch_size: int, threads: int, *, backward: bool = True) -> dict[str, Multiply]:
@@ -72,18 +47,21 @@ def operands(sizes: tuple[int, ...], batch_size: int, backward: bool, order: Lit
     return products
 
 
+def repeat(multiply: Callable[..., object], factors_and_outputs: list[tuple[Any, Any, Any]]) -> Multiply:
+    """Returns a loop over products that are written into existing outputs."""
+
+    def run(times: int) -> None:
+        for _ in range(times):
+            for a, b, out in factors_and_outputs:
+                multiply(a, b, out=out)
+
+    return run
+
+
 def multiply_numpy(products: Operands, threads: int) -> Multiply:
     """Returns the products in NumPy, with this number of threads."""
-    with_outputs = [(a, b, np.empty((len(a), b.shape[1]), np.float32)) for a, b in products]
-    controller = ThreadpoolController()
-
-    def multiply(times: int) -> None:
-        with controller.limit(limits=threads, user_api="blas"):
-            for _ in range(times):
-                for a, b, out in with_outputs:
-                    np.matmul(a, b, out=out)
-
-    return multiply
+    loop = repeat(np.matmul, [(a, b, np.empty((len(a), b.shape[1]), np.float32)) for a, b in products])
+    return ThreadpoolController().wrap(limits=threads, user_api="blas")(loop)
 
 
 def multiply_torch(products: Operands, threads: int) -> Multiply:
@@ -91,14 +69,8 @@ def multiply_torch(products: Operands, threads: int) -> Multiply:
     import torch
 
     torch.set_num_threads(threads)
-    with_outputs = [(torch.from_numpy(a), torch.from_numpy(b), torch.empty(len(a), b.shape[1])) for a, b in products]
-
-    def multiply(times: int) -> None:
-        for _ in range(times):
-            for a, b, out in with_outputs:
-                torch.mm(a, b, out=out)
-
-    return multiply
+    factors = [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in products]
+    return repeat(torch.mm, [(a, b, torch.empty(len(a), b.shape[1])) for a, b in factors])
 
 
 def multiply_xla(products: Operands) -> Multiply:
@@ -107,10 +79,8 @@ def multiply_xla(products: Operands) -> Multiply:
     In each product one element of the left factor is set to the loop's count, and depends on the product before.
     Otherwise XLA would move constant products out of the loop and run independent ones in parallel.
     """
-    stored = [a if a.flags.c_contiguous else a.T for pair in products for a in pair]
-    addresses = [a.ctypes.data for a in stored]
-    indices = [addresses.index(address) for address in addresses]  # a factor of two products is passed once
-    pairs = list(zip(indices[::2], indices[1::2], strict=True))
+    pairs = [(a.ctypes.data, b.ctypes.data) for a, b in products]  # by address, a factor of two products is passed once
+    stored = {a.ctypes.data: a if a.flags.c_contiguous else a.T for pair in products for a in pair}
     axes = [(int(a.flags.c_contiguous), int(not b.flags.c_contiguous)) for a, b in products]
 
     @jax.jit
@@ -126,5 +96,5 @@ def multiply_xla(products: Operands) -> Multiply:
         outputs = [jnp.zeros((len(a), b.shape[1]), a.dtype) for a, b in products]
         return lax.fori_loop(0, times, multiply_once, (factors, outputs))
 
-    factors = jax.device_put({index: stored[index] for index in set(indices)})
+    factors = jax.device_put(stored)
     return lambda times: jax.block_until_ready(run(factors, times))  # type: ignore[no-untyped-call]

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -44,6 +44,18 @@ class StepTimer:
         """Microseconds per step in each round."""
         fixed = min(self.short)
         return [1e6 * (long - fixed) / (self.steps - 1) for long in self.long]
+
+
+def make_timers(runs: Mapping[str, Run], seconds: float) -> dict[str, StepTimer]:
+    """Returns a timer for each run, with measurements of about this duration."""
+    return {name: StepTimer(run, seconds) for name, run in runs.items()}
+
+
+def fastest(timers: Mapping[str, StepTimer]) -> tuple[str, list[float]]:
+    """Returns the name of the timer with the fastest round, and the least microseconds of all timers in each round."""
+    microseconds = {name: timer.microseconds for name, timer in timers.items()}
+    name = min(microseconds, key=lambda name: min(microseconds[name]))
+    return name, [min(times) for times in zip(*microseconds.values(), strict=True)]
 
 
 def summarize(times: Sequence[float], bound: Sequence[float]) -> dict[str, Any]:

@@ -19,22 +19,20 @@ from matplotlib.figure import Figure
 
 import jaxnet
 from jaxnet import plots
-from jaxnet.cli.common_options import HiddenSizes, NewFolder, Seed, check_common
+from jaxnet.cli.common_options import HiddenSizes, NewFolder, Seed
 from jaxnet.cli.progress import track
-from jaxnet.cli.train_options import DatasetName
+from jaxnet.cli.train_options import CLASSES, DatasetName
 from jaxnet.data import DATASETS, Dataset, DatasetError
 from jaxnet.nn.layers import ACTIVATIONS
 from jaxnet.train import run_folder
 from jaxnet.train.step import OPTIMIZERS
 
 ERRORS = (DatasetError,)
-CLASSES = 10
 BATCH_SIZE = 100
 BOWL_RATES = {"sgd": 0.95, "momentum": 0.1, "nesterov": 0.1, "adagrad": 1.5, "rmsprop": 0.2, "adam": 0.3}
 RATES = {"sgd": 0.01, "momentum": 0.01, "nesterov": 0.01, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001}
 INIT_STDS: list[float] = np.logspace(0, -4, 16).tolist()
 FEW = 100  # images, which a network can memorize
-SHOWN_ACTIVATIONS = ("sigmoid", "tanh", "relu")
 REGULARIZATIONS = {  # weight decay and dropout rate
     "none": (0.0, 0.0),
     "weight decay 0.03": (0.03, 0.0),
@@ -53,18 +51,6 @@ class Options:
     hidden: HiddenSizes = (100,) * 5
     seed: Seed = 0
     output: NewFolder = Path("runs", "chapter6")
-
-
-def figures() -> dict[str, Callable[[Options, Dataset], Figure]]:
-    """Returns the functions that draw the figures, by the name of the file."""
-    by_activation = {f"activations_{name}": partial(draw_activations, name) for name in SHOWN_ACTIVATIONS}
-    return {
-        "optimizer_paths": draw_optimizer_paths,
-        "optimizers": draw_optimizers,
-        **by_activation,
-        "batch_norm": draw_batch_norm,
-        "overfitting": draw_overfitting,
-    }
 
 
 def bowl(x: Any, y: Any) -> Any:
@@ -161,11 +147,19 @@ def draw_overfitting(options: Options, data: Dataset) -> Figure:
     return plots.overfitting(f"{len(options.hidden)} hidden layers on {FEW} images of {options.dataset}", histories)
 
 
+FIGURES: dict[str, Callable[[Options, Dataset], Figure]] = {
+    "optimizer_paths": draw_optimizer_paths,
+    "optimizers": draw_optimizers,
+    **{f"activations_{name}": partial(draw_activations, name) for name in ("sigmoid", "tanh", "relu")},
+    "batch_norm": draw_batch_norm,
+    "overfitting": draw_overfitting,
+}
+
+
 def main(options: Options) -> None:
     """Draws all figures and prints their names."""
-    check_common(options)
     with run_folder.new_folder(options.output) as folder:
         data = DATASETS[options.dataset]()
-        for name, draw in track(figures().items(), "drawing"):
+        for name, draw in track(FIGURES.items(), "drawing"):
             draw(options, data).savefig(folder / f"{name}.png")
     print(f"{options.output}: {', '.join(sorted(path.name for path in options.output.iterdir()))}")

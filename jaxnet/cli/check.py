@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_seed, check_writable
+from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_writable
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, inspected, targets
 from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.measure.step_sweep import step_errors
@@ -139,7 +139,6 @@ def stdout_to_stderr() -> Iterator[None]:
 
 def main(options: Options) -> int:
     """Checks the targets or this project's own code, prints the reports, and returns the exit status."""
-    check_seed(options.seed)
     check_writable("plot", options.plot)
     for name in ("network",) if options.target else TARGET_OPTIONS:
         if getattr(options, name) != getattr(Options(), name):

@@ -18,16 +18,9 @@ def computed_default(metavar: str) -> Any:
 
 
 def choice(table: Iterable[str], text: str | None = None) -> Any:
-    """Returns the settings of an option whose values are the keys of a table, so that the option need not list them.
-
-    Args:
-        table: The values.
-        text: The help, with the default in words. Defaults to the docstring of the option.
-    """
-    metavar = f"{{{','.join(table)}}}"
-    return tyro.conf.arg(
-        constructor=literal_type_from_choices(table), metavar=metavar, help=text, help_behavior_hint=""
-    )
+    """Returns the settings of an option whose values are the keys of a table; `text` replaces its docstring as help."""
+    constructor, metavar = literal_type_from_choices(table), f"{{{','.join(table)}}}"
+    return tyro.conf.arg(constructor=constructor, metavar=metavar, help=text, help_behavior_hint="")
 
 
 OptionalInt = Annotated[int | None, computed_default("INT")]
@@ -46,34 +39,23 @@ ProcessIndex = Annotated[int, tyro.conf.arg(help="Number of this process, from 0
 
 
 def check_common(options: object) -> None:
-    """Checks the seed and the counts among a command's options.
-
-    Raises:
-        ValueError: If one is out of range.
-    """
+    """Raises ValueError if the seed or a count among a command's options is out of range."""
     values = vars(options)
     check_seed(values.get("seed", 0))
     for name in COUNTS:
-        value = values.get(name)
-        for count in value if isinstance(value, (tuple, list)) else () if value is None else (value,):
-            check_counts(**{name: count})
+        value = values.get(name, ())
+        for count in value if isinstance(value, (tuple, list)) else [value]:
+            if count is not None:
+                check_counts(**{name: count})
 
 
 def check_seed(seed: int) -> None:
-    """Checks that JAX's keys and NumPy's generators accept a seed.
-
-    Raises:
-        ValueError: If it is negative, or 2^32 or more.
-    """
+    """Raises ValueError unless JAX's keys and NumPy's generators accept the seed."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed: {seed}, expected a whole number from 0 to 2^32 - 1")
 
 
 def check_writable(option: str, path: Path | None) -> None:
-    """Checks that a file can be written into its folder, before the work whose result it stores.
-
-    Raises:
-        ValueError: If the path is a folder, or its parent is not an existing one.
-    """
+    """Raises ValueError unless a file can be written there, before the work whose result it stores."""
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise ValueError(f"{option}: {path}, expected a file in an existing folder")

@@ -37,8 +37,8 @@ def main() -> None:
         sys.exit(USAGE_ERROR)
 
 
-def run_command(name: str) -> None:
-    """Parses the arguments of this process as a command's `Options`, and passes them to the `main` of its module.
+def run_command(name: str, room: str = "jaxnet.cli") -> None:
+    """Parses and checks the arguments of this process as the `Options` of a module, and passes them to its `main`.
 
     Raises:
         SystemExit: If a package that the command needs is missing, an option is invalid, or `main` returns a status.
@@ -46,11 +46,15 @@ def run_command(name: str) -> None:
     try:
         import tyro
 
-        command = import_module(f"jaxnet.cli.{name}")
+        from jaxnet.cli.common_options import check_common
+
+        command = import_module(f"{room}.{name}")
     except ModuleNotFoundError as error:
         from jaxnet.data.datasets import DISTRIBUTION
 
         print(f'{program()}: a package is missing ({error}): pip install "{DISTRIBUTION}[train]"', file=sys.stderr)
         sys.exit(USAGE_ERROR)
     with one_line_errors(*getattr(command, "ERRORS", ())):
-        sys.exit(command.main(tyro.cli(command.Options, description=command.__doc__)))
+        options = tyro.cli(command.Options, description=command.__doc__)
+        check_common(options)
+        sys.exit(command.main(options))

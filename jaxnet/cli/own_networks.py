@@ -19,13 +19,7 @@ SAMPLES = 3  # as in the notebook's last cell
 
 
 def check_own(network: str, seed: int, rng: np.random.Generator) -> Iterator[Report]:
-    """Yields the reports of one network, or of all networks and layers.
-
-    Args:
-        network: `book`, `notebook-order`, `notebook` or `all`.
-        seed: Draws the directions of derivatives.
-        rng: Draws samples and weights.
-    """
+    """Yields the reports of one network, or of all networks and layers. The seed draws directions, `rng` the rest."""
     x, t = rng.random((SAMPLES, SIZES[0])), rng.integers(0, SIZES[2], SAMPLES)
     if network in ("all", "book"):
         yield check_net("784-50-10 in the book's order", jaxnet.two_layer_net(*SIZES), x, t, rng)

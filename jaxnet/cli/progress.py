@@ -14,10 +14,10 @@ T = TypeVar("T")
 LINES = 10  # printed by a run whose output is not a terminal
 
 
-def track(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
+def track(items: Iterable[T], description: str) -> Iterable[T]:
     """Returns the items, with a progress bar if stderr is a terminal."""
     console = Console(stderr=True)
-    return rich.progress.track(items, description, total, console=console) if console.is_terminal else items
+    return rich.progress.track(items, description, console=console) if console.is_terminal else items
 
 
 @contextmanager

@@ -11,14 +11,14 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxnet
-from jaxnet.cli.common_options import BatchSize, HiddenSizes, Processes, ProcessIndex, Steps, check_common
+from jaxnet.cli.common_options import BatchSize, HiddenSizes, Processes, ProcessIndex, Steps
 from jaxnet.train import compiled_steps, sharding, step_config
 from jaxnet.train.device_data import to_device
 
@@ -52,22 +52,19 @@ class Options:
         return self.batch_size * (devices if self.weak else 1)
 
 
-class Collective(NamedTuple):
-    """An operation that communicates between devices, the shapes of its results, and their bytes."""
-
-    kind: str
-    shapes: str
-    size: int
-
-
-def find_collectives(program: str) -> list[Collective]:
-    """Returns the collectives in the text of a compiled program."""
-    collectives = []
-    for shapes, kind in COLLECTIVE.findall(program):
-        arrays = re.findall(r"(\w+)\[([\d,]*)\]", shapes)
+def communicated_bytes(program: str) -> tuple[int, int, int]:
+    """Returns the bytes that a compiled program communicates: gradient and loss, rows and labels, and row numbers."""
+    sums = rows = numbers = 0
+    for results, kind in COLLECTIVE.findall(program):
+        arrays = re.findall(r"(\w+)\[([\d,]*)\]", results)  # dtypes and dimensions
         size = sum(ITEM_SIZES[dtype] * math.prod(int(n) for n in dims.split(",") if n) for dtype, dims in arrays)
-        collectives.append(Collective(kind, " ".join(f"{dtype}[{dims}]" for dtype, dims in arrays), size))
-    return collectives
+        if kind == "all-gather":
+            numbers += size
+        elif kind == "all-reduce" and ("f32", "") in arrays and any("," in dims for _, dims in arrays):
+            sums += size  # the loss is a scalar, the gradient has matrices
+        elif kind == "all-reduce":
+            rows += size
+    return sums, rows, numbers
 
 
 def loopback_bytes() -> int:
@@ -77,8 +74,8 @@ def loopback_bytes() -> int:
     return int(match[1]) if match else 0
 
 
-def measure(options: Options, count: int) -> tuple[list[Collective], float, float]:
-    """Returns the collectives of a step on this many devices, its seconds, and its bytes on the loopback interface."""
+def measure(options: Options, count: int) -> tuple[str, float, float]:
+    """Returns the compiled step on this many devices, its seconds, and its bytes on the loopback interface."""
     rng = np.random.default_rng(0)
     x, t = np.float32(rng.integers(0, 256, (ROWS, FEATURES)) / 255), rng.integers(0, CLASSES, ROWS).astype(np.int32)
     batch_size = options.total_batch_size(count)
@@ -100,7 +97,7 @@ def measure(options: Options, count: int) -> tuple[list[Collective], float, floa
         np.asarray(program(*arguments)[1])
         seconds.append(time.perf_counter() - started)
         sent.append(loopback_bytes() - before)
-    return find_collectives(program.as_text()), min(seconds) / options.steps, min(sent) / options.steps
+    return program.as_text(), min(seconds) / options.steps, min(sent) / options.steps
 
 
 def predict_seconds(gradient_bytes: int, batch_size: int, devices: int, row_bytes: int) -> float:
@@ -133,11 +130,8 @@ def print_model(options: Options, gradient_bytes: int) -> None:
 
 def print_measurement(options: Options, count: int, gradient_bytes: int) -> None:
     """Measures a number of devices, and prints a row of the table."""
-    collectives, seconds, sent = measure(options, count)
-    reduced = [c for c in collectives if c.kind == "all-reduce"]
-    sums = sum(c.size for c in reduced if "," in c.shapes and "f32[]" in c.shapes)
-    rows = sum(c.size for c in reduced) - sums
-    numbers = sum(c.size for c in collectives if c.kind == "all-gather")
+    program, seconds, sent = measure(options, count)
+    sums, rows, numbers = communicated_bytes(program)
     ring = round(2 * (count - 1) / count * gradient_bytes)
     sent = sent if options.processes > 1 else 0
     print(f"{count:7}  {sums:17,}  {rows:15,}  {numbers:11,}  {ring:19,}  {1e3 * seconds:11.3f}  {sent:13,.0f}")
@@ -145,7 +139,6 @@ def print_measurement(options: Options, count: int, gradient_bytes: int) -> None
 
 def main(options: Options) -> None:
     """Prints a row for each number of devices."""
-    check_common(options)
     simulated = max(options.devices, default=1) if options.processes == 1 and not options.model else 1
     jax.config.update("jax_num_cpu_devices", simulated)  # type: ignore[no-untyped-call]
     sharding.join(options.coordinator, options.processes, options.process)

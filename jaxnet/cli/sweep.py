@@ -15,16 +15,15 @@ import jax
 import numpy as np
 
 import jaxnet
-from jaxnet.cli.common_options import BatchSize, NewFolder, Seed, Steps, check_common, check_seed
+from jaxnet.cli.common_options import BatchSize, NewFolder, Seed, Steps, check_seed
 from jaxnet.cli.errors import program
 from jaxnet.cli.progress import step_bar
-from jaxnet.cli.train_options import DatasetName, OptimizerName
+from jaxnet.cli.train_options import CLASSES, DatasetName, OptimizerName
 from jaxnet.data import DATASETS, DatasetError
 from jaxnet.plots.comparing import sweep_map
 from jaxnet.train import run_folder
 
 ERRORS = (DatasetError,)
-CLASSES = 10
 FRAMES = {"the notebook's": (0.01, 0.1), "the default": (0.1, 0.1)}
 COLUMNS = ("learning_rate", "init_std", "seed", "diverged", "final_loss", "train_accuracy", "test_accuracy")
 
@@ -52,7 +51,6 @@ class Options:
 
 def main(options: Options) -> None:
     """Trains all runs, draws the map, and prints the best combination."""
-    check_common(options)
     check_seed(options.seed + options.seeds - 1)
     with run_folder.new_folder(options.output) as folder:
         data = DATASETS[options.dataset]()

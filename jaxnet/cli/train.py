@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ from rich.console import Console
 
 import jaxnet
 from jaxnet.cli.errors import INTERRUPTED, program
-from jaxnet.cli.train_loop import FAILED_TO_SAVE, Outcome, train
+from jaxnet.cli.train_loop import FAILED_TO_SAVE, Outcome, train, warn
 from jaxnet.cli.train_options import LAUNCH, Options, from_record, resolve
 from jaxnet.cli.train_results import summarize, write_results
 from jaxnet.cli.train_setup import Setup, cross_check, set_up
@@ -61,12 +62,10 @@ def run(options: SimpleNamespace, console: Console) -> None:
         seconds=options.checkpoint_seconds,
     )
 
-    def warn(message: str) -> None:
-        console.print(f"{program()}: {message}", style="red", highlight=False, soft_wrap=True)
-
     resume = None
     if options.resume:
-        resume = checkpoints.latest(jaxnet.initial_state(setup.net, setup.params, **setup.optimization), warn)
+        initial = jaxnet.initial_state(setup.net, setup.params, **setup.optimization)
+        resume = checkpoints.latest(initial, partial(warn, console))
         start = f"Resuming after step {int(resume.state.step):,}" if resume else "No checkpoint: starting from step 0"
         console.print(start, style="bold")
     steps = jaxnet.iter_fit(  # checks its arguments before anything is written
@@ -74,26 +73,24 @@ def run(options: SimpleNamespace, console: Console) -> None:
         eval_every=options.eval_every, mesh=setup.mesh, resume=resume, **setup.optimization,
     )  # fmt: skip
     if not options.resume:
-        cross_check(setup, options, console)
+        cross_check(setup, console)
         sharding.check_on_first_process(lambda: run_folder.write_options(folder, setup.recorded_options))
     samples = f"{len(setup.data.x_train):,} {'windows of text' if setup.vocabulary else 'images'}"
     console.print(f"Training on {samples}: {options.steps:,} steps of {options.batch_size}", style="bold")
     started = time.perf_counter()
-    outcome = train(steps, checkpoints, options.steps, setup.mesh, console, warn)
+    outcome = train(setup, steps, checkpoints, console)
     if options.process == 0:
-        finish(folder, setup, outcome, time.perf_counter() - started, options, console)
+        finish(folder, setup, outcome, time.perf_counter() - started, console)
 
 
-def finish(
-    folder: Path, setup: Setup, outcome: Outcome, seconds: float, options: SimpleNamespace, console: Console
-) -> None:
+def finish(folder: Path, setup: Setup, outcome: Outcome, seconds: float, console: Console) -> None:
     """Writes the results of a run, and prints accuracies, files and errors."""
     outcome = outcome._replace(state=sharding.local_copy(outcome.state))
     summary, save_error = summarize(setup, outcome, seconds), outcome.save_error
     accuracies = f"train accuracy {summary['train_accuracy']:.2%}, test accuracy {summary['test_accuracy']:.2%}"
     console.print(f"{accuracies}, {seconds:.1f} s with compilation", style="bold")
     try:
-        write_results(folder, setup, outcome, summary, options, console)
+        write_results(folder, setup, outcome, summary, console)
     except OSError as error:
         reason = error.strerror or error
         save_error = f"{folder}: the results could not be written ({reason}); free some space, then use --resume"
@@ -109,11 +106,7 @@ def finish(
 
 
 def resolve_options(options: Options) -> SimpleNamespace:
-    """Returns the options with the defaults of the network, or those of the run to resume.
-
-    Raises:
-        ValueError: If an option is invalid.
-    """
+    """Returns the options with the defaults of the network, or those of the run to resume."""
     if options.resume is None:
         return resolve(options)
     if options.output is not None:

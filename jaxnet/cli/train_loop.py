@@ -2,17 +2,17 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NamedTuple
 
-from jax.sharding import Mesh
 from rich.console import Console
 
 import jaxnet
 from jaxnet.cli.errors import program
 from jaxnet.cli.progress import training_progress
+from jaxnet.cli.train_setup import Setup
 from jaxnet.train import sharding
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints
 
@@ -28,31 +28,24 @@ class Outcome(NamedTuple):
     save_error: str | None
 
 
-def train(
-    run: Iterator[jaxnet.Progress],
-    checkpoints: Checkpoints,
-    steps: int,
-    mesh: Mesh | None,
-    console: Console,
-    warn: Callable[[str], None],
-) -> Outcome:
+def train(setup: Setup, run: Iterator[jaxnet.Progress], checkpoints: Checkpoints, console: Console) -> Outcome:
     """Runs the steps, shows their progress and saves checkpoints; the run continues if a checkpoint cannot be saved.
 
     Raises:
         SystemExit: If a signal stopped the run.
     """
-    save_error: str | None = None
+    save_error, steps = None, setup.options.steps
     try:
         with training_progress(console, steps) as show, stop_signals() as signals:
             for progress in run:
                 show(progress)
-                stopped = sharding.placement(mesh).any(bool(signals)) and len(progress.history.loss) < steps
+                stopped = sharding.placement(setup.mesh).any(bool(signals)) and len(progress.history.loss) < steps
                 try:
                     checkpoints.save(progress) if stopped else checkpoints.offer(progress)
                     save_error = None
                 except CheckpointError as error:
                     if save_error is None:
-                        warn(str(error))
+                        warn(console, str(error))
                     save_error = str(error)
                 if stopped:
                     break
@@ -69,6 +62,11 @@ def train(
         print(f"{program()}: stopped and saved after step {step}; continue with --resume {folder}", file=sys.stderr)
         sys.exit(128 + (signals or [signal.SIGTERM])[0])  # no signal here if another process received it
     return Outcome(*progress, None, save_error)
+
+
+def warn(console: Console, message: str) -> None:
+    """Prints a message in red."""
+    console.print(f"{program()}: {message}", style="red", highlight=False, soft_wrap=True)
 
 
 @contextmanager

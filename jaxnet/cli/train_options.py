@@ -24,6 +24,7 @@ from jaxnet.train.step import OPTIMIZERS
 from jaxnet.validation import check_not_negative, check_positive
 
 SCHEDULES = ("constant", "cosine")
+CLASSES = 10  # of the digits and of MNIST
 HEADS = 4  # of the transformer's attention
 LAUNCH = ("resume", "output", "checkpoint_seconds", "devices", "coordinator", "processes", "process")
 """Options that say where and how a run is executed. They do not affect its results and are not recorded."""
@@ -125,14 +126,13 @@ def resolve(options: Options) -> SimpleNamespace:
     Raises:
         ValueError: If an option does not apply to the network or is out of range.
     """
-    defaults = DEFAULTS[options.network]
-    changed = {f.name: value for f in fields(options) if (value := getattr(options, f.name)) != f.default}
+    defaults, values = DEFAULTS[options.network], vars(options)
+    changed = {field.name: values[field.name] for field in fields(options) if values[field.name] != field.default}
     for name in changed:
         if name not in (*defaults, "network", *LAUNCH):
             networks = ", ".join(network for network in DEFAULTS if name in DEFAULTS[network])
             raise ValueError(f"{name}: an option of {networks}, not of {options.network}")
-    launch = {name: getattr(options, name) for name in LAUNCH}
-    resolved = SimpleNamespace(**{"network": options.network} | defaults | launch | changed)
+    resolved = SimpleNamespace(**{name: values[name] for name in ("network", *LAUNCH)} | defaults | changed)
     if isinstance(resolved.steps, dict):
         resolved.steps = resolved.steps[resolved.dataset]
     if resolved.learning_rate is None:
@@ -149,8 +149,7 @@ def from_record(recorded: dict[str, Any], launch: dict[str, Any]) -> SimpleNames
         ValueError: If a recorded option is missing, unknown, or has another type.
     """
     hints = get_type_hints(Options) | {"init_std": float | str}
-    network = recorded.get("network")
-    defaults = DEFAULTS[network] | {"network": network} if isinstance(network, str) and network in DEFAULTS else {}
+    defaults = DEFAULTS.get(str(recorded.get("network")), {}) | {"network": ""}
     for name in ["network", *sorted(defaults | recorded)]:
         value = recorded.get(name)
         valid = name in recorded and name in defaults and has_type(value, hints[name])
@@ -177,11 +176,7 @@ def has_type(value: Any, hint: Any) -> bool:
 
 
 def check_ranges(options: SimpleNamespace) -> None:
-    """Checks the values that no library would refuse under the name of the option.
-
-    Raises:
-        ValueError: If an option is out of range.
-    """
+    """Raises ValueError if a value that no library would refuse under the name of its option is out of range."""
     check_common(options)
     check_not_negative("checkpoint_seconds", options.checkpoint_seconds)
     values = vars(options)
@@ -193,11 +188,7 @@ def check_ranges(options: SimpleNamespace) -> None:
 
 
 def parse_init_std(text: str) -> float | str:
-    """Returns a number, or the name of a rule.
-
-    Raises:
-        ValueError: If the text is neither.
-    """
+    """Returns a number or the name of a rule. Raises ValueError if the text is neither."""
     if text in ("he", "xavier"):
         return text
     try:

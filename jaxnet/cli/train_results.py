@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
@@ -38,9 +37,7 @@ def summarize(setup: Setup, outcome: Outcome, seconds: float) -> dict[str, Any]:
     }
 
 
-def write_results(
-    folder: Path, setup: Setup, outcome: Outcome, summary: dict[str, Any], options: SimpleNamespace, console: Console
-) -> None:
+def write_results(folder: Path, setup: Setup, outcome: Outcome, summary: dict[str, Any], console: Console) -> None:
     """Writes all files of a run, the summary last. A run that diverged has no parameters."""
     state = outcome.state
     with run_folder.results(folder) as temporary:
@@ -55,7 +52,7 @@ def write_results(
                 summary = summary | {"test_loss": loss}
                 bits = loss / math.log(2)
                 console.print(f"held-out text: {loss:.3f} nats, {bits:.2f} bits per character", style="bold")
-                write_sample(temporary / "sample.txt", setup, state, options, console)
+                write_sample(temporary / "sample.txt", setup, state, console)
             else:
                 draw_images(state.params, setup.data, np.asarray(logits), temporary)
         run_folder.write_summary(temporary / "summary.json", summary)
@@ -74,11 +71,9 @@ def draw_images(params: Params, data: Dataset, logits: np.ndarray, folder: Path)
     plots.mistakes(images, data.t_test, logits, (side, side)).savefig(folder / "mistakes.png")
 
 
-def write_sample(
-    path: Path, setup: Setup, state: jaxnet.TrainState, options: SimpleNamespace, console: Console
-) -> None:
+def write_sample(path: Path, setup: Setup, state: jaxnet.TrainState, console: Console) -> None:
     """Samples a text from the network, beginning after a newline, and writes and prints it."""
-    vocabulary = setup.vocabulary
+    vocabulary, options = setup.vocabulary, setup.options
     prompt = text.encode("\n" if "\n" in vocabulary else vocabulary[0], vocabulary)[None]
     ids = jaxnet.sample(
         setup.net, state.params, state.net_state, setup.sampling_key, prompt, options.temperature,

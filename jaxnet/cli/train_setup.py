@@ -17,14 +17,13 @@ import jaxnet
 import numpy_ref
 from jaxnet.cli.errors import program
 from jaxnet.cli.own_networks import check_against_jax
-from jaxnet.cli.train_options import HEADS, LAUNCH
+from jaxnet.cli.train_options import CLASSES, HEADS, LAUNCH
 from jaxnet.crosscheck import Verdict
 from jaxnet.data import DATASETS, Dataset, text
 from jaxnet.nn.layers import Params
 from jaxnet.train import sharding
 from jaxnet.train.step import OPTIMIZERS, MakeOptimizer
 
-CLASSES = 10
 CHECKED_SAMPLES = 3  # as in the notebook's last cell
 CHECKED_LENGTH = 8  # characters of each
 
@@ -33,6 +32,7 @@ CHECKED_LENGTH = 8  # characters of each
 class Setup:
     """The data, the network and the arguments of a training run."""
 
+    options: SimpleNamespace
     recorded_options: dict[str, Any]  # as JSON represents them
     data: Dataset
     vocabulary: str  # empty for images
@@ -63,7 +63,7 @@ def set_up(options: SimpleNamespace) -> Setup:
     mesh = sharding.mesh(options.devices) if options.devices is not None or options.processes > 1 else None
     recorded = {option: value for option, value in vars(options).items() if option not in LAUNCH}
     recorded = json.loads(json.dumps(recorded, default=str))
-    return Setup(recorded, data, vocabulary, name, net, params, batches, optimization, mesh, key_sampling)
+    return Setup(options, recorded, data, vocabulary, name, net, params, batches, optimization, mesh, key_sampling)
 
 
 def load_data(options: SimpleNamespace) -> tuple[Dataset, str]:
@@ -104,13 +104,13 @@ def make_optimizer(options: SimpleNamespace) -> MakeOptimizer:
     return lambda learning_rate: make(optax.cosine_decay_schedule(learning_rate, options.steps))
 
 
-def cross_check(setup: Setup, options: SimpleNamespace, console: Console) -> None:
+def cross_check(setup: Setup, console: Console) -> None:
     """Compares analytic gradients, autodiff and numerical derivatives, leaf by leaf, on a few samples.
 
     Raises:
         SystemExit: If they disagree.
     """
-    net, data = setup.net, setup.data
+    net, data, options = setup.net, setup.data, setup.options
     samples = 3 * CHECKED_SAMPLES if getattr(options, "batch_norm", False) else CHECKED_SAMPLES
     if options.network == "deep-conv":
         samples = 1  # every forward pass runs six convolutions in NumPy
