@@ -1,13 +1,13 @@
 """Dotted paths of the leaves of a tree: tree["Affine1"]["W"] is "Affine1.W" everywhere."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 
 def leaves_by_path(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Returns the leaves by path, {"Affine1": {"W": a}} -> {"Affine1.W": a}; entries of lists are called 0, 1, ..."""
     leaves: dict[str, Any] = {}
-    for name, branch in _entries(tree):
+    for name, branch in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
         nested = isinstance(branch, Mapping | list | tuple)
         leaves |= leaves_by_path(branch, f"{prefix}{name}.") if nested else {f"{prefix}{name}": branch}
     return leaves
@@ -23,7 +23,3 @@ def tree_from_paths(leaves: Mapping[str, Any]) -> dict[str, Any]:
             branch = branch.setdefault(parent, {})
         branch[name] = leaf
     return tree
-
-
-def _entries(tree: Any) -> Iterable[tuple[Any, Any]]:
-    return tree.items() if isinstance(tree, Mapping) else enumerate(tree)

@@ -1,4 +1,4 @@
-"""Checks of arguments. Each error names the argument, its value, and what was expected."""
+"""Checks of arguments. Each raises a ValueError that names the argument, its value, and what was expected."""
 
 import math
 from typing import Any
@@ -7,11 +7,7 @@ import numpy as np
 
 
 def check_samples(name: str, x: Any, dtype: Any = np.float64) -> None:
-    """Checks that samples are (N, ...) with N >= 1: real numbers that are finite in this dtype, or 32-bit integers.
-
-    Raises:
-        ValueError: If a value, the dtype or the shape is different.
-    """
+    """Checks that samples are (N, ...) with N >= 1: real numbers that are finite in this dtype, or 32-bit integers."""
     array = np.asarray(x)
     numbers = np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
     if array.ndim < 2 or array.size == 0 or not numbers:
@@ -32,11 +28,7 @@ def check_samples(name: str, x: Any, dtype: Any = np.float64) -> None:
 
 
 def check_labels(name: str, t: Any, shape: tuple[int, ...]) -> None:
-    """Checks labels of logits of shape (..., C): class numbers (...) in [0, C), or one-hot rows (..., C).
-
-    Raises:
-        ValueError: If their shape, dtype or values do not fit.
-    """
+    """Checks labels of logits of shape (..., C): class numbers (...) in [0, C), or one-hot rows (..., C)."""
     array = np.asarray(t)
     if array.shape == shape:
         wrong = ((array != 0) & (array != 1)).any(axis=-1) | (array.sum(axis=-1) != 1)
@@ -55,42 +47,26 @@ def check_labels(name: str, t: Any, shape: tuple[int, ...]) -> None:
 
 
 def check_counts(at_least: int = 1, /, **counts: int) -> None:
-    """Checks that each count is an integer and at least this large.
-
-    Raises:
-        ValueError: If one is smaller, or not an integer.
-    """
+    """Checks that each count is an integer and at least this large."""
     for name, count in counts.items():
         if not isinstance(count, (int, np.integer)) or isinstance(count, bool) or count < at_least:
             raise ValueError(f"{name}: {count!r}, expected a whole number of at least {at_least}")
 
 
 def check_positive(name: str, value: Any) -> None:
-    """Checks that a value is a finite number > 0.
-
-    Raises:
-        ValueError: If it is zero, negative, infinite, nan, or not a number.
-    """
+    """Checks that a value is a finite number > 0."""
     if not _is_finite_number(value) or value <= 0:
         raise ValueError(f"{name}: {value!r}, expected a finite number > 0")
 
 
 def check_not_negative(name: str, value: Any) -> None:
-    """Checks that a value is a finite number >= 0.
-
-    Raises:
-        ValueError: If it is negative, infinite, nan, or not a number.
-    """
+    """Checks that a value is a finite number >= 0."""
     if not _is_finite_number(value) or value < 0:
         raise ValueError(f"{name}: {value!r}, expected a finite number >= 0")
 
 
 def check_fits_dtype(name: str, value: Any, dtype: Any) -> None:
-    """Checks that a number is within the range of a dtype.
-
-    Raises:
-        ValueError: If it is too large.
-    """
+    """Checks that a number is within the range of a dtype."""
     import jax.numpy as jnp  # knows bfloat16; imported here because checks of NumPy layers do not need JAX
 
     if (value if isinstance(value, int) else float(value)) > float(jnp.finfo(dtype).max):  # type: ignore[no-untyped-call]
@@ -98,11 +74,7 @@ def check_fits_dtype(name: str, value: Any, dtype: Any) -> None:
 
 
 def check_batches(name: str, batches: Any, samples: int) -> None:
-    """Checks that batches are row numbers (S, B) in [0, samples), with S and B at least 1.
-
-    Raises:
-        ValueError: If their shape, dtype or values are different.
-    """
+    """Checks that batches are row numbers (S, B) in [0, samples), with S and B at least 1."""
     array = np.asarray(batches)
     if array.ndim != 2 or array.size == 0 or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"{name}: {array.dtype} of shape {array.shape}, expected integers (steps, batch size)")

@@ -128,21 +128,13 @@ def scatter(dpatches: Array, shape: tuple[int, ...], stride: int, padding: int) 
 
 
 def check_window(size: int, stride: int, padding: int) -> None:
-    """Checks the numbers that describe a window.
-
-    Raises:
-        ValueError: If the size or the stride is below 1, or the padding below 0.
-    """
+    """Raises ValueError if the size or the stride of a window is below 1, or the padding below 0."""
     if size < 1 or stride < 1 or padding < 0:
         raise ValueError(f"size, stride, padding: {size}, {stride}, {padding}, expected at least 1, 1 and 0")
 
 
 def check_images(x: Array, channels: int | None, size: int, padding: int) -> None:
-    """Checks a batch of images.
-
-    Raises:
-        ValueError: If they have not the expected channels, or no room for a window.
-    """
+    """Raises ValueError if images have other channels than these, or no room for a window."""
     if x.ndim != 4 or channels not in (None, x.shape[1]) or min(x.shape[2:]) + 2 * padding < size:
         wanted = f"(N, {'C' if channels is None else channels}, H, W)"
         raise ValueError(f"x: shape {x.shape}, expected {wanted} with H and W at least {size - 2 * padding}")

@@ -11,7 +11,7 @@ from numpy_ref import attention, convolution, layers, normalization
 from numpy_ref.layers import Array, Layer, Residual, Sequential, Tree
 from numpy_ref.losses import MeanSquaredError, SoftmaxWithLoss, one_hot
 from numpy_ref.numerical import numerical_gradient
-from numpy_ref.tree_paths import leaves, map_leaves
+from numpy_ref.tree_paths import leaves_by_path, map_leaves
 
 __all__ = ["Network", "TwoLayerNet", "build_layers"]
 
@@ -108,7 +108,8 @@ class Network:
     def _loss(self, x: Array, t: ArrayLike) -> float:
         loss = self.last.forward(self.body.forward(x), t)
         if self.weight_decay:
-            loss += self.weight_decay / 2 * sum((W**2).sum() for name, W in leaves(self.params) if name.startswith("W"))
+            weights = [W for path, W in leaves_by_path(self.params).items() if path.split(".")[-1].startswith("W")]
+            loss += self.weight_decay / 2 * sum((W**2).sum() for W in weights)
         return loss
 
     def _decayed(self, name: str, W: Array, dW: Array) -> Array:
@@ -155,22 +156,14 @@ class TwoLayerNet(Network):
                 raise ValueError(f"{argument}: {size}, expected at least 1")
         if not 0 <= weight_init_std < np.inf:
             raise ValueError(f"weight_init_std: {weight_init_std}, expected a finite standard deviation >= 0")
+        affine1, affine2 = ("Affine", input_size, hidden_size), ("Affine", hidden_size, output_size)
         if params is None:
             rng = np.random.default_rng(seed)
-            W1 = weight_init_std * rng.standard_normal((input_size, hidden_size))
-            W2 = weight_init_std * rng.standard_normal((hidden_size, output_size))
             params = {
-                "Affine1": {"W": W1, "b": np.zeros(hidden_size)},
-                "Affine2": {"W": W2, "b": np.zeros(output_size)},
+                name: {"W": weight_init_std * rng.standard_normal((D, M)), "b": np.zeros(M)}
+                for name, (_, D, M) in (("Affine1", affine1), ("Affine2", affine2))
             }
-        description = (
-            "Sequential",
-            (
-                ("Affine1", ("Affine", input_size, hidden_size)),
-                ("Relu1", ("ReLU",)),
-                ("Affine2", ("Affine", hidden_size, output_size)),
-            ),
-        )
+        description = "Sequential", (("Affine1", affine1), ("Relu1", ("ReLU",)), ("Affine2", affine2))
         super().__init__(build_layers(description, params))
 
 

@@ -59,10 +59,7 @@ class BatchNorm(Layer):
     def backward(self, dout: Array) -> Array:
         self.dgamma = (dout * self.x_hat).sum(self.axes)  # (D,)
         self.dbeta = dout.sum(self.axes)  # (D,)
-        dx_hat = dout * along_channels(self.gamma, dout)
-        through_mean = dx_hat.mean(self.axes, keepdims=True)
-        through_var = self.x_hat * (dx_hat * self.x_hat).mean(self.axes, keepdims=True)
-        return (dx_hat - through_mean - through_var) / self.std
+        return backward_of_x_hat(dout * along_channels(self.gamma, dout), self.x_hat, self.std, self.axes)
 
     def infer(self, x: Array) -> Array:
         check_channels(x, len(self.gamma))
@@ -102,10 +99,7 @@ class LayerNorm(Layer):
     def backward(self, dout: Array) -> Array:
         self.dgamma = rows(dout * self.x_hat).sum(axis=0)  # (D,)
         self.dbeta = rows(dout).sum(axis=0)  # (D,)
-        dx_hat = dout * self.gamma  # (..., D)
-        through_mean = dx_hat.mean(axis=-1, keepdims=True)
-        through_var = self.x_hat * (dx_hat * self.x_hat).mean(axis=-1, keepdims=True)
-        return (dx_hat - through_mean - through_var) / self.std
+        return backward_of_x_hat(dout * self.gamma, self.x_hat, self.std, -1)  # (..., D)
 
 
 class GroupNorm(Layer):
@@ -146,9 +140,14 @@ class GroupNorm(Layer):
         self.dgamma = (dout * self.x_hat.reshape(dout.shape)).sum(axes)  # (D,)
         self.dbeta = dout.sum(axes)  # (D,)
         dx_hat = (dout * along_channels(self.gamma, dout)).reshape(self.x_hat.shape)  # (N, G, D/G H W)
-        through_mean = dx_hat.mean(axis=-1, keepdims=True)
-        through_var = self.x_hat * (dx_hat * self.x_hat).mean(axis=-1, keepdims=True)
-        return ((dx_hat - through_mean - through_var) / self.std).reshape(dout.shape)
+        return backward_of_x_hat(dx_hat, self.x_hat, self.std, -1).reshape(dout.shape)
+
+
+def backward_of_x_hat(dx_hat: Array, x_hat: Array, std: Array, axes: int | tuple[int, ...]) -> Array:
+    """Returns dx as at the top of this file, where the elements along these axes share a mean."""
+    through_mean = dx_hat.mean(axes, keepdims=True)
+    through_var = x_hat * (dx_hat * x_hat).mean(axes, keepdims=True)
+    return (dx_hat - through_mean - through_var) / std
 
 
 def along_channels(a: Array, x: Array) -> Array:
@@ -157,10 +156,6 @@ def along_channels(a: Array, x: Array) -> Array:
 
 
 def check_channels(x: Array, D: int) -> None:
-    """Checks that x is (N, D) or (N, D, H, W).
-
-    Raises:
-        ValueError: If it has another shape.
-    """
+    """Raises ValueError if x is neither (N, D) nor (N, D, H, W)."""
     if x.ndim not in (2, 4) or x.shape[1] != D:
         raise ValueError(f"x: shape {x.shape}, expected (N, {D}) or (N, {D}, H, W)")

@@ -44,11 +44,6 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float | None = No
     return grad
 
 
-def _numerical_grad(f: Callable[[Array], Any], x: Array) -> Array:
-    """Returns the gradient at one sample, x (D,), under the notebook's name."""
-    return numerical_gradient(f, x)
-
-
 def numerical_gradient_batch(f: Callable[[Array], Any], X: Array) -> Array:
     """Returns the gradient (N, D) at each row of X (N, D), where `f` maps one row (D,) to a scalar.
 
@@ -58,9 +53,7 @@ def numerical_gradient_batch(f: Callable[[Array], Any], X: Array) -> Array:
         TypeError: If `X` is no floating-point array.
         ValueError: If an element is too large for the step to change it.
     """
-    if np.ndim(X) == 1:
-        return _numerical_grad(f, X)
-    return np.stack([_numerical_grad(f, x) for x in X])
+    return numerical_gradient(f, X) if np.ndim(X) == 1 else np.stack([numerical_gradient(f, x) for x in X])
 
 
 def numerical_gradient_batch_v2(f: Callable[[Array], Array], X: Array) -> Array:

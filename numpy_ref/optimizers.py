@@ -8,9 +8,9 @@ Paragraphs that begin with "Book" tell how Saito's *Deep Learning from Scratch* 
 step. tests/numpy_ref/test_optimizers.py measures these differences.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,13 +34,14 @@ __all__ = [
 
 @dataclass(eq=False)
 class Optimizer:
-    """The base class of optimizers. A subclass defines `init`, the initial state of a leaf, and `step`, its update.
+    """The base class of optimizers. A subclass defines `step`, the update of a leaf, and how many arrays it keeps.
 
     Raises:
         ValueError: If a number is out of range.
     """
 
     learning_rate: float  # > 0; it may be changed between updates
+    kept_arrays: ClassVar[int] = 0  # for each leaf, in its shape: the state of `step`
 
     def __post_init__(self) -> None:
         self.steps = 0  # number of updates, t
@@ -48,9 +49,9 @@ class Optimizer:
         for name in (field.name for field in fields(self)):
             _check(name, getattr(self, name))
 
-    def init(self, W: Array) -> tuple[Array, ...]:  # noqa: ARG002  # SGD has no state
-        """Returns the arrays that are kept for the leaf `W` between updates: none."""
-        return ()
+    def init(self, W: Array) -> tuple[Array, ...]:
+        """Returns the initial state of the leaf `W`, zeros."""
+        return tuple(np.zeros_like(W) for _ in range(self.kept_arrays))
 
     def step(self, W: Array, dW: Array, *state: Any) -> None:
         """Changes `W` and its `state` in place."""
@@ -64,7 +65,13 @@ class Optimizer:
                 not fit them.
         """
         leaves, gradients = leaves_by_path(params), leaves_by_path(grads)
-        _check_leaves(leaves, gradients)
+        if set(gradients) != set(leaves):
+            raise ValueError(f"grads: holds {', '.join(gradients)}, expected the leaves of params, {', '.join(leaves)}")
+        for name, W in leaves.items():
+            if not isinstance(W, np.ndarray) or not W.flags.writeable:
+                raise ValueError(f"params: {name} is not a writable NumPy array; copy it first")
+            if gradients[name].shape != W.shape:
+                raise ValueError(f"grads: {name} has shape {gradients[name].shape}, expected {W.shape}")
         self.state = self.state or {name: self.init(W) for name, W in leaves.items()}
         for name, W in leaves.items():
             if name not in self.state or any(a.shape != W.shape for a in self.state[name]):
@@ -95,9 +102,7 @@ class Momentum(Optimizer):
 
     learning_rate: float = 0.01
     momentum: float = 0.9  # α
-
-    def init(self, W: Array) -> tuple[Array, ...]:
-        return (np.zeros_like(W),)
+    kept_arrays = 1
 
     def step(self, W: Array, dW: Array, v: Array) -> None:
         v *= self.momentum
@@ -152,9 +157,7 @@ class RMSprop(Optimizer):
     learning_rate: float = 0.001
     decay_rate: float = 0.9  # ρ
     eps: float = 1e-8  # ε
-
-    def init(self, W: Array) -> tuple[Array, ...]:
-        return (np.zeros_like(W),)
+    kept_arrays = 1
 
     def step(self, W: Array, dW: Array, h: Array) -> None:
         h *= self.decay_rate
@@ -176,9 +179,7 @@ class Adam(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8  # ε
-
-    def init(self, W: Array) -> tuple[Array, ...]:
-        return np.zeros_like(W), np.zeros_like(W)
+    kept_arrays = 2
 
     def step(self, W: Array, dW: Array, m: Array, v: Array) -> None:
         m += (1 - self.beta1) * (dW - m)
@@ -244,13 +245,3 @@ def _check(name: str, value: float) -> None:
         valid, expected = 0 < value < np.inf, "a finite number > 0"
     if not valid:
         raise ValueError(f"{name}: {value}, expected {expected}")
-
-
-def _check_leaves(params: Mapping[str, Array], grads: Mapping[str, Array]) -> None:
-    if set(grads) != set(params):
-        raise ValueError(f"grads: holds {', '.join(grads)}, expected the leaves of params, {', '.join(params)}")
-    for name, W in params.items():
-        if not isinstance(W, np.ndarray) or not W.flags.writeable:
-            raise ValueError(f"params: {name} is not a writable NumPy array; copy it first")
-        if grads[name].shape != W.shape:
-            raise ValueError(f"grads: {name} has shape {grads[name].shape}, expected {W.shape}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,7 +57,10 @@ def train(
         ValueError: If an argument does not fit the others or is out of range.
     """
     x, t, x_test, rows = (np.asarray(a) for a in (x_train, t_train, x_test, batches))
-    _check_batches(rows, len(x))
+    if rows.ndim != 2 or rows.size == 0 or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(f"batches: {rows.dtype} of shape {rows.shape}, expected integers (steps, batch size)")
+    if not 0 <= rows.min() <= rows.max() < len(x):
+        raise ValueError(f"batches: runs from {rows.min()} to {rows.max()}, expected rows from 0 to {len(x) - 1}")
     if not isinstance(eval_every, (int, np.integer)) or isinstance(eval_every, bool) or eval_every < 1:
         raise ValueError(f"eval_every: {eval_every!r}, expected a whole number of at least 1")
     if isinstance(optimizer, str):
@@ -83,12 +86,3 @@ def train(
             evaluate(step)
     steps, train_accuracy, test_accuracy = zip(*evaluations, strict=True)
     return History(np.array(loss), np.array(steps), np.array(train_accuracy), np.array(test_accuracy))
-
-
-def _check_batches(batches: NDArray[Any], samples: int) -> None:
-    if batches.ndim != 2 or batches.size == 0 or not np.issubdtype(batches.dtype, np.integer):
-        raise ValueError(f"batches: {batches.dtype} of shape {batches.shape}, expected integers (steps, batch size)")
-    if not 0 <= batches.min() <= batches.max() < samples:
-        raise ValueError(
-            f"batches: runs from {batches.min()} to {batches.max()}, expected rows from 0 to {samples - 1}"
-        )

@@ -1,18 +1,9 @@
 """Trees of arrays, {"Affine1": {"W": ..., "b": ...}, ...}, nested as a network's layers are."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numpy_ref.layers import Array, Tree
-
-
-def leaves(tree: Tree) -> Iterator[tuple[str, Array]]:
-    """Yields the last name and the array of every leaf, in the tree's order: ("W", ...), ("b", ...), ..."""
-    for name, branch in tree.items():
-        if isinstance(branch, Mapping):
-            yield from leaves(branch)
-        else:
-            yield name, branch
 
 
 def leaves_by_path(tree: Tree, prefix: str = "") -> dict[str, Array]:

@@ -171,12 +171,7 @@ def _cache() -> Path:
 def _download(
     checksums: Mapping[str, str], folder: Path, mirrors: Sequence[str], timeout: float, progress: ProgressBar | None
 ) -> None:
-    """Downloads the files from the first mirror that has them all.
-
-    Raises:
-        ConnectionError: If no mirror has them; with the reason of each.
-        OSError: If the folder cannot be written.
-    """
+    """Downloads the files from the first mirror that has them all. If none has, the error tells the reason of each."""
     with _needs_extra("downloading MNIST"):
         import pooch
         import requests

@@ -4,6 +4,7 @@ Read this file beside `numpy_ref/attention.py`.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +27,13 @@ def embedding(vocabulary: int, size: int) -> Layer:
     """
     check_counts(vocabulary=vocabulary, size=size)
 
-    def init(key: PRNGKeyArray, init_std: InitStd) -> Params:
-        return {"E": standard_deviation(init_std, size, size) * jax.random.normal(key, (vocabulary, size))}
-
     def apply(params: Params, x: Array) -> Array:
         if x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.integer):
             raise ValueError(f"x: {x.dtype} of shape {x.shape}, expected integers (N, T)")
         E = jnp.asarray(params["E"])  # (V, D)
         return E.at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)  # (N, T, D)
 
-    return stateless(("Embedding", vocabulary, size), init, apply)
+    return stateless(("Embedding", vocabulary, size), _normal_rows("E", vocabulary, size), apply)
 
 
 def positional_embedding(length: int, size: int) -> Layer:
@@ -48,15 +46,16 @@ def positional_embedding(length: int, size: int) -> Layer:
     """
     check_counts(length=length, size=size)
 
-    def init(key: PRNGKeyArray, init_std: InitStd) -> Params:
-        return {"P": standard_deviation(init_std, size, size) * jax.random.normal(key, (length, size))}
-
     def apply(params: Params, x: Array) -> Array:
         if x.ndim != 3 or x.shape[1] > length or x.shape[2] != size:
             raise ValueError(f"x: shape {x.shape}, expected (N, T, {size}) with T up to {length}")
         return x + params["P"][: x.shape[1]]  # (N, T, D) + (T, D)
 
-    return stateless(("PositionalEmbedding", length, size), init, apply)
+    return stateless(("PositionalEmbedding", length, size), _normal_rows("P", length, size), apply)
+
+
+def _normal_rows(name: str, count: int, size: int) -> Callable[[PRNGKeyArray, InitStd], Params]:
+    return lambda key, std: {name: standard_deviation(std, size, size) * jax.random.normal(key, (count, size))}
 
 
 def attention(size: int, heads: int) -> Layer:

@@ -66,12 +66,10 @@ def max_pool(size: int, stride: int | None = None, padding: int = 0) -> Layer:
         ValueError: If a size is out of range; in use, if x is no batch of images or has no room for a window.
     """
 
-    def largest(x: Array, stride: int) -> Array:
-        return reduce(
-            lambda y, e: jnp.where((e > y) | jnp.isnan(e), e, y), _shifted(x, size, stride, padding, -jnp.inf)
-        )
+    def larger(y: Array, e: Array) -> Array:
+        return jnp.where((e > y) | jnp.isnan(e), e, y)
 
-    return _pool("MaxPool", size, stride, padding, largest)
+    return _pool("MaxPool", size, stride, padding, -jnp.inf, lambda elements: reduce(larger, elements))
 
 
 def average_pool(size: int, stride: int | None = None, padding: int = 0) -> Layer:
@@ -80,14 +78,12 @@ def average_pool(size: int, stride: int | None = None, padding: int = 0) -> Laye
     Raises:
         ValueError: If a size is out of range; in use, if x is no batch of images or has no room for a window.
     """
-
-    def mean(x: Array, stride: int) -> Array:
-        return reduce(jnp.add, _shifted(x, size, stride, padding, 0.0)) / size**2
-
-    return _pool("AveragePool", size, stride, padding, mean)
+    return _pool("AveragePool", size, stride, padding, 0.0, lambda elements: reduce(jnp.add, elements) / size**2)
 
 
-def _pool(kind: str, size: int, stride: int | None, padding: int, function: Callable[[Array, int], Array]) -> Layer:
+def _pool(
+    kind: str, size: int, stride: int | None, padding: int, fill: float, function: Callable[[list[Array]], Array]
+) -> Layer:
     stride = size if stride is None else stride
     check_counts(size=size, stride=stride)
     check_counts(0, padding=padding)
@@ -96,7 +92,7 @@ def _pool(kind: str, size: int, stride: int | None, padding: int, function: Call
 
     def apply(_params: Params, x: Array) -> Array:
         _check_images(x, None, size, padding)
-        return function(x, stride)  # (N, C, OH, OW)
+        return function(_shifted(x, size, stride, padding, fill))  # (N, C, OH, OW)
 
     return stateless((kind, size, stride, padding), lambda _key, _init_std: {}, apply)
 

@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from jaxnet.nn import normalization
 from jaxnet.nn.attention import attention, embedding, positional_embedding
@@ -177,10 +176,7 @@ def transformer(
     """
     check_counts(blocks=blocks)
     dropouts = {"Dropout": dropout_layer(dropout)} if dropout else {}
-    layers = {
-        "Embedding": embedding(vocabulary, size),
-        "PositionalEmbedding": positional_embedding(length, size),
-    }
+    layers = {"Embedding": embedding(vocabulary, size), "PositionalEmbedding": positional_embedding(length, size)}
     for i in range(1, blocks + 1):
         attention_block = {"LayerNorm": layer_norm(size), "Attention": attention(size, heads)}
         mlp_block = {
@@ -196,9 +192,6 @@ def transformer(
 
 def _features(layers: dict[str, Layer], input_shape: tuple[int, int, int]) -> int:
     """Returns the width of the rows that these layers, the last of which is a Flatten, make of images."""
-    net = sequential(layers)
-
-    def infer(x: Array) -> Array:
-        return net.infer(net.init(jax.random.key(0), 1.0), net.state, x)
-
-    return int(jax.eval_shape(infer, jnp.zeros((1, *input_shape))).shape[1])
+    net, x = sequential(layers), jnp.zeros((1, *input_shape))
+    params = jax.eval_shape(lambda: net.init(jax.random.key(0), 1.0))
+    return int(jax.eval_shape(net.infer, params, net.state, x).shape[1])

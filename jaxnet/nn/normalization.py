@@ -4,6 +4,8 @@ They differ in the elements that share a mean: those of one feature over the bat
 its channels. Read this file beside `numpy_ref/normalization.py`.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,12 +32,8 @@ def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
     if not (0 <= momentum < 1 and eps > 0):
         raise ValueError(f"momentum, eps: {momentum}, {eps}, expected a share in [0, 1) and a number > 0")
 
-    def init(_key: PRNGKeyArray, _init_std: InitStd) -> Params:
-        return {"gamma": jnp.ones(size), "beta": jnp.zeros(size)}
-
     def normalize(params: Params, x: Array, mean: Array, var: Array) -> Array:
-        shape = (1, size) + (1,) * (x.ndim - 2)  # (1, D) or (1, D, 1, 1)
-        gamma, beta, mean, var = (a.reshape(shape) for a in (params["gamma"], params["beta"], mean, var))
+        gamma, beta, mean, var = (_along_channels(a, x) for a in (params["gamma"], params["beta"], mean, var))
         return gamma * ((x - mean) / jnp.sqrt(var + eps)) + beta
 
     def train(params: Params, state: Tree, x: Array, _noise: Tree) -> tuple[Array, Tree]:
@@ -51,7 +49,7 @@ def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
 
     return Layer(
         ("BatchNorm", size, momentum, eps),
-        init,
+        _identity(size),
         state={"mean": np.zeros(size, np.float32), "var": np.ones(size, np.float32)},
         draw_noise=no_noise,
         train=train,
@@ -71,16 +69,13 @@ def layer_norm(size: int, eps: float = 1e-5) -> Layer:
     if not eps > 0:
         raise ValueError(f"eps: {eps}, expected a number > 0")
 
-    def init(_key: PRNGKeyArray, _init_std: InitStd) -> Params:
-        return {"gamma": jnp.ones(size), "beta": jnp.zeros(size)}
-
     def apply(params: Params, x: Array) -> Array:
         if x.ndim < 2 or x.shape[-1] != size:
             raise ValueError(f"x: shape {x.shape}, expected (N, ..., {size})")
         mean, var = x.mean(axis=-1, keepdims=True), x.var(axis=-1, keepdims=True)  # (..., 1)
         return params["gamma"] * ((x - mean) / jnp.sqrt(var + eps)) + params["beta"]
 
-    return stateless(("LayerNorm", size, eps), init, apply, last_axis_only=True)
+    return stateless(("LayerNorm", size, eps), _identity(size), apply, last_axis_only=True)
 
 
 def group_norm(groups: int, size: int, eps: float = 1e-5) -> Layer:
@@ -99,18 +94,22 @@ def group_norm(groups: int, size: int, eps: float = 1e-5) -> Layer:
     if not eps > 0:
         raise ValueError(f"eps: {eps}, expected a number > 0")
 
-    def init(_key: PRNGKeyArray, _init_std: InitStd) -> Params:
-        return {"gamma": jnp.ones(size), "beta": jnp.zeros(size)}
-
     def apply(params: Params, x: Array) -> Array:
         _check_channels(x, size)
         rows = x.reshape(len(x), groups, -1)  # (N, G, D/G H W)
         mean, var = rows.mean(axis=-1, keepdims=True), rows.var(axis=-1, keepdims=True)  # (N, G, 1)
         x_hat = ((rows - mean) / jnp.sqrt(var + eps)).reshape(x.shape)
-        shape = (1, size) + (1,) * (x.ndim - 2)  # (1, D) or (1, D, 1, 1)
-        return params["gamma"].reshape(shape) * x_hat + params["beta"].reshape(shape)
+        return _along_channels(params["gamma"], x) * x_hat + _along_channels(params["beta"], x)
 
-    return stateless(("GroupNorm", groups, size, eps), init, apply)
+    return stateless(("GroupNorm", groups, size, eps), _identity(size), apply)
+
+
+def _identity(size: int) -> Callable[[PRNGKeyArray, InitStd], Params]:
+    return lambda _key, _init_std: {"gamma": jnp.ones(size), "beta": jnp.zeros(size)}
+
+
+def _along_channels(a: Array, x: Array) -> Array:
+    return a.reshape(1, -1, *(1,) * (x.ndim - 2))  # (1, D) or (1, D, 1, 1)
 
 
 def _check_channels(x: Array, size: int) -> None:

@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 import jax
+
+from jaxnet.tree_paths import leaves_by_path
 
 if TYPE_CHECKING:
     from jaxnet.nn.layers import Layer
@@ -26,6 +29,13 @@ def summary(net: "Layer") -> str:
     )
 
 
+@cache
+def param_shapes(net: "Layer") -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every parameter by its dotted name, {"Affine1.W": (784, 50), ...}."""
+    params = jax.eval_shape(lambda: net.init(jax.random.key(0), 1.0))
+    return {name: leaf.shape for name, leaf in leaves_by_path(params).items()}
+
+
 def kind_of(layer: "Layer") -> str:
     """Returns the kind of a layer with its sizes, such as Affine(784, 50)."""
     kind, *sizes = layer.description
@@ -37,7 +47,6 @@ def _rows(net: "Layer", path: str = "") -> Iterator[tuple[str, str, str, int]]:
         if layer.layers:
             yield from _rows(layer, f"{path}{name}.")
         else:
-            shapes = jax.eval_shape(lambda key, layer=layer: layer.init(key, 1.0), jax.random.key(0))
-            parameters = ", ".join(f"{leaf} {array.shape}" for leaf, array in shapes.items())
-            count = sum(math.prod(array.shape) for array in shapes.values())
-            yield f"{path}{name}", kind_of(layer), parameters, count
+            shapes = param_shapes(layer)
+            parameters = ", ".join(f"{leaf} {shape}" for leaf, shape in shapes.items())
+            yield f"{path}{name}", kind_of(layer), parameters, sum(map(math.prod, shapes.values()))

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from jaxnet.plots.training import DPI, STYLES, WIDTH, history_of
+from jaxnet.plots.training import STYLES, history_of, new_figure, panels, set_title
 from jaxnet.train.step import History, Progress
 from jaxnet.train.sweep import Sweep
 
@@ -46,7 +46,7 @@ def optimizer_paths(f: Callable[[Any, Any], Any], paths: Mapping[str, Float[np.n
     for name, path in paths.items():
         if path.ndim != 2 or path.shape[1] != 2 or not np.isfinite(path).all():
             raise ValueError(f"paths[{name!r}]: shape {path.shape}, expected finite points (S, 2)")
-    figure, cells = _panels(len(paths), 2, 1.45)
+    figure, cells = panels(len(paths), 2, 1.45)
     limits = 1.12 * np.abs(np.concatenate(list(paths.values()))).max(axis=0) + 1e-12
     x, y = np.meshgrid(*(np.linspace(-limit, limit, 200) for limit in limits))
     height = f(x, y)
@@ -55,7 +55,7 @@ def optimizer_paths(f: Callable[[Any, Any], Any], paths: Mapping[str, Float[np.n
         cell.contour(x, y, height, levels=levels, colors="0.75", linewidths=0.6)
         cell.plot(*path.T, color="black", marker="o", markersize=2.5, linewidth=1)
         cell.plot(0, 0, color="#c46a00", marker="+", markersize=11, markeredgewidth=2)
-        _set_title(cell, f"{name}: f = {f(*path[-1]):.2g}")
+        set_title(cell, f"{name}: f = {f(*path[-1]):.2g}")
         cell.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         cell.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     steps = len(next(iter(paths.values()))) - 1
@@ -75,7 +75,7 @@ def losses(title: str, curves: Mapping[str, Float[np.ndarray, " S"] | History | 
     if isinstance(curves, Sweep):
         curves = _curves_of_sweep(curves)
     _check_not_empty("curves", curves)
-    figure, (axes,) = _panels(1, 1, 3.6)
+    figure, (axes,) = panels(1, 1, 3.6)
     ends = {}
     for i, (name, run) in enumerate(curves.items()):
         loss = np.asarray(history_of(run).loss if isinstance(run, History | Progress) else run)
@@ -92,7 +92,7 @@ def losses(title: str, curves: Mapping[str, Float[np.ndarray, " S"] | History | 
     axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.set_xlabel("step")
-    _set_title(axes, f"loss in nats: medians of {block} batches" if block > 1 else "loss in nats: each batch")
+    set_title(axes, f"loss in nats: medians of {block} batches" if block > 1 else "loss in nats: each batch")
     _name_ends(axes, ends)
     return _titled(figure, title)
 
@@ -115,7 +115,7 @@ def activations(title: str, rows: Mapping[str, Sequence[Float[np.ndarray, "..."]
     if len(counts) != 1 or 0 in counts:
         raise ValueError(f"rows: {sorted(counts)} layers, expected the same number in each row, at least 1")
     (columns,) = counts
-    figure = Figure(figsize=(WIDTH, 0.75 + 1.25 * len(rows)), dpi=DPI, layout="constrained")
+    figure = new_figure(0.75 + 1.25 * len(rows))
     grid = figure.subplots(len(rows), columns, sharex="row", sharey="row", squeeze=False)
     for i, cell in enumerate(grid[0], start=1):
         cell.set_title(f"layer {i}", fontsize="medium")
@@ -159,7 +159,7 @@ def accuracies_by_init_std(runs: Mapping[float, Mapping[str, History | Progress]
     for init_std, pair in curves.items():
         if list(pair) != names or len(names) != 2:
             raise ValueError(f"runs[{init_std!r}]: {', '.join(pair)}, expected the same two names in each")
-    figure, cells = _panels(len(curves), 4, 1.25, shared=True)
+    figure, cells = panels(len(curves), 4, 1.25, shared=True)
     for cell, (init_std, pair) in zip(cells, curves.items(), strict=True):
         for (step, accuracy), (color, dashes), width in zip(
             pair.values(), [("#c46a00", (0, (3, 1.2))), ("#003f7f", "-")], (1.4, 1.8), strict=True
@@ -168,7 +168,7 @@ def accuracies_by_init_std(runs: Mapping[float, Mapping[str, History | Progress]
         for name, (step, _) in pair.items():
             if step[-1] < end:
                 cell.text(0.97, 0.08, f"{name}:\ndiverged", transform=cell.transAxes, ha="right", fontsize=8)
-        _set_title(cell, f"σ = {init_std:.2g}")
+        set_title(cell, f"σ = {init_std:.2g}")
         cell.set_ylim(0, 1.03)
         cell.set_yticks([0, 0.5, 1], ["0", "50%", "100%"])
         cell.xaxis.set_major_locator(MaxNLocator(2, integer=True))
@@ -186,7 +186,7 @@ def overfitting(title: str, runs: Mapping[str, History | Progress]) -> Figure:
         ValueError: If there is no run, or one without evaluations.
     """
     _check_not_empty("runs", runs)
-    figure, cells = _panels(len(runs), 2, 1.9, shared=True)
+    figure, cells = panels(len(runs), 2, 1.9, shared=True)
     low = 1.0
     for cell, (name, run) in zip(cells, runs.items(), strict=True):
         history = history_of(run)
@@ -197,7 +197,7 @@ def overfitting(title: str, runs: Mapping[str, History | Progress]) -> Figure:
             cell.plot(history.eval_step, accuracy, color=color, linestyle=dashes, linewidth=1.6)
         low = min(low, *(float(np.min(a[len(a) // 8 :])) for a in accuracies))
         train, test = (float(a[-1]) for a in accuracies)
-        _set_title(cell, name)
+        set_title(cell, name)
         cell.text(0.98, 0.06, f"train {train:.1%}\ntest {test:.1%}", transform=cell.transAxes, ha="right", va="bottom")
         cell.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
         cell.xaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -208,9 +208,7 @@ def overfitting(title: str, runs: Mapping[str, History | Progress]) -> Figure:
 def sweep_map(title: str, sweep: Sweep, marked: Mapping[str, tuple[float, float]] = MappingProxyType({})) -> Figure:
     """Draws the final test accuracy, in percent, over learning rate and initial standard deviation.
 
-    Crosses mark divergence.
-
-    The accuracy is the median over the seeds. A combination is marked as diverged if it did with any seed.
+    The accuracy is the median over the seeds. A cross marks a combination that diverged with any seed.
 
     Args:
         title: What was trained.
@@ -220,7 +218,7 @@ def sweep_map(title: str, sweep: Sweep, marked: Mapping[str, tuple[float, float]
     accuracy = 100 * np.median(np.nan_to_num(sweep.test_accuracy), axis=2).T  # (C, L)
     diverged = np.any(sweep.diverged, axis=2).T
     rows, columns = accuracy.shape
-    figure = Figure(figsize=(WIDTH, 1.4 + 0.42 * rows), dpi=DPI, layout="constrained")
+    figure = new_figure(1.4 + 0.42 * rows)
     axes = figure.subplots()
     axes.imshow(np.where(diverged, np.nan, accuracy), cmap="gray", vmin=0, vmax=110, aspect="auto", origin="lower")
     for i, j in np.ndindex(rows, columns):
@@ -232,18 +230,13 @@ def sweep_map(title: str, sweep: Sweep, marked: Mapping[str, tuple[float, float]
     for n, (name, (rate, init_std)) in enumerate(marked.items()):
         matches = np.argwhere(np.isclose(sweep.init_std[:, None], init_std) & np.isclose(sweep.learning_rate, rate))
         for i, j in matches[:1]:
-            style: dict[str, Any] = {
-                "edgecolor": "#c46a00",
-                "linewidth": 2.5,
-                "linestyle": "--" if n % 2 else "-",
-                "fill": False,
-            }
-            axes.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, label=name, **style))
+            style: dict[str, Any] = {"edgecolor": "#c46a00", "linewidth": 2.5, "linestyle": "--" if n % 2 else "-"}
+            axes.add_patch(Rectangle((j - 0.46, i - 0.46), 0.92, 0.92, label=name, fill=False, **style))
     axes.set_xticks(range(columns), [f"{rate:.2g}" for rate in sweep.learning_rate])
     axes.set_yticks(range(rows), [f"{init_std:.2g}" for init_std in sweep.init_std])
     axes.set_xlabel("learning rate" + ("; × diverged" if diverged.any() else ""))
     axes.set_ylabel("initial standard deviation")
-    _set_title(axes, "test accuracy in percent")
+    set_title(axes, "test accuracy in percent")
     if axes.patches:
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return _titled(figure, title)
@@ -266,27 +259,9 @@ def _curves_of_sweep(sweep: Sweep) -> dict[str, np.ndarray]:
     }
 
 
-def _panels(count: int, columns: int, height: float, shared: bool = False) -> tuple[Figure, list[Axes]]:
-    """Returns a figure with this many panels, each `height` inches high, below one line of title."""
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
-    figure = Figure(figsize=(WIDTH, 0.45 + height * rows + 0.3), dpi=DPI, layout="constrained")
-    grid: list[Axes] = list(figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).flat)
-    for cell in grid[count:]:
-        cell.set_axis_off()
-    for cell in grid[:count]:
-        cell.spines[["top", "right"]].set_visible(False)
-        cell.grid(color="0.92", linewidth=0.5)
-    return figure, grid[:count]
-
-
 def _titled(figure: Figure, title: str) -> Figure:
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
-
-
-def _set_title(axes: Axes, text: str) -> None:
-    axes.set_title(text, loc="left", fontsize="medium")
 
 
 def _name_ends(axes: Axes, ends: Mapping[str, tuple[float, str]], spacing: float = 0.075) -> None:

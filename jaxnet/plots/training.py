@@ -37,7 +37,7 @@ def learning_curves(history: History | Progress) -> Figure:
         accuracy = np.asarray(getattr(history, f"{name}_accuracy"))
         if accuracy.shape != (max(1, steps),) or not ((accuracy >= 0) & (accuracy <= 1)).all():
             raise ValueError(f"history.{name}_accuracy: {accuracy}, expected {steps} numbers in [0, 1], at least 1")
-    figure = Figure(figsize=(WIDTH, 5), dpi=DPI, layout="constrained")
+    figure = new_figure(5)
     loss_axes, accuracy_axes = figure.subplots(2, 1, sharex=True)
     _draw_loss(loss_axes, np.asarray(history.loss))
     _draw_accuracies(accuracy_axes, history)
@@ -45,6 +45,32 @@ def learning_curves(history: History | Progress) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="0.9", linewidth=0.6)
     return figure
+
+
+def new_figure(height: float) -> Figure:
+    """Returns an empty figure, `height` inches high."""
+    return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+
+
+def panels(
+    count: int, columns: int, height: float, shared: bool = False, head: float = 0.75
+) -> tuple[Figure, list[Axes]]:
+    """Returns a figure with this many panels, each `height` inches high, below `head` inches for a line of title."""
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure = new_figure(head + height * rows)
+    grid: list[Axes] = list(figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).flat)
+    for cell in grid[count:]:
+        cell.set_axis_off()
+    for cell in grid[:count]:
+        cell.spines[["top", "right"]].set_visible(False)
+        cell.grid(color="0.92", linewidth=0.5)
+    return figure, grid[:count]
+
+
+def set_title(axes: Axes, text: str) -> None:
+    """Writes the title of one pair of axes, at its left."""
+    axes.set_title(text, loc="left", fontsize="medium")
 
 
 def history_of(run: History | Progress) -> History:
@@ -63,7 +89,7 @@ def _draw_loss(axes: Axes, loss: np.ndarray) -> None:
     else:
         axes.plot(steps, loss, color="black", marker="o", markersize=2.5)
         legend = "each batch" if len(loss) else "no steps"
-    axes.set_title(f"loss in nats: {legend}", loc="left", fontsize="medium")
+    set_title(axes, f"loss in nats: {legend}")
     positive = loss[(loss > 0) & np.isfinite(loss)]
     if not positive.size:  # a log axis cannot show zeros
         axes.set_yticks([0])
@@ -90,7 +116,7 @@ def _draw_accuracies(axes: Axes, history: History) -> None:
     low, high = np.min([accuracy[len(accuracy) > 2 :] for accuracy in accuracies]), np.max(accuracies)
     margin = 0.08 * (high - low) + 0.005
     axes.set_ylim(max(0, low - margin), min(1, high + margin))
-    axes.set_title("accuracy: train dashed, test solid", loc="left", fontsize="medium")
+    set_title(axes, "accuracy: train dashed, test solid")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     axes.set_xlabel("step")
     end = max(1, len(history.loss), int(eval_step[-1]))
@@ -157,9 +183,7 @@ def mistakes(
     check_labels("t", t, logits.shape)
     check_counts(max_images=max_images)
     true, predicted = t.argmax(axis=1) if t.ndim == 2 else t, logits.argmax(axis=1)
-    shifted = logits - logits.max(axis=1, keepdims=True).astype(
-        float
-    )  # in float32, many probabilities would round to 1
+    shifted = logits - logits.max(axis=1, keepdims=True).astype(float)  # in float32, many would round to 1
     confidence = 1 / np.exp(shifted).sum(axis=1)  # softmax of the largest logit
     wrong = np.flatnonzero(predicted != true)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:max_images]
@@ -186,14 +210,7 @@ def _mosaic(
 ) -> tuple[Figure, list[AxesImage]]:
     """Draws a grid of images below two lines of title, on one pair of axes in inches: many axes would take a second.
 
-    Args:
-        title: Two lines.
-        images: The images as rows.
-        image_shape: (height, width) of each.
-        columns: Images in a row.
-        caption: Space above each image in inches.
-        gap: Space below and beside each image in inches.
-        colors: Passed to `imshow`.
+    `caption` is the space above each image, and `gap` that below and beside it; `colors` are options of `imshow`.
     """
     if len(image_shape) != 2 or min(image_shape) < 1 or math.prod(image_shape) != images.shape[1]:
         raise ValueError(f"image_shape: {image_shape}, expected (height, width) of {images.shape[1]} pixels in all")
@@ -244,20 +261,13 @@ def step_sizes(title: str, errors: Mapping[str, StepErrors]) -> Figure:
     """
     if not errors:
         raise ValueError("errors: empty, expected at least one leaf")
-    columns = min(3, len(errors))
-    rows = math.ceil(len(errors) / columns)
-    figure = Figure(figsize=(WIDTH, 0.6 + 2.0 * rows), dpi=DPI, layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes in grid.flat[len(errors) :]:
-        axes.set_axis_off()
-    for axes, (name, leaf_errors) in zip(grid.flat, errors.items(), strict=False):
+    figure, cells = panels(len(errors), 3, 2.0, shared=True, head=0.6)
+    for axes, (name, leaf_errors) in zip(cells, errors.items(), strict=True):
         (step, error), floor = leaf_errors, leaf_errors.floor
         positive = error > 0  # a log axis cannot show zeros
         axes.axhline(floor or 1e-17, color="0.6", linewidth=0.8, linestyle="--")
         axes.loglog(step[positive], error[positive], color="black", marker="o", markersize=2.5, linewidth=1)
-        axes.set_title(f"{name}: {floor:.0e}", loc="left", fontsize="medium")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="0.92", linewidth=0.5)
+        set_title(axes, f"{name}: {floor:.0e}")
         axes.xaxis.set_major_locator(LogLocator(numticks=4))
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
         axes.minorticks_off()

@@ -75,6 +75,8 @@ def identity(
 class Checkpoints:
     """The checkpoints of one run. The first of several processes writes them, and all must be able to read them.
 
+    Every method raises CheckpointError if a checkpoint, this one or the one before, could not be saved or read.
+
     Attributes:
         folder: Where they are written.
         identity: Returns the identity of the run, as the function `identity` does; called once, on first use.
@@ -90,11 +92,7 @@ class Checkpoints:
     _pending: Path | None = field(default=None, init=False, repr=False)
 
     def offer(self, progress: Progress) -> None:
-        """Saves the progress if the last checkpoint is old enough; writes in the background.
-
-        Raises:
-            CheckpointError: If it cannot be saved, or the previous one could not.
-        """
+        """Saves the progress if the last checkpoint is old enough; writes in the background."""
         if time.monotonic() - self._last_saved >= self.seconds:
             try:
                 self.finish()
@@ -102,22 +100,14 @@ class Checkpoints:
                 self._write(progress)
 
     def save(self, progress: Progress) -> None:
-        """Saves the progress, and returns when it is written.
-
-        Raises:
-            CheckpointError: If it cannot be saved.
-        """
+        """Saves the progress, and returns when it is written."""
         with suppress(CheckpointError):  # the new checkpoint replaces one that failed
             self.finish()
         self._write(progress)
         self.finish()
 
     def finish(self) -> None:
-        """Waits until the last checkpoint is written.
-
-        Raises:
-            CheckpointError: If it could not be saved.
-        """
+        """Waits until the last checkpoint is written."""
         pending, self._pending = self._pending, None
         if pending:
             with self._saving():

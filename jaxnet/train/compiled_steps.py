@@ -23,6 +23,14 @@ IN_BOUNDS = "promise_in_bounds"  # `fit` has checked the row numbers
 GATHERED_BYTES = 4 * 2**20  # of samples, where those of several steps are gathered together
 
 
+class Hyperparameters(NamedTuple):
+    """The numbers in a step: a different number is the same program, but a number instead of None is not."""
+
+    learning_rate: Float[Array, ""] | None
+    clip_norm: Float[Array, ""] | None
+    weight_decay: Float[Array, ""] | None
+
+
 class StepConfig(NamedTuple):
     """What is static in a step: a different value is a different program."""
 
@@ -31,13 +39,15 @@ class StepConfig(NamedTuple):
     criterion: Criterion
     devices: OneDevice = ONE_DEVICE
 
-
-class Hyperparameters(NamedTuple):
-    """The numbers in a step: a different number is the same program, but a number instead of None is not."""
-
-    learning_rate: Float[Array, ""] | None
-    clip_norm: Float[Array, ""] | None
-    weight_decay: Float[Array, ""] | None
+    def build(self, hyperparameters: Hyperparameters) -> tuple[Objective, optax.GradientTransformation]:
+        """Returns the objective of a step and its optimizer, preceded by clipping where there is a `clip_norm`."""
+        learning_rate, clip_norm, weight_decay = hyperparameters
+        optimizer = self.optimizer
+        if not isinstance(optimizer, optax.GradientTransformation):
+            optimizer = optimizer(learning_rate)
+        if clip_norm is not None:
+            optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+        return Objective(self.net, self.criterion, weight_decay), optimizer
 
 
 class TrainingData(NamedTuple):
@@ -55,29 +65,6 @@ class TrainingData(NamedTuple):
 class _Carry(NamedTuple):
     state: TrainState  # its matrices in the program's layout
     losses: Array
-
-
-def build_optimizer(config: StepConfig, hyperparameters: Hyperparameters) -> optax.GradientTransformation:
-    """Returns the optimizer of a step, preceded by gradient clipping where there is a `clip_norm`."""
-    optimizer = config.optimizer
-    if not isinstance(optimizer, optax.GradientTransformation):
-        optimizer = optimizer(hyperparameters.learning_rate)
-    if hyperparameters.clip_norm is None:
-        return optimizer
-    return optax.chain(optax.clip_by_global_norm(hyperparameters.clip_norm), optimizer)
-
-
-def build_objective(config: StepConfig, hyperparameters: Hyperparameters) -> Objective:
-    """Returns the function that a step minimizes."""
-    return Objective(config.net, config.criterion, hyperparameters.weight_decay)
-
-
-def configured_step(
-    config: StepConfig, hyperparameters: Hyperparameters, state: TrainState, x: Array, t: Array
-) -> tuple[TrainState, Float[Array, ""]]:
-    """Makes one step on the batch x, t; returns the state after it and the loss before it."""
-    optimizer = build_optimizer(config, hyperparameters)
-    return update(build_objective(config, hyperparameters), optimizer, state, x, t)
 
 
 def run_steps(
@@ -102,7 +89,7 @@ def run_steps(
 
     def step(carry: _Carry, x: Array, t: Array) -> _Carry:
         batch = devices.constrain_sharded((to_floats(x, dtype), t))
-        state, loss = configured_step(config, hyperparameters, layout.convert(carry.state), *batch)
+        state, loss = update(*config.build(hyperparameters), layout.convert(carry.state), *batch)
         done = carry.state.step - first
         losses = lax.dynamic_update_index_in_dim(carry.losses, loss.astype(dtype), done, 0)
         return _Carry(layout.convert(state), losses)

@@ -1,8 +1,7 @@
 """Finds the first non-finite value in a training step, and explains it."""
 
 from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,18 +29,6 @@ class DivergedError(ArithmeticError):
         self.step, self.what, self.history, self.state = step, what, history, state
 
 
-class _StepValues(NamedTuple):
-    """The values of a step, or what is wrong with each: 0 for finite, 1 for infinite, 2 for nan."""
-
-    params: Params
-    outputs: dict[str, Any]
-    loss: Any
-    grads: Params
-    net_state: Tree  # after the step, as are the two below
-    opt_state: Any
-    new_params: Params
-
-
 def first_nonfinite(
     objective: Objective, optimizer: optax.GradientTransformation, state: TrainState, x: Array, t: Array
 ) -> str | None:
@@ -49,22 +36,22 @@ def first_nonfinite(
 
     The order is that of the computation: the forward pass, gradients from the last layer to the first, the update.
     """
-    faults = jax.jit(partial(_faults, objective, optimizer))(state, x, t)
-    for name, fault in _in_order(objective.net, faults):
+    names: list[str] = []
+
+    @jax.jit
+    def faults(state: TrainState, x: Array, t: Array) -> list[Array]:
+        named = list(_values(objective, optimizer, state, x, t))
+        names.extend(name for name, _ in named)
+        return [jnp.where(jnp.isnan(value).any(), 2, jnp.isinf(value).any()) for _, value in named]
+
+    for fault, name in zip(faults(state, x, t), names, strict=True):  # zip calls `faults` before it reads the names
         if fault:
             return f"{name} is {'nan' if fault == 2 else 'infinite'}"
     return None
 
 
 def diverged_error(what: str, history: History, state: TrainState, learning_rate: float | None) -> DivergedError:
-    """Returns the error that reports a divergence in the step after `state`.
-
-    Args:
-        what: The first non-finite value.
-        history: The history of the run, which may reach beyond `state`.
-        state: The state before the bad step.
-        learning_rate: The learning rate, where it is known.
-    """
+    """Returns the error that reports `what` in the step after `state`; the history may reach beyond it."""
     done = int(state.step)
     evaluated = history.eval_step <= done
     history = History(history.loss[:done], *(values[evaluated] for values in history[1:]))
@@ -87,31 +74,25 @@ def _advice(what: str, losses: Any, params: Params, learning_rate: float | None)
     return f"the loss was {losses[0]:.4g} at step 1{last}: {advice}"
 
 
-def _faults(
+def _values(
     objective: Objective, optimizer: optax.GradientTransformation, state: TrainState, x: Array, t: Array
-) -> _StepValues:
+) -> Iterator[tuple[str, Array]]:
+    """Yields the name of each value of a step and the value, in the order of the computation."""
     net, params, net_state = objective.net, state.params, state.net_state
     noise = step_noise(net, state.key, state.step, x)
-    outputs = dict(_layer_outputs(net, params, net_state, x, noise))
     (loss, _), grads = jax.value_and_grad(objective.value, has_aux=True)(params, net_state, x, t, noise)
     after, _ = update(objective, optimizer, state, x, t)
-    values = _StepValues(params, outputs, loss, grads, after.net_state, after.opt_state, after.params)
-    return jax.tree.map(lambda value: jnp.where(jnp.isnan(value).any(), 2, jnp.isinf(value).any()), values)
-
-
-def _in_order(net: Layer, values: _StepValues) -> Iterator[tuple[str, Any]]:
-    """Yields the name of each value and the value, in the order of the computation."""
-    yield from _layer_leaves(net, values.params)
-    for name in _layer_names(net):
-        yield f"the output of {name}", values.outputs[name]
-    yield "the loss", values.loss
-    for name, grad in reversed(list(_layer_leaves(net, values.grads))):
+    yield from _layer_leaves(net, params)
+    for name, y in _layer_outputs(net, params, net_state, x, noise):
+        yield f"the output of {name}", y
+    yield "the loss", loss
+    for name, grad in reversed(list(_layer_leaves(net, grads))):
         yield f"the gradient of {name}", grad
-    for name, leaf in leaves_by_path(values.net_state).items():
+    for name, leaf in leaves_by_path(after.net_state).items():
         yield f"{name}, updated,", leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(values.opt_state):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(after.opt_state):
         yield f"the optimizer's {_optax_name(path)}, updated,", leaf
-    for name, leaf in _layer_leaves(net, values.new_params):
+    for name, leaf in _layer_leaves(net, after.params):
         yield f"{name}, updated,", leaf
 
 
@@ -130,17 +111,10 @@ def _layer_leaves(layer: Layer, tree: Params, prefix: str = "") -> Iterator[tupl
         yield from _layer_leaves(inner, tree.get(name, {}), f"{prefix}{name}.")
 
 
-def _layer_names(layer: Layer, prefix: str = "") -> Iterator[str]:
-    """Yields the names of all layers in the order of their outputs: inner layers before the one that has them."""
-    for name, inner in layer.layers.items():
-        yield from _layer_names(inner, f"{prefix}{name}.")
-        yield f"{prefix}{name}"
-
-
 def _layer_outputs(
     layer: Layer, params: Params, net_state: Tree, x: Array, noise: Tree, prefix: str = ""
 ) -> Iterator[tuple[str, Array]]:
-    """Yields each layer's name and its output in training."""
+    """Yields each layer's name and its output in training: inner layers before the one that has them."""
     for name, inner in layer.layers.items():
         trees = [tree.get(name, {}) for tree in (params, net_state, noise)]
         yield from _layer_outputs(inner, trees[0], trees[1], x, trees[2], f"{prefix}{name}.")

@@ -18,16 +18,7 @@ from jaxnet.data import Dataset
 from jaxnet.nn.inference import chunk_of
 from jaxnet.nn.layers import Layer, Params, no_noise
 from jaxnet.nn.losses import softmax_cross_entropy
-from jaxnet.train.compiled_steps import (
-    Hyperparameters,
-    StepConfig,
-    TrainingData,
-    build_objective,
-    build_optimizer,
-    compile_for,
-    evaluate,
-    run_steps,
-)
+from jaxnet.train.compiled_steps import Hyperparameters, StepConfig, TrainingData, compile_for, evaluate, run_steps
 from jaxnet.train.device_data import to_device, to_floats
 from jaxnet.train.divergence import DivergedError, diverged_error, first_nonfinite
 from jaxnet.train.step import Criterion, History, Optimizer, Progress, TrainState, init_train_state, params_dtype
@@ -131,22 +122,7 @@ def iter_fit(
 ) -> Iterator[Progress]:
     """Trains as `fit` does, and yields the progress after every evaluation and about once a second in between.
 
-    The caller may save what is yielded, or stop.
-
-    Args:
-        net: As for `fit`, like all other arguments.
-        params: Initial parameters.
-        data: Training and test data.
-        batches: Row numbers into `data.x_train`, one row for each step.
-        optimizer: Name, function of a learning rate, or transformation. Defaults to "sgd".
-        learning_rate: Learning rate > 0. Defaults to that of the named optimizer.
-        clip_norm: Largest gradient norm, > 0. Defaults to no clipping.
-        weight_decay: Strength λ >= 0 of the term λ/2 Σ W² in the loss. Defaults to 0.
-        criterion: Function of (y, t) to minimize. Defaults to `softmax_cross_entropy`.
-        eval_every: Steps >= 1 between evaluations. Defaults to 100.
-        key: Source of the randomness of the steps.
-        mesh: Devices to train on. Defaults to one device.
-        resume: The progress of an earlier run to continue. Defaults to a new run.
+    The arguments are those of `fit`. The caller may save what is yielded, or stop.
 
     Returns:
         An iterator whose first item is the progress before the first step. An item has just been evaluated if
@@ -177,7 +153,8 @@ def iter_fit(
     batches = jnp.asarray(batches)
     config.devices.check_batch_size(batches.shape[1])
     first = _initial_state(config, hyperparameters, params, key)
-    progress = resume or Progress(first, _empty_history(params_dtype(params)))
+    none = np.zeros(0, params_dtype(params))
+    progress = resume or Progress(first, History(none, none.astype(np.int32), none, none))
     if _structure(progress.state) != _structure(first):
         raise ValueError("resume: the progress of another network or optimizer, expected that of this run")
     if progress.state.step > len(batches):
@@ -212,7 +189,7 @@ def _initial_state(
         if config.net.draw_noise is not no_noise:
             raise ValueError("key: None, but the network draws random numbers; pass jax.random.key(seed)")
         key = jax.random.key(0)
-    return init_train_state(config.net, build_optimizer(config, hyperparameters), params, key)
+    return init_train_state(config.net, config.build(hyperparameters)[1], params, key)
 
 
 def _iterate(
@@ -284,8 +261,7 @@ class _Programs:
 
     def replay(self, state: TrainState, history: History) -> DivergedError:
         """Repeats the steps after `state` one by one, to the first with a non-finite value, and returns the error."""
-        objective = build_objective(self.config, self.hyperparameters)
-        optimizer = build_optimizer(self.config, self.hyperparameters)
+        objective, optimizer = self.config.build(self.hyperparameters)
         bad_losses = np.flatnonzero(~np.isfinite(history.loss))
         last = int(bad_losses[0]) if len(bad_losses) else len(history.loss) - 1  # the fault is visible by this step
         while True:
@@ -304,7 +280,3 @@ def _structure(state: TrainState) -> tuple[Any, list[tuple[Any, ...]]]:
     """Returns the structure of a state, with the shape and dtype of each leaf."""
     leaves, tree = jax.tree.flatten(state)
     return tree, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
-
-
-def _empty_history(dtype: np.dtype[Any]) -> History:
-    return History(np.zeros(0, dtype), np.zeros(0, np.int32), np.zeros(0, dtype), np.zeros(0, dtype))

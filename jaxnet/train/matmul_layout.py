@@ -6,7 +6,6 @@ store weights as Wᵀ. Layers and optimizers still see W, and XLA moves no data 
 """
 
 import math
-from dataclasses import replace
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -15,7 +14,7 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnet.nn.layers import Layer, Params, Tree, sequential
+from jaxnet.nn.layers import Layer, Params, sequential, stateless
 
 SMALL_PRODUCT = 2_000_000  # multiplications, below which a product gains nothing from a second core
 MANY_ROWS = 256  # from which YNNPACK divides the work evenly between two cores
@@ -92,10 +91,7 @@ def _transposed(layer: Layer) -> Layer:
         rows = x.reshape(-1, x.shape[-1])
         return _affine(rows, params["W"].T, params["b"]).reshape(*x.shape[:-1], -1)
 
-    def train(params: Params, state: Tree, x: Array, _noise: Tree) -> tuple[Array, Tree]:
-        return apply(params, x), state
-
-    return replace(layer, train=train, infer=lambda params, _state, x: apply(params, x))
+    return stateless(layer.description, layer.init, apply, last_axis_only=True)
 
 
 @jax.custom_vjp

@@ -17,7 +17,8 @@ from jaxtyping import PRNGKeyArray
 from numpy.typing import ArrayLike
 
 from jaxnet.nn.layers import Layer, Params, Tree
-from jaxnet.train.step import History, TrainState, param_shapes
+from jaxnet.nn.summary import param_shapes
+from jaxnet.train.step import History, TrainState
 from jaxnet.tree_paths import leaves_by_path, tree_from_paths
 
 OPTIONS = "options.json"  # present until the run is complete
@@ -26,28 +27,18 @@ SUMMARY = "summary.json"  # present once it is
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder that is renamed to `path` after the block, or deleted if the block raises.
-
-    Raises:
-        ValueError: If `path` exists and is not an empty folder, or cannot be written.
-    """
+    """Yields a temporary folder that is renamed to `path`, which `check_new` checks, or deleted if the block raises."""
     check_new(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
         yield folder
-        folder.chmod(0o755)  # mkdtemp makes private folders
+        folder.chmod(0o755)  # a temporary folder is private
         folder.rename(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_new(path: Path) -> None:
-    """Checks that a new folder can be made at `path`, or that it is an empty one.
-
-    Raises:
-        ValueError: If `path` exists and is not an empty folder, or cannot be written.
-    """
+    """Raises ValueError if `path` exists and is not an empty folder, or cannot be written."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         advice = f"; to continue it, use --resume {path}" if (path / OPTIONS).exists() else ""
         raise ValueError(f"output: {path} exists already; name another folder or remove it{advice}")
@@ -104,14 +95,12 @@ def results(path: Path) -> Iterator[Path]:
     path.mkdir(parents=True, exist_ok=True)  # it may have been removed during the run
     for leftover in path.glob(".results-*"):  # of a process that was killed here
         shutil.rmtree(leftover)
-    folder = Path(tempfile.mkdtemp(prefix=".results-", dir=path))
-    try:
+    with tempfile.TemporaryDirectory(prefix=".results-", dir=path, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
         yield folder
         for file in sorted(folder.iterdir(), key=lambda file: file.name == SUMMARY):
             file.rename(path / file.name)
         (path / OPTIONS).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_history(path: Path, history: History) -> None:
@@ -139,10 +128,7 @@ class SavedParameters(NamedTuple):
 def write_parameters(path: Path, state: TrainState, **more: ArrayLike) -> None:
     """Writes a NumPy .npz file with an array for each leaf: `np.load(path)["Affine1.W"]`, `["BatchNorm1.mean"]`.
 
-    Args:
-        path: The file.
-        state: The state of the run. Its key and step count are written as `key` and `step`.
-        more: Further arrays by name.
+    The state's key and step count are written as `key` and `step`, and further arrays by their names.
     """
     leaves = leaves_by_path(state.params) | leaves_by_path(state.net_state)
     np.savez(path, **leaves | {"key": jax.random.key_data(state.key), "step": state.step} | more)

@@ -93,11 +93,7 @@ def any_process(flag: bool) -> bool:
 
 
 def check_on_first_process(check: Callable[[], None]) -> None:
-    """Runs a check in the first process, such as that of a folder; if it fails there, it fails in every process.
-
-    Raises:
-        ValueError, OSError: If the check raises it.
-    """
+    """Runs a check in the first process, such as that of a folder; its ValueError or OSError fails all processes."""
     failure: Exception | None = None
     if jax.process_index() == 0:
         try:
@@ -137,11 +133,7 @@ class OneDevice:
     """The placement of arrays on JAX's default device, where no method has anything to do."""
 
     def replicate(self, tree: Any) -> Any:
-        """Copies the arrays to every device.
-
-        Raises:
-            AssertionError: If the processes pass different arrays.
-        """
+        """Copies the arrays to every device. Raises AssertionError if the processes pass different ones."""
         return tree
 
     def shard_rows(self, x: Any) -> Any:
@@ -169,11 +161,7 @@ class OneDevice:
         return flag
 
     def check_batch_size(self, size: int) -> None:
-        """Checks that the rows of a batch can be divided evenly between the devices.
-
-        Raises:
-            ValueError: If the number of devices does not divide `size`.
-        """
+        """Raises ValueError if the number of devices does not divide the number of rows in a batch."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.losses import l2_penalty, softmax_cross_entropy
-from jaxnet.tree_paths import leaves_by_path
 from jaxnet.validation import check_counts
 
 Criterion = Callable[[Array, Array], Float[Array, ""]]  # (y, t) -> a scalar loss, such as mean_squared_error
@@ -84,12 +83,6 @@ class Objective(NamedTuple):
 def params_dtype(params: Params) -> np.dtype[Any]:
     """Returns the dtype that a computation with these parameters has."""
     return jnp.result_type(*jax.tree.leaves(params))
-
-
-def param_shapes(net: Layer) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every parameter by its dotted name, {"Affine1.W": (784, 50), ...}."""
-    params = jax.eval_shape(lambda key: net.init(key, 1.0), jax.random.key(0))
-    return {name: leaf.shape for name, leaf in leaves_by_path(params).items()}
 
 
 def draw_batches(key: PRNGKeyArray, samples: int, batch_size: int, steps: int) -> Int[Array, "S B"]:

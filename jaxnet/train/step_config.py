@@ -1,6 +1,5 @@
 """Checks the arguments of `fit` and `sweep` before any work, and builds the configuration of their steps."""
 
-from functools import cache
 from typing import Any
 
 import jax
@@ -12,13 +11,12 @@ from jax.sharding import Mesh
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer, Params
 from jaxnet.nn.losses import softmax_cross_entropy
+from jaxnet.nn.summary import param_shapes
 from jaxnet.train.compiled_steps import Hyperparameters, StepConfig
 from jaxnet.train.sharding import ONE_DEVICE, OneDevice, placement
-from jaxnet.train.step import OPTIMIZERS, Criterion, MakeOptimizer, Optimizer, param_shapes, params_dtype
+from jaxnet.train.step import OPTIMIZERS, Criterion, MakeOptimizer, Optimizer, params_dtype
 from jaxnet.tree_paths import leaves_by_path
 from jaxnet.validation import check_fits_dtype, check_labels, check_not_negative, check_positive, check_samples
-
-_cached_shapes = cache(param_shapes)
 
 
 def configure(
@@ -32,11 +30,7 @@ def configure(
     criterion: Criterion = softmax_cross_entropy,
     mesh: Mesh | None = None,
 ) -> tuple[StepConfig, Hyperparameters]:
-    """Returns what a step does, from arguments as for `fit`.
-
-    Raises:
-        ValueError: If an argument is out of range, or the parameters are not those of the network.
-    """
+    """Returns what a step does, from arguments as for `fit`, which it checks."""
     check_params(net, params)
     optimizer, learning_rate = _choose_optimizer(optimizer, learning_rate)
     if clip_norm is not None:
@@ -80,15 +74,11 @@ def _choose_optimizer(
 
 
 def check_params(net: Layer, params: Params) -> None:
-    """Checks that parameters have the names and shapes of the network's own.
-
-    Raises:
-        ValueError: If they differ, or `net` is not a network.
-    """
+    """Raises ValueError if the names and shapes of parameters are not those of the network's own."""
     if not isinstance(net, Layer):
         raise ValueError(f"net: {type(net).__name__}, expected a network, such as two_layer_net(784, 50, 10)")
     advice = "pass what `net.init` of this network returns"
-    expected, leaves = _cached_shapes(net), leaves_by_path(params) if isinstance(params, dict) else {}
+    expected, leaves = param_shapes(net), leaves_by_path(params) if isinstance(params, dict) else {}
     actual = {name: np.shape(leaf) for name, leaf in leaves.items()}
     for name in expected | actual:
         if expected.get(name) != actual.get(name):
@@ -100,11 +90,7 @@ def check_params(net: Layer, params: Params) -> None:
 
 
 def check_data(net: Layer, params: Params, data: Dataset, devices: OneDevice = ONE_DEVICE) -> None:
-    """Checks the rows of the data that this process holds: samples for the network, and labels for its outputs.
-
-    Raises:
-        ValueError: If they do not fit the network or each other.
-    """
+    """Raises ValueError if rows that this process holds do not fit the network, or labels do not fit its outputs."""
     if not isinstance(data, Dataset):
         raise ValueError(f"data: {type(data).__name__}, expected a Dataset(x_train, t_train, x_test, t_test)")
     for field, array in data._asdict().items():

@@ -19,17 +19,9 @@ from jaxtyping import Array, Float, Int
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer, Params
 from jaxnet.nn.losses import softmax_cross_entropy
-from jaxnet.train.compiled_steps import (
-    Hyperparameters,
-    StepConfig,
-    TrainingData,
-    all_finite,
-    build_optimizer,
-    configured_step,
-    evaluate,
-)
+from jaxnet.train.compiled_steps import Hyperparameters, StepConfig, TrainingData, all_finite, evaluate
 from jaxnet.train.device_data import to_device, to_floats
-from jaxnet.train.step import Criterion, MakeOptimizer, TrainState, init_train_state, params_dtype
+from jaxnet.train.step import Criterion, MakeOptimizer, TrainState, init_train_state, params_dtype, update
 from jaxnet.train.step_config import check_data, configure
 from jaxnet.validation import check_batches, check_counts, check_fits_dtype, check_positive
 
@@ -46,14 +38,6 @@ class Sweep(NamedTuple):
     train_accuracy: Float[np.ndarray, "L C K"]  # in [0, 1]; nan where a run has diverged
     test_accuracy: Float[np.ndarray, "L C K"]
     diverged: np.ndarray  # (L, C, K): a loss or a value of the final state is nan or infinite
-
-
-class _Grid(NamedTuple):
-    """What is swept, in the order of the results' axes."""
-
-    learning_rates: Sequence[float]
-    init_stds: Sequence[float]
-    seeds: Sequence[int]
 
 
 def sweep(
@@ -100,11 +84,12 @@ def sweep(
         >>> bool(result.test_accuracy[1].min() > result.test_accuracy[0].max())
         True
     """
-    grid = _Grid(learning_rates, init_stds, seeds)
-    _check_grid(grid)
+    grid: dict[str, Sequence[float]] = {"learning_rates": learning_rates, "init_stds": init_stds, "seeds": seeds}
+    for name, values in grid.items():
+        _check_swept(name, values)
     if isinstance(optimizer, optax.GradientTransformation):
         raise ValueError("optimizer: an optax.GradientTransformation, expected a name or a function of learning rates")
-    rates, stds, run_seeds = zip(*product(*grid), strict=True)
+    rates, stds, run_seeds = zip(*product(*grid.values()), strict=True)
     params = jax.vmap(net.init)(jnp.stack([jax.random.key(seed) for seed in run_seeds]), jnp.array(stds, float))
     first_params = jax.tree.map(lambda leaf: leaf[0], params)
     check_data(net, first_params, data)
@@ -122,28 +107,28 @@ def sweep(
     axes, state = _initial_states(config, hyperparameters, params)
     state, loss = _train(config, hyperparameters, axes, state, training_data, on_steps)
 
-    diverged = ~(np.isfinite(loss).all(axis=1) & _finite_states(axes, state))
+    arrays, arrays_axes = ((tree.params, tree.net_state, tree.opt_state) for tree in (state, axes))
+    diverged = ~(np.isfinite(loss).all(axis=1) & np.asarray(jax.vmap(all_finite, (arrays_axes,))(arrays)))
     loss[np.maximum.accumulate(~np.isfinite(loss), axis=1)] = np.nan
     accuracy_of = jax.jit(jax.vmap(partial(evaluate, net), (axes.params, axes.net_state, None, None)))
     accuracies = (
         np.where(diverged, np.nan, accuracy_of(state.params, state.net_state, x, t))
         for x, t in ((x_train, t_train), (x_test, t_test))
     )
-    shape = tuple(map(len, grid))
+    shape = tuple(map(len, grid.values()))
     by_run = (values.reshape(*shape, *values.shape[1:]) for values in (loss, *accuracies, diverged))
     return Sweep(np.array(learning_rates), np.array(init_stds), np.array(seeds), *by_run)
 
 
-def _check_grid(grid: _Grid) -> None:
-    for name, values in grid._asdict().items():
-        if not len(values):
-            raise ValueError(f"{name}: empty, expected at least one")
-        for i, value in enumerate(values):
-            if name == "seeds":
-                check_counts(0, **{f"seeds[{i}]": value})
-            else:
-                check_positive(f"{name}[{i}]", value)
-                check_fits_dtype(f"{name}[{i}]", value, jnp.result_type(float))
+def _check_swept(name: str, values: Sequence[Any]) -> None:
+    if not len(values):
+        raise ValueError(f"{name}: empty, expected at least one")
+    for i, value in enumerate(values):
+        if name == "seeds":
+            check_counts(0, **{f"seeds[{i}]": value})
+        else:
+            check_positive(f"{name}[{i}]", value)
+            check_fits_dtype(f"{name}[{i}]", value, jnp.result_type(float))
 
 
 def _initial_states(
@@ -155,19 +140,13 @@ def _initial_states(
     """
 
     def initial_state(learning_rate: Array, params: Params) -> TrainState:
-        optimizer = build_optimizer(config, hyperparameters._replace(learning_rate=learning_rate))
+        _, optimizer = config.build(hyperparameters._replace(learning_rate=learning_rate))
         return init_train_state(config.net, optimizer, params, jax.random.key(0))
 
     rates: Any = hyperparameters.learning_rate
     shapes = jax.eval_shape(initial_state, rates[0], jax.tree.map(lambda leaf: leaf[0], params))
     axes = jax.tree.map(lambda leaf: max(0, leaf.ndim - 1), shapes)._replace(key=None, step=None)
     return axes, jax.vmap(initial_state, out_axes=axes)(rates, params)
-
-
-def _finite_states(axes: TrainState, state: TrainState) -> np.ndarray:
-    """Returns for each run whether its final state is finite (R,)."""
-    parts, parts_axes = ((tree.params, tree.net_state, tree.opt_state) for tree in (state, axes))
-    return np.asarray(jax.vmap(all_finite, (parts_axes,))(parts))
 
 
 def _train(
@@ -179,8 +158,30 @@ def _train(
     on_steps: Callable[[int], None] | None,
 ) -> tuple[TrainState, np.ndarray]:
     """Trains all runs; returns their final states, and their losses (R, S)."""
+
+    @jax.jit
+    def run_chunk(
+        hyperparameters: Hyperparameters, state: TrainState, data: TrainingData, stop: Int[Array, ""]
+    ) -> tuple[TrainState, Float[Array, "{CHUNK} R"]]:
+        """Makes the steps of all runs up to but not including `stop`, at most CHUNK."""
+        rates: Any = hyperparameters.learning_rate
+        first, dtype = state.step, rates.dtype
+
+        def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+            state, losses = carry
+            x, t = data.gather(lax.dynamic_index_in_dim(data.batches, state.step, keepdims=False))
+            x = to_floats(x, dtype)
+
+            def step_of_run(learning_rate: Array, state: TrainState) -> tuple[TrainState, Array]:
+                return update(*config.build(hyperparameters._replace(learning_rate=learning_rate)), state, x, t)
+
+            new_state, loss = jax.vmap(step_of_run, (0, axes), (axes, 0))(rates, state)
+            return new_state, lax.dynamic_update_index_in_dim(losses, loss, state.step - first, 0)
+
+        losses = jnp.full((CHUNK, len(rates)), jnp.nan, dtype)
+        return lax.while_loop(lambda carry: carry[0].step < stop, step, (state, losses))
+
     losses, steps = [], len(data.batches)
-    run_chunk = jax.jit(partial(_run_chunk, config, axes))
     for done in range(0, steps, CHUNK):
         stop = min(done + CHUNK, steps)
         state, chunk_losses = run_chunk(hyperparameters, state, data, stop)
@@ -188,30 +189,3 @@ def _train(
         if on_steps is not None:
             on_steps(stop)
     return state, np.concatenate(losses, axis=1)
-
-
-def _run_chunk(
-    config: StepConfig,
-    axes: TrainState,
-    hyperparameters: Hyperparameters,
-    state: TrainState,
-    data: TrainingData,
-    stop: Int[Array, ""],
-) -> tuple[TrainState, Float[Array, "{CHUNK} R"]]:
-    """Makes the steps of all runs up to but not including `stop`, at most CHUNK; returns their states and losses."""
-    rates: Any = hyperparameters.learning_rate
-    first, dtype = state.step, rates.dtype
-
-    def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-        state, losses = carry
-        x, t = data.gather(lax.dynamic_index_in_dim(data.batches, state.step, keepdims=False))
-        x = to_floats(x, dtype)
-
-        def step_of_run(learning_rate: Array, state: TrainState) -> tuple[TrainState, Array]:
-            return configured_step(config, hyperparameters._replace(learning_rate=learning_rate), state, x, t)
-
-        new_state, loss = jax.vmap(step_of_run, (0, axes), (axes, 0))(rates, state)
-        return new_state, lax.dynamic_update_index_in_dim(losses, loss, state.step - first, 0)
-
-    losses = jnp.full((CHUNK, len(rates)), jnp.nan, dtype)
-    return lax.while_loop(lambda carry: carry[0].step < stop, step, (state, losses))
