@@ -41,7 +41,7 @@ class TorchProgram(Checkable):
 
     def pushforward(self, leaves: Leaves, tangents: Leaves) -> Array | None:
         forward_ad = torch_module().autograd.forward_ad
-        with torch_state(), forward_ad.dual_level():
+        with torch_state(), _without_warnings(), forward_ad.dual_level():
             tensors = {name: self.tensor(name, leaves) for name in self.leaves}
             moving = {name: to_tensor(tangent, tensors[name].dtype) for name, tangent in tangents.items()}
             duals = {n: forward_ad.make_dual(t, moving[n]) if n in moving else t for n, t in tensors.items()}
@@ -62,8 +62,7 @@ class TorchProgram(Checkable):
             return gradients_of(outputs, {name: tensors[name] for name in names}, dout)
 
     def under(self, transform: str, points: Sequence[Leaves], dout: Array) -> list[PointValue]:
-        with torch_state(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as those of a missing compiler for one of the operations
+        with torch_state(), _without_warnings():
             return UNDER[transform](self, points, dout)
 
     def gradient_checkable(self, dout: Array) -> Checkable:
@@ -179,6 +178,14 @@ def torch_state(devices: Sequence[int] = (), *, restart: bool = True) -> Iterato
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(list(devices)):
         if restart:
             restart_generators()
+        yield
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silences the warnings of PyTorch's own code, such as deprecations within its decompositions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         yield
 
 
