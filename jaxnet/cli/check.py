@@ -14,7 +14,6 @@ original notebook and explains why it fails.
 Exit status: 0 PASS, 1 FAIL, 2 the code cannot be checked or an option is invalid, 3 INCONCLUSIVE.
 """
 
-import inspect
 import json
 import os
 import sys
@@ -28,6 +27,7 @@ import tyro
 
 from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_writable
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, inspected, targets
+from jaxnet.crosscheck.input_files import in_order
 from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.measure.step_sweep import step_errors
 
@@ -87,7 +87,7 @@ def check_targets(options: Options) -> Iterator[Report]:
                 raise targets.TargetError(
                     f"{target}: the constructor raised {describe(error)}; pass its arguments with --init"
                 ) from error
-        inputs = order_inputs(target, subject, args, kwargs)
+        inputs = in_order(subject, args, kwargs)
         yield check(subject, *inputs, reference=reference, name=name, **settings)
         if options.plot:
             from jaxnet import plots  # imports matplotlib
@@ -101,25 +101,6 @@ def parse_values(texts: tuple[str, ...], dtype: str, rng: np.random.Generator) -
     positional, named = targets.values(texts, rng)
     converted = [targets.in_dtype(value, dtype) for value in positional]
     return converted, {name: targets.in_dtype(value, dtype) for name, value in named.items()}
-
-
-def order_inputs(target: str, subject: Any, args: list[Any], kwargs: dict[str, Any]) -> list[Any]:
-    """Returns positional and named inputs in the order of the forward pass's parameters.
-
-    Raises:
-        TargetError: If the forward pass has no parameter of a name, or one is passed twice.
-    """
-    if not kwargs:
-        return args
-    method = next((getattr(subject, name) for name in ("forward", "loss") if hasattr(subject, name)), subject)
-    signature = inspect.signature(subject[0] if isinstance(subject, tuple) else method)
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError as error:
-        parameters = ", ".join(signature.parameters)
-        raise targets.TargetError(f"{target}: inputs: {error}; its parameters are {parameters}") from error
-    bound.apply_defaults()
-    return [*bound.args, *bound.kwargs.values()]
 
 
 @contextmanager

@@ -5,17 +5,20 @@ these steps has a folder or a file of its own, which can be read and tested alon
 """
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any, Literal
 
 from jaxnet.crosscheck.context import Options
 from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.examine import examine
+from jaxnet.crosscheck.input_files import read_inputs
 from jaxnet.crosscheck.inspect import dispatch
 from jaxnet.crosscheck.inspect.checkable import Checkable
 from jaxnet.crosscheck.inspect.errors import SubjectError, kind_of
 from jaxnet.crosscheck.inspect.global_state import preserve_global_state
 from jaxnet.crosscheck.inspect.network import CheckableNetwork, inspect_network
 from jaxnet.crosscheck.layerwise import examine_layers
+from jaxnet.crosscheck.many_points import Shapes, check_shapes
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.report import InconclusiveWarning, Leaf, Report
 from jaxnet.validation import check_counts, check_positive
@@ -61,7 +64,8 @@ def check_layer(
     Args:
         layer: An object with `forward(*inputs)` and `backward(dout)`, where the `backward()` of a loss may take no
             argument; or a pair of functions, `forward(*inputs) -> (y, cache)` and `backward(dout, cache)`.
-        inputs: The arguments of `forward`. A tuple of integers is a shape, for which suitable values are drawn.
+        inputs: The arguments of `forward`. A tuple of integers is a shape, for which suitable values are drawn; a
+            `pathlib.Path` is a file of arrays, `.npz`, `.npy` or `.pt`, whose names are those of the arguments.
             `backward` returns a gradient for each input, only for the first of the float inputs, or a dict of gradients
             by name. Integer inputs have no gradient.
         reference: The same function in JAX, of (params, *inputs) if the layer has parameters, otherwise of (*inputs).
@@ -104,7 +108,11 @@ def check_layer(
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
     return _report(
-        dispatch.in_any_style(dispatch.layer_to_checkable, layer, inputs, seed), constants, reference, options, name
+        dispatch.in_any_style(dispatch.layer_to_checkable, layer, read_inputs(layer, inputs), seed),
+        constants,
+        reference,
+        options,
+        name,
     )
 
 
@@ -211,6 +219,7 @@ def check_function(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
+    args = read_inputs(f, args)
     if mode not in ("reverse", "forward"):
         raise ValueError(f"mode: {mode!r}, expected 'reverse' or 'forward'")
     if mode == "forward" and gradient is not None:
@@ -234,6 +243,7 @@ def check(
     max_seconds: float | None = None,
     order: int = 1,
     transforms: Collection[str] | None = None,
+    shapes: Shapes | None = None,
     seed: int = 0,
     name: str | None = None,
 ) -> Report:
@@ -242,6 +252,8 @@ def check(
     Args:
         thing: A network, a layer, a pair of functions, or a function.
         inputs: The arguments that it is called with.
+        shapes: The inputs of several checks, in place of `inputs`: a list with a shape for each, or with a tuple of
+            shapes and values; or a function of a random generator that returns inputs, which is called eight times.
         reference, expected, constants, accuracy, resolution, max_seconds: See the check that fits.
         order, transforms, seed: See the check that fits.
         name: The title of the report. Defaults to the name of the class or the function.
@@ -258,9 +270,20 @@ def check(
         >>> square = lambda x: (x**2, x), lambda dout, x: 2 * x * dout
         >>> check(square, np.linspace(1, 2, 5)).verdict
         <Verdict.PASS: 'PASS'>
+        >>> check(square, shapes=[(5, 4), (1, 4), (3,), (2, 3, 4)]).verdict
+        <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
-    return _report(dispatch.to_checkable(thing, inputs, seed), constants, reference, options, name)
+
+    def at(inputs: tuple[Any, ...], seed: int) -> Report:
+        checkable = dispatch.to_checkable(thing, read_inputs(thing, inputs), seed)
+        return _report(checkable, constants, reference, replace(options, seed=seed), name)
+
+    if shapes is None:
+        return at(inputs, seed)
+    if inputs:
+        raise SubjectError("shapes: given beside inputs, expected one of them: put the inputs into the list of shapes")
+    return check_shapes(name or dispatch.name_of(thing), shapes, seed, at)
 
 
 def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any
 
@@ -100,6 +100,7 @@ class Report:
         notes: Other remarks.
         layers: The reports of a network's layers, each on its own, in the order of the forward pass.
         derivatives: The report of the gradient's own derivative, if `order` asks for it.
+        points: The reports at each of several inputs, if `shapes` asks for them; then there are no leaves here.
         calls: The number of forward passes.
         seconds: The time that the check took.
         seed: The seed of the check.
@@ -115,6 +116,7 @@ class Report:
     notes: tuple[str, ...] = ()
     layers: tuple["Report", ...] = ()
     derivatives: tuple["Report", ...] = ()
+    points: tuple["Report", ...] = ()
     calls: int = 0
     seconds: float = 0.0
     seed: int = 0
@@ -127,6 +129,9 @@ class Report:
         INCONCLUSIVE.
         """
         verdicts = {leaf.verdict for leaf in self.leaves}
+        if self.points:
+            at_points = {report.verdict for report in self.points}
+            return next(v for v in (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS) if v in at_points)
         derivatives = {report.verdict for report in self.derivatives}
         failing = verdicts | derivatives | {layer.verdict for layer in self.layers}
         forwards_differ = self.forward is not None and not self.forward.within_tolerance
@@ -134,6 +139,10 @@ class Report:
             return Verdict.FAIL
         passes = verdicts == {Verdict.PASS} and Verdict.INCONCLUSIVE not in derivatives and not self.undecided
         return Verdict.PASS if passes else Verdict.INCONCLUSIVE
+
+    def renamed(self, subject: str) -> "Report":
+        """Returns the same report under another name."""
+        return replace(self, subject=subject)
 
     def __bool__(self) -> bool:
         """Returns whether the verdict is PASS, so that `assert check_layer(...)` is a test."""
@@ -158,10 +167,13 @@ class Report:
             "leaves": [leaf.to_dict() for leaf in self.leaves],
             "layers": [layer.to_dict() for layer in self.layers],
             "derivatives": [report.to_dict() for report in self.derivatives],
+            "points": [report.to_dict() for report in self.points],
         }
         return _plain(data)
 
     def __str__(self) -> str:
+        if self.points:
+            return "\n".join(report_lines.points(self))
         own = [f"{self.verdict}  {self.subject}", *report_lines.findings(self), *self._table(), *self._remarks()]
         return "\n".join([*own, *map(str, self.derivatives)])
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnet.crosscheck.input_files import SUFFIXES, read_file
 from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.inspect.random_inputs import off_zero
 
@@ -50,8 +51,8 @@ def values(specs: Sequence[str], rng: np.random.Generator) -> tuple[list[Any], d
 
     Args:
         specs: The values: 5x4 is a float array of that shape, 5<10 are five integers below 10, 0.5 and =3 are numbers,
-            a .npy file is an array, and a .npz file contains named arrays. NAME=VALUE is a named value, such as pad=1
-            or W=4x3.
+            a .npy file is an array, and a .npz or .pt file contains named arrays or tensors. NAME=VALUE is a named
+            value, such as pad=1 or W=4x3.
         rng: The generator that the arrays are drawn from.
 
     Returns:
@@ -67,15 +68,12 @@ def values(specs: Sequence[str], rng: np.random.Generator) -> tuple[list[Any], d
     positional: list[Any] = []
     named: dict[str, Any] = {}
     for spec in specs:
-        if spec.endswith((".npz", ".npy")):
-            try:
-                loaded = np.load(spec)
-            except (OSError, ValueError) as error:
-                raise TargetError(f"{spec}: cannot be read: {error}") from error
-            if isinstance(loaded, np.ndarray):
-                positional.append(loaded)
+        if spec.endswith(SUFFIXES):
+            loaded = read_file(spec)
+            if isinstance(loaded, dict):
+                named |= loaded
             else:
-                named |= dict(loaded)
+                positional += loaded if isinstance(loaded, list) else [loaded]
             continue
         name, equals, text = spec.rpartition("=")
         value = _value(spec, text, rng, is_number=bool(equals))

@@ -166,6 +166,17 @@ def _leaf_findings(leaf: "Leaf") -> Iterator[str]:
         )
 
 
+def points(report: "Report") -> Iterator[str]:
+    """Yields the verdict at each of several inputs, and the whole report of the first one of each verdict but PASS."""
+    wrong = [part for part in report.points if part.verdict is not Verdict.PASS]
+    places = counted(len(report.points), "input")
+    yield f"{report.verdict}  {report.subject} at {places}" + (f", not at {len(wrong)} of them" if wrong else "")
+    width = max(len(part.subject) for part in report.points)
+    yield from (f"  {part.subject:<{width}}  {part.verdict}" for part in report.points)
+    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
+        yield from (str(part) for part in [part for part in wrong if part.verdict is verdict][:1])
+
+
 def certificate(report: "Report") -> Iterator[str]:
     """Yields the smallest error that the check would have caught, if the verdict is PASS."""
     certified = [leaf for leaf in report.leaves if leaf.min_detectable_error > 0]

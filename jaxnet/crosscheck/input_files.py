@@ -1,0 +1,78 @@
+"""Reads the inputs of a real run from files: random numbers miss what trained activations trigger."""
+
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.inspect.errors import SubjectError, describe
+
+SUFFIXES = (".npz", ".npy", ".pt")
+
+
+def read_inputs(thing: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Returns the inputs with the content of a file in the place of each path.
+
+    A `.npy` file is an array. The arrays of a `.npz` file are bound by name to the parameters of the forward pass. A
+    `.pt` file has a tensor, a list of them, or a dict, which is bound by name; it is read without unpickling objects.
+
+    Raises:
+        SubjectError: If a file cannot be read, or the forward pass has no parameter of a name.
+    """
+    if not any(isinstance(value, PurePath) for value in inputs):
+        return inputs
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    for value in inputs:
+        content = read_file(value) if isinstance(value, PurePath) else value
+        if isinstance(value, PurePath) and isinstance(content, Mapping):
+            named |= content
+        elif isinstance(value, PurePath) and isinstance(content, list | tuple):
+            positional += content
+        else:
+            positional.append(content)
+    return tuple(in_order(thing, positional, named))
+
+
+def read_file(path: PurePath | str) -> Any:
+    """Returns the array or tensor of a file, or several as a dict or a list.
+
+    Raises:
+        SubjectError: If the file cannot be read, or is of another kind.
+    """
+    name = str(path)
+    if not name.endswith(SUFFIXES):
+        raise SubjectError(f"{name}: expected a file of arrays: {', '.join(SUFFIXES)}")
+    try:
+        if name.endswith(".pt"):
+            if "torch" not in sys.modules:
+                raise SubjectError(f"{name}: a file of PyTorch; import torch first")
+            return sys.modules["torch"].load(name, weights_only=True, map_location="cpu")
+        loaded = np.load(name)
+        return loaded if isinstance(loaded, np.ndarray) else dict(loaded)
+    except SubjectError:
+        raise
+    except Exception as error:  # numpy and zipfile raise many kinds
+        raise SubjectError(f"{name}: cannot be read: {describe(error)}") from error
+
+
+def in_order(thing: Any, positional: list[Any], named: Mapping[str, Any]) -> list[Any]:
+    """Returns positional and named inputs in the order of the forward pass's parameters.
+
+    Raises:
+        SubjectError: If the forward pass has no parameter of a name, or one is passed twice.
+    """
+    if not named:
+        return positional
+    method = next((getattr(thing, name) for name in ("forward", "loss") if hasattr(thing, name)), thing)
+    signature = inspect.signature(thing[0] if isinstance(thing, tuple) else method)
+    try:
+        bound = signature.bind(*positional, **named)
+    except TypeError as error:
+        parameters = ", ".join(signature.parameters)
+        raise SubjectError(f"inputs: {error}; the parameters are {parameters}") from error
+    bound.apply_defaults()
+    return [*bound.args, *bound.kwargs.values()]
