@@ -942,6 +942,20 @@ def test_correct_layers_have_no_findings(name, dtype):
         assert not [finding for finding in findings if finding.kind not in allowed]
 
 
+OTHER_WAYS = {  # of differentiating by JAX and PyTorch, in test_other_ways.py and test_torch_modes.py
+    Behaviour.FORWARD_MODE_WRONG,
+    Behaviour.FORWARD_MODE_RIGHT,
+    Behaviour.FORWARD_MODE_RAISES,
+    Behaviour.MODES_DIFFER,
+    Behaviour.PARTIAL_DIFFERS,
+    Behaviour.PARTIAL_RAISES,
+    Behaviour.TRANSFORM_VALUE,
+    Behaviour.TRANSFORM_GRADIENT,
+    Behaviour.TRANSFORM_RAISES,
+    Behaviour.HESSIAN_NOT_SYMMETRIC,
+}
+
+
 def test_every_kind_of_finding_has_a_layer():
     assert len(WRONG) >= 25
     assert len(RIGHT) >= 25
@@ -950,6 +964,7 @@ def test_every_kind_of_finding_has_a_layer():
         Behaviour.OTHER_VALUE,
         Behaviour.OTHER_DTYPE,
         Behaviour.LACKS_LEAF,
+        *OTHER_WAYS,
     }  # these are found by other checks
     assert {kind for _, kind, *_ in WRONG.values()} >= {
         kind for kind in Behaviour if kind not in elsewhere and "INPUT" not in kind.name
