@@ -4,7 +4,7 @@ A check inspects the code that is passed in, measures its gradients, decides on 
 these steps has a folder or a file of its own, which can be read and tested alone.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from jaxnet.crosscheck.inspect.network import CheckableNetwork, inspect_network
 from jaxnet.crosscheck.layerwise import examine_layers
 from jaxnet.crosscheck.many_points import Shapes, check_shapes
 from jaxnet.crosscheck.measure.derivation import Gap
+from jaxnet.crosscheck.measure.structures import structures_of
 from jaxnet.crosscheck.report import InconclusiveWarning, Leaf, Report
 from jaxnet.validation import check_counts, check_positive
 
@@ -52,6 +53,7 @@ def check_layer(
     max_seconds: float | None = None,
     order: int = 1,
     transforms: Collection[str] | None = None,
+    structure: Mapping[str, Any] | None = None,
     seed: int = 0,
     name: str | None = None,
 ) -> Report:
@@ -81,6 +83,10 @@ def check_layer(
             derivative is compared with differences of the gradient.
         transforms: The names of transformations under which the code must return the same output and gradients, for
             JAX "jit", "vmap", "checkpoint" and "scan". Defaults to jit and vmap, under which it need not run.
+        structure: The structures that arrays keep as they move, by name, so that their gradients are judged only along
+            such directions: "symmetric", "positive definite", "skew-symmetric", "lower triangular", "upper
+            triangular", "diagonal", "simplex", "unit rows" or "rotation", or a function project(x, d) that returns the
+            part of a direction d that is tangent at x.
         seed: The seed of random inputs, directions and upstream gradients, which never equal those of a user's seed.
         name: The title of the report. Defaults to the name of the layer's class.
 
@@ -113,6 +119,7 @@ def check_layer(
         reference,
         options,
         name,
+        structure,
     )
 
 
@@ -130,6 +137,7 @@ def check_network(
     max_seconds: float | None = None,
     order: int = 1,
     transforms: Collection[str] | None = None,
+    structure: Mapping[str, Any] | None = None,
     seed: int = 0,
     name: str | None = None,
 ) -> Report:
@@ -142,7 +150,7 @@ def check_network(
         x: The samples, (N, ...).
         t: The labels, one for each sample, in the form that the network takes.
         reference: The same loss in JAX, which takes (params, x, t). Defaults to no reference.
-        expected, constants, accuracy, resolution, max_seconds, order, transforms, seed: See `check_layer`.
+        expected, constants, accuracy, resolution, max_seconds, order, transforms, structure, seed: See `check_layer`.
         name: The title of the report. Defaults to the name of the network's class.
 
     Returns:
@@ -167,7 +175,12 @@ def check_network(
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
     return _report(
-        dispatch.in_any_style(dispatch.network_to_checkable, network, (x, t), seed), constants, reference, options, name
+        dispatch.in_any_style(dispatch.network_to_checkable, network, (x, t), seed),
+        constants,
+        reference,
+        options,
+        name,
+        structure,
     )
 
 
@@ -186,6 +199,7 @@ def check_function(
     max_seconds: float | None = None,
     order: int = 1,
     transforms: Collection[str] | None = None,
+    structure: Mapping[str, Any] | None = None,
     seed: int = 0,
     name: str | None = None,
 ) -> Report:
@@ -203,7 +217,7 @@ def check_function(
             without a reverse mode, such as `jax.lax.while_loop`; it takes one product for each element of `args`. By
             default, reverse mode is checked, and forward mode is compared with it where there is one.
         reference: The same function in JAX, which takes (*args). Defaults to no reference.
-        expected, constants, accuracy, resolution, max_seconds, order, transforms, seed: See `check_layer`.
+        expected, constants, accuracy, resolution, max_seconds, order, transforms, structure, seed: See `check_layer`.
         name: The title of the report. Defaults to the name of the function.
 
     Returns:
@@ -228,7 +242,7 @@ def check_function(
         checkable = dispatch.forward_mode_to_checkable(f, args, seed)
     else:
         checkable = dispatch.function_to_checkable(f, args, seed, gradient, takes_dout)
-    return _report(checkable, constants, reference, options, name)
+    return _report(checkable, constants, reference, options, name, structure)
 
 
 @preserve_global_state()
@@ -243,6 +257,7 @@ def check(
     max_seconds: float | None = None,
     order: int = 1,
     transforms: Collection[str] | None = None,
+    structure: Mapping[str, Any] | None = None,
     shapes: Shapes | None = None,
     seed: int = 0,
     name: str | None = None,
@@ -255,7 +270,7 @@ def check(
         shapes: The inputs of several checks, in place of `inputs`: a list with a shape for each, or with a tuple of
             shapes and values; or a function of a random generator that returns inputs, which is called eight times.
         reference, expected, constants, accuracy, resolution, max_seconds: See the check that fits.
-        order, transforms, seed: See the check that fits.
+        order, transforms, structure, seed: See the check that fits.
         name: The title of the report. Defaults to the name of the class or the function.
 
     Returns:
@@ -277,7 +292,7 @@ def check(
 
     def at(inputs: tuple[Any, ...], seed: int) -> Report:
         checkable = dispatch.to_checkable(thing, read_inputs(thing, inputs), seed)
-        return _report(checkable, constants, reference, replace(options, seed=seed), name)
+        return _report(checkable, constants, reference, replace(options, seed=seed), name, structure)
 
     if shapes is None:
         return at(inputs, seed)
@@ -345,9 +360,11 @@ def _report(
     reference: Callable[..., Any] | None,
     options: Options,
     name: str | None,
+    structure: Mapping[str, Any] | None,
 ) -> Report:
     dispatch.declare_constants(checkable, constants)
     dispatch.expect_transforms(checkable, options.transforms or ())
+    options = replace(options, structure=structures_of(structure or {}, checkable.leaves))
     in_jax: Checkable | None = None
     if reference is not None:
         from jaxnet.crosscheck.inspect.jax_function import JaxReference  # a check of NumPy code does not load JAX

@@ -1,8 +1,8 @@
 """Holds the state that the parts of a check share: options, random streams, derivations at the given point."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +13,11 @@ from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.surrogate import Surrogate
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Derivations, Gap
-from jaxnet.crosscheck.measure.leaf import LeafMeasurement, Tangent, measure_leaf
+from jaxnet.crosscheck.measure.leaf import LeafMeasurement, measure_leaf
 from jaxnet.crosscheck.measure.low_precision import low_precision_gap
 from jaxnet.crosscheck.measure.other_points import Point
 from jaxnet.crosscheck.measure.point_dtype import chosen_point
+from jaxnet.crosscheck.measure.structures import Structure
 from jaxnet.crosscheck.meter import OutOfTime
 from jaxnet.crosscheck.streams import Stream, stream
 
@@ -33,6 +34,7 @@ class Options:
         order: The highest derivative that is checked.
         transforms: The transformations under which the code must return the same. Defaults to cheap ones, under which
             it need not run.
+        structure: The structures that leaves keep as they move, by name.
     """
 
     seed: int = 0
@@ -44,6 +46,7 @@ class Options:
     dout: Array | None = None
     order: int = 1
     transforms: tuple[str, ...] | None = None
+    structure: Mapping[str, Structure] = field(default_factory=dict)
 
 
 class Outcome(NamedTuple):
@@ -55,6 +58,7 @@ class Outcome(NamedTuple):
     analytic: Derivation
     point: Point = Point.GIVEN
     note: str = ""
+    structure: str = ""  # that the leaf keeps as it moves
 
 
 class Context:
@@ -128,7 +132,7 @@ class Context:
         *,
         low_precision: Gap | None = None,
         start: float | None = None,
-        tangent: Tangent = Tangent.ALL,
+        structure: Structure | None = None,
         point: Point = Point.GIVEN,
     ) -> Outcome:
         """Measures a leaf in a derivation, and decides.
@@ -138,17 +142,17 @@ class Context:
             derivations: The derivation that is checked, and that of the reference.
             low_precision: The gap between the gradient in the arrays' own dtype and in float64.
             start: The first step. Defaults to the derivation's own.
-            tangent: The directions in which the leaf may move.
+            structure: The structure that the leaf keeps as it moves.
             point: The point of the derivations.
         """
         analytic, options = derivations.analytic, self.options
         resolution = self._resolution(name, analytic)
         measured = measure_leaf(
-            name, derivations, resolution, options.accuracy, self.directions, start=start, tangent=tangent
+            name, derivations, resolution, options.accuracy, self.directions, start=start, structure=structure
         )
         strict = options.resolution is not None
         verdict, cause = decide(measured, derivations.forward, low_precision, analytic.coarse, strict)
-        return Outcome(measured, verdict, cause, analytic, point)
+        return Outcome(measured, verdict, cause, analytic, point, structure=structure.name if structure else "")
 
     def _resolution(self, name: str, analytic: Derivation) -> float:
         """Returns the smallest relative error to be detected.

@@ -42,7 +42,7 @@ class Cause(Enum):
     WRONG_NEARBY = "every element is at a kink, and the gradient is wrong at a nearby point"
     CORRECT_NEARBY = "the gradient is wrong at the given point, and correct at a nearby point"
     WRONG_AT_ANOTHER_POINT = "the gradient is zero at the given point, and wrong at one other point"
-    SYMMETRIC_ONLY = "the gradient is correct along symmetric directions only"
+    STRUCTURED_ONLY = "the gradient is correct only along directions that keep the structure of the value"
     ZERO_AT_POINT = "the gradient is zero at the given point, and inconclusive at other points"
     OUT_OF_TIME = "max_seconds passed"
 

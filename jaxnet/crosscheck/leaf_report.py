@@ -59,7 +59,7 @@ def report_leaf(context: Context, outcome: Outcome) -> Leaf:
         gradient_noise=analytic.gradient_noise(name),
         slip=diagnosis.slip if diagnosis else None,
         diagnosis=diagnosis.sentence if diagnosis else "",
-        detail=measured.limit.value,
+        detail=outcome.structure or measured.limit.value,
     )
     return replace(leaf, notes=(*report_lines.notes(leaf), *([outcome.note] if outcome.note else [])))
 
@@ -80,6 +80,10 @@ def _worst_element(context: Context, outcome: Outcome) -> tuple[tuple[int, ...],
         return index, {derived_by: float(gradient[index]), "autodiff": float(reference[index])}, None
     if outcome.cause is not Cause.ANALYTIC_WRONG:
         return (), {}, None
+    if outcome.structure:  # no element moves by itself
+        worst = max(measured.probes, key=lambda probe: probe.gap.ratio)
+        unit = 1 / measured.factor
+        return (), {derived_by: worst.claimed * unit, "numerical": worst.numerical.value * unit}, None
     quotients = [probe.numerical for probe in measured.probes]
     step = min(quotients, key=lambda quotient: quotient.error).step if quotients else FIRST_STEP
     kinks = [e.place for e in measured.kinks]  # at which a range of slopes is correct

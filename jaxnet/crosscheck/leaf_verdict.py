@@ -14,8 +14,9 @@ from jaxnet.crosscheck.inspect.checkable import Leaves
 from jaxnet.crosscheck.leaf_report import report_leaf
 from jaxnet.crosscheck.measure.derivation import Derivations
 from jaxnet.crosscheck.measure.finite_differences import STEP_RATIO
-from jaxnet.crosscheck.measure.leaf import LeafMeasurement, Tangent, is_symmetric
+from jaxnet.crosscheck.measure.leaf import LeafMeasurement
 from jaxnet.crosscheck.measure.other_points import Point, all_beside, beside
+from jaxnet.crosscheck.measure.structures import Structure, recognized
 from jaxnet.crosscheck.report import Leaf
 from jaxnet.crosscheck.zero_gradients import is_lost_to_rounding
 
@@ -29,10 +30,13 @@ KINK_CAUSES = (Cause.TOO_MANY_KINKS, Cause.ALL_AT_KINKS, Cause.OUTSIDE_SLOPES)
 def check_leaf(context: Context, name: str) -> Leaf:
     """Checks a leaf and reports it."""
     derivations = Derivations(context.analytic, context.autodiff, context.forward)
+    if (structure := context.options.structure.get(name)) is not None:
+        outcome = context.outcome(name, derivations, structure=structure)
+        return report_leaf(context, outcome._replace(note=_note(structure)))
     outcome = context.outcome(name, derivations, low_precision=context.low_precision.get(name))
     if outcome.cause in WRONG_CAUSES:
-        outcome = _with_shared_memory_gradient(context, outcome) or _along_symmetric(context, outcome) or outcome
-        if outcome.note or outcome.cause is Cause.SYMMETRIC_ONLY:
+        outcome = _with_shared_memory_gradient(context, outcome) or _along_structure(context, outcome) or outcome
+        if outcome.note or outcome.cause is Cause.STRUCTURED_ONLY:
             return report_leaf(context, outcome)
     unconfirmed = outcome.cause is Cause.UNCONFIRMED and bool(outcome.measured.kinks)
     if outcome.verdict is not Verdict.FAIL and (outcome.cause in KINK_CAUSES or unconfirmed):
@@ -55,17 +59,20 @@ def _with_shared_memory_gradient(context: Context, outcome: Outcome) -> Outcome 
     return summed._replace(note=report_lines.TIED) if summed.verdict is Verdict.PASS or smaller else None
 
 
-def _along_symmetric(context: Context, outcome: Outcome) -> Outcome | None:
-    """Returns the outcome for a symmetric matrix that stays symmetric, if the gradient is correct for that."""
+def _along_structure(context: Context, outcome: Outcome) -> Outcome | None:
+    """Returns the outcome for a value that keeps a structure that it has, if the gradient is correct for that."""
     name = outcome.measured.name
-    if not is_symmetric(in_float64(context.at[name])):
-        return None
-    symmetric = context.outcome(name, Derivations(outcome.analytic), tangent=Tangent.SYMMETRIC)
-    if symmetric.verdict is not Verdict.PASS:
-        return None
-    if name in context.checkable.captured_leaves:  # the user did not ask for its gradient
-        return symmetric._replace(cause=Cause.SYMMETRIC_ONLY, note=report_lines.SYMMETRIC)
-    return symmetric._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.SYMMETRIC_ONLY)
+    for structure in recognized(in_float64(context.at[name])):
+        along = context.outcome(name, Derivations(outcome.analytic), structure=structure)
+        if along.verdict is Verdict.PASS and along.measured.size:
+            if name in context.checkable.captured_leaves:  # the user did not ask for its gradient
+                return along._replace(cause=Cause.STRUCTURED_ONLY, note=_note(structure))
+            return along._replace(verdict=Verdict.INCONCLUSIVE, cause=Cause.STRUCTURED_ONLY)
+    return None
+
+
+def _note(structure: Structure) -> str:
+    return report_lines.STRUCTURED.format(structure.name)
 
 
 def _beside_kinks(context: Context, outcome: Outcome) -> Outcome:

@@ -58,9 +58,9 @@ REASONS = {
         "the gradient is not the slope here, but it is right a thousandth away, as happens where kinks are composed: "
         "move the inputs off the kinks"
     ),
-    Cause.SYMMETRIC_ONLY: (
-        "{name} is symmetric, and its gradient is right only along symmetric directions, "
-        "which is correct if {name} is always symmetric: if not, pass another value"
+    Cause.STRUCTURED_ONLY: (
+        "{name} has a structure ({detail}), and its gradient is right only along directions that keep it: "
+        "if {name} always has it, pass structure={{{name!r}: {detail!r}}}; if not, pass another value"
     ),
     Cause.ZERO_AT_POINT: "the gradient is zero at these inputs and could not be judged at others: pass other inputs",
     Cause.WRONG_AT_ANOTHER_POINT: "the gradient is zero at these inputs and looks wrong at others: check it there",
@@ -74,7 +74,7 @@ LIMITS = {
 }
 POINTS = {Point.MOVED: "moved", Point.DRAWN: "newly drawn", Point.FLIPPED: "negated"}
 TIED = "it shares memory with another leaf: its gradient is the sum of the gradients for both"
-SYMMETRIC = "it is symmetric, and was judged only along symmetric directions: along others, its gradient is different"
+STRUCTURED = "it was judged only along directions that keep its structure ({}): along others it may be different"
 
 
 def maker(leaf: "Leaf") -> str:

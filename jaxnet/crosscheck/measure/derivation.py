@@ -289,7 +289,14 @@ class Derivation:
             start: The first step.
         """
         direction = self.exact(name, direction)
-        noise = self.noise_along(name, direction, self.phi_noise)
+        return self._probe(name, direction, target, start, self.noise_along(name, direction, self.phi_noise))
+
+    def probe_unrounded(self, name: str, direction: Array, target: float, start: float) -> Probe:
+        """Computes the same along a direction whose elements depend on each other, so that none may be rounded."""
+        noise = self.noise_along(name, direction, self.phi_noise)._replace(exact_from=math.inf)
+        return self._probe(name, direction, target, start, noise)
+
+    def _probe(self, name: str, direction: Array, target: float, start: float, noise: PhiNoise) -> Probe:
         numerical = _with_noise(derivative(self.phi(name, direction), noise, target, start), self.phi_noise)
         claimed = float(np.vdot(self.scaled_gradient(name), direction))
         return Probe(direction, claimed, float(np.linalg.norm(self.roundings(name) * direction)), numerical)

@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.contradiction import is_contradicted
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Derivations, Gap, Probe
 from jaxnet.crosscheck.measure.finite_differences import Derivative, Limit
 from jaxnet.crosscheck.measure.kinks import Element, Goal, Roughness, Tie, broken_tie, examine_elements, rough_elements
 from jaxnet.crosscheck.measure.probing import Probing
+from jaxnet.crosscheck.measure.structures import Structure
 
 PROBES_PER_LEAF = 3
 # The largest relative tolerance of a PASS for any noise, in float64 and in lower precision.
@@ -27,19 +29,6 @@ class Coverage(Enum):
     WHOLE = "whole"
     SMOOTH_ELEMENTS = "smooth elements"  # all except the rough ones
     SPOILED = "spoiled"  # none reliably, because too many elements are rough
-
-
-class Tangent(Enum):
-    """The directions in which a leaf may move."""
-
-    ALL = "all"
-    SYMMETRIC = "symmetric"  # a symmetric matrix stays symmetric
-
-
-def is_symmetric(array: Array) -> bool:
-    """Returns whether this is a matrix with at least two rows that equals its transpose, up to rounding."""
-    square = array.ndim == 2 and array.shape[0] == array.shape[1] > 1
-    return square and bool(np.allclose(array, array.T, rtol=1e-6, atol=0))
 
 
 @dataclass(frozen=True)
@@ -161,7 +150,7 @@ def measure_leaf(
     rng: np.random.Generator,
     *,
     start: float | None = None,
-    tangent: Tangent = Tangent.ALL,
+    structure: Structure | None = None,
 ) -> LeafMeasurement:
     """Compares a leaf's gradient with difference quotients, and with the reference's gradient if there is one.
 
@@ -172,19 +161,19 @@ def measure_leaf(
         accuracy: The relative error that the user allows.
         rng: Draws directions.
         start: The first step. Defaults to the derivation's own.
-        tangent: The directions in which the leaf may move.
+        structure: The structure that the leaf keeps as it moves. Defaults to none: every element moves by itself.
     """
     analytic, autodiff, _ = derivations
-    directions = [_direction(analytic.at[name].shape, tangent, rng) for _ in range(PROBES_PER_LEAF)]
+    directions = [_direction(analytic.at[name], structure, rng) for _ in range(PROBES_PER_LEAF)]
     weights = np.where(np.isfinite(np.asarray(analytic.at[name], np.float64)), 1.0, 0.0)
-    probing = Probing(name, analytic, directions, resolution, start)
+    probing = Probing(name, analytic, directions, resolution, start, rounded=structure is None)
     probes = first_probes = probing.along(weights)
     contradicted = any(is_contradicted(analytic, name, probe) for probe in probes)
-    if not probing.sufficient(probes, weights) and not contradicted:
+    if not probing.sufficient(probes, weights) and not contradicted and structure is None:
         weights, probes = probing.by_own_size(weights, probes)
     size = analytic.size(name, weights)
     rough = _Rough([], None, Coverage.WHOLE, weights)
-    if probing.inaccurate(probes, weights) or probing.near_kink(probes):
+    if structure is None and (probing.inaccurate(probes, weights) or probing.near_kink(probes)):
         target = analytic.target(name, weights, resolution)
         rough = _examine_rough(analytic, name, weights, target, probes, rng)
         weights = rough.smooth_weights
@@ -214,9 +203,9 @@ def measure_leaf(
     )
 
 
-def _direction(shape: tuple[int, ...], tangent: Tangent, rng: np.random.Generator) -> Array:
-    direction = rng.standard_normal(shape)
-    return (direction + direction.T) / 2 if tangent is Tangent.SYMMETRIC else direction
+def _direction(value: Array, structure: Structure | None, rng: np.random.Generator) -> Array:
+    direction = rng.standard_normal(value.shape)
+    return direction if structure is None else np.asarray(structure.project(in_float64(value), direction))
 
 
 class _Rough(NamedTuple):

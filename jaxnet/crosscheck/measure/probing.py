@@ -13,8 +13,16 @@ class Probing:
     """Probes one leaf along given directions. Each probe starts at the best step of the previous one."""
 
     def __init__(
-        self, name: str, derivation: Derivation, directions: list[Array], resolution: float, start: float | None = None
+        self,
+        name: str,
+        derivation: Derivation,
+        directions: list[Array],
+        resolution: float,
+        start: float | None = None,
+        *,
+        rounded: bool = True,
     ) -> None:
+        self.rounded = rounded  # directions may be rounded so that steps along them are exact
         self.name, self.derivation, self.directions, self.resolution = name, derivation, directions, resolution
         self.step = self.start = start or derivation.start
         self.largest_quotient = 0.0  # an estimate of the true gradient, for a claimed one that is too small
@@ -24,7 +32,8 @@ class Probing:
         probes: list[Probe] = []
         for direction in self.directions:
             enough = self.target(weights) if target is None else target
-            probes.append(self.derivation.probe(self.name, direction * weights, enough, self.step))
+            probe = self.derivation.probe if self.rounded else self.derivation.probe_unrounded
+            probes.append(probe(self.name, direction * weights, enough, self.step))
             numerical = probes[-1].numerical
             if math.isfinite(numerical.value):
                 self.largest_quotient = max(self.largest_quotient, abs(numerical.value))

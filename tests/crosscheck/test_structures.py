@@ -1,0 +1,116 @@
+"""Arguments with structure: gradients are judged along the directions that keep it, given or recognized."""
+
+import numpy as np
+import pytest
+
+from jaxnet.crosscheck import Cause, Verdict, check_function
+from jaxnet.crosscheck.measure.structures import STRUCTURES
+
+rng = np.random.default_rng(3)
+M = rng.standard_normal((4, 4))
+C = rng.standard_normal((4, 4))
+Q, _ = np.linalg.qr(M)
+VALUES = {
+    "symmetric": M + M.T,
+    "positive definite": M @ M.T + np.eye(4),
+    "skew-symmetric": M - M.T,
+    "lower triangular": np.tril(M),
+    "upper triangular": np.triu(M),
+    "diagonal": np.diag(M[0]),
+    "simplex": np.abs(M) / np.abs(M).sum(axis=-1, keepdims=True),
+    "unit rows": M / np.linalg.norm(M, axis=-1, keepdims=True),
+    "rotation": Q,
+}
+# For each, a nonzero direction orthogonal to all tangents at the value: a gradient may have any part along it.
+NORMALS = {
+    "symmetric": M - M.T,
+    "positive definite": M - M.T,
+    "skew-symmetric": M + M.T,
+    "lower triangular": np.triu(M, 1),
+    "upper triangular": np.tril(M, -1),
+    "diagonal": M - np.diag(np.diag(M)),
+    "simplex": np.ones((4, 4)) * M[:, :1],
+    "unit rows": VALUES["unit rows"] * M[:, :1],
+    "rotation": Q @ (M + M.T),
+}
+
+
+def quadratic(x):
+    return float((C * x).sum() + (x**3).sum())
+
+
+def gradient_with(part):
+    return lambda x: C + 3 * x**2 + part
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_tangents_are_orthogonal_to_the_normal_directions(name):
+    tangent = STRUCTURES[name].project(VALUES[name], rng.standard_normal((4, 4)))
+    assert abs((tangent * NORMALS[name]).sum()) < 1e-12
+    assert np.abs(NORMALS[name]).max() > 0.1
+    np.testing.assert_allclose(STRUCTURES[name].project(VALUES[name], tangent), tangent, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_gradient_that_is_right_along_the_structure_passes_where_it_is_given(name):
+    gradient = gradient_with(NORMALS[name])
+    report = check_function(quadratic, VALUES[name], gradient=gradient, structure={"x": name})
+    assert report.verdict is Verdict.PASS
+    assert name in report.leaves[0].notes[0]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_gradient_that_is_wrong_along_the_structure_fails(name):
+    for factor in (1.5, -2, 1 + 1e-5):
+        gradient = gradient_with(NORMALS[name])
+        report = check_function(
+            quadratic, VALUES[name], gradient=lambda x, g=gradient, k=factor: k * g(x), structure={"x": name}
+        )
+        assert report.verdict is Verdict.FAIL
+        assert set(report.leaves[0].values) == {"analytic", "numerical"}
+
+
+@pytest.mark.parametrize("name", [name for name in VALUES if name not in ("diagonal", "positive definite")])
+def test_a_structure_is_recognized_from_a_failure(name):
+    report = check_function(quadratic, VALUES[name], gradient=gradient_with(NORMALS[name]))
+    (leaf,) = report.leaves
+    assert report.verdict is Verdict.INCONCLUSIVE
+    assert leaf.cause is Cause.STRUCTURED_ONLY
+    assert f"structure={{'x': '{name}'}}" in str(report)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_gradient_that_is_right_in_all_directions_passes_without_a_structure(name):
+    assert check_function(quadratic, VALUES[name], gradient=gradient_with(0)).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_wrong_gradient_fails_though_the_value_has_a_structure(name):
+    assert check_function(quadratic, VALUES[name], gradient=gradient_with(M**2)).verdict is Verdict.FAIL
+
+
+def test_the_determinant_of_a_rotation_moves_along_rotations_only():
+    def off_by_scale(x):
+        return float((C * x).sum() * np.linalg.det(x))  # the determinant is 1 for rotations, however they turn
+
+    report = check_function(off_by_scale, Q, gradient=lambda x: C * np.linalg.det(x), structure={"x": "rotation"})
+    assert report.verdict is Verdict.PASS
+
+
+def test_a_projection_of_the_user_is_a_structure():
+    def constant_sum(x, d):
+        return d - d.mean()
+
+    x = np.arange(4.0)
+    options = {"gradient": lambda x: 2 * x + 5, "structure": {"x": constant_sum}}
+    assert check_function(lambda x: float((x**2).sum()), x, **options).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("structure", "message"),
+    [({"w": "simplex"}, "no array is called 'w'"), ({"x": "round"}, "'round' for x, expected one of 'symmetric'"),
+     ({"x": "simplex"}, "x does not have it")],
+)  # fmt: skip
+def test_an_invalid_structure_is_refused(structure, message):
+    with pytest.raises(ValueError, match=f"structure: .*{message}"):
+        check_function(quadratic, M, gradient=gradient_with(0), structure=structure)
