@@ -79,7 +79,7 @@ def _places(result: Any) -> tuple[int, int] | None:
     """Returns the positions of the value and of the gradients in a result of these two."""
     if not isinstance(result, tuple | list) or len(result) != 2:
         return None
-    scalars = [i for i in (0, 1) if np.ndim(result[i]) == 0 and isinstance(result[i], float | np.floating | np.ndarray)]
+    scalars = [i for i in (0, 1) if isinstance(result[i], float | np.floating | np.ndarray) and np.ndim(result[i]) == 0]
     if len(scalars) != 1:
         return None
     other = result[1 - scalars[0]]

@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.optional_jax import is_jax_array
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
 from jaxnet.crosscheck.inspect.signatures import positional
+from jaxnet.crosscheck.inspect.trees import is_array, map_leaves
 
 
 class Style(NamedTuple):
@@ -44,9 +46,14 @@ def with_methods(thing: Any, methods: Mapping[str, Any]) -> Any:
 def called(function: Callable[..., Any], *args: Any) -> Any:
     """Returns the result of a trial call with copies of the arguments; an exception if it raises one."""
     try:
-        return function(*(duplicate(arg) for arg in args))
+        return function(*(map_leaves(_duplicate, arg) for arg in args))
     except Exception as error:
         return error
+
+
+def _duplicate(value: Any) -> Any:
+    """Returns a copy, of a JAX array too, which a compiled function may take over (`donate_argnums`)."""
+    return value.copy() if is_jax_array(value) and is_array(value) else duplicate(value)
 
 
 def named_gradients(gradients: Any, names: list[str], args: tuple[Any, ...]) -> dict[str, Any] | None:

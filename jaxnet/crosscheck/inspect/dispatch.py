@@ -6,6 +6,7 @@ from typing import Any
 from jaxnet.crosscheck.adapters import Style, adapt, loss_and_gradients
 from jaxnet.crosscheck.inspect.checkable import Checkable
 from jaxnet.crosscheck.inspect.errors import SubjectError, counted
+from jaxnet.crosscheck.inspect.flax_module import functional_form, is_nnx_module
 from jaxnet.crosscheck.inspect.function import inspect_forward_mode, inspect_function
 from jaxnet.crosscheck.inspect.layer import inspect_layer
 from jaxnet.crosscheck.inspect.network import inspect_network
@@ -144,6 +145,11 @@ def function_to_checkable(
         gradient: The gradient. Defaults to the one that JAX or PyTorch derives.
         takes_dout: Whether `gradient` takes the gradient from above. Defaults to what its signature says.
     """
+    if gradient is None and is_nnx_module(f):
+        call, params = functional_form(f)
+        checkable = function_to_checkable(call, (params, *args), seed)
+        checkable.leaves = {n: leaf for n, leaf in checkable.leaves.items() if not n.startswith("state.")}
+        return checkable
     if is_torch(f, args):
         if gradient is None:
             return CheckableTorch(f, draw_inputs(forward_of(f), args, None, seed))
