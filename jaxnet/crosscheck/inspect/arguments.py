@@ -139,7 +139,9 @@ def float_parts(place: str, leaf: Any) -> Iterator[tuple[str, Array]]:
 def as_complex(real: Any, imag: Any) -> Any:
     """Returns the complex array with these real and imaginary parts, traced or not."""
     if isinstance(real, np.ndarray) and isinstance(imag, np.ndarray):
-        return real + 1j * imag.astype(real.dtype)
+        joined = np.empty_like(real, np.result_type(real.dtype, np.complex64))
+        joined.real, joined.imag = real, imag  # a product with 1j would make an infinite part a nan
+        return joined
     import jax
 
     return jax.lax.complex(real, imag)
