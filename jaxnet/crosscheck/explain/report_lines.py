@@ -1,6 +1,6 @@
 """Puts the verdicts of a report into lines of text, from enums and numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from jaxnet.crosscheck.decide import Cause, Verdict
@@ -191,3 +191,18 @@ def constant(name: str) -> str:
 def brackets(index: tuple[int, ...]) -> str:
     """Returns "[2, 1]" for an index, and "" for ()."""
     return f"[{', '.join(map(str, index))}]" if index else ""
+
+
+def convention(leaves: Sequence["Leaf"], followed: str, failing: Sequence[str]) -> str:
+    """Returns the sentence on the convention by which complex gradients are read.
+
+    Args:
+        leaves: The leaves.
+        followed: The convention.
+        failing: Other conventions by which they were read, and did not pass.
+    """
+    if all(leaf.verdict is Verdict.PASS for leaf in leaves):
+        return f"complex gradients follow {followed}"
+    is_wrong = any(leaf.verdict is Verdict.FAIL for leaf in leaves)
+    too = f"; they are wrong by {failing[0]}, too" if failing and is_wrong else ""
+    return f"complex gradients are read by {followed}{too}"

@@ -104,6 +104,8 @@ class Checkable:
         batch: The samples of a network. They are not leaves, but a mean may be taken over their sizes.
         transforms: The names of the transformations that `under` applies.
         cheap_transforms: Those that every check applies.
+        has_complex_output: Whether hand-written code returns complex numbers.
+        read_by: The convention by which complex gradients are read, if there are several.
         gradient_of: If it is the gradient of a function, the leaves of that function, in the order of the output.
     """
 
@@ -123,6 +125,8 @@ class Checkable:
     transforms: Sequence[str] = ()
     cheap_transforms: Sequence[str] = ()
     gradient_of: Sequence[str] = ()
+    has_complex_output = False
+    read_by = ""
 
     @property
     def owner(self) -> Any:
@@ -163,6 +167,15 @@ class Checkable:
     def readings(self) -> Iterator["Checkable"]:
         """Yields other ways to read the value that backward returned."""
         yield from ()
+
+    def conventions(self) -> Iterator["Checkable"]:
+        """Yields this subject with complex gradients read by another convention."""
+        yield from ()
+
+    def imaginary_outputs(self, output: Array) -> Array | None:
+        """Returns whether each element of the output is the imaginary part of a number; None if none is."""
+        del output
+        return None
 
     def with_integers(self, integers: Mapping[str, Array]) -> "Checkable | None":
         """Returns the same subject with other ids and labels; None if they cannot be replaced."""
