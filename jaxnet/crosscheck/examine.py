@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnet.crosscheck.conjugates import name_conjugates
 from jaxnet.crosscheck.context import Context, Options, draw_dout
 from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
 from jaxnet.crosscheck.dtypes import in_float64, is_float_dtype
@@ -55,16 +56,15 @@ def _by_convention(title: str, checkable: Checkable, reference: Checkable | None
     A gradient fails only if it fails by all of them.
     """
     report = _in_any_reading(title, checkable, reference, options)
-    if not checkable.read_by:
+    conventions = list(checkable.conventions())
+    if not conventions or not report.leaves:
         return report
-    reports = [(report, checkable.read_by)]
+    reports = [(report, checkable.convention)]
     is_decided = all(leaf.verdict is Verdict.PASS for leaf in report.leaves)
-    for other in () if is_decided else checkable.conventions():
-        reports.append((_in_any_reading(title, other, reference, options), other.read_by))
+    for other in () if is_decided else conventions:
+        reports.append((_in_any_reading(title, other, reference, options), other.convention))
     report, convention = min(reports, key=lambda each: _badness(each[0]))
     others = [name for each, name in reports if each is not report]
-    if not report.leaves:
-        return report
     return replace(report, notes=(*report.notes, report_lines.convention(report.leaves, convention, others)))
 
 
@@ -230,7 +230,7 @@ def _check_leaves(context: Context, names: list[str], leaves: list[Leaf]) -> lis
         for name in names:
             leaves.append(check_leaf(context, name))
         leaves = examine_zeros(context, names, leaves)
-        return name_exchanged(context, leaves)
+        return name_conjugates(context, name_exchanged(context, leaves))
     except OutOfTime:
         checked = {leaf.name for leaf in leaves}
         return leaves + [_leaf_out_of_time(context.checkable, name) for name in names if name not in checked]

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from jaxnet.crosscheck.inspect.convention import Convention
 from jaxnet.crosscheck.inspect.errors import SubjectError, describe
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.inputs import different_inputs
@@ -105,7 +106,7 @@ class Checkable:
         transforms: The names of the transformations that `under` applies.
         cheap_transforms: Those that every check applies.
         has_complex_output: Whether hand-written code returns complex numbers.
-        read_by: The convention by which complex gradients are read, if there are several.
+        convention: The convention for complex gradients, by which those of the leaves are read.
         gradient_of: If it is the gradient of a function, the leaves of that function, in the order of the output.
     """
 
@@ -126,12 +127,17 @@ class Checkable:
     cheap_transforms: Sequence[str] = ()
     gradient_of: Sequence[str] = ()
     has_complex_output = False
-    read_by = ""
+    convention: Convention | None = None
 
     @property
     def owner(self) -> Any:
         """The object that holds the parameters; None for functions."""
         return None
+
+    @property
+    def complex_leaves(self) -> list[str]:
+        """The names of the arrays whose parts, `z.real` and `z.imag`, are two leaves."""
+        return []
 
     def array_names(self) -> list[str]:
         """Returns the names of the arrays that it takes or holds, those without any effect included."""

@@ -5,22 +5,15 @@ has the same two. Code follows one of them throughout.
 """
 
 from collections.abc import Iterator, Mapping
-from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from jaxnet.crosscheck.inspect.arguments import IMAG, REAL, as_complex, float_parts
 from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
+from jaxnet.crosscheck.inspect.convention import Convention
 from jaxnet.crosscheck.inspect.outputs import Outputs
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_complex
-
-
-class Convention(Enum):
-    """The meaning of a complex gradient of a real loss L by z = x + iy."""
-
-    PYTORCH = "PyTorch's convention, dL/dx + i dL/dy for z = x + iy"
-    JAX = "JAX's convention, dL/dx - i dL/dy for z = x + iy"
 
 
 class ComplexParts(Checkable):
@@ -32,7 +25,7 @@ class ComplexParts(Checkable):
     """
 
     def __init__(self, of: Checkable, convention: Convention = Convention.PYTORCH) -> None:
-        self.of, self.convention = of, convention
+        self.of, self._by, self.convention = of, convention, convention
         for name in ("name", "captured_leaves", "takes_dout", "derived_by", "notes", "fault", "numbers", "integers"):
             setattr(self, name, getattr(of, name))
         self._whole = {n: np.asarray(a) for n, a in {**of.others, **of.leaves}.items() if is_complex(a)}
@@ -40,7 +33,10 @@ class ComplexParts(Checkable):
         self.constants = {part for name in of.constants for part in self._names(name)}
         self.accumulating = [part for name in of.accumulating for part in self._names(name)]
         self.batch, self._outputs = of.batch, Outputs()
-        self.read_by = convention.value
+
+    @property
+    def complex_leaves(self) -> list[str]:
+        return [name for name in self.of.leaves if name in self._whole]
 
     @property
     def owner(self) -> Any:
@@ -55,7 +51,7 @@ class ComplexParts(Checkable):
 
     def readings(self) -> Iterator[Checkable]:
         for reading in self.of.readings():
-            yield ComplexParts(reading, self.convention)
+            yield ComplexParts(reading, self._by)
 
     def open(self, leaves: Leaves) -> Instance:
         opened = self.of.open(self._joined(leaves))
@@ -87,7 +83,7 @@ class ComplexParts(Checkable):
 
     def with_integers(self, integers: Mapping[str, Array]) -> Checkable | None:
         other = self.of.with_integers(integers)
-        return None if other is None else ComplexParts(other, self.convention)
+        return None if other is None else ComplexParts(other, self._by)
 
     def _names(self, name: str) -> tuple[str, ...]:
         return (name + REAL, name + IMAG) if name in self._whole else (name,)

@@ -32,7 +32,7 @@ class Outputs:
     """Packs the outputs of a forward pass into one array, and unpacks `dout` into their structure.
 
     One array stays as it is; several are concatenated. A complex output becomes its real and its imaginary part, along
-    a new first axis. Outputs that are neither are dropped, and their `dout` is None.
+    a new last axis. Outputs that are neither are dropped, and their `dout` is None.
     """
 
     def __init__(self) -> None:
@@ -79,8 +79,7 @@ class Outputs:
 
     def imaginary(self) -> Array:
         """Returns whether each element of the packed outputs belongs to an imaginary part."""
-        halves = [np.arange(part.size) >= part.size // 2 if part.is_complex else np.zeros(part.size, bool)
-                  for part in self.parts]  # fmt: skip
+        halves = [np.arange(part.size) % (1 + part.is_complex) == 1 for part in self.parts]
         return np.concatenate(halves) if halves else np.zeros(0, bool)
 
     @property
@@ -120,10 +119,10 @@ class Outputs:
         """Returns the gradient from above of one output, complex if that is."""
         if not part.is_complex:
             return dout
-        real, imag = dout.reshape(2, *part.shape)
-        joined = np.empty(part.shape, np.result_type(dout.dtype, np.complex64))
-        joined.real, joined.imag = real, -imag if self.conjugated else imag
-        return joined
+        # A view, so that code which writes to the complex array is found to write to `dout`.
+        joined = np.ascontiguousarray(dout).reshape(-1).view(np.result_type(dout.dtype, np.complex64))
+        joined = joined.reshape(part.shape)
+        return np.conj(joined) if self.conjugated else joined
 
     @property
     def count(self) -> int:
@@ -151,7 +150,7 @@ def _is_inexact(value: Any) -> bool:
 
 def _in_floats(array: Array) -> Array:
     """Returns an array of floats, or both parts of a complex one."""
-    return np.stack([array.real, array.imag]) if is_complex(array) else array
+    return np.stack([array.real, array.imag], axis=-1) if is_complex(array) else array
 
 
 def flat_parts(result: Any) -> Sequence[tuple[str, Any]]:

@@ -32,7 +32,7 @@ class SinglePrecision(Checkable):
         for name in ("name", "leaves", "others", "constants", "captured_leaves", "takes_dout", "derived_by"):
             setattr(self, name, getattr(checkable, name))
         self.notes, self.fault = checkable.notes, checkable.fault
-        self.read_by = checkable.read_by
+        self.convention = checkable.convention
         self.numbers, self.integers, self.batch = checkable.numbers, checkable.integers, checkable.batch
         self.gradient_of = checkable.gradient_of
         self.transforms, self.cheap_transforms = checkable.transforms, checkable.cheap_transforms
@@ -52,6 +52,10 @@ class SinglePrecision(Checkable):
         for method in ("forward", "forward_at_different_inputs", "backward", "backward_as_given"):
             setattr(instance, method, single_precision()(getattr(instance, method)))
         return instance
+
+    @property
+    def complex_leaves(self) -> list[str]:
+        return self.checkable.complex_leaves
 
     def conventions(self) -> Iterator[Checkable]:
         yield from map(SinglePrecision, self.checkable.conventions())

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.arguments import IMAG, REAL, as_complex
 from jaxnet.crosscheck.inspect.checkable import Instance
+from jaxnet.crosscheck.inspect.convention import Convention
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
 from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.torch_copying import copy_with, tensors_in
@@ -100,10 +101,13 @@ class CheckableTorch(TorchProgram):
         slots: The tensors that it takes or holds, by name.
         parts: The leaves, or the single name, of each of these: `("z.real", "z.imag")` for a complex `z`.
         outputs_without_gradient: The names of float outputs without a graph, such as non-differentiable ones.
+        is_imaginary: Whether each element of the output is the imaginary part of a number.
 
     Raises:
         SubjectError: If it cannot be called so, has a `backward` of its own, or tensors are sparse or of complex32.
     """
+
+    convention = Convention.PYTORCH
 
     def __init__(self, thing: Any, inputs: tuple[Any, ...]) -> None:
         torch = torch_module()
@@ -124,6 +128,7 @@ class CheckableTorch(TorchProgram):
         self.inputs = tuple(tensors_from(value) for value in inputs)
         self.accepts_double = True
         self.outputs_without_gradient: list[str] = []
+        self.is_imaginary = np.zeros(0, bool)
         with as_subject_error(self.name):
             self.function = with_parameters(self.function, self.inputs)
         self._find(input_names(forward_of(thing), len(inputs)))
@@ -230,6 +235,13 @@ class CheckableTorch(TorchProgram):
         """Returns the tensor of a slot from its parts: itself, or the complex tensor with these parts."""
         tensors = [parts[part] for part in self.parts[name]]
         return tensors[0] if len(tensors) == 1 else torch_module().complex(*tensors)
+
+    @property
+    def complex_leaves(self) -> list[str]:
+        return [name for name, parts in self.parts.items() if len(parts) == 2 and set(parts) <= self.leaves.keys()]
+
+    def imaginary_outputs(self, output: Array) -> Array | None:
+        return self.is_imaginary.reshape(output.shape) if self.is_imaginary.any() else None
 
     def array_names(self) -> list[str]:
         return [*self.slots, *self.place_of]

@@ -98,7 +98,10 @@ class TorchInstance(Instance):
         floats = dict(floats_of(result))
         if not floats:
             raise SubjectError(f"{self.subject.name}: returned {kind_of(result)}, expected tensors of floats")
-        outputs = [in_floats(part) for part in floats.values() if part.requires_grad]
+        differentiable = [part for part in floats.values() if part.requires_grad]
+        outputs = [in_floats(part) for part in differentiable]
+        halves = [np.tile([False, True] if y.is_complex() else [False], y.numel()) for y in differentiable]
+        self.subject.is_imaginary = np.concatenate(halves) if halves else np.zeros(0, bool)
         self.subject.outputs_without_gradient = [name for name, part in floats.items() if not part.requires_grad]
         if not outputs:
             raise SubjectError(

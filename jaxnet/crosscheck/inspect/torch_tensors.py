@@ -39,8 +39,8 @@ def parts_of(tensor: Any) -> tuple[Any, ...]:
 
 
 def in_floats(tensor: Any) -> Any:
-    """Returns a tensor of floats, or both parts of a complex one, stacked along a new first axis."""
-    return torch_module().stack(parts_of(tensor)) if tensor.is_complex() else tensor
+    """Returns a tensor of floats, or both parts of a complex one, stacked along a new last axis."""
+    return torch_module().stack(parts_of(tensor), -1) if tensor.is_complex() else tensor
 
 
 def to_numpy(tensor: Any) -> Array:
