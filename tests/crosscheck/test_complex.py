@@ -406,6 +406,11 @@ def test_complex32_is_refused():
         check(lambda z: z * 2, half)
 
 
+def test_a_gradient_may_return_a_conjugate_view_of_a_tensor():
+    report = check_function(lambda z: z.conj() * 1, T, gradient=lambda z, dout: dout.conj())
+    assert report.verdict is Verdict.PASS
+
+
 # -- packing
 
 
