@@ -166,8 +166,12 @@ class Context:
 
 
 def draw_dout(checkable: Checkable, output: Array, rng: np.random.Generator) -> Array:
-    """Draws an upstream gradient with distinct, nonzero elements, or returns ones if the backward pass takes none."""
+    """Draws an upstream gradient with distinct, nonzero elements, or returns ones if the backward pass takes none.
+
+    These are zeros for imaginary parts, since a loss is real.
+    """
     if not checkable.takes_dout:
-        return np.ones_like(output)
+        is_imaginary = checkable.imaginary_outputs(output)
+        return np.ones_like(output) if is_imaginary is None else (~is_imaginary).astype(output.dtype)
     drawn = rng.standard_normal(output.shape) if output.ndim else np.asarray(0.5 + rng.random())
     return drawn.astype(output.dtype)

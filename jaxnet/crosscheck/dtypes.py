@@ -60,5 +60,7 @@ def in_float64(value: object) -> Array:
 
 
 def as_double(array: Array) -> Array:
-    """Returns an array as float64, or unchanged if it is a longdouble."""
+    """Returns an array as float64, or unchanged if it is a longdouble; both parts of a complex one, stacked."""
+    if array.dtype.kind == "c":
+        array = np.stack([array.real, array.imag])
     return array if array.dtype == np.longdouble else array.astype(np.float64)

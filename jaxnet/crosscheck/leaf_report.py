@@ -116,5 +116,7 @@ def _diagnosis(context: Context, outcome: Outcome, sample: ElementSample) -> Dia
         numbers=dict(checkable.numbers),
         integers=dict(checkable.integers),
         batch=dict(checkable.batch),
+        has_complex_output=checkable.imaginary_outputs(context.output) is not None,
+        is_complex=name.rpartition(".")[0] in checkable.complex_leaves,
     )
     return diagnose(evidence)

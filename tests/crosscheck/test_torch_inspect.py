@@ -260,8 +260,6 @@ def test_a_gradient_written_for_tensors_is_checked():
 
 
 REFUSED = {
-    "complex": (lambda z: z * 2, (torch.ones(3, dtype=torch.complex128),), "view_as_real"),
-    "complex output": (lambda x: torch.complex(x, x), (X,), "complex"),
     "sparse": (lambda x: x * 2, (X.to_sparse(),), "dense"),
     "no floats": (lambda ids: ids * 2, (IDS,), "no tensor of floats"),
     "no gradient": (lambda x: x.detach() * 2, (X,), "detach"),

@@ -126,7 +126,8 @@ def _end(lines: Array, length: int) -> str:
 def sizes(evidence: Evidence) -> dict[int, str]:
     """Returns the sizes that a wrong mean may divide by, each with its name."""
     names: dict[int, list[str]] = {}
-    for name, array in {**evidence.leaves, "dout": evidence.dout}.items():
+    dout = evidence.dout[..., 0] if evidence.inputs.has_complex_output else evidence.dout
+    for name, array in {**evidence.leaves, "dout": dout}.items():
         for i in range(array.ndim):
             for j in range(i + 1, array.ndim + 1):
                 is_batch = (i, j) == (0, 1) and array.ndim >= 2 and (name == "dout" or name[:1] == "x")

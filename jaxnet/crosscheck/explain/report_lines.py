@@ -1,9 +1,10 @@
 """Puts the verdicts of a report into lines of text, from enums and numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from jaxnet.crosscheck.decide import Cause, Verdict
+from jaxnet.crosscheck.inspect.convention import Convention
 from jaxnet.crosscheck.inspect.errors import counted
 from jaxnet.crosscheck.measure.other_points import Point
 
@@ -202,3 +203,34 @@ def constant(name: str) -> str:
 def brackets(index: tuple[int, ...]) -> str:
     """Returns "[2, 1]" for an index, and "" for ()."""
     return f"[{', '.join(map(str, index))}]" if index else ""
+
+
+def convention(leaves: Sequence["Leaf"], followed: Convention | None, failing: Sequence[Convention | None]) -> str:
+    """Returns the sentence on the convention by which complex gradients are read.
+
+    Args:
+        leaves: The leaves.
+        followed: The convention.
+        failing: Other conventions by which they were read, and did not pass.
+    """
+    text = followed.value if followed else ""
+    if all(leaf.verdict is Verdict.PASS for leaf in leaves):
+        return f"complex gradients follow {text}"
+    is_wrong = any(leaf.verdict is Verdict.FAIL for leaf in leaves)
+    too = f"; they are wrong by {failing[0].value}, too" if failing and failing[0] and is_wrong else ""
+    return f"complex gradients are read by {text}{too}"
+
+
+def conjugate(convention: Convention, *, is_real: bool) -> str:
+    """Returns the clause that says that a conjugate is wrong, and what to write.
+
+    Args:
+        convention: The convention of the gradient.
+        is_real: Whether the leaf is real, and only the output is complex.
+    """
+    right = "backward(conj(dout))" if is_real else "conj(backward(conj(dout)))"
+    of_real, of_holomorphic = convention.of_real, convention.of_holomorphic
+    rule = (
+        f"the gradient by a real x is {of_real}" if is_real else f"the gradient of a holomorphic f is {of_holomorphic}"
+    )
+    return f"a conjugate is missing or misplaced: {right} would be right; by {convention.value}, {rule}"

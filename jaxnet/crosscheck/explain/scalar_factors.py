@@ -80,6 +80,8 @@ def _opposite_sign(evidence: Evidence) -> Iterator[Diagnosis]:
 
 def _meanings(ratio: float, evidence: Evidence) -> Iterator[tuple[float, str]]:
     """Yields numbers that have a meaning as a factor, each with its meaning."""
+    if evidence.inputs.is_complex:
+        yield 0.5, "a Wirtinger derivative, dL/dz or dL/dz*, is half of the gradient"
     yield from (
         (-1.0, "the sign is wrong"),
         (2.0, "an extra factor of 2, as from the derivative of a square"),

@@ -56,6 +56,7 @@ class Slip(Enum):
     TERM_EXTRA = auto()
     WRONG_PRODUCT = auto()
     EXCHANGED = auto()
+    CONJUGATE = auto()
     PLACE = auto()
 
 
@@ -92,6 +93,8 @@ class DiagnosisInput:
         numbers: The layer's scalars, such as a dropout rate, a stride or an eps.
         integers: The layer's integer arrays: ids and labels.
         batch: The samples of a network.
+        is_complex: Whether the leaf is a part of a complex array.
+        has_complex_output: Whether the last axis of `dout` and `output` holds the parts of complex numbers.
     """
 
     leaf: str
@@ -105,3 +108,5 @@ class DiagnosisInput:
     numbers: Mapping[str, float] = field(default_factory=dict)
     integers: Mapping[str, Array] = field(default_factory=dict)
     batch: Mapping[str, Array] = field(default_factory=dict)
+    is_complex: bool = False
+    has_complex_output: bool = False

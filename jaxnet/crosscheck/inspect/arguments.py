@@ -10,7 +10,16 @@ from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.inputs import reject_nan
 from jaxnet.crosscheck.inspect.optional_jax import as_jax, is_jax_array
 from jaxnet.crosscheck.inspect.signatures import input_names
-from jaxnet.crosscheck.inspect.trees import Array, distinct, is_array, is_complex, is_float, leaves_of, with_leaves
+from jaxnet.crosscheck.inspect.trees import (
+    Array,
+    distinct,
+    is_array,
+    is_complex,
+    is_float,
+    is_inexact,
+    leaves_of,
+    with_leaves,
+)
 
 REAL, IMAG = ".real", ".imag"
 # Frameworks whose arrays convert to NumPy, but that NumPy's and JAX's functions should not get.
@@ -20,23 +29,22 @@ OTHER_FRAMEWORKS = ("torch", "tensorflow", "autograd", "pytensor", "mxnet", "pad
 class Arguments:
     """The arguments of a function.
 
-    Floats become 0-d arrays; integers, random keys, strings and None stay as they are. A complex array, if it is
-    allowed, counts as two float leaves, `z.real` and `z.imag`.
+    Floats become 0-d arrays; integers, random keys, strings and None stay as they are.
 
     Args:
         f: The function, whose parameters name the arguments.
         args: The arguments.
-        complex_as_two: Whether complex arrays are allowed.
+        complex_as_two: Whether a complex array counts as two float leaves, `z.real` and `z.imag`, or is one.
 
     Attributes:
         names: The names of the arguments.
         leaves: All leaves by name.
-        floats: The float leaves by name, as NumPy arrays.
+        floats: The float leaves by name, and complex ones that do not count as two, as NumPy arrays.
         owner: The argument to which each float leaf belongs.
         single: Whether each argument is a leaf, as opposed to a structure.
 
     Raises:
-        SubjectError: If an array is of objects, has a nan, or is complex where that is not allowed.
+        SubjectError: If an array is of objects or has a nan.
     """
 
     def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], *, complex_as_two: bool) -> None:
@@ -51,7 +59,8 @@ class Arguments:
         self.owner: dict[str, str] = {}
         for place, (owner, _, value) in zip(places, pairs, strict=True):
             self.leaves[place] = leaf = self._checked(place, value, common)
-            for name, part in float_parts(place, leaf):
+            whole = [(place, np.asarray(leaf))] if is_inexact(leaf) and not complex_as_two else []
+            for name, part in float_parts(place, leaf) if complex_as_two else whole:
                 self.floats[name], self.owner[name] = part, owner
         self.single = {name: name in self.leaves for name in self.names}
 
@@ -80,7 +89,7 @@ class Arguments:
     def _value(
         self, place: str, leaf: Any, leaves: Mapping[str, Any], cast: Callable[[Array], Array], for_jax: bool
     ) -> Any:
-        if is_float(leaf):
+        if is_float(leaf) or (is_complex(leaf) and not self.complex_as_two):
             value = leaves[place] if place in leaves else cast(np.array(leaf))
         elif is_complex(leaf):
             real, imag = (
@@ -99,17 +108,12 @@ class Arguments:
         elif isinstance(leaf, complex) and not isinstance(leaf, np.generic):
             leaf = np.asarray(leaf)
         elif isinstance(leaf, np.generic):
-            leaf = np.asarray(leaf) if is_float(leaf) or is_complex(leaf) else leaf
+            leaf = np.asarray(leaf) if is_inexact(leaf) else leaf
         elif not is_array(leaf):
             return self._other(place, leaf)
         if leaf.dtype == object:
             raise SubjectError(f"{place}: an array of objects, expected numbers")
-        if is_complex(leaf) and not self.complex_as_two:
-            raise SubjectError(
-                f"{place}: an array of {leaf.dtype}, expected floats; pass its real and imaginary parts as two "
-                "arguments, f(re, im), with a gradient for each"
-            )
-        if is_float(leaf) or is_complex(leaf):
+        if is_inexact(leaf):
             reject_nan(place, np.asarray(leaf))
         return leaf
 
@@ -138,8 +142,10 @@ def float_parts(place: str, leaf: Any) -> Iterator[tuple[str, Array]]:
 
 def as_complex(real: Any, imag: Any) -> Any:
     """Returns the complex array with these real and imaginary parts, traced or not."""
-    if isinstance(real, np.ndarray) and isinstance(imag, np.ndarray):
-        return real + 1j * imag.astype(real.dtype)
+    if isinstance(real, np.ndarray | np.generic) and isinstance(imag, np.ndarray | np.generic):
+        joined = np.empty_like(real, np.result_type(real.dtype, np.complex64))
+        joined.real, joined.imag = real, imag  # a product with 1j would make an infinite part a nan
+        return joined
     import jax
 
     return jax.lax.complex(real, imag)
@@ -152,7 +158,10 @@ def _cast_like(floats: Mapping[str, Array], leaves: Mapping[str, Any]) -> Callab
 
     def cast(array: Array) -> Array:
         dtype = dtypes.get(array.dtype, single)
-        return array if dtype is None else array.astype(dtype, copy=False)
+        if dtype is None:
+            return array
+        real = np.zeros((), dtype).real.dtype if dtype.kind == "c" else dtype  # complex leaves may be cast beside it
+        return array.astype(np.result_type(real, np.complex64) if is_complex(array) else real, copy=False)
 
     return cast
 

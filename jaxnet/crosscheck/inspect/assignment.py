@@ -7,7 +7,7 @@ from typing import Any
 from jaxnet.crosscheck.inspect.errors import SubjectError, counted
 from jaxnet.crosscheck.inspect.objects import DEEPEST, is_ndarray, walk
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
-from jaxnet.crosscheck.inspect.trees import is_float
+from jaxnet.crosscheck.inspect.trees import is_inexact
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def floats_by_place(names: Sequence[str], inputs: tuple[Any, ...]) -> Iterator[t
     """Yields the float arrays among the inputs and in their dicts, lists and objects, by place: `x`, `p['W']`."""
     for name, value in zip(names, inputs, strict=True):
         for place, part in walk(value, name):
-            if is_ndarray(part) and is_float(part):
+            if is_ndarray(part) and is_inexact(part):
                 yield place, part
 
 

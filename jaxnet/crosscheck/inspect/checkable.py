@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from jaxnet.crosscheck.inspect.convention import Convention
 from jaxnet.crosscheck.inspect.errors import SubjectError, describe
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.inputs import different_inputs
@@ -104,6 +105,8 @@ class Checkable:
         batch: The samples of a network. They are not leaves, but a mean may be taken over their sizes.
         transforms: The names of the transformations that `under` applies.
         cheap_transforms: Those that every check applies.
+        has_complex_output: Whether hand-written code returns complex numbers.
+        convention: The convention for complex gradients, by which those of the leaves are read.
         gradient_of: If it is the gradient of a function, the leaves of that function, in the order of the output.
     """
 
@@ -123,11 +126,18 @@ class Checkable:
     transforms: Sequence[str] = ()
     cheap_transforms: Sequence[str] = ()
     gradient_of: Sequence[str] = ()
+    has_complex_output = False
+    convention: Convention | None = None
 
     @property
     def owner(self) -> Any:
         """The object that holds the parameters; None for functions."""
         return None
+
+    @property
+    def complex_leaves(self) -> list[str]:
+        """The names of the arrays whose parts, `z.real` and `z.imag`, are two leaves."""
+        return []
 
     def array_names(self) -> list[str]:
         """Returns the names of the arrays that it takes or holds, those without any effect included."""
@@ -163,6 +173,15 @@ class Checkable:
     def readings(self) -> Iterator["Checkable"]:
         """Yields other ways to read the value that backward returned."""
         yield from ()
+
+    def conventions(self) -> Iterator["Checkable"]:
+        """Yields this subject with complex gradients read by another convention."""
+        yield from ()
+
+    def imaginary_outputs(self, output: Array) -> Array | None:
+        """Returns whether each element of the output is the imaginary part of a number; None if none is."""
+        del output
+        return None
 
     def with_integers(self, integers: Mapping[str, Array]) -> "Checkable | None":
         """Returns the same subject with other ids and labels; None if they cannot be replaced."""

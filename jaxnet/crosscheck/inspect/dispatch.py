@@ -4,7 +4,9 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from jaxnet.crosscheck.adapters import Style, adapt, loss_and_gradients
+from jaxnet.crosscheck.inspect.arguments import IMAG, REAL
 from jaxnet.crosscheck.inspect.checkable import Checkable
+from jaxnet.crosscheck.inspect.complex_parts import in_parts
 from jaxnet.crosscheck.inspect.errors import SubjectError, counted
 from jaxnet.crosscheck.inspect.flax_module import functional_form, is_nnx_module
 from jaxnet.crosscheck.inspect.function import inspect_forward_mode, inspect_function
@@ -126,7 +128,7 @@ def layer_to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checka
         else:
             return CheckableTorch(thing, draw_inputs(forward_of(thing), inputs, None, seed))
     inputs = draw_inputs(pair[0] if pair else getattr(thing, "forward", None), inputs, thing, seed)
-    return inspect_layer(thing, inputs) if pair is None else inspect_pair(pair, inputs)
+    return in_parts(inspect_layer(thing, inputs) if pair is None else inspect_pair(pair, inputs))
 
 
 def function_to_checkable(
@@ -157,7 +159,7 @@ def function_to_checkable(
     elif gradient is None:
         reject_other_framework(f, args)
     args = draw_inputs(f, args, None, seed)
-    return _in_either_precision(lambda: inspect_function(f, args, gradient, takes_dout), args)
+    return _in_either_precision(lambda: in_parts(inspect_function(f, args, gradient, takes_dout)), args)
 
 
 def forward_mode_to_checkable(f: Callable[..., Any], args: tuple[Any, ...], seed: int) -> Checkable:
@@ -185,7 +187,8 @@ def declare_constants(checkable: Checkable, constants: Collection[str]) -> None:
         if name not in known:
             listed = ", ".join([*checkable.leaves, *checkable.others])
             raise SubjectError(f"constants: no array is called {name!r}, expected names among {listed}")
-    checkable.constants = {*checkable.constants, *names}
+    parts = {name + part for name in names for part in (REAL, IMAG)} & checkable.others.keys()
+    checkable.constants = {*checkable.constants, *names, *parts}
 
 
 def name_of(thing: Any) -> str:

@@ -16,10 +16,11 @@ from jaxnet.crosscheck.inspect.inputs import integers_in, numbers_in
 from jaxnet.crosscheck.inspect.optional_jax import double_precision
 from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.signatures import from_above
-from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float, leaves_of
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_inexact, leaves_of
 
 NOTHING_TO_CHECK = "{}: no argument has floats, so there is nothing to check; pass arrays of floats"
-OF_THE_SUM = "gradient takes no dout, so it is checked as the gradient of the sum of the outputs of {}"
+OF_THE_SUM = "gradient takes no dout, so it is checked as the gradient of {} of {}"
+THE_SUM, THE_REAL_SUM = "the sum of the outputs", "the real part of the sum of the outputs"
 VALUE_FIRST = "gradient returns the value of {} first, so the rest is read as the gradient"
 
 
@@ -67,6 +68,7 @@ class CheckableFunction(Checkable):
         with as_subject_error(self.name):
             y = opened.forward()
         outputs = opened.outputs
+        self.has_complex_output = outputs.has_complex
         self._from_above = from_above(
             self.f, self.gradient, self.names, outputs=outputs.count, scalar=y.ndim == 0, takes_dout=takes_dout
         )
@@ -74,7 +76,7 @@ class CheckableFunction(Checkable):
         if not self.takes_dout and y.size > 1:
             if outputs.has_number_first:
                 raise SubjectError(f"{self.name}: returns several outputs, expected one; {TWO_FUNCTIONS_HINT}")
-            self.notes.append(OF_THE_SUM.format(self.name))
+            self.notes.append(OF_THE_SUM.format(THE_REAL_SUM if outputs.has_complex else THE_SUM, self.name))
         result: Any = None
         with self.recording_fault("gradient"):
             douts = outputs.unpack(np.ones_like(y))
@@ -103,7 +105,7 @@ class CheckableFunction(Checkable):
             or (is_single and self.args.owner[name] not in reading.owners and not is_parameter_name(name))
         }
         captured = {name: self.captured.arrays[name] for name in self.captured.of_first}
-        floats_of_f = {name: np.asarray(array) for name, array in captured.items() if is_float(array)}
+        floats_of_f = {name: np.asarray(array) for name, array in captured.items() if is_inexact(array)}
         self.others |= floats_of_f
         self.constants |= floats_of_f.keys()
         note = VALUE_FIRST.format(self.name)

@@ -68,7 +68,7 @@ def gradients_by_leaf(result: Any, reading: Reading, args: Arguments) -> dict[st
     for owner, part in _parts(result, reading, args.names):
         if args.single[owner]:
             if part is not None:
-                found[owner] = part if is_array(part) or isinstance(part, int | float) else _as_array(part)
+                found[owner] = part if is_array(part) or isinstance(part, int | float | complex) else _as_array(part)
             continue
         names = {place: name for name in args.of(owner) for place in gradient_names(name)}
         parts = list(leaves_of(part, owner))

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.errors import SubjectError, kind_of
-from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_inexact
 
 
 def as_arrays(inputs: tuple[Any, ...], names: list[str]) -> tuple[Any, ...]:
     """Returns the inputs with floats and lists of numbers as arrays, everything else unchanged.
 
     Raises:
-        SubjectError: If an array is complex, is of objects or holds a nan.
+        SubjectError: If an array is of objects or holds a nan.
     """
     return tuple(_as_array(name, value) for name, value in zip(names, inputs, strict=True))
 
@@ -26,9 +26,9 @@ def _as_array(name: str, value: Any) -> Any:
         array = np.asarray(value)
     except ValueError as error:
         raise SubjectError(f"{name}: {kind_of(value)} of rows of different lengths, expected an array") from error
-    if array.dtype == object or np.issubdtype(array.dtype, np.complexfloating):
-        raise SubjectError(f"{name}: an array of {array.dtype}, expected floats, or integers, which get no gradient")
-    if array.dtype.kind == "f":
+    if array.dtype == object:
+        raise SubjectError(f"{name}: an array of objects, expected floats, or integers, which get no gradient")
+    if array.dtype.kind in "fc":
         reject_nan(name, array)
     return array
 
@@ -44,7 +44,9 @@ def reject_nan(name: str, array: Array) -> None:
 def is_numbers(value: Any) -> bool:
     """Returns whether this is a number, an array, or a list of numbers, nested or not."""
     if isinstance(value, list):
-        return bool(value) and all(isinstance(part, list | float | int) and is_numbers(part) for part in value)
+        return bool(value) and all(
+            isinstance(part, list | float | int | complex) and is_numbers(part) for part in value
+        )
     return isinstance(value, float | int | complex | np.generic) or hasattr(value, "__array__")
 
 
@@ -79,7 +81,7 @@ def different_inputs(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         np.roll(a, 1, axis=0 if len(a) > 1 else -1) if isinstance(a, np.ndarray) and a.ndim else copy.deepcopy(a)
         for a in inputs
     )
-    return tuple(0.5 * a if is_float(a) and not _is_one_hot(a) else a for a in moved)
+    return tuple(0.5 * a if is_inexact(a) and not _is_one_hot(a) else a for a in moved)
 
 
 def _is_one_hot(array: Array) -> bool:

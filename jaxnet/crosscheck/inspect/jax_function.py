@@ -12,11 +12,12 @@ from jaxnet.crosscheck.inspect.arguments import IMAG, REAL, Arguments, as_comple
 from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.compiled import Compiled, is_close
+from jaxnet.crosscheck.inspect.convention import Convention
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
 from jaxnet.crosscheck.inspect.function import NOTHING_TO_CHECK, expect_function, name_of
 from jaxnet.crosscheck.inspect.inputs import numbers_in
 from jaxnet.crosscheck.inspect.jax_errors import Origin, origin, reason, whole_tracebacks
-from jaxnet.crosscheck.inspect.jax_program import Derive, JaxProgram, packed, vjp_by_forward_mode, vjp_of
+from jaxnet.crosscheck.inspect.jax_program import Derive, JaxProgram, imaginary, packed, vjp_by_forward_mode, vjp_of
 from jaxnet.crosscheck.inspect.optional_jax import double_precision, is_jax_array
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float
 
@@ -40,6 +41,8 @@ class CheckableJax(JaxProgram):
         SubjectError: If JAX cannot trace or differentiate it, or there is nothing to check.
     """
 
+    convention = Convention.JAX
+
     def __init__(self, f: Callable[..., Any], args: tuple[Any, ...], derive: Derive = vjp_of) -> None:
         expect_function(f)
         self.derive = derive
@@ -51,6 +54,7 @@ class CheckableJax(JaxProgram):
             raise SubjectError(NOTHING_TO_CHECK.format(self.name))
         self.numbers = numbers_in(dict(zip(self.names, args, strict=True)))
         self._has_number_first = False
+        self._is_imaginary = np.zeros(0, bool)
         self._captured_names: list[str] = []  # the captured arrays that are leaves
         self.others, self.constants = {}, set()
         y = self._output_of_original()
@@ -117,7 +121,16 @@ class CheckableJax(JaxProgram):
         self._has_number_first = (
             isinstance(result, tuple | list) and len(result) > 1 and getattr(result[0], "shape", None) == ()
         )
+        self._is_imaginary = imaginary(result)
         return packed(result)
+
+    @property
+    def complex_leaves(self) -> list[str]:
+        names = [*self.args.leaves, *self._captured_names]
+        return [n for n in names if n not in self.leaves and {n + REAL, n + IMAG} <= self.leaves.keys()]
+
+    def imaginary_outputs(self, output: Array) -> Array | None:
+        return self._is_imaginary.reshape(output.shape) if self._is_imaginary.any() else None
 
     def _output_of_original(self) -> Array:
         """Returns the output of the original function, with the arrays that it captures."""

@@ -223,9 +223,20 @@ def packed(result: Any) -> jax.Array:
         if result is None or not (hasattr(result, "dtype") or isinstance(result, int | float | complex)):
             raise SubjectError(f"forward: returned {kind_of(result)}, expected an array of floats")
         array = jnp.asarray(result)
-        return jnp.stack([array.real, array.imag]) if is_complex(array) else array
+        return _in_floats(array) if is_complex(array) else array
     parts = [jnp.asarray(leaf) for _, leaf in flat_parts(result)]
     if not parts:
         raise SubjectError(f"forward: returned {kind_of(result)} without an array of floats")
-    real = [half for part in parts for half in ((part.real, part.imag) if is_complex(part) else (part,))]
-    return jnp.concatenate([jnp.ravel(part) for part in real])
+    return jnp.concatenate([jnp.ravel(_in_floats(part)) for part in parts])
+
+
+def _in_floats(array: jax.Array) -> jax.Array:
+    """Returns an array of floats, or both parts of a complex one along a new last axis."""
+    return jnp.stack([array.real, array.imag], axis=-1) if is_complex(array) else array
+
+
+def imaginary(result: Any) -> Array:
+    """Returns whether each element of the packed outputs of a JAX function is an imaginary part."""
+    parts = [jnp.asarray(leaf) for _, leaf in flat_parts(result)]
+    halves = [np.tile([False, True] if is_complex(part) else [False], part.size) for part in parts]
+    return np.concatenate(halves) if halves else np.zeros(0, bool)

@@ -23,7 +23,7 @@ from jaxnet.crosscheck.inspect.parameters import arrays_by_place, declared_const
 from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, set_gradients
-from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_inexact
 from jaxnet.crosscheck.inspect.trial_run import TrialRun, run_trial
 
 Kind = TypeVar("Kind", bound="CheckableCode")
@@ -48,7 +48,7 @@ class LayerAdapter(Adapter):
         if result is not None:
             return result
         for name in OUTPUT:
-            if is_float(output := getattr(self.owner, name, None)):
+            if is_inexact(output := getattr(self.owner, name, None)):
                 return output
         raise SubjectError(
             f"{type(self.owner).__name__}.forward: returned None, expected its output; "
@@ -93,6 +93,7 @@ class CheckableCode(Checkable):
     integers: Mapping[str, Array] = field(default_factory=dict)
     alternatives: tuple[Assignment, ...] = ()
     notes: tuple[str, ...] = ()
+    has_complex_output: bool = False
 
     def open(self, leaves: Leaves) -> Instance:
         values = {name: self._value(name, leaves) for name in self.arrays if name in leaves}
@@ -268,6 +269,7 @@ def from_trial(kind: type[Kind], name: str, trial: TrialRun, takes_dout: bool) -
         "names": trial.names,
         "inputs": trial.inputs,
         "takes_dout": takes_dout,
+        "has_complex_output": trial.has_complex_output,
         "numbers": numbers_in(attributes_of(owner) | named),
         "integers": integers_in(named),
     }

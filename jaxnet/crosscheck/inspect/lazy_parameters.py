@@ -11,7 +11,7 @@ from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.outputs import Outputs
 from jaxnet.crosscheck.inspect.parameters import arrays_by_place
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place
-from jaxnet.crosscheck.inspect.trees import Array, is_float
+from jaxnet.crosscheck.inspect.trees import Array, is_inexact
 
 
 def creates_parameters(subject: Subject, created: set[str]) -> bool:
@@ -63,7 +63,7 @@ def _are_parameters(lasting: Mapping[str, Array], subject: Subject, douts: tuple
         adapter.backward(*(dout.copy() for dout in douts))
     except Exception:
         return False
-    if any(is_float(gradients_by_place(adapter.owner).get(name)) for name in lasting):
+    if any(is_inexact(gradients_by_place(adapter.owner).get(name)) for name in lasting):
         return True
     try:
         other = subject.copy_after_forward(different_inputs(subject.inputs))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -21,7 +21,7 @@ from jaxnet.crosscheck.inspect.parameters import arrays_by_place, parameters_of
 from jaxnet.crosscheck.inspect.role_heuristics import gradient_names
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place
-from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_complex, is_float
 from jaxnet.tree_paths import leaves_by_path
 
 TRAINING = ("train_flg", "train", "training", "is_training")  # flags of a loss that select training
@@ -124,9 +124,11 @@ class CheckableNetwork(Checkable):
                 self._loss(network)
         for name, layer, inputs, dout in recorder.first_calls():
             try:
-                yield name, inspect_layer(layer, inputs), dout
+                code = inspect_layer(layer, inputs)
             except SubjectError:  # no gradient in this layer; the network's leaves are checked nonetheless
                 continue
+            if not (code.has_complex_output or any(map(is_complex, code.leaves.values()))):
+                yield name, replace(code, others={n: a for n, a in code.others.items() if not is_complex(a)}), dout
 
     def _recorded(self, *, with_loss: bool) -> Recorder | None:
         """Returns the calls of the layers in `gradient`; None if it raises."""
@@ -237,7 +239,7 @@ def inspect_network(network: Any, x: Any, t: Any) -> CheckableNetwork:
         return code
     _check_gradient(code, found, params)
     for place, array in _arrays(base).items():
-        is_candidate = place in lasting and place not in leaves and isinstance(array, np.ndarray)
+        is_candidate = place in lasting and place not in leaves and isinstance(array, np.ndarray) and is_float(array)
         if is_candidate and not any(same_memory(array, leaf) for leaf in leaves.values()):
             code.others[place] = array
     code.constants = set(code.others)

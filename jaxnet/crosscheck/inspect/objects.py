@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.optional_jax import is_jax_array
-from jaxnet.crosscheck.inspect.trees import Array, is_float
+from jaxnet.crosscheck.inspect.trees import Array, is_inexact
 
 DEEPEST = 8  # levels of nesting; layers may refer back to each other
 ARRAY_ATTRIBUTES = ("data", "value")  # where a parameter object keeps its array, with the gradient in `grad`
@@ -80,7 +80,7 @@ def walk(value: Any, place: str = "", depth: int = 0, known: set[int] | None = N
 
 def floats_in(value: Any) -> Iterator[Array]:
     """Yields the float arrays in a structure of lists, dicts and objects."""
-    yield from (part for _, part in walk(value) if is_float(part))
+    yield from (part for _, part in walk(value) if is_inexact(part))
 
 
 def is_layer(value: Any) -> bool:
@@ -133,7 +133,7 @@ def parameter_objects(layer: Any) -> Iterator[tuple[str, Any, Any]]:
         arrays = [
             attributes[name]
             for name in ARRAY_ATTRIBUTES
-            if is_ndarray(attributes.get(name)) and is_float(attributes[name])
+            if is_ndarray(attributes.get(name)) and is_inexact(attributes[name])
         ]
         if arrays:
             yield place, part, arrays[0]

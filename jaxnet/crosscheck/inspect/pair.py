@@ -17,7 +17,7 @@ from jaxnet.crosscheck.inspect.errors import SubjectError, counted, kind_of
 from jaxnet.crosscheck.inspect.layer import CheckableCode, from_trial, run_trial_with_floats
 from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
-from jaxnet.crosscheck.inspect.trees import Leaves, is_float
+from jaxnet.crosscheck.inspect.trees import Leaves, is_inexact
 
 CACHE = ("cache", "ctx")
 
@@ -76,7 +76,7 @@ class CheckablePair(CheckableCode):
     def with_captured(self, captured: CapturedArrays) -> "CheckablePair":
         """Returns the pair with captured arrays; one with a parameter's name lacks a gradient unless it is declared."""
         arrays = {name: captured.arrays[name] for name in captured.of_first if name in captured.replaceable}
-        others = {name: np.asarray(array) for name, array in arrays.items() if is_float(array)}
+        others = {name: np.asarray(array) for name, array in arrays.items() if is_inexact(array)}
         constants = {
             name
             for name, array in others.items()

@@ -15,7 +15,7 @@ from jaxnet.crosscheck.inspect.objects import (
     walk,
 )
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_beside
-from jaxnet.crosscheck.inspect.trees import is_float
+from jaxnet.crosscheck.inspect.trees import is_inexact
 
 
 def parameters_of(layer: Any) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def parameters_of(layer: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for prefix, part in layers_within(layer):
         gradients = gradients_beside(part)
-        attributes = {name: value for name, value in attributes_of(part).items() if is_float(value)}
-        listed = {name: value for name, value in _entries("params", part).items() if is_float(value)}
+        attributes = {name: value for name, value in attributes_of(part).items() if is_inexact(value)}
+        listed = {name: value for name, value in _entries("params", part).items() if is_inexact(value)}
         # a name with a gradient beside it is preferred to an index in a list
         for name, value in sorted((attributes | listed).items(), key=lambda item: item[0] not in gradients):
             if is_ndarray(value) and not any(value is other for other in found.values()):
@@ -45,13 +45,13 @@ def arrays_by_place(layer: Any) -> dict[str, Any]:
     """
     found = parameters_of(layer)
     for prefix, part in layers_within(layer):
-        places = {name: value for name, value in attributes_of(part).items() if is_ndarray(value) and is_float(value)}
-        places |= {name: v for name, v in _entries("params", part).items() if is_ndarray(v) and is_float(v)}
+        places = {name: value for name, value in attributes_of(part).items() if is_ndarray(value) and is_inexact(value)}
+        places |= {name: v for name, v in _entries("params", part).items() if is_ndarray(v) and is_inexact(v)}
         for name, value in places.items():
             found.setdefault(prefix + name, value)
     known = {id(array) for array in found.values()}
     for place, value in walk(layer):
-        if is_ndarray(value) and is_float(value) and id(value) not in known:
+        if is_ndarray(value) and is_inexact(value) and id(value) not in known:
             known.add(id(value))
             found[place] = value
     return found

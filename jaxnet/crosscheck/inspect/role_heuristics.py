@@ -65,5 +65,7 @@ def looks_constant(place: str, array: Any, *, is_input: bool) -> bool:
 
 
 def _is_zero_one(array: Array) -> bool:
+    if array.dtype.kind == "c":
+        return False
     first = array.reshape(-1)[:MAX_ELEMENTS].astype(np.float64)
     return first.size > 1 and bool(np.isin(first, (0.0, 1.0, -np.inf)).all()) and len(np.unique(first)) == 2

@@ -1,5 +1,6 @@
 """Runs JAX functions in single precision, if 64-bit mode changes the dtypes of their own arrays."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class SinglePrecision(Checkable):
         for name in ("name", "leaves", "others", "constants", "captured_leaves", "takes_dout", "derived_by"):
             setattr(self, name, getattr(checkable, name))
         self.notes, self.fault = checkable.notes, checkable.fault
+        self.convention = checkable.convention
         self.numbers, self.integers, self.batch = checkable.numbers, checkable.integers, checkable.batch
         self.gradient_of = checkable.gradient_of
         self.transforms, self.cheap_transforms = checkable.transforms, checkable.cheap_transforms
@@ -50,6 +52,16 @@ class SinglePrecision(Checkable):
         for method in ("forward", "forward_at_different_inputs", "backward", "backward_as_given"):
             setattr(instance, method, single_precision()(getattr(instance, method)))
         return instance
+
+    @property
+    def complex_leaves(self) -> list[str]:
+        return self.checkable.complex_leaves
+
+    def conventions(self) -> Iterator[Checkable]:
+        yield from map(SinglePrecision, self.checkable.conventions())
+
+    def imaginary_outputs(self, output: Array) -> Array | None:
+        return self.checkable.imaginary_outputs(output)
 
     def array_names(self) -> list[str]:
         return self.checkable.array_names()

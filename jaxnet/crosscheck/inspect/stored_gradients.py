@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.objects import attributes_of, layers_within, parameter_objects, safe_getattr
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
-from jaxnet.crosscheck.inspect.trees import is_float
+from jaxnet.crosscheck.inspect.trees import is_inexact
 
 # Ambiguous names: gW may be the weights of a gate. They count only if backward stores something there.
 LOOSE_GRADIENT_NAMES = (
@@ -54,7 +54,7 @@ def set_gradients(
     changed: dict[str, Any] = {}
     known: set[int] = set()
     for place, gradient in gradients_by_place(layer, inputs).items():
-        if not is_float(gradient) or place not in names or id(gradient) in known:
+        if not is_inexact(gradient) or place not in names or id(gradient) in known:
             continue
         known.add(id(gradient))
         if isinstance(gradient, np.ndarray) and gradient.flags.writeable:
@@ -69,7 +69,7 @@ def set_gradients(
 
 def is_new_gradient(gradient: Any, before: Any, copied: Any) -> bool:
     """Returns whether these are floats that are not the object from before backward, or not equal to its copy."""
-    if not (is_float(gradient) or isinstance(gradient, float)):
+    if not (is_inexact(gradient) or isinstance(gradient, float)):
         return False
     return gradient is not before or not np.array_equal(gradient, copied, equal_nan=True)
 
@@ -84,7 +84,7 @@ def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[
         beside += [named[form.format(name)] for form in ("{}", *GRADIENT_NAMES) if form.format(name) in named]
         if inputs is not None:
             loose = (attributes.get(place) for place in _loose_names(name, attributes, inputs))
-            beside += [value for value in loose if is_float(value)]
+            beside += [value for value in loose if is_inexact(value)]
         if beside:
             found[name] = next((value for value in beside if value is not None), None)
     for parameters, gradients in COLLECTIONS:

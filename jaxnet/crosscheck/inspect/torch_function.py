@@ -12,13 +12,24 @@ from typing import Any
 
 import numpy as np
 
+from jaxnet.crosscheck.inspect.arguments import IMAG, REAL, as_complex
 from jaxnet.crosscheck.inspect.checkable import Instance
+from jaxnet.crosscheck.inspect.convention import Convention
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
 from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.torch_copying import copy_with, tensors_in
 from jaxnet.crosscheck.inspect.torch_instance import TorchInstance, copied_generators, floats_of, with_parameters
 from jaxnet.crosscheck.inspect.torch_program import Tensors, TorchProgram, Wrap
-from jaxnet.crosscheck.inspect.torch_tensors import reject_tensor, tensors_from, to_numpy, to_tensor, torch_module
+from jaxnet.crosscheck.inspect.torch_tensors import (
+    in_floats,
+    is_inexact_tensor,
+    parts_of,
+    reject_tensor,
+    tensors_from,
+    to_numpy,
+    to_tensor,
+    torch_module,
+)
 from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
 SCALE, SHIFT = 1.25, 0.125  # applied to a leaf, to find out whether the output depends on it
@@ -77,7 +88,8 @@ class CheckableTorch(TorchProgram):
 
     The leaves are the inputs with `requires_grad`, or all float inputs if none has it, and every tensor with
     `requires_grad` that the callable refers to, such as a module's parameters. Other float tensors are constants. An
-    input without `requires_grad` that gets no gradient is not a leaf.
+    input without `requires_grad` that gets no gradient is not a leaf. A complex tensor counts as two leaves, its real
+    and imaginary parts, which are joined within the graph, and a complex output as two float outputs.
 
     Args:
         thing: A subclass of torch.autograd.Function, its `apply`, a module in training or evaluation mode, or a
@@ -86,11 +98,16 @@ class CheckableTorch(TorchProgram):
 
     Attributes:
         accepts_double: Whether it runs in float64, and not only in the dtype of the inputs.
+        slots: The tensors that it takes or holds, by name.
+        parts: The leaves, or the single name, of each of these: `("z.real", "z.imag")` for a complex `z`.
         outputs_without_gradient: The names of float outputs without a graph, such as non-differentiable ones.
+        is_imaginary: Whether each element of the output is the imaginary part of a number.
 
     Raises:
-        SubjectError: If it cannot be called so, has a `backward` of its own, or tensors are complex or sparse.
+        SubjectError: If it cannot be called so, has a `backward` of its own, or tensors are sparse or of complex32.
     """
+
+    convention = Convention.PYTORCH
 
     def __init__(self, thing: Any, inputs: tuple[Any, ...]) -> None:
         torch = torch_module()
@@ -111,6 +128,7 @@ class CheckableTorch(TorchProgram):
         self.inputs = tuple(tensors_from(value) for value in inputs)
         self.accepts_double = True
         self.outputs_without_gradient: list[str] = []
+        self.is_imaginary = np.zeros(0, bool)
         with as_subject_error(self.name):
             self.function = with_parameters(self.function, self.inputs)
         self._find(input_names(forward_of(thing), len(inputs)))
@@ -133,11 +151,18 @@ class CheckableTorch(TorchProgram):
                     place = f"self.{place}"
                 self.slots[place] = Slot(tensor, is_input)
                 reject_tensor(place, tensor)
-        floats = {name: slot for name, slot in self.slots.items() if slot.tensor.is_floating_point()}
+        floats = {name: slot for name, slot in self.slots.items() if is_inexact_tensor(slot.tensor)}
         any_input = any(slot.differentiable for slot in floats.values() if slot.is_input)
-        leaves = [n for n, s in floats.items() if s.differentiable or (s.is_input and not any_input)]
-        values = {name: to_numpy(slot.tensor) for name, slot in floats.items()}
-        self.leaves = {name: values[name] for name in leaves}
+        self.parts = {n: (n + REAL, n + IMAG) if s.tensor.is_complex() else (n,) for n, s in self.slots.items()}
+        self.place_of = {part: name for name, parts in self.parts.items() for part in parts}
+        chosen = [n for n, s in floats.items() if s.differentiable or (s.is_input and not any_input)]
+        leaves = {part for name in chosen for part in self.parts[name]}
+        values = {
+            part: to_numpy(value)
+            for name, slot in floats.items()
+            for part, value in zip(self.parts[name], parts_of(slot.tensor.detach()), strict=True)
+        }
+        self.leaves = {name: value for name, value in values.items() if name in leaves}
         self.others: Leaves = {name: value for name, value in values.items() if name not in leaves}
         self.constants = set(self.others)
         self.dtypes = {name: value.dtype for name, value in values.items()}
@@ -180,7 +205,8 @@ class CheckableTorch(TorchProgram):
         if all(gradient is None for gradient in gradients.values()):
             return
         for name, gradient in gradients.items():
-            if gradient is None and (not self.slots[name].differentiable or not self._affects_output(name, y)):
+            slot = self.slots[self.place_of[name]]
+            if gradient is None and (not slot.differentiable or not self._affects_output(name, y)):
                 self.others[name] = self.leaves.pop(name)
 
     def _affects_output(self, name: str, y: Array) -> bool:
@@ -195,34 +221,50 @@ class CheckableTorch(TorchProgram):
         return TorchInstance(self, leaves)
 
     def outputs(self, tensors: Tensors, leaves: Leaves, wrap: Wrap | None = None) -> list[Any]:
-        all_tensors = {n: tensors[n] if n in tensors else self.tensor(n, leaves) for n in self.slots}
+        parts = {n: tensors[n] if n in tensors else self.tensor(n, leaves) for n in self.place_of}
+        all_tensors = {name: self.joined(name, parts) for name in self.slots}
         memo = copied_generators(self.generators)
-        memo |= {
-            id(slot.tensor): all_tensors[name].clone() if slot.is_input and name in self.dtypes else all_tensors[name]
-            for name, slot in self.slots.items()
-        }
+        for name, slot in self.slots.items():
+            is_cloned = slot.is_input and is_inexact_tensor(slot.tensor)
+            memo[id(slot.tensor)] = all_tensors[name].clone() if is_cloned else all_tensors[name]
         function = copy_with(self.function, memo)
         result = (wrap(function) if wrap else function)(*(copy_with(argument, memo) for argument in self.inputs))
-        return [part for name, part in floats_of(result) if name not in self.outputs_without_gradient]
+        return [in_floats(part) for name, part in floats_of(result) if name not in self.outputs_without_gradient]
+
+    def joined(self, name: str, parts: Tensors) -> Any:
+        """Returns the tensor of a slot from its parts: itself, or the complex tensor with these parts."""
+        tensors = [parts[part] for part in self.parts[name]]
+        return tensors[0] if len(tensors) == 1 else torch_module().complex(*tensors)
+
+    @property
+    def complex_leaves(self) -> list[str]:
+        return [name for name, parts in self.parts.items() if len(parts) == 2 and set(parts) <= self.leaves.keys()]
+
+    def imaginary_outputs(self, output: Array) -> Array | None:
+        return self.is_imaginary.reshape(output.shape) if self.is_imaginary.any() else None
 
     def array_names(self) -> list[str]:
-        return list(self.slots)
+        return [*self.slots, *self.place_of]
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         """Returns the arguments as NumPy arrays, after a dict of the parameters if there are any."""
-        values = {id(slot.tensor): leaves.get(name, self.others.get(name)) for name, slot in self.slots.items()}
-        integers = {id(s.tensor): to_numpy(s.tensor) for s in self.slots.values() if values[id(s.tensor)] is None}
-        args = tuple(copy_with(value, values | integers) for value in self.inputs)
-        parameters = {name: leaves[name] for name in self.leaves if not self.slots[name].is_input}
+        known = {**self.others, **self.leaves, **leaves}
+        values = {}
+        for name, slot in self.slots.items():
+            parts = [known[part] for part in self.parts[name] if part in known]
+            values[name] = as_complex(*parts) if len(parts) == 2 else parts[0] if parts else to_numpy(slot.tensor)
+        args = tuple(copy_with(v, {id(s.tensor): values[n] for n, s in self.slots.items()}) for v in self.inputs)
+        held = [name for name, slot in self.slots.items() if not slot.is_input and self.parts[name][0] in self.leaves]
+        parameters = {name: values[name] for name in held}
         return (parameters, *args) if parameters else args
 
     def tensor(self, name: str, leaves: Leaves) -> Any:
-        """Returns the tensor of one slot at these leaves, in the dtype of its leaf or in its own dtype.
+        """Returns a tensor, or a part of a complex one, at these leaves, in the dtype of its leaf or in its own dtype.
 
         A bfloat16 tensor, which is float32 in NumPy, becomes bfloat16 again. If the leaves are float64, the other
         float tensors become float64 too, unless the callable does not accept it.
         """
-        torch, slot = torch_module(), self.slots[name]
+        torch, slot = torch_module(), self.slots[self.place_of[name]]
         if name not in self.dtypes:
             return slot.tensor.detach().clone()
         array = leaves.get(name, self.leaves.get(name, self.others.get(name)))
@@ -231,13 +273,12 @@ class CheckableTorch(TorchProgram):
         own_dtypes = all(leaf.dtype == self.dtypes[n] for n, leaf in leaves.items() if n in self.dtypes)
         dtype = array.dtype if name in leaves or own_dtypes or len(dtypes) > 1 else dtypes.pop()
         is_cast = self.accepts_double and dtype != self.dtypes[name]
-        torch_dtype = to_tensor(np.zeros(0, dtype)).dtype if is_cast else slot.tensor.dtype
+        torch_dtype = to_tensor(np.zeros(0, dtype)).dtype if is_cast else slot.tensor.dtype.to_real()
         tensor = to_tensor(array if name in leaves else array.copy(), torch_dtype, slot.tensor.device)
         if name in self.leaves:
             tensor.requires_grad_(True)
-        return (
-            torch.nn.Parameter(tensor, name in self.leaves) if isinstance(slot.tensor, torch.nn.Parameter) else tensor
-        )
+        is_parameter = isinstance(slot.tensor, torch.nn.Parameter) and not slot.tensor.is_complex()
+        return torch.nn.Parameter(tensor, name in self.leaves) if is_parameter else tensor
 
 
 def _is_double(arrays: Leaves) -> bool:

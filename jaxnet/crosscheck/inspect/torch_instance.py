@@ -13,8 +13,10 @@ from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.torch_copying import copy_with, tensors_in
 from jaxnet.crosscheck.inspect.torch_program import torch_state
 from jaxnet.crosscheck.inspect.torch_tensors import (
-    is_float_tensor,
+    in_floats,
+    is_inexact_tensor,
     is_tensor,
+    parts_of,
     reject_tensor,
     to_numpy,
     to_tensor,
@@ -33,15 +35,17 @@ class TorchInstance(Instance):
     def __init__(self, subject: "CheckableTorch", leaves: Leaves) -> None:
         self.subject, self.leaves = subject, leaves
         self.memo = copied_generators(subject.generators)
-        self.captured = {
-            name: subject.tensor(name, leaves) for name, slot in subject.slots.items() if not slot.is_input
-        }
-        self.memo |= {id(subject.slots[name].tensor): tensor for name, tensor in self.captured.items()}
+        captured = [name for name, slot in subject.slots.items() if not slot.is_input]
+        self.captured = {part: subject.tensor(part, leaves) for name in captured for part in subject.parts[name]}
+        with torch_module().inference_mode(False), torch_module().enable_grad():
+            joined = {name: subject.joined(name, self.captured) for name in captured}
+        self.memo |= {id(subject.slots[name].tensor): tensor for name, tensor in joined.items()}
         self.function = copy_with(subject.function, self.memo)
         self.graph: tuple[dict[str, Any], list[Any]] = {}, []
         self.devices = sorted({s.tensor.device.index for s in subject.slots.values() if s.tensor.device.type == "cuda"})
         self.draws: Any = None
-        arrays = {name: array for name, array in leaves.items() if name in subject.slots}
+        known = {part for parts in subject.parts.values() for part in parts}
+        arrays = {name: array for name, array in leaves.items() if name in known}
         super().__init__(lambda: self._run(leaves), self._gradients, (), arrays)
 
     def forward(self) -> Array:
@@ -52,7 +56,8 @@ class TorchInstance(Instance):
 
     def forward_at_different_inputs(self) -> bool:
         known = {**self.subject.others, **self.subject.leaves, **self.leaves}
-        before = {n: known[n] if n in known else to_numpy(self.subject.slots[n].tensor) for n in self._input_names()}
+        names = [part for name in self._input_names() for part in self.subject.parts[name]]
+        before = {n: known[n] if n in known else to_numpy(self.subject.slots[n].tensor) for n in names}
         other = dict(zip(before, different_inputs(tuple(before.values())), strict=True))
         integers = {name: array for name, array in other.items() if name not in known}
         with torch_state(self.devices, restart=False):
@@ -65,18 +70,21 @@ class TorchInstance(Instance):
 
     def _run(self, leaves: Leaves, integers: Leaves | None = None) -> Any:
         """Runs a forward pass on clones of its inputs, which it may change in place, as PyTorch allows."""
-        fresh = {name: self.subject.tensor(name, leaves) for name in self._input_names()}
+        parts = {name: self.subject.parts[name] for name in self._input_names()}
+        fresh = {name: self.subject.tensor(name, leaves) for name in sum(parts.values(), ())}
         fresh |= {name: to_tensor(array.copy(), fresh[name].dtype) for name, array in (integers or {}).items()}
-        clones = {name: tensor.clone() if name in self.subject.dtypes else tensor for name, tensor in fresh.items()}
+        inputs = {name: self.subject.joined(name, fresh) for name in parts}
+        clones = {n: tensor.clone() if is_inexact_tensor(tensor) else tensor for n, tensor in inputs.items()}
         made_by = {name: tensor.grad_fn for name, tensor in clones.items()}
         memo = dict(self.memo) | {id(self.subject.slots[name].tensor): tensor for name, tensor in clones.items()}
         result = self.function(*(copy_with(argument, memo) for argument in self.subject.inputs))
         outputs = self._floats(result)
         for name, tensor in clones.items():
             # an in-place change that PyTorch records sets another grad_fn, and is allowed
-            if name in self.arrays and made_by[name] is not None and leaves is self.leaves:
-                unrecorded = tensor.grad_fn is made_by[name] and tensor.dtype == to_tensor(leaves[name]).dtype
-                self.arrays[name] = to_view(tensor) if unrecorded else leaves[name]
+            for part, values in zip(parts[name], parts_of(tensor.detach()), strict=True):
+                if part in self.arrays and made_by[name] is not None and leaves is self.leaves:
+                    unrecorded = tensor.grad_fn is made_by[name] and values.dtype == to_tensor(leaves[part]).dtype
+                    self.arrays[part] = to_view(values) if unrecorded else leaves[part]
         leaf_tensors = {name: (fresh | self.captured)[name] for name in self.subject.leaves}
         self.graph = leaf_tensors, outputs
         arrays = tuple(to_numpy(output) for output in outputs)
@@ -90,7 +98,10 @@ class TorchInstance(Instance):
         floats = dict(floats_of(result))
         if not floats:
             raise SubjectError(f"{self.subject.name}: returned {kind_of(result)}, expected tensors of floats")
-        outputs = [part for part in floats.values() if part.requires_grad]
+        differentiable = [part for part in floats.values() if part.requires_grad]
+        outputs = [in_floats(part) for part in differentiable]
+        halves = [np.tile([False, True] if y.is_complex() else [False], y.numel()) for y in differentiable]
+        self.subject.is_imaginary = np.concatenate(halves) if halves else np.zeros(0, bool)
         self.subject.outputs_without_gradient = [name for name, part in floats.items() if not part.requires_grad]
         if not outputs:
             raise SubjectError(
@@ -120,8 +131,8 @@ def copied_generators(generators: Sequence[Any]) -> dict[int, Any]:
 
 
 def floats_of(result: Any) -> list[tuple[str, Any]]:
-    """Returns the float tensors among the outputs, by name."""
-    return [(name, part) for name, part in tensors_in(result, "output") if is_float_tensor(part)]
+    """Returns the tensors of floats and of complex numbers among the outputs, by name."""
+    return [(name, part) for name, part in tensors_in(result, "output") if is_inexact_tensor(part)]
 
 
 def with_parameters(function: Any, inputs: tuple[Any, ...]) -> Any:

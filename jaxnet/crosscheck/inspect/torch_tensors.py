@@ -10,10 +10,7 @@ import numpy as np
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.trees import Array
 
-COMPLEX = (
-    "{} is a complex tensor, and only real ones are checked: pass its parts, "
-    "check(lambda re, im: torch.view_as_real(f(torch.complex(re, im))), z.real, z.imag)"
-)
+HALF_COMPLEX = "{} is a tensor of complex32, expected complex64 or complex128; pass z.to(torch.complex64)"
 
 
 def torch_module() -> Any:
@@ -31,13 +28,28 @@ def is_float_tensor(value: Any) -> bool:
     return is_tensor(value) and bool(value.is_floating_point())
 
 
+def is_inexact_tensor(value: Any) -> bool:
+    """Returns whether this is a tensor of floats or of complex numbers."""
+    return is_tensor(value) and bool(value.is_floating_point() or value.is_complex())
+
+
+def parts_of(tensor: Any) -> tuple[Any, ...]:
+    """Returns a tensor of floats, or the real and the imaginary part of a complex one."""
+    return (tensor.real, tensor.imag) if tensor.is_complex() else (tensor,)
+
+
+def in_floats(tensor: Any) -> Any:
+    """Returns a tensor of floats, or both parts of a complex one, stacked along a new last axis."""
+    return torch_module().stack(parts_of(tensor), -1) if tensor.is_complex() else tensor
+
+
 def to_numpy(tensor: Any) -> Array:
     """Returns a copy as a NumPy array with the same memory layout; bfloat16 becomes float32."""
     torch = torch_module()
     flat = tensor.detach().cpu()
     if flat.is_floating_point() and flat.dtype not in (torch.float16, torch.float32, torch.float64):
         flat = flat.to(torch.float32)
-    return np.array(flat.resolve_neg().numpy(), order="K")
+    return np.array(flat.resolve_conj().resolve_neg().numpy(), order="K")
 
 
 def to_view(tensor: Any) -> Array:
@@ -88,8 +100,8 @@ def in_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def reject_tensor(name: str, tensor: Any) -> None:
-    """Raises a SubjectError if a tensor is complex, sparse or quantized."""
-    if tensor.is_complex():
-        raise SubjectError(COMPLEX.format(name))
+    """Raises a SubjectError if a tensor is of complex32, sparse or quantized."""
+    if tensor.dtype is torch_module().complex32:  # few operations take it
+        raise SubjectError(HALF_COMPLEX.format(name))
     if tensor.layout is not torch_module().strided or tensor.is_quantized:
         raise SubjectError(f"{name} is a sparse or quantized tensor: pass a function of its dense values")

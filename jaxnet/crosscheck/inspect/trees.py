@@ -123,6 +123,11 @@ def is_complex(value: Any) -> bool:
     return is_array(value) and value.dtype.kind == "c"
 
 
+def is_inexact(value: Any) -> bool:
+    """Returns whether this is an array of floating-point or of complex numbers."""
+    return is_float(value) or is_complex(value)
+
+
 def copied(tree: Any) -> Any:
     """Returns a structure whose NumPy arrays are copies."""
     return map_leaves(lambda leaf: np.array(leaf) if isinstance(leaf, np.ndarray) else leaf, tree)

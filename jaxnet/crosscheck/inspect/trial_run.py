@@ -21,7 +21,7 @@ from jaxnet.crosscheck.inspect.overlap import is_covered, same_memory
 from jaxnet.crosscheck.inspect.parameters import arrays_by_place, choose_places, wrongly_typed_parameters
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, is_label_name, looks_constant
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, is_new_gradient, set_gradients
-from jaxnet.crosscheck.inspect.trees import Array, is_float
+from jaxnet.crosscheck.inspect.trees import Array, is_inexact
 
 # Attributes in which a backward that returns nothing stores the gradient of its input.
 INPUT_GRADIENT_ATTRIBUTES = ("dinputs", "dinput", "dx", "dX", "d_input", "d_inputs", "grad_input")
@@ -44,6 +44,7 @@ class TrialRun:
         accumulating: The names of the parameters to whose gradients backward adds.
         shared_gradients: Pairs of parameters that share memory and whose gradients do too.
         fault: The message of the exception that backward raised; empty if it raised none.
+        has_complex_output: Whether forward returns complex numbers.
     """
 
     subject: Subject
@@ -58,6 +59,7 @@ class TrialRun:
     accumulating: tuple[str, ...] = ()
     shared_gradients: tuple[frozenset[str], ...] = ()
     fault: str = ""
+    has_complex_output: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -91,10 +93,10 @@ def run_trial(subject: Subject, *, warmed: bool = False) -> TrialRun:
         run_forward(subject.adapt(warm), subject.inputs, calls[0])
         return run_trial(replace(subject, base=warm), warmed=True)
 
-    trial = TrialRun(subject)
+    trial = TrialRun(subject, has_complex_output=outputs.has_complex)
     lasting = _unchanged(before, after)
     wrongly_typed = _unchanged(wrongly_typed, wrongly_typed_parameters(adapter.owner))
-    earlier = {n: (g, np.array(g) if is_float(g) else g) for n, g in gradients_by_place(adapter.owner, names).items()}
+    earlier = {n: (g, np.array(g) if is_inexact(g) else g) for n, g in gradients_by_place(adapter.owner, names).items()}
     douts = outputs.unpack(np.ones_like(y))
     adapter.expect(len(douts), calls[1])
     try:
@@ -196,7 +198,7 @@ def _stored_for(name: str, value: Any, owner: Any) -> str:
     """Returns the attribute in which backward stores the gradient of an input; empty if there is none."""
     for attribute in (*(form.format(name) for form in GRADIENT_NAMES), *INPUT_GRADIENT_ATTRIBUTES):
         gradient: Any = getattr(owner, attribute, None)
-        if is_float(gradient) and np.shape(gradient) == np.shape(value):
+        if is_inexact(gradient) and np.shape(gradient) == np.shape(value):
             return attribute
     return ""
 
@@ -260,7 +262,7 @@ def _find_accumulating(trial: TrialRun, douts: tuple[Array, ...], stored: Mappin
     for name in changed:
         once: Any = stored.get(name)
         more: Any = after.get(name)
-        if is_float(once) and is_float(more) and np.shape(once) == np.shape(more):
+        if is_inexact(once) and is_inexact(more) and np.shape(once) == np.shape(more):
             same = np.allclose(more, once, rtol=1e-6, atol=1e-6, equal_nan=True)
             if not same and np.allclose(np.asarray(more) - 1, once, rtol=1e-4, atol=1e-4, equal_nan=True):
                 accumulating.append(name)

@@ -143,4 +143,4 @@ def _finite(values: Array) -> Array:
 def _inputs_of(opened: Instance, leaves: Leaves) -> list[str]:
     """Returns the leaves among the inputs; the others are parameters of the instance."""
     inputs = list(floats_in(list(opened.inputs)))
-    return [name for name, leaf in leaves.items() if any(leaf is array for array in inputs)]
+    return [name for name, leaf in leaves.items() if any(array is leaf or array is leaf.base for array in inputs)]
