@@ -29,7 +29,8 @@ KINK_CAUSES = (Cause.TOO_MANY_KINKS, Cause.ALL_AT_KINKS, Cause.OUTSIDE_SLOPES)
 def check_leaf(context: Context, name: str) -> Leaf:
     """Checks a leaf and reports it."""
     derivations = Derivations(context.analytic, context.autodiff, context.forward)
-    outcome = context.outcome(name, derivations, low_precision=context.low_precision.get(name))
+    low_precision, half = context.low_precision.get(name), context.half_precision.get(name)
+    outcome = context.outcome(name, derivations, low_precision=low_precision, half=half)
     if outcome.cause in WRONG_CAUSES:
         outcome = _with_shared_memory_gradient(context, outcome) or _along_symmetric(context, outcome) or outcome
         if outcome.note or outcome.cause is Cause.SYMMETRIC_ONLY:

@@ -8,6 +8,7 @@ from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.optional_jax import is_jax_array, single_precision
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float, leaves_of
+from jaxnet.crosscheck.number_format import NumberFormat
 
 
 def has_no_double(args: tuple[Any, ...]) -> bool:
@@ -50,6 +51,9 @@ class SinglePrecision(Checkable):
         for method in ("forward", "forward_at_different_inputs", "backward", "backward_as_given"):
             setattr(instance, method, single_precision()(getattr(instance, method)))
         return instance
+
+    def half_format(self, name: str) -> NumberFormat | None:
+        return self.checkable.half_format(name)
 
     def array_names(self) -> list[str]:
         return self.checkable.array_names()
