@@ -1,11 +1,19 @@
-"""Layers in 16 bits, from which the limits of `measure/half_precision.py` are chosen: run this file for the table.
+"""Layers in 16 bits, from which the limits of `measure/half_precision.py` are chosen.
+
+`python tests/crosscheck/half_grid.py [seeds]` prints the table.
 
 Each layer is written once, for any dtype, with an arithmetic that says what is rounded: the result alone ("float32"),
 every operation but not the terms within a sum ("steps"), or the terms within sums too ("sums").
 """
 
+import sys
+from collections import Counter
+
 import ml_dtypes
 import numpy as np
+
+from jaxnet.crosscheck import inspected
+from jaxnet.crosscheck.measure.half_precision import HalfMeter
 
 HALVES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
@@ -160,3 +168,38 @@ def pair(make, kind, fault="right"):
 def inputs_of(shapes, dtype, seed):
     rng = np.random.default_rng(1000 + seed)
     return [rng.normal(size=shape).astype(dtype) for shape in shapes]
+
+
+def measured(layer, half, kind, fault, seed):
+    """Returns the measurements of a layer's leaves against itself in float64."""
+    make, shapes = LAYERS[layer]
+    code = inspected(pair(make, kind, fault), *inputs_of(shapes, HALVES[half], seed))
+    output = code.forward({name: array.copy() for name, array in code.leaves.items()})
+    dout = np.random.default_rng(seed + 5).normal(size=output.shape)
+
+    def finer(at, d):
+        return {n: np.asarray(g, np.float64) for n, g in code.backward({k: v.copy() for k, v in at.items()}, d).items()}
+
+    return list(
+        HalfMeter(code, finer, dout, output.dtype, np.random.default_rng(seed)).measure([*code.leaves]).values()
+    )
+
+
+def main(seeds):
+    cases = [(k, "right") for k in ("float32", "steps", "sums")]
+    cases += [(k, f) for f in ("1 %", "wrong") for k in ("float32", "steps")]
+    for kind, fault in cases:
+        for layer in LAYERS:
+            for half in HALVES:
+                leaves = [m for seed in range(seeds) for m in measured(layer, half, kind, fault, seed)]
+                ratios = [leaf.ratio for leaf in leaves]
+                systematic = [leaf.systematic for leaf in leaves if leaf.systematic >= 0] or [float("nan")]
+                print(
+                    f"{kind:8}{fault:6} {layer:16} {half:9} ratio {min(ratios):7.2f} to {max(ratios):7.2f}, "
+                    f"systematic {min(systematic):6.2f} to {max(systematic):6.2f}, "
+                    + ", ".join(f"{origin.name} {count}" for origin, count in Counter(m.origin for m in leaves).items())
+                )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 4)

@@ -20,10 +20,10 @@ from jaxnet.crosscheck.measure.leaf_steps import copies
 from jaxnet.crosscheck.number_format import NumberFormat
 
 # Limits of the ratio, from the measurements in `tests/crosscheck/half_grid.py`.
-ONCE = 1.2  # the largest ratio of kernels that accumulate in float32
+ONCE = 1.2  # the largest ratio of kernels that accumulate in float32, 1.13 there
 EVERY_STEP = 10.0  # the largest ratio of arithmetic that rounds every step to the format
 MODERATE = 4.0  # ratios below it need no other origin, if they average out
-MAX_SYSTEMATIC = 1.5  # the largest ratio of the mean error over neighbouring inputs, if rounding explains it
+MAX_SYSTEMATIC = 1.5  # of the mean error over neighbours: 1.1 for rounding every step, 1.66 or more for a 1 % bug
 CLEARLY = 3.0  # by this factor, the error must be smaller in short sums or at another scale to come from there
 
 FEW_DRAWS, MANY_DRAWS = 8, 32
