@@ -17,7 +17,8 @@ ORIGINS = {
         "as with a small factor or a constant that is rounded: compute in float32, round the result, and check again"
     ),
     Origin.ACCUMULATION: (
-        "a long sum is accumulated in {format}: {evidence}, the error is less than a third; accumulate in float32"
+        "it behaves like a sum that is accumulated in {format}: {evidence}, the relative error is at most a third; "
+        "accumulate in float32"
     ),
     Origin.UNDERFLOW: (
         "intermediate values underflow in {format}, whose numbers below {smallest:.1e} lose their digits: "
