@@ -3,6 +3,7 @@
 from enum import Enum, StrEnum
 
 from jaxnet.crosscheck.measure.derivation import Gap
+from jaxnet.crosscheck.measure.half_precision import HalfPrecision, Origin
 from jaxnet.crosscheck.measure.kinks import Roughness
 from jaxnet.crosscheck.measure.leaf import MAX_COARSE_TOLERANCE, MAX_TOLERANCE, Coverage, LeafMeasurement
 
@@ -29,6 +30,9 @@ class Cause(Enum):
     FORWARDS_DIFFER = "each gradient is the derivative of its own forward, but the forwards are different functions"
     DIFFERS_FROM_REFERENCE = "the gradient differs from the reference's by less than difference quotients can resolve"
     LOW_PRECISION = "the gradient in the arrays' own precision is off by more than rounding explains"
+    HALF_ACCUMULATION = "a sum is accumulated in 16 bits, and the gradient is off by more than rounding explains"
+    OVERFLOW = "intermediate values are beyond the largest number of the 16-bit format"
+    UNDERFLOW = "intermediate values are below the range of the 16-bit format"
     WRONG_FORM = "the gradient has a wrong shape or dtype, or values that are not finite"
     RECEIVES_WRONG_DOUT = "the layer is correct, but receives a wrong gradient from another layer"
     LAYERS_JOINED_WRONGLY = "every layer is correct, but the network's gradient is wrong"
@@ -44,14 +48,26 @@ class Cause(Enum):
     WRONG_AT_ANOTHER_POINT = "the gradient is zero at the given point, and wrong at one other point"
     STRUCTURED_ONLY = "the gradient is correct only along directions that keep the structure of the value"
     ZERO_AT_POINT = "the gradient is zero at the given point, and inconclusive at other points"
+    SYSTEMATIC_ERROR = "the error in 16 bits is as small as rounding may cause, but does not average out"
+    BEYOND_RANGE = "the gradient itself is beyond the range of the 16-bit format"
     OUT_OF_TIME = "max_seconds passed"
 
 
+HALF_CAUSES = {
+    Origin.ACCUMULATION: Cause.HALF_ACCUMULATION,
+    Origin.OVERFLOW: Cause.OVERFLOW,
+    Origin.UNDERFLOW: Cause.UNDERFLOW,
+}
 WRONG_CAUSES = frozenset({Cause.ANALYTIC_WRONG, Cause.OUTSIDE_SLOPES, Cause.OUTSIDE_TIED_SLOPES})
 
 
 def decide(
-    measured: LeafMeasurement, forward: Gap | None, low_precision: Gap | None, coarse: bool, strict: bool
+    measured: LeafMeasurement,
+    forward: Gap | None,
+    low_precision: Gap | None,
+    coarse: bool,
+    strict: bool,
+    half: HalfPrecision | None = None,
 ) -> tuple[Verdict, Cause]:
     """Returns the verdict on a leaf and its cause.
 
@@ -60,6 +76,7 @@ def decide(
         forward: The gap of the two forward passes, if there is a reference.
         low_precision: The gap between the gradient in the arrays' own dtype and in float64, if both were computed.
         coarse: Whether the forward pass computes in less than float64.
+        half: The error of the gradient in 16 bits, if it was measured.
         strict: Whether the user set the resolution. By default a larger error may stay undetected if noise is large.
     """
     outside = measured.outside
@@ -80,10 +97,23 @@ def decide(
         return Verdict.INCONCLUSIVE, Cause.UNRESOLVED if measured.unresolved else Cause.ALL_AT_KINKS
     if measured.is_zero:
         return Verdict.INCONCLUSIVE, Cause.ZERO_AT_POINT
-    if agrees and low_precision is not None and not low_precision.within_tolerance:
-        return Verdict.FAIL, Cause.LOW_PRECISION
+    if agrees and (decided := _decide_own_dtype(low_precision, half)) is not None:
+        return decided
     verdict, cause = _compare_derivations(measured, forward, agrees)
     return (verdict, cause) if verdict is not Verdict.PASS or accurate else (Verdict.INCONCLUSIVE, Cause.UNRESOLVED)
+
+
+def _decide_own_dtype(low_precision: Gap | None, half: HalfPrecision | None) -> tuple[Verdict, Cause] | None:
+    """Returns the verdict on a gradient that is right in more bits than its own; None if rounding explains it."""
+    if low_precision is not None and not low_precision.within_tolerance:
+        return Verdict.FAIL, Cause.LOW_PRECISION
+    if half is None:
+        return None
+    if half.origin is Origin.TOO_SMALL:
+        return Verdict.INCONCLUSIVE, Cause.BEYOND_RANGE
+    if not half.is_explained:
+        return Verdict.FAIL, HALF_CAUSES.get(half.origin, Cause.LOW_PRECISION)
+    return (Verdict.INCONCLUSIVE, Cause.SYSTEMATIC_ERROR) if half.origin is Origin.SYSTEMATIC else None
 
 
 def _compare_derivations(measured: LeafMeasurement, forward: Gap | None, agrees: bool) -> tuple[Verdict, Cause]:

@@ -19,7 +19,7 @@ def is_float_dtype(dtype: Any) -> bool:
 
 def unit_roundoff(dtype: np.dtype[Any]) -> float:
     """Returns the unit roundoff of a floating-point dtype; that of float64 for other dtypes."""
-    if dtype.kind == "f":
+    if dtype.kind == "f" and dtype.isbuiltin == 1:  # float8_e5m2 of ml_dtypes has the kind "f" too
         return float(np.finfo(dtype).eps) / 2
     if (ml_dtypes := sys.modules.get("ml_dtypes")) is not None and is_float_dtype(dtype):
         return float(ml_dtypes.finfo(dtype).eps) / 2

@@ -14,7 +14,7 @@ from jaxnet.crosscheck.conjugates import name_conjugates
 from jaxnet.crosscheck.context import Context, Options, draw_dout
 from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
 from jaxnet.crosscheck.dtypes import in_float64, is_float_dtype
-from jaxnet.crosscheck.explain import report_lines
+from jaxnet.crosscheck.explain import half_sentences, report_lines
 from jaxnet.crosscheck.explain.behaviour_sentences import sentence
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
@@ -22,6 +22,7 @@ from jaxnet.crosscheck.leaf_verdict import check_leaf, name_exchanged
 from jaxnet.crosscheck.measure.behaviour import check_behaviour
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.gradient_form import misshapen, other_dtype
+from jaxnet.crosscheck.measure.half_range import Escape, RangeError, forward_range, gradient_range
 from jaxnet.crosscheck.measure.input_warnings import input_warnings
 from jaxnet.crosscheck.measure.leaf_steps import copies
 from jaxnet.crosscheck.measure.other_ways import compare_other_ways
@@ -127,6 +128,8 @@ def _run(title: str, checkable: Checkable, reference: Checkable | None, options:
             f"{checkable.name}: forward returns {output.dtype} of shape {output.shape}, expected at least one float"
         )
     if not np.isfinite(in_float64(output)).all():
+        if (escape := forward_range(checkable, output)) is not None:
+            return _forward_out_of_range(title, escape)
         return Report(title, None, (), undecided=("the forward pass is not finite at these inputs: pass other inputs",))
     context = Context(checkable, reference, options, output)
     try:
@@ -138,10 +141,17 @@ def _run(title: str, checkable: Checkable, reference: Checkable | None, options:
     return _check(title, context, gradients)
 
 
+def _forward_out_of_range(title: str, error: RangeError) -> Report:
+    text = half_sentences.range_reason(error, "the output")
+    if error.escape is Escape.RESULT:
+        return Report(title, None, (), undecided=(text,))
+    return Report(title, None, (), behaviour=(text,), faults=(Behaviour.FORWARD_OUT_OF_RANGE,))
+
+
 def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:
     """Checks the form of the gradients, then the behaviour, then the values of the gradients."""
     checkable = context.checkable
-    form = _check_form(checkable, gradients, context.output)
+    form = _check_form(checkable, gradients, context.output, context.dout)
     leaves = form.leaves
     with as_subject_error(f"{checkable.name}, at values nearby"), np.errstate(all="ignore"):
         context.derive(form.names)
@@ -178,12 +188,18 @@ class _Form(NamedTuple):
     findings: list[Finding]
 
 
-def _check_form(checkable: Checkable, gradients: dict[str, Any], output: Array) -> _Form:
+def _check_form(checkable: Checkable, gradients: dict[str, Any], output: Array, dout: Array) -> _Form:
     form = _Form([], [], [])
     for name, leaf in checkable.leaves.items():
         wrong = misshapen(name, leaf, gradients.get(name))
         if name not in gradients:
             wrong = Finding(Behaviour.LACKS_LEAF, Level.FAULT, name, detail=f"an array of shape {leaf.shape}")
+        escape = None
+        if wrong is not None and wrong.kind is Behaviour.NOT_FINITE:
+            escape = gradient_range(checkable, name, np.asarray(gradients[name]), dout)
+        if escape is not None:
+            form.leaves.append(_leaf_out_of_range(checkable, name, escape))
+            continue
         if wrong is not None:
             form.leaves.append(Leaf(name, Verdict.FAIL, Cause.WRONG_FORM, checkable.derived_by, detail=sentence(wrong)))
             continue
@@ -194,6 +210,16 @@ def _check_form(checkable: Checkable, gradients: dict[str, Any], output: Array) 
         else:
             form.names.append(name)
     return form
+
+
+def _leaf_out_of_range(checkable: Checkable, name: str, error: RangeError) -> Leaf:
+    causes = {
+        Escape.RESULT: (Verdict.INCONCLUSIVE, Cause.BEYOND_RANGE),
+        Escape.INTERMEDIATE: (Verdict.FAIL, Cause.OVERFLOW),
+        Escape.UNKNOWN: (Verdict.FAIL, Cause.WRONG_FORM),
+    }
+    text = half_sentences.range_reason(error, f"the gradient for {name}")
+    return Leaf(name, *causes[error.escape], checkable.derived_by, detail=text)
 
 
 def _behaviour(context: Context, names: list[str]) -> list[Finding]:

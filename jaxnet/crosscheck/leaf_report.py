@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 
 from jaxnet.crosscheck.context import Context, Outcome
-from jaxnet.crosscheck.decide import Cause
+from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause
 from jaxnet.crosscheck.dtypes import in_float64
-from jaxnet.crosscheck.explain import report_lines
+from jaxnet.crosscheck.explain import half_sentences, report_lines
 from jaxnet.crosscheck.explain.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from jaxnet.crosscheck.measure.derivation import SAFETY
 from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP
@@ -22,6 +22,14 @@ from jaxnet.crosscheck.report import PROBABILITY, Leaf
 MISSED = 0.8
 MIN_SAMPLES = 6  # elements of a wrong leaf whose derivatives are computed even if the budget of the check is used up
 
+HALF_REASONS = {
+    Cause.LOW_PRECISION,
+    Cause.HALF_ACCUMULATION,
+    Cause.OVERFLOW,
+    Cause.UNDERFLOW,
+    Cause.SYSTEMATIC_ERROR,
+    Cause.BEYOND_RANGE,
+}
 REFERENCE_CAUSES = (Cause.DIFFERS_FROM_REFERENCE, Cause.FORWARDS_DIFFER, Cause.AUTODIFF_WRONG)
 
 
@@ -61,7 +69,22 @@ def report_leaf(context: Context, outcome: Outcome) -> Leaf:
         diagnosis=diagnosis.sentence if diagnosis else "",
         detail=outcome.structure or measured.limit.value,
     )
-    return replace(leaf, notes=(*report_lines.notes(leaf), *([outcome.note] if outcome.note else [])))
+    leaf = _in_half(context, leaf)
+    return replace(leaf, notes=(*report_lines.notes(leaf), *leaf.notes, *([outcome.note] if outcome.note else [])))
+
+
+def _in_half(context: Context, leaf: Leaf) -> Leaf:
+    """Returns the leaf with the ratio of its error in 16 bits, and with a sentence about it."""
+    known, half = context.checkable.half_format(leaf.name), context.half_precision.get(leaf.name)
+    if known is None:
+        return leaf
+    if half is None:
+        measurable = leaf.cause not in (*WRONG_CAUSES, Cause.ZERO_AT_POINT)
+        return replace(leaf, notes=(half_sentences.UNMEASURED.format(format=known.name),)) if measurable else leaf
+    leaf = replace(leaf, rounding_ratio=half.ratio)
+    if leaf.cause in HALF_REASONS:
+        return replace(leaf, detail=half_sentences.reason(half))
+    return replace(leaf, notes=(half_sentences.ratio(half),))
 
 
 def _worst_element(context: Context, outcome: Outcome) -> tuple[tuple[int, ...], dict[str, float], Diagnosis | None]:

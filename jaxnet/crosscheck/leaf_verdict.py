@@ -33,7 +33,8 @@ def check_leaf(context: Context, name: str) -> Leaf:
     if (structure := context.options.structure.get(name)) is not None:
         outcome = context.outcome(name, derivations, structure=structure)
         return report_leaf(context, outcome._replace(note=_note(structure)))
-    outcome = context.outcome(name, derivations, low_precision=context.low_precision.get(name))
+    low_precision, half = context.low_precision.get(name), context.half_precision.get(name)
+    outcome = context.outcome(name, derivations, low_precision=low_precision, half=half)
     if outcome.cause in WRONG_CAUSES:
         outcome = _with_shared_memory_gradient(context, outcome) or _along_structure(context, outcome) or outcome
         if outcome.note or outcome.cause is Cause.STRUCTURED_ONLY:

@@ -40,6 +40,8 @@ class Leaf:
         kinks: The number of elements at kinks.
         unresolved: The number of elements that no step size resolves, and that are not judged.
         point: The point at which the leaf was judged.
+        rounding_ratio: The error of a gradient in 16 bits, in units of the error of rounding the inputs, `dout` and the
+            result once; nan for other dtypes, or if no finer computation is at hand.
         noise: The relative noise of the forward pass, at least that of its precision.
         gradient_noise: The relative noise of the gradient.
         slip: The slip that explains the error, or None if none does.
@@ -63,6 +65,7 @@ class Leaf:
     kinks: int = 0
     unresolved: int = 0
     point: Point = Point.GIVEN
+    rounding_ratio: float = math.nan
     noise: float = 0.0
     gradient_noise: float = 0.0
     slip: Slip | None = None

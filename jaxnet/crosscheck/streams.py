@@ -23,6 +23,7 @@ class Stream(Enum):
     SAMPLES = 6
     BEHAVIOUR = 7
     OTHER_WAYS = 8
+    HALF = 9
 
 
 def stream(purpose: Stream, seed: int) -> np.random.Generator:

@@ -8,8 +8,10 @@ import pytest
 from jaxnet.crosscheck.decide import MAX_COARSE_TOLERANCE, MAX_TOLERANCE, Cause, Verdict, decide
 from jaxnet.crosscheck.measure.derivation import SAFETY, Gap, Probe
 from jaxnet.crosscheck.measure.finite_differences import Derivative, Limit, Quotient
+from jaxnet.crosscheck.measure.half_precision import HalfPrecision, Origin
 from jaxnet.crosscheck.measure.kinks import Element, Roughness, Tie
 from jaxnet.crosscheck.measure.leaf import Coverage, LeafMeasurement
+from jaxnet.crosscheck.number_format import FLOAT16
 
 RIGHT, WRONG = Gap(0.0, 1e-9), Gap(1.0, 1e-9)
 
@@ -39,6 +41,12 @@ def three(error=0.0, with_autodiff=RIGHT, autodiff=0.0, **fields):
 
 
 P, F, I = Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE  # noqa: E741
+
+
+def half(ratio, origin=Origin.ROUNDING):
+    return HalfPrecision(FLOAT16, ratio, origin=origin)
+
+
 TABLE = {
     # two derivations
     "right": (measurement(), {}, P, Cause.AGREES),
@@ -83,6 +91,21 @@ TABLE = {
     "right in float64, wrong in float32": (measurement(), {"low_precision": WRONG}, F, Cause.LOW_PRECISION),
     "wrong in both": (measurement(1.0), {"low_precision": WRONG}, F, Cause.ANALYTIC_WRONG),
     "right in both": (measurement(), {"low_precision": RIGHT}, P, Cause.AGREES),
+    # 16 bits
+    "rounded once": (measurement(), {"half": half(0.6)}, P, Cause.AGREES),
+    "rounded at every step": (measurement(), {"half": half(3.0, Origin.ARITHMETIC)}, P, Cause.AGREES),
+    "added in 16 bits, a few terms": (measurement(), {"half": half(3.0, Origin.ACCUMULATION)}, P, Cause.AGREES),
+    "added in 16 bits": (measurement(), {"half": half(99.0, Origin.ACCUMULATION)}, F, Cause.HALF_ACCUMULATION),
+    "small, and does not average out": (
+        measurement(), {"half": half(3.0, Origin.SYSTEMATIC)}, I, Cause.SYSTEMATIC_ERROR,
+    ),
+    "beyond rounding": (measurement(), {"half": half(99.0, Origin.UNEXPLAINED)}, F, Cause.LOW_PRECISION),
+    "overflow": (measurement(), {"half": half(99.0, Origin.OVERFLOW)}, F, Cause.OVERFLOW),
+    "underflow": (measurement(), {"half": half(99.0, Origin.UNDERFLOW)}, F, Cause.UNDERFLOW),
+    "below the range": (measurement(), {"half": half(99.0, Origin.TOO_SMALL)}, I, Cause.BEYOND_RANGE),
+    "wrong in float64, and in 16 bits": (
+        measurement(1.0), {"half": half(99.0, Origin.UNEXPLAINED)}, F, Cause.ANALYTIC_WRONG,
+    ),
     # three derivations
     "all agree": (three(), {"forward": RIGHT}, P, Cause.AGREES),
     "analytic differs": (three(1.0, WRONG), {"forward": RIGHT}, F, Cause.ANALYTIC_WRONG),

@@ -1,5 +1,6 @@
 """Puts the verdicts of a report into lines of text, from enums and numbers."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,12 @@ REASONS = {
     Cause.DIFFERS_FROM_REFERENCE: (
         "{who} differs from autodiff's gradient by less than difference quotients can resolve"
     ),
-    Cause.LOW_PRECISION: "in the arrays' own dtype, the gradient is off by more than rounding explains",
+    Cause.LOW_PRECISION: "in the arrays' own dtype, the gradient is off by more than rounding explains{half}",
+    Cause.HALF_ACCUMULATION: "{detail}",
+    Cause.OVERFLOW: "{detail}",
+    Cause.UNDERFLOW: "{detail}",
+    Cause.SYSTEMATIC_ERROR: "{detail}",
+    Cause.BEYOND_RANGE: "{detail}",
     Cause.WRONG_FORM: "{detail}",
     Cause.RECEIVES_WRONG_DOUT: "{detail}",
     Cause.LAYERS_JOINED_WRONGLY: (
@@ -94,6 +100,7 @@ def reason(leaf: "Leaf") -> str:
         limit=LIMITS.get(leaf.detail, ""),
         error=f"{leaf.relative_error:.1e}",
         detail=leaf.detail,
+        half="" if math.isnan(leaf.rounding_ratio) else f": {leaf.detail}",
     )
 
 

@@ -20,6 +20,7 @@ from jaxnet.crosscheck.inspect.trees import Array as Array
 from jaxnet.crosscheck.inspect.trees import Leaves as Leaves
 from jaxnet.crosscheck.inspect.trees import copied
 from jaxnet.crosscheck.meter import count_forward
+from jaxnet.crosscheck.number_format import NumberFormat, half_format
 
 DerivedBy = Literal["analytic", "JAX", "PyTorch"]
 TWO_FUNCTIONS_HINT = "pass them separately: check_function(lambda ...: f(...)[0], ..., gradient=lambda ...: f(...)[1])"
@@ -128,6 +129,10 @@ class Checkable:
     gradient_of: Sequence[str] = ()
     has_complex_output = False
     convention: Convention | None = None
+
+    def half_format(self, name: str) -> NumberFormat | None:
+        """Returns the format of a leaf of 16 bits or fewer; None for other leaves."""
+        return half_format(self.leaves[name].dtype)
 
     @property
     def owner(self) -> Any:

@@ -9,6 +9,7 @@ from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.optional_jax import is_jax_array, single_precision
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float, leaves_of
+from jaxnet.crosscheck.number_format import NumberFormat
 
 
 def has_no_double(args: tuple[Any, ...]) -> bool:
@@ -62,6 +63,9 @@ class SinglePrecision(Checkable):
 
     def imaginary_outputs(self, output: Array) -> Array | None:
         return self.checkable.imaginary_outputs(output)
+
+    def half_format(self, name: str) -> NumberFormat | None:
+        return self.checkable.half_format(name)
 
     def array_names(self) -> list[str]:
         return self.checkable.array_names()

@@ -31,6 +31,7 @@ from jaxnet.crosscheck.inspect.torch_tensors import (
     torch_module,
 )
 from jaxnet.crosscheck.inspect.trees import Array, Leaves
+from jaxnet.crosscheck.number_format import HALVES, NumberFormat
 
 SCALE, SHIFT = 1.25, 0.125  # applied to a leaf, to find out whether the output depends on it
 
@@ -245,6 +246,11 @@ class CheckableTorch(TorchProgram):
 
     def array_names(self) -> list[str]:
         return [*self.slots, *self.place_of]
+
+    def half_format(self, name: str) -> NumberFormat | None:
+        """Returns the format of a leaf's tensor, because a bfloat16 tensor is float32 in NumPy."""
+        own = str(self.slots[name].tensor.dtype).removeprefix("torch.")
+        return HALVES.get(own) if self.leaves[name].dtype == self.dtypes[name] else None
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         """Returns the arguments as NumPy arrays, after a dict of the parameters if there are any."""

@@ -75,6 +75,7 @@ class Behaviour(Enum):
     ONLY_BROADCASTS = auto()
     NOT_FINITE = auto()
     OTHER_DTYPE = auto()
+    FORWARD_OUT_OF_RANGE = auto()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,239 @@
+"""Measures whether the error of a gradient in 16 bits is explained by rounding.
+
+The unit of the error is the root mean square change of the gradient, computed in float64, as the leaves, `dout` and the
+result are each rounded once to the format. The leaves are numbers of the format already, so they are moved at random
+within half a spacing, as if they had been rounded. Arithmetic in float32 that rounds its result once has an error below
+one unit, and arithmetic that rounds every step an error of a few units.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.dtypes import in_float64
+from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
+from jaxnet.crosscheck.measure.leaf_steps import copies
+from jaxnet.crosscheck.number_format import NumberFormat
+
+# Limits of the ratio, from the measurements in `tests/crosscheck/half_grid.py`.
+ONCE = 1.2  # the largest ratio of kernels that accumulate in float32, 1.13 there
+EVERY_STEP = 10.0  # the largest ratio of arithmetic that rounds every step to the format
+MODERATE = 4.0  # ratios below it need no other origin, if they average out
+MAX_SYSTEMATIC = 1.5  # of the mean error over neighbours: 1.1 for rounding every step, 1.66 or more for a 1 % bug
+CLEARLY = 3.0  # by this factor, the error must be smaller in short sums or at another scale to come from there
+
+FEW_DRAWS, MANY_DRAWS = 8, 32
+NEIGHBOURHOOD = 2.0  # spacings
+MAX_NOISE = 1 / 8  # of the computation that is taken as true, in units of the format's roundoff
+MAX_LOSS = 8.0  # relative error, in roundoffs, that rounding the result alone may cause in a format of enough range
+MIN_LONG_SUM = 256  # elements of a leaf over which a sum is long
+GROUPS = 64  # parts of dout whose gradients are added in float64
+SCALES = (2.0**12, 2.0**-12, 2.0**6, 2.0**-6)  # factors of dout that show whether the range of the format is the cause
+
+Backward = Callable[[Leaves, Array], Leaves]
+
+
+class Origin(Enum):
+    """What the error of a gradient in 16 bits comes from."""
+
+    ROUNDING = auto()  # rounding the inputs, dout and the result once
+    ARITHMETIC = auto()  # rounding every step: the error averages out over neighbouring inputs
+    SYSTEMATIC = auto()  # small enough for rounding every step, but it does not average out
+    ACCUMULATION = auto()  # adding many terms in the format: short sums of the same terms are right
+    UNDERFLOW = auto()  # intermediate values below the format's range: right for a larger dout
+    OVERFLOW = auto()  # intermediate values beyond the format's range: right for a smaller dout
+    TOO_SMALL = auto()  # the gradient itself is below the format's range
+    UNEXPLAINED = auto()
+
+
+@dataclass(frozen=True)
+class HalfPrecision:
+    """The error of one leaf's gradient in a format of 16 bits.
+
+    Args:
+        format: The format.
+        ratio: The error in units of that of rounding once.
+        explained: The largest ratio that rounding every step explains.
+        systematic: The ratio of the part that does not average out over neighbouring inputs; nan if not measured.
+        origin: What the error comes from.
+        relative_error: The error over the size of the gradient, both as root mean squares.
+        scale: The factor of dout for which the gradient is right, for an origin in the format's range.
+        split: What was split to shorten sums: "dout" or a leaf, for an origin in accumulation.
+    """
+
+    format: NumberFormat
+    ratio: float
+    explained: float = EVERY_STEP
+    systematic: float = math.nan
+    origin: Origin = Origin.ROUNDING
+    relative_error: float = math.nan
+    scale: float = 1.0
+    split: str = ""
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether the error is at most what rounding every step explains."""
+        return self.ratio <= self.explained
+
+
+class HalfMeter:
+    """Compares the gradients of one subject in 16 bits with those of a finer computation at the same numbers.
+
+    Args:
+        checkable: The code that is checked.
+        finer: The backward pass in float64 or float32 of the same code, or of a reference.
+        dout: The upstream gradient.
+        dtype: The dtype of the output.
+        rng: Draws roundings.
+    """
+
+    def __init__(
+        self, checkable: Checkable, finer: Backward, dout: Array, dtype: np.dtype[Any], rng: np.random.Generator
+    ) -> None:
+        self.checkable, self.finer, self.dtype, self.rng = checkable, finer, dtype, rng
+        formats = {name: checkable.half_format(name) for name in checkable.leaves}
+        self.formats = {name: known for name, known in formats.items() if known is not None}
+        self.coarsest = max(self.formats.values(), key=lambda known: known.roundoff)
+        self.at = {name: in_float64(array) for name, array in checkable.leaves.items()}
+        self.dout = self.coarsest.rounded(in_float64(dout))
+        self.true = finer(self.at, self.dout)
+        self.own = self.backward(self.dout)
+
+    def backward(self, dout: Array, at: Leaves | None = None) -> Leaves:
+        """Returns the gradients of the code in its own dtypes, at its own leaves or at others."""
+        own = self.checkable.leaves
+        leaves = copies(own) if at is None else {name: array.astype(own[name].dtype) for name, array in at.items()}
+        with np.errstate(all="ignore"):
+            gradients = self.checkable.backward(leaves, dout.astype(self.dtype))
+        return {name: in_float64(g) for name, g in gradients.items() if g is not None}
+
+    def moved(self, roundoffs: float, formats: dict[str, NumberFormat]) -> Leaves:
+        """Returns the gradients of the finer computation at inputs that are moved by random roundings."""
+        at = {n: self._move(a, formats[n], roundoffs) if n in formats else a for n, a in self.at.items()}
+        coarsest = max(formats.values(), key=lambda known: known.roundoff)
+        dout = self._move(self.dout, coarsest, roundoffs) if self.checkable.takes_dout else self.dout
+        return self.finer(at, dout)
+
+    def _move(self, array: Array, known: NumberFormat, roundoffs: float) -> Array:
+        """Moves each element by up to half a spacing; equal elements stay equal, and zeros stay zero."""
+        values, places = np.unique(array, return_inverse=True)
+        shifts = self.rng.uniform(-0.5, 0.5, values.shape) * roundoffs
+        moved = np.where(values == 0, 0.0, values + shifts * known.spacing(values))
+        return np.asarray(moved[places.reshape(array.shape)])
+
+    def unit(self, name: str, draws: list[Leaves], known: NumberFormat) -> float:
+        """Returns the root mean square error of rounding the inputs and the result once."""
+        result = known.spacing(self.true[name]) / math.sqrt(12)
+        changes = [rms(draw[name] - self.true[name]) for draw in draws]
+        return math.hypot(rms(result), rms(np.asarray(changes)))
+
+    def measure(self, names: list[str]) -> dict[str, HalfPrecision]:
+        """Returns the measurements of those leaves for which the finer computation is finer than their format."""
+        draws = [self.moved(1.0, self.formats) for _ in range(FEW_DRAWS)]
+        measured = {}
+        for name in names:
+            known, true, own = self.formats.get(name), self.true[name], self.own[name]
+            if known is None or not np.isfinite(true).all() or not true.any() or not np.isfinite(own).all():
+                continue
+            if all(known.holds(draw[name]) for draw in draws) or not all(np.isfinite(d[name]).all() for d in draws):
+                continue
+            error, unit = rms(own - true), self.unit(name, draws, known)
+            half = HalfPrecision(known, error / unit, relative_error=error / rms(true))
+            lost = rms(known.rounded(true) - true) > MAX_LOSS * known.roundoff * rms(true)
+            if lost:
+                half = replace(half, origin=Origin.TOO_SMALL)
+            measured[name] = half if lost or half.ratio <= ONCE else self._explained(name, half, error, unit)
+        return measured
+
+    def _explained(self, name: str, half: HalfPrecision, error: float, unit: float) -> HalfPrecision:
+        """Returns a measurement above rounding once with its origin."""
+        draws = [self.moved(EVERY_STEP, self.formats) for _ in range(MANY_DRAWS)]
+        changes = [rms(draw[name] - self.true[name]) for draw in draws if np.isfinite(draw[name]).all()]
+        half = replace(half, explained=max(EVERY_STEP, max(changes, default=0.0) / unit))
+        half = replace(half, systematic=self.systematic(name) / unit)
+        averages_out = half.systematic <= MAX_SYSTEMATIC
+        if averages_out and half.ratio <= MODERATE:
+            return replace(half, origin=Origin.ARITHMETIC)
+        if (scale := self._right_scale(name, unit, error)) is not None:
+            return replace(half, origin=Origin.UNDERFLOW if scale > 1 else Origin.OVERFLOW, scale=scale)
+        if self.is_right_in_parts(name, error):
+            return replace(half, origin=Origin.ACCUMULATION, split="dout")
+        if (leaf := self._leaf_to_thin_out(name, half.relative_error)) is not None:
+            return replace(half, origin=Origin.ACCUMULATION, split=leaf)
+        if not half.is_explained:
+            return replace(half, origin=Origin.UNEXPLAINED)
+        return replace(half, origin=Origin.ARITHMETIC if averages_out else Origin.SYSTEMATIC)
+
+    def systematic(self, name: str) -> float:
+        """Returns the root mean square of the error's mean over neighbouring numbers of the format.
+
+        Rounding errors differ from neighbour to neighbour and average out; the error of a wrong formula stays.
+        """
+        errors = []
+        for _ in range(MANY_DRAWS):
+            at = {n: self._neighbour(a, self.formats[n]) if n in self.formats else a for n, a in self.at.items()}
+            dout = self._neighbour(self.dout, self.coarsest) if self.checkable.takes_dout else self.dout
+            error = self.backward(dout, at)[name] - self.finer(at, dout)[name]
+            if np.isfinite(error).all():
+                errors.append(error)
+        return rms(np.mean(errors, axis=0)) if errors else math.inf
+
+    def _neighbour(self, array: Array, known: NumberFormat) -> Array:
+        """Returns numbers of the format at most `NEIGHBOURHOOD` spacings away."""
+        return known.rounded(self._move(array, known, 2 * NEIGHBOURHOOD))
+
+    def _right_scale(self, name: str, unit: float, error: float) -> float | None:
+        """Returns a power of two for which the gradient of the scaled dout is right; None if there is none."""
+        for scale in SCALES if self.checkable.takes_dout else ():
+            scaled = self.dout * scale
+            if not np.array_equal(self.coarsest.rounded(scaled), scaled):  # it leaves the range itself
+                continue
+            gradient = self.backward(scaled)[name] / scale
+            if rms(gradient - self.true[name]) <= min(EVERY_STEP * unit, error / CLEARLY):
+                return scale
+        return None
+
+    def is_right_in_parts(self, name: str, error: float) -> bool:
+        """Returns whether the gradients of parts of dout add up to the right gradient in float64.
+
+        Each element of dout is in one part, so all terms of every sum are there, and only the sums are shorter.
+        """
+        groups = min(GROUPS, self.dout.size)
+        if groups < 2 or not self.checkable.takes_dout:
+            return False
+        part_of = self.rng.permutation(self.dout.size).reshape(self.dout.shape) % groups
+        total = np.zeros_like(self.true[name])
+        for group in range(groups):
+            total = total + self.backward(np.where(part_of == group, self.dout, 0.0))[name]
+        return rms(total - self.true[name]) <= error / CLEARLY
+
+    def _leaf_to_thin_out(self, name: str, relative_error: float) -> str | None:
+        """Returns a leaf for which the error is much smaller with few of its elements not 0; None if there is none.
+
+        Each element is in one part, so that a term that a wrong formula leaves out is in one of them, too.
+        """
+        large = [n for n, array in self.at.items() if array.size >= MIN_LONG_SUM]
+        return next((n for n in large if self._error_in_parts_of(n, name) <= relative_error / CLEARLY), None)
+
+    def _error_in_parts_of(self, large: str, name: str) -> float:
+        """Returns the largest relative error of a gradient with all elements of a leaf 0 but those of one part."""
+        array = self.at[large]
+        part_of = self.rng.permutation(array.size).reshape(array.shape) % GROUPS
+        errors = []
+        for group in range(GROUPS):
+            at = self.at | {large: np.where(part_of == group, array, 0.0)}
+            true = self.finer(at, self.dout)[name]
+            error = rms(self.backward(self.dout, at)[name] - true)
+            errors.append(error / rms(true) if true.any() else math.inf)
+        return max(errors)
+
+
+def rms(values: Array) -> float:
+    """Returns the root mean square."""
+    values = np.asarray(values, np.float64)
+    largest = float(np.abs(values).max(initial=0.0))
+    return largest * float(np.sqrt(np.mean((values / largest) ** 2))) if 0 < largest < math.inf else largest
