@@ -80,6 +80,10 @@ SENTENCES = {
         "computed with those of the other arguments"
     ),
     Behaviour.PARTIAL_RAISES: "if only {leaf} needs a gradient, backward raises {detail}",
+    Behaviour.UNDEFINED_DIFFERS: (
+        "d{leaf} differs by {size:.2g} from the one for upstream gradients of zeros, {detail}"
+    ),
+    Behaviour.UNDEFINED_RAISES: "backward raises {detail}",
     Behaviour.TRANSFORM_VALUE: "under {detail} the output is another one: it differs by {size:.2g}",
     Behaviour.TRANSFORM_GRADIENT: "under {detail} d{leaf} is another one: it differs by {size:.2g}",
     Behaviour.TRANSFORM_RAISES: "it cannot run under {detail}",

@@ -11,6 +11,7 @@ from jaxnet.crosscheck.inspect.errors import SubjectError, kind_of
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.torch_copying import copy_with, tensors_in
+from jaxnet.crosscheck.inspect.torch_layout import clone_as_laid_out
 from jaxnet.crosscheck.inspect.torch_program import torch_state
 from jaxnet.crosscheck.inspect.torch_tensors import (
     is_float_tensor,
@@ -44,6 +45,9 @@ class TorchInstance(Instance):
         arrays = {name: array for name, array in leaves.items() if name in subject.slots}
         super().__init__(lambda: self._run(leaves), self._gradients, (), arrays)
 
+    def names_of_inputs(self, leaves: Leaves) -> list[str]:
+        return [name for name in self._input_names() if name in leaves]
+
     def forward(self) -> Array:
         with torch_state(self.devices, restart=False):
             y = super().forward()
@@ -67,7 +71,9 @@ class TorchInstance(Instance):
         """Runs a forward pass on clones of its inputs, which it may change in place, as PyTorch allows."""
         fresh = {name: self.subject.tensor(name, leaves) for name in self._input_names()}
         fresh |= {name: to_tensor(array.copy(), fresh[name].dtype) for name, array in (integers or {}).items()}
-        clones = {name: tensor.clone() if name in self.subject.dtypes else tensor for name, tensor in fresh.items()}
+        clones = {
+            name: clone_as_laid_out(tensor) if name in self.subject.dtypes else tensor for name, tensor in fresh.items()
+        }
         made_by = {name: tensor.grad_fn for name, tensor in clones.items()}
         memo = dict(self.memo) | {id(self.subject.slots[name].tensor): tensor for name, tensor in clones.items()}
         result = self.function(*(copy_with(argument, memo) for argument in self.subject.inputs))
