@@ -4,8 +4,9 @@ The checkers are this project's; `jax.test_util.check_grads`; `torch.autograd.gr
 installed; the mean difference of the book; and the elementwise relative error of courses. All of them check the same
 layers at the same inputs, without a reference.
 
-`--torch` compares checkers of PyTorch code on the functions of `tests/mutants/torch_functions`. `--kinds` runs this project's checker alone on the inputs of `tests/mutants/kinds`: the ways in which public code holds
-parameters, returns gradients and computes. `--growth` shows how the checker's cost grows with the number of parameters.
+`--torch` compares checkers of PyTorch code on the functions of `tests/mutants/torch_functions`. `--kinds` runs this
+project's checker alone on the inputs of `tests/mutants/kinds`: the ways in which public code holds parameters, returns
+gradients and computes. `--growth` shows how the checker's cost grows with the number of parameters.
 Seconds are CPU time, which depends little on the load of the machine; OPENBLAS_NUM_THREADS=1 excludes waiting threads.
 """
 

@@ -1,5 +1,7 @@
 """Puts findings on the behaviour of a layer into one sentence each."""
 
+import math
+
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 
 NO_SEED = (
@@ -126,7 +128,7 @@ def sentence(finding: Finding) -> str:
 def _memory_layout(finding: Finding) -> str:
     of_dout = finding.kind in DOUT
     arrays = f"a dout {DOUT[finding.kind]}" if of_dout else f"inputs {INPUTS[finding.kind]}"
-    if finding.level is Level.WARNING:
+    if finding.level is Level.WARNING or math.isnan(finding.size):  # an exception, and no difference
         return f"{'backward' if of_dout else 'the layer'} does not accept {arrays}: {finding.detail}"
     if finding.detail == "forward":
         return f"forward is right only for contiguous inputs: for {arrays}, the output differs by {finding.size:.2g}"
