@@ -786,7 +786,7 @@ def test_a_target_that_cannot_be_checked_prints_one_line_and_exits_with_2(run, u
 
 
 SCORED = {
-    "two tables": ("--growth --kinds", 2, "", "growth, kinds: pass only one"),
+    "two tables": ("--growth --kinds", 2, "", "growth, kinds, torch: pass only one"),
     "costs": ("--growth --largest 3", 0, "1,000  dW 1 % off", ""),
 }
 

@@ -4,8 +4,9 @@ The checkers are this project's; `jax.test_util.check_grads`; `torch.autograd.gr
 installed; the mean difference of the book; and the elementwise relative error of courses. All of them check the same
 layers at the same inputs, without a reference.
 
-`--kinds` runs this project's checker alone on the inputs of `tests/mutants/kinds`: the ways in which public code holds
-parameters, returns gradients and computes. `--growth` shows how the checker's cost grows with the number of parameters.
+`--torch` compares checkers of PyTorch code on the functions of `tests/mutants/torch_functions`. `--kinds` runs this
+project's checker alone on the inputs of `tests/mutants/kinds`: the ways in which public code holds parameters, returns
+gradients and computes. `--growth` shows how the checker's cost grows with the number of parameters.
 Seconds are CPU time, which depends little on the load of the machine; OPENBLAS_NUM_THREADS=1 excludes waiting threads.
 """
 
@@ -37,12 +38,14 @@ class Options:
     draws: int = 1
     """Draws of shapes, values and scales for each case."""
     dtype: Literal["float64", "float32"] = "float64"
-    """The dtype of the inputs. It does not apply to --kinds."""
+    """The dtype of the inputs. It does not apply to --kinds and --torch."""
     seed: int = 0
     output: OptionalPath = None
     """Write the counts as JSON into this file."""
     kinds: bool = False
     """Run this project's checker alone on the kinds of input in `tests/mutants/kinds`."""
+    torch: bool = False
+    """Compare this project's checker with PyTorch's `gradcheck` and `gradgradcheck` on `torch.autograd.Function`s."""
     growth: bool = False
     """Count forward passes and seconds of a PASS and of a FAIL, for layers of 10² to 10⁷ parameters."""
     largest: int = 7
@@ -130,6 +133,19 @@ def show_kinds(found: dict[str, Any]) -> None:
         print(f"\n{short['kind']}, seed {short['seed']}: {'; '.join(short['why'])}\n  {short['sentence']}")
 
 
+def on_torch_functions(options: Options) -> list[dict[str, Any]]:
+    """Runs the checkers of PyTorch code on `torch.autograd.Function`s.
+
+    Raises:
+        ValueError: If PyTorch is not installed.
+    """
+    try:
+        from mutants.torch_scoreboard import torch_scoreboard
+    except ModuleNotFoundError as error:
+        raise ValueError("torch: PyTorch is not installed; `uv pip install torch` adds it") from error
+    return torch_scoreboard(options.draws, options.seed)
+
+
 def main(options: Options) -> None:
     """Runs the comparison and prints it.
 
@@ -139,14 +155,17 @@ def main(options: Options) -> None:
     check_counts(draws=options.draws)
     check_counts(2, largest=options.largest)
     check_writable("output", options.output)
-    if options.growth and options.kinds:
-        raise ValueError("growth, kinds: pass only one of the two")
+    if options.growth + options.kinds + options.torch > 1:
+        raise ValueError("growth, kinds, torch: pass only one of them")
     rows: Any
     if options.growth:
         rows = growth(options.largest)
     elif options.kinds:
         rows = on_kinds(options)
         show_kinds(rows)
+    elif options.torch:
+        rows = on_torch_functions(options)
+        show(rows)
     else:
         rows = scoreboard(options)
         show(rows)

@@ -1,5 +1,7 @@
 """Puts findings on the behaviour of a layer into one sentence each."""
 
+import math
+
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 
 NO_SEED = (
@@ -80,6 +82,10 @@ SENTENCES = {
         "computed with those of the other arguments"
     ),
     Behaviour.PARTIAL_RAISES: "if only {leaf} needs a gradient, backward raises {detail}",
+    Behaviour.UNDEFINED_DIFFERS: (
+        "d{leaf} differs by {size:.2g} from the one for upstream gradients of zeros, {detail}"
+    ),
+    Behaviour.UNDEFINED_RAISES: "backward raises {detail}",
     Behaviour.TRANSFORM_VALUE: "under {detail} the output is another one: it differs by {size:.2g}",
     Behaviour.TRANSFORM_GRADIENT: "under {detail} d{leaf} is another one: it differs by {size:.2g}",
     Behaviour.TRANSFORM_RAISES: "it cannot run under {detail}",
@@ -122,7 +128,7 @@ def sentence(finding: Finding) -> str:
 def _memory_layout(finding: Finding) -> str:
     of_dout = finding.kind in DOUT
     arrays = f"a dout {DOUT[finding.kind]}" if of_dout else f"inputs {INPUTS[finding.kind]}"
-    if finding.level is Level.WARNING:
+    if finding.level is Level.WARNING or math.isnan(finding.size):  # an exception, and no difference
         return f"{'backward' if of_dout else 'the layer'} does not accept {arrays}: {finding.detail}"
     if finding.detail == "forward":
         return f"forward is right only for contiguous inputs: for {arrays}, the output differs by {finding.size:.2g}"

@@ -14,6 +14,7 @@ from jaxnet.crosscheck.inspect.convention import Convention
 from jaxnet.crosscheck.inspect.errors import SubjectError, describe
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.inputs import different_inputs
+from jaxnet.crosscheck.inspect.objects import floats_in
 from jaxnet.crosscheck.inspect.optional_jax import is_jax_array
 from jaxnet.crosscheck.inspect.outputs import Outputs
 from jaxnet.crosscheck.inspect.trees import Array as Array
@@ -64,6 +65,11 @@ class Instance:
             isinstance(a, np.ndarray) and not np.array_equal(a, b) for a, b in zip(other, self.inputs, strict=True)
         )
 
+    def names_of_inputs(self, leaves: Leaves) -> list[str]:
+        """Returns the leaves among the inputs; the others are parameters."""
+        inputs = list(floats_in(list(self.inputs)))
+        return [name for name, leaf in leaves.items() if any(array is leaf or array is leaf.base for array in inputs)]
+
     def backward(self, dout: Array) -> dict[str, Any]:
         """Returns the gradient of each leaf. Passes a copy of `dout`, because a backward may overwrite it."""
         return self.backward_as_given(*copied(self.outputs.unpack(dout)))
@@ -85,6 +91,22 @@ class PointValue(NamedTuple):
 
     output: Array
     gradients: dict[str, Any]
+
+
+class PartialDout(NamedTuple):
+    """An upstream gradient that some or all of the outputs lack: for them, the backward receives None.
+
+    Attributes:
+        condition: Which outputs have one, as the end of a sentence.
+        dout: The upstream gradient, with zeros for the outputs that lack it.
+        gradients: Returns the gradients by leaf.
+        certain: Whether an exception of the backward is the fault of the code that is checked.
+    """
+
+    condition: str
+    dout: Array
+    gradients: Callable[[], dict[str, Any]]
+    certain: bool = True
 
 
 class Checkable:
@@ -219,6 +241,11 @@ class Checkable:
         """Returns the gradients of some leaves, where the others need none; None if that is no other call."""
         del leaves, dout, names
         return None
+
+    def partial_douts(self, leaves: Leaves, dout: Array) -> Iterator[PartialDout]:
+        """Yields the calls in which outputs have no upstream gradient, if there are such calls."""
+        del leaves, dout
+        yield from ()
 
     def under(self, transform: str, points: Sequence[Leaves], dout: Array) -> list[PointValue]:
         """Returns the output and the gradients at each point, as they are computed under a transformation."""

@@ -11,6 +11,7 @@ from jaxnet.crosscheck.inspect.errors import SubjectError, kind_of
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.torch_copying import copy_with, tensors_in
+from jaxnet.crosscheck.inspect.torch_layout import clone_as_laid_out
 from jaxnet.crosscheck.inspect.torch_program import torch_state
 from jaxnet.crosscheck.inspect.torch_tensors import (
     in_floats,
@@ -48,6 +49,9 @@ class TorchInstance(Instance):
         arrays = {name: array for name, array in leaves.items() if name in known}
         super().__init__(lambda: self._run(leaves), self._gradients, (), arrays)
 
+    def names_of_inputs(self, leaves: Leaves) -> list[str]:
+        return [part for name in self._input_names() for part in self.subject.parts[name] if part in leaves]
+
     def forward(self) -> Array:
         with torch_state(self.devices, restart=False):
             y = super().forward()
@@ -74,7 +78,7 @@ class TorchInstance(Instance):
         fresh = {name: self.subject.tensor(name, leaves) for name in sum(parts.values(), ())}
         fresh |= {name: to_tensor(array.copy(), fresh[name].dtype) for name, array in (integers or {}).items()}
         inputs = {name: self.subject.joined(name, fresh) for name in parts}
-        clones = {n: tensor.clone() if is_inexact_tensor(tensor) else tensor for n, tensor in inputs.items()}
+        clones = {n: clone_as_laid_out(tensor) if is_inexact_tensor(tensor) else tensor for n, tensor in inputs.items()}
         made_by = {name: tensor.grad_fn for name, tensor in clones.items()}
         memo = dict(self.memo) | {id(self.subject.slots[name].tensor): tensor for name, tensor in clones.items()}
         result = self.function(*(copy_with(argument, memo) for argument in self.subject.inputs))

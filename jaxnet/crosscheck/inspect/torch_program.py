@@ -4,11 +4,12 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.checkable import Checkable, Instance, PointValue, name_of_dout
+from jaxnet.crosscheck.inspect.checkable import Checkable, Instance, PartialDout, PointValue, name_of_dout
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.torch_tensors import to_numpy, to_tensor, torch_module
@@ -16,6 +17,7 @@ from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
 Tensors = Mapping[str, Any]  # tensors by the name of their leaf
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+MOST_OUTPUTS = 8  # more are no outputs of one rule
 
 
 class TorchProgram(Checkable):
@@ -60,6 +62,39 @@ class TorchProgram(Checkable):
                 tensors[name] = tensors[name].detach()
             outputs = self.outputs(tensors, leaves)
             return gradients_of(outputs, {name: tensors[name] for name in names}, dout)
+
+    def partial_douts(self, leaves: Leaves, dout: Array) -> Iterator[PartialDout]:
+        with torch_state():
+            outputs = self.outputs({name: self.tensor(name, leaves) for name in self.leaves}, leaves)
+        count = sum(output.requires_grad for output in outputs)
+        for number in range(1, count + 1) if 1 < count <= MOST_OUTPUTS else ():
+            condition = f"if of the {count} outputs with a gradient only number {number} is used"
+            gradients = partial(self._gradients_of_some, leaves, dout, number)
+            yield PartialDout(condition, _dout_of(number, outputs, dout), gradients)
+        # A hook on a tensor is called with None too, and need not expect it; the backward of a Function must.
+        functions = torch_module().autograd.function.BackwardCFunction
+        direct = all(isinstance(y.grad_fn, functions) and not y._backward_hooks for y in outputs if y.requires_grad)
+        yield PartialDout(
+            "if dout is None for all outputs, as set_materialize_grads(False) permits",
+            np.zeros_like(dout),
+            partial(self._gradients_of_some, leaves, dout, 0),
+            direct,
+        )
+
+    def _gradients_of_some(self, leaves: Leaves, dout: Array, number: int) -> dict[str, Any]:
+        """Returns the gradients if only one output, counted from 1, has an upstream gradient; 0 for none."""
+        torch = torch_module()
+        with torch_state():
+            tensors = {name: self.tensor(name, leaves) for name in self.leaves}
+            outputs = self.outputs(tensors, leaves)
+            pairs = [(y, above) for y, above in zip(outputs, split(dout, outputs), strict=True) if y.requires_grad]
+            if number:
+                pairs = pairs[number - 1 : number]
+            else:
+                pairs = [(torch._C._functions.UndefinedGrad()(y), above) for y, above in pairs]
+            ys, douts = zip(*pairs, strict=True)
+            found = torch.autograd.grad(ys, list(tensors.values()), douts, allow_unused=True)
+            return {name: None if g is None else to_numpy(g) for name, g in zip(tensors, found, strict=True)}
 
     def under(self, transform: str, points: Sequence[Leaves], dout: Array) -> list[PointValue]:
         with torch_state(), _without_warnings():
@@ -141,6 +176,16 @@ def _is_once_differentiable(output: Any) -> bool:
         known.add(node)
         nodes += [following for following, _ in node.next_functions]
     return False
+
+
+def _dout_of(number: int, outputs: Sequence[Any], dout: Array) -> Array:
+    """Returns dout with zeros for all outputs but one, which is counted from 1 among those with a gradient."""
+    ends = np.cumsum([output.numel() for output in outputs])
+    place = [i for i, output in enumerate(outputs) if output.requires_grad][number - 1]
+    only = np.zeros_like(dout)
+    start, end = ends[place] - outputs[place].numel(), ends[place]
+    only.reshape(-1)[start:end] = np.asarray(dout).reshape(-1)[start:end]
+    return only
 
 
 def gradients_of(outputs: Sequence[Any], tensors: Tensors, dout: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import numpy as np
 
 from jaxnet.crosscheck.dtypes import as_double, effective_unit, is_float_dtype, unit_roundoff
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves
-from jaxnet.crosscheck.inspect.objects import floats_in
 
 ROUNDING_SAFETY = 8.0  # ratio of the tolerance to the estimated rounding error
 SUM_ROUNDING = 64.0  # reordered sums of n terms differ by less than this times sqrt(n) u
@@ -41,7 +40,7 @@ class BaseCall:
         self.accumulating: set[str] = set()  # leaves whose gradient each backward pass adds to
         opened = self.open()
         self.output = np.array(opened.forward())
-        self.inputs = _inputs_of(opened, self.leaves_of(opened))
+        self.inputs = opened.names_of_inputs(self.leaves_of(opened))
         self.dout = np.asarray(dout).astype(self.output.dtype)
         self.gradient = self.copied(opened.backward(self.dout))
         self.names = [name for name in self.names if name in self.gradient]
@@ -138,9 +137,3 @@ def _ratio(values: Array | None, other: Array) -> float:
 
 def _finite(values: Array) -> Array:
     return np.isfinite(as_double(values)) if is_float_dtype(values.dtype) else np.ones(values.shape, bool)
-
-
-def _inputs_of(opened: Instance, leaves: Leaves) -> list[str]:
-    """Returns the leaves among the inputs; the others are parameters of the instance."""
-    inputs = list(floats_in(list(opened.inputs)))
-    return [name for name, leaf in leaves.items() if any(array is leaf or array is leaf.base for array in inputs)]

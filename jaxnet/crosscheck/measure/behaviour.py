@@ -79,8 +79,8 @@ def _findings(
 def _state_findings(base: BaseCall, rng: np.random.Generator) -> list[Finding]:
     """Returns the faults of a second call; if several have the same cause, only the first."""
     findings = call_history.second_backward(base)
-    if base.by_torch:
-        return findings
+    if base.by_torch:  # the function holds no state of its own, but its class may
+        return findings + call_history.shared_by_class(base)
     findings += call_history.earlier_calls(base)
     if base.stateful:
         return findings + staleness.after_an_earlier_call(base, rng)

@@ -45,8 +45,10 @@ def second_backward(base: BaseCall) -> list[Finding]:
         inputs = set(base.inputs)
         added = [Finding(Behaviour.ADDS_UP, Level.FAULT if n in inputs else Level.NOTE, n) for n in differing]
         return notes + added
-    # Most callers run backward once after each forward, and a layer may modify its cache.
-    others = [Finding(Behaviour.SECOND_BACKWARD_DIFFERS, Level.WARNING, n, gap) for n, gap in differing.items()]
+    # Most callers run backward once after each forward, and a layer may modify its cache. PyTorch promises the same
+    # gradient for each backward pass through a graph that is retained, as for a Jacobian.
+    level = Level.FAULT if base.by_torch else Level.WARNING
+    others = [Finding(Behaviour.SECOND_BACKWARD_DIFFERS, level, n, gap) for n, gap in differing.items()]
     return notes + others[:1]
 
 
@@ -92,8 +94,7 @@ def shared_by_class(base: BaseCall) -> list[Finding]:
     instance, other = base.open(), base.open()
     instance.forward()
     try:
-        other.inputs = different_inputs(other.inputs)
-        other.forward()
+        other.forward_at_different_inputs()
     except Exception:
         return []
     try:

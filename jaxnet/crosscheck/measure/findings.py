@@ -62,6 +62,8 @@ class Behaviour(Enum):
     MODES_DIFFER = auto()
     PARTIAL_DIFFERS = auto()
     PARTIAL_RAISES = auto()
+    UNDEFINED_DIFFERS = auto()
+    UNDEFINED_RAISES = auto()
     TRANSFORM_VALUE = auto()
     TRANSFORM_GRADIENT = auto()
     TRANSFORM_RAISES = auto()

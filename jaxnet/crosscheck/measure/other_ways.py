@@ -8,6 +8,7 @@ from jaxnet.crosscheck.measure.derivation import Derivation, Measured
 from jaxnet.crosscheck.measure.findings import Finding
 from jaxnet.crosscheck.measure.forward_mode import compare_modes
 from jaxnet.crosscheck.measure.hessian_symmetry import check_symmetry
+from jaxnet.crosscheck.measure.partial_douts import compare_partial_douts
 from jaxnet.crosscheck.measure.partial_gradients import compare_partial_gradients
 from jaxnet.crosscheck.measure.transforms import compare_transforms
 
@@ -19,7 +20,7 @@ def compare_other_ways(
     rng: np.random.Generator,
     accuracy: float,
 ) -> list[Finding]:
-    """Returns the findings of forward mode, of gradients of single leaves, of transformations, and of symmetry.
+    """Returns the findings of forward mode, of single leaves and outputs, of transformations, and of symmetry.
 
     Args:
         analytic: The derivation that is checked.
@@ -31,6 +32,7 @@ def compare_other_ways(
     checkable, at, dout = analytic.checkable, analytic.at, analytic.cast_dout
     findings = compare_modes(analytic, rng, accuracy)
     findings += compare_partial_gradients(checkable, at, dout, gradient)
+    findings += compare_partial_douts(checkable, at, dout, gradient)
     findings += compare_transforms(analytic, gradient, transforms, rng)
     if checkable.gradient_of:
         findings += check_symmetry(analytic, list(checkable.gradient_of), rng)
