@@ -46,7 +46,8 @@ def examine(title: str, checkable: Checkable, reference: Checkable | None, optio
     with metered(title, options.max_seconds) as meter:
         report = _report(title, checkable, reference, options)
         if any(leaf.cause in {*WRONG_CAUSES, Cause.WRONG_FORM} for leaf in report.leaves):
-            report = _other_reading(title, checkable, reference, options) or report
+            other = _other_reading(title, checkable, reference, options)
+            report = report if other is None else other
         if options.order > 1 and report.verdict is Verdict.PASS:
             report = replace(report, derivatives=(_next_order(checkable, options),))
         return replace(report, calls=meter.calls, seconds=meter.seconds, seed=options.seed)
