@@ -39,6 +39,18 @@ def a_loss_that_takes_predictions_again(k):
 
 
 @style
+def a_loss_followed_by_its_gradients(k):
+    def naive_softmax(center, index, outside, dataset):
+        e = np.exp(outside @ center)
+        d = e / e.sum()
+        loss = -np.log(d[index])
+        d[index] -= 1
+        return loss, outside.T @ d, k * np.outer(d, center)
+
+    return naive_softmax, (draw(4), 2, draw(6, 4), None)
+
+
+@style
 def a_loss_with_a_method_for_the_mean(k):
     class SquaredError:
         def calculate(self, output, y):

@@ -78,8 +78,10 @@ def _network(style: Style) -> Style | None:
     return style._replace(thing=with_methods(style.thing, methods))
 
 
-def _places(result: Any) -> tuple[int, int] | None:
+def _places(result: Any) -> tuple[int, int | slice] | None:
     """Returns the positions of the value and of the gradients in a result of these two."""
+    if isinstance(result, tuple) and len(result) > 2 and np.ndim(result[0]) == 0 and all(map(is_float, result[1:])):
+        return 0, slice(1, None)
     if not isinstance(result, tuple | list) or len(result) != 2:
         return None
     scalars = [i for i in (0, 1) if np.ndim(result[i]) == 0 and isinstance(result[i], float | np.floating | np.ndarray)]
