@@ -18,6 +18,7 @@ from jaxnet.crosscheck.explain import half_sentences, report_lines
 from jaxnet.crosscheck.explain.behaviour_sentences import sentence
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
+from jaxnet.crosscheck.inspect.labels import either_sign, of_labels
 from jaxnet.crosscheck.leaf_verdict import check_leaf, name_exchanged
 from jaxnet.crosscheck.measure.behaviour import check_behaviour
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
@@ -80,7 +81,8 @@ def _in_any_reading(title: str, checkable: Checkable, reference: Checkable | Non
     """Returns the report of the code, or of another reading of what its backward pass returns if that passes."""
     report = _report(title, checkable, reference, options)
     if any(leaf.cause in {*WRONG_CAUSES, Cause.WRONG_FORM} for leaf in report.leaves):
-        return _other_reading(title, checkable, reference, options) or report
+        other = _other_reading(title, checkable, reference, options)
+        return report if other is None else other  # a report is false unless it is a PASS
     return report
 
 
@@ -101,8 +103,12 @@ def _next_order(checkable: Checkable, options: Options) -> Report:
 def _other_reading(title: str, checkable: Checkable, reference: Checkable | None, options: Options) -> Report | None:
     """Returns the report of another reading of what the backward pass returns, if one passes."""
     for reading in checkable.readings():
+        if of_labels(checkable, reading):
+            continue
         report = _report(title, reading, reference, options)
         if report.verdict is Verdict.PASS:
+            if (doubt := either_sign(checkable, reading)) is not None:
+                return Report(title, report.forward, (), undecided=(doubt,))
             names = " and ".join(reading.leaves)
             return replace(
                 report, notes=(*report.notes, f"the gradient that backward returns is read as the one for {names}")

@@ -8,14 +8,18 @@ quotients.
 from typing import Any
 
 from jaxnet.crosscheck.adapters import (
+    backprop_networks,
     bound_arguments,
     contexts,
     derivatives,
     loss_and_gradients,
+    loss_objects,
     methods,
+    model_functions,
     returned_parameters,
     scalar_engines,
     tuple_inputs,
+    unpaired_outputs,
     updates,
 )
 from jaxnet.crosscheck.adapters.style import Style
@@ -25,11 +29,20 @@ __all__ = ["Style", "adapt"]
 LAYER_STYLES = (
     methods.adapt,
     tuple_inputs.adapt,
+    unpaired_outputs.adapt,
     bound_arguments.adapt,
     updates.adapt,
     returned_parameters.adapt,
 )
-OTHER_STYLES = (contexts.adapt, loss_and_gradients.adapt, derivatives.adapt, scalar_engines.adapt)
+OTHER_STYLES = (
+    contexts.adapt,
+    loss_objects.adapt,
+    backprop_networks.adapt,
+    model_functions.adapt,
+    loss_and_gradients.adapt,
+    derivatives.adapt,
+    scalar_engines.adapt,
+)
 
 
 def adapt(thing: Any, inputs: tuple[Any, ...]) -> Style:

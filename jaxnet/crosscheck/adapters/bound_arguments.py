@@ -14,6 +14,7 @@ from jaxnet.crosscheck.adapters.style import (
     with_methods,
 )
 from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.pair import CACHE
 
 UPSTREAM = re.compile(r"d[A-Z_].*|d(out|y|z|a|l|loss|values?|top)\w*|grad\w*|\w*_grad\w*|delta\w*|error\w*|upstream\w*")
 
@@ -91,7 +92,7 @@ def _bind(forward: Any, backward: Any, most: int) -> _Binding | None:
     """Returns the binding of a backward that takes inputs of the forward, and at most so many values besides."""
     if backward is None:
         return None
-    inputs = set(parameters_of(forward))
+    inputs = set(parameters_of(forward)) - set(CACHE)
     own = [name for name in parameters_of(backward) if name in inputs]
     rest = [name for name in required_parameters_of(backward) if name not in inputs]
     return _Binding(backward, own, rest) if own and 1 <= len(rest) <= most else None

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.style import Style, called, parameters_of, required_parameters_of
+from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, required_parameters_of
 from jaxnet.crosscheck.inspect.trees import is_float
 
 VALUES = ("loss", "compute_loss", "cost", "compute_cost", "calculate", "forward", "fn", "func", "function", "f", "fun",
           "activate", "activation", "evaluate", "compute", "value", "__call__")  # fmt: skip
 DERIVATIVES = ("gradient", "grad", "derivative", "deriv", "prime", "loss_prime", "loss_gradient", "loss_grad",
-               "loss_derivative", "f_prime", "fprime", "fn_prime", "df", "dfn", "derivate", "jac")  # fmt: skip
+               "loss_derivative", "diff", "f_prime", "fprime", "fn_prime", "df", "dfn", "derivate", "jac")  # fmt: skip
 FLAGS = ("deriv", "derivative", "derivate", "prime", "grad", "is_derivative", "return_derivative")
 STEP = 2.0**-16
 OF_OUTPUT = "{} takes the output of {}, not its input"
@@ -76,8 +76,7 @@ def _two_functions(thing: Any) -> tuple[Callable[..., Any], Callable[..., Any]] 
     if hasattr(thing, "params") and hasattr(thing, "loss"):
         return None
     value, derivative_name = (
-        next((name for name in names if callable(getattr(type(thing), name, None))), None)
-        for names in (VALUES, DERIVATIVES)
+        next((name for name in names if has_method(thing, name)), None) for names in (VALUES, DERIVATIVES)
     )
     if value is None or derivative_name is None:
         return None

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxnet.crosscheck.adapters.style import Style, called, named_gradients, parameters_of, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.errors import SubjectError, describe
 from jaxnet.crosscheck.inspect.trees import is_float
 
 STEP = 2.0**-16
@@ -57,6 +58,8 @@ def _network(style: Style) -> Style | None:
     kind: Any = type(style.thing)
     trial = duplicate(style.thing)
     result = called(trial.loss, *style.inputs)
+    if isinstance(result, Exception):
+        raise SubjectError(f"{kind.__name__}.loss: raised {describe(result)}")
     if (places := _places(result)) is not None and isinstance(result[places[1]], Mapping):
         value, rest = places
         methods: dict[str, Any] = {
@@ -75,8 +78,10 @@ def _network(style: Style) -> Style | None:
     return style._replace(thing=with_methods(style.thing, methods))
 
 
-def _places(result: Any) -> tuple[int, int] | None:
+def _places(result: Any) -> tuple[int, int | slice] | None:
     """Returns the positions of the value and of the gradients in a result of these two."""
+    if isinstance(result, tuple) and len(result) > 2 and np.ndim(result[0]) == 0 and all(map(is_float, result[1:])):
+        return 0, slice(1, None)
     if not isinstance(result, tuple | list) or len(result) != 2:
         return None
     scalars = [i for i in (0, 1) if isinstance(result[i], float | np.floating | np.ndarray) and np.ndim(result[i]) == 0]
@@ -96,23 +101,32 @@ def _named(gradients: Any, function: Any, args: tuple[Any, ...]) -> Any:
 
 
 def _is_plausible(style: Style) -> bool:
-    """Returns whether the gradient of a function follows its change along random directions of the first float input.
+    """Returns whether the gradient of a function is a gradient, right or nearly right, and no other value."""
+    return follows_change(style.thing, style.gradient, style.inputs)
 
-    Then it is a gradient, right or nearly right, and no other value that has the shape of an input.
+
+def follows_change(value: Any, gradient: Any, inputs: tuple[Any, ...]) -> bool:
+    """Returns whether a gradient follows the change of a value along random directions of the first float input.
+
+    Args:
+        value: A function that returns a number.
+        gradient: The gradient by the first float input, or several, as a function of the same arguments.
+        inputs: The arguments.
     """
     rng = np.random.default_rng(QUOTIENTS)
-    place = next(i for i, arg in enumerate(style.inputs) if is_float(arg))
-    x = np.asarray(style.inputs[place], np.float64)
-    gradient: Any = style.gradient
-    gradients = called(gradient, *style.inputs)
+    place = next(i for i, arg in enumerate(inputs) if is_float(arg))
+    x = np.asarray(inputs[place], np.float64)
+    gradients = called(gradient, *inputs)
     candidates = gradients if isinstance(gradients, tuple | list) else [gradients]
     first = next((np.asarray(g, np.float64) for g in candidates if is_float(g) and np.shape(g) == x.shape), None)
-    if isinstance(gradients, Mapping) or first is None:
+    if isinstance(gradients, Mapping):
         return True
+    if first is None:
+        return not candidates or not any(isinstance(g, Exception) or g is None for g in candidates)
     h, pairs = STEP * max(1.0, float(np.abs(x).max(initial=0))), []
     for _ in range(QUOTIENTS):
         direction = rng.standard_normal(x.shape)
-        ends = [called(style.thing, *_replaced(style.inputs, place, x + s * h * direction)) for s in (1, -1)]
+        ends = [called(value, *_replaced(inputs, place, x + s * h * direction)) for s in (1, -1)]
         if any(isinstance(end, Exception) for end in ends):
             return False
         ahead, behind = map(float, ends)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxnet.crosscheck.adapters.style import Style, with_methods
+from jaxnet.crosscheck.adapters.style import Style, has_method, with_methods
 
 FORWARD = (
     "forward_pass", "forward_propagation", "forward_propagate", "forward_prop", "forwardprop", "feedforward",
@@ -28,4 +28,4 @@ def adapt(style: Style) -> Style | None:
 
 
 def _method(thing: Any, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if callable(getattr(type(thing), name, None))), None)
+    return next((name for name in names if has_method(thing, name)), None)

@@ -28,7 +28,7 @@ def adapt(style: Style) -> Style | None:
     def gradient(*values: Any) -> Any:
         made = variables(values)
         f(*made).backward()
-        return tuple(np.asarray(variable.grad, float) for variable in made)
+        return tuple(np.asarray(_number(variable.grad), float) for variable in made)
 
     numbers = tuple(np.asarray(variable.data, float) for variable in inputs)
     note = NOTE.format(type(inputs[0]).__name__)
@@ -48,10 +48,15 @@ def _is_variable(value: Any) -> bool:
     )
 
 
+def _number(gradient: Any) -> Any:
+    """Returns the number of a gradient, which some engines keep in an object of their own."""
+    return gradient if is_float(gradient) or isinstance(gradient, int | float) else getattr(gradient, "data", gradient)
+
+
 def _with_data(variable: Any, data: Any) -> Any:
     """Returns a new variable with this value and no gradient."""
     made = copy.copy(variable)
     like = variable.data
     made.data = np.array(data) if isinstance(like, np.ndarray) else float(data)
-    made.grad = None if variable.grad is None else np.zeros_like(variable.grad)[()]
+    made.grad = None if variable.grad is None else np.zeros_like(_number(variable.grad))[()]
     return made

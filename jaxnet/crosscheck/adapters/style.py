@@ -35,6 +35,11 @@ def required_parameters_of(function: Any) -> list[str]:
     return [p.name for p in positional(function) if p.default is p.empty]
 
 
+def has_method(thing: Any, name: str) -> bool:
+    """Returns whether the class of an object defines a method; the `__call__` of every class does not count."""
+    return callable(getattr(thing, name, None)) and any(name in vars(kind) for kind in type(thing).__mro__)
+
+
 def with_methods(thing: Any, methods: Mapping[str, Any]) -> Any:
     """Returns a shallow copy of an object whose class has these methods as well, under the name of its class."""
     kind = type(thing)
@@ -72,6 +77,39 @@ def named_gradients(gradients: Any, names: list[str], args: tuple[Any, ...]) -> 
         if isinstance(arg, Mapping) and (inner := _by_owner(gradients, list(arg))) is not None:
             return {name: inner}
     return None
+
+
+def gradients_by_argument(
+    gradients: Mapping[Any, Any], names: list[str], args: tuple[Any, ...], *, partly: bool = False
+) -> dict[str, Any] | None:
+    """Returns gradients by argument, those of the entries of an argument that is a dict in a dict of their own.
+
+    Args:
+        gradients: The gradients, by the names of arguments and of entries, `dW` for `W`.
+        names: The names of the arguments.
+        args: The arguments.
+        partly: Whether keys that name neither are left out, as those of values within a network.
+
+    Returns:
+        The gradients; None if a key names no argument, or if none does.
+    """
+    found: dict[str, Any] = {}
+    for key, gradient in gradients.items():
+        owner = next((name for name in names if key in _forms(name)), None)
+        if owner is not None:
+            found[owner] = gradient
+            continue
+        inner = ((n, e) for n, arg in zip(names, args, strict=False) if isinstance(arg, Mapping) for e in arg)
+        place = next(((n, e) for n, e in inner if key in _forms(e)), None)
+        if place is not None:
+            found.setdefault(place[0], {})[place[1]] = gradient
+        elif not partly:
+            return None
+    return found or None
+
+
+def _forms(name: Any) -> list[str]:
+    return [form.format(name) for form in ("{}", *GRADIENT_NAMES)]
 
 
 def _by_owner(gradients: Mapping[Any, Any], names: list[Any]) -> dict[Any, Any] | None:

@@ -1,14 +1,15 @@
 """Layers whose `backward(dout, learning_rate)` updates the parameters itself."""
 
+import re
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.style import Style, required_parameters_of, with_methods
+from jaxnet.crosscheck.adapters.style import Style, parameters_of, with_methods
 from jaxnet.crosscheck.inspect.objects import attributes_of
 from jaxnet.crosscheck.inspect.trees import is_float
 
-RATES = ("learning_rate", "lr", "learning_rates", "alpha", "eta", "rate", "step_size", "step", "l_rate", "lrate")
+RATES = re.compile(r"(learn(ing)?_?|l_?|training_?)?rates?|lr|alpha|eta|step(_?size)?", re.IGNORECASE)
 RATE = 1.0
 NOTE = "gradients are computed from the updates that backward makes at a learning rate of 1"
 
@@ -16,8 +17,8 @@ NOTE = "gradients are computed from the updates that backward makes at a learnin
 def adapt(style: Style) -> Style | None:
     """Computes the gradients of the parameters from their updates, and undoes the updates."""
     layer = style.thing
-    takes = required_parameters_of(getattr(layer, "backward", None))
-    if isinstance(layer, type) or len(takes) != 2 or takes[1] not in RATES:
+    takes = parameters_of(getattr(layer, "backward", None))
+    if isinstance(layer, type) or len(takes) != 2 or not RATES.fullmatch(takes[1]):
         return None
     kind: Any = type(layer)
 

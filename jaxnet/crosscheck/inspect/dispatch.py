@@ -51,7 +51,7 @@ def in_any_style(
         seed: The seed of the inputs that are drawn.
 
     Raises:
-        SubjectError: If it cannot be taken in any style; the error of the attempt to take it as it is.
+        SubjectError: If it cannot be taken in any style; the error in the recognized style, if there is one.
     """
     try:
         checkable = make(thing, inputs, seed)
@@ -59,11 +59,12 @@ def in_any_style(
             return checkable
     except SubjectError as error:
         checkable, first = None, error
-    if _is_of_arrays(thing, inputs) and (style := adapt(thing, _drawn(thing, inputs, seed))).thing is not thing:
+    if _is_of_arrays(thing, inputs):
         try:
-            return _styled(style, seed)
-        except SubjectError:
-            pass
+            if (style := adapt(thing, _drawn(thing, inputs, seed))).thing is not thing:
+                return _styled(style, seed)
+        except SubjectError as error:
+            first = error  # which speaks of the methods and functions that were recognized
     if checkable is None:
         raise first
     return checkable

@@ -73,6 +73,7 @@ class CheckableFunction(Checkable):
             self.f, self.gradient, self.names, outputs=outputs.count, scalar=y.ndim == 0, takes_dout=takes_dout
         )
         self.takes_dout = self._from_above.taken
+        self._is_loss = y.ndim == 0 and not self.takes_dout
         if not self.takes_dout and y.size > 1:
             if outputs.has_number_first:
                 raise SubjectError(f"{self.name}: returns several outputs, expected one; {TWO_FUNCTIONS_HINT}")
@@ -104,6 +105,8 @@ class CheckableFunction(Checkable):
             if looks_constant(name, array, is_input=True)
             or (is_single and self.args.owner[name] not in reading.owners and not is_parameter_name(name))
         }
+        if self._is_loss and all(map(is_parameter_name, self.leaves)):
+            self.constants |= {name for name in self.others if not is_parameter_name(name)}  # the data of a loss
         captured = {name: self.captured.arrays[name] for name in self.captured.of_first}
         floats_of_f = {name: np.asarray(array) for name, array in captured.items() if is_inexact(array)}
         self.others |= floats_of_f

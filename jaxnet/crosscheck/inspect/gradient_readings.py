@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.arguments import Arguments
 from jaxnet.crosscheck.inspect.errors import SubjectError, counted, kind_of
-from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, gradient_names, is_label_name
+from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, gradient_names, is_label_name, label_rank
 from jaxnet.crosscheck.inspect.trees import Array, distinct, is_array, leaves_of
 
 CLOSE = 1e-6  # allowed relative difference of a value that is computed twice
@@ -122,7 +122,7 @@ def _sequence_readings(result: Sequence[Any], args: Arguments) -> list[Reading]:
 
 def _single_readings(result: Any, args: Arguments) -> list[Reading]:
     """Assigns a single gradient to the arguments that it fits, labels last; else to the first with floats."""
-    floats = sorted(args.with_floats(), key=is_label_name)
+    floats = sorted(args.with_floats(), key=label_rank)
     fitting = [name for name in floats if _fits(result, name, args)]
     return [Reading(Form.SINGLE, (name,)) for name in fitting or floats[:1]]
 

@@ -30,7 +30,7 @@ Kind = TypeVar("Kind", bound="CheckableCode")
 NOT_BY_INTEGERS = (
     "{name} is an array of integers: the gradient that backward returns for it is not checked; pass floats to check it"
 )
-OUTPUT = ("output", "outputs", "out", "y", "a", "value")  # attributes where a forward may store its output
+OUTPUT = ("output", "outputs", "out", "y", "a", "A", "Z", "value")  # attributes where a forward may store its output
 
 
 class LayerAdapter(Adapter):

@@ -10,8 +10,9 @@ from jaxnet.crosscheck.inspect.trees import Array
 GRADIENT_NAMES = ("d{}", "d_{}", "grad_{}", "{}_grad")  # names of the gradient of an array
 LABELS = frozenset({
     "t", "ts", "target", "targets", "label", "labels", "lbl", "y", "ys", "y_true", "ytrue", "true", "truth",
-    "ground_truth", "gt", "ids", "idx", "index", "indices", "tokens", "onehot", "one_hot",
+    "ground_truth", "gt", "ids", "idx", "index", "indices", "tokens", "onehot", "one_hot", "actual", "expected",
 })  # fmt: skip
+EITHER = frozenset({"y", "ys"})  # labels beside a prediction, and predictions beside labels: loss(a, y), loss(y, t)
 STATISTICS = frozenset({
     "mean", "var", "std", "mu", "sigma", "variance", "eps", "epsilon", "momentum", "pe", "pos", "position",
     "positions", "rng",
@@ -49,6 +50,18 @@ def is_label_name(place: str) -> bool:
     """Returns whether the name is one that labels or masks have: `t`, `y_true`, `targets`, `mask`."""
     name = base_name(place).lower()
     return name in LABELS or "mask" in name or name.endswith(("_true", "_target", "_label", "_labels"))
+
+
+def label_rank(place: str) -> int:
+    """Returns 2 for a name that only labels have, 1 for `y`, which predictions have too, and 0 for other names.
+
+    Examples:
+        >>> [label_rank(name) for name in ("y_pred", "y", "y_true")]
+        [0, 1, 2]
+    """
+    if base_name(place).lower() in EITHER:
+        return 1
+    return 2 if is_label_name(place) else 0
 
 
 def looks_constant(place: str, array: Any, *, is_input: bool) -> bool:

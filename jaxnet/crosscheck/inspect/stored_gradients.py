@@ -90,6 +90,18 @@ def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[
     for parameters, gradients in COLLECTIONS:
         if parameters in attributes:
             found |= _by_entry(parameters, attributes[parameters], safe_getattr(layer, gradients))
+    return _beside_entries(attributes) | found
+
+
+def _beside_entries(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the gradients that are attributes, of entries of a dict of parameters: `dW` for `params["W"]`."""
+    found = {}
+    for place in ("params", "parameters", "_params", "_parameters"):
+        entries = attributes.get(place)
+        for key in entries if isinstance(entries, Mapping) else ():
+            names = (form.format(key) for form in GRADIENT_NAMES)
+            if (name := next((n for n in names if is_float(attributes.get(n))), None)) is not None:
+                found[f"{place}[{key!r}]"] = attributes[name]
     return found
 
 

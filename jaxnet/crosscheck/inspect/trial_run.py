@@ -19,7 +19,7 @@ from jaxnet.crosscheck.inspect.objects import is_ndarray
 from jaxnet.crosscheck.inspect.outputs import Outputs
 from jaxnet.crosscheck.inspect.overlap import is_covered, same_memory
 from jaxnet.crosscheck.inspect.parameters import arrays_by_place, choose_places, wrongly_typed_parameters
-from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, is_label_name, looks_constant
+from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, label_rank, looks_constant
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, is_new_gradient, set_gradients
 from jaxnet.crosscheck.inspect.trees import Array, is_inexact
 
@@ -188,8 +188,7 @@ def _find_assignment(trial: TrialRun, result: Any, owner: Any, empty: Assignment
     trial.is_single = True
     arrays = dict(floats_by_place(names, inputs))
     fitting = [n for n in with_floats if n in arrays and arrays[n].shape == np.shape(result)]
-    unlabelled = [n for n in fitting if not is_label_name(n)]
-    targets = (unlabelled or fitting or with_floats)[:1]
+    targets = (sorted(fitting, key=label_rank) or with_floats)[:1]
     trial.alternatives = tuple(replace(empty, targets=(n,)) for n in fitting if n not in targets)
     return replace(empty, targets=tuple(targets))
 

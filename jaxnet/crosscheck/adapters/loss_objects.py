@@ -1,0 +1,113 @@
+"""Losses whose backward takes predictions and labels again: `forward(y_pred, y_true)`, `backward(y_pred, y_true)`.
+
+The first argument of such a backward is often called `dvalues`, as if it were an upstream gradient. Difference
+quotients tell what it is: the predictions, or the output that forward has stored.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.adapters.loss_and_gradients import follows_change
+from jaxnet.crosscheck.adapters.style import Style, called, parameters_of
+from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, is_label_name
+from jaxnet.crosscheck.inspect.trees import is_float
+from jaxnet.crosscheck.inspect.trial_run import INPUT_GRADIENT_ATTRIBUTES
+
+OUTPUTS = ("output", "outputs", "out", "probs", "y")
+TOTALS = ("calculate", "compute", "loss")
+AS_SUM = (
+    1e-3  # allowed relative difference of a gradient of the sum of losses from the number of losses times the mean's
+)
+NOTE = "backward takes {} and labels, no upstream gradient, and is checked as the gradient of the {} loss"
+
+
+def adapt(style: Style) -> Style | None:
+    """Turns a loss into a function of predictions and labels, and its backward into the gradient."""
+    loss, inputs = style.thing, style.inputs
+    if isinstance(loss, tuple | list | type) or len(inputs) != 2 or not is_float(inputs[0]):
+        return None
+    names, takes = (parameters_of(getattr(loss, method, None)) for method in ("forward", "backward"))
+    if len(names) < 2 or len(takes) != 2 or not (takes[1] == names[1] or is_label_name(takes[1])):
+        return None
+    losses = called(duplicate(loss).forward, *inputs)
+    if not isinstance(losses, float | np.ndarray | np.floating):
+        return None
+    mean = _value(loss, inputs)
+    for source in ("predictions", *OUTPUTS):
+        gradient = _gradient(loss, names[0], source)
+        if follows_change(mean, gradient, inputs):
+            is_sum = mean.__name__ == "mean" and _ratio(mean, gradient, inputs, np.size(losses))
+            value = _reduced(loss, np.sum, "sum of the") if is_sum else mean
+            return _style(style, value, gradient, source)
+    upstream = np.ones_like(losses)
+    if np.shape(_gradient_at(loss, names[0], inputs, lambda _: upstream)) == np.shape(inputs[0]):
+        return None  # it takes an upstream gradient
+    return _style(style, mean, _gradient(loss, names[0], "predictions"), "predictions")
+
+
+def _style(style: Style, value: Callable[..., Any], gradient: Callable[..., Any], source: str) -> Style:
+    kind = type(style.thing).__name__
+    reduction, value.__name__ = value.__name__, kind
+    return style._replace(
+        thing=value, gradient=gradient, takes_dout=False, note=NOTE.format(source.replace("_", " "), reduction)
+    )
+
+
+def _value(loss: Any, inputs: tuple[Any, ...]) -> Callable[..., Any]:
+    """Returns the loss as a number: by the method that averages, or as the mean of what forward returns."""
+    for method in TOTALS:
+        if callable(getattr(loss, method, None)):
+            total = called(getattr(duplicate(loss), method), *inputs)
+            if isinstance(total, float | np.floating):
+
+                def value(y_pred: Any, y_true: Any, method: str = method) -> Any:
+                    return getattr(duplicate(loss), method)(y_pred, y_true)
+
+                value.__name__ = method
+                return value
+    return _reduced(loss, np.mean, "mean")
+
+
+def _reduced(loss: Any, reduce: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def value(y_pred: Any, y_true: Any) -> Any:
+        return reduce(duplicate(loss).forward(y_pred, y_true))
+
+    value.__name__ = name
+    return value
+
+
+def _gradient(loss: Any, name: str, source: str) -> Callable[..., Any]:
+    def gradient(y_pred: Any, y_true: Any) -> Any:
+        def first(copied: Any) -> Any:
+            return y_pred if source == "predictions" else getattr(copied, source)
+
+        return _run(loss, name, (y_pred, y_true), first)
+
+    return gradient
+
+
+def _gradient_at(loss: Any, name: str, inputs: tuple[Any, ...], first: Callable[[Any], Any]) -> Any:
+    return called(lambda *args: _run(loss, name, args, first), *inputs)
+
+
+def _run(loss: Any, name: str, inputs: tuple[Any, ...], first: Callable[[Any], Any]) -> Any:
+    """Runs both passes on a copy, and returns the gradient of the predictions, returned or stored."""
+    copied = duplicate(loss)
+    copied.forward(*inputs)
+    returned = copied.backward(first(copied), inputs[1])
+    if returned is not None:
+        return returned
+    places = (*(form.format(name) for form in GRADIENT_NAMES), *INPUT_GRADIENT_ATTRIBUTES)
+    return next((getattr(copied, place) for place in places if is_float(getattr(copied, place, None))), None)
+
+
+def _ratio(value: Callable[..., Any], gradient: Callable[..., Any], inputs: tuple[Any, ...], count: int) -> bool:
+    """Returns whether a gradient is that of the sum of so many losses, and not of their mean."""
+    x, h = np.asarray(inputs[0], np.float64), 2.0**-16
+    g = np.asarray(gradient(*inputs), np.float64)
+    ends = [float(value(x + s * h * g, inputs[1])) for s in (1, -1)]
+    slope = (ends[0] - ends[1]) / (2 * h)
+    return count > 1 and bool(abs(np.vdot(g, g) - count * slope) <= AS_SUM * abs(count * slope))

@@ -1,0 +1,68 @@
+"""Models of three functions, `forward(X, parameters)`, `cost(A, Y)` and `backward(A, Y, cache)`, or of two.
+
+Their arguments are matched by name. The first argument of the cost is the output of forward, and a name with `cache` in
+it is the rest of what forward returns.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.adapters.style import Style, called, gradients_by_argument, parameters_of, required_parameters_of
+
+NOTE = "{} is checked as the gradient of {}"
+
+
+def adapt(style: Style) -> Style | None:
+    """Turns the functions of a model into a function of its inputs and the gradient of that."""
+    thing = style.thing
+    if not isinstance(thing, tuple | list) or len(thing) not in (2, 3) or not all(map(callable, thing)):
+        return None
+    forward, *cost, backward = thing
+    names = list(dict.fromkeys([*parameters_of(forward), *(parameters_of(cost[0])[1:] if cost else [])]))
+    names = names[: len(style.inputs)]
+    output = parameters_of(cost[0])[0] if cost and parameters_of(cost[0]) else ""
+    known = {*names, output}
+    rest = [name for name in required_parameters_of(backward) if name not in known]
+    if len(names) != len(style.inputs) or not all("cache" in name.lower() for name in rest):
+        return None
+    if not cost and len(rest) != 1:
+        return None
+
+    def run(args: tuple[Any, ...]) -> tuple[Any, dict[str, Any]]:
+        values = dict(zip(names, args, strict=True))
+        result = _call(forward, values)
+        y, *caches = result if isinstance(result, tuple | list) else (result,)
+        if cost:
+            values[output] = y
+        values |= dict.fromkeys(rest, caches[-1] if caches else None)
+        return (_call(cost[0], values) if cost else y), values
+
+    def value(*args: Any) -> Any:
+        return np.asarray(run(args)[0], np.float64).sum()
+
+    def gradient(*args: Any) -> Any:
+        gradients = _call(backward, run(args)[1])
+        if not isinstance(gradients, Mapping):
+            return gradients
+        return gradients_by_argument(gradients, names, args, partly=True) or gradients
+
+    if not isinstance(total := called(lambda *args: run(args)[0], *style.inputs), Exception) and np.size(total) == 1:
+        value.__name__ = getattr(cost[0] if cost else forward, "__name__", "cost")
+        note = NOTE.format(getattr(backward, "__name__", "backward"), value.__name__)
+        for function in (value, gradient):
+            _sign(function, names)
+        return style._replace(thing=value, gradient=gradient, takes_dout=False, note=note)
+    return None
+
+
+def _call(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    takes = parameters_of(function)
+    return function(**{name: values[name] for name in takes if name in values})
+
+
+def _sign(function: Any, names: list[str]) -> None:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    function.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])
