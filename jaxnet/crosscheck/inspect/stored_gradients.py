@@ -100,7 +100,7 @@ def _beside_entries(attributes: Mapping[str, Any]) -> dict[str, Any]:
         entries = attributes.get(place)
         for key in entries if isinstance(entries, Mapping) else ():
             names = (form.format(key) for form in GRADIENT_NAMES)
-            if (name := next((n for n in names if is_float(attributes.get(n))), None)) is not None:
+            if (name := next((n for n in names if is_inexact(attributes.get(n))), None)) is not None:
                 found[f"{place}[{key!r}]"] = attributes[name]
     return found
 
