@@ -10,11 +10,13 @@ from jaxnet.cli.catalogue import table
 
 README = Path(__file__).parent.parent / "README.md"
 CONTRIBUTING = README.with_name("CONTRIBUTING.md")
+DETAILS = README.parent / "docs" / "crosscheck.md"
 
 
-def test_the_examples_print_what_the_readme_says():
-    examples = "\n".join(re.findall(r"^```pycon\n(.*?)^```$", README.read_text(), flags=re.S | re.M))
-    test = doctest.DocTestParser().get_doctest(examples, {}, "README.md", str(README), 0)
+@pytest.mark.parametrize("page", [README, DETAILS], ids=lambda page: page.name)
+def test_the_examples_print_what_the_page_says(page):
+    examples = "\n".join(re.findall(r"^```pycon\n(.*?)^```$", page.read_text(), flags=re.S | re.M))
+    test = doctest.DocTestParser().get_doctest(examples, {}, page.name, str(page), 0)
     assert len(test.examples) > 15
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     output = []

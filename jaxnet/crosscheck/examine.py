@@ -19,7 +19,7 @@ from jaxnet.crosscheck.explain.behaviour_sentences import sentence
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
 from jaxnet.crosscheck.inspect.labels import either_sign, of_labels
-from jaxnet.crosscheck.leaf_verdict import check_leaf, name_exchanged
+from jaxnet.crosscheck.leaf_verdict import check_leaf, name_exchanged, wrong_in_later_call
 from jaxnet.crosscheck.measure.behaviour import check_behaviour
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.gradient_form import misshapen, other_dtype
@@ -165,6 +165,7 @@ def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:
         undecided = [sentence(f) for f in findings if f.kind is Behaviour.NOT_REPEATABLE]
         if not undecided:
             leaves = _check_leaves(context, form.names, leaves)
+            findings += wrong_in_later_call(context, leaves)
             # A gradient that is wrong after a step is stale only if it was correct before.
             passing = {leaf.name for leaf in leaves if leaf.verdict is Verdict.PASS}
             findings = [f for f in findings if f.kind is not Behaviour.WRONG_AFTER_STEP or f.leaf in passing]

@@ -13,6 +13,7 @@ from jaxnet.crosscheck.explain.slips import Slip
 from jaxnet.crosscheck.inspect.checkable import Leaves
 from jaxnet.crosscheck.leaf_report import report_leaf
 from jaxnet.crosscheck.measure.derivation import Derivations
+from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.finite_differences import STEP_RATIO
 from jaxnet.crosscheck.measure.leaf import LeafMeasurement
 from jaxnet.crosscheck.measure.other_points import Point, all_beside, beside
@@ -23,6 +24,8 @@ from jaxnet.crosscheck.zero_gradients import is_lost_to_rounding
 MAX_NEARBY_POINTS = 4
 MIN_ERROR_RATIO = 8.0  # error at the given point over the tolerance nearby, for the error to be detectable there
 MAX_EXCHANGED = 3  # largest number of wrong leaves in which exchanged gradients are searched for
+
+MAX_LATER_LEAVES = 2  # whose gradients are compared at other inputs
 
 KINK_CAUSES = (Cause.TOO_MANY_KINKS, Cause.ALL_AT_KINKS, Cause.OUTSIDE_SLOPES)
 
@@ -106,6 +109,26 @@ def _passes_nearby(context: Context, measured: LeafMeasurement) -> bool:
     if nearby is None or nearby.verdict is not Verdict.PASS:
         return False
     return measured.relative_error > MIN_ERROR_RATIO * nearby.measured.relative_tolerance
+
+
+def wrong_in_later_call(context: Context, leaves: list[Leaf]) -> list[Finding]:
+    """Returns a finding if the gradient of a passing leaf is wrong with all leaves moved a little.
+
+    A function of PyTorch may keep values of its first call in its class or closure, which copies share. Its gradient is
+    right at the given inputs only. A NumPy layer is copied with its state, and `staleness` checks it for this.
+    """
+    if context.checkable.derived_by != "PyTorch" or context.options.expected:
+        return []
+    passing = [leaf.name for leaf in leaves if leaf.verdict is Verdict.PASS and leaf.cause is Cause.AGREES]
+    passing = [name for name in passing if name not in context.options.structure][:MAX_LATER_LEAVES]
+    later = context.try_derivation(all_beside(context.at, context.points), passing) if passing else None
+    if later is None:
+        return []
+    for name in passing:
+        outcome = _nearby_outcome(context, name, Derivations(later))
+        if outcome is not None and outcome.verdict is Verdict.FAIL and outcome.cause is Cause.ANALYTIC_WRONG:
+            return [Finding(Behaviour.WRONG_IN_LATER_CALL, Level.FAULT, name)]
+    return []
 
 
 def _nearby_outcome(context: Context, name: str, nearby: Derivations) -> Outcome | None:

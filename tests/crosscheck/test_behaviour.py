@@ -950,6 +950,8 @@ def test_every_kind_of_finding_has_a_layer():
         Behaviour.OTHER_VALUE,
         Behaviour.OTHER_DTYPE,
         Behaviour.LACKS_LEAF,
+        Behaviour.FORWARD_OUT_OF_RANGE,
+        Behaviour.WRONG_IN_LATER_CALL,
         *OF_OTHER_WAYS,
     }  # these are found by other checks
     assert {kind for _, kind, *_ in WRONG.values()} >= {

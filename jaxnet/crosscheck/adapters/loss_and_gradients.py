@@ -60,7 +60,7 @@ def _network(style: Style) -> Style | None:
     result = called(trial.loss, *style.inputs)
     if isinstance(result, Exception):
         raise SubjectError(f"{kind.__name__}.loss: raised {describe(result)}")
-    if (places := _places(result)) is not None and isinstance(result[places[1]], Mapping):
+    if (places := _places(result)) is not None and result[places[1]] and isinstance(result[places[1]], Mapping):
         value, rest = places
         methods: dict[str, Any] = {
             "loss": functools.wraps(kind.loss)(lambda self, *args: kind.loss(self, *args)[value]),

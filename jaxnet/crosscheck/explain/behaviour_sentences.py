@@ -51,6 +51,10 @@ SENTENCES = {
         "d{leaf} is right at first, but wrong after an in-place update of {detail}, as by an optimizer: "
         "does the layer keep a value from an earlier call or from construction, such as a transpose?"
     ),
+    Behaviour.WRONG_IN_LATER_CALL: (
+        "d{leaf} is right at these inputs, but wrong in a later call at inputs a thousandth away: does backward keep "
+        "values of an earlier call?"
+    ),
     Behaviour.STALE_FORWARD: (
         "forward uses values of an earlier call: the output stays the same after an in-place update of {leaf}"
     ),
@@ -92,6 +96,7 @@ SENTENCES = {
     Behaviour.HESSIAN_NOT_SYMMETRIC: (
         "the second derivative is not symmetric: <u, H v> differs from <v, H u> by a relative {size:.1e}"
     ),
+    Behaviour.FORWARD_OUT_OF_RANGE: "{detail}",
     Behaviour.NO_GRADIENT: "backward returns None for {leaf}, expected {detail}",
     Behaviour.LACKS_LEAF: "the gradient has no {leaf}, expected {detail}",
     Behaviour.NOT_FLOATING: "the gradient for {leaf} is {detail}",

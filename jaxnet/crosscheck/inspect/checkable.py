@@ -60,6 +60,7 @@ class Instance:
         """Runs a forward pass at other inputs of the same shapes; returns whether any of them differs."""
         other = different_inputs(self.inputs)
         restart_generators()
+        count_forward()
         self._forward(*other)
         return any(
             isinstance(a, np.ndarray) and not np.array_equal(a, b) for a, b in zip(other, self.inputs, strict=True)

@@ -33,6 +33,8 @@ def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     Raises:
         SubjectError: If none fits, or it cannot be run.
     """
+    if is_nnx_module(thing):  # which a trial call would change
+        return function_to_checkable(thing, inputs, seed)
     style = loss_and_gradients.adapt_if_plausible(Style(thing, inputs)) if _is_function(thing, inputs) else None
     if style is not None:
         return _styled(style, seed)

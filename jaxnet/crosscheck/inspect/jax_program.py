@@ -32,8 +32,8 @@ class JaxProgram(Checkable):
     """
 
     derived_by = "JAX"
-    transforms = ("jit", "vmap", "checkpoint", "scan")
-    cheap_transforms = ("jit", "vmap")
+    transforms = ("jit", "vmap", "per-sample", "checkpoint", "scan")
+    cheap_transforms = ("jit", "vmap", "per-sample")
     program: Program
     derive: Derive
 
@@ -189,6 +189,16 @@ def _under_checkpoint(program: Program, derive: Derive, points: Points, douts: j
 
 
 def _under_vmap(program: Program, derive: Derive, points: Points, douts: jax.Array) -> Any:
+    """Returns the gradients of a function of a batch, as in the training of a function of one sample."""
+
+    def batched(points: Mapping[str, Any]) -> jax.Array:
+        return jax.vmap(program)(dict(points))
+
+    return batched(points), derive(batched)(points, douts)
+
+
+def _per_sample(program: Program, derive: Derive, points: Points, douts: jax.Array) -> Any:
+    """Returns the gradients of each sample, from a batch of them."""
     return jax.vmap(program)(points), jax.vmap(derive(program))(points, douts)
 
 
@@ -208,6 +218,7 @@ def _one_by_one(f: Program, pull: Pull, points: Points, douts: jax.Array) -> Any
 TRANSFORMS: dict[str, Callable[..., Any]] = {
     "jit": _under_jit,
     "vmap": _under_vmap,
+    "per-sample": _per_sample,
     "checkpoint": _under_checkpoint,
     "scan": _under_scan,
 }

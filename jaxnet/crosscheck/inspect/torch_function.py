@@ -249,6 +249,8 @@ class CheckableTorch(TorchProgram):
 
     def half_format(self, name: str) -> NumberFormat | None:
         """Returns the format of a leaf's tensor, because a bfloat16 tensor is float32 in NumPy."""
+        if name not in self.slots:  # a part of a complex tensor
+            return None
         own = str(self.slots[name].tensor.dtype).removeprefix("torch.")
         return HALVES.get(own) if self.leaves[name].dtype == self.dtypes[name] else None
 

@@ -24,8 +24,8 @@ class TorchProgram(Checkable):
     """A callable as a function of tensors by name, and the gradient that PyTorch derives for it."""
 
     derived_by = "PyTorch"
-    transforms: Sequence[str] = ("vmap", "batched-dout", "checkpoint", "compile")
-    cheap_transforms: Sequence[str] = ("vmap",)
+    transforms: Sequence[str] = ("vmap", "per-sample", "batched-dout", "checkpoint", "compile")
+    cheap_transforms: Sequence[str] = ("vmap", "per-sample")
 
     @abstractmethod
     def outputs(self, tensors: Tensors, leaves: Leaves, wrap: Wrap | None = None) -> list[Any]:
@@ -235,20 +235,33 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _under_vmap(program: TorchProgram, points: Sequence[Leaves], dout: Array) -> list[PointValue]:
+    """Returns the gradients of a function of a batch, as in the training of a function of one sample."""
+    torch = torch_module()
+    stacked = {name: tensor.requires_grad_(True) for name, tensor in _stacked(program, points).items()}
+    outputs = torch.func.vmap(lambda tensors: tuple(program.outputs(tensors, points[0])))(stacked)
+    above = [torch.stack([part] * len(points)) for part in split(dout, [output[0] for output in outputs])]
+    found = torch.autograd.grad(outputs, list(stacked.values()), above, allow_unused=True)
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in stacked.items()}
+    gradients = {n: zeros[n] if g is None else g for n, g in zip(stacked, found, strict=True)}
+    return _unstacked(outputs, gradients, len(points))
+
+
+def _per_sample(program: TorchProgram, points: Sequence[Leaves], dout: Array) -> list[PointValue]:
+    """Returns the gradients of each sample, from a batch of them."""
     func, torch = torch_module().func, torch_module()
 
-    def f(tensors: Tensors) -> tuple[Any, ...]:
-        return tuple(program.outputs(tensors, points[0]))
-
     def pulled(tensors: Tensors, above: Any) -> Any:
-        y, pull = func.vjp(f, dict(tensors))
+        y, pull = func.vjp(lambda tensors: tuple(program.outputs(tensors, points[0])), dict(tensors))
         return y, pull(tuple(split(above, y)))[0]
 
-    at = [{name: program.tensor(name, point).detach() for name in program.leaves} for point in points]
-    stacked = {name: torch.stack([tensors[name] for tensors in at]) for name in program.leaves}
     above = torch.stack([to_tensor(np.array(dout))] * len(points))
-    y, gradients = func.vmap(pulled)(stacked, above)
+    y, gradients = func.vmap(pulled)(_stacked(program, points), above)
     return _unstacked(y, gradients, len(points))
+
+
+def _stacked(program: TorchProgram, points: Sequence[Leaves]) -> dict[str, Any]:
+    at = [{name: program.tensor(name, point).detach() for name in program.leaves} for point in points]
+    return {name: torch_module().stack([tensors[name] for tensors in at]) for name in program.leaves}
 
 
 def _batched_dout(program: TorchProgram, points: Sequence[Leaves], dout: Array) -> list[PointValue]:
@@ -300,6 +313,7 @@ def _unstacked(outputs: Sequence[Any], gradients: Tensors, count: int) -> list[P
 
 UNDER: dict[str, Callable[..., list[PointValue]]] = {
     "vmap": _under_vmap,
+    "per-sample": _per_sample,
     "batched-dout": _batched_dout,
     "checkpoint": _one_by_one(_checkpointed),
     "compile": _one_by_one(_compiled),

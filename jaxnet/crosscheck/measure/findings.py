@@ -45,6 +45,7 @@ class Behaviour(Enum):
     STALE_FORWARD = auto()
     STALE_BACKWARD = auto()
     WRONG_AFTER_STEP = auto()
+    WRONG_IN_LATER_CALL = auto()
     OTHER_BATCH_SIZE = auto()
     ONE_BATCH_SIZE = auto()
     # call to call
