@@ -96,7 +96,10 @@ def _next_order(checkable: Checkable, options: Options) -> Report:
             f"order: {checkable.name} has a gradient written by hand in NumPy, and nothing differentiates that; write "
             "it in JAX or PyTorch, or check a second derivative of your own: check_function(gradient, x, gradient=...)"
         )
-    deeper = replace(options, order=options.order - 1, dout=None)
+    transforms = (
+        None if options.transforms is None else tuple(t for t in options.transforms if t in gradient.transforms)
+    )
+    deeper = replace(options, order=options.order - 1, dout=None, transforms=transforms)
     return examine(f"the gradient of {checkable.name}", gradient, None, deeper)
 
 
@@ -151,7 +154,8 @@ def _forward_out_of_range(title: str, error: RangeError) -> Report:
     text = half_sentences.range_reason(error, "the output")
     if error.escape is Escape.RESULT:
         return Report(title, None, (), undecided=(text,))
-    return Report(title, None, (), behaviour=(text,), faults=(Behaviour.FORWARD_OUT_OF_RANGE,))
+    finding = Finding(Behaviour.FORWARD_OUT_OF_RANGE, Level.FAULT, detail=text)
+    return Report(title, None, (), behaviour=(sentence(finding),), faults=(finding.kind,))
 
 
 def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:

@@ -96,7 +96,7 @@ SENTENCES = {
     Behaviour.HESSIAN_NOT_SYMMETRIC: (
         "the second derivative is not symmetric: <u, H v> differs from <v, H u> by a relative {size:.1e}"
     ),
-    Behaviour.FORWARD_OUT_OF_RANGE: "{detail}",
+    Behaviour.FORWARD_OUT_OF_RANGE: "forward is not finite in the dtype of its inputs: {detail}",
     Behaviour.NO_GRADIENT: "backward returns None for {leaf}, expected {detail}",
     Behaviour.LACKS_LEAF: "the gradient has no {leaf}, expected {detail}",
     Behaviour.NOT_FLOATING: "the gradient for {leaf} is {detail}",
