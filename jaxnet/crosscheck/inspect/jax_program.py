@@ -21,6 +21,7 @@ Program = Callable[[Mapping[str, Any]], jax.Array]  # from the leaves by name to
 Pull = Callable[[Mapping[str, Any], jax.Array], Any]  # from the leaves and dout to the gradients
 Derive = Callable[[Program], Pull]
 Points = dict[str, Any]  # the leaves at several points, stacked
+Transform = Callable[[Program, Derive, Points, jax.Array], Any]  # returns outputs and gradients at the points
 
 
 class JaxProgram(Checkable):
@@ -96,7 +97,10 @@ class JaxProgram(Checkable):
         with double_precision():
             restart_generators()
             values = {name: jnp.asarray(value) for name, value in stacked.items()}
-            y, gradients = TRANSFORMS[transform](self.program, self.derive, values, jnp.asarray(douts))
+            if transform == "jit":  # which has compiled both already
+                y, gradients = _one_by_one(self._forward.jitted, self._backward.jitted, values, jnp.asarray(douts))
+            else:
+                y, gradients = _at_once(TRANSFORMS[transform], self.program, self.derive)(values, jnp.asarray(douts))
         return [
             PointValue(np.asarray(y[i]), {name: np.asarray(g[i]) for name, g in gradients.items()})
             for i in range(len(points))
@@ -178,9 +182,19 @@ def _jvp_of(program: Program) -> Callable[..., jax.Array]:
     return push
 
 
-def _under_jit(program: Program, derive: Derive, points: Points, douts: jax.Array) -> Any:
-    f, pull = jax.jit(program), jax.jit(derive(program))
-    return _one_by_one(f, pull, points, douts)
+def _at_once(transform: Transform, program: Program, derive: Derive) -> Callable[..., Any]:
+    """Returns a transformed program that is compiled if it can be: each operation alone takes as long to compile."""
+
+    def run(points: Points, douts: jax.Array) -> Any:
+        return transform(program, derive, points, douts)
+
+    def compiled_or_plain(points: Points, douts: jax.Array) -> Any:
+        try:
+            return jax.jit(run)(points, douts)
+        except Exception:  # it branches on values
+            return run(points, douts)
+
+    return compiled_or_plain
 
 
 def _under_checkpoint(program: Program, derive: Derive, points: Points, douts: jax.Array) -> Any:
@@ -215,8 +229,7 @@ def _one_by_one(f: Program, pull: Pull, points: Points, douts: jax.Array) -> Any
     return [f(point) for point in at], jax.tree.map(lambda *g: jnp.stack(g), *gradients)
 
 
-TRANSFORMS: dict[str, Callable[..., Any]] = {
-    "jit": _under_jit,
+TRANSFORMS: dict[str, Transform] = {
     "vmap": _under_vmap,
     "per-sample": _per_sample,
     "checkpoint": _under_checkpoint,
