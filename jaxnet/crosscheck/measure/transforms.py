@@ -55,7 +55,8 @@ def compare_transforms(
             if asked is None:
                 continue
             finding = Finding(Behaviour.TRANSFORM_RAISES, Level.FAULT, detail=f"{transform}: {describe(error)}")
-        if finding is not None:
+        is_repeated = asked is None and finding is not None and any(f.kind is finding.kind for f in findings)
+        if finding is not None and not is_repeated:
             findings.append(finding)
     return findings
 
