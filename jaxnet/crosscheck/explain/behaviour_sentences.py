@@ -82,7 +82,7 @@ SENTENCES = {
         "is not <J^T u, v>, so one of them is wrong by less than difference quotients resolve"
     ),
     Behaviour.PARTIAL_DIFFERS: (
-        "d{leaf} is another one if only {leaf} needs a gradient: it differs by {size:.2g} from the one that is "
+        "d{leaf} is another one if only {detail} needs a gradient: it differs by {size:.2g} from the one that is "
         "computed with those of the other arguments"
     ),
     Behaviour.PARTIAL_RAISES: "if only {leaf} needs a gradient, backward raises {detail}",

@@ -29,7 +29,11 @@ class Rounding(NamedTuple):
 
 
 def compare_transforms(
-    analytic: Derivation, gradient: Mapping[str, Measured], asked: Sequence[str] | None, rng: np.random.Generator
+    analytic: Derivation,
+    gradient: Mapping[str, Measured],
+    asked: Sequence[str] | None,
+    rng: np.random.Generator,
+    accuracy: float,
 ) -> list[Finding]:
     """Returns a finding for each transformation under which the code raises or returns other numbers.
 
@@ -38,12 +42,14 @@ def compare_transforms(
         gradient: Its gradients.
         asked: The transformations under which it must run. Defaults to cheap ones, under which it need not run.
         rng: Draws the points.
+        accuracy: The relative error that is allowed by design.
     """
-    findings = []
+    findings: list[Finding] = []
     checkable = analytic.checkable
     transforms = checkable.cheap_transforms if asked is None else asked
     points = _points(analytic, rng) if transforms else []
-    rounding = Rounding(analytic.output_rounding(), {name: part.rounding for name, part in gradient.items()})
+    errors = {n: part.rounding + accuracy * largest(part.value) / SAFETY for n, part in gradient.items()}
+    rounding = Rounding(analytic.output_rounding() + accuracy * largest(analytic.output) / SAFETY, errors)
     for transform in transforms:
         try:
             finding = _compare(analytic, transform, points, rounding)
