@@ -1,22 +1,33 @@
 """A function and its derivative: `(f, f_prime)`, objects with `loss` and `loss_prime`, functions with `deriv=True`.
 
 The derivative of an elementwise function may be one of its input or one of its output, as y (1 - y) for the sigmoid.
-Difference quotients tell which is meant.
+Difference quotients tell which is meant. A derivative that takes another array of this shape belongs to a loss of
+labels and predictions, in either order, and is one of its inputs.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, required_parameters_of
+from jaxnet.crosscheck.adapters.style import (
+    Style,
+    called,
+    has_method,
+    parameters_of,
+    required_parameters_of,
+    undecorated,
+)
+from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
 VALUES = ("loss", "compute_loss", "cost", "compute_cost", "calculate", "forward", "fn", "func", "function", "f", "fun",
           "activate", "activation", "evaluate", "compute", "value", "__call__")  # fmt: skip
 DERIVATIVES = ("gradient", "grad", "derivative", "deriv", "prime", "loss_prime", "loss_gradient", "loss_grad",
-               "loss_derivative", "diff", "f_prime", "fprime", "fn_prime", "df", "dfn", "derivate", "jac")  # fmt: skip
+               "loss_derivative", "diff", "f_prime", "fprime", "fn_prime", "df", "dfn", "derivate", "jac",
+               "function_prime", "function_derivative", "activation_prime", "activation_derivative")  # fmt: skip
 FLAGS = ("deriv", "derivative", "derivate", "prime", "grad", "is_derivative", "return_derivative")
 STEP = 2.0**-16
 OF_OUTPUT = "{} takes the output of {}, not its input"
@@ -47,7 +58,8 @@ def _elementwise(style: Style, f: Callable[..., Any], derivative: Callable[..., 
         return None
     h = STEP * max(1.0, float(np.abs(x).max(initial=0)))
     quotient = (np.asarray(called(f, x + h, *rest)) - np.asarray(called(f, x - h, *rest))) / (2 * h)
-    by_output = _median_error(of_output, quotient) < _median_error(of_input, quotient)
+    is_loss = any(is_float(value) and np.shape(value) == y.shape for value in rest_of_derivative)
+    by_output = not is_loss and _median_error(of_output, quotient) < _median_error(of_input, quotient)
 
     def gradient(x: Any, *rest_and_dout: Any) -> Any:
         *rest, dout = rest_and_dout
@@ -64,15 +76,27 @@ def _median_error(values: Any, quotient: np.ndarray) -> float:
     return float(np.median(np.where(np.isfinite(errors), errors, np.inf)))
 
 
+def _flagged(function: Any, own: Any, flag: str, setting: bool) -> Callable[..., Any]:
+    """Returns a function whose flag is set, with the signature of the one that a decorator may hide."""
+    inputs = [parameter for parameter in positional(own) if parameter.name != flag]
+
+    @functools.wraps(own)
+    def flagged(*args: Any) -> Any:
+        return function(*args, **{flag: setting})
+
+    flagged.__signature__ = inspect.Signature(inputs)  # type: ignore[attr-defined]
+    return flagged
+
+
 def _two_functions(thing: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
     if isinstance(thing, tuple | list):
         return (thing[0], thing[1]) if len(thing) == 2 and all(map(callable, thing)) else None
     if isinstance(thing, type) or callable(getattr(thing, "backward", None)):
         return None
-    flag = next((name for name in FLAGS if name in parameters_of(thing)), None) if callable(thing) else None
+    own = undecorated(thing)
+    flag = next((name for name in FLAGS if name in parameters_of(own)), None) if callable(thing) else None
     if flag is not None:
-        derivative = functools.partial(thing, **{flag: True})
-        return functools.wraps(thing)(functools.partial(thing, **{flag: False})), derivative
+        return _flagged(thing, own, flag, False), _flagged(thing, own, flag, True)
     if hasattr(thing, "params") and hasattr(thing, "loss"):
         return None
     value, derivative_name = (
