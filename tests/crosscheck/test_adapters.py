@@ -305,6 +305,49 @@ def a_layer_that_gathers_passes_until_it_is_flushed(k):
 
 
 @style
+def a_piecewise_derivative_of_the_output(k):
+    """Returns a function that is linear on most elements, where its derivative is one of the input as well."""
+
+    def elu(x):
+        return np.where(x > 0, x, np.exp(np.minimum(x, 0)) - 1)
+
+    return (elu, lambda y: k * np.where(y > 0, 1, y + 1)), (np.where(draw(5, 4) > 1, -1, 1) * abs(draw(5, 4)),)
+
+
+@style
+def a_derivative_of_the_output_that_overwrites_the_input(k):
+    def elu(x):
+        x[x < 0] = np.exp(x[x < 0]) - 1
+        return x
+
+    return (elu, lambda y: k * np.where(y > 0, 1, y + 1)), (draw(5, 4),)
+
+
+@style
+def forces_of_an_energy(k):
+    def energy(x):
+        return 0.25 * ((x[1:] - x[:-1]) ** 4).sum()
+
+    def forces(x):
+        pull = (x[1:] - x[:-1]) ** 3
+        return k * (np.append(pull, 0) - np.append(0, pull))
+
+    return (energy, forces), (draw(6),)
+
+
+@style
+def an_object_with_its_force(k):
+    class Spring:
+        def energy(self, x):
+            return float((x**4).sum())
+
+        def force(self, x):
+            return -4 * k * x**3
+
+    return Spring(), (draw(6),)
+
+
+@style
 def an_object_with_fn_and_grad(k):
     class Softplus:
         def fn(self, z):
