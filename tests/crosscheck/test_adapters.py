@@ -235,6 +235,119 @@ def a_flag_for_the_derivative(k):
 
 
 @style
+def a_flag_behind_a_decorator(k):
+    def logged(f):
+        def wrap(*args, **kwargs):
+            return f(*args, **kwargs)
+
+        return wrap
+
+    @logged
+    def sigmoid(x, prime=False):
+        y = 1 / (1 + np.exp(-x))
+        return k * y * (1 - y) if prime else y
+
+    return sigmoid, (draw(5, 4),)
+
+
+@style
+def a_flag_of_a_function_that_jax_could_differentiate(k):
+    def squared_error(y_true, y_pred, prime=False):
+        return k * 2 * (y_pred - y_true) if prime else ((y_pred - y_true) ** 2).sum()
+
+    return squared_error, (draw(5, 4), draw(4, 5).T)
+
+
+@style
+def an_object_that_jax_could_differentiate(k):
+    class Cubic:
+        def __call__(self, x):
+            return x**3
+
+        def gradient(self, x):
+            return k * 3 * x**2
+
+    return Cubic(), (draw(5, 4),)
+
+
+@style
+def an_elementwise_loss_of_labels_and_predictions(k):
+    class SquaredError:
+        def loss(self, y, y_pred):
+            return 0.5 * (y - y_pred) ** 2
+
+        def gradient(self, y, y_pred):
+            return -k * (y - y_pred)
+
+    return SquaredError(), (draw(5, 4), draw(4, 5).T)
+
+
+@style
+def a_layer_that_gathers_passes_until_it_is_flushed(k):
+    class Dense:
+        def __init__(self):
+            self.W, self.X, self.dW = None, [], None
+
+        def flush_gradients(self):
+            self.X, self.dW = [], np.zeros_like(self.W) if self.W is not None else None
+
+        def forward(self, X):
+            if self.W is None:
+                self.W = draw(X.shape[1], 3)
+            self.X.append(X)
+            return X @ self.W
+
+        def backward(self, dout):
+            self.dW = k * self.X[0].T @ dout
+            return dout @ self.W.T
+
+    return Dense(), (draw(5, 4),)
+
+
+@style
+def a_piecewise_derivative_of_the_output(k):
+    """Returns a function that is linear on most elements, where its derivative is one of the input as well."""
+
+    def elu(x):
+        return np.where(x > 0, x, np.exp(np.minimum(x, 0)) - 1)
+
+    return (elu, lambda y: k * np.where(y > 0, 1, y + 1)), (np.where(draw(5, 4) > 1, -1, 1) * abs(draw(5, 4)),)
+
+
+@style
+def a_derivative_of_the_output_that_overwrites_the_input(k):
+    def elu(x):
+        x[x < 0] = np.exp(x[x < 0]) - 1
+        return x
+
+    return (elu, lambda y: k * np.where(y > 0, 1, y + 1)), (draw(5, 4),)
+
+
+@style
+def forces_of_an_energy(k):
+    def energy(x):
+        return 0.25 * ((x[1:] - x[:-1]) ** 4).sum()
+
+    def forces(x):
+        pull = (x[1:] - x[:-1]) ** 3
+        return k * (np.append(pull, 0) - np.append(0, pull))
+
+    return (energy, forces), (draw(6),)
+
+
+@style
+def an_object_with_its_force(k):
+    class Spring:
+        def energy(self, x):
+            return float((x**4).sum())
+
+        def force(self, x):
+            return -4 * k * x**3
+
+    return Spring(), (draw(6),)
+
+
+@style
 def an_object_with_fn_and_grad(k):
     class Softplus:
         def fn(self, z):
@@ -298,6 +411,26 @@ def test_check_network_and_check_layer_accept_styles_too():
     assert check_network(net, *inputs).verdict == "PASS"
     layer, inputs = STYLES["methods forward_pass, backward_pass"](1.0)
     assert check_layer(layer, *inputs).verdict == "PASS"
+
+
+def test_a_layer_that_nothing_resets_is_stale():
+    """Uses a layer that keeps its first input, and whose reset does not help."""
+
+    class Square:
+        def __init__(self):
+            self.x = None
+
+        def reset(self):
+            pass
+
+        def forward(self, x):
+            self.x = x if self.x is None else self.x
+            return x**2
+
+        def backward(self, dout):
+            return 2 * self.x * dout
+
+    assert check(Square(), draw(5, 4)).verdict == "FAIL"
 
 
 def test_an_adapted_object_is_not_changed():

@@ -1,24 +1,42 @@
 """A function and its derivative: `(f, f_prime)`, objects with `loss` and `loss_prime`, functions with `deriv=True`.
 
 The derivative of an elementwise function may be one of its input or one of its output, as y (1 - y) for the sigmoid.
-Difference quotients tell which is meant.
+Difference quotients tell which is meant. A derivative that takes another array of this shape belongs to a loss of
+labels and predictions, in either order, and is one of its inputs. Forces are minus the gradient of an energy.
 """
 
 import functools
+import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, required_parameters_of
+from jaxnet.crosscheck.adapters.style import (
+    Style,
+    called,
+    has_method,
+    parameters_of,
+    required_parameters_of,
+    undecorated,
+)
+from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
 VALUES = ("loss", "compute_loss", "cost", "compute_cost", "calculate", "forward", "fn", "func", "function", "f", "fun",
-          "activate", "activation", "evaluate", "compute", "value", "__call__")  # fmt: skip
+          "activate", "activation", "evaluate", "compute", "value", "energy",
+          "potential_energy", "potential", "__call__")  # fmt: skip
 DERIVATIVES = ("gradient", "grad", "derivative", "deriv", "prime", "loss_prime", "loss_gradient", "loss_grad",
-               "loss_derivative", "diff", "f_prime", "fprime", "fn_prime", "df", "dfn", "derivate", "jac")  # fmt: skip
+               "loss_derivative", "diff", "f_prime", "fprime", "fn_prime", "df", "dfn", "derivate", "jac",
+               "function_prime", "function_derivative", "activation_prime", "activation_derivative", "force",
+               "forces")  # fmt: skip
 FLAGS = ("deriv", "derivative", "derivate", "prime", "grad", "is_derivative", "return_derivative")
 STEP = 2.0**-16
+AGREEMENT = 1e-5  # of an element with its quotient, relative to 1 or to the quotient
+FORCE = re.compile(r"(get_|compute_|calc(ulate)?_)?(\w+_)?forces?(_\w+)?")
+AS_FORCE = "{} is checked as minus the gradient of {}"
+ON_COPIES = "{} overwrites its input, so it is given a copy"
 OF_OUTPUT = "{} takes the output of {}, not its input"
 
 
@@ -31,12 +49,40 @@ def adapt(style: Style) -> Style | None:
     y = called(f, *style.inputs)
     if not is_float(y) and not isinstance(y, float):
         return None
+    if np.ndim(y) == 0 and _is_force(derivative):
+        note = AS_FORCE.format(derivative.__name__, getattr(f, "__name__", "f"))
+        return style._replace(thing=f, gradient=_negative(derivative), takes_dout=False, note=note)
     if np.ndim(y) == 0:
         return style._replace(thing=f, gradient=derivative, takes_dout=False)
     x: Any = style.inputs[0] if style.inputs else None
     if not is_float(x) or np.shape(x) != np.shape(y) or len(required_parameters_of(derivative)) > len(style.inputs):
         return None
     return _elementwise(style, f, derivative, np.asarray(y))
+
+
+def _overwrites(f: Callable[..., Any], inputs: tuple[Any, ...]) -> bool:
+    """Returns whether a function writes its result into its input, from which the derivative could not start again."""
+    x = np.array(inputs[0])
+    return not isinstance(called(lambda *rest: f(x, *rest), *inputs[1:]), Exception) and not np.array_equal(
+        x, inputs[0], equal_nan=True
+    )
+
+
+def _on_copies(f: Callable[..., Any]) -> Callable[..., Any]:
+    return functools.wraps(f)(lambda x, *rest: f(np.array(x), *rest))
+
+
+def _is_force(function: Any) -> bool:
+    return FORCE.fullmatch(getattr(function, "__name__", "")) is not None
+
+
+def _negative(force: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(force)
+    def gradient(*args: Any) -> Any:
+        forces = force(*args)
+        return tuple(-part for part in forces) if isinstance(forces, tuple | list) else -forces
+
+    return gradient
 
 
 def _elementwise(style: Style, f: Callable[..., Any], derivative: Callable[..., Any], y: np.ndarray) -> Style | None:
@@ -47,21 +93,41 @@ def _elementwise(style: Style, f: Callable[..., Any], derivative: Callable[..., 
         return None
     h = STEP * max(1.0, float(np.abs(x).max(initial=0)))
     quotient = (np.asarray(called(f, x + h, *rest)) - np.asarray(called(f, x - h, *rest))) / (2 * h)
-    by_output = _median_error(of_output, quotient) < _median_error(of_input, quotient)
+    is_loss = any(is_float(value) and np.shape(value) == y.shape for value in rest_of_derivative)
+    by_output = not is_loss and _fit(of_output, quotient) > _fit(of_input, quotient)
 
     def gradient(x: Any, *rest_and_dout: Any) -> Any:
         *rest, dout = rest_and_dout
-        slope = derivative(f(x, *rest) if by_output else x, *rest[: len(rest_of_derivative)])
+        slope = derivative(f(np.array(x), *rest) if by_output else x, *rest[: len(rest_of_derivative)])
         return dout * slope
 
-    note = OF_OUTPUT.format(*(getattr(g, "__name__", "f") for g in (derivative, f))) if by_output else ""
-    return style._replace(thing=f, gradient=gradient, takes_dout=True, note=note)
+    name = getattr(f, "__name__", "f")
+    notes = [OF_OUTPUT.format(getattr(derivative, "__name__", "derivative"), name)] if by_output else []
+    notes += [ON_COPIES.format(name)] if (overwrites := by_output and _overwrites(f, style.inputs)) else []
+    note = "; ".join(notes)
+    return style._replace(thing=_on_copies(f) if overwrites else f, gradient=gradient, takes_dout=True, note=note)
 
 
-def _median_error(values: Any, quotient: np.ndarray) -> float:
-    """Returns the median error of elements: kinks are few."""
+def _fit(values: Any, quotient: np.ndarray) -> tuple[int, float]:
+    """Returns the number of elements that agree, and minus the median error of all: kinks are few.
+
+    A piecewise function may have a half on which both readings agree, as where it is linear, so the median is second.
+    """
     errors = np.abs(np.asarray(values, float) - quotient)
-    return float(np.median(np.where(np.isfinite(errors), errors, np.inf)))
+    agreeing = errors <= AGREEMENT * np.maximum(1.0, np.abs(quotient))
+    return int(agreeing.sum()), -float(np.median(np.where(np.isfinite(errors), errors, np.inf)))
+
+
+def _flagged(function: Any, own: Any, flag: str, setting: bool) -> Callable[..., Any]:
+    """Returns a function whose flag is set, with the signature of the one that a decorator may hide."""
+    inputs = [parameter for parameter in positional(own) if parameter.name != flag]
+
+    @functools.wraps(own)
+    def flagged(*args: Any) -> Any:
+        return function(*args, **{flag: setting})
+
+    flagged.__signature__ = inspect.Signature(inputs)  # type: ignore[attr-defined]
+    return flagged
 
 
 def _two_functions(thing: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
@@ -69,10 +135,10 @@ def _two_functions(thing: Any) -> tuple[Callable[..., Any], Callable[..., Any]] 
         return (thing[0], thing[1]) if len(thing) == 2 and all(map(callable, thing)) else None
     if isinstance(thing, type) or callable(getattr(thing, "backward", None)):
         return None
-    flag = next((name for name in FLAGS if name in parameters_of(thing)), None) if callable(thing) else None
+    own = undecorated(thing)
+    flag = next((name for name in FLAGS if name in parameters_of(own)), None) if callable(thing) else None
     if flag is not None:
-        derivative = functools.partial(thing, **{flag: True})
-        return functools.wraps(thing)(functools.partial(thing, **{flag: False})), derivative
+        return _flagged(thing, own, flag, False), _flagged(thing, own, flag, True)
     if hasattr(thing, "params") and hasattr(thing, "loss"):
         return None
     value, derivative_name = (

@@ -1,7 +1,9 @@
 """The code that is checked, as an adapter receives and returns it."""
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
+from types import CellType, FunctionType
 from typing import Any, NamedTuple
 
 from jaxnet.crosscheck.inspect.copying import duplicate
@@ -33,6 +35,25 @@ def parameters_of(function: Any) -> list[str]:
 def required_parameters_of(function: Any) -> list[str]:
     """Returns the names of the positional parameters without a default."""
     return [p.name for p in positional(function) if p.default is p.empty]
+
+
+def undecorated(function: Any) -> Any:
+    """Returns the function behind a decorator that hides its signature, `wrap(*args, **kwargs)`; else the function."""
+    if not isinstance(function, FunctionType) or function.__closure__ is None:
+        return function
+    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+    if kinds != [inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD]:
+        return function
+    held = [cell.cell_contents for cell in function.__closure__ if _holds_function(cell)]
+    hidden = [f for f in held if f is not function]
+    return hidden[0] if len(hidden) == 1 else function
+
+
+def _holds_function(cell: CellType) -> bool:
+    try:
+        return isinstance(cell.cell_contents, FunctionType)
+    except ValueError:  # a cell that is still empty
+        return False
 
 
 def has_method(thing: Any, name: str) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
-from jaxnet.crosscheck.adapters import Style, adapt, loss_and_gradients
+from jaxnet.crosscheck.adapters import Style, adapt, derivatives, loss_and_gradients, resets
 from jaxnet.crosscheck.inspect.arguments import IMAG, REAL
 from jaxnet.crosscheck.inspect.checkable import Checkable
 from jaxnet.crosscheck.inspect.complex_parts import in_parts
@@ -35,9 +35,12 @@ def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     """
     if is_nnx_module(thing):  # which a trial call would change
         return function_to_checkable(thing, inputs, seed)
-    style = loss_and_gradients.adapt_if_plausible(Style(thing, inputs)) if _is_function(thing, inputs) else None
-    if style is not None:
-        return _styled(style, seed)
+    if _is_function(thing, inputs):
+        style = loss_and_gradients.adapt_if_plausible(Style(thing, inputs))
+        # JAX may derive the function too, but then the derivative that was written by hand would not be checked
+        style = style or derivatives.adapt(Style(thing, _drawn(thing, inputs, seed)))
+        if style is not None:
+            return _styled(style, seed)
     return in_any_style(_as_it_is, thing, inputs, seed)
 
 
@@ -55,6 +58,10 @@ def in_any_style(
     Raises:
         SubjectError: If it cannot be taken in any style; the error in the recognized style, if there is one.
     """
+    if _is_of_arrays(thing, inputs) and (style := resets.adapt(Style(thing, _drawn(thing, inputs, seed)))) is not None:
+        with_resets = in_any_style(make, style.thing, inputs, seed)
+        with_resets.notes = (*with_resets.notes, style.note)
+        return with_resets
     try:
         checkable = make(thing, inputs, seed)
         if not checkable.fault:
