@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from jaxnet.crosscheck.adapters import Style, adapt, loss_and_gradients
+from jaxnet.crosscheck.frameworks.choose import engine_for
+from jaxnet.crosscheck.frameworks.program import FrameworkProgram
 from jaxnet.crosscheck.inspect.arguments import IMAG, REAL
 from jaxnet.crosscheck.inspect.checkable import Checkable
 from jaxnet.crosscheck.inspect.complex_parts import in_parts
@@ -158,6 +160,8 @@ def function_to_checkable(
             return CheckableTorch(f, draw_inputs(forward_of(f), args, None, seed))
         f, gradient, args = in_numpy(f), in_numpy(gradient), arrays_from(args)
     elif gradient is None:
+        if (engine := engine_for(f, args)) is not None:
+            return FrameworkProgram(engine, f, draw_inputs(f, args, None, seed))
         reject_other_framework(f, args)
     args = draw_inputs(f, args, None, seed)
     return _in_either_precision(lambda: in_parts(inspect_function(f, args, gradient, takes_dout)), args)
@@ -167,6 +171,10 @@ def forward_mode_to_checkable(f: Callable[..., Any], args: tuple[Any, ...], seed
     """Returns a function of JAX and the gradient by forward mode as a Checkable; arguments as above."""
     if is_torch(f, args):
         raise SubjectError("mode: 'forward' is for functions of JAX; PyTorch's is compared with reverse mode anyway")
+    if (engine := engine_for(f, args)) is not None:
+        raise SubjectError(
+            f"mode: 'forward' is for functions of JAX; that of {engine.name} is compared with reverse mode anyway"
+        )
     reject_other_framework(f, args)
     args = draw_inputs(f, args, None, seed)
     return _in_either_precision(lambda: inspect_forward_mode(f, args), args)

@@ -4,8 +4,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from jaxnet.crosscheck.inspect.closures import cell_contents
 from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.holders import holders_of
 
 FRAMEWORKS = {
     "tensorflow": "TensorFlow",
@@ -59,17 +59,15 @@ def reject_other_framework(thing: Any, inputs: tuple[Any, ...]) -> None:
 
 
 def _modules_of(thing: Any) -> Iterator[str]:
-    """Yields the modules of an object and its type, and the modules that a function's code names."""
+    """Yields the modules of an object and its type, and those of what its code reads."""
     yield from (kind.__module__ for kind in type(thing).__mro__)
     yield str(getattr(thing, "__module__", None) or "")
-    function = getattr(thing, "__func__", thing)
-    if not isinstance(function, types.FunctionType):
-        return
-    space = function.__globals__
-    yield str(space.get("__name__", ""))
-    values = [space.get(name) for name in function.__code__.co_names]
-    values += map(cell_contents, function.__closure__ or ())
-    yield from (value.__name__ for value in values if isinstance(value, types.ModuleType))
+    for held in holders_of(thing):
+        if isinstance(held, types.ModuleType):
+            yield held.__name__
+        elif callable(held) or held is not thing:
+            yield type(held).__module__
+            yield str(getattr(held, "__globals__", {}).get("__name__", ""))
 
 
 def _modules_in(value: Any) -> Iterator[str]:
