@@ -25,7 +25,7 @@ class Mlx(Engine):
         if array.dtype.name == "bfloat16":  # of ml_dtypes, which MLX does not take
             return self.mx.array(array.astype(np.float32)).astype(self.mx.bfloat16)
         dtype = getattr(self.mx, array.dtype.name)  # without which a float64 becomes a float32
-        return self.mx.array(np.ascontiguousarray(array), dtype=dtype)
+        return self.mx.array(np.array(array, order="C"), dtype=dtype)
 
     def array(self, tensor: Any) -> Array:
         if tensor.dtype != self.mx.bfloat16:

@@ -32,10 +32,13 @@ EXAMPLES = {
     vjp = lambda x, dout: np.array(mx.vjp(f, [mx.array(x)], [mx.array(dout)])[1][0])
     check_function(forward, np.array(x), gradient=vjp)""",
     "CuPy": """
-    forward = lambda x: f(cupy.asarray(x)).get()
-    backward = lambda x, dout: gradient(cupy.asarray(x), cupy.asarray(dout)).get()
-    check_function(forward, x.get(), gradient=backward)""",
+    check_function(f, x, gradient=gradient)  # where gradient(x, dout) takes and returns arrays of CuPy""",
 }
+CTYPES = """
+    def f(x):
+        x, y = np.ascontiguousarray(x, np.float64), np.empty(x.shape)
+        library.f(x.ctypes.data_as(pointer), y.ctypes.data_as(pointer), x.size)  # pointer = POINTER(c_double)
+        return y"""
 
 
 def other_framework(thing: Any, inputs: tuple[Any, ...]) -> str | None:
@@ -58,11 +61,19 @@ def reject_other_framework(thing: Any, inputs: tuple[Any, ...]) -> None:
         )
 
 
+def reject_foreign_function(argument: str, function: Any) -> None:
+    """Raises a SubjectError for a function of ctypes, which takes pointers, with a Python function that calls it."""
+    if any(kind.__module__ == "_ctypes" for kind in type(function).__mro__):
+        raise SubjectError(
+            f"{argument}: a foreign function of ctypes, expected one that takes and returns arrays:{CTYPES}"
+        )
+
+
 def _modules_of(thing: Any) -> Iterator[str]:
     """Yields the modules of an object and its type, and those of what its code reads."""
     yield from (kind.__module__ for kind in type(thing).__mro__)
     yield str(getattr(thing, "__module__", None) or "")
-    for held in holders_of(thing):
+    for held in holders_of(thing) if callable(thing) else ():
         if isinstance(held, types.ModuleType):
             yield held.__name__
         elif callable(held) or held is not thing:
