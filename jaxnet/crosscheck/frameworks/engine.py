@@ -19,12 +19,13 @@ class Engine(ABC):
 
     Attributes:
         name: The framework's name, as reports call the source of the gradient.
-        numbers_are_leaves: Whether Python floats are differentiated, as opposed to options.
+        computes_in_numpy: Whether its tensors are NumPy arrays, so that Python floats are differentiated too, and that
+            arrays which the code captures are its constants.
         signature: The attribute of its callables whose signature names the inputs.
     """
 
     name: DerivedBy
-    numbers_are_leaves = False
+    computes_in_numpy = False
     signature = ""
 
     @abstractmethod

@@ -15,7 +15,7 @@ class HipsAutograd(Engine):
 
     name = "autograd"
     signature = "fun"
-    numbers_are_leaves = True
+    computes_in_numpy = True
 
     def __init__(self) -> None:
         self.core, self.tracer = sys.modules["autograd.core"], sys.modules["autograd.tracer"]

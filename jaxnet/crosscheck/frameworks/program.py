@@ -2,13 +2,14 @@
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxnet.crosscheck.frameworks.engine import Engine, is_complex_tensor, is_float_tensor
 from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
+from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe, kind_of
 from jaxnet.crosscheck.inspect.inputs import integers_in, numbers_in, reject_nan
 from jaxnet.crosscheck.inspect.signatures import input_names
@@ -43,6 +44,7 @@ class FrameworkProgram(Checkable):
         arrays = {place: self._as_array(place, leaf) for place, (_, leaf) in zip(self._places, pairs, strict=True)}
         self.leaves = {place: array for place, array in arrays.items() if is_float(array)}
         self.integers, self.numbers = integers_in(arrays), numbers_in(dict(zip(names, args, strict=True)))
+        self.captured = CapturedArrays((f,), tuple(self._places)) if engine.computes_in_numpy else None
         self._find_variables()
         if not self.leaves:
             raise SubjectError(f"{self.name}: no argument or variable has floats; pass arrays or tensors of floats")
@@ -56,7 +58,7 @@ class FrameworkProgram(Checkable):
             raise SubjectError(
                 f"{place}: complex numbers, expected floats; pass the real and the imaginary part, and join them in f"
             )
-        if isinstance(leaf, float) and not is_array(leaf) and self.engine.numbers_are_leaves:
+        if isinstance(leaf, float) and not is_array(leaf) and self.engine.computes_in_numpy:
             return np.asarray(leaf)
         if not self.engine.is_tensor(leaf) and not is_array(leaf):
             return leaf
@@ -111,6 +113,9 @@ class FrameworkProgram(Checkable):
             )
         without = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
         self.others = {name: self.leaves.pop(name) for name in without if not self._affects_output(name, y)}
+        if self.captured is not None:
+            floats = {name: array for name, array in self.captured.arrays.items() if is_float(array)}
+            self.others, self.constants = self.others | floats, frozenset(floats)
 
     def _underivable(self, error: Exception) -> SubjectError:
         return SubjectError(
@@ -204,7 +209,8 @@ class FrameworkProgram(Checkable):
         """Returns the code as a function of the tensors of these leaves; it returns its float outputs."""
 
         def function(tensors: Sequence[Any]) -> list[Any]:
-            result = self.f(*self._filled(dict(zip(names, tensors, strict=True))))
+            values = dict(zip(names, tensors, strict=True))
+            result = self._rebuilt(values)(*self._filled(values))
             parts = [part for _, part in leaves_of(result)]
             for part in parts:
                 if is_complex_tensor(part):
@@ -215,6 +221,14 @@ class FrameworkProgram(Checkable):
             return outputs
 
         return function
+
+    def _rebuilt(self, values: Mapping[str, Any]) -> Callable[..., Any]:
+        """Returns the code with other values for arrays that it captures, if there are any."""
+        if self.captured is None:
+            return self.f
+        arrays = self.captured.arrays
+        moved = {n: v for n, v in values.items() if n in self.captured.replaceable and v is not arrays[n]}
+        return self.captured.rebuild(moved)[0]
 
     def _filled(self, values: dict[str, Any], *, arrays: bool = False) -> tuple[Any, ...]:
         """Returns the arguments with these values for their float leaves; other arrays are copied."""

@@ -114,3 +114,24 @@ def test_gradient_is_that_of_autograd():
 def test_written_gradient_is_checked_as_before():
     assert check_function(anp.sin, X, gradient=lambda x, dout: dout * anp.cos(x)).verdict.value == "PASS"
     assert check_function(anp.sin, X, gradient=lambda x, dout: dout * anp.sin(x)).verdict.value == "FAIL"
+
+
+def test_arrays_that_the_code_captures_are_named():
+    scale = np.array([1.0, 2.0, 3.0])
+    report = check(lambda x: anp.sin(x) * scale, X)
+    assert report.verdict.value == "PASS"
+    assert "scale affects the output and has no gradient" in str(report)
+    assert scale[0] == 1.0
+
+
+def test_second_order_is_refused_in_true_words():
+    with pytest.raises(SubjectError, match=r"order: .*has a gradient by autograd"):
+        check_function(lambda x: anp.sin(x), X, order=2)
+
+
+def test_reference_gets_the_arguments():
+    import jax.numpy as jnp
+
+    report = check(lambda x, w: anp.tanh(anp.dot(x, w)), X, W, reference=lambda x, w: jnp.tanh(x @ w))
+    assert report.verdict.value == "PASS"
+    assert "autograd - autodiff" in str(report.leaves[0].gaps)
