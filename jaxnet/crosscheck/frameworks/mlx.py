@@ -22,8 +22,6 @@ class Mlx(Engine):
         return isinstance(value, self.mx.array)
 
     def tensor(self, array: Array) -> Any:
-        if array.dtype.name == "bfloat16":  # of ml_dtypes, which MLX does not take
-            return self.mx.array(array.astype(np.float32)).astype(self.mx.bfloat16)
         dtype = getattr(self.mx, array.dtype.name)  # without which a float64 becomes a float32
         return self.mx.array(np.array(array, order="C"), dtype=dtype)
 

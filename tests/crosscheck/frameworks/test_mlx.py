@@ -5,7 +5,7 @@ import pytest
 
 mx = pytest.importorskip("mlx.core", reason="MLX is not installed")
 
-from jaxnet.crosscheck import SubjectError, check  # noqa: E402
+from jaxnet.crosscheck import SubjectError, check, inspected  # noqa: E402
 
 RNG = np.random.default_rng(4)
 X, W = RNG.normal(size=(4, 3)), RNG.normal(size=(3, 2))
@@ -39,7 +39,11 @@ def test_right_rules_pass(dtype):
     report = check(product(), *(mx.array(a, dtype=getattr(mx, dtype)) for a in (X, W)))
     assert report.verdict.value == "PASS", str(report)
     assert report.leaves[0].derived_by == "MLX"
-    assert not report.warnings
+    assert not report.warnings  # of arrays in another memory layout
+    subject = inspected(lambda x: x * x, mx.array(X, dtype=getattr(mx, dtype)))
+    x = X.astype(dtype)
+    np.testing.assert_array_equal(subject.forward({"x": x}), x * x)
+    np.testing.assert_array_equal(subject.backward({"x": x}, x)["x"], 2 * x * x)
 
 
 @pytest.mark.parametrize("factor", [2.0, -1.0, 1.01])
