@@ -210,8 +210,9 @@ def check_function(
         args: The arguments of `f`. Integers, random keys and strings have no gradient.
         gradient: A function that returns a gradient for each argument. It takes (*args) if `f` returns a scalar,
             otherwise (*args, dout), or (dout, *args) if only its first argument is not an argument of `f`, or is
-            called `dout`, `g` or `ct`. Defaults to the derivative by JAX or PyTorch, which checks a
-            `jax.custom_vjp` or a `torch.autograd.Function`.
+            called `dout`, `g` or `ct`. It may return the whole Jacobian instead, of shape (*output, *argument), or a
+            sparse matrix. Defaults to the derivative by the framework of `f`, which checks a `jax.custom_vjp` or a
+            `torch.autograd.Function`.
         takes_dout: Whether `gradient` takes the upstream gradient. Defaults to what its signature shows.
         mode: The mode of JAX whose derivative is checked, if there is no `gradient`. "forward" serves for code
             without a reverse mode, such as `jax.lax.while_loop`; it takes one product for each element of `args`. By

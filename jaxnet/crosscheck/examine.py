@@ -92,8 +92,10 @@ def _next_order(checkable: Checkable, options: Options) -> Report:
     dout = draw_dout(checkable, output, stream(Stream.DOUT, options.seed))
     gradient = checkable.gradient_checkable(dout)
     if gradient is None:
+        is_written = checkable.derived_by == "analytic"
+        source = "written by hand in NumPy" if is_written else f"by {checkable.derived_by}"
         raise SubjectError(
-            f"order: {checkable.name} has a gradient written by hand in NumPy, and nothing differentiates that; write "
+            f"order: {checkable.name} has a gradient {source}, which the check does not differentiate; write "
             "it in JAX or PyTorch, or check a second derivative of your own: check_function(gradient, x, gradient=...)"
         )
     transforms = (

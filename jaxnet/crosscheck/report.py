@@ -27,7 +27,7 @@ class Leaf:
         name: The name of the parameter or input, such as "Affine1.W".
         verdict: PASS, FAIL or INCONCLUSIVE.
         cause: The reason for the verdict.
-        derived_by: The source of the gradient: "analytic", "JAX" or "PyTorch".
+        derived_by: The source of the gradient: "analytic", or the framework that derives it, such as "JAX".
         relative_error: The largest error found, divided by the gradient's norm; nan if nothing was compared.
         relative_tolerance: The error that noise and step sizes explain, divided by the gradient's norm.
         min_detectable_error: The norm of the smallest error, among the elements compared, that is caught with

@@ -23,7 +23,7 @@ from jaxnet.crosscheck.inspect.trees import copied
 from jaxnet.crosscheck.meter import count_forward
 from jaxnet.crosscheck.number_format import NumberFormat, half_format
 
-DerivedBy = Literal["analytic", "JAX", "PyTorch"]
+DerivedBy = Literal["analytic", "JAX", "PyTorch", "TensorFlow", "autograd", "PyTensor", "MLX"]
 TWO_FUNCTIONS_HINT = "pass them separately: check_function(lambda ...: f(...)[0], ..., gradient=lambda ...: f(...)[1])"
 
 

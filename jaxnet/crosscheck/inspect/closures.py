@@ -119,7 +119,7 @@ class _Walk:
         elif isinstance(value, list | tuple):
             yield from ((f"{place}[{i}]", part) for i, part in enumerate(value))
         elif _is_compiled(value):
-            yield place, value.__wrapped__
+            yield place, _compiled_from(value)
         elif _is_object(value):
             yield from ((f"{dot}{name}", part) for name, part in attributes_of(value).items())
 
@@ -158,8 +158,9 @@ class _Rebuild:
         if type(value) in (dict, list, tuple):
             return self._container(value, depth)
         if _is_compiled(value):
-            other = self.of(value.__wrapped__, depth + 1, top=top)
-            return value if other is value.__wrapped__ else other
+            plain = _compiled_from(value)
+            other = self.of(plain, depth + 1, top=top)
+            return value if other is plain else other
         return self._object(value, depth, top) if _is_object(value) else value
 
     def _container(self, value: Any, depth: int) -> Any:
@@ -227,12 +228,17 @@ def _has_rule(value: Any) -> bool:
 
 
 def _is_compiled(value: Any) -> bool:
-    """Returns whether this is a function compiled by `jax.jit`."""
-    return (
+    """Returns whether this is a function compiled by `jax.jit`, or by Numba, which reads globals as it compiles."""
+    return isinstance(getattr(value, "py_func", None), types.FunctionType) or (
         type(value).__module__.partition(".")[0] == "jaxlib"
         and hasattr(value, "__wrapped__")
         and hasattr(value, "lower")
     )
+
+
+def _compiled_from(value: Any) -> Any:
+    """Returns the Python function that was compiled."""
+    return value.py_func if hasattr(value, "py_func") else value.__wrapped__
 
 
 def _in_function(function: types.FunctionType, *, with_globals: bool) -> Iterator[tuple[str, Any]]:
@@ -276,7 +282,9 @@ def _plain_function(value: Any) -> types.FunctionType | None:
     for _ in range(DEEPEST):
         if isinstance(value, types.FunctionType):
             return value
-        value = getattr(value, "func", getattr(value, "__func__", getattr(value, "__wrapped__", None)))
+        value = getattr(
+            value, "func", getattr(value, "__func__", getattr(value, "__wrapped__", getattr(value, "py_func", None)))
+        )
     return None
 
 

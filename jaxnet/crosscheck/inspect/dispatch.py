@@ -4,16 +4,21 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from jaxnet.crosscheck.adapters import Style, adapt, derivatives, loss_and_gradients, resets
+from jaxnet.crosscheck.frameworks.array_protocol import foreign_array, on_numpy_arrays, with_numpy_arrays
+from jaxnet.crosscheck.frameworks.choose import engine_for
+from jaxnet.crosscheck.frameworks.program import FrameworkProgram
+from jaxnet.crosscheck.frameworks.scipy_problems import as_problem
 from jaxnet.crosscheck.inspect.arguments import IMAG, REAL
 from jaxnet.crosscheck.inspect.checkable import Checkable
 from jaxnet.crosscheck.inspect.complex_parts import in_parts
 from jaxnet.crosscheck.inspect.errors import SubjectError, counted
 from jaxnet.crosscheck.inspect.flax_module import functional_form, is_nnx_module
 from jaxnet.crosscheck.inspect.function import inspect_forward_mode, inspect_function
+from jaxnet.crosscheck.inspect.jacobians import as_product
 from jaxnet.crosscheck.inspect.layer import inspect_layer
 from jaxnet.crosscheck.inspect.network import inspect_network
 from jaxnet.crosscheck.inspect.optional_jax import single_precision
-from jaxnet.crosscheck.inspect.other_frameworks import other_framework, reject_other_framework
+from jaxnet.crosscheck.inspect.other_frameworks import other_framework, reject_foreign_function, reject_other_framework
 from jaxnet.crosscheck.inspect.pair import as_pair, inspect_pair
 from jaxnet.crosscheck.inspect.random_inputs import draw_inputs
 from jaxnet.crosscheck.inspect.single_precision import SinglePrecision, has_no_double
@@ -35,6 +40,9 @@ def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     """
     if is_nnx_module(thing):  # which a trial call would change
         return function_to_checkable(thing, inputs, seed)
+    if (problem := as_problem(thing)) is not None:
+        fun, jac = problem
+        return to_checkable(fun, inputs, seed) if jac is None else function_to_checkable(fun, inputs, seed, jac)
     if _is_function(thing, inputs):
         style = loss_and_gradients.adapt_if_plausible(Style(thing, inputs))
         # JAX may derive the function too, but then the derivative that was written by hand would not be checked
@@ -157,6 +165,8 @@ def function_to_checkable(
         gradient: The gradient. Defaults to the one that JAX or PyTorch derives.
         takes_dout: Whether `gradient` takes the gradient from above. Defaults to what its signature says.
     """
+    reject_foreign_function("f", f)
+    reject_foreign_function("gradient", gradient)
     if gradient is None and is_nnx_module(f):
         call, params = functional_form(f)
         checkable = function_to_checkable(call, (params, *args), seed)
@@ -167,15 +177,30 @@ def function_to_checkable(
             return CheckableTorch(f, draw_inputs(forward_of(f), args, None, seed))
         f, gradient, args = in_numpy(f), in_numpy(gradient), arrays_from(args)
     elif gradient is None:
+        if (engine := engine_for(f, args)) is not None:
+            return FrameworkProgram(engine, f, draw_inputs(f, args, None, seed))
         reject_other_framework(f, args)
+    elif (example := foreign_array(args)) is not None:
+        f, gradient = on_numpy_arrays(f, example), on_numpy_arrays(gradient, example)
+        args = with_numpy_arrays(args, example)
     args = draw_inputs(f, args, None, seed)
-    return _in_either_precision(lambda: in_parts(inspect_function(f, args, gradient, takes_dout)), args)
+    product = as_product(f, args, gradient) if gradient is not None and takes_dout is None else None
+    if product is None:
+        return _in_either_precision(lambda: in_parts(inspect_function(f, args, gradient, takes_dout)), args)
+    gradient, takes_dout, note = product
+    checkable = _in_either_precision(lambda: in_parts(inspect_function(f, args, gradient, takes_dout)), args)
+    checkable.notes = (*checkable.notes, note) if note else checkable.notes
+    return checkable
 
 
 def forward_mode_to_checkable(f: Callable[..., Any], args: tuple[Any, ...], seed: int) -> Checkable:
     """Returns a function of JAX and the gradient by forward mode as a Checkable; arguments as above."""
     if is_torch(f, args):
         raise SubjectError("mode: 'forward' is for functions of JAX; PyTorch's is compared with reverse mode anyway")
+    if (engine := engine_for(f, args)) is not None:
+        raise SubjectError(
+            f"mode: 'forward' is for functions of JAX; that of {engine.name} is compared with reverse mode anyway"
+        )
     reject_other_framework(f, args)
     args = draw_inputs(f, args, None, seed)
     return _in_either_precision(lambda: inspect_forward_mode(f, args), args)

@@ -37,7 +37,8 @@ def attributes_of(value: Any) -> dict[str, Any]:
     ]
     hidden = ("__dict__", "__weakref__")
     filled = {name: getattr(value, name) for name in names if name not in hidden and hasattr(value, name)}
-    return filled | getattr(value, "__dict__", {})
+    own = getattr(value, "__dict__", {})  # which an object may compute, as something else than a dict
+    return filled | own if isinstance(own, dict) else filled
 
 
 def is_ndarray(value: Any) -> bool:

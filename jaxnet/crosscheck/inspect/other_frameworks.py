@@ -4,8 +4,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from jaxnet.crosscheck.inspect.closures import cell_contents
 from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.holders import holders_of
 
 FRAMEWORKS = {
     "tensorflow": "TensorFlow",
@@ -32,10 +32,13 @@ EXAMPLES = {
     vjp = lambda x, dout: np.array(mx.vjp(f, [mx.array(x)], [mx.array(dout)])[1][0])
     check_function(forward, np.array(x), gradient=vjp)""",
     "CuPy": """
-    forward = lambda x: f(cupy.asarray(x)).get()
-    backward = lambda x, dout: gradient(cupy.asarray(x), cupy.asarray(dout)).get()
-    check_function(forward, x.get(), gradient=backward)""",
+    check_function(f, x, gradient=gradient)  # where gradient(x, dout) takes and returns arrays of CuPy""",
 }
+CTYPES = """
+    def f(x):
+        x, y = np.ascontiguousarray(x, np.float64), np.empty(x.shape)
+        library.f(x.ctypes.data_as(pointer), y.ctypes.data_as(pointer), x.size)  # pointer = POINTER(c_double)
+        return y"""
 
 
 def other_framework(thing: Any, inputs: tuple[Any, ...]) -> str | None:
@@ -58,18 +61,24 @@ def reject_other_framework(thing: Any, inputs: tuple[Any, ...]) -> None:
         )
 
 
+def reject_foreign_function(argument: str, function: Any) -> None:
+    """Raises a SubjectError for a function of ctypes, which takes pointers, with a Python function that calls it."""
+    if any(kind.__module__ == "_ctypes" for kind in type(function).__mro__):
+        raise SubjectError(
+            f"{argument}: a foreign function of ctypes, expected one that takes and returns arrays:{CTYPES}"
+        )
+
+
 def _modules_of(thing: Any) -> Iterator[str]:
-    """Yields the modules of an object and its type, and the modules that a function's code names."""
+    """Yields the modules of an object and its type, and those of what its code reads."""
     yield from (kind.__module__ for kind in type(thing).__mro__)
     yield str(getattr(thing, "__module__", None) or "")
-    function = getattr(thing, "__func__", thing)
-    if not isinstance(function, types.FunctionType):
-        return
-    space = function.__globals__
-    yield str(space.get("__name__", ""))
-    values = [space.get(name) for name in function.__code__.co_names]
-    values += map(cell_contents, function.__closure__ or ())
-    yield from (value.__name__ for value in values if isinstance(value, types.ModuleType))
+    for held in holders_of(thing) if callable(thing) else ():
+        if isinstance(held, types.ModuleType):
+            yield held.__name__
+        elif callable(held) or held is not thing:
+            yield type(held).__module__
+            yield str(getattr(held, "__globals__", {}).get("__name__", ""))
 
 
 def _modules_in(value: Any) -> Iterator[str]:

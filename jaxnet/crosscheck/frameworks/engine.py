@@ -1,0 +1,84 @@
+"""The interface of a framework that differentiates: arrays to its tensors and back, reverse mode and forward mode."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.inspect.checkable import DerivedBy
+from jaxnet.crosscheck.inspect.trees import Array
+
+Function = Callable[[Sequence[Any]], list[Any]]  # from the leaves to the float outputs, all of them tensors
+Pull = Callable[[Sequence[Array]], list[Any]]  # from a gradient for each output to one for each leaf, or None
+
+
+class Engine(ABC):
+    """Differentiates functions of one framework, which the user has loaded already.
+
+    Attributes:
+        name: The framework's name, as reports call the source of the gradient.
+        computes_in_numpy: Whether its tensors are NumPy arrays, so that Python floats are differentiated too, and that
+            arrays which the code captures are its constants.
+        signature: The attribute of its callables whose signature names the inputs.
+    """
+
+    name: DerivedBy
+    computes_in_numpy = False
+    signature = ""
+
+    @abstractmethod
+    def is_tensor(self, value: Any) -> bool:
+        """Returns whether this is an array of the framework's own, or one that it traces."""
+
+    @abstractmethod
+    def tensor(self, array: Array) -> Any:
+        """Returns an array as a tensor of the same dtype."""
+
+    @abstractmethod
+    def record(self, f: Function, tensors: Sequence[Any]) -> tuple[list[Any], Pull]:
+        """Runs a function under reverse mode; returns its outputs and the function that pulls gradients back."""
+
+    @abstractmethod
+    def push(self, f: Function, tensors: Sequence[Any], tangents: Sequence[Array]) -> list[Any]:
+        """Returns the derivative of each output along tangents, by forward mode; None for one that does not move.
+
+        Raises:
+            Exception: If there is no forward mode; see `is_undefined`.
+        """
+
+    def run(self, f: Function, tensors: Sequence[Any]) -> list[Any]:
+        """Returns the outputs, without differentiation."""
+        return f(tensors)
+
+    def array(self, tensor: Any) -> Array:
+        """Returns a tensor as a NumPy array."""
+        return np.asarray(tensor)
+
+    def variables(self) -> Sequence[tuple[str, Any]]:
+        """Returns the variables that the code holds and trains, each with its name, which need not be the only one."""
+        return ()
+
+    def assigned(self, variable: Any, array: Array) -> Any:
+        """Gives a variable a value, until `restored` ends; returns the tensor with respect to which to derive."""
+        raise NotImplementedError
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Restores the values of all variables after the block."""
+        yield
+
+    def is_undefined(self, error: Exception) -> bool:
+        """Returns whether an exception says that the framework has no derivative of an operation."""
+        return isinstance(error, NotImplementedError)
+
+
+def is_float_tensor(value: Any) -> bool:
+    """Returns whether the dtype of a tensor is of floats; every framework says so in its name."""
+    return "float" in str(getattr(value, "dtype", ""))
+
+
+def is_complex_tensor(value: Any) -> bool:
+    """Returns whether the dtype of a tensor is of complex numbers."""
+    return "complex" in str(getattr(value, "dtype", ""))

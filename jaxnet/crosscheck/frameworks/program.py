@@ -1,0 +1,250 @@
+"""A function of another framework's tensors, and the gradient that the framework derives for it."""
+
+import copy
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.frameworks.engine import Engine, is_complex_tensor, is_float_tensor
+from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
+from jaxnet.crosscheck.inspect.closures import CapturedArrays
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe, kind_of
+from jaxnet.crosscheck.inspect.inputs import integers_in, numbers_in, reject_nan
+from jaxnet.crosscheck.inspect.signatures import input_names
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, distinct, is_array, is_float, leaves_of, with_leaves
+
+SCALE, SHIFT = 1.25, 0.125  # applied to a leaf, to find out whether the output depends on it
+
+
+class FrameworkProgram(Checkable):
+    """A function of tensors, and its gradient.
+
+    The leaves are the floats among the arguments, and the variables that the code holds and trains.
+
+    Args:
+        engine: The framework.
+        f: The function.
+        args: Its arguments: tensors or NumPy arrays, structures of them, and anything else.
+
+    Raises:
+        SubjectError: If it cannot be called so, or the framework cannot differentiate it.
+    """
+
+    def __init__(self, engine: Engine, f: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.engine, self.f, self.args, self.derived_by = engine, f, args, engine.name
+        named = f.func if isinstance(f, functools.partial) and not f.args else f
+        self.name = str(getattr(named, "__name__", None) or type(named).__name__).replace("<lambda>", "f")
+        if not callable(f):
+            raise SubjectError(f"f: {kind_of(f)}, expected a function of tensors of {engine.name}")
+        names = input_names(getattr(named, engine.signature, named), len(args))
+        pairs = [pair for name, arg in zip(names, args, strict=True) for pair in leaves_of(arg, name)]
+        self._places = distinct(name for name, _ in pairs)
+        arrays = {place: self._as_array(place, leaf) for place, (_, leaf) in zip(self._places, pairs, strict=True)}
+        self.leaves = {place: array for place, array in arrays.items() if is_float(array)}
+        self.integers, self.numbers = integers_in(arrays), numbers_in(dict(zip(names, args, strict=True)))
+        self.captured = CapturedArrays((f,), tuple(self._places)) if engine.computes_in_numpy else None
+        self._find_variables()
+        if not self.leaves:
+            raise SubjectError(f"{self.name}: no argument or variable has floats; pass arrays or tensors of floats")
+        self.accepts_double = True
+        self._choose_dtype()
+        self._differentiate_once()
+
+    def _as_array(self, place: str, leaf: Any) -> Any:
+        """Returns a leaf of the arguments as a NumPy array, if it is one of numbers."""
+        if is_complex_tensor(leaf) or isinstance(leaf, complex):
+            raise SubjectError(
+                f"{place}: complex numbers, expected floats; pass the real and the imaginary part, and join them in f"
+            )
+        if isinstance(leaf, float) and not is_array(leaf) and self.engine.computes_in_numpy:
+            return np.asarray(leaf)
+        if not self.engine.is_tensor(leaf) and not is_array(leaf):
+            return leaf
+        array = np.array(self.engine.array(leaf) if self.engine.is_tensor(leaf) else leaf)
+        if is_float(array):
+            reject_nan(place, array)
+        return array
+
+    def _find_variables(self) -> None:
+        """Adds the variables of the code to the leaves. Some exist only after a call."""
+        with as_subject_error(self.name), self.engine.restored():
+            self.engine.run(self._function(list(self.leaves)), self._tensors(self.leaves, list(self.leaves)))
+        held = self.engine.variables()
+        names = distinct([*self._places, *(name for name, _ in held)])[len(self._places) :]
+        self._variables = dict(zip(names, (variable for _, variable in held), strict=True))
+        self.leaves |= {name: self.engine.array(variable).copy() for name, variable in self._variables.items()}
+        self.captured_leaves = frozenset(self._variables)
+
+    def _choose_dtype(self) -> None:
+        """Finds out whether the code runs in float64, and not only in the dtypes of its leaves."""
+        if all(leaf.dtype == np.float64 for leaf in self.leaves.values()):
+            return
+        try:
+            self.forward({name: leaf.astype(np.float64) for name, leaf in self.leaves.items()})
+        except Exception:  # raised by the user's code for tensors of mixed dtypes
+            self.accepts_double = False
+
+    def _differentiate_once(self) -> None:
+        """Differentiates the code; records an exception of its rule as a fault, and what has no gradient."""
+        names = list(self.leaves)
+        y = self.forward(self.leaves)
+        with self.engine.restored():
+            try:
+                outputs, pull = self.engine.record(self._function(names), self._tensors(self.leaves, names))
+            except SubjectError:
+                raise
+            except Exception as error:
+                raise self._underivable(error) from error
+            above = [np.ones(shape, dtype) for shape, dtype in map(self._form_of, outputs)]
+            try:
+                gradients = pull(above)
+            except Exception as error:
+                if self.engine.is_undefined(error):
+                    raise self._underivable(error) from error
+                self.fault, self.leaves = f"its gradient by {self.engine.name} raises {describe(error)}", {}
+                return
+        if all(gradient is None for gradient in gradients):
+            raise SubjectError(
+                f"{self.name}: {self.engine.name} returns no gradient for any input; its trace ends where tensors "
+                "become arrays or integers, or at an operation without a derivative: write it without these, or pass "
+                "gradient="
+            )
+        without = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+        self.others = {name: self.leaves.pop(name) for name in without if not self._affects_output(name, y)}
+        if self.captured is not None:
+            floats = {name: array for name, array in self.captured.arrays.items() if is_float(array)}
+            self.others, self.constants = self.others | floats, frozenset(floats)
+
+    def _underivable(self, error: Exception) -> SubjectError:
+        return SubjectError(
+            f"{self.name}: {self.engine.name} cannot trace or differentiate it: {describe(error)}; use operations of "
+            f"{self.engine.name}, write a rule for your own, or pass gradient="
+        )
+
+    def _affects_output(self, name: str, y: Array) -> bool:
+        try:
+            moved = self.forward(self.leaves | {name: SCALE * self.leaves[name] + SHIFT})
+        except Exception:  # the user's code rejects these values
+            return True
+        return not np.array_equal(moved, y, equal_nan=True)
+
+    def open(self, leaves: Leaves) -> Instance:
+        names = [*self.leaves, *self.others]
+        values = {**self.others, **self.leaves, **leaves}
+        arrays = {name: values[name] for name in names}
+
+        def forward(*inputs: Array) -> Any:
+            with self.engine.restored():
+                at = dict(zip(names, inputs, strict=True))
+                outputs = self.engine.run(self._function(names), self._tensors(at, names))
+                ys = tuple(np.array(self.engine.array(output)) for output in outputs)
+            return ys[0] if len(ys) == 1 else ys
+
+        def backward(*douts: Any) -> dict[str, Any]:
+            with self.engine.restored():
+                _, pull = self.engine.record(self._function(names), self._tensors(arrays, names))
+                gradients = pull([np.asarray(dout) for dout in douts])
+                found = zip(names, gradients, strict=True)
+                return {n: None if g is None else np.array(self.engine.array(g)) for n, g in found if n in self.leaves}
+
+        return Instance(forward, backward, tuple(arrays.values()), dict(arrays))
+
+    def value_under_differentiation(self, leaves: Leaves) -> Array | None:
+        names = list(self.leaves)
+        with self.engine.restored():
+            outputs, _ = self.engine.record(self._function(names), self._tensors(leaves, names))
+            return _packed([self.engine.array(output) for output in outputs])
+
+    def pushforward(self, leaves: Leaves, tangents: Leaves) -> Array | None:
+        names = list(self.leaves)
+        with self.engine.restored():
+            sources = self._tensors(leaves, names)
+            moves = []
+            for name, source in zip(names, sources, strict=True):
+                shape, dtype = self._form_of(source)
+                moves.append(np.asarray(tangents[name], dtype) if name in tangents else np.zeros(shape, dtype))
+            try:
+                pushed = self.engine.push(self._function(names), sources, moves)
+            except Exception as error:
+                if self.engine.is_undefined(error):
+                    return None
+                raise
+            outputs = pushed if all(p is not None for p in pushed) else self.engine.run(self._function(names), sources)
+            parts = [
+                np.zeros(self._form_of(y)[0]) if tangent is None else self.engine.array(tangent)
+                for tangent, y in zip(pushed, outputs, strict=True)
+            ]
+            return _packed(parts)
+
+    def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
+        """Returns the arguments as NumPy arrays."""
+        return self._filled({**self.leaves, **self.others, **leaves}, arrays=True)
+
+    def array_names(self) -> list[str]:
+        return [*super().array_names(), *self._places]
+
+    def _form_of(self, tensor: Any) -> tuple[tuple[int, ...], Any]:
+        array = self.engine.array(tensor)
+        return array.shape, array.dtype
+
+    def _tensors(self, leaves: Leaves, names: Sequence[str]) -> list[Any]:
+        """Returns the leaves of these names as tensors, and the variables with their values."""
+        known = {**self.others, **self.leaves, **leaves}
+        tensors = []
+        for name in names:
+            array = known[name] if self.accepts_double_in(name) else known[name].astype(self.leaves[name].dtype)
+            is_variable = name in getattr(self, "_variables", {})
+            tensors.append(
+                self.engine.assigned(self._variables[name], array) if is_variable else self.engine.tensor(array)
+            )
+        return tensors
+
+    def accepts_double_in(self, name: str) -> bool:
+        """Returns whether a leaf may be float64."""
+        return getattr(self, "accepts_double", True) or name not in self.leaves
+
+    def _function(self, names: Sequence[str]) -> Callable[[Sequence[Any]], list[Any]]:
+        """Returns the code as a function of the tensors of these leaves; it returns its float outputs."""
+
+        def function(tensors: Sequence[Any]) -> list[Any]:
+            values = dict(zip(names, tensors, strict=True))
+            result = self._rebuilt(values)(*self._filled(values))
+            parts = [part for _, part in leaves_of(result)]
+            for part in parts:
+                if is_complex_tensor(part):
+                    raise SubjectError(f"{self.name}: returns complex numbers, expected floats; return both parts")
+            outputs = [part for part in parts if self.engine.is_tensor(part) and is_float_tensor(part)]
+            if not outputs:
+                raise SubjectError(f"{self.name}: returned {kind_of(result)}, expected tensors of {self.engine.name}")
+            return outputs
+
+        return function
+
+    def _rebuilt(self, values: Mapping[str, Any]) -> Callable[..., Any]:
+        """Returns the code with other values for arrays that it captures, if there are any."""
+        if self.captured is None:
+            return self.f
+        arrays = self.captured.arrays
+        moved = {n: v for n, v in values.items() if n in self.captured.replaceable and v is not arrays[n]}
+        return self.captured.rebuild(moved)[0]
+
+    def _filled(self, values: dict[str, Any], *, arrays: bool = False) -> tuple[Any, ...]:
+        """Returns the arguments with these values for their float leaves; other arrays are copied."""
+        places = iter(self._places)
+
+        def value(leaf: Any) -> Any:
+            place = next(places)
+            if place in values:
+                return values[place]
+            if arrays and self.engine.is_tensor(leaf):
+                return self.engine.array(leaf)
+            return copy.copy(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+        return tuple(with_leaves(arg, [value(leaf) for _, leaf in leaves_of(arg)]) for arg in self.args)
+
+
+def _packed(arrays: Sequence[Array]) -> Array:
+    """Returns one array as it is, and several in a row, as the outputs of a forward pass."""
+    return np.asarray(arrays[0]) if len(arrays) == 1 else np.concatenate([np.ravel(array) for array in arrays])

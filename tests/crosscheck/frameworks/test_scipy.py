@@ -1,0 +1,106 @@
+"""Tests gradients in SciPy's forms: Jacobians, sparse matrices, linear operators, Hessians, and its problems."""
+
+import numpy as np
+import pytest
+from scipy import optimize, sparse
+from scipy.sparse.linalg import aslinearoperator
+
+from jaxnet.crosscheck import check, check_function
+
+X = np.array([1.3, 0.7, 0.8, 1.9, 1.2])
+
+
+def residuals(x):
+    return np.array([x[0] ** 2, x[1] * x[2], np.sin(x[3])])
+
+
+def jacobian(x, factor=1.0):
+    j = np.zeros((3, 5))
+    j[0, 0], j[1, 1], j[1, 2], j[2, 3] = 2 * x[0], x[2], factor * x[1], np.cos(x[3])
+    return j
+
+
+FORMS = [np.asarray, sparse.csr_array, sparse.coo_matrix, aslinearoperator]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_jacobian_in_any_form(form):
+    report = check_function(residuals, X, gradient=lambda x: form(jacobian(x)))
+    assert report.verdict.value == "PASS", str(report)
+    assert "returns the Jacobian of residuals" in str(report)
+    for factor in (2.0, -1.0, 0.0, 1.0001):
+        wrong = check_function(residuals, X, gradient=lambda x, c=factor: form(jacobian(x, c)))
+        assert wrong.verdict.value == "FAIL", factor
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_hessian_is_the_jacobian_of_the_gradient(form):
+    hessian = optimize.rosen_hess
+    assert check_function(optimize.rosen_der, X, gradient=lambda x: form(hessian(x))).verdict.value == "PASS"
+    one_sided = check_function(optimize.rosen_der, X, gradient=lambda x: form(np.tril(hessian(x))))
+    assert one_sided.verdict.value == "FAIL"
+
+
+def test_product_with_the_hessian():
+    hessp = optimize.rosen_hess_prod
+    assert check_function(optimize.rosen_der, X, gradient=hessp).verdict.value == "PASS"
+    assert check_function(optimize.rosen_der, X, gradient=lambda x, p: 2 * hessp(x, p)).verdict.value == "FAIL"
+
+
+def test_sparse_gradient_of_a_number_in_each_dtype():
+    def gradient(x):
+        return sparse.csr_array(optimize.rosen_der(x)[None])
+
+    for dtype in (np.float32, np.float64):
+        assert check_function(optimize.rosen, X.astype(dtype), gradient=gradient).verdict.value == "PASS"
+    assert check_function(optimize.rosen, X, gradient=lambda x: 2 * gradient(x)).verdict.value == "FAIL"
+
+
+def test_jacobians_of_several_inputs():
+    a, x = np.arange(1.0, 7.0).reshape(2, 3), np.array([0.3, -0.4, 0.9])
+
+    def by_each(a, x):
+        return np.einsum("ij,k->ijk", np.eye(2), x).reshape(2, 2, 3), a
+
+    assert check_function(lambda a, x: a @ x, a, x, gradient=by_each).verdict.value == "PASS"
+    wrong = check_function(lambda a, x: a @ x, a, x, gradient=lambda a, x: (by_each(a, x)[0], -a))
+    assert [leaf.verdict.value for leaf in wrong.leaves] == ["PASS", "FAIL"]
+
+
+def test_transposed_jacobian_fails():
+    assert check_function(residuals, X, gradient=lambda x: jacobian(x).T).verdict.value == "FAIL"
+    square = np.arange(9.0).reshape(3, 3)
+    assert check_function(lambda x: square @ x, X[:3], gradient=lambda x: square.T).verdict.value == "FAIL"
+
+
+def test_gradient_of_the_sum_of_the_outputs_stays_one():
+    report = check_function(np.sin, X, gradient=np.cos)
+    assert report.verdict.value == "PASS"
+    assert "the sum of the outputs" in str(report)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (2.0, "FAIL")])
+def test_problems(factor, verdict):
+    both = {"fun": lambda x: (optimize.rosen(x), factor * optimize.rosen_der(x)), "jac": True}
+    slsqp = {
+        "type": "ineq",
+        "fun": lambda x, a: a * optimize.rosen(x),
+        "jac": lambda x, a: factor * a * optimize.rosen_der(x),
+        "args": (3.0,),
+    }
+    constraint = optimize.NonlinearConstraint(residuals, 0, 1, jac=lambda x: factor * jacobian(x))
+    for problem in (both, slsqp, constraint):
+        assert check(problem, X).verdict.value == verdict
+
+
+def test_callable_objects_stay_as_they_were():
+    class Counted:
+        calls = 0
+
+        def __call__(self, x):
+            self.calls += 1
+            return jacobian(x)
+
+    gradient = Counted()
+    assert check_function(residuals, X, gradient=gradient).verdict.value == "PASS"
+    assert gradient.calls == 0
