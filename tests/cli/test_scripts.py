@@ -764,9 +764,9 @@ INVALID_TARGETS = {
     "no inputs": ("USER_CODE:Lookup --init 4x3", "Lookup.forward: raised TypeError"),
     "no such input": (
         "USER_CODE:stretch,unstretch --inputs 5x4 shft=3",
-        "an unexpected keyword argument 'shft'; its parameters are x, by",
+        "an unexpected keyword argument 'shft'; the parameters are x, by",
     ),
-    "an input twice": ("USER_CODE:sine --inputs 5x4 x=3x4", "multiple values for argument 'x'; its parameters are x"),
+    "an input twice": ("USER_CODE:sine --inputs 5x4 x=3x4", "multiple values for argument 'x'; the parameters are x"),
     "of the networks": ("USER_CODE:sine --inputs 3 --network book", "network: applies only without FILE.py:NAME"),
     "of a target": ("--inputs 3x4", "inputs: applies only to FILE.py:NAME"),
     "of a target, by two words": ("--max-seconds 3", "max_seconds: applies only to FILE.py:NAME"),
