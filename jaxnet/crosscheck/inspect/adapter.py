@@ -29,7 +29,7 @@ class Adapter:
         raise NotImplementedError
 
     def expect(self, douts: int, name: str) -> None:
-        """Checks that backward takes this number of gradients from above.
+        """Checks that backward takes this number of upstream gradients.
 
         Raises:
             SubjectError: If it takes another number.
@@ -89,5 +89,5 @@ def run_forward(adapter: Adapter, inputs: tuple[Any, ...], name: str, outputs: O
 
 
 def name_douts(count: int) -> str:
-    """Returns the names of the gradients from above in messages: `dout`, or `dout0, dout1`."""
+    """Returns the names of the upstream gradients in messages: `dout`, or `dout0, dout1`."""
     return "dout" if count == 1 else ", ".join(f"dout{i}" for i in range(count))

@@ -134,7 +134,7 @@ def _keyword_inputs(function: Callable[..., Any], inputs: tuple[Any, ...], optio
 
 
 def _packed(douts: tuple[Any, ...]) -> Array | None:
-    """Returns a copy of the gradient from above; several are concatenated, as a forward's outputs are."""
+    """Returns a copy of the upstream gradient; several are concatenated, as a forward's outputs are."""
     arrays = [np.array(dout, dtype=None if is_float(dout) else np.float64) for dout in douts if _is_number(dout)]
     if not arrays:
         return None

@@ -82,7 +82,7 @@ class Instance:
 
 
 def name_of_dout(leaves: Leaves) -> str:
-    """Returns the name of the gradient from above where it is a leaf itself: dout, or dout2 if that is taken."""
+    """Returns the name of the upstream gradient where it is a leaf itself: dout, or dout2 if that is taken."""
     names = ("dout", *(f"dout{i}" for i in range(2, len(leaves) + 3)))
     return next(name for name in names if name not in leaves)
 
@@ -119,7 +119,7 @@ class Checkable:
         others: The float arrays that it takes or holds and that get no gradient.
         constants: The names of `others` that are declared or recognized as constants.
         captured_leaves: The names of leaves that are not arguments, and that a reference does not know.
-        takes_dout: Whether its backward takes a gradient from above.
+        takes_dout: Whether its backward takes an upstream gradient.
         derived_by: Where the checked gradient comes from.
         accumulating: The names of leaves to whose gradients its backward adds. They are cleared before each call.
         notes: Sentences about how the subject was interpreted.

@@ -163,7 +163,7 @@ def function_to_checkable(
         args: Its arguments.
         seed: The seed of the inputs that are drawn.
         gradient: The gradient. Defaults to the one that JAX or PyTorch derives.
-        takes_dout: Whether `gradient` takes the gradient from above. Defaults to what its signature says.
+        takes_dout: Whether `gradient` takes the upstream gradient. Defaults to what its signature says.
     """
     reject_foreign_function("f", f)
     reject_foreign_function("gradient", gradient)

@@ -125,7 +125,7 @@ class JaxGradient(JaxProgram):
 
     Args:
         of: The program.
-        dout: A gradient from above.
+        dout: An upstream gradient.
     """
 
     def __init__(self, of: JaxProgram, dout: Array) -> None:

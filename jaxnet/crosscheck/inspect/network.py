@@ -110,9 +110,9 @@ class CheckableNetwork(Checkable):
         }
 
     def layers(self) -> Iterator[tuple[str, CheckableLayer, Array | None]]:
-        """Yields the layers in the order of their calls: name, layer at its inputs, and gradient from above.
+        """Yields the layers in the order of their calls: name, layer at its inputs, and upstream gradient.
 
-        The gradient from above is the one that the network's `gradient` passes to the layer's backward; None if it
+        The upstream gradient is the one that the network's `gradient` passes to the layer's backward; None if it
         does not call it. A layer that is called several times is yielded at its first call.
         """
         recorder = self._recorded(with_loss=False)

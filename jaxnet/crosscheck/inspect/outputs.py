@@ -97,7 +97,7 @@ class Outputs:
         return node.rebuild([next(remaining) if has_floats else None for has_floats in with_floats])
 
     def unpack(self, dout: Array) -> tuple[Any, ...]:
-        """Returns the gradients from above: one for each entry of a tuple or list that has floats."""
+        """Returns the upstream gradients: one for each entry of a tuple or list that has floats."""
         structured = self._structured(dout)
         if not isinstance(structured, tuple | list):
             return (structured,)
@@ -116,7 +116,7 @@ class Outputs:
         return map_leaves(lambda leaf: next(remaining) if leaf else None, self.result)
 
     def _joined(self, dout: Array, part: Part) -> Array:
-        """Returns the gradient from above of one output, complex if that is."""
+        """Returns the upstream gradient of one output, complex if that is."""
         if not part.is_complex:
             return dout
         # A view, so that code which writes to the complex array is found to write to `dout`.
@@ -126,7 +126,7 @@ class Outputs:
 
     @property
     def count(self) -> int:
-        """The number of gradients from above that `unpack` returns."""
+        """The number of upstream gradients that `unpack` returns."""
         return len(self.unpack(np.zeros(sum(part.size for part in self.parts), self.dtype)))
 
     @property

@@ -58,7 +58,7 @@ class PairAdapter(Adapter):
 class CheckablePair(CheckableCode):
     """The function style of courses: forward(x, w, b) -> (y, cache), backward(dout, cache) -> (dx, dw, db).
 
-    A forward with several outputs, forward(...) -> (h, c, cache), has as many gradients from above:
+    A forward with several outputs, forward(...) -> (h, c, cache), has as many upstream gradients:
     backward(dh, dc, cache).
 
     Args:

@@ -1,4 +1,4 @@
-"""Reads signatures: the names of inputs, and where a gradient takes the gradient from above, `dout`."""
+"""Reads signatures: the names of inputs, and where a gradient takes the upstream gradient, `dout`."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ import numpy as np
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.trees import distinct
 
-# Names of the gradient from above. The first mean nothing else, even if they are optional.
+# Names of the upstream gradient. The first mean nothing else, even if they are optional.
 CERTAIN_DOUT_NAMES = (
     "dout", "dy", "dY", "dz", "dh", "dL", "dloss", "dvalues", "ct", "cts", "cotangent", "cotangents", "upstream",
     "upstream_grad", "upstream_gradient", "grad_output", "grad_outputs", "grad_out", "output_grad", "dLdy", "dL_dy",
     "dL_dout", "ybar", "y_bar", "gy", "gout", "dout_",
 )  # fmt: skip
 DOUT_NAMES = (*CERTAIN_DOUT_NAMES, "g", "grad", "delta", "above", "bar", "seed", "v")
-OPTIONAL_DEFAULTS = (None, 1, 1.0)  # defaults of an optional gradient from above
+OPTIONAL_DEFAULTS = (None, 1, 1.0)  # defaults of an optional upstream gradient
 
 
 class Place(Enum):
@@ -56,7 +56,7 @@ class FromAbove:
         Args:
             gradient: The gradient.
             args: The arguments of the function.
-            douts: The gradient from above for each output.
+            douts: The upstream gradient for each output.
             whole: The same in the structure of the outputs.
         """
         if self.place is Place.NOWHERE:
@@ -109,9 +109,9 @@ def from_above(
     scalar: bool,
     takes_dout: bool | None = None,
 ) -> FromAbove:
-    """Returns where a gradient takes the gradient from above, according to its signature.
+    """Returns where a gradient takes the upstream gradient, according to its signature.
 
-    A required parameter beyond the arguments of f is the gradient from above. An optional one is so only if its name
+    A required parameter beyond the arguments of f is the upstream gradient. An optional one is so only if its name
     says so, and if f has no option of that name.
 
     Args:
@@ -190,7 +190,7 @@ def _forced(f: Callable[..., Any], gradient: Callable[..., Any], names: Sequence
 
 
 def _index(takes: list[inspect.Parameter], own: set[str], count: int, dout: str = "") -> int:
-    """Returns the index of the gradient from above: of the name `dout`, or of the parameter that f does not have."""
+    """Returns the index of the upstream gradient: of the name `dout`, or of the parameter that f does not have."""
     places = [p.name for p in takes]
     if dout in places:
         return min(places.index(dout), count)
@@ -202,7 +202,7 @@ def _index(takes: list[inspect.Parameter], own: set[str], count: int, dout: str 
 
 
 def _is_optional_dout(parameter: inspect.Parameter) -> bool:
-    """Returns whether a parameter is the gradient from above, by a certain name, or by name and default."""
+    """Returns whether a parameter is the upstream gradient, by a certain name, or by name and default."""
     if parameter.default is parameter.empty:
         return parameter.name in DOUT_NAMES
     is_default = any(parameter.default is value or (_is_number(parameter.default) and parameter.default == value)

@@ -109,7 +109,7 @@ class TorchGradient(TorchProgram):
 
     Args:
         of: The callable.
-        dout: A gradient from above.
+        dout: An upstream gradient.
     """
 
     transforms = cheap_transforms = ()  # autograd.grad does not run within them
@@ -199,7 +199,7 @@ def gradients_of(outputs: Sequence[Any], tensors: Tensors, dout: Any) -> dict[st
 
 
 def split(dout: Any, outputs: Sequence[Any]) -> list[Any]:
-    """Returns the gradient from above of each output, from the one of all outputs in a row."""
+    """Returns the upstream gradient of each output, from the one of all outputs in a row."""
     torch = torch_module()
     whole = (dout if isinstance(dout, torch.Tensor) else to_tensor(np.array(dout))).reshape(-1)
     parts = torch.split(whole, [output.numel() for output in outputs])
