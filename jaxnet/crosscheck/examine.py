@@ -49,6 +49,8 @@ def examine(title: str, checkable: Checkable, reference: Checkable | None, optio
         report = _by_convention(title, checkable, reference, options)
         if options.order > 1 and report.verdict is Verdict.PASS:
             report = replace(report, derivatives=(_next_order(checkable, options),))
+        elif options.order > 1:
+            report = replace(report, notes=(*report.notes, "its own derivative was not checked, as it does not pass"))
         return replace(report, calls=meter.calls, seconds=meter.seconds, seed=options.seed)
 
 
@@ -177,7 +179,9 @@ def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:
             findings = [f for f in findings if f.kind is not Behaviour.WRONG_AFTER_STEP or f.leaf in passing]
         without_gradient, constants = _without_gradient(checkable)
         leaves = leaves + without_gradient
-        warnings = [*input_warnings(checkable, context.output), *constants]
+        structured = tuple(f"{name} is symmetric" for name in context.options.structure)
+        about_inputs = [text for text in input_warnings(checkable, context.output) if not text.startswith(structured)]
+        warnings = [*about_inputs, *constants]
     order = [*checkable.leaves, *checkable.others]
     by_level = {level: [f for f in findings if f.level is level] for level in Level}
     behaviour_warnings = [sentence(f) for f in by_level[Level.WARNING] if f.kind is not Behaviour.NOT_REPEATABLE]

@@ -84,6 +84,8 @@ def _in_half(context: Context, leaf: Leaf) -> Leaf:
     leaf = replace(leaf, rounding_ratio=half.ratio)
     if leaf.cause in HALF_REASONS:
         return replace(leaf, detail=half_sentences.reason(half))
+    if leaf.cause in WRONG_CAUSES:  # the formula is wrong, of which the ratio says nothing
+        return leaf
     return replace(leaf, notes=(half_sentences.ratio(half),))
 
 

@@ -114,3 +114,18 @@ def test_a_projection_of_the_user_is_a_structure():
 def test_an_invalid_structure_is_refused(structure, message):
     with pytest.raises(ValueError, match=f"structure: .*{message}"):
         check_function(quadratic, M, gradient=gradient_with(0), structure=structure)
+
+
+@pytest.mark.parametrize(
+    "project",
+    [lambda x, d: 0 * d, lambda x, d: d + 1, lambda x, d: d + d.T, lambda x, d: d[0], lambda x: x],
+    ids=["zero", "affine", "twice", "another shape", "one argument"],
+)
+def test_a_function_that_is_no_projection_is_refused(project):
+    with pytest.raises(ValueError, match="structure: the function for x"):
+        check_function(quadratic, M + M.T, gradient=gradient_with(7), structure={"x": project})
+
+
+def test_a_structure_without_a_name_is_refused():
+    with pytest.raises(ValueError, match="expected a dict by name"):
+        check_function(quadratic, M + M.T, gradient=gradient_with(0), structure="symmetric")

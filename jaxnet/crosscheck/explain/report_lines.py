@@ -176,13 +176,17 @@ def _leaf_findings(leaf: "Leaf") -> Iterator[str]:
 
 def points(report: "Report") -> Iterator[str]:
     """Yields the verdict at each of several inputs, and the whole report of the first one of each verdict but PASS."""
-    wrong = [part for part in report.points if part.verdict is not Verdict.PASS]
-    places = counted(len(report.points), "input")
-    yield f"{report.verdict}  {report.subject} at {places}" + (f", not at {len(wrong)} of them" if wrong else "")
+    counts = {v: sum(part.verdict is v for part in report.points) for v in (Verdict.FAIL, Verdict.INCONCLUSIVE)}
+    parts = [f"{count} {verdict}" for verdict, count in counts.items() if count]
+    yield f"{report.verdict}  {report.subject} at {counted(len(report.points), 'input')}" + (
+        f": {', '.join(parts)}" if parts else ""
+    )
     width = max(len(part.subject) for part in report.points)
     yield from (f"  {part.subject:<{width}}  {part.verdict}" for part in report.points)
-    for verdict in (Verdict.FAIL, Verdict.INCONCLUSIVE):
-        yield from (str(part) for part in [part for part in wrong if part.verdict is verdict][:1])
+    warnings = {warning: part for part in reversed(report.points) if part for warning in part.warnings}
+    yield from (f"  warning: {part.subject}: {warning}" for warning, part in warnings.items())
+    for verdict in counts:
+        yield from (str(part) for part in [part for part in report.points if part.verdict is verdict][:1])
 
 
 def certificate(report: "Report") -> Iterator[str]:

@@ -58,4 +58,5 @@ def off_zero(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 def is_shape(value: Any) -> bool:
     """Returns whether this is a tuple of positive integers."""
-    return isinstance(value, tuple) and bool(value) and all(type(n) is int and n >= 1 for n in value)
+    integers = isinstance(value, tuple) and all(type(n) is int or isinstance(n, np.integer) for n in value)
+    return integers and bool(value) and all(n >= 1 for n in value)

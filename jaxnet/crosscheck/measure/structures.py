@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.inspect.checkable import Array, Leaves
+from jaxnet.crosscheck.inspect.errors import describe
 
 CLOSE = 1e-6  # relative error up to which a value has a structure
 
@@ -47,11 +48,14 @@ def structures_of(options: Mapping[str, Any], leaves: Leaves) -> dict[str, Struc
     Raises:
         ValueError: If there is no such leaf or structure, or the leaf's value does not have it.
     """
+    if not isinstance(options, Mapping):
+        raise ValueError(f"structure: {options!r}, expected a dict by name, such as {{'x': 'symmetric'}}")
     chosen = {}
     for leaf, structure in options.items():
         if leaf not in leaves:
             raise ValueError(f"structure: no array is called {leaf!r}, expected names among {', '.join(leaves)}")
         if callable(structure):
+            _expect_projection(leaf, structure, in_float64(leaves[leaf]))
             chosen[leaf] = Structure(getattr(structure, "__name__", "your own"), structure, lambda _: True)
         elif structure in STRUCTURES:
             chosen[leaf] = STRUCTURES[structure]
@@ -63,6 +67,23 @@ def structures_of(options: Mapping[str, Any], leaves: Leaves) -> dict[str, Struc
         if not chosen[leaf].holds(in_float64(leaves[leaf])):
             raise ValueError(f"structure: {leaf} does not have it ({structure}): pass a value that has")
     return chosen
+
+
+def _expect_projection(name: str, project: Callable[[Array, Array], Array], x: Array) -> None:
+    """Raises a ValueError if a function is no linear projection of directions at x, or leaves none of them."""
+    first, second = np.random.default_rng(0).standard_normal((2, *x.shape))
+    try:
+        d, e, both = (np.asarray(project(x, value), np.float64) for value in (first, second, first + second))
+        again = np.asarray(project(x, d), np.float64)
+    except Exception as error:
+        raise ValueError(
+            f"structure: the function for {name} raises {describe(error)}, expected project(x, d)"
+        ) from error
+    if d.shape != x.shape or not d.any() or not (_is_close(both, d + e) and _is_close(d, again)):
+        raise ValueError(
+            f"structure: the function for {name} is no projection: expected the part of d that is tangent at x, "
+            "of the same shape, linear in d, not zero, and the same if it is projected again"
+        )
 
 
 def _is_square(x: Array) -> bool:
