@@ -15,6 +15,7 @@ from jaxnet.crosscheck.input_files import read_inputs
 from jaxnet.crosscheck.inspect import dispatch
 from jaxnet.crosscheck.inspect.checkable import Checkable
 from jaxnet.crosscheck.inspect.errors import SubjectError, kind_of
+from jaxnet.crosscheck.inspect.function import name_of
 from jaxnet.crosscheck.inspect.global_state import preserve_global_state
 from jaxnet.crosscheck.inspect.network import CheckableNetwork, inspect_network
 from jaxnet.crosscheck.layerwise import examine_layers
@@ -81,8 +82,10 @@ def check_layer(
         max_seconds: The time after which leaves that are not judged yet become INCONCLUSIVE. Defaults to no limit.
         order: The highest derivative to check, for code that JAX or PyTorch differentiates: with 2, the gradient's own
             derivative is compared with differences of the gradient.
-        transforms: The names of transformations under which the code must return the same output and gradients, for
-            JAX "jit", "vmap", "checkpoint" and "scan". Defaults to jit and vmap, under which it need not run.
+        transforms: The names of transformations under which the code must return the same output and gradients: for
+            JAX "jit", "vmap", "per-sample", "checkpoint" and "scan", for PyTorch "vmap", "per-sample", "batched-dout",
+            "checkpoint" and "compile". Defaults to the first three of JAX and the first two of PyTorch, under which
+            the code need not run.
         structure: The structures that arrays keep as they move, by name, so that their gradients are judged only along
             such directions: "symmetric", "positive definite", "skew-symmetric", "lower triangular", "upper
             triangular", "diagonal", "simplex", "unit rows" or "rotation", or a function project(x, d) that returns the
@@ -299,7 +302,7 @@ def check(
         return at(inputs, seed)
     if inputs:
         raise SubjectError("shapes: given beside inputs, expected one of them: put the inputs into the list of shapes")
-    return check_shapes(name or dispatch.name_of(thing), shapes, seed, at)
+    return check_shapes(name or name_of(thing[0] if isinstance(thing, tuple) and thing else thing), shapes, seed, at)
 
 
 def inspected(thing: Any, *inputs: Any, seed: int = 0) -> Checkable:

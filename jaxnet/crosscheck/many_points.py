@@ -1,6 +1,7 @@
 """Checks the same code at many inputs: of several shapes, or made by a function."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def check_shapes(title: str, shapes: Shapes, seed: int, check: Callable[[tuple[A
         except SubjectError as error:
             errors.append(error)
             report = Report(label, None, (), undecided=(f"it cannot be checked: {error}",))
-        reports.append(report.renamed(label))
+        reports.append(replace(report, subject=label))
     if len(errors) == len(reports):
         raise errors[0]
     calls, seconds = sum(report.calls for report in reports), sum(report.seconds for report in reports)

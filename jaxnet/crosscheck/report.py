@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
@@ -142,10 +142,6 @@ class Report:
             return Verdict.FAIL
         passes = verdicts == {Verdict.PASS} and Verdict.INCONCLUSIVE not in derivatives and not self.undecided
         return Verdict.PASS if passes else Verdict.INCONCLUSIVE
-
-    def renamed(self, subject: str) -> "Report":
-        """Returns the same report under another name."""
-        return replace(self, subject=subject)
 
     def __bool__(self) -> bool:
         """Returns whether the verdict is PASS, so that `assert check_layer(...)` is a test."""

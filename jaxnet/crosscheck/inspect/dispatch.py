@@ -226,12 +226,6 @@ def declare_constants(checkable: Checkable, constants: Collection[str]) -> None:
     checkable.constants = {*checkable.constants, *names, *parts}
 
 
-def name_of(thing: Any) -> str:
-    """Returns the name of a function, or of an object's class."""
-    named = thing[0] if isinstance(thing, tuple | list) and thing else thing
-    return str(getattr(named, "__name__", type(named).__name__)).replace("<lambda>", "f")
-
-
 def expect_transforms(checkable: Checkable, transforms: Collection[str]) -> None:
     """Raises a SubjectError if code has no transformation of one of the names."""
     for name in transforms:

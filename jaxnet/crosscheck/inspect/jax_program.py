@@ -90,9 +90,8 @@ class JaxProgram(Checkable):
         return dict(Compiled(pull).plain(chosen, np.asarray(dout)))
 
     def under(self, transform: str, points: Sequence[Leaves], dout: Array) -> list[PointValue]:
-        stacked = {
-            n: np.stack([point[n] for point in map(self._completed, points)]) for n in self._completed(points[0])
-        }
+        completed = [self._completed(point) for point in points]
+        stacked = {name: np.stack([point[name] for point in completed]) for name in self.leaves}
         douts = np.stack([np.asarray(dout)] * len(points))
         with double_precision():
             restart_generators()

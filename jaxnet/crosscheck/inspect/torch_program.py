@@ -17,7 +17,7 @@ from jaxnet.crosscheck.inspect.trees import Array, Leaves
 
 Tensors = Mapping[str, Any]  # tensors by the name of their leaf
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
-MOST_OUTPUTS = 8  # more are no outputs of one rule
+MAX_OUTPUTS = 8  # more are a model's outputs, and not those of one rule
 
 
 class TorchProgram(Checkable):
@@ -67,7 +67,7 @@ class TorchProgram(Checkable):
         with torch_state():
             outputs = self.outputs({name: self.tensor(name, leaves) for name in self.leaves}, leaves)
         count = sum(output.requires_grad for output in outputs)
-        for number in range(1, count + 1) if 1 < count <= MOST_OUTPUTS else ():
+        for number in range(1, count + 1) if 1 < count <= MAX_OUTPUTS else ():
             condition = f"if of the {count} outputs with a gradient only number {number} is used"
             gradients = partial(self._gradients_of_some, leaves, dout, number)
             yield PartialDout(condition, _dout_of(number, outputs, dout), gradients)

@@ -32,7 +32,7 @@ def compare_other_ways(
     checkable, at, dout = analytic.checkable, analytic.at, analytic.cast_dout
     findings = compare_modes(analytic, rng, accuracy)
     findings += compare_partial_gradients(checkable, at, dout, gradient, accuracy)
-    findings += compare_partial_douts(checkable, at, dout, gradient)
+    findings += compare_partial_douts(checkable, at, dout, gradient, accuracy)
     findings += compare_transforms(analytic, gradient, transforms, rng, accuracy)
     if checkable.gradient_of:
         findings += check_symmetry(analytic, list(checkable.gradient_of), rng)

@@ -13,13 +13,12 @@ from jaxnet.crosscheck.measure.base_call import distance, largest
 from jaxnet.crosscheck.measure.derivation import SAFETY, Measured
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.leaf_steps import copies
+from jaxnet.crosscheck.measure.partial_gradients import MIN_RELATIVE_GAP
 from jaxnet.crosscheck.meter import OutOfTime
-
-MIN_RELATIVE_GAP = 1e-6  # relative to the gradient; another order of its terms differs by less
 
 
 def compare_partial_douts(
-    checkable: Checkable, at: Leaves, dout: Array, gradient: Mapping[str, Measured]
+    checkable: Checkable, at: Leaves, dout: Array, gradient: Mapping[str, Measured], accuracy: float
 ) -> list[Finding]:
     """Returns a finding if the gradient raises or is another one where outputs have no upstream gradient.
 
@@ -28,17 +27,20 @@ def compare_partial_douts(
         at: The leaves.
         dout: The upstream gradient of all outputs.
         gradient: The gradients of all leaves.
+        accuracy: The relative error that is allowed by design.
     """
     if not gradient:
         return []
     for part in checkable.partial_douts(copies(at), dout):
-        finding = _compare(checkable, at, part, gradient)
+        finding = _compare(checkable, at, part, gradient, accuracy)
         if finding is not None:
             return [finding]
     return []
 
 
-def _compare(checkable: Checkable, at: Leaves, part: PartialDout, gradient: Mapping[str, Measured]) -> Finding | None:
+def _compare(
+    checkable: Checkable, at: Leaves, part: PartialDout, gradient: Mapping[str, Measured], accuracy: float
+) -> Finding | None:
     expected = checkable.backward(copies(at), part.dout.copy()) if part.dout.any() else {}
     try:
         partial = part.gradients()
@@ -49,7 +51,7 @@ def _compare(checkable: Checkable, at: Leaves, part: PartialDout, gradient: Mapp
         return Finding(Behaviour.UNDEFINED_RAISES, level, detail=f"{describe(error)}, {part.condition}")
     for name, (value, rounding) in gradient.items():
         gap = distance(_or_zeros(partial.get(name), at[name]), _or_zeros(expected.get(name), at[name]))
-        if gap > SAFETY * rounding + MIN_RELATIVE_GAP * largest(value):
+        if gap > SAFETY * rounding + max(MIN_RELATIVE_GAP, accuracy) * largest(value):
             return Finding(Behaviour.UNDEFINED_DIFFERS, Level.FAULT, name, gap, part.condition)
     return None
 
