@@ -18,6 +18,7 @@ from jaxnet.crosscheck.explain import half_sentences, report_lines
 from jaxnet.crosscheck.explain.behaviour_sentences import sentence
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
+from jaxnet.crosscheck.inspect.inputs import clearly_moved
 from jaxnet.crosscheck.inspect.labels import either_sign, of_labels
 from jaxnet.crosscheck.leaf_verdict import check_leaf, name_exchanged, wrong_in_later_call
 from jaxnet.crosscheck.measure.behaviour import check_behaviour
@@ -298,7 +299,7 @@ def _without_gradient(checkable: Checkable) -> tuple[list[Leaf], list[str]]:
 
 def _changes_output(checkable: Checkable, name: str, array: Array) -> bool:
     """Returns whether the output depends on an array; False if the code rejects other values."""
-    moved = (in_float64(array) * 1.25 + 0.125).astype(array.dtype)
+    moved = clearly_moved(array)
     try:
         before = checkable.open(copies(checkable.leaves) | {name: array.copy()}).forward()
         after = checkable.open(copies(checkable.leaves) | {name: moved}).forward()

@@ -1,5 +1,6 @@
 """Finds the first non-finite value in a training step, and explains it."""
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -36,15 +37,14 @@ def first_nonfinite(
 
     The order is that of the computation: the forward pass, gradients from the last layer to the first, the update.
     """
-    names: list[str] = []
 
     @jax.jit
-    def faults(state: TrainState, x: Array, t: Array) -> list[Array]:
-        named = list(_values(objective, optimizer, state, x, t))
-        names.extend(name for name, _ in named)
-        return [jnp.where(jnp.isnan(value).any(), 2, jnp.isinf(value).any()) for _, value in named]
+    def faults(state: TrainState, x: Array, t: Array) -> OrderedDict[str, Array]:
+        """Returns 0 for each finite value, 1 for an infinite one and 2 for nan; JAX would sort the keys of a dict."""
+        values = _values(objective, optimizer, state, x, t)
+        return OrderedDict((name, jnp.where(jnp.isnan(a).any(), 2, jnp.isinf(a).any())) for name, a in values)
 
-    for fault, name in zip(faults(state, x, t), names, strict=True):  # zip calls `faults` before it reads the names
+    for name, fault in faults(state, x, t).items():
         if fault:
             return f"{name} is {'nan' if fault == 2 else 'infinite'}"
     return None

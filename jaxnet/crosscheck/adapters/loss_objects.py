@@ -18,9 +18,7 @@ from jaxnet.crosscheck.inspect.trial_run import INPUT_GRADIENT_ATTRIBUTES
 
 OUTPUTS = ("output", "outputs", "out", "probs", "y")
 TOTALS = ("calculate", "compute", "loss")
-AS_SUM = (
-    1e-3  # allowed relative difference of a gradient of the sum of losses from the number of losses times the mean's
-)
+MAX_DIFFERENCE = 1e-3  # relative, of the gradient of a sum of losses from their number times the mean's
 NOTE = "backward takes {} and labels, no upstream gradient, and is checked as the gradient of the {} loss"
 
 
@@ -39,7 +37,7 @@ def adapt(style: Style) -> Style | None:
     for source in ("predictions", *OUTPUTS):
         gradient = _gradient(loss, names[0], source)
         if follows_change(mean, gradient, inputs):
-            is_sum = mean.__name__ == "mean" and _ratio(mean, gradient, inputs, np.size(losses))
+            is_sum = mean.__name__ == "mean" and _is_of_sum(mean, gradient, inputs, np.size(losses))
             value = _reduced(loss, np.sum, "sum of the") if is_sum else mean
             return _style(style, value, gradient, source)
     upstream = np.ones_like(losses)
@@ -104,10 +102,10 @@ def _run(loss: Any, name: str, inputs: tuple[Any, ...], first: Callable[[Any], A
     return next((getattr(copied, place) for place in places if is_float(getattr(copied, place, None))), None)
 
 
-def _ratio(value: Callable[..., Any], gradient: Callable[..., Any], inputs: tuple[Any, ...], count: int) -> bool:
+def _is_of_sum(value: Callable[..., Any], gradient: Callable[..., Any], inputs: tuple[Any, ...], count: int) -> bool:
     """Returns whether a gradient is that of the sum of so many losses, and not of their mean."""
     x, h = np.asarray(inputs[0], np.float64), 2.0**-16
     g = np.asarray(gradient(*inputs), np.float64)
     ends = [float(value(x + s * h * g, inputs[1])) for s in (1, -1)]
     slope = (ends[0] - ends[1]) / (2 * h)
-    return count > 1 and bool(abs(np.vdot(g, g) - count * slope) <= AS_SUM * abs(count * slope))
+    return count > 1 and bool(abs(np.vdot(g, g) - count * slope) <= MAX_DIFFERENCE * abs(count * slope))

@@ -11,11 +11,9 @@ from jaxnet.crosscheck.frameworks.engine import Engine, is_complex_tensor, is_fl
 from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe, kind_of
-from jaxnet.crosscheck.inspect.inputs import integers_in, numbers_in, reject_nan
+from jaxnet.crosscheck.inspect.inputs import clearly_moved, integers_in, numbers_in, reject_nan
 from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, distinct, is_array, is_float, leaves_of, with_leaves
-
-SCALE, SHIFT = 1.25, 0.125  # applied to a leaf, to find out whether the output depends on it
 
 
 class FrameworkProgram(Checkable):
@@ -45,10 +43,11 @@ class FrameworkProgram(Checkable):
         self.leaves = {place: array for place, array in arrays.items() if is_float(array)}
         self.integers, self.numbers = integers_in(arrays), numbers_in(dict(zip(names, args, strict=True)))
         self.captured = CapturedArrays((f,), tuple(self._places)) if engine.computes_in_numpy else None
+        self.accepts_double = True
+        self._variables: dict[str, Any] = {}
         self._find_variables()
         if not self.leaves:
             raise SubjectError(f"{self.name}: no argument or variable has floats; pass arrays or tensors of floats")
-        self.accepts_double = True
         self._choose_dtype()
         self._differentiate_once()
 
@@ -125,7 +124,7 @@ class FrameworkProgram(Checkable):
 
     def _affects_output(self, name: str, y: Array) -> bool:
         try:
-            moved = self.forward(self.leaves | {name: SCALE * self.leaves[name] + SHIFT})
+            moved = self.forward(self.leaves | {name: clearly_moved(self.leaves[name])})
         except Exception:  # the user's code rejects these values
             return True
         return not np.array_equal(moved, y, equal_nan=True)
@@ -194,16 +193,12 @@ class FrameworkProgram(Checkable):
         known = {**self.others, **self.leaves, **leaves}
         tensors = []
         for name in names:
-            array = known[name] if self.accepts_double_in(name) else known[name].astype(self.leaves[name].dtype)
-            is_variable = name in getattr(self, "_variables", {})
-            tensors.append(
-                self.engine.assigned(self._variables[name], array) if is_variable else self.engine.tensor(array)
-            )
+            array = known[name]
+            if not self.accepts_double and name in self.leaves:
+                array = array.astype(self.leaves[name].dtype)
+            variable = self._variables.get(name)
+            tensors.append(self.engine.tensor(array) if variable is None else self.engine.assigned(variable, array))
         return tensors
-
-    def accepts_double_in(self, name: str) -> bool:
-        """Returns whether a leaf may be float64."""
-        return getattr(self, "accepts_double", True) or name not in self.leaves
 
     def _function(self, names: Sequence[str]) -> Callable[[Sequence[Any]], list[Any]]:
         """Returns the code as a function of the tensors of these leaves; it returns its float outputs."""

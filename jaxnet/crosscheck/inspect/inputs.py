@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.inspect.errors import SubjectError, kind_of
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_inexact
 
@@ -73,6 +74,11 @@ def numbers_in(named: Mapping[str, Any]) -> dict[str, float]:
             if few and len(levels := np.unique(value)) == 2 and levels[0] == 0:
                 found[f"{name}'s value"] = float(levels[1])
     return found
+
+
+def clearly_moved(array: Array) -> Array:
+    """Returns an array with all elements moved, zeros too, to find out whether an output depends on it."""
+    return (in_float64(array) * 1.25 + 0.125).astype(array.dtype)
 
 
 def different_inputs(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from jaxnet.crosscheck.inspect.arguments import IMAG, REAL, as_complex
 from jaxnet.crosscheck.inspect.checkable import Instance
 from jaxnet.crosscheck.inspect.convention import Convention
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.inputs import clearly_moved
 from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.torch_copying import copy_with, tensors_in
 from jaxnet.crosscheck.inspect.torch_instance import TorchInstance, copied_generators, floats_of, with_parameters
@@ -32,8 +33,6 @@ from jaxnet.crosscheck.inspect.torch_tensors import (
 )
 from jaxnet.crosscheck.inspect.trees import Array, Leaves
 from jaxnet.crosscheck.number_format import HALVES, NumberFormat
-
-SCALE, SHIFT = 1.25, 0.125  # applied to a leaf, to find out whether the output depends on it
 
 
 def is_torch(thing: Any, inputs: tuple[Any, ...]) -> bool:
@@ -213,7 +212,7 @@ class CheckableTorch(TorchProgram):
     def _affects_output(self, name: str, y: Array) -> bool:
         """Returns whether the output changes with a leaf."""
         try:
-            y_moved = self.forward(self.leaves | {name: SCALE * self.leaves[name] + SHIFT})
+            y_moved = self.forward(self.leaves | {name: clearly_moved(self.leaves[name])})
         except Exception:
             return True
         return not np.array_equal(y_moved, y, equal_nan=True)
