@@ -13,7 +13,7 @@ from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.surrogate import Surrogate
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Derivations, Gap
-from jaxnet.crosscheck.measure.half_precision import MAX_NOISE, Backward, HalfMeter, HalfPrecision
+from jaxnet.crosscheck.measure.half_precision import HalfPrecision, measure_half_precision
 from jaxnet.crosscheck.measure.leaf import LeafMeasurement, measure_leaf
 from jaxnet.crosscheck.measure.low_precision import low_precision_gap
 from jaxnet.crosscheck.measure.other_points import Point
@@ -103,40 +103,12 @@ class Context:
             self._check_shape(self.reference)
             self.autodiff = self.derivation(self.at, names, self.reference)
             self.forward = self.analytic.forward_gap(self.autodiff)
-        self.half_precision = self._half_precision(names)
+        rng = stream(Stream.HALF, self.options.seed)
+        self.half_precision = measure_half_precision(
+            self.checkable, self.analytic, self.reference, self.dout, self.output.dtype, names, rng
+        )
         others = [name for name in names if name not in self.half_precision]
         self.low_precision = low_precision_gap(self.checkable, self.analytic, self.dout, others, self.rounding)
-
-    def _half_precision(self, names: list[str]) -> dict[str, HalfPrecision]:
-        """Measures the leaves in 16 bits, against the same code in more bits, otherwise against the reference."""
-        halves = {n: known for n in names if (known := self.checkable.half_format(n)) is not None}
-        runs_finer = all(self.at[name].dtype != self.checkable.leaves[name].dtype for name in halves)
-        noise = {n: max(self.analytic.noise.relative, self.analytic.gradient_noise(n)) for n in halves}
-        fine = [n for n, known in halves.items() if runs_finer and noise[n] <= MAX_NOISE * known.roundoff]
-        dtype = next(iter(self.at.values())).dtype if self.at else np.dtype(np.float64)
-        measured = self._measure_half(fine, self._finer_backward(self.checkable, dtype))
-        if self.reference is not None:
-            rest = [name for name in halves if name not in measured]
-            measured |= self._measure_half(rest, self._finer_backward(self.reference, np.dtype(np.float64)))
-        return measured
-
-    def _finer_backward(self, checkable: Checkable, dtype: np.dtype[Any]) -> Backward:
-        def backward(leaves: Leaves, dout: Array) -> Leaves:
-            gradients = checkable.backward({n: a.astype(dtype) for n, a in leaves.items()}, dout.astype(dtype))
-            return {name: in_float64(g) for name, g in gradients.items() if g is not None}
-
-        return backward
-
-    def _measure_half(self, names: list[str], finer: Backward) -> dict[str, HalfPrecision]:
-        if not names:
-            return {}
-        rng = stream(Stream.HALF, self.options.seed)
-        try:
-            return HalfMeter(self.checkable, finer, self.dout, self.output.dtype, rng).measure(names)
-        except OutOfTime:
-            raise
-        except Exception:  # the user's code rejects inputs nearby
-            return {}
 
     def _check_shape(self, reference: Checkable) -> None:
         shape, own = in_float64(reference.forward(self.at)).shape, self.analytic.output.shape

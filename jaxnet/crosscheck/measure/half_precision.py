@@ -16,7 +16,9 @@ import numpy as np
 
 from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
+from jaxnet.crosscheck.measure.derivation import Derivation
 from jaxnet.crosscheck.measure.leaf_steps import copies
+from jaxnet.crosscheck.meter import OutOfTime
 from jaxnet.crosscheck.number_format import NumberFormat
 
 # Limits of the ratio, from the measurements in `tests/crosscheck/half_grid.py`.
@@ -78,6 +80,59 @@ class HalfPrecision:
     def is_explained(self) -> bool:
         """Whether the error is at most what rounding every step explains."""
         return self.ratio <= self.explained
+
+
+def measure_half_precision(
+    checkable: Checkable,
+    analytic: Derivation,
+    reference: Checkable | None,
+    dout: Array,
+    dtype: np.dtype[Any],
+    names: list[str],
+    rng: np.random.Generator,
+) -> dict[str, HalfPrecision]:
+    """Measures the leaves in 16 bits, against the same code in more bits, otherwise against the reference.
+
+    Args:
+        checkable: The code that is checked.
+        analytic: Its derivation, in more bits if it supports them.
+        reference: The same function in JAX, or None.
+        dout: The upstream gradient.
+        dtype: The dtype of the output.
+        names: The leaves whose gradients are compared.
+        rng: Draws roundings.
+    """
+    halves = {name: known for name in names if (known := checkable.half_format(name)) is not None}
+    if not halves:
+        return {}
+    runs_finer = all(analytic.at[name].dtype != checkable.leaves[name].dtype for name in halves)
+    noise = {name: max(analytic.noise.relative, analytic.gradient_noise(name)) for name in halves}
+    fine = [name for name, known in halves.items() if runs_finer and noise[name] <= MAX_NOISE * known.roundoff]
+    sources = [(checkable, next(iter(analytic.at.values())).dtype, fine)]
+    if reference is not None:
+        sources.append((reference, np.dtype(np.float64), list(halves)))
+    measured: dict[str, HalfPrecision] = {}
+    for source, finer_dtype, leaves in sources:
+        rest = [name for name in leaves if name not in measured]
+        try:
+            if rest:
+                meter = HalfMeter(checkable, _backward_in(source, finer_dtype), dout, dtype, rng)
+                measured |= meter.measure(rest)
+        except OutOfTime:
+            raise
+        except Exception:  # the user's code rejects inputs nearby
+            continue
+    return measured
+
+
+def _backward_in(checkable: Checkable, dtype: np.dtype[Any]) -> Backward:
+    """Returns the backward pass in a finer dtype, with its gradients as float64."""
+
+    def backward(leaves: Leaves, dout: Array) -> Leaves:
+        gradients = checkable.backward({n: a.astype(dtype) for n, a in leaves.items()}, dout.astype(dtype))
+        return {name: in_float64(g) for name, g in gradients.items() if g is not None}
+
+    return backward
 
 
 class HalfMeter:
