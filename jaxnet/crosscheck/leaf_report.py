@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from jaxnet.crosscheck.context import Context, Outcome
-from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause
+from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
 from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.explain import half_sentences, report_lines
 from jaxnet.crosscheck.explain.diagnosis import Diagnosis, DiagnosisInput, diagnose
@@ -70,7 +70,12 @@ def report_leaf(context: Context, outcome: Outcome) -> Leaf:
         detail=outcome.structure or measured.limit.value,
     )
     leaf = _in_half(context, leaf)
-    return replace(leaf, notes=(*report_lines.notes(leaf), *leaf.notes, *([outcome.note] if outcome.note else [])))
+    notes = [*report_lines.notes(leaf), *leaf.notes]
+    if outcome.verdict is Verdict.PASS and measured.uses_accuracy:
+        notes.append(
+            f"its error is larger than noise explains, and is allowed by accuracy={context.options.accuracy:g}"
+        )
+    return replace(leaf, notes=(*notes, *([outcome.note] if outcome.note else [])))
 
 
 def _in_half(context: Context, leaf: Leaf) -> Leaf:

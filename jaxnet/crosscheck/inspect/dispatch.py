@@ -211,19 +211,18 @@ def declare_constants(checkable: Checkable, constants: Collection[str]) -> None:
 
     Args:
         checkable: The code that is checked.
-        constants: The names; a string is one name.
+        constants: The names.
 
     Raises:
         SubjectError: If no array has one of the names.
     """
-    names = (constants,) if isinstance(constants, str) else tuple(constants)
     known = checkable.array_names()
-    for name in names if not checkable.fault else ():
+    for name in constants if not checkable.fault else ():
         if name not in known:
             listed = ", ".join([*checkable.leaves, *checkable.others])
             raise SubjectError(f"constants: no array is called {name!r}, expected names among {listed}")
-    parts = {name + part for name in names for part in (REAL, IMAG)} & checkable.others.keys()
-    checkable.constants = {*checkable.constants, *names, *parts}
+    parts = {name + part for name in constants for part in (REAL, IMAG)} & checkable.others.keys()
+    checkable.constants = {*checkable.constants, *constants, *parts}
 
 
 def expect_transforms(checkable: Checkable, transforms: Collection[str]) -> None:
