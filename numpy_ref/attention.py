@@ -1,7 +1,4 @@
-"""Layers of a transformer, by hand: sequences of T positions, x (N, T, D).
-
-Read this file beside `jaxnet/nn/attention.py`.
-"""
+"""Layers of a transformer, by hand, beside `jaxnet/nn/attention.py`: sequences of T positions, x (N, T, D)."""
 
 import math
 from typing import Any

@@ -1,8 +1,7 @@
-"""Layers that slide a window over images x (N, C, H, W), by hand.
+"""Layers that slide a window over images x (N, C, H, W), by hand. Read this file beside `jaxnet/nn/convolution.py`.
 
-A window of K by K that moves by `stride` over an image with `padding` around it has
-OH = (H + 2 padding - K) // stride + 1 positions along the height, and OW likewise along the width. Elements beyond the
-last whole window, at the bottom and at the right, are unused. Read this file beside `jaxnet/nn/convolution.py`.
+A K by K window has OH = (H + 2 padding - K) // stride + 1 positions along the height of a padded image, and OW along
+its width. Elements beyond the last whole window, at the bottom and at the right, are unused.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""Losses by hand, from logits, and the functions of the notebook that they are made of.
-
-A batch has N samples and C classes. Read this file beside `jaxnet/nn/losses.py`.
-"""
+"""Losses by hand, beside `jaxnet/nn/losses.py`, from logits of N samples and C classes."""
 
 from typing import Any
 
@@ -10,14 +7,7 @@ from numpy.typing import ArrayLike
 
 from numpy_ref.layers import Array, rows
 
-__all__ = [
-    "MeanSquaredError",
-    "SoftmaxWithLoss",
-    "cross_entropy_error_one_hot",
-    "log_softmax",
-    "one_hot",
-    "softmax",
-]
+__all__ = ["MeanSquaredError", "SoftmaxWithLoss", "cross_entropy_error_one_hot", "log_softmax", "one_hot", "softmax"]
 
 
 class SoftmaxWithLoss:

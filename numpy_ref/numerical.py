@@ -1,11 +1,9 @@
 """Gradients by central differences: (f(x + h) - f(x - h)) / 2h, one element at a time.
 
-The truncation error is h² |f'''| / 6 and the roundoff error about eps |f| / h. They balance near h = cbrt(eps), the
-default: 6e-6 in float64, 5e-3 in float32 (Press et al., *Numerical Recipes*, 3rd ed., section 5.7).
-
-x + h and x - h are rounded, so the difference is divided by their actual distance, as Press et al. advise: with 2h the
-gradient would have a relative error of up to eps |x| / 2h, which is 1.2e-4 at x = 100 in float32. The middle of the two
-may still be eps |x| / 2 away from x, which leaves an error of eps |x f''| / 2.
+The truncation error h² |f'''| / 6 and the roundoff error of about eps |f| / h balance near h = cbrt(eps), the default:
+6e-6 in float64, 5e-3 in float32 (Press et al., *Numerical Recipes*, 3rd ed., section 5.7). x + h and x - h are rounded,
+so the difference is divided by their actual distance, as Press et al. advise: with 2h the gradient would have a
+relative error of up to eps |x| / 2h, 1.2e-4 at x = 100 in float32.
 
 Each function changes an element of the caller's array in place, because a network's loss reads its own parameters, and
 restores its exact value, even if `f` raises.

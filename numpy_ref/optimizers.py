@@ -1,11 +1,9 @@
 """Optimizers by hand: `update(params, grads)` changes the parameters in place, as in the book.
 
-W is one leaf of the parameters, dW its gradient and η the learning rate. Every formula is elementwise. Formulas and
-default values are optax's, so that a name means the same here and in `jaxnet.train.step.OPTIMIZERS`.
-
-Paragraphs that begin with "Book" tell how Saito's *Deep Learning from Scratch* differs (section 6.1, and
-`common/optimizer.py` in its repository, where lr = 0.01 by default, and 0.001 for Adam), and by how much on the first
-step. tests/numpy_ref/test_optimizers.py measures these differences.
+W is one leaf of the parameters, dW its gradient and η the learning rate. Formulas, which are elementwise, and default
+values are optax's, so that a name means the same here and in `jaxnet.train.step.OPTIMIZERS`. "Book" tells how Saito's
+*Deep Learning from Scratch* differs on the first step (section 6.1, and `common/optimizer.py` in its repository, where
+lr = 0.01 by default, and 0.001 for Adam), as tests/numpy_ref/test_optimizers.py measures.
 """
 
 from collections.abc import Callable

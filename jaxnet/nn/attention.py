@@ -1,7 +1,4 @@
-"""Layers of a transformer: sequences of T positions, x (N, T, D).
-
-Read this file beside `numpy_ref/attention.py`.
-"""
+"""Layers of a transformer, beside `numpy_ref/attention.py`: sequences of T positions, x (N, T, D)."""
 
 import math
 from collections.abc import Callable

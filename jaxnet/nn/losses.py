@@ -1,8 +1,7 @@
-"""Losses and metrics, from logits.
+"""Losses and metrics, beside `numpy_ref/losses.py`, from logits of N samples and C classes.
 
-A batch has N samples and C classes. Labels t are class numbers (N,) in [0, C), or one-hot rows (N, C). Where each of T
-positions has logits and a label, (N, T, C) and (N, T), means run over all N T of them. Read this file beside
-`numpy_ref/losses.py`.
+Labels t are class numbers (N,) in [0, C), or one-hot rows (N, C). Where each of T positions has logits and a label,
+(N, T, C) and (N, T), means run over all N T of them.
 """
 
 import math

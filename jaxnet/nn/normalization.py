@@ -1,8 +1,4 @@
-"""Layers that normalize their inputs to mean 0 and variance 1.
-
-They differ in the elements that share a mean: those of one feature over the batch, of one sample, or of one group of
-its channels. Read this file beside `numpy_ref/normalization.py`.
-"""
+"""Layers that normalize their inputs to mean 0 and variance 1, beside `numpy_ref/normalization.py`."""
 
 from collections.abc import Callable
 

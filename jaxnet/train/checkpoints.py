@@ -1,7 +1,7 @@
-"""Checkpoints of a run: written atomically while it trains, and read by a run with the same identity only.
+"""Checkpoints of a run: written while it trains, and read by a run with the same identity only.
 
-orbax writes them in the background and makes them visible by renaming. It comes with the extra `train` and is imported
-for the first checkpoint. A checkpoint is verified by the digest that it contains and by the identity of its run.
+orbax, of the extra `train`, writes them in the background and makes them visible by renaming. A checkpoint is verified
+by the digest that it contains and by the identity of its run.
 """
 
 import hashlib
@@ -45,12 +45,10 @@ def identity(
 
     Args:
         net: The network.
-        data: Its data; described by checksums.
-        batches: The row numbers of each step.
+        data: Its data; like `batches`, the row numbers of each step, described by a checksum.
         dtype: The parameters' dtype.
-        settings: All other arguments of `fit` that affect the results, as values whose `str` tells them apart. An
-            `optax.GradientTransformation` does not reveal its hyperparameters, nor does a function: describe it by a
-            text, such as `{"optimizer": "adam(1e-3)"}`.
+        settings: All other arguments of `fit` that affect the results, as values whose `str` tells them apart. Neither
+            a function nor an `optax.GradientTransformation` does: write a text, such as `{"optimizer": "adam(1e-3)"}`.
 
     Raises:
         ValueError: If a setting is an optax.GradientTransformation or a function.

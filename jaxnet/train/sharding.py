@@ -32,8 +32,8 @@ HEARTBEAT_SECONDS = 30  # of silence, after which a process is considered dead a
 def join(coordinator: str | None = None, processes: int = 1, process: int = 0) -> None:
     """Connects this process to the others that train with it; does nothing for a single process.
 
-    Call it before anything else of JAX. On a CPU, JAX communicates over gloo. When a process dies, the others exit with
-    an error: at their next sum over devices if its connection breaks, or else after HEARTBEAT_SECONDS.
+    Call it before anything else of JAX. When a process dies, the others exit with an error: at their next sum over
+    devices if its connection breaks, or else after HEARTBEAT_SECONDS.
 
     Args:
         coordinator: Address on which process 0 listens, the same for all processes: "10.0.0.1:1234".
