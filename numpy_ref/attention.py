@@ -15,8 +15,8 @@ __all__ = ["Attention", "Embedding", "PositionalEmbedding"]
 class Embedding(Layer):
     """y[n, t] = E[x[n, t]]: ids x (N, T) in [0, V) -> y (N, T, D); dE[v] = Σ dout[n, t] over all x[n, t] = v.
 
-    It is the product of one-hot rows with E, so dE is Affine's dW (Mikolov et al., *Efficient Estimation of Word
-    Representations in Vector Space*, 2013, section 2). An id has no gradient: `backward` returns zeros.
+    It is Affine on one-hot rows (Mikolov et al., *Efficient Estimation of Word Representations in Vector Space*, 2013,
+    section 2). An id has no gradient: `backward` returns zeros.
 
     Raises:
         ValueError: If E is no matrix; in use, if x is no matrix of integers, or an id is out of range.

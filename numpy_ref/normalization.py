@@ -21,8 +21,7 @@ class BatchNorm(Layer):
 
     dgamma = Σ dout x̂, dbeta = Σ dout, dx̂ = dout gamma, and dx as above. Training uses the mean and variance of the
     batch, and updates running ones for inference: running = momentum * running + (1 - momentum) * batch. Both variances
-    are divided by the number of elements, as in the book; the paper divides the running one by that less one. Ioffe and
-    Szegedy, *Batch Normalization*, 2015, algorithm 1.
+    are divided by the number of elements; the paper's algorithm 1 divides the running one by that less one.
 
     Raises:
         ValueError: If the arrays are not vectors of one size, or a number is out of range; in use, if x has another
@@ -114,7 +113,7 @@ class GroupNorm(LayerNorm):
     """
 
     @staticmethod
-    def spec(groups: int, size: int, eps: float) -> Spec:
+    def spec(groups: int, size: int, eps: float) -> Spec:  # type: ignore[override]  # its description has the groups
         return {"gamma": (size,), "beta": (size,)}, (groups, eps)
 
     def __init__(self, gamma: Array, beta: Array, groups: int, eps: float = 1e-5) -> None:

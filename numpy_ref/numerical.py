@@ -43,9 +43,7 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float | None = No
 
 
 def numerical_gradient_batch(f: Callable[[Array], Any], X: Array) -> Array:
-    """Returns the gradient (N, D) at each row of X (N, D), where `f` maps one row (D,) to a scalar.
-
-    If `f` ignores its argument and reads the array X itself, this is `numerical_gradient` of a matrix.
+    """Returns the gradient (N, D) at each row of X (N, D), where `f` maps one row (D,), or X itself, to a scalar.
 
     Raises:
         TypeError: If `X` is no floating-point array.
@@ -57,8 +55,7 @@ def numerical_gradient_batch(f: Callable[[Array], Any], X: Array) -> Array:
 def numerical_gradient_batch_v2(f: Callable[[Array], Array], X: Array) -> Array:
     """Returns the gradient (N, D) at all rows of X (N, D) at once, where `f` maps X to one value per row, (N,).
 
-    It changes a whole column at a time, so it is right only if value n depends on row n of X alone. A scalar loss over
-    the batch would give every row the sum of the column's derivatives, so a scalar `f` is an error.
+    It changes a whole column at a time, so it is right only if value n depends on row n of X alone.
 
     Raises:
         TypeError: If `X` is no floating-point array.

@@ -34,9 +34,7 @@ def embedding(vocabulary: int, size: int) -> Layer:
 
 
 def positional_embedding(length: int, size: int) -> Layer:
-    """y[n, t] = x[n, t] + P[t], with a learned row for each position: x (N, T, size) with T up to `length`.
-
-    P is drawn as the rows of an embedding are.
+    """y[n, t] = x[n, t] + P[t]: x (N, T, size) with T up to `length`. P is drawn as the rows of an embedding are.
 
     Raises:
         ValueError: If a size is below 1; in use, if x has more positions or another width.

@@ -22,11 +22,8 @@ def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padd
     """y[n, f, i, j] = Σ_c,k,l x[n, c, i s + k - p, j s + l - p] W[f, c, k, l] + b[f], with stride s and padding p.
 
     x (N, in_channels, H, W) -> y (N, filters, OH, OW). W is normal, with the standard deviation `init_std` for
-    in_channels * size² inputs, and b zero.
-
-    On a CPU the windows are copied next to each other for one product, as they are by hand: within a loop, such as the
-    one over training steps, XLA's own convolution takes 5 to 30 times as long
-    (https://github.com/jax-ml/jax/issues/12868).
+    in_channels * size² inputs, and b zero. On a CPU the windows are copied next to each other for one product: within a
+    loop, XLA's own convolution takes 5 to 30 times as long (https://github.com/jax-ml/jax/issues/12868).
 
     Raises:
         ValueError: If a size is out of range; in use, if x has other channels or no room for a window.

@@ -24,7 +24,7 @@ def softmax_cross_entropy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Nu
 
     Args:
         logits: Scores of any size, (N, C).
-        t: Class numbers (N,), or rows (N, C), which are used as they are, so that soft labels are possible.
+        t: Class numbers (N,), or rows (N, C), which may be soft labels.
 
     Raises:
         ValueError: If the shapes do not fit, or a class number is out of range. Class numbers are not checked in a
@@ -41,8 +41,7 @@ def softmax_cross_entropy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Nu
 def mean_squared_error(y: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C"]) -> Float[Array, ""]:
     """Returns (1/N) Σₙ ½ |yₙ - tₙ|², where class numbers stand for their one-hot rows.
 
-    With the factor ½, which is the book's and Bishop's (*Pattern Recognition and Machine Learning*, equation 5.11), the
-    gradient is (y - t) / N, as that of softmax cross-entropy is.
+    The factor ½ is the book's, and Bishop's (*Pattern Recognition and Machine Learning*, equation 5.11).
 
     Raises:
         ValueError: As for `softmax_cross_entropy`.
@@ -53,8 +52,7 @@ def mean_squared_error(y: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array,
 def l2_penalty(params: Params, strength: float | Float[Array, ""]) -> Float[Array, ""]:
     """Returns strength/2 Σ W² over the weights, the leaves whose name begins with W: no biases and no embeddings.
 
-    Added to a loss, it adds strength * W to the gradient, which is weight decay (Bishop, *Pattern Recognition and
-    Machine Learning*, equation 5.112).
+    It adds strength * W to the gradient: weight decay (Bishop, *Pattern Recognition and Machine Learning*, eq. 5.112).
     """
     weights = [leaf for name, leaf in leaves_by_path(params).items() if name.split(".")[-1].startswith("W")]
     return jnp.asarray(strength / 2 * sum(jnp.sum(W**2) for W in weights))

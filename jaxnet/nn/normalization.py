@@ -17,9 +17,8 @@ def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
     """y = gamma (x - mean) / sqrt(var + eps) + beta: a vector's elements (N, D), an image's channels (N, D, H, W).
 
     Training uses the mean and variance of the batch, and updates running ones for inference:
-    running = momentum * running + (1 - momentum) * batch. Both variances are divided by the number of elements, as in
-    the book; the paper divides the running one by that less one. Ioffe and Szegedy, *Batch Normalization*, 2015,
-    algorithm 1.
+    running = momentum * running + (1 - momentum) * batch. Both variances are divided by the number of elements; Ioffe
+    and Szegedy, *Batch Normalization*, 2015, algorithm 1, divide the running one by that less one.
 
     Raises:
         ValueError: If a number is out of range; in use, if x has another number of elements or channels.

@@ -28,8 +28,6 @@ from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer
 from jaxnet.train.step import History, Progress, TrainState, params_dtype
 
-Warn = Callable[[str], object]
-
 
 class CheckpointError(RuntimeError):
     """Raised when a checkpoint cannot be saved or read. Its message is one line with the reason and the remedy."""
@@ -113,7 +111,7 @@ class Checkpoints:
                 if not pending.exists():  # some versions of orbax raise the error at the next save only
                     raise OSError(f"{pending.name} does not exist after it was written")
 
-    def latest(self, initial: TrainState, warn: Warn) -> Progress | None:
+    def latest(self, initial: TrainState, warn: Callable[[str], object]) -> Progress | None:
         """Reads the latest undamaged checkpoint, and deletes later ones; returns None if there are no checkpoints.
 
         Args:

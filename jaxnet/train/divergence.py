@@ -19,8 +19,7 @@ class DivergedError(ArithmeticError):
 
     Attributes:
         step: The first bad step, counted from 1.
-        what: The first non-finite value in that step, such as "the output of Affine1 is nan", "the loss is infinite"
-            or "the gradient of Affine2.W is nan".
+        what: The first non-finite value in that step, such as "the output of Affine1 is nan" or "the loss is infinite".
         history: The history before that step.
         state: The state before that step.
     """

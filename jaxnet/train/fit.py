@@ -28,8 +28,6 @@ from jaxnet.validation import check_batches, check_counts
 FIRST_CHUNK = 10  # steps before control first returns to Python
 CHUNK_SECONDS = 1.0  # approximate time between returns to Python, where evaluations are further apart
 
-OnEvaluation = Callable[[int, float, float, float], None]  # step, loss, train accuracy, test accuracy
-
 
 def fit(
     net: Layer,
@@ -46,7 +44,7 @@ def fit(
     key: PRNGKeyArray | None = None,
     mesh: Mesh | None = None,
     resume: Progress | None = None,
-    on_evaluation: OnEvaluation | None = None,
+    on_evaluation: Callable[[int, float, float, float], None] | None = None,
 ) -> Progress:
     """Trains a network, one step for each row of `batches`, and evaluates its accuracy along the way.
 
