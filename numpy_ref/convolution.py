@@ -22,8 +22,7 @@ class Convolution(Layer):
     Neural Networks for Document Processing*, 2006, section 4.
 
     Raises:
-        ValueError: If the arrays do not fit each other, or a number is out of range; in use, if x has other channels or
-            no room for a window.
+        ValueError: If arrays or numbers do not fit; in use, if x has other channels or no room for a window.
     """
 
     parameters = ("W", "b")
@@ -70,8 +69,7 @@ class Pool(Layer):
 class MaxPool(Pool):
     """y = the largest element of each window, of each channel; dout goes to that element of x.
 
-    Of several largest elements, the first one by rows gets dout; the largest of several overlapping windows gets the
-    sum of theirs. Padding is -inf.
+    Of several largest elements, the first one by rows gets dout. Padding is -inf.
 
     Raises:
         ValueError: If a size is out of range; in use, if x is no batch of images or has no room for a window.

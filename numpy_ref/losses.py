@@ -89,8 +89,7 @@ def one_hot(t: ArrayLike, y: Array) -> Array:
 def cross_entropy_error_one_hot(y: Array, t: ArrayLike) -> float:
     """Returns the mean over the samples of -log(y[true class]), from probabilities.
 
-    A probability of 0 makes an infinite loss at the true class, and no difference elsewhere. To train, use
-    `SoftmaxWithLoss`, which takes logits and stays finite.
+    It is infinite where the probability is 0. To train, use `SoftmaxWithLoss`, which takes logits and stays finite.
 
     Args:
         y: Probabilities, (C,) or (N, C), in [0, 1].

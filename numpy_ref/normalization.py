@@ -1,7 +1,6 @@
 """Layers that normalize their inputs to mean 0 and variance 1, by hand, beside `jaxnet/nn/normalization.py`.
 
-They differ in the elements that share a mean, and have the same derivative. With x̂ = (x - mean) / std, and every mean
-over those elements,
+They differ in the elements that share a mean. With x̂ = (x - mean) / std, and every mean over those elements,
 
     dx = (dx̂ - mean(dx̂) - x̂ mean(dx̂ x̂)) / std.
 
@@ -24,8 +23,7 @@ class BatchNorm(Layer):
     are divided by the number of elements; the paper's algorithm 1 divides the running one by that less one.
 
     Raises:
-        ValueError: If the arrays are not vectors of one size, or a number is out of range; in use, if x has another
-            number of elements or channels.
+        ValueError: If the arrays are not vectors of one size, or a number is out of range; in use, if x has another D.
     """
 
     parameters = ("gamma", "beta")
@@ -108,8 +106,7 @@ class GroupNorm(LayerNorm):
     *Group Normalization*, 2018, equations 1 and 6; backward as at the top of this file.
 
     Raises:
-        ValueError: If the arrays are not vectors of one size, the groups do not divide it, or eps is not > 0; in use,
-            if x has another number of elements or channels.
+        ValueError: If the arrays are not vectors of one size D, or a number does not fit; in use, if x has another D.
     """
 
     @staticmethod

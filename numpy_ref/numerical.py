@@ -5,8 +5,7 @@ The truncation error h² |f'''| / 6 and the roundoff error of about eps |f| / h 
 so the difference is divided by their actual distance, as Press et al. advise: with 2h the gradient would have a
 relative error of up to eps |x| / 2h, 1.2e-4 at x = 100 in float32.
 
-Each function changes an element of the caller's array in place, because a network's loss reads its own parameters, and
-restores its exact value, even if `f` raises.
+Each function changes the caller's array in place, as a network's loss reads its own, and restores its exact values.
 """
 
 from collections.abc import Callable

@@ -59,8 +59,7 @@ class Optimizer:
         """Makes one step with `grads`, which has the tree of `params`. It checks both before it changes anything.
 
         Raises:
-            ValueError: If `params` are not writable NumPy arrays or not those of the first update, or if `grads` do
-                not fit them.
+            ValueError: If `params` are not writable NumPy arrays or those of the first update, or `grads` do not fit.
         """
         leaves, gradients = leaves_by_path(params), leaves_by_path(grads)
         if set(gradients) != set(leaves):
@@ -189,8 +188,7 @@ class AdamW(Adam):
     """Adam with an additional W ← W - η λ W for every leaf, biases too (Loshchilov and Hutter 2019, arXiv:1711.05101).
 
     The paper's algorithm 2 does not multiply λ by the learning rate; optax and PyTorch do. Book, section 6.4.2: λ W is
-    a gradient of the loss, which Adam divides by its own size. Where W = 1 has no other, the first step is η long, not
-    η λ = 1e-4 η.
+    a gradient of the loss. Where W = 1 has no other, Adam's first step is η long, not η λ = 1e-4 η.
     """
 
     weight_decay: float = 1e-4  # λ

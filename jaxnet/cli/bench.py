@@ -127,11 +127,7 @@ def relative_difference(weights: np.ndarray, reference: np.ndarray, initial: np.
 
 
 def prepare(problem: Problem, size: str, options: Options) -> tuple[dict[str, StepTimer], dict[str, Any]]:
-    """Compiles the contenders and compares their weights after ten steps.
-
-    Returns:
-        A timer for each contender that computes the right weights; every `difference`, and why some are `skipped`.
-    """
+    """Returns a timer for each contender whose weights are right after ten steps; differences, and reasons to skip."""
     rows = cache(partial(draw_rows, problem))
     batches, initial = rows(COMPARED_STEPS), problem.leaves[0][0]
     reference = CONTENDERS["jaxnet.fit"](problem)(batches)

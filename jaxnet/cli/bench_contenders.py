@@ -1,8 +1,7 @@
 """One training loop for each library, as its own guide writes it, with the same network, parameters and batches.
 
 A contender is a function from a problem to a training loop, which starts from the problem's initial parameters, makes
-one step for each row of `batches`, and returns the weights (D, H) of the first layer. It is compiled at its first call
-with each number of steps.
+one step for each row of `batches`, and returns the weights of the first layer. It is compiled for a number of steps.
 """
 
 import os

@@ -16,8 +16,7 @@ __all__ = ["attention", "embedding", "positional_embedding"]
 def embedding(vocabulary: int, size: int) -> Layer:
     """y[n, t] = E[x[n, t]]: ids x (N, T) in [0, vocabulary) -> y (N, T, size).
 
-    E is normal, with the standard deviation `init_std` for `size` inputs and outputs. An id that is out of range gives
-    nan: ids may be traced, so that they cannot be checked here.
+    E is normal, with the standard deviation `init_std` for `size` inputs and outputs. An id out of range gives nan.
 
     Raises:
         ValueError: If a size is below 1; in use, if x is no matrix of integers.

@@ -64,8 +64,8 @@ def sample(
     """Returns `count` ids that continue each prompt, drawn one by one from softmax(logits / temperature).
 
     Args:
-        net: A causal network of ids, such as `transformer`, with its `params` and `state`: what later positions hold
-            must not change the logits of earlier ones.
+        net: A network of ids, such as `transformer`, where later positions do not change the logits of earlier ones.
+        params: Its parameters; `state` is its state.
         key: The key for the noise.
         prompt: Integers (N, P) with P >= 1, of which the last `length` are used.
         temperature: A number > 0. Below 1 it makes likely ids more likely. Defaults to 1.

@@ -1,7 +1,6 @@
 """Losses and metrics, beside `numpy_ref/losses.py`, from logits of N samples and C classes.
 
-Labels t are class numbers (N,) in [0, C), or one-hot rows (N, C). Where each of T positions has logits and a label,
-(N, T, C) and (N, T), means run over all N T of them.
+Labels t are class numbers (N,) in [0, C), or one-hot rows (N, C). Of logits (N, T, C), means run over all N T rows.
 """
 
 import math
@@ -27,8 +26,7 @@ def softmax_cross_entropy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Nu
         t: Class numbers (N,), or rows (N, C), which may be soft labels.
 
     Raises:
-        ValueError: If the shapes do not fit, or a class number is out of range. Class numbers are not checked in a
-            traced function.
+        ValueError: If the shapes do not fit, or a class number, unless it is traced, is out of range.
 
     Example:
         >>> float(softmax_cross_entropy(jnp.array([[800.0, 0.0]]), jnp.array([1])))

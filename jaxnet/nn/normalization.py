@@ -80,8 +80,7 @@ def group_norm(groups: int, size: int, eps: float = 1e-5) -> Layer:
     and inference do the same. Wu and He, *Group Normalization*, 2018, equations 1 and 6.
 
     Raises:
-        ValueError: If a number is out of range, or the groups do not divide the size; in use, if x has another number
-            of elements or channels.
+        ValueError: If a number is out of range, or the groups do not divide the size; in use, if x has another size.
     """
     check_counts(groups=groups, size=size)
     if size % groups:

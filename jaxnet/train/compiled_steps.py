@@ -116,8 +116,8 @@ def run_steps(
 def steps_per_gather(config: StepConfig, params: Params, data: TrainingData) -> int:
     """Returns the number of steps whose rows are gathered together, so that memory serves many reads in parallel.
 
-    It is 1 where Eigen multiplies: without a gather between two products, its second thread would fall asleep and take
-    some 25 microseconds to wake. It is 1 over several devices, so that none holds more rows than it needs.
+    It is 1 over several devices, so that none holds more rows than it needs, and where Eigen multiplies: without a
+    gather between two products, its second thread would fall asleep and take some 25 microseconds to wake.
     """
     batch_size = data.batches.shape[1]
     if config.devices != ONE_DEVICE or eigen_is_faster(config.net, params, batch_size):

@@ -32,10 +32,7 @@ class DivergedError(ArithmeticError):
 def first_nonfinite(
     objective: Objective, optimizer: optax.GradientTransformation, state: TrainState, x: Array, t: Array
 ) -> str | None:
-    """Names the first non-finite value of a step, "the gradient of Affine2.W is nan"; None if all are finite.
-
-    The order is that of the computation: the forward pass, gradients from the last layer to the first, the update.
-    """
+    """Names the first non-finite value of a step in the order of the computation; None if all are finite."""
 
     @jax.jit
     def faults(state: TrainState, x: Array, t: Array) -> OrderedDict[str, Array]:

@@ -55,18 +55,17 @@ def fit(
             rows (N, C). Arrays on the device, as from `jax.device_put(data)`, are not copied again.
         batches: Row numbers into `data.x_train`, one row for each step, as from `draw_batches`.
         optimizer: A name in `OPTIMIZERS`, a function from a learning rate to an optax optimizer, or an
-            `optax.GradientTransformation`, such as `optax.adam(1e-3)`. Its state must be finite after every step. A
-            function or transformation is compiled for anew if it is not the same object. Defaults to "sgd".
-        learning_rate: Learning rate > 0. Defaults to the one in `OPTIMIZERS`; required by an optimizer that is a
-            function, refused beside a transformation, which has its own.
+            `optax.GradientTransformation`, such as `optax.adam(1e-3)`. Its state must stay finite; another object is
+            compiled for anew. Defaults to "sgd".
+        learning_rate: Learning rate > 0, for a function required, and refused for a transformation, which has its own.
+            Defaults to the one in `OPTIMIZERS`.
         clip_norm: Global norm > 0 that larger gradients are scaled down to. Defaults to no clipping.
         weight_decay: Strength λ >= 0 of the term λ/2 Σ W² in the loss, see `jaxnet.nn.l2_penalty`. Defaults to 0.
         criterion: Function of (y, t) to minimize; another object is compiled for anew. Defaults to cross-entropy.
         eval_every: Steps >= 1 between evaluations of all training and test samples. Defaults to 100.
         key: Source of the randomness of the steps, see `step_noise`. Required by networks with Dropout.
         mesh: Devices to divide the data and each batch between, as from `jaxnet.train.sharding.mesh`. Their number
-            must divide the batch size, and every process must pass the same arguments. Results differ from those of
-            one device by rounding only. Defaults to one device.
+            must divide the batch size. Every process passes the same arguments. Results differ by rounding only.
         resume: The progress of an earlier run with the same arguments, to continue bit for bit as if it had not
             stopped; its state replaces `params` and `key`. Defaults to a new run.
         on_evaluation: Called with (step, loss, train accuracy, test accuracy) after every evaluation but the first.
@@ -119,8 +118,7 @@ def iter_fit(
     The arguments are those of `fit`. The caller may save what is yielded, or stop.
 
     Returns:
-        An iterator that begins with the progress before the first step. An item has just been evaluated if
-        `history.eval_step[-1]` is `len(history.loss)`.
+        An iterator that begins before the first step. `history.eval_step[-1] == len(history.loss)` after evaluations.
 
     Raises:
         ValueError: If an argument is out of range or inconsistent with the others; raised before the iteration.

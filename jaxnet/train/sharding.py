@@ -109,10 +109,7 @@ def local_copy(tree: Any) -> Any:
 
 @contextmanager
 def exit_on_failure() -> Iterator[None]:
-    """Exits with one line and status 1 if a joint computation fails in the block, as when another process has died.
-
-    JAX alone would print a stack trace, after HEARTBEAT_SECONDS. A single process raises the error as usual.
-    """
+    """Exits with one line and status 1 if a computation of several processes fails, as when one has died."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
