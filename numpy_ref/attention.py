@@ -85,7 +85,7 @@ class Attention(Layer):
     dS = A (dA - Σₛ dA A). A masked position has A = 0, and so dS = 0.
 
     Raises:
-        ValueError: If the matrices are not square of one size, or heads do not divide it; in use, if x has another.
+        ValueError: If the matrices are not (D, D), or the heads do not divide D; in use, if x is not (N, T, D).
     """
 
     parameters = ("Wq", "Wk", "Wv", "Wo")

@@ -125,8 +125,8 @@ class Nesterov(Momentum):
 class AdaGrad(Optimizer):
     """h ← h + dW², W ← W - η dW / √(h + ε), with h = 0.1 at the start (Duchi, Hazan and Singer 2011).
 
-    Book, equations 6.5 and 6.6, and the paper: h = 0 at the start, and √h + 1e-7 in the denominator. Its first step has
-    length η for every gradient; here it is 0.032 η for dW = 0.01.
+    Book, equations 6.5 and 6.6, closer to the paper: h = 0 at the start, and √h + 1e-7 in the denominator. Its first
+    step has length η for every gradient; here it is 0.032 η for dW = 0.01.
     """
 
     learning_rate: float = 0.01

@@ -57,8 +57,8 @@ def fit(
         optimizer: A name in `OPTIMIZERS`, a function from a learning rate to an optax optimizer, or an
             `optax.GradientTransformation`, such as `optax.adam(1e-3)`. Its state must stay finite; another object is
             compiled for anew. Defaults to "sgd".
-        learning_rate: Learning rate > 0, for a function required, and refused for a transformation, which has its own.
-            Defaults to the one in `OPTIMIZERS`.
+        learning_rate: Learning rate > 0. Defaults to the one in `OPTIMIZERS`; required by an optimizer that is a
+            function, refused beside a transformation, which has its own.
         clip_norm: Global norm > 0 that larger gradients are scaled down to. Defaults to no clipping.
         weight_decay: Strength λ >= 0 of the term λ/2 Σ W² in the loss, see `jaxnet.nn.l2_penalty`. Defaults to 0.
         criterion: Function of (y, t) to minimize; another object is compiled for anew. Defaults to cross-entropy.
