@@ -1,7 +1,6 @@
-"""Layers as pure functions, with plain data that describes them.
+"""Layers as pure functions, beside `numpy_ref/layers.py`, which has their backward halves in the same order.
 
 Everything that changes is an argument and a result: parameters, state, random arrays. A batch has N samples, one a row.
-Read this file beside `numpy_ref/layers.py`, which has the same layers in the same order, with their backward halves.
 """
 
 import math
@@ -95,9 +94,7 @@ def no_noise(_key: PRNGKeyArray, _x: Any) -> Tree:
 
 
 def affine(in_size: int, out_size: int) -> Layer:
-    """y = x W + b: x (N, in_size) -> y (N, out_size). W is normal, with the standard deviation `init_std`, and b zero.
-
-    It acts on the last axis of x: (N, T, in_size) -> (N, T, out_size).
+    """y = x W + b: x (..., in_size) -> y (..., out_size). W is normal with standard deviation `init_std`, and b zero.
 
     Raises:
         ValueError: If a size is below 1; in use, if x has another width or no floats.
@@ -161,11 +158,7 @@ def tanh() -> Layer:
 
 @activation
 def gelu() -> Layer:
-    """y = x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))).
-
-    This is the tanh form of Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016, section 2, within 5e-4 of
-    x Φ(x): NumPy, in which the layer is written by hand, has no erf.
-    """
+    """y = x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))), Hendrycks and Gimpel, *Gaussian Error Linear Units*, section 2."""
     return _elementwise("GELU", lambda x: jax.nn.gelu(x, approximate=True))
 
 
@@ -270,9 +263,9 @@ def residual(layers: Mapping[str, Layer]) -> Layer:
 def standard_deviation(init_std: InitStd, in_size: int, out_size: int) -> Any:
     """Returns the standard deviation of the initial weights of a layer with `in_size` inputs and `out_size` outputs.
 
-    A number is returned unchanged. "he" is sqrt(2 / in_size), for ReLU (He et al., *Delving Deep into Rectifiers*,
-    2015, equation 10); "xavier" is sqrt(2 / (in_size + out_size)), for tanh and sigmoid (Glorot and Bengio,
-    *Understanding the difficulty of training deep feedforward neural networks*, 2010, equation 12).
+    A number is returned unchanged. "he" is for ReLU (He et al., *Delving Deep into Rectifiers*, 2015, equation 10),
+    "xavier" for tanh and sigmoid (Glorot and Bengio, *Understanding the difficulty of training deep feedforward neural
+    networks*, 2010, equation 12).
 
     Raises:
         ValueError: If it is another name, or a number that is negative or not finite.
