@@ -263,9 +263,9 @@ def residual(layers: Mapping[str, Layer]) -> Layer:
 def standard_deviation(init_std: InitStd, in_size: int, out_size: int) -> Any:
     """Returns the standard deviation of the initial weights of a layer with `in_size` inputs and `out_size` outputs.
 
-    A number is returned unchanged. "he" is for ReLU (He et al., *Delving Deep into Rectifiers*, 2015, equation 10),
-    "xavier" for tanh and sigmoid (Glorot and Bengio, *Understanding the difficulty of training deep feedforward neural
-    networks*, 2010, equation 12).
+    A number is returned unchanged. "he" is sqrt(2 / in_size), for ReLU (He et al., *Delving Deep into Rectifiers*,
+    2015, equation 10); "xavier" is sqrt(2 / (in_size + out_size)), for tanh and sigmoid (Glorot and Bengio,
+    *Understanding the difficulty of training deep feedforward neural networks*, 2010, equation 12).
 
     Raises:
         ValueError: If it is another name, or a number that is negative or not finite.

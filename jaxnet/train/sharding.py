@@ -36,7 +36,8 @@ def join(coordinator: str | None = None, processes: int = 1, process: int = 0) -
 
     Args:
         coordinator: Address on which process 0 listens, the same for all processes: "10.0.0.1:1234".
-        processes: Number of processes, of which this is number `process`, from 0. Defaults to 1.
+        processes: Number of processes. Defaults to 1.
+        process: Number of this process, from 0.
 
     Raises:
         ValueError: If `process` is out of range, or the address is missing or has no port.

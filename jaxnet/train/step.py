@@ -92,7 +92,10 @@ def draw_batches(key: PRNGKeyArray, samples: int, batch_size: int, steps: int) -
         key: Determines the row numbers.
         samples: Number of rows to draw from, >= 1.
         batch_size: Rows in a batch, >= 1.
-        steps: Number of batches, >= 1, which are the rows of the result.
+        steps: Number of batches, >= 1.
+
+    Returns:
+        One row for each step.
 
     Raises:
         ValueError: If a count is below 1, or `steps * batch_size` is 2³¹ or more.
@@ -119,8 +122,9 @@ def init_train_state(
     """Returns the state before the first step.
 
     Args:
-        net: The network, with initial `params`, as from `net.init`.
+        net: The network.
         optimizer: The optimizer that `train_step` will be called with.
+        params: Initial parameters, as from `net.init`.
         key: Source of the randomness of every step.
         net_state: The layers' initial state. Defaults to the network's own, in the parameters' dtype.
 
@@ -135,11 +139,14 @@ def init_train_state(
 def step_noise(net: Layer, key: PRNGKeyArray, step: int | Int[Array, ""], x: Any) -> Tree:
     """Returns the random arrays of one training step, such as the masks of Dropout, by layer name.
 
-    A network built by hand takes the same arrays. The key is folded with the step number and does not change.
+    The same arrays can be given to a network built by hand. The key is folded with the step number and does not
+    change, so a network without randomness does no work for it.
 
     Args:
-        net: The network, and `x` a batch of which only the shape matters.
-        key: The key of the run; `step` is the number of the step, from 0.
+        net: The network.
+        key: The key of the run.
+        step: Number of the step, from 0.
+        x: The batch; only its shape matters.
     """
     return net.draw_noise(jax.random.fold_in(key, step), x)
 
@@ -157,8 +164,10 @@ def loss(
     """Computes what training minimizes on a batch: criterion(y, t) + weight_decay/2 Σ W².
 
     Args:
-        net: The network, whose output in training with `params` is y.
-        x: Samples (N, ...), with labels `t` (N,) or one-hot rows (N, C).
+        net: The network, whose output in training is y.
+        params: Its parameters.
+        x: Samples (N, ...).
+        t: Labels (N,), or one-hot rows (N, C).
         noise: Random arrays, as from `step_noise`. Required by a network with Dropout.
         criterion: Function of (y, t). Defaults to `softmax_cross_entropy`.
         weight_decay: Strength λ of the weight decay, which covers weights but not biases. Defaults to none.
@@ -182,8 +191,10 @@ def train_step(
         net: The network.
         optimizer: Any `optax.GradientTransformation`, or a name in `OPTIMIZERS` for one at its default learning rate.
         state: The state before the step, as from `init_train_state` with the same optimizer.
-        x: Samples (B, ...), with labels `t` (B,) or one-hot rows (B, C).
-        criterion: As for `loss`, and so is `weight_decay`.
+        x: Samples (B, ...).
+        t: Labels (B,), or one-hot rows (B, C).
+        criterion: As for `loss`.
+        weight_decay: As for `loss`.
 
     Returns:
         The state after the step, and the loss before it.
