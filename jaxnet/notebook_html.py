@@ -8,9 +8,10 @@ query for dark mode would go wrong wherever the page's theme differs from that o
 from collections.abc import Sequence
 from html import escape
 
+# The class is written twice before tables to outweigh the notebook's own rules for them.
 STYLE = """
 .jaxnet { --ok: var(--jp-success-color1, #2b8a3e); --bad: var(--jp-error-color1, #e03131);
-  --unsure: var(--jp-warn-color1, #b35c00); color: var(--jp-content-font-color1, currentColor);
+  --unsure: var(--jp-warn-color1, #b86200); color: var(--jp-content-font-color1, currentColor);
   font: 14px/1.45 var(--jp-content-font-family, system-ui, sans-serif); max-width: 52em }
 .jaxnet p { margin: .3em 0; overflow-wrap: anywhere }
 .jaxnet small, .jaxnet summary { font-size: 12px }
@@ -18,11 +19,12 @@ STYLE = """
 .jaxnet details { margin: 0 }
 .jaxnet details details { margin-left: 1em }
 .jaxnet .wide { overflow-x: auto }
-.jaxnet table { border-collapse: collapse; margin: .4em 0; font-size: 13px; color: inherit }
-.jaxnet table th, .jaxnet table td { padding: .15em .8em .15em 0; border: 0; text-align: left; vertical-align: top;
-  white-space: normal; max-width: none; overflow-wrap: anywhere }
-.jaxnet table th { font-weight: 600; white-space: nowrap; border-bottom: 1px solid currentColor }
-.jaxnet table .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
+.jaxnet.jaxnet table { border-collapse: collapse; margin: .4em 0; font-size: 13px; color: inherit }
+.jaxnet.jaxnet table th, .jaxnet.jaxnet table td { padding: .15em .6em .15em 0; border: 0; text-align: left;
+  vertical-align: top; white-space: normal; max-width: none; overflow-wrap: anywhere }
+.jaxnet.jaxnet table td:first-child { min-width: 6em }
+.jaxnet.jaxnet table th { font-weight: 600; white-space: nowrap; border-bottom: 1px solid currentColor }
+.jaxnet.jaxnet table .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 .jaxnet pre { font: 12px/1.4 var(--jp-code-font-family, ui-monospace, monospace); color: inherit; background: none;
   margin: .3em 0; overflow-x: auto; white-space: pre }
 .jaxnet svg { display: block; max-width: 100%; height: auto; color: inherit; overflow: visible }

@@ -9,7 +9,8 @@ from html import escape
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 300, 170  # of a chart, in pixels: one fits a phone, two a notebook's cell
-LEFT, RIGHT, TOP, BOTTOM = 44, 48, 20, 32  # the margins, for ticks, names of curves, the title, and the x label
+LEFT, RIGHT, TOP, BOTTOM = 44, 10, 20, 32  # the margins, for ticks, the title, and the x label
+NAME = 32  # more at the right, for names of curves
 MAX_TICKS = 5
 MAP_WIDTH = 256  # of a map, before its cells are limited to these sizes
 MIN_CELL, MAX_CELL = 8, 20
@@ -72,7 +73,9 @@ class Axis(NamedTuple):
         return [(value, f"{100 * value:.3g}%" if self.percent else f"{value:.6g}") for value in values]
 
 
-def line_chart(title: str, x_label: str, curves: Sequence[Curve], x_axis: Axis, y_axis: Axis) -> str:
+def line_chart(
+    title: str, x_label: str, curves: Sequence[Curve], x_axis: Axis, y_axis: Axis, *, width: int = WIDTH
+) -> str:
     """Returns a chart of curves, each named where it ends.
 
     Args:
@@ -81,8 +84,9 @@ def line_chart(title: str, x_label: str, curves: Sequence[Curve], x_axis: Axis, 
         curves: The curves.
         x_axis: The horizontal axis.
         y_axis: The vertical axis.
+        width: Its width in pixels.
     """
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    right, bottom = width - RIGHT - (NAME if any(curve.name for curve in curves) else 0), HEIGHT - BOTTOM
 
     def x_at(value: float) -> float:
         return LEFT + x_axis.at(value) * (right - LEFT)
@@ -115,7 +119,7 @@ def line_chart(title: str, x_label: str, curves: Sequence[Curve], x_axis: Axis, 
         if curve.name:
             ends.append(_apart(y_at(points[-1][1]) + 4, ends))
             parts.append(_text(right + 4, ends[-1], curve.name))
-    return _svg(WIDTH, HEIGHT, f"{title}, by {x_label}", parts)
+    return _svg(width, HEIGHT, f"{title}, by {x_label}", parts)
 
 
 class Cell(NamedTuple):

@@ -153,8 +153,9 @@ def _element_errors(context: Context, outcome: Outcome, sample: ElementSample) -
     if confirmed is not None and measured.with_autodiff is not None:
         true, tolerance = confirmed.copy(), measured.with_autodiff.tolerance / measured.factor
         true.flat[[element.place for element in measured.kinks]] = math.nan
-    norm = (measured.true_size or 1.0) / measured.factor
-    return element_errors(np.abs(outcome.analytic.gradient[measured.name] - true) / norm, tolerance / norm)
+    claimed = outcome.analytic.gradient[measured.name]
+    norm = float(np.linalg.norm(np.where(np.isnan(true), claimed, true)) or np.linalg.norm(claimed)) or 1.0
+    return element_errors(np.abs(claimed - true) / norm, tolerance / norm)
 
 
 def _diagnosis(context: Context, outcome: Outcome, sample: ElementSample) -> Diagnosis | None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MARKS = {Verdict.PASS: ("ok", "✓"), Verdict.FAIL: ("bad", "✗"), Verdict.INCONCLUSIVE: ("unsure", "?")}
 WORST_FIRST = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
+CURVE_WIDTH = 225  # in pixels: three side by side
+ROUNDING = 1e-16  # on every axis of errors, so that a flat curve looks flat
 MAX_CURVES = 6  # leaves whose curves are drawn, those that do not pass first
 # A leaf may pass along other directions or at another point than those of its curve, which then stays above this.
 MAX_FLOOR_OF_PASS = 1e-2
@@ -119,13 +121,15 @@ def _curves(report: "Report") -> str:
     errors: Mapping[str, StepErrors] = report.step_curves.curves() if report.step_curves is not None else {}
     leaves = sorted((leaf for leaf in report.leaves if leaf.name in errors), key=lambda leaf: bool(_passes(leaf)))
     leaves = [leaf for leaf in leaves if not (_passes(leaf) and errors[leaf.name].floor > MAX_FLOOR_OF_PASS)]
-    drawn = [_curve(leaf.name, errors[leaf.name]) for leaf in leaves[:MAX_CURVES]]
-    if not drawn:
+    shown = {leaf.name: errors[leaf.name] for leaf in leaves[:MAX_CURVES]}
+    values = [value for each in shown.values() for value in each.error.tolist() if math.isfinite(value) and value > 0]
+    if not values:
         return ""
+    drawn = [_curve(name, each, Axis.of([ROUNDING, *values], log=True)) for name, each in shown.items()]
     left_out = f", of {MAX_CURVES} of {len(leaves)} gradients" if len(leaves) > MAX_CURVES else ""
     explanation = paragraph(
-        "A right gradient gives a V: the error falls with the step until rounding takes over. "
-        "A wrong one stays at the height of its error."
+        "Where the gradient is right, the error falls as the step shrinks, until rounding makes it rise again. "
+        "Where it is wrong, the error stays at a floor."
     )
     title = f"error of the difference quotient by step size{left_out}"
     return folded(title, explanation, figures(*drawn), is_open=report.verdict is Verdict.FAIL)
@@ -135,11 +139,12 @@ def _passes(leaf: "Leaf") -> bool:
     return leaf.verdict is Verdict.PASS
 
 
-def _curve(name: str, errors: StepErrors) -> str:
+def _curve(name: str, errors: StepErrors, axis: Axis) -> str:
     is_positive = np.isfinite(errors.error) & (errors.error > 0)  # a log axis cannot show zeros
     steps, error = errors.step[is_positive][::-1].tolist(), errors.error[is_positive][::-1].tolist()
-    axes = Axis.of(errors.step.tolist(), log=True), Axis.of(error, log=True)
-    return line_chart(f"{name}: {errors.floor:.0e}", "relative step", [Curve("", steps, error)], *axes)
+    axes = Axis.of(errors.step.tolist(), log=True), axis
+    title = f"{name}: floor {errors.floor:.0e}"
+    return line_chart(title, "relative step", [Curve("", steps, error)], *axes, width=CURVE_WIDTH)
 
 
 def _maps(leaves: Sequence["Leaf"]) -> str:
@@ -192,7 +197,7 @@ def _caption(errors: ElementErrors) -> str:
     size = math.prod(errors.shape)
     parts = []
     if not errors.wrong[~np.isnan(errors.relative)].all():
-        parts.append("Outlined: right.")
+        parts.append("Outlined: no error.")
     if np.isnan(errors.relative).any():
         parts.append("Blank: not compared alone.")
     if errors.compared < size:
