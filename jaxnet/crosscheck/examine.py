@@ -30,6 +30,7 @@ from jaxnet.crosscheck.measure.leaf_steps import copies
 from jaxnet.crosscheck.measure.other_ways import compare_other_ways
 from jaxnet.crosscheck.meter import OutOfTime, metered
 from jaxnet.crosscheck.report import Leaf, Report
+from jaxnet.crosscheck.step_curves import StepCurves
 from jaxnet.crosscheck.streams import Stream, stream
 from jaxnet.crosscheck.zero_gradients import NEGLIGIBLE, examine_zeros
 
@@ -197,7 +198,12 @@ def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:
         undecided=tuple(undecided),
         warnings=(*behaviour_warnings, *warnings),
         notes=(*(sentence(f) for f in by_level[Level.NOTE]), *checkable.notes),
+        step_curves=_step_curves(context) if form.names else None,
     )
+
+
+def _step_curves(context: Context) -> StepCurves:
+    return StepCurves(context.differentiated, context.analytic.output, context.options.seed)
 
 
 class _Form(NamedTuple):

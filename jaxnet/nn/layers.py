@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxnet.nn.summary import kind_of, summary
+from jaxnet.nn.summary import kind_of, summary, summary_html
 from jaxnet.validation import check_counts
 
 __all__ = [
@@ -67,6 +67,10 @@ class Layer:
     def __repr__(self) -> str:
         """Returns a table of the layers within, or the kind and sizes of a single layer."""
         return summary(self) if self.layers else kind_of(self)
+
+    def _repr_html_(self) -> str | None:
+        """Returns the table as a notebook shows it; None for a single layer, which is shown as text."""
+        return summary_html(self) if self.layers else None
 
 
 def stateless(
