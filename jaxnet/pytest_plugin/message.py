@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jaxnet.crosscheck import Report
 
-WIDTH = 76  # of 80 columns; pytest begins each line with "E   "
+WIDTH = 72  # of 80 columns; pytest puts "E" and the indentation of the test before each line
 
 
 def message(report: "Report", seed: str) -> str:
