@@ -44,6 +44,8 @@ def in_dtype(value: Any, dtype: str) -> Any:
 def expect_parameters_in(dtype: str, thing: Any, inputs: tuple[Any, ...], seed: int) -> None:
     """Checks that all arrays of a layer or a network are in a dtype: NumPy computes in the widest of them.
 
+    A module of PyTorch that can be converted to float64 is checked in float64, and is accepted there.
+
     Raises:
         SubjectError: If an array is in another dtype.
     """
@@ -52,9 +54,10 @@ def expect_parameters_in(dtype: str, thing: Any, inputs: tuple[Any, ...], seed: 
 
     with preserve_global_state():
         checkable = inspected(thing, *inputs, seed=seed)
-    for name, array in checkable.leaves.items():
-        if "float" in array.dtype.name and array.dtype.name != dtype:
-            raise SubjectError(
-                f"dtypes: {name} of {checkable.name} is {array.dtype}, expected {dtype}: "
-                "make its arrays in the dtype `crosscheck.dtype`"
-            )
+    others = {n: array.dtype.name for n, array in checkable.leaves.items() if "float" in array.dtype.name}
+    others = {name: other for name, other in others.items() if other != dtype}
+    if others:
+        raise SubjectError(
+            f"dtypes: {', '.join(others)} of {checkable.name} in {', '.join(sorted(set(others.values())))}, expected "
+            f"{dtype}: make its arrays in the dtype `crosscheck.dtype`"
+        )

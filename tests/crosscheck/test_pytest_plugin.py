@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxnet.crosscheck import Cause, Gap, Leaf, Report, Verdict
+from jaxnet.crosscheck import Cause, Gap, Leaf, Report, SubjectError, Verdict
 from jaxnet.pytest_plugin import Crosscheck
-from jaxnet.pytest_plugin.dtypes import in_dtype
+from jaxnet.pytest_plugin.dtypes import expect_parameters_in, in_dtype
 from jaxnet.pytest_plugin.message import WIDTH, message
 from jaxnet.pytest_plugin.summary import Check, summary_lines
 
@@ -262,7 +262,16 @@ def test_shapes_of_the_marker_beside_inputs_are_refused(run, call):
 
 def test_a_layer_in_another_dtype_is_refused(run):
     result = run("@pytest.mark.crosscheck(dtypes='float32')\n" + RIGHT)
-    assert "dtypes: w of Scale is float64, expected float32: make its arrays in" in lines_of_error(result)[0]
+    assert "dtypes: w of Scale in float64, expected float32: make its arrays in" in lines_of_error(result)[0]
+
+
+def test_a_module_of_torch_is_checked_in_float64_and_a_double_one_not_in_float32():
+    torch = pytest.importorskip("torch")
+    linear, inputs = torch.nn.Linear(4, 3), (torch.ones(5, 4),)
+    expect_parameters_in("float32", linear, inputs, 0)
+    expect_parameters_in("float64", linear, (inputs[0].double(),), 0)
+    with pytest.raises(SubjectError, match="weight, bias of Linear in float64, expected float32"):
+        expect_parameters_in("float32", linear.double(), inputs, 0)
 
 
 def test_dtypes_and_shapes_of_a_call_are_points_of_one_report(run):
@@ -315,7 +324,7 @@ def test_the_summary_is_one_line_if_quiet_and_absent_without_checks(run):
     result = run(RIGHT, "-q")
     result.stdout.fnmatch_lines(["crosscheck: 1 check in * s: 1 passed"])
     result.stdout.no_fnmatch_line("*= crosscheck =*")
-    run("def test_nothing(crosscheck):\n    pass\n").stdout.no_fnmatch_line("*check in*")
+    run("def test_nothing(crosscheck):\n    pass\n").stdout.no_fnmatch_line("*= crosscheck =*")
 
 
 def test_the_three_slowest_are_listed_slowest_first():
