@@ -11,7 +11,7 @@ import jaxnet
 import numpy_ref
 from jaxnet.cli.catalogue import CATALOGUE
 from jaxnet.crosscheck import Report, check_layer, check_network
-from jaxnet.tree_paths import tree_from_paths
+from jaxnet.nn.tree_paths import tree_from_paths
 from numpy_ref import notebook
 
 SIZES = (784, 50, 10)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxnet.nn.layers import Params
-from jaxnet.tree_paths import leaves_by_path
+from jaxnet.nn.tree_paths import leaves_by_path
 from jaxnet.validation import check_labels
 
 __all__ = ["accuracy", "correct", "l2_penalty", "mean_squared_error", "softmax_cross_entropy"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from jaxnet.notebook_html import framed, table
-from jaxnet.tree_paths import leaves_by_path
+from jaxnet.nn.tree_paths import leaves_by_path
+from jaxnet.plots.html import framed, table
 
 if TYPE_CHECKING:
     from jaxnet.nn.layers import Layer

@@ -1,18 +1,8 @@
-"""Figures of runs and gradients. Each function returns a Figure and shows nothing."""
+"""Figures of runs and gradients, and the parts of what a notebook shows. Each function returns and shows nothing.
 
-from jaxnet.plots.comparing import accuracies_by_init_std, activations, losses, optimizer_paths, overfitting, sweep_map
-from jaxnet.plots.training import first_layer_weights, learning_curves, mistakes, save, step_sizes
+Names are loaded when they are first used: only figures import matplotlib.
+"""
 
-__all__ = [
-    "accuracies_by_init_std",
-    "activations",
-    "first_layer_weights",
-    "learning_curves",
-    "losses",
-    "mistakes",
-    "optimizer_paths",
-    "overfitting",
-    "save",
-    "step_sizes",
-    "sweep_map",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

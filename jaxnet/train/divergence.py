@@ -10,8 +10,8 @@ import optax
 from jaxtyping import Array
 
 from jaxnet.nn.layers import Layer, Params, Tree
+from jaxnet.nn.tree_paths import leaves_by_path
 from jaxnet.train.step import History, Objective, TrainState, step_noise, update
-from jaxnet.tree_paths import leaves_by_path
 
 
 class DivergedError(ArithmeticError):

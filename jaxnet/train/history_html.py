@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxnet.notebook_html import figures, framed, table
-from jaxnet.svg import Axis, Curve, line_chart
+from jaxnet.plots.html import figures, framed, table
+from jaxnet.plots.svg import Axis, Curve, line_chart
 
 if TYPE_CHECKING:
     from jaxnet.train.step import History

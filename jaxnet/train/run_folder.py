@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike
 
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.summary import param_shapes
+from jaxnet.nn.tree_paths import leaves_by_path, tree_from_paths
 from jaxnet.train.step import History, TrainState
-from jaxnet.tree_paths import leaves_by_path, tree_from_paths
 
 OPTIONS = "options.json"  # present until the run is complete
 SUMMARY = "summary.json"  # present once it is

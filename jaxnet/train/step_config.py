@@ -12,10 +12,10 @@ from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer, Params
 from jaxnet.nn.losses import softmax_cross_entropy
 from jaxnet.nn.summary import param_shapes
+from jaxnet.nn.tree_paths import leaves_by_path
 from jaxnet.train.compiled_steps import Hyperparameters, StepConfig
 from jaxnet.train.sharding import ONE_DEVICE, OneDevice, placement
 from jaxnet.train.step import OPTIMIZERS, Criterion, MakeOptimizer, Optimizer, params_dtype
-from jaxnet.tree_paths import leaves_by_path
 from jaxnet.validation import check_fits_dtype, check_labels, check_not_negative, check_positive, check_samples
 
 

@@ -10,7 +10,7 @@ from conftest import noise_of, random_params
 import jaxnet
 import numpy_ref
 from jaxnet.crosscheck import check_network
-from jaxnet.tree_paths import leaves_by_path
+from jaxnet.nn.tree_paths import leaves_by_path
 
 pytestmark = pytest.mark.slow
 

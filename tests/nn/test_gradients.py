@@ -9,7 +9,7 @@ from conftest import away_from_kinks, hand_built, mostly_slow, random_params
 import jaxnet
 import numpy_ref
 from jaxnet.crosscheck import check_layer, check_network
-from jaxnet.tree_paths import leaves_by_path
+from jaxnet.nn.tree_paths import leaves_by_path
 
 EPS = np.finfo(np.float64).eps
 

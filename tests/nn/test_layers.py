@@ -14,7 +14,7 @@ import jaxnet
 import numpy_ref
 from jaxnet.cli.catalogue import CATALOGUE, Fault, scaled, with_fault
 from jaxnet.crosscheck import check_layer
-from jaxnet.tree_paths import leaves_by_path, tree_from_paths
+from jaxnet.nn.tree_paths import leaves_by_path, tree_from_paths
 
 EPS = np.finfo(np.float64).eps
 KEY = jax.random.key(5)

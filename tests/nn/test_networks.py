@@ -9,7 +9,7 @@ from conftest import hand_built, random_params
 
 import jaxnet
 import numpy_ref
-from jaxnet.tree_paths import leaves_by_path, tree_from_paths
+from jaxnet.nn.tree_paths import leaves_by_path, tree_from_paths
 
 KEY = jax.random.key(0)
 

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 import jaxnet
 import numpy_ref
 from jaxnet.crosscheck import check_network
-from jaxnet.tree_paths import leaves_by_path
+from jaxnet.nn.tree_paths import leaves_by_path
 from numpy_ref import notebook
 
 CORRECTIONS = {

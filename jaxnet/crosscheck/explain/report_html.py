@@ -13,8 +13,8 @@ from jaxnet.crosscheck.element_errors import ElementErrors
 from jaxnet.crosscheck.explain import report_lines
 from jaxnet.crosscheck.inspect.errors import counted
 from jaxnet.crosscheck.measure.step_sweep import StepErrors
-from jaxnet.notebook_html import figures, folded, framed, paragraph, table
-from jaxnet.svg import Axis, Cell, Curve, cell_map, line_chart, opacity
+from jaxnet.plots.html import figures, folded, framed, paragraph, table
+from jaxnet.plots.svg import Axis, Cell, Curve, cell_map, line_chart, opacity
 
 if TYPE_CHECKING:
     from jaxnet.crosscheck.report import Leaf, Report

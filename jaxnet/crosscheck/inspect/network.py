@@ -21,8 +21,7 @@ from jaxnet.crosscheck.inspect.parameters import arrays_by_place, parameters_of
 from jaxnet.crosscheck.inspect.role_heuristics import gradient_names
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place
-from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_complex, is_float
-from jaxnet.tree_paths import leaves_by_path
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_complex, is_float, leaves_of
 
 TRAINING = ("train_flg", "train", "training", "is_training")  # flags of a loss that select training
 
@@ -188,7 +187,7 @@ class CheckableNetwork(Checkable):
         """Returns the gradients by leaf; their names are those of the leaves, with or without a d: `Affine1.dW`."""
         if not isinstance(tree, Mapping | list | tuple):
             raise SubjectError(f"{self.name}.gradient: returned {kind_of(tree)}, expected the tree of params")
-        found = leaves_by_path(tree)
+        found = dict(leaves_of(tree))
         for name in [name for name in self.leaves if name not in found]:
             for place in gradient_names(name):
                 if place in found and place not in self.leaves:
@@ -219,7 +218,7 @@ def inspect_network(network: Any, x: Any, t: Any) -> CheckableNetwork:
     _check_labels(x, t)
     with as_subject_error(f"copying {name}"):
         base = duplicate(network)
-    params = leaves_by_path(base.params)
+    params = dict(leaves_of(base.params))
     leaves = {place: leaf for place, leaf in params.items() if is_float(leaf)}
     if not leaves:
         raise SubjectError("network: its params hold no float array, so there is nothing to check")

@@ -10,8 +10,8 @@ import pytest
 from html_tree import parsed, rows_of, texts_of
 
 import jaxnet
-from jaxnet.notebook_html import folded, framed, paragraph, table
-from jaxnet.svg import Axis, Cell, Curve, cell_map, line_chart
+from jaxnet.plots.html import folded, framed, paragraph, table
+from jaxnet.plots.svg import Axis, Cell, Curve, cell_map, line_chart
 from jaxnet.train.step import History, Progress
 
 HISTORY = History(
@@ -151,6 +151,6 @@ def test_the_ticks_of_less_than_a_decade_are_where_they_say():
 
 
 def test_importing_jaxnet_imports_nothing_for_notebooks():
-    code = "import sys, jaxnet.crosscheck; print('jaxnet.svg' in sys.modules, 'jaxnet.notebook_html' in sys.modules)"
+    code = "import sys, jaxnet.crosscheck; print('jaxnet.plots.svg' in sys.modules, 'jaxnet.plots.html' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "False"]
