@@ -163,7 +163,8 @@ def reject_labels(forward: Any, backward: Any) -> None:
     rest = [name for name in takes if name not in _takes(forward) and "cache" not in name.lower()]
     labels = [name for name in rest if is_label_name(name)]
     is_upstream = any(UPSTREAM.match(name) for name in rest if name not in labels)
-    if not labels or is_upstream or not any("cache" in name.lower() for name in takes):
+    is_method = any(isinstance(f, types.MethodType) for f in (forward, backward))  # whose cost the object may hold
+    if not labels or is_upstream or is_method or not any("cache" in name.lower() for name in takes):
         return
     of_forward, of_backward = (getattr(f, "__name__", "f").replace("<lambda>", "f") for f in (forward, backward))
     held = getattr(backward, "__globals__", {})
