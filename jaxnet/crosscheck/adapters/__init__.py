@@ -14,8 +14,10 @@ from jaxnet.crosscheck.adapters import (
     derivatives,
     loss_and_gradients,
     loss_objects,
+    method_pairs,
     methods,
     model_functions,
+    model_losses,
     returned_parameters,
     scalar_engines,
     tuple_inputs,
@@ -28,6 +30,7 @@ __all__ = ["Style", "adapt"]
 
 LAYER_STYLES = (
     methods.adapt,
+    method_pairs.adapt,
     tuple_inputs.adapt,
     unpaired_outputs.adapt,
     bound_arguments.adapt,
@@ -39,6 +42,7 @@ OTHER_STYLES = (
     loss_objects.adapt,
     backprop_networks.adapt,
     model_functions.adapt,
+    model_losses.adapt,
     loss_and_gradients.adapt,
     derivatives.adapt,
     scalar_engines.adapt,

@@ -14,8 +14,12 @@ from jaxnet.crosscheck.adapters.style import (
     with_methods,
 )
 from jaxnet.crosscheck.inspect.copying import duplicate
-from jaxnet.crosscheck.inspect.pair import CACHE
+from jaxnet.crosscheck.inspect.pair import CACHE, reject_labels
+from jaxnet.crosscheck.inspect.trees import is_float
 
+FIRST_OUTPUT = (
+    "{0}.backward takes an upstream gradient for the first output of {0}.forward, so the others are not checked"
+)
 UPSTREAM = re.compile(r"d[A-Z_].*|d(out|y|z|a|l|loss|values?|top)\w*|grad\w*|\w*_grad\w*|delta\w*|error\w*|upstream\w*")
 
 
@@ -43,6 +47,7 @@ def adapt(style: Style) -> Style | None:
 
 def _adapted_pair(style: Style) -> Style | None:
     forward, backward = style.thing
+    reject_labels(forward, backward)
     binding = _bind(forward, backward, most=2)
     if binding is None:
         return None
@@ -73,19 +78,23 @@ def _adapted_layer(style: Style) -> Style | None:
     trial = duplicate(layer)
     y = called(trial.forward, *style.inputs)
     inputs = dict(zip(names, style.inputs, strict=False))
+    has_states = isinstance(y, tuple | list) and len(y) > 1 and is_float(y[0])  # (y, h), of which backward takes dy
+    y = y[0] if has_states else y
     if isinstance(called(lambda: binding._replace(backward=trial.backward).call(inputs, (y,))), Exception):
         return None
 
     @functools.wraps(kind.forward)
     def forward(self: Any, *inputs: Any) -> Any:
         self.__dict__["_recall_inputs"] = lambda: dict(zip(names, inputs, strict=False))
-        return kind.forward(self, *inputs)
+        result = kind.forward(self, *inputs)
+        return result[0] if has_states else result
 
     def backward(self: Any, dout: Any) -> Any:
         bound = binding._replace(backward=functools.partial(kind.backward, self))
         return bound.call(self.__dict__["_recall_inputs"](), (dout,))
 
-    return style._replace(thing=with_methods(layer, {"forward": forward, "backward": backward}))
+    note = FIRST_OUTPUT.format(kind.__name__) if has_states else style.note
+    return style._replace(thing=with_methods(layer, {"forward": forward, "backward": backward}), note=note)
 
 
 def _bind(forward: Any, backward: Any, most: int) -> _Binding | None:

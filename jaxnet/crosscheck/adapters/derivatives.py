@@ -21,6 +21,7 @@ from jaxnet.crosscheck.adapters.style import (
     required_parameters_of,
     undecorated,
 )
+from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
@@ -146,4 +147,18 @@ def _two_functions(thing: Any) -> tuple[Callable[..., Any], Callable[..., Any]] 
     )
     if value is None or derivative_name is None:
         return None
-    return getattr(thing, value), getattr(thing, derivative_name)
+    f, derivative = getattr(thing, value), getattr(thing, derivative_name)
+    return (f, derivative) if parameters_of(derivative) else (f, _after(thing, value, derivative_name))
+
+
+def _after(thing: Any, value: str, derivative: str) -> Callable[..., Any]:
+    """Returns the derivative of an object that remembers its inputs: `loss(a, y)`, and then `loss.gradient()`."""
+
+    def gradient(*args: Any) -> Any:
+        copied = duplicate(thing)
+        getattr(copied, value)(*args)
+        return getattr(copied, derivative)()
+
+    gradient.__name__ = derivative
+    gradient.__signature__ = inspect.signature(getattr(thing, value))  # type: ignore[attr-defined]
+    return gradient

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.style import Style, called, named_gradients, parameters_of, with_methods
+from jaxnet.crosscheck.adapters.derivatives import AS_FORCE, FORCE
+from jaxnet.crosscheck.adapters.style import (
+    Style,
+    called,
+    named_gradients,
+    parameters_of,
+    returned_names,
+    with_methods,
+)
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.errors import SubjectError, describe
 from jaxnet.crosscheck.inspect.trees import is_float
@@ -36,11 +44,16 @@ def adapt(style: Style) -> Style | None:
     def loss(*args: Any) -> Any:
         return thing(*args)[value]
 
+    names = returned_names(thing, 2)
+    is_force = bool(names) and isinstance(rest, int) and FORCE.fullmatch(names[rest]) is not None
+
     def gradient(*args: Any) -> Any:
-        return _named(thing(*args)[rest], thing, args)
+        gradients = thing(*args)[rest]
+        return _named(-gradients if is_force else gradients, thing, args)
 
     gradient.__signature__ = loss.__signature__ = inspect.signature(thing)  # type: ignore[attr-defined]
     note = f"{getattr(thing, '__name__', 'f')} returns its value and its gradient together"
+    note = AS_FORCE.format(names[rest], names[value]) if is_force and isinstance(rest, int) else note
     return style._replace(thing=loss, gradient=gradient, takes_dout=False, note=note)
 
 

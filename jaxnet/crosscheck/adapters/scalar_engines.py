@@ -1,4 +1,7 @@
-"""Engines of differentiable objects, as micrograd: inputs with `data` and `grad`, an output with `backward()`."""
+"""Engines of differentiable objects, as micrograd: inputs with `data` and `grad`, an output with `backward()`.
+
+The number may have another name than `data`, if it is the only attribute that holds one beside the gradient.
+"""
 
 import copy
 import functools
@@ -7,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.adapters.style import Style
+from jaxnet.crosscheck.inspect.objects import attributes_of
 from jaxnet.crosscheck.inspect.trees import is_float
 
 NOTE = "{} objects are checked by their data and the grad that backward() leaves"
@@ -23,14 +27,14 @@ def adapt(style: Style) -> Style | None:
 
     @functools.wraps(f)
     def value(*values: Any) -> Any:
-        return np.asarray(f(*variables(values)).data, float)
+        return np.asarray(_data_of(f(*variables(values))), float)
 
     def gradient(*values: Any) -> Any:
         made = variables(values)
         f(*made).backward()
         return tuple(np.asarray(_number(variable.grad), float) for variable in made)
 
-    numbers = tuple(np.asarray(variable.data, float) for variable in inputs)
+    numbers = tuple(np.asarray(_data_of(variable), float) for variable in inputs)
     note = NOTE.format(type(inputs[0]).__name__)
     if np.ndim(value(*numbers)) != 0:
         return None
@@ -40,12 +44,22 @@ def adapt(style: Style) -> Style | None:
 def _is_variable(value: Any) -> bool:
     if is_float(value) or type(value).__module__.partition(".")[0] in ("torch", "jax", "jaxlib", "numpy"):
         return False
-    data = getattr(value, "data", None)
-    return (
-        hasattr(value, "grad")
-        and callable(getattr(value, "backward", None))
-        and isinstance(data, int | float | np.ndarray | np.floating)
-    )
+    return hasattr(value, "grad") and callable(getattr(value, "backward", None)) and _is_number(_data_of(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.ndarray | np.floating) and not isinstance(value, bool)
+
+
+def _data_name(variable: Any) -> str:
+    """Returns the attribute with the number: `data`, or the only other one that is a number and no gradient."""
+    names = [name for name, value in attributes_of(variable).items() if is_float(value) or isinstance(value, float)]
+    names = [name for name in names if "grad" not in name]
+    return names[0] if len(names) == 1 and not hasattr(variable, "data") else "data"
+
+
+def _data_of(variable: Any) -> Any:
+    return getattr(variable, _data_name(variable), None)
 
 
 def _number(gradient: Any) -> Any:
@@ -56,7 +70,6 @@ def _number(gradient: Any) -> Any:
 def _with_data(variable: Any, data: Any) -> Any:
     """Returns a new variable with this value and no gradient."""
     made = copy.copy(variable)
-    like = variable.data
-    made.data = np.array(data) if isinstance(like, np.ndarray) else float(data)
+    setattr(made, _data_name(variable), np.array(data) if isinstance(_data_of(variable), np.ndarray) else float(data))
     made.grad = None if variable.grad is None else np.zeros_like(_number(variable.grad))[()]
     return made

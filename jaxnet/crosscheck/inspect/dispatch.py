@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
-from jaxnet.crosscheck.adapters import Style, adapt, derivatives, loss_and_gradients, resets
+from jaxnet.crosscheck.adapters import Style, adapt, derivatives, loss_and_gradients, methods, resets
 from jaxnet.crosscheck.frameworks.array_protocol import foreign_array, on_numpy_arrays, with_numpy_arrays
 from jaxnet.crosscheck.frameworks.choose import engine_for
 from jaxnet.crosscheck.frameworks.program import FrameworkProgram
@@ -123,11 +123,14 @@ def _styled(style: Style, seed: int) -> Checkable:
         checkable = function_to_checkable(style.thing, style.inputs, seed, style.gradient, style.takes_dout)
     if style.note:
         checkable.notes = (*checkable.notes, style.note)
+    checkable.constants = {*checkable.constants, *style.data}
     return checkable
 
 
 def _as_it_is(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     is_several = isinstance(thing, tuple | list)
+    if not is_several and is_torch(thing, inputs) and (style := methods.adapt(Style(thing, inputs))) is not None:
+        thing = style.thing
     if not is_several and is_torch(thing, inputs) and not is_tensor_layer(thing):
         return function_to_checkable(thing, inputs, seed)
     is_layer = hasattr(thing, "backward")  # a layer may store its last `loss` beside its `params`

@@ -16,7 +16,7 @@ from jaxnet.crosscheck.inspect.inputs import integers_in, numbers_in
 from jaxnet.crosscheck.inspect.optional_jax import double_precision
 from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.signatures import from_above
-from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_inexact, leaves_of
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_array, is_inexact, leaves_of
 
 NOTHING_TO_CHECK = "{}: no argument has floats, so there is nothing to check; pass arrays of floats"
 OF_THE_SUM = "gradient takes no dout, so it is checked as the gradient of {} of {}"
@@ -98,7 +98,7 @@ class CheckableFunction(Checkable):
                 f"gradient: returns no gradient for any of {', '.join(floats)}, so there is nothing to check"
             )
         self.others = {name: array for name, array in floats.items() if name not in with_gradient}
-        is_single = reading.form is Form.SINGLE
+        is_single = reading.form is Form.SINGLE or is_array(result)  # several numbers, whose gradients are one array
         self.constants = {
             name
             for name, array in self.others.items()

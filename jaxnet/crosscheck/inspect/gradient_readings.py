@@ -88,7 +88,16 @@ def _readings(result: Any, args: Arguments) -> list[Reading]:
         return _mapping_readings(result, args)
     if type(result) in (tuple, list):
         return _sequence_readings(result, args)
-    return _single_readings(result, args)
+    return _readings_of_numbers(result, args) or _single_readings(result, args)
+
+
+def _readings_of_numbers(result: Any, args: Arguments) -> list[Reading]:
+    """Reads a vector that fits no argument as the gradients by as many numbers: grad(alpha, beta, x) of shape (2,)."""
+    floats = args.with_floats()
+    numbers = [name for name in floats if args.single[name] and args.floats[name].shape == ()]
+    if np.ndim(result) != 1 or len(result) != len(numbers) or any(_fits(result, name, args) for name in floats):
+        return []
+    return [Reading(Form.BY_POSITION, tuple(numbers))]
 
 
 def _mapping_readings(result: Mapping[str, Any], args: Arguments) -> list[Reading]:

@@ -1,5 +1,6 @@
 """Recognizes objects of other frameworks, which JAX cannot trace, by the modules of their types. Imports none."""
 
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -47,7 +48,8 @@ def other_framework(thing: Any, inputs: tuple[Any, ...]) -> str | None:
     Looks at the modules that define their types, and at the modules that a function's code names.
     """
     for module in (*_modules_of(thing), *(m for value in inputs for m in _modules_in(value))):
-        if (framework := FRAMEWORKS.get(module.partition(".")[0])) is not None:
+        top = module.partition(".")[0]
+        if (framework := FRAMEWORKS.get(top)) is not None and _is_package(top):
             return framework
     return None
 
@@ -67,6 +69,11 @@ def reject_foreign_function(argument: str, function: Any) -> None:
         raise SubjectError(
             f"{argument}: a foreign function of ctypes, expected one that takes and returns arrays:{CTYPES}"
         )
+
+
+def _is_package(name: str) -> bool:
+    """Returns whether the module of this name is a package, as the frameworks are, and not a file `autograd.py`."""
+    return hasattr(sys.modules.get(name, types), "__path__") or name not in sys.modules
 
 
 def _modules_of(thing: Any) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Inspects pairs of functions, as in courses: forward returns its output and a cache, and backward takes the cache."""
 
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,13 +14,15 @@ from jaxnet.crosscheck.inspect.assignment import as_tuple
 from jaxnet.crosscheck.inspect.checkable import Instance
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.copying import Template, duplicate
-from jaxnet.crosscheck.inspect.errors import SubjectError, counted, kind_of
+from jaxnet.crosscheck.inspect.errors import SubjectError, counted, describe, kind_of
 from jaxnet.crosscheck.inspect.layer import CheckableCode, from_trial, run_trial_with_floats
-from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name, looks_constant
+from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
 from jaxnet.crosscheck.inspect.trees import Leaves, is_inexact
 
 CACHE = ("cache", "ctx")
+UPSTREAM = re.compile(r"d|grad|delta|err|up|g$|v$|ct|bar|above|seed", re.IGNORECASE)  # names of upstream gradients
+COST = re.compile("(cost|loss)$", re.IGNORECASE)  # the name of a function
 
 
 class PairAdapter(Adapter):
@@ -43,12 +46,27 @@ class PairAdapter(Adapter):
         return result[0] if len(result) == 2 else tuple(result[:-1])
 
     def backward(self, *douts: Any) -> Any:
-        result = self.pair[1](self._cache, *douts) if self.cache_first else self.pair[1](*douts, self._cache)
+        try:
+            result = self.pair[1](self._cache, *douts) if self.cache_first else self.pair[1](*douts, self._cache)
+        except Exception as error:
+            if len(douts) > 1 and is_inexact(self._cache):
+                raise SubjectError(self._doubtful(len(douts), describe(error))) from error
+            raise
         if (count := len(as_tuple(result))) > self._count and not isinstance(result, Mapping):
             name = getattr(self.pair[0], "__name__", "forward")
             counts = f"{counted(count, 'gradient')} for {counted(self._count, 'input')}"
             raise SubjectError(f"{name}: returned {counts}, expected one for each")
         return result
+
+    def _doubtful(self, count: int, error: str) -> str:
+        """Returns the message for a backward that raises, and may take other values than upstream gradients."""
+        forward, backward = (getattr(f, "__name__", "f").replace("<lambda>", "f") for f in self.pair)
+        takes = ", ".join(p.name for p in positional(self.pair[1]))
+        return (
+            f"{backward}: raised {error} when called with upstream gradients for the first {count} outputs of "
+            f"{forward} and with the last as its cache; if {takes} are other values, pass a pair whose backward takes "
+            f"(dout, cache): check((lambda ...: (y, cache), lambda dout, cache: {backward}(...)), ...)"
+        )
 
     def expect(self, douts: int, name: str) -> None:
         expect_call(self.pair[1], douts + 1, name, f"backward({name_douts(douts)}, cache)")
@@ -103,6 +121,7 @@ def inspect_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...]) -> CheckablePai
     if len(pair) != 2 or not all(callable(function) for function in pair):
         raise SubjectError(f"layer: a tuple of {len(pair)}, expected a pair of functions (forward, backward)")
     forward, backward = pair
+    reject_labels(forward, backward)
     name = getattr(forward, "__name__", "forward")
     names = input_names(forward, len(inputs))
     backward_name = getattr(backward, "__name__", "backward").replace("<lambda>", "backward")
@@ -133,6 +152,31 @@ def as_pair(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
         return None
     _reject_context(layer.forward, backward)
     return (layer.forward, backward) if takes[-1] in CACHE or (len(takes) > 1 and takes[0] in CACHE) else None
+
+
+def reject_labels(forward: Any, backward: Any) -> None:
+    """Raises a SubjectError if backward takes labels and a cache, and nothing that may be an upstream gradient.
+
+    `backward(parameters, cache, X, Y)` starts from the derivative of a cost, so it is none of forward alone.
+    """
+    takes = _takes(backward)
+    rest = [name for name in takes if name not in _takes(forward) and "cache" not in name.lower()]
+    labels = [name for name in rest if is_label_name(name)]
+    is_upstream = any(UPSTREAM.match(name) for name in rest if name not in labels)
+    is_method = any(isinstance(f, types.MethodType) for f in (forward, backward))  # whose cost the object may hold
+    if not labels or is_upstream or is_method or not any("cache" in name.lower() for name in takes):
+        return
+    of_forward, of_backward = (getattr(f, "__name__", "f").replace("<lambda>", "f") for f in (forward, backward))
+    held = getattr(backward, "__globals__", {})
+    cost = next((name for name, f in held.items() if COST.search(name) and callable(f)), "cost")
+    raise SubjectError(
+        f"{of_backward}: takes {labels[0]} and no upstream gradient, so it is the backward of a cost; pass that too: "
+        f"check(({of_forward}, {cost}, {of_backward}), {', '.join([*_takes(forward), labels[0]])})"
+    )
+
+
+def _takes(function: Any) -> list[str]:
+    return [p.name for p in positional(function) if p.default is p.empty]
 
 
 def _owner(function: Any) -> Any:

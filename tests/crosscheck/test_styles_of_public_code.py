@@ -1,0 +1,292 @@
+"""Tests code in the styles of public repositories: it passes if right, and fails if a gradient is wrong by a factor."""
+
+import sys
+import types
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from jaxnet.crosscheck import SubjectError, check
+
+STYLES = {}
+
+
+def style(make):
+    """Registers a function that returns code and its inputs, given the factor by which a gradient is wrong."""
+    STYLES[make.__name__] = make
+    return make
+
+
+def draw(*shape):
+    return np.random.default_rng(shape).standard_normal(shape)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@style
+def an_optimizer_that_updates_a_dict_of_parameters(k):
+    class Descent:
+        def update(self, params, grads, rate):
+            for name in params:
+                params[name] = params[name] - rate * grads[name]
+
+    class Dense:
+        def __init__(self):
+            self.params, self.optimizer = {"W": draw(4, 3), "b": draw(3)}, Descent()
+
+        def forward(self, inputs):
+            self.inputs = inputs
+            return inputs @ self.params["W"] + self.params["b"]
+
+        def backward(self, grads, learning_rate):
+            dx = grads @ self.params["W"].T
+            self.optimizer.update(self.params, {"W": k * self.inputs.T @ grads, "b": grads.sum(axis=0)}, learning_rate)
+            return dx
+
+    return Dense(), (draw(5, 4),)
+
+
+@style
+def an_energy_followed_by_the_forces(k):
+    def springs(positions):
+        d = positions[:, None] - positions[None]
+        energy = (d**2).sum() / 4
+        forces = -k * d.sum(axis=1)
+        return energy, forces
+
+    return springs, (draw(5, 3),)
+
+
+@style
+def the_gradients_by_numbers_in_one_array(k):
+    def log_likelihood(mean, scale, data):
+        return -(((data - mean) / scale) ** 2).sum() / 2 - data.size * np.log(scale)
+
+    def gradient(mean, scale, data):
+        z = (data - mean) / scale
+        return np.array([z.sum() / scale, k * ((z**2).sum() - data.size) / scale])
+
+    return (log_likelihood, gradient), (0.3, 1.7, draw(6))
+
+
+@style
+def a_called_loss_that_stores_what_its_gradient_needs(k):
+    class SquaredError:
+        def __call__(self, a, y):
+            self.error = a - y
+            return (self.error**2).mean()
+
+        def gradient(self):
+            return 2 * k * self.error / self.error.size
+
+    return SquaredError(), (draw(5, 3), draw(3, 5).T)
+
+
+@style
+def a_method_and_the_function_that_reverses_it(k):
+    class Norm:
+        def __init__(self):
+            self.gamma, self.beta = draw(4), draw(4) + 1
+
+        def forward(self, x):
+            centred = x - x.mean(axis=-1, keepdims=True)
+            return self.gamma * centred + self.beta, (centred, self.gamma)
+
+    def norm_backward(d_out, cache):
+        centred, gamma = cache
+        d = d_out * gamma
+        return d - d.mean(axis=-1, keepdims=True), k * (d_out * centred).sum(axis=0), d_out.sum(axis=0)
+
+    return (Norm().forward, norm_backward), (draw(5, 4),)
+
+
+@style
+def gradients_of_parameters_alone_in_another_order(k):
+    class Autoencoder:
+        def __init__(self):
+            self.W_enc, self.W_dec, self.bias = draw(4, 3), draw(3, 4), draw(4)
+
+        def forward(self, X):
+            self.X, self.h = X, np.tanh(X @ self.W_enc)
+            return self.h @ self.W_dec + self.bias
+
+        def backward(self, dout):
+            inner = dout @ self.W_dec.T * (1 - self.h**2)
+            return self.h.T @ dout, dout.sum(axis=0), k * self.X.T @ inner
+
+    return Autoencoder(), (draw(5, 4),)
+
+
+@style
+def gradients_whose_names_tell_apart_parameters_of_one_shape(k):
+    class Two:
+        def __init__(self):
+            self.A, self.B = draw(4, 4), draw(4, 4) + 1
+
+        def forward(self, x):
+            self.x, self.h = x, np.tanh(x @ self.A)
+            return self.h @ self.B
+
+        def backward(self, dout):
+            dh = dout @ self.B.T * (1 - self.h**2)
+            dB, dA = self.h.T @ dout, k * self.x.T @ dh
+            return dB, dA
+
+    return Two(), (draw(5, 4),)
+
+
+@style
+def a_recurrence_that_returns_its_state_and_takes_its_inputs_again(k):
+    class RNN:
+        def __init__(self):
+            self.Wx, self.Wh, self.Wy = draw(4, 3), draw(3, 3), draw(3, 2)
+
+        def forward(self, inputs, hprev):
+            self.h = {-1: hprev}
+            for t, x in enumerate(inputs):
+                self.h[t] = np.tanh(x @ self.Wx + self.h[t - 1] @ self.Wh)
+            return self.h[len(inputs) - 1] @ self.Wy, self.h[len(inputs) - 1]
+
+        def backward(self, dout, inputs):
+            dWx, dWh, dWy = np.zeros((4, 3)), np.zeros((3, 3)), self.h[len(inputs) - 1].T @ dout
+            dh = dout @ self.Wy.T
+            for t in reversed(range(len(inputs))):
+                raw = dh * (1 - self.h[t] ** 2)
+                dWx, dWh, dh = dWx + inputs[t].T @ raw, dWh + k * self.h[t - 1].T @ raw, raw @ self.Wh.T
+            return dWx, dWh, dWy
+
+    return RNN(), (draw(3, 2, 4), draw(2, 3))
+
+
+@style
+def a_method_of_a_model_that_returns_its_loss_and_an_object_of_gradients(k):
+    @dataclass
+    class Params:
+        centers: np.ndarray
+        contexts: np.ndarray
+
+    class SkipGram:
+        def __init__(self):
+            self.params = Params(draw(6, 4), draw(4, 6).T.copy())
+
+        def loss_and_grad(self, words, others):
+            p, grads = self.params, Params(np.zeros((6, 4)), np.zeros((6, 4)))
+            scores = (p.centers[words] * p.contexts[others]).sum(axis=1)
+            d = (sigmoid(scores) - 1)[:, None] / len(words)
+            np.add.at(grads.centers, words, k * d * p.contexts[others])
+            np.add.at(grads.contexts, others, d * p.centers[words])
+            return float(np.logaddexp(0, -scores).mean()), grads
+
+    return SkipGram().loss_and_grad, (np.array([0, 2, 2]), np.array([1, 3, 0]))
+
+
+@style
+def an_engine_with_another_name_for_the_value(k):
+    class Node:
+        def __init__(self, number, parents=()):
+            self.number, self.grad, self.parents = number, np.zeros_like(number), parents
+
+        def backward(self):
+            x, w = self.parents
+            x.grad, w.grad = x.grad + w.number, w.grad + k * x.number
+
+    return (lambda x, w: Node(np.array((x.number * w.number).sum()), (x, w))), (Node(draw(5)), Node(draw(5) + 1))
+
+
+@style
+def a_layer_of_tensors_with_backprop(k):
+    torch = pytest.importorskip("torch")
+
+    class Softmax:
+        def forward(self, inputs):
+            self.output = torch.softmax(inputs, dim=1)
+            return self.output
+
+        def backprop(self, dA):
+            inner = (dA * self.output).sum(dim=1, keepdim=True)
+            return k * self.output * (dA - inner)
+
+    return Softmax(), (torch.tensor(draw(5, 4)),)
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_a_correct_gradient_in_this_style_passes(name):
+    thing, inputs = STYLES[name](1.0)
+    report = check(thing, *inputs)
+    assert report.verdict == "PASS", str(report)
+
+
+@pytest.mark.parametrize("factor", [1.5, -2.0, 1.001])
+@pytest.mark.parametrize("name", STYLES)
+def test_a_wrong_gradient_in_this_style_fails(name, factor):
+    thing, inputs = STYLES[name](factor)
+    report = check(thing, *inputs)
+    assert report.verdict == "FAIL", str(report)
+
+
+def test_updated_parameters_in_a_dict_are_leaves():
+    thing, inputs = STYLES["an_optimizer_that_updates_a_dict_of_parameters"](1.0)
+    assert [leaf.name for leaf in check(thing, *inputs).leaves] == ["params['W']", "params['b']", "inputs"]
+
+
+def test_a_note_names_the_inputs_that_get_no_gradient():
+    thing, inputs = STYLES["gradients_of_parameters_alone_in_another_order"](1.0)
+    note = "Autoencoder.backward returns the gradients of its parameters alone, so X is not checked"
+    assert note in check(thing, *inputs).notes
+
+
+def forward_propagation(X, parameters):
+    A = sigmoid(parameters["W"] @ X)
+    return A, {"A": A}
+
+
+def compute_cost(A, Y):
+    return -(Y * np.log(A) + (1 - Y) * np.log(1 - A)).mean()
+
+
+def backward_propagation(parameters, cache, X, Y):
+    return {"dW": (cache["A"] - Y) @ X.T / Y.size}
+
+
+LABELS = np.array([[0.0, 1, 1, 0, 1, 0]])
+
+
+@pytest.mark.parametrize("inputs", [(draw(3, 6), {"W": draw(1, 3)}), (draw(3, 6), {"W": draw(1, 3)}, LABELS)])
+def test_a_backward_of_a_cost_is_no_backward_of_forward_alone(inputs):
+    call = r"check\(\(forward_propagation, compute_cost, backward_propagation\), X, parameters, Y\)"
+    with pytest.raises(SubjectError, match=f"backward_propagation: takes Y and no upstream gradient.*{call}"):
+        check((forward_propagation, backward_propagation), *inputs)
+
+
+def test_the_call_that_is_proposed_for_a_backward_of_a_cost_works():
+    triple = (forward_propagation, compute_cost, backward_propagation)
+    assert check(triple, draw(3, 6), {"W": draw(1, 3)}, LABELS).verdict == "PASS"
+
+
+def test_a_backward_that_may_take_other_values_than_upstream_gradients_is_refused():
+    W1, W2 = draw(4, 5), draw(5, 3)
+
+    def policy_forward(x):
+        h = np.maximum(x @ W1, 0)
+        return np.exp(h @ W2) / np.exp(h @ W2).sum(axis=1, keepdims=True), x, h
+
+    def policy_backward(xs, hs, dlogits):
+        dh = dlogits @ W2.T * (hs > 0)
+        return xs.T @ dh, hs.T @ dlogits
+
+    with pytest.raises(SubjectError, match=r"policy_backward: raised ValueError.*if xs, hs, dlogits are other values"):
+        check((policy_forward, policy_backward), draw(6, 4))
+
+
+def test_a_file_with_the_name_of_a_framework_is_not_taken_for_it(monkeypatch):
+    module = types.ModuleType("autograd")
+    monkeypatch.setitem(sys.modules, "autograd", module)
+    f = types.FunctionType(
+        (lambda x: float(np.asarray(x).sum())).__code__, {"np": np, "float": float, "__name__": "autograd"}
+    )
+    f.__module__ = "autograd"
+    with pytest.raises(SubjectError, match="JAX cannot trace it"):
+        check(f, draw(3))
