@@ -10,6 +10,7 @@ import base64
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from nbformat import NotebookNode
 
 SUFFIXES = {"en": "", "ko": ".ko"}  # language: what stands between the name of a notebook and its extension
 FACTS = {
-    "headings": r"^(#+) ",
-    "formulas": r"(\$\$.+?\$\$|\$.+?\$)",
-    "code": r"`([^`]+)`",
-    "links": r"\]\(([^)]+)\)",
-    "numbers": r"(\d+(?:[.,]\d+)*)",
+    "headings": r"^#+ ",
+    "formulas": r"\$\$.+?\$\$|\$.+?\$",
+    "code": r"```.+?```|`[^`]+`",
+    "links": r"\]\([^)]+\)",
+    "numbers": r"\d+(?:[.,]\d+)*",
 }
 TIMEOUT = 300  # seconds for one cell
 
@@ -69,21 +70,20 @@ def _check_texts(name: str, texts: list[NotebookNode]) -> None:
         raise NotebookError(f"{name}: the cell {_opening(texts[-1])!r} has no Korean translation after it")
     for english, korean in zip(texts[::2], texts[1::2], strict=True):
         for kind, pattern in FACTS.items():
-            facts = [_facts(kind, pattern, cell.source) for cell in (english, korean)]
-            if facts[0] != facts[1]:
+            in_english, in_korean = (_facts(kind, pattern, cell.source) for cell in (english, korean))
+            if in_english != in_korean:
                 raise NotebookError(
-                    f"{name}: the {kind} of the cell {_opening(english)!r} are {facts[0]} in English "
-                    f"and {facts[1]} in Korean, expected the same"
+                    f"{name}: the {kind} of the cell {_opening(english)!r} differ: only in English "
+                    f"{list(in_english - in_korean)}, only in Korean {list(in_korean - in_english)}"
                 )
 
 
-def _facts(kind: str, pattern: str, text: str) -> list[str]:
-    """Returns what two translations of a text must share. The order of words differs between languages."""
+def _facts(kind: str, pattern: str, text: str) -> Counter[str]:
+    """Counts what two translations of a text must share, in any order: word order differs between languages."""
     if kind == "numbers":  # those of formulas and code are compared with them
         text = re.sub("|".join(FACTS[other] for other in ("formulas", "code", "links")), " ", text, flags=re.DOTALL)
     facts = re.findall(pattern, text, flags=re.DOTALL | re.MULTILINE)
-    facts = [re.sub(r"\s+", " ", fact.replace(".ko.", ".")) for fact in facts]
-    return facts if kind == "headings" else sorted(facts)
+    return Counter(" ".join(fact.replace(".ko.", ".").split()) for fact in facts)
 
 
 def _opening(cell: NotebookNode) -> str:

@@ -29,8 +29,9 @@ def source(tmp_path):
 def test_each_text_of_a_notebook_is_in_both_languages(path):
     texts = [cell for cell in read(path).cells if cell.cell_type == "markdown"]
     assert len(texts) >= 2
-    for cell in texts:
-        assert bool(re.search("[가-힣]", cell.source)) == (cell.metadata["lang"] == "ko"), cell.source[:60]
+    for cell in texts:  # an English text may name a Korean title, and every Korean text has Latin letters in formulas
+        share = len(re.findall("[가-힣]", cell.source)) / len(re.findall(r"[^\W\d_]", cell.source))
+        assert share > 0.2 if cell.metadata["lang"] == "ko" else share < 0.05, cell.source[:60]
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
@@ -49,11 +50,18 @@ def test_the_editions_have_all_code_cells_and_half_of_the_texts(path):
         ([("en", "a text")], "'a text' has no Korean translation"),
         ([("ko", "글"), ("en", "a text")], "'글' has lang='ko', expected 'en'"),
         ([("en", "one"), ("en", "two")], "'two' has lang='en', expected 'ko'"),
-        ([("en", "# Title"), ("ko", "제목")], r"headings .* are \['#'\] in English and \[\] in Korean"),
-        ([("en", "10,000 steps"), ("ko", "1,000번")], r"numbers .* are \['10,000'\] in English and \['1,000'\]"),
-        ([("en", "`dout`"), ("ko", "`dx`")], r"code .* are \['dout'\] in English and \['dx'\]"),
-        ([("en", "so $x$"), ("ko", "그래서")], r"formulas .* are \['\$x\$'\] in English and \[\]"),
-        ([("en", "[a](a.md)"), ("ko", "[a](b.ko.md)")], r"links .* are \['a.md'\] in English and \['b.md'\]"),
+        ([("en", "# Title"), ("ko", "제목")], r"headings .* only in English \['#'\], only in Korean \[\]"),
+        (
+            [("en", "10,000 steps"), ("ko", "1,000번")],
+            r"numbers .* only in English \['10,000'\], only in Korean \['1,000'\]",
+        ),
+        ([("en", "`dout`"), ("ko", "`dx`")], r"code .* only in English \['`dout`'\], only in Korean \['`dx`'\]"),
+        ([("en", "```\n1\n```"), ("ko", "```\n2\n```")], "code .* differ"),
+        ([("en", "so $x$"), ("ko", "그래서")], r"formulas .* only in English \['\$x\$'\], only in Korean \[\]"),
+        (
+            [("en", "[a](a.md)"), ("ko", "[a](b.ko.md)")],
+            r"links .* only in English \['\]\(a.md\)'\], only in Korean \['\]\(b.md\)'\]",
+        ),
     ],
 )
 def test_a_difference_between_the_languages_is_an_error(source, texts, message):
