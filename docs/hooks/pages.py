@@ -17,7 +17,7 @@ from mkdocs.structure.pages import Page
 ROOT_PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 OTHER_LANGUAGE = {"en": ("ko", "한국어로 읽기"), "ko": ("en", "Read in English")}
 DOWNLOAD = {"en": "Download as a Jupyter notebook, with outputs", "ko": "출력이 담긴 Jupyter 노트북 내려받기"}
-LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)")
+LINK = re.compile(r"(?P<text>!?\[[^\[\]]*\])\((?P<target>(?!\w+:)[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 
 log = logging.getLogger("mkdocs.hooks.pages")
 
@@ -38,8 +38,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Makes links between files of the repository links between pages of the site."""
-    return LINK.sub(lambda match: f"]({relink(match[1], page.file.src_uri)}", markdown)
+    """Makes links between files of the repository links between pages of the site.
+
+    A link to a file that is no page, such as code, becomes its text alone.
+    """
+
+    def on_site(match: re.Match[str]) -> str:
+        target = relink(match["target"], page.file.src_uri)
+        return match["text"].strip("![]") if target is None else f"{match['text']}({target}{match['anchor'] or ''})"
+
+    return LINK.sub(on_site, markdown)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:  # noqa: ARG001
@@ -47,8 +55,8 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:  # noqa:
     return output.replace('<html lang="en"', '<html lang="ko"', 1) if page.file.src_uri.endswith(".ko.md") else output
 
 
-def relink(target: str, page: str) -> str:
-    """Returns where a link leads on the site.
+def relink(target: str, page: str) -> str | None:
+    """Returns where a link leads on the site, or None if it leads to no page.
 
     Args:
         target: The link as written, relative to its file in the repository.
@@ -59,6 +67,8 @@ def relink(target: str, page: str) -> str:
         ('crosscheck.md', 'index.md')
         >>> relink(".readme/v.png", "index.md"), relink("nn.md", "api/data.md")
         ('pictures/v.png', 'nn.md')
+        >>> relink("docs/notebooks/back_propagation.py", "index.md"), relink("numpy_ref/layers.py", "index.md")
+        ('notebooks/back_propagation.md', None)
     """
     folder = "" if page in ROOT_PAGES.values() else posixpath.join("docs", posixpath.dirname(page))
     path = posixpath.normpath(posixpath.join(folder, target))
@@ -68,8 +78,10 @@ def relink(target: str, page: str) -> str:
         path = path.replace(".readme/", "pictures/", 1)
     elif path.startswith("docs/"):
         path = path.removeprefix("docs/")
+        if path.startswith("notebooks/"):
+            path = re.sub(r"\.py$", ".md", path)
     else:
-        return target
+        return None
     return posixpath.relpath(path, posixpath.dirname(page) or ".")
 
 
