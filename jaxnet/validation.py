@@ -83,9 +83,8 @@ def check_batches(name: str, batches: Any, samples: int) -> None:
 
 
 def _is_finite_number(value: Any) -> bool:
-    if isinstance(value, int):  # of any size: one that is too large for a float is finite
-        return True
-    return isinstance(value, (float, np.integer, np.floating)) and math.isfinite(value)
+    # An int is finite, even if it is too large for a float.
+    return isinstance(value, int) or (isinstance(value, (float, np.integer, np.floating)) and math.isfinite(value))
 
 
 def _first(wrong: np.ndarray, array: np.ndarray) -> str:

@@ -1,7 +1,4 @@
-"""Layers of a transformer, by hand: sequences of T positions, x (N, T, D).
-
-Read this file beside `jaxnet/nn/attention.py`.
-"""
+"""Layers of a transformer, by hand, beside `jaxnet/nn/attention.py`: sequences of T positions, x (N, T, D)."""
 
 import math
 from typing import Any
@@ -18,8 +15,7 @@ __all__ = ["Attention", "Embedding", "PositionalEmbedding"]
 class Embedding(Layer):
     """y[n, t] = E[x[n, t]]: ids x (N, T) in [0, V) -> y (N, T, D); dE[v] = Σ dout[n, t] over all x[n, t] = v.
 
-    It is the product of one-hot rows with E, so dE is Affine's dW (Mikolov et al., *Efficient Estimation of Word
-    Representations in Vector Space*, 2013, section 2). An id has no gradient: `backward` returns zeros.
+    It is Affine on one-hot rows (Mikolov et al. 2013, arXiv:1301.3781, section 2). `backward` returns zeros for ids.
 
     Raises:
         ValueError: If E is no matrix; in use, if x is no matrix of integers, or an id is out of range.
@@ -53,8 +49,7 @@ class Embedding(Layer):
 class PositionalEmbedding(Layer):
     """y[n, t] = x[n, t] + P[t], with a learned row for each position; dP[t] = Σₙ dout[n, t], dx = dout.
 
-    x (N, T, D) may have fewer positions than P (length, D). Gehring et al., *Convolutional Sequence to Sequence
-    Learning*, 2017, section 3.1.
+    x (N, T, D) may have fewer positions than P (length, D). Gehring et al. 2017, arXiv:1705.03122, section 3.1.
 
     Raises:
         ValueError: If P is no matrix; in use, if x has more positions or another width.
@@ -90,8 +85,7 @@ class Attention(Layer):
     dS = A (dA - Σₛ dA A). A masked position has A = 0, and so dS = 0.
 
     Raises:
-        ValueError: If the matrices are not square and of one size, or the heads do not divide it; in use, if x has
-            another width.
+        ValueError: If the matrices are not (D, D), or the heads do not divide D; in use, if x is not (N, T, D).
     """
 
     parameters = ("Wq", "Wk", "Wv", "Wo")

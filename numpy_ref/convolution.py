@@ -1,8 +1,7 @@
-"""Layers that slide a window over images x (N, C, H, W), by hand.
+"""Layers that slide a window over images x (N, C, H, W), by hand. Read this file beside `jaxnet/nn/convolution.py`.
 
-A window of K by K that moves by `stride` over an image with `padding` around it has
-OH = (H + 2 padding - K) // stride + 1 positions along the height, and OW likewise along the width. Elements beyond the
-last whole window, at the bottom and at the right, are unused. Read this file beside `jaxnet/nn/convolution.py`.
+A K by K window has OH = (H + 2 padding - K) // stride + 1 positions along the height of a padded image, and OW along
+its width. Elements beyond the last whole window, at the bottom and at the right, are unused.
 """
 
 import math
@@ -18,14 +17,12 @@ __all__ = ["AveragePool", "Convolution", "MaxPool"]
 class Convolution(Layer):
     """y[n, f, i, j] = Σ_c,k,l x[n, c, i s + k - p, j s + l - p] W[f, c, k, l] + b[f], with stride s and padding p.
 
-    It is computed as a product of matrices: `windows` makes every patch of x a row ("im2col"), so that forward and
-    backward are those of Affine, and `scatter` adds the gradient of each patch to the elements that it was taken from
-    ("col2im"). Chellapilla, Puri and Simard, *High Performance Convolutional Neural Networks for Document Processing*,
-    2006, section 4.
+    It is Affine on rows that are patches of x: `windows` takes them ("im2col"), and `scatter` adds the gradient of each
+    to the elements that it was taken from ("col2im"). Chellapilla, Puri and Simard, *High Performance Convolutional
+    Neural Networks for Document Processing*, 2006, section 4.
 
     Raises:
-        ValueError: If the arrays do not fit each other, or a number is out of range; in use, if x has other channels or
-            no room for a window.
+        ValueError: If arrays or numbers do not fit; in use, if x has other channels or no room for a window.
     """
 
     parameters = ("W", "b")
@@ -72,8 +69,7 @@ class Pool(Layer):
 class MaxPool(Pool):
     """y = the largest element of each window, of each channel; dout goes to that element of x.
 
-    Of several largest elements, the first one by rows gets dout. An element that is the largest of several overlapping
-    windows gets the sum of theirs. Padding is -inf, so it is never the largest.
+    Of several largest elements, the first one by rows gets dout. Padding is -inf.
 
     Raises:
         ValueError: If a size is out of range; in use, if x is no batch of images or has no room for a window.

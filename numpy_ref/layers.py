@@ -1,7 +1,7 @@
 """Layers by hand: `forward` keeps what `backward` needs, `backward(dout)` returns dx and leaves dW beside W.
 
 A batch has N samples, one a row. No layer writes to an array that it was given, or returns one that it still needs.
-Read this file beside `jaxnet/nn/layers.py`, which has the forward halves of the same layers in the same order.
+`jaxnet/nn/layers.py` has the forward halves in the same order.
 """
 
 import copy
@@ -40,10 +40,7 @@ class Layer:
 
     @staticmethod
     def spec(*sizes: Any) -> Spec:
-        """Returns the shapes of the constructor's arrays, and its other arguments, from the sizes in a description.
-
-        A layer without arrays is constructed from the sizes themselves.
-        """
+        """Returns the shapes of the constructor's arrays, and its other arguments, from the sizes in a description."""
         return {}, sizes
 
     def forward(self, x: Array) -> Array:

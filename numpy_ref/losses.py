@@ -1,7 +1,4 @@
-"""Losses by hand, from logits, and the functions of the notebook that they are made of.
-
-A batch has N samples and C classes. Read this file beside `jaxnet/nn/losses.py`.
-"""
+"""Losses by hand, beside `jaxnet/nn/losses.py`, from logits of N samples and C classes."""
 
 from typing import Any
 
@@ -10,22 +7,14 @@ from numpy.typing import ArrayLike
 
 from numpy_ref.layers import Array, rows
 
-__all__ = [
-    "MeanSquaredError",
-    "SoftmaxWithLoss",
-    "cross_entropy_error_one_hot",
-    "log_softmax",
-    "one_hot",
-    "softmax",
-]
+__all__ = ["MeanSquaredError", "SoftmaxWithLoss", "cross_entropy_error_one_hot", "log_softmax", "one_hot", "softmax"]
 
 
 class SoftmaxWithLoss:
     """loss = -(1/N) Σₙ log softmax(xₙ)[tₙ]; dx = dout (y - t) / N with y = softmax(x).
 
-    The derivative is Bishop, *Pattern Recognition and Machine Learning*, equation 4.109, averaged over the batch.
-    The loss is computed from the logits x, not from log(y), which is -inf once y has become 0. Where each of T
-    positions has logits and a label, (N, T, C) and (N, T), the mean runs over all N T of them.
+    The derivative is Bishop, *Pattern Recognition and Machine Learning*, equation 4.109, averaged over the batch. The
+    loss is computed from the logits x, as log(y) may be -inf. Of logits (N, T, C), it is the mean over all N T rows.
     """
 
     def forward(self, x: Array, t: ArrayLike) -> Any:
@@ -56,8 +45,7 @@ def softmax(x: Array) -> Array:
     """Returns exp(x) / sum(exp(x)) over the classes of each sample: (N, C) -> (N, C), where every row sums to 1.
 
     Subtracting a row's maximum changes nothing and keeps exp in (0, 1] (Goodfellow, Bengio, Courville, *Deep
-    Learning*, section 4.1). Maximum and sum are those of one row: if they ran over the batch, (y - t) / N would be
-    no gradient.
+    Learning*, section 4.1). If maximum and sum ran over the batch, (y - t) / N would be no gradient.
     """
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
@@ -101,8 +89,7 @@ def one_hot(t: ArrayLike, y: Array) -> Array:
 def cross_entropy_error_one_hot(y: Array, t: ArrayLike) -> float:
     """Returns the mean over the samples of -log(y[true class]), from probabilities.
 
-    Only the true class's probability matters: a 0 elsewhere never makes nan, and a 0 there is an infinite loss. To
-    train, use `SoftmaxWithLoss`, which takes logits and stays finite.
+    It is infinite where the probability is 0. To train, use `SoftmaxWithLoss`, which takes logits and stays finite.
 
     Args:
         y: Probabilities, (C,) or (N, C), in [0, 1].

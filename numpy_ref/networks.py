@@ -28,14 +28,13 @@ LAYERS: dict[str, Any] = {  # the class of each kind of layer in a description: 
 class Network:
     """A network: named layers, one after the other, and a loss.
 
-    A batch has N samples and C classes: x (N, ...), finite and of the parameters' dtype; t, class numbers (N,) or
-    one-hot rows (N, C). Every method that takes a batch raises ValueError, naming x or t, if it does not fit.
+    A batch is x (N, ...), finite and of the parameters' dtype, with class numbers or one-hot rows t, (N,) or (N, C).
+    Every method that takes a batch raises ValueError, naming x or t, if it does not fit.
 
     Args:
         layers: The layers in their order, as from `build_layers`.
         last: The loss, a function of outputs and t. Defaults to `SoftmaxWithLoss()`.
-        weight_decay: The strength λ >= 0 of weight decay, λ/2 Σ W² in the loss. The sum runs over the parameters whose
-            name begins with W, so not over biases. Defaults to 0.
+        weight_decay: The strength λ >= 0 of λ/2 Σ W² in the loss, over parameters named W..., no biases. Defaults to 0.
 
     Raises:
         ValueError: If `weight_decay` is negative or not finite.
@@ -126,12 +125,10 @@ class Network:
 class TwoLayerNet(Network):
     """The notebook's network in the book's order: Affine1, Relu1, Affine2, then softmax and cross-entropy.
 
-    The notebook has a ReLU at the end as well, so that no logit is negative: `net.layers["Relu2"] = ReLU()`.
+    `net.layers["Relu2"] = ReLU()` adds the ReLU that the notebook has at the end, so that no logit is negative.
 
     Args:
-        input_size: D >= 1, features of a sample.
-        hidden_size: M >= 1, units of the hidden layer.
-        output_size: C >= 1, classes.
+        input_size: D >= 1, features of a sample; `hidden_size` M >= 1, hidden units; `output_size` C >= 1, classes.
         weight_init_std: Standard deviation of the normal weights, >= 0. Biases start at zero. Defaults to 0.1.
         seed: A seed or Generator for `numpy.random.default_rng`. The same seed draws the same weights.
         params: Parameters to copy instead, {"Affine1": {"W": (D, M), "b": (M,)}, "Affine2": ...}.
@@ -171,8 +168,7 @@ def build_layers(description: tuple[Any, ...], params: Tree, state: Tree | None 
     """Builds the layers of a network from jaxnet's description of it, each with a copy of its arrays.
 
     Args:
-        description: ("Sequential", ((name, (kind of layer, *sizes)), ...)): plain data. A "Residual" or "Sequential"
-            within it has such pairs for its sizes.
+        description: ("Sequential", ((name, (kind of layer, *sizes)), ...)); a Residual has such pairs for its sizes.
         params: {name: {"W": (D, M), "b": (M,)}, ...}, nested as the description is, of anything `numpy.asarray` takes.
         state: {name: {"mean": (D,), "var": (D,)}, ...}. Defaults to means of 0 and variances of 1, as before training.
 

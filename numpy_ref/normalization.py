@@ -1,12 +1,11 @@
-"""Layers that normalize their inputs to mean 0 and variance 1, by hand.
+"""Layers that normalize their inputs to mean 0 and variance 1, by hand, beside `jaxnet/nn/normalization.py`.
 
-They differ in the elements that share a mean: those of one feature over the batch, of one sample, or of one group of
-its channels. All have the same derivative. With x̂ = (x - mean) / std, and every mean over those elements,
+They differ in the elements that share a mean. With x̂ = (x - mean) / std, and every mean over those elements,
 
     dx = (dx̂ - mean(dx̂) - x̂ mean(dx̂ x̂)) / std.
 
 The second term comes through the mean, the third through the variance (the chain of Ioffe and Szegedy, *Batch
-Normalization*, 2015, section 3, simplified). Read this file beside `jaxnet/nn/normalization.py`.
+Normalization*, 2015, section 3, simplified).
 """
 
 import numpy as np
@@ -21,12 +20,10 @@ class BatchNorm(Layer):
 
     dgamma = Σ dout x̂, dbeta = Σ dout, dx̂ = dout gamma, and dx as above. Training uses the mean and variance of the
     batch, and updates running ones for inference: running = momentum * running + (1 - momentum) * batch. Both variances
-    are divided by the number of elements, as in the book; the paper divides the running one by that less one. Ioffe and
-    Szegedy, *Batch Normalization*, 2015, algorithm 1.
+    are divided by the number of elements; the paper's algorithm 1 divides the running one by that less one.
 
     Raises:
-        ValueError: If the arrays are not vectors of one size, or a number is out of range; in use, if x has another
-            number of elements or channels.
+        ValueError: If the arrays are not vectors of one size, or a number is out of range; in use, if x has another D.
     """
 
     parameters = ("gamma", "beta")
@@ -102,31 +99,25 @@ class LayerNorm(Layer):
         return backward_of_x_hat(dout * self.gamma, self.x_hat, self.std, -1)  # (..., D)
 
 
-class GroupNorm(Layer):
+class GroupNorm(LayerNorm):
     """y = gamma x̂ + beta, x̂ = (x - mean) / √(var + eps), over each group of channels: (N, D) or (N, D, H, W).
 
     A group has D / groups channels that follow each other; gamma and beta have an element for each channel. Wu and He,
     *Group Normalization*, 2018, equations 1 and 6; backward as at the top of this file.
 
     Raises:
-        ValueError: If the arrays are not vectors of one size, the groups do not divide it, or eps is not > 0; in use,
-            if x has another number of elements or channels.
+        ValueError: If the arrays are not vectors of one size D, or a number does not fit; in use, if x has another D.
     """
 
-    parameters = ("gamma", "beta")
-
     @staticmethod
-    def spec(groups: int, size: int, eps: float) -> Spec:
+    def spec(groups: int, size: int, eps: float) -> Spec:  # type: ignore[override]  # its description has the groups
         return {"gamma": (size,), "beta": (size,)}, (groups, eps)
 
     def __init__(self, gamma: Array, beta: Array, groups: int, eps: float = 1e-5) -> None:
-        if gamma.ndim != 1 or gamma.shape != beta.shape:
-            raise ValueError(f"gamma, beta: shapes {gamma.shape} and {beta.shape}, expected (D,) each")
+        super().__init__(gamma, beta, eps)
         if groups < 1 or len(gamma) % groups:
             raise ValueError(f"groups: {groups}, expected a divisor of the size, {len(gamma)}")
-        if not eps > 0:
-            raise ValueError(f"eps: {eps}, expected a number > 0")
-        self.gamma, self.beta, self.groups, self.eps = gamma, beta, groups, eps
+        self.groups = groups
 
     def forward(self, x: Array) -> Array:
         check_channels(x, len(self.gamma))

@@ -1,14 +1,11 @@
 """Gradients by central differences: (f(x + h) - f(x - h)) / 2h, one element at a time.
 
-The truncation error is h² |f'''| / 6 and the roundoff error about eps |f| / h. They balance near h = cbrt(eps), the
-default: 6e-6 in float64, 5e-3 in float32 (Press et al., *Numerical Recipes*, 3rd ed., section 5.7).
+The truncation error h² |f'''| / 6 and the roundoff error of about eps |f| / h balance near h = cbrt(eps), the default:
+6e-6 in float64, 5e-3 in float32 (Press et al., *Numerical Recipes*, 3rd ed., section 5.7). x + h and x - h are rounded,
+so the difference is divided by their actual distance, as Press et al. advise: with 2h the gradient would have a
+relative error of up to eps |x| / 2h, 1.2e-4 at x = 100 in float32.
 
-x + h and x - h are rounded, so the difference is divided by their actual distance, as Press et al. advise: with 2h the
-gradient would have a relative error of up to eps |x| / 2h, which is 1.2e-4 at x = 100 in float32. The middle of the two
-may still be eps |x| / 2 away from x, which leaves an error of eps |x f''| / 2.
-
-Each function changes an element of the caller's array in place, because a network's loss reads its own parameters, and
-restores its exact value, even if `f` raises.
+Each function changes the caller's array in place, as a network's loss reads its own, and restores its exact values.
 """
 
 from collections.abc import Callable
@@ -45,9 +42,7 @@ def numerical_gradient(f: Callable[[Array], Any], x: Array, h: float | None = No
 
 
 def numerical_gradient_batch(f: Callable[[Array], Any], X: Array) -> Array:
-    """Returns the gradient (N, D) at each row of X (N, D), where `f` maps one row (D,) to a scalar.
-
-    If `f` ignores its argument and reads the array X itself, this is `numerical_gradient` of a matrix.
+    """Returns the gradient (N, D) at each row of X (N, D), where `f` maps one row (D,), or X itself, to a scalar.
 
     Raises:
         TypeError: If `X` is no floating-point array.
@@ -59,8 +54,7 @@ def numerical_gradient_batch(f: Callable[[Array], Any], X: Array) -> Array:
 def numerical_gradient_batch_v2(f: Callable[[Array], Array], X: Array) -> Array:
     """Returns the gradient (N, D) at all rows of X (N, D) at once, where `f` maps X to one value per row, (N,).
 
-    It changes a whole column at a time, so it is right only if value n depends on row n of X alone. A scalar loss over
-    the batch would give every row the sum of the column's derivatives, so a scalar `f` is an error.
+    It changes a whole column at a time, so it is right only if value n depends on row n of X alone.
 
     Raises:
         TypeError: If `X` is no floating-point array.

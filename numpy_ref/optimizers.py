@@ -1,11 +1,9 @@
 """Optimizers by hand: `update(params, grads)` changes the parameters in place, as in the book.
 
-W is one leaf of the parameters, dW its gradient and η the learning rate. Every formula is elementwise. Formulas and
-default values are optax's, so that a name means the same here and in `jaxnet.train.step.OPTIMIZERS`.
-
-Paragraphs that begin with "Book" tell how Saito's *Deep Learning from Scratch* differs (section 6.1, and
-`common/optimizer.py` in its repository, where lr = 0.01 by default, and 0.001 for Adam), and by how much on the first
-step. tests/numpy_ref/test_optimizers.py measures these differences.
+W is one leaf of the parameters, dW its gradient and η the learning rate. Formulas, which are elementwise, and default
+values are optax's, so that a name means the same here and in `jaxnet.train.step.OPTIMIZERS`. "Book" tells how Saito's
+*Deep Learning from Scratch* differs on the first step (section 6.1, and `common/optimizer.py` in its repository, where
+lr = 0.01 by default, and 0.001 for Adam), as tests/numpy_ref/test_optimizers.py measures.
 """
 
 from collections.abc import Callable
@@ -46,8 +44,8 @@ class Optimizer:
     def __post_init__(self) -> None:
         self.steps = 0  # number of updates, t
         self.state: dict[str, tuple[Array, ...]] = {}  # by the path of the leaf, "Affine1.W"
-        for name in (field.name for field in fields(self)):
-            _check(name, getattr(self, name))
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name))
 
     def init(self, W: Array) -> tuple[Array, ...]:
         """Returns the initial state of the leaf `W`, zeros."""
@@ -61,8 +59,7 @@ class Optimizer:
         """Makes one step with `grads`, which has the tree of `params`. It checks both before it changes anything.
 
         Raises:
-            ValueError: If `params` are not writable NumPy arrays or not those of the first update, or if `grads` do
-                not fit them.
+            ValueError: If `params` are not writable NumPy arrays or those of the first update, or `grads` do not fit.
         """
         leaves, gradients = leaves_by_path(params), leaves_by_path(grads)
         if set(gradients) != set(leaves):
@@ -95,9 +92,8 @@ class SGD(Optimizer):
 class Momentum(Optimizer):
     """v ← α v + dW, W ← W - η v (Polyak 1964; Sutskever et al. 2013, equations 1 and 2, with η outside v).
 
-    Book, equations 6.3 and 6.4: v ← α v - η dW, W ← W + v. This is the same while η is constant. If η falls, the
-    book's v keeps the old one: when η falls to a tenth after the first step, the second step under the same gradient
-    is 1.0 η dW long instead of 0.19 η dW, with the first η.
+    Book, equations 6.3 and 6.4: v ← α v - η dW, W ← W + v. This is the same while η is constant. When η falls to a
+    tenth after the first step, the second under the same gradient is 1.0 η dW long instead of 0.19, with the first η.
     """
 
     learning_rate: float = 0.01
@@ -116,8 +112,7 @@ class Nesterov(Momentum):
 
     Bengio, Boulanger-Lewandowski and Pascanu 2012, arXiv:1212.0901, section 3.5: with u = -η v before the update,
     W ← W + α² u - (1 + α) η dW. Book: the repository cites this, but updates u first and adds α² times the new u. Its
-    first step is (1 + α + α²) η dW = 2.71 η dW long instead of 1.9 η dW. Under a constant gradient both tend to
-    10 η dW.
+    first step is (1 + α + α²) η dW = 2.71 η dW long instead of 1.9. Under a constant gradient both tend to 10 η dW.
     """
 
     def step(self, W: Array, dW: Array, v: Array) -> None:
@@ -130,8 +125,8 @@ class Nesterov(Momentum):
 class AdaGrad(Optimizer):
     """h ← h + dW², W ← W - η dW / √(h + ε), with h = 0.1 at the start (Duchi, Hazan and Singer 2011).
 
-    Book, equations 6.5 and 6.6, which are closer to the paper: h = 0 at the start, and √h + 1e-7 in the denominator.
-    Its first step has length η for every gradient; here it is 0.032 η for dW = 0.01.
+    Book, equations 6.5 and 6.6, closer to the paper: h = 0 at the start, and √h + 1e-7 in the denominator. Its first
+    step has length η for every gradient; here it is 0.032 η for dW = 0.01.
     """
 
     learning_rate: float = 0.01
@@ -170,9 +165,8 @@ class Adam(Optimizer):
     """m ← β₁ m + (1 - β₁) dW, v ← β₂ v + (1 - β₂) dW², W ← W - η m̂ / (√v̂ + ε).
 
     m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ) at step t correct the bias of the start at zero (Kingma and Ba 2015,
-    arXiv:1412.6980, algorithm 1). Book: the repository uses the short form at the end of their section 2,
-    W ← W - ηₜ m / (√v + 1e-7) with ηₜ = η √(1 - β₂ᵗ) / (1 - β₁ᵗ). This is the same rule with ε = 1e-7 / √(1 - β₂ᵗ),
-    which is 3.2e-6 at the first step: for dW = 1e-6 that step has length 0.24 η there and 0.99 η here.
+    arXiv:1412.6980, algorithm 1). Book: the repository uses the short form at the end of their section 2, the same rule
+    with ε = 1e-7 / √(1 - β₂ᵗ), 3.2e-6 at the first step: for dW = 1e-6 it has length 0.24 η there and 0.99 η here.
     """
 
     learning_rate: float = 0.001
@@ -193,9 +187,8 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with an additional W ← W - η λ W for every leaf, biases too (Loshchilov and Hutter 2019, arXiv:1711.05101).
 
-    The paper's algorithm 2 does not multiply λ by the learning rate; optax and PyTorch do. Book, section 6.4.2: the
-    decay is part of the loss, ½ λ ΣW², so that its gradient λ W goes through the optimizer, and Adam divides it by its
-    own size. Where the loss does not depend on W = 1 otherwise, the first step is η long, not η λ = 1e-4 η.
+    The paper's algorithm 2 does not multiply λ by the learning rate; optax and PyTorch do. Book, section 6.4.2: λ W is
+    a gradient of the loss. Where W = 1 has no other, Adam's first step is η long, not η λ = 1e-4 η.
     """
 
     weight_decay: float = 1e-4  # λ
@@ -224,8 +217,7 @@ def make_optimizer(name: str, learning_rate: float | None = None) -> Optimizer:
 def clip_by_global_norm(grads: Tree, clip_norm: float) -> dict[str, Any]:
     """Returns g min(1, c / ‖g‖), with one norm over all leaves (Pascanu et al. 2013, algorithm 1).
 
-    Book (the second volume, section 6.1.4): it divides by ‖g‖ + 1e-6, so that a norm of 2 is clipped to 0.9999995
-    instead of 1.
+    Book (the second volume, section 6.1.4): it divides by ‖g‖ + 1e-6, which clips a norm of 2 to 0.9999995, not to 1.
 
     Raises:
         ValueError: If `clip_norm` is not a finite number > 0.

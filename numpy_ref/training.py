@@ -42,8 +42,7 @@ def train(
     Args:
         network: The network, whose parameters are changed in place.
         x_train: Samples (N, D); `t_train` has their labels, (N,) or (N, C). `x_test` and `t_test` likewise.
-        batches: (S, B) row numbers into `x_train`, one row for each step. They are drawn beforehand, so that another
-            loop can use the same.
+        batches: (S, B) row numbers into `x_train`, one row for each step.
         learning_rate: A number > 0. Defaults to that of the named optimizer.
         eval_every: Steps between evaluations, >= 1. Defaults to 100.
         noise: S trees of the random arrays of each step, {"Dropout1": {"mask": ...}, ...}, for a network with Dropout.
@@ -84,5 +83,4 @@ def train(
         loss.append(batch_loss)
         if step % eval_every == 0 or step == len(rows):
             evaluate(step)
-    steps, train_accuracy, test_accuracy = zip(*evaluations, strict=True)
-    return History(np.array(loss), np.array(steps), np.array(train_accuracy), np.array(test_accuracy))
+    return History(np.array(loss), *map(np.array, zip(*evaluations, strict=True)))

@@ -169,6 +169,8 @@ def to_markdown(notebook: NotebookNode, name: str, language: str) -> tuple[str, 
                 picture = f"{name}-{len(pictures) + 1}.png"
                 pictures[picture] = base64.b64decode(png)
                 parts.append(f"![{alt}]({picture})")
+            elif table := output.get("data", {}).get("text/html"):
+                parts.append(f'<div class="output">\n{table}\n</div>')
         if text := "".join(_texts(cell.outputs)).rstrip("\n"):
             parts.append(f"```{{ .text .output .no-copy }}\n{text}\n```")
     return "\n\n".join(parts) + "\n", pictures
@@ -180,5 +182,5 @@ def _texts(outputs: list[Any]) -> Iterator[str]:
             yield output.text
         elif output.output_type == "error":
             yield f"{output.ename}: {output.evalue}\n"
-        elif "image/png" not in output.data:
+        elif output.data.keys().isdisjoint(("image/png", "text/html")):
             yield output.data["text/plain"] + "\n"

@@ -1,9 +1,8 @@
 """Compare training loops: microseconds per step, and the ratio to a lower bound.
 
-The bound is the time of a step's matrix products alone, by the fastest BLAS library that is installed. Each round
-measures the bound and all contenders once, so that a busy machine slows all of them, and a ratio is to the bound of the
-same round. All train the same float32 network from the same parameters on the same rows, with as many threads as the
-process may use (`taskset -c 0,1` allows two). A contender whose weights differ after ten steps is not timed.
+The bound is the time of a step's matrix products alone. Each round measures the bound and all contenders once, so that
+a busy machine slows all of them, and a ratio is to the bound of the same round. All train the same float32 network from
+the same parameters on the same rows, with as many threads as the process may use (`taskset -c 0,1` allows two).
 """
 
 import json
@@ -128,12 +127,7 @@ def relative_difference(weights: np.ndarray, reference: np.ndarray, initial: np.
 
 
 def prepare(problem: Problem, size: str, options: Options) -> tuple[dict[str, StepTimer], dict[str, Any]]:
-    """Compiles the contenders and compares their weights after ten steps.
-
-    Returns:
-        A timer for each contender that computes the right weights; and, for the results, the `difference` of each
-        contender's weights, and the reasons why some are `skipped`.
-    """
+    """Returns a timer for each contender whose weights are right after ten steps; differences, and reasons to skip."""
     rows = cache(partial(draw_rows, problem))
     batches, initial = rows(COMPARED_STEPS), problem.leaves[0][0]
     reference = CONTENDERS["jaxnet.fit"](problem)(batches)
@@ -242,8 +236,7 @@ def environment(options: Options) -> dict[str, Any]:
         with suppress(PackageNotFoundError):
             versions[package] = version(package)
     settings = {key: value for key, value in vars(options).items() if key != "output"}
-    machine = {"threads": available_threads(), "machine": platform.machine()}
-    return {"options": settings} | machine | {"versions": versions}
+    return {"options": settings, "threads": available_threads(), "machine": platform.machine(), "versions": versions}
 
 
 def main(options: Options) -> None:

@@ -1,8 +1,7 @@
 """A lower bound of a training step: its matrix products alone, by the fastest BLAS library that is installed.
 
-Each affine layer computes x W in the forward pass; x.T d, the gradient of its weights, and, except in the first layer,
-d W.T, the gradient of its inputs, in the backward pass. The products are computed one after the other, because each
-depends on the one before it. Nothing else is computed: no gathering of rows, no addition, no update.
+Each affine layer computes x W in the forward pass; in the backward pass x.T d, the gradient of its weights, and, except
+in the first layer, d W.T, that of its inputs. The products follow each other, as each depends on the one before it.
 """
 
 from collections.abc import Callable
@@ -16,11 +15,12 @@ import numpy as np
 from jax import lax
 from threadpoolctl import ThreadpoolController
 
-Multiply = Callable[[int], object]  # computes all products this number of times
+from jaxnet.cli.bench_timing import Run
+
 Operands = list[tuple[np.ndarray, np.ndarray]]
 
 
-def multipliers(sizes: tuple[int, ...], batch_size: int, threads: int, *, backward: bool = True) -> dict[str, Multiply]:
+def multipliers(sizes: tuple[int, ...], batch_size: int, threads: int, *, backward: bool = True) -> dict[str, Run]:
     """Returns the products by library: NumPy's BLAS, PyTorch's if it is installed, and XLA in two memory layouts."""
     products = operands(sizes, batch_size, backward)
     by_library = {f"numpy, {n} thread{'s'[: n - 1]}": multiply_numpy(products, n) for n in sorted({1, threads})}
@@ -31,10 +31,7 @@ def multipliers(sizes: tuple[int, ...], batch_size: int, threads: int, *, backwa
 
 
 def operands(sizes: tuple[int, ...], batch_size: int, backward: bool, order: Literal["C", "F"] = "C") -> Operands:
-    """Returns the two float32 factors of each product, from x (B, D), W (D, M) and d (B, M) of each layer.
-
-    Some are transposed views. Order C stores matrices by rows, order F by columns.
-    """
+    """Returns the float32 factors of each product, from x (B, D), W (D, M) and d (B, M) by rows, C, or columns, F."""
     rng = np.random.default_rng(0)
 
     def draw(*shape: int) -> np.ndarray:
@@ -47,7 +44,7 @@ def operands(sizes: tuple[int, ...], batch_size: int, backward: bool, order: Lit
     return products
 
 
-def repeat(multiply: Callable[..., object], factors_and_outputs: list[tuple[Any, Any, Any]]) -> Multiply:
+def repeat(multiply: Callable[..., object], factors_and_outputs: list[tuple[Any, Any, Any]]) -> Run:
     """Returns a loop over products that are written into existing outputs."""
 
     def run(times: int) -> None:
@@ -58,13 +55,13 @@ def repeat(multiply: Callable[..., object], factors_and_outputs: list[tuple[Any,
     return run
 
 
-def multiply_numpy(products: Operands, threads: int) -> Multiply:
+def multiply_numpy(products: Operands, threads: int) -> Run:
     """Returns the products in NumPy, with this number of threads."""
     loop = repeat(np.matmul, [(a, b, np.empty((len(a), b.shape[1]), np.float32)) for a, b in products])
     return ThreadpoolController().wrap(limits=threads, user_api="blas")(loop)
 
 
-def multiply_torch(products: Operands, threads: int) -> Multiply:
+def multiply_torch(products: Operands, threads: int) -> Run:
     """Returns the products in PyTorch, with this number of threads."""
     import torch
 
@@ -73,11 +70,11 @@ def multiply_torch(products: Operands, threads: int) -> Multiply:
     return repeat(torch.mm, [(a, b, torch.empty(len(a), b.shape[1])) for a, b in factors])
 
 
-def multiply_xla(products: Operands) -> Multiply:
+def multiply_xla(products: Operands) -> Run:
     """Returns the products in one compiled loop. A transposed factor is contracted along its other axis.
 
-    In each product one element of the left factor is set to the loop's count, and depends on the product before.
-    Otherwise XLA would move constant products out of the loop and run independent ones in parallel.
+    An element of each left factor depends on the loop's count and on the product before. Otherwise XLA would move
+    constant products out of the loop and run independent ones in parallel.
     """
     pairs = [(a.ctypes.data, b.ctypes.data) for a, b in products]  # by address, a factor of two products is passed once
     stored = {a.ctypes.data: a if a.flags.c_contiguous else a.T for pair in products for a in pair}

@@ -1,8 +1,7 @@
 """One training loop for each library, as its own guide writes it, with the same network, parameters and batches.
 
-A contender is a function from a problem to a training loop. The loop starts from the problem's initial parameters,
-makes one step for each row of `batches`, and returns the weights (D, H) of the first layer once they are computed. It
-is compiled at its first call with each number of steps. Libraries that may be missing are imported where they are used.
+A contender is a function from a problem to a training loop, which starts from the problem's initial parameters, makes
+one step for each row of `batches`, and returns the weights of the first layer. It is compiled for a number of steps.
 """
 
 import os
@@ -137,10 +136,7 @@ def pytorch(problem: Problem, *, fused: bool | None = None, compiled: bool = Fal
 
 
 def equinox(problem: Problem) -> Train:
-    """Trains with Equinox and optax, as in its MNIST example. Rows are gathered in NumPy, as by a data loader.
-
-    References: https://docs.kidger.site/equinox/examples/mnist/
-    """
+    """Trains with Equinox and optax, as in https://docs.kidger.site/equinox/examples/mnist/, with rows from NumPy."""
     import equinox as eqx
 
     class Model(eqx.Module):  # type: ignore[misc]
@@ -178,10 +174,7 @@ def equinox(problem: Problem) -> Train:
 
 
 def flax_nnx(problem: Problem) -> Train:
-    """Trains with Flax NNX and optax, as in its MNIST tutorial. Rows are gathered in NumPy, as by a data loader.
-
-    References: https://flax.readthedocs.io/en/latest/mnist_tutorial.html
-    """
+    """Trains with Flax NNX and optax, as in https://flax.readthedocs.io/en/latest/mnist_tutorial.html."""
     from flax import nnx
 
     @nnx.jit  # type: ignore[untyped-decorator]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-Run = Callable[[int], object]  # makes this number of steps
+Run = Callable[[int], object]  # makes this number of steps, or the products of as many
 
 
 def time_run(run: Run, steps: int) -> float:
@@ -17,10 +17,7 @@ def time_run(run: Run, steps: int) -> float:
 
 
 class StepTimer:
-    """Measures a run in several rounds. Its fixed cost is the least time of all runs of one step.
-
-    The run of one step in the same round is not subtracted: if it was disturbed, the long run would seem fast.
-    """
+    """Measures a run in several rounds. Its fixed cost is the least time of all runs of one step, in any round."""
 
     def __init__(self, run: Run, seconds: float) -> None:
         """Compiles the run, and finds a number of steps that takes about this long and twice the fixed cost."""

@@ -18,9 +18,7 @@ def program() -> str:
 
 @contextmanager
 def one_line_errors(*errors: type[Exception]) -> Iterator[None]:
-    """Exits with one line instead of a traceback if a ValueError, an OSError, one of `errors` or Ctrl-C ends the block.
-
-    The same happens if the memory of the machine or of a device is exhausted.
+    """Exits with one line instead of a traceback on ValueError, OSError, one of `errors`, Ctrl-C or exhausted memory.
 
     Raises:
         SystemExit: In place of the error.

@@ -101,15 +101,8 @@ def measure(options: Options, count: int) -> tuple[str, float, float]:
 
 
 def predict_seconds(gradient_bytes: int, batch_size: int, devices: int, row_bytes: int) -> float:
-    """Returns the seconds of a step that the model predicts.
-
-    Args:
-        gradient_bytes: Size of the gradient, 4 bytes per parameter. A row takes 6 operations per parameter.
-        batch_size: Rows of the step over all devices.
-        devices: Number of devices in a ring, past each of which 2(n-1)/n of the communicated bytes go.
-        row_bytes: Bytes of a row that is communicated, or 0 if each device draws from its own rows.
-    """
-    computation = 6 * gradient_bytes / 4 * batch_size / FLOPS / devices
+    """Returns the seconds of a step over a ring of devices; `row_bytes` is 0 if each draws from its own rows."""
+    computation = 6 * gradient_bytes / 4 * batch_size / FLOPS / devices  # 6 operations and 4 bytes per parameter
     communication = 2 * (devices - 1) / devices * (gradient_bytes + batch_size * row_bytes) / BANDWIDTH
     return computation + communication + LATENCY * math.log2(devices)
 

@@ -240,6 +240,8 @@ def check_function(
     args = read_inputs(f, args)
     if mode not in ("reverse", "forward"):
         raise ValueError(f"mode: {mode!r}, expected 'reverse' or 'forward'")
+    if takes_dout not in (None, True, False):
+        raise ValueError(f"takes_dout: {takes_dout!r}, expected True, False or None")
     if mode == "forward" and gradient is not None:
         raise SubjectError("mode: 'forward' beside gradient=, expected one of them: your gradient has no forward mode")
     if mode == "forward":
@@ -341,12 +343,14 @@ def _options(
 ) -> Options:
     check_counts(0, seed=seed)
     check_counts(1, order=order)
-    for option, value in {"resolution": resolution, "accuracy": accuracy, "max_seconds": max_seconds}.items():
+    if max_seconds is not None:
+        check_positive("max_seconds", max_seconds)
+    for option, value in {"resolution": resolution, "accuracy": accuracy}.items():
         if value is not None:
             check_positive(option, value)
-    if expected is not None and not callable(expected):
-        raise SubjectError(f"expected: {kind_of(expected)}, expected a function of the same arguments")
-    names = (transforms,) if isinstance(transforms, str) else transforms
+            if value >= 1:  # zeros would pass for every gradient
+                raise ValueError(f"{option}: {value!r}, expected a relative error below 1, such as 1e-4")
+    _expect_function("expected", expected)
     return Options(
         seed,
         resolution,
@@ -354,7 +358,7 @@ def _options(
         expected,
         max_seconds,
         order=order,
-        transforms=None if names is None else tuple(names),
+        transforms=None if transforms is None else _names_in("transforms", transforms),
     )
 
 
@@ -366,7 +370,10 @@ def _report(
     name: str | None,
     structure: Mapping[str, Any] | None,
 ) -> Report:
-    dispatch.declare_constants(checkable, constants)
+    _expect_function("reference", reference)
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"name: {name!r}, expected a string, the title of the report")
+    dispatch.declare_constants(checkable, _names_in("constants", constants))
     dispatch.expect_transforms(checkable, options.transforms or ())
     options = replace(options, structure=structures_of(structure or {}, checkable.leaves))
     in_jax: Checkable | None = None
@@ -376,3 +383,17 @@ def _report(
         in_jax = JaxReference(reference, checkable)
     run = examine_layers if isinstance(checkable, CheckableNetwork) else examine
     return run(name or checkable.name, checkable, in_jax, options)  # type: ignore[arg-type]
+
+
+def _expect_function(option: str, value: Any) -> None:
+    if value is not None and not callable(value):
+        raise SubjectError(f"{option}: {kind_of(value)}, expected a function of the same arguments")
+
+
+def _names_in(option: str, names: Collection[str]) -> tuple[str, ...]:
+    """Returns the names that an option lists; a string is one name."""
+    if isinstance(names, str):
+        return (names,)
+    if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+        raise SubjectError(f"{option}: {names!r}, expected a list of names, such as ['x']")
+    return tuple(names)

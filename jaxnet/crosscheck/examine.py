@@ -30,6 +30,7 @@ from jaxnet.crosscheck.measure.leaf_steps import copies
 from jaxnet.crosscheck.measure.other_ways import compare_other_ways
 from jaxnet.crosscheck.meter import OutOfTime, metered
 from jaxnet.crosscheck.report import Leaf, Report
+from jaxnet.crosscheck.step_curves import StepCurves
 from jaxnet.crosscheck.streams import Stream, stream
 from jaxnet.crosscheck.zero_gradients import NEGLIGIBLE, examine_zeros
 
@@ -49,9 +50,11 @@ def examine(title: str, checkable: Checkable, reference: Checkable | None, optio
     with metered(title, options.max_seconds) as meter:
         report = _by_convention(title, checkable, reference, options)
         if options.order > 1 and report.verdict is Verdict.PASS:
-            report = replace(report, derivatives=(_next_order(checkable, options),))
+            report = replace(report, derivatives=(_next_order(title, checkable, options),))
         elif options.order > 1:
             report = replace(report, notes=(*report.notes, "its own derivative was not checked, as it does not pass"))
+        elif checkable.second_derivative is not None:
+            report = replace(report, notes=(*report.notes, "its second derivative is checked with order=2 alone"))
         return replace(report, calls=meter.calls, seconds=meter.seconds, seed=options.seed)
 
 
@@ -89,7 +92,7 @@ def _in_any_reading(title: str, checkable: Checkable, reference: Checkable | Non
     return report
 
 
-def _next_order(checkable: Checkable, options: Options) -> Report:
+def _next_order(title: str, checkable: Checkable, options: Options) -> Report:
     """Returns the report of the gradient as a function of the leaves and of dout, whose own derivative is checked."""
     output = checkable.open(copies(checkable.leaves)).forward()
     dout = draw_dout(checkable, output, stream(Stream.DOUT, options.seed))
@@ -105,7 +108,7 @@ def _next_order(checkable: Checkable, options: Options) -> Report:
         None if options.transforms is None else tuple(t for t in options.transforms if t in gradient.transforms)
     )
     deeper = replace(options, order=options.order - 1, dout=None, transforms=transforms)
-    return examine(f"the gradient of {checkable.name}", gradient, None, deeper)
+    return examine(f"the gradient of {title}", gradient, None, deeper)
 
 
 def _other_reading(title: str, checkable: Checkable, reference: Checkable | None, options: Options) -> Report | None:
@@ -195,7 +198,12 @@ def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:
         undecided=tuple(undecided),
         warnings=(*behaviour_warnings, *warnings),
         notes=(*(sentence(f) for f in by_level[Level.NOTE]), *checkable.notes),
+        step_curves=_step_curves(context) if form.names else None,
     )
+
+
+def _step_curves(context: Context) -> StepCurves:
+    return StepCurves(context.differentiated, context.analytic.output, context.options.seed)
 
 
 class _Form(NamedTuple):

@@ -1,15 +1,17 @@
 """Reports one leaf: its numbers in the gradient's own unit, its worst element, and the diagnosis of an error."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from jaxnet.crosscheck.context import Context, Outcome
-from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause
+from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
 from jaxnet.crosscheck.dtypes import in_float64
+from jaxnet.crosscheck.element_errors import ElementErrors, element_errors
 from jaxnet.crosscheck.explain import half_sentences, report_lines
 from jaxnet.crosscheck.explain.diagnosis import Diagnosis, DiagnosisInput, diagnose
+from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.derivation import SAFETY
 from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP
 from jaxnet.crosscheck.measure.kinks import Roughness
@@ -46,7 +48,7 @@ def report_leaf(context: Context, outcome: Outcome) -> Leaf:
     size = (analytic.typical_size if measured.is_zero else measured.true_size) or 1.0
     reliable = measured.compared and measured.coverage is not Coverage.SPOILED
     detectable = 2 * MISSED * measured.tolerance_of_elements / (1 - PROBABILITY) ** (1 / PROBES_PER_LEAF) * unit
-    index, values, diagnosis = _worst_element(context, outcome)
+    worst = _worst_element(context, outcome)
     leaf = Leaf(
         name,
         outcome.verdict,
@@ -55,8 +57,8 @@ def report_leaf(context: Context, outcome: Outcome) -> Leaf:
         relative_error=measured.error / size,
         relative_tolerance=measured.tolerance / size,
         min_detectable_error=detectable if reliable and detectable > 0 else math.nan,
-        index=index,
-        values=values,
+        index=worst.index,
+        values=worst.values,
         gaps=gaps,
         size=int(analytic.at[name].size),
         compared=measured.compared,
@@ -65,12 +67,18 @@ def report_leaf(context: Context, outcome: Outcome) -> Leaf:
         point=outcome.point,
         noise=max(analytic.noise.relative, 2 * analytic.unit_roundoff),
         gradient_noise=analytic.gradient_noise(name),
-        slip=diagnosis.slip if diagnosis else None,
-        diagnosis=diagnosis.sentence if diagnosis else "",
+        slip=worst.diagnosis.slip if worst.diagnosis else None,
+        diagnosis=worst.diagnosis.sentence if worst.diagnosis else "",
         detail=outcome.structure or measured.limit.value,
+        element_errors=worst.element_errors,
     )
     leaf = _in_half(context, leaf)
-    return replace(leaf, notes=(*report_lines.notes(leaf), *leaf.notes, *([outcome.note] if outcome.note else [])))
+    notes = [*report_lines.notes(leaf), *leaf.notes]
+    if outcome.verdict is Verdict.PASS and measured.uses_accuracy:
+        notes.append(
+            f"its error is larger than noise explains, and is allowed by accuracy={context.options.accuracy:g}"
+        )
+    return replace(leaf, notes=(*notes, *([outcome.note] if outcome.note else [])))
 
 
 def _in_half(context: Context, leaf: Leaf) -> Leaf:
@@ -89,26 +97,36 @@ def _in_half(context: Context, leaf: Leaf) -> Leaf:
     return replace(leaf, notes=(half_sentences.ratio(half),))
 
 
-def _worst_element(context: Context, outcome: Outcome) -> tuple[tuple[int, ...], dict[str, float], Diagnosis | None]:
-    """Returns the index of the worst element of a leaf, the derivatives with respect to it, and the diagnosis."""
+@dataclass(frozen=True)
+class _Worst:
+    """The index of a leaf's worst element, the derivatives with respect to it, the diagnosis, and all known errors."""
+
+    index: tuple[int, ...] = ()
+    values: dict[str, float] = field(default_factory=dict)
+    diagnosis: Diagnosis | None = None
+    element_errors: ElementErrors | None = None
+
+
+def _worst_element(context: Context, outcome: Outcome) -> _Worst:
+    """Finds the worst element of a leaf that did not pass."""
     measured, outside, derived_by = outcome.measured, outcome.measured.outside, context.checkable.derived_by
     gradient = outcome.analytic.gradient[measured.name]
     if outside is not None and outside.roughness is not Roughness.UNRESOLVED:
         index = tuple(int(i) for i in np.unravel_index(outside.place, gradient.shape))
         low, high = outside.low / measured.factor, outside.high / measured.factor
         slopes = {"slopes from": low, "to": high} if outside.roughness is Roughness.KINK else {"numerical": low}
-        return index, {derived_by: float(gradient[index]), **slopes}, None
+        return _Worst(index, {derived_by: float(gradient[index]), **slopes})
     if outcome.cause in REFERENCE_CAUSES and context.autodiff:
         reference = context.autodiff.gradient[measured.name]
         place = int(np.argmax(np.abs(gradient - reference)))
         index = tuple(int(i) for i in np.unravel_index(place, gradient.shape))
-        return index, {derived_by: float(gradient[index]), "autodiff": float(reference[index])}, None
+        return _Worst(index, {derived_by: float(gradient[index]), "autodiff": float(reference[index])})
     if outcome.cause is not Cause.ANALYTIC_WRONG:
-        return (), {}, None
+        return _Worst()
     if outcome.structure:  # no element moves by itself
         worst = max(measured.probes, key=lambda probe: probe.gap.ratio)
         unit = 1 / measured.factor
-        return (), {derived_by: worst.claimed * unit, "numerical": worst.numerical.value * unit}, None
+        return _Worst(values={derived_by: worst.claimed * unit, "numerical": worst.numerical.value * unit})
     quotients = [probe.numerical for probe in measured.probes]
     step = min(quotients, key=lambda quotient: quotient.error).step if quotients else FIRST_STEP
     kinks = [e.place for e in measured.kinks]  # at which a range of slopes is correct
@@ -116,7 +134,28 @@ def _worst_element(context: Context, outcome: Outcome) -> tuple[tuple[int, ...],
     sample = sample_elements(outcome.analytic, measured.name, step, budget, context.samples, kinks)
     context.sample_budget //= 2
     values = {derived_by: float(gradient[sample.worst]), "numerical": float(sample.true[sample.worst])}
-    return sample.worst, values, _diagnosis(context, outcome, sample)
+    return _Worst(sample.worst, values, _diagnosis(context, outcome, sample), _element_errors(context, outcome, sample))
+
+
+def _confirmed_reference(context: Context, outcome: Outcome) -> Array | None:
+    """Returns the reference's gradient if the difference quotients at this point confirm it."""
+    gap = outcome.measured.autodiff_with_numerical
+    if context.autodiff is None or gap is None or not gap.within_tolerance or outcome.analytic is not context.analytic:
+        return None
+    return context.autodiff.gradient[outcome.measured.name]
+
+
+def _element_errors(context: Context, outcome: Outcome, sample: ElementSample) -> ElementErrors | None:
+    """Returns the errors of the elements that have a derivative of their own: the sample, or all by a reference."""
+    measured = outcome.measured
+    true, tolerance = sample.true, SAFETY * sample.error
+    confirmed = _confirmed_reference(context, outcome)
+    if confirmed is not None and measured.with_autodiff is not None:
+        true, tolerance = confirmed.copy(), measured.with_autodiff.tolerance / measured.factor
+        true.flat[[element.place for element in measured.kinks]] = math.nan
+    claimed = outcome.analytic.gradient[measured.name]
+    norm = float(np.linalg.norm(np.where(np.isnan(true), claimed, true)) or np.linalg.norm(claimed)) or 1.0
+    return element_errors(np.abs(claimed - true) / norm, tolerance / norm)
 
 
 def _diagnosis(context: Context, outcome: Outcome, sample: ElementSample) -> Diagnosis | None:
@@ -124,9 +163,8 @@ def _diagnosis(context: Context, outcome: Outcome, sample: ElementSample) -> Dia
     measured, analytic, checkable = outcome.measured, outcome.analytic, context.checkable
     name, scale = measured.name, analytic.factor(measured.name)
     true, accuracy = sample.true, sample.accuracy
-    gap = measured.autodiff_with_numerical
-    if context.autodiff is not None and gap is not None and gap.within_tolerance and analytic is context.analytic:
-        true, accuracy = context.autodiff.gradient[name], max(1e-12, analytic.noise.relative)
+    if (confirmed := _confirmed_reference(context, outcome)) is not None:
+        true, accuracy = confirmed, max(1e-12, analytic.noise.relative)
     evidence = DiagnosisInput(
         leaf=name,
         claimed=analytic.gradient[name],

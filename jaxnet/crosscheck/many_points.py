@@ -47,7 +47,7 @@ def check_shapes(title: str, shapes: Shapes, seed: int, check: Callable[[tuple[A
 def _cases(shapes: Shapes, seed: int) -> Iterator[tuple[Any, ...]]:
     if callable(shapes):
         for i in range(CALLS):
-            yield _as_inputs(shapes(stream(Stream.INPUTS, seed + i)))
+            yield as_inputs(shapes(stream(Stream.INPUTS, seed + i)))
         return
     if isinstance(shapes, str) or not isinstance(shapes, Sequence) or not shapes or is_shape(shapes):
         raise SubjectError(
@@ -55,10 +55,11 @@ def _cases(shapes: Shapes, seed: int) -> Iterator[tuple[Any, ...]]:
             "input or [((5, 4), (4, 3)), ((1, 4), (4, 3))] for two, or a function that makes inputs"
         )
     for inputs in shapes:
-        yield _as_inputs(inputs)
+        yield as_inputs(inputs)
 
 
-def _as_inputs(inputs: Any) -> tuple[Any, ...]:
+def as_inputs(inputs: Any) -> tuple[Any, ...]:
+    """Returns the inputs of a check, of which an only one may stand alone."""
     if is_shape(inputs) or not isinstance(inputs, tuple | list):
         return (inputs,)
     return tuple(inputs)

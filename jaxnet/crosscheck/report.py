@@ -7,11 +7,13 @@ from enum import Enum
 from typing import Any
 
 from jaxnet.crosscheck.decide import Cause, Verdict
+from jaxnet.crosscheck.element_errors import ElementErrors
 from jaxnet.crosscheck.explain import report_lines
 from jaxnet.crosscheck.explain.slips import Slip
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.measure.findings import Behaviour
 from jaxnet.crosscheck.measure.other_points import Point
+from jaxnet.crosscheck.step_curves import StepCurves
 
 PROBABILITY = 0.99
 LONGEST_NAME = 23  # the most characters of a leaf's name in the table
@@ -48,6 +50,7 @@ class Leaf:
         diagnosis: The slip in words.
         detail: Details of the cause in words, such as an exception.
         notes: Remarks on a leaf that is not wrong.
+        element_errors: The errors of single elements of a wrong matrix, for a figure; None for other leaves.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Leaf:
     diagnosis: str = ""
     detail: str = ""
     notes: tuple[str, ...] = ()
+    element_errors: ElementErrors | None = field(default=None, compare=False, repr=False)
 
     @property
     def reason(self) -> str:
@@ -80,7 +84,7 @@ class Leaf:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as plain data."""
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"reason": self.reason}
+        return _without_figures(self) | {"reason": self.reason}
 
 
 class InconclusiveWarning(UserWarning):
@@ -107,6 +111,7 @@ class Report:
         calls: The number of forward passes.
         seconds: The time that the check took.
         seed: The seed of the check.
+        step_curves: The errors by step size, for a figure; None if nothing was measured.
     """
 
     subject: str
@@ -123,6 +128,7 @@ class Report:
     calls: int = 0
     seconds: float = 0.0
     seed: int = 0
+    step_curves: StepCurves | None = field(default=None, compare=False, repr=False)
 
     @property
     def verdict(self) -> Verdict:
@@ -160,7 +166,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as data for JSON, with None for numbers that are not finite."""
-        data = {f.name: getattr(self, f.name) for f in fields(self)}
+        data = _without_figures(self)
         data |= {
             "verdict": self.verdict,
             "leaves": [leaf.to_dict() for leaf in self.leaves],
@@ -175,6 +181,12 @@ class Report:
             return "\n".join(report_lines.points(self))
         own = [f"{self.verdict}  {self.subject}", *report_lines.findings(self), *self._table(), *self._remarks()]
         return "\n".join([*own, *map(str, self.derivatives)])
+
+    def _repr_html_(self) -> str:
+        """Returns the report as a notebook shows it."""
+        from jaxnet.crosscheck.explain.report_html import report_html  # only a notebook needs it
+
+        return report_html(self)
 
     def details(self) -> str:
         """Returns the report with the error and tolerance of each pair of derivations, and the cost of the check."""
@@ -209,6 +221,11 @@ class Report:
             lines += [f"  note: {layer.subject}: {note}" for note in layer.notes]
             lines += [f"  warning: {layer.subject}: {text}" for text in layer.warnings if text not in self.warnings]
         return lines
+
+
+def _without_figures(result: Leaf | Report) -> dict[str, Any]:
+    """Returns the fields by name, without those that only figures need."""
+    return {f.name: getattr(result, f.name) for f in fields(result) if f.compare}
 
 
 def _plain(value: Any) -> Any:

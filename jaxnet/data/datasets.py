@@ -1,7 +1,4 @@
-"""Handwritten digits: those embedded in scikit-learn, and MNIST, downloaded once and verified at every use.
-
-pooch, requests and scikit-learn come with the extra `train`. They are imported only where they are needed.
-"""
+"""Handwritten digits: those embedded in scikit-learn, and MNIST, downloaded once and verified at every use."""
 
 import hashlib
 import os
@@ -9,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -17,16 +14,16 @@ from jaxtyping import Float32, Int32
 from jaxnet.data.idx import IMAGES, LABELS, read_idx
 
 DISTRIBUTION = "jaxnet-crosscheck"  # the name on PyPI, where jaxnet is another project
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "https://storage.googleapis.com/cvdf-datasets/mnist/",
-)
+MIRRORS = "https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"
 CHECKSUMS = {  # SHA-256 of the files as published; images before labels, training before test
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
     "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
+
+
+ProgressBar = Any  # with total, update, reset and close: https://www.fatiando.org/pooch/latest/progressbars.html
 
 
 class Dataset(NamedTuple):
@@ -45,25 +42,11 @@ class DatasetError(RuntimeError):
         super().__init__(" ".join(message.splitlines()))
 
 
-class ProgressBar(Protocol):
-    """The progress bar that pooch expects, which counts the bytes of one file.
-
-    References: https://www.fatiando.org/pooch/latest/progressbars.html
-    """
-
-    total: Any
-
-    def update(self, n: int, /) -> object: ...  # noqa: D102
-    def reset(self) -> object: ...  # noqa: D102
-    def close(self) -> object: ...  # noqa: D102
-
-
 def digits() -> Dataset:
     """Loads 1797 images of 8 by 8 pixels; every fifth image of each class is for testing.
 
-    Reads the file of `sklearn.datasets.load_digits` without importing scikit-learn, which takes seconds.
-
-    References: E. Alpaydin and C. Kaynak, *Optical Recognition of Handwritten Digits*, UCI, 1998, test set.
+    Reads the file of `sklearn.datasets.load_digits` without importing scikit-learn, which takes seconds. Alpaydin and
+    Kaynak, *Optical Recognition of Handwritten Digits*, UCI, 1998, test set.
 
     Raises:
         DatasetError: If scikit-learn is not installed, or lacks the file.
@@ -93,8 +76,7 @@ def mnist(
 
     The files are in `$JAXNET_DATA/mnist`, or in the user's cache folder if JAXNET_DATA is not set. Missing files are
     downloaded. A damaged file in the cache is downloaded again, but one in $JAXNET_DATA is never replaced.
-
-    References: Y. LeCun, C. Cortes and C. J. C. Burges, *The MNIST database of handwritten digits*, 1998.
+    LeCun, Cortes and Burges, *The MNIST database of handwritten digits*, 1998.
 
     Args:
         mirrors: URLs that end with a slash, tried in order. Defaults to `MIRRORS`.

@@ -13,17 +13,14 @@ IMAGES, LABELS = 0x0803, 0x0801  # 2051, 2049: 08 for unsigned bytes, and the nu
 
 
 def read_idx(path: Path, magic: int) -> UInt8[np.ndarray, "..."]:
-    """Reads the array in a gzipped IDX file of unsigned bytes, whose header has big-endian 32-bit numbers.
-
-    References: Y. LeCun, C. Cortes and C. J. C. Burges, *The MNIST database*, section on file formats.
+    """Reads the array in a gzipped IDX file of unsigned bytes (LeCun, Cortes and Burges, *The MNIST database*).
 
     Raises:
         ValueError: If the file is not gzipped, is truncated, has another magic number or length, or is empty.
         OSError: If the file cannot be read.
     """
-    compressed = path.read_bytes()
     try:
-        content = gzip.decompress(compressed)
+        content = gzip.decompress(path.read_bytes())
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: {error}; expected a complete gzip file") from error
     header = 4 + 4 * (magic % 256)

@@ -17,8 +17,7 @@ def read_text(path: Path | None = None) -> str:
     """Reads a UTF-8 file.
 
     Args:
-        path: The file. Defaults to this project's README, which a checkout has as a file and an installed package in
-            its metadata.
+        path: The file. Defaults to this project's README, from a checkout or from the metadata of the package.
 
     Raises:
         DatasetError: If the text does not exist or cannot be read.
@@ -62,10 +61,8 @@ def decode(ids: Int[np.ndarray, " T"], vocabulary: str) -> str:
 def windows(text: str, vocabulary: str, length: int) -> Dataset:
     """Returns windows of ids x (N, length), and the next id at each position t (N, length).
 
-    The last tenth of the text is for testing.
-
     Args:
-        text: The text.
+        text: The text, whose last tenth is for testing.
         vocabulary: Its characters, as from `vocabulary_of`.
         length: Characters in a window, >= 1.
 

@@ -1,7 +1,4 @@
-"""Layers of a transformer: sequences of T positions, x (N, T, D).
-
-Read this file beside `numpy_ref/attention.py`.
-"""
+"""Layers of a transformer, beside `numpy_ref/attention.py`: sequences of T positions, x (N, T, D)."""
 
 import math
 from collections.abc import Callable
@@ -19,8 +16,7 @@ __all__ = ["attention", "embedding", "positional_embedding"]
 def embedding(vocabulary: int, size: int) -> Layer:
     """y[n, t] = E[x[n, t]]: ids x (N, T) in [0, vocabulary) -> y (N, T, size).
 
-    E is normal, with the standard deviation `init_std` for `size` inputs and outputs. An id that is out of range gives
-    nan: ids may be traced, so that they cannot be checked here.
+    E is normal, with the standard deviation `init_std` for `size` inputs and outputs. An id out of range gives nan.
 
     Raises:
         ValueError: If a size is below 1; in use, if x is no matrix of integers.
@@ -37,9 +33,7 @@ def embedding(vocabulary: int, size: int) -> Layer:
 
 
 def positional_embedding(length: int, size: int) -> Layer:
-    """y[n, t] = x[n, t] + P[t], with a learned row for each position: x (N, T, size) with T up to `length`.
-
-    P is drawn as the rows of an embedding are.
+    """y[n, t] = x[n, t] + P[t]: x (N, T, size) with T up to `length`. P is drawn as the rows of an embedding are.
 
     Raises:
         ValueError: If a size is below 1; in use, if x has more positions or another width.

@@ -1,8 +1,7 @@
-"""Layers that slide a window over images x (N, C, H, W).
+"""Layers that slide a window over images x (N, C, H, W). Read this file beside `numpy_ref/convolution.py`.
 
-A window of K by K that moves by `stride` over an image with `padding` around it has
-OH = (H + 2 padding - K) // stride + 1 positions along the height, and OW likewise along the width. Elements beyond the
-last whole window, at the bottom and at the right, are unused. Read this file beside `numpy_ref/convolution.py`.
+A K by K window has OH = (H + 2 padding - K) // stride + 1 positions along the height of a padded image, and OW along
+its width. Elements beyond the last whole window, at the bottom and at the right, are unused.
 """
 
 from collections.abc import Callable
@@ -23,11 +22,8 @@ def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padd
     """y[n, f, i, j] = Σ_c,k,l x[n, c, i s + k - p, j s + l - p] W[f, c, k, l] + b[f], with stride s and padding p.
 
     x (N, in_channels, H, W) -> y (N, filters, OH, OW). W is normal, with the standard deviation `init_std` for
-    in_channels * size² inputs, and b zero.
-
-    On a CPU the windows are copied next to each other for one product, as they are by hand: within a loop, such as the
-    one over training steps, XLA's own convolution takes 5 to 30 times as long
-    (https://github.com/jax-ml/jax/issues/12868).
+    in_channels * size² inputs, and b zero. On a CPU the windows are copied next to each other for one product: within a
+    loop, XLA's own convolution takes 5 to 30 times as long (https://github.com/jax-ml/jax/issues/12868).
 
     Raises:
         ValueError: If a size is out of range; in use, if x has other channels or no room for a window.
@@ -59,14 +55,13 @@ def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padd
 def max_pool(size: int, stride: int | None = None, padding: int = 0) -> Layer:
     """y = the largest element of each window, of each channel. The stride defaults to the size.
 
-    Of several largest elements, the first one by rows gets the gradient. Padding is -inf. As in NumPy, nan counts as
-    larger than every number. `lax.reduce_window` is not used: on a CPU its gradient takes eight times as long.
+    Of several largest elements, the first one by rows gets the gradient. Padding is -inf, and nan the largest.
 
     Raises:
         ValueError: If a size is out of range; in use, if x is no batch of images or has no room for a window.
     """
 
-    def larger(y: Array, e: Array) -> Array:
+    def larger(y: Array, e: Array) -> Array:  # the gradient of `lax.reduce_window` takes eight times as long on a CPU
         return jnp.where((e > y) | jnp.isnan(e), e, y)
 
     return _pool("MaxPool", size, stride, padding, -jnp.inf, lambda elements: reduce(larger, elements))

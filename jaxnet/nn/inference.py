@@ -29,8 +29,8 @@ def predict(net: Layer, params: Params, state: Tree, x: Array) -> Array:
 def chunk_of(x: Any) -> int:
     """Returns the number of samples in a chunk: 1,000 rows of numbers, or 100 images or texts.
 
-    The windows of 100 images fit in the processor's cache, and a convolution by hundreds takes two thirds of the time
-    that it takes by thousands. Products of plain rows are faster by thousands.
+    A convolution by hundreds of images, whose windows fit in the processor's cache, takes two thirds of the time that
+    it takes by thousands. Products of plain rows are faster by thousands.
     """
     return 1000 if x.ndim == 2 and x.dtype != jnp.int32 else 100
 
@@ -64,10 +64,8 @@ def sample(
     """Returns `count` ids that continue each prompt, drawn one by one from softmax(logits / temperature).
 
     Args:
-        net: A causal network of ids, such as `transformer`. Unknown later positions are filled with zeros, which must
-            not change the logits of earlier ones.
-        params: Its parameters.
-        state: Its state.
+        net: A network of ids, such as `transformer`, where later positions do not change the logits of earlier ones.
+        params: Its parameters; `state` is its state.
         key: The key for the noise.
         prompt: Integers (N, P) with P >= 1, of which the last `length` are used.
         temperature: A number > 0. Below 1 it makes likely ids more likely. Defaults to 1.

@@ -1,7 +1,6 @@
-"""Layers as pure functions, with plain data that describes them.
+"""Layers as pure functions, beside `numpy_ref/layers.py`, which has their backward halves in the same order.
 
 Everything that changes is an argument and a result: parameters, state, random arrays. A batch has N samples, one a row.
-Read this file beside `numpy_ref/layers.py`, which has the same layers in the same order, with their backward halves.
 """
 
 import math
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxnet.nn.summary import kind_of, summary
+from jaxnet.nn.summary import kind_of, summary, summary_html
 from jaxnet.validation import check_counts
 
 __all__ = [
@@ -69,6 +68,10 @@ class Layer:
         """Returns a table of the layers within, or the kind and sizes of a single layer."""
         return summary(self) if self.layers else kind_of(self)
 
+    def _repr_html_(self) -> str | None:
+        """Returns the table as a notebook shows it; None for a single layer, which is shown as text."""
+        return summary_html(self) if self.layers else None
+
 
 def stateless(
     description: tuple[Any, ...],
@@ -95,9 +98,7 @@ def no_noise(_key: PRNGKeyArray, _x: Any) -> Tree:
 
 
 def affine(in_size: int, out_size: int) -> Layer:
-    """y = x W + b: x (N, in_size) -> y (N, out_size). W is normal, with the standard deviation `init_std`, and b zero.
-
-    It acts on the last axis of x: (N, T, in_size) -> (N, T, out_size).
+    """y = x W + b: x (..., in_size) -> y (..., out_size). W is normal with standard deviation `init_std`, and b zero.
 
     Raises:
         ValueError: If a size is below 1; in use, if x has another width or no floats.
@@ -161,11 +162,7 @@ def tanh() -> Layer:
 
 @activation
 def gelu() -> Layer:
-    """y = x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))).
-
-    This is the tanh form of Hendrycks and Gimpel, *Gaussian Error Linear Units*, 2016, section 2, within 5e-4 of
-    x Φ(x): NumPy, in which the layer is written by hand, has no erf.
-    """
+    """y = x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))), Hendrycks and Gimpel, *Gaussian Error Linear Units*, section 2."""
     return _elementwise("GELU", lambda x: jax.nn.gelu(x, approximate=True))
 
 

@@ -1,8 +1,6 @@
-"""Losses and metrics, from logits.
+"""Losses and metrics, beside `numpy_ref/losses.py`, from logits of N samples and C classes.
 
-A batch has N samples and C classes. Labels t are class numbers (N,) in [0, C), or one-hot rows (N, C). Where each of T
-positions has logits and a label, (N, T, C) and (N, T), means run over all N T of them. Read this file beside
-`numpy_ref/losses.py`.
+Labels t are class numbers (N,) in [0, C), or one-hot rows (N, C). Of logits (N, T, C), means run over all N T rows.
 """
 
 import math
@@ -25,11 +23,10 @@ def softmax_cross_entropy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Nu
 
     Args:
         logits: Scores of any size, (N, C).
-        t: Class numbers (N,), or rows (N, C), which are used as they are, so that soft labels are possible.
+        t: Class numbers (N,), or rows (N, C), which may be soft labels.
 
     Raises:
-        ValueError: If the shapes do not fit, or a class number is out of range. Class numbers are not checked in a
-            traced function.
+        ValueError: If the shapes do not fit, or a class number, unless it is traced, is out of range.
 
     Example:
         >>> float(softmax_cross_entropy(jnp.array([[800.0, 0.0]]), jnp.array([1])))
@@ -42,8 +39,7 @@ def softmax_cross_entropy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Nu
 def mean_squared_error(y: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C"]) -> Float[Array, ""]:
     """Returns (1/N) Σₙ ½ |yₙ - tₙ|², where class numbers stand for their one-hot rows.
 
-    With the factor ½, which is the book's and Bishop's (*Pattern Recognition and Machine Learning*, equation 5.11), the
-    gradient is (y - t) / N, as that of softmax cross-entropy is.
+    The factor ½ is the book's, and Bishop's (*Pattern Recognition and Machine Learning*, equation 5.11).
 
     Raises:
         ValueError: As for `softmax_cross_entropy`.
@@ -54,8 +50,7 @@ def mean_squared_error(y: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array,
 def l2_penalty(params: Params, strength: float | Float[Array, ""]) -> Float[Array, ""]:
     """Returns strength/2 Σ W² over the weights, the leaves whose name begins with W: no biases and no embeddings.
 
-    Added to a loss, it adds strength * W to the gradient, which is weight decay (Bishop, *Pattern Recognition and
-    Machine Learning*, equation 5.112).
+    It adds strength * W to the gradient: weight decay (Bishop, *Pattern Recognition and Machine Learning*, eq. 5.112).
     """
     weights = [leaf for name, leaf in leaves_by_path(params).items() if name.split(".")[-1].startswith("W")]
     return jnp.asarray(strength / 2 * sum(jnp.sum(W**2) for W in weights))

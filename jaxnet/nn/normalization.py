@@ -1,8 +1,4 @@
-"""Layers that normalize their inputs to mean 0 and variance 1.
-
-They differ in the elements that share a mean: those of one feature over the batch, of one sample, or of one group of
-its channels. Read this file beside `numpy_ref/normalization.py`.
-"""
+"""Layers that normalize their inputs to mean 0 and variance 1, beside `numpy_ref/normalization.py`."""
 
 from collections.abc import Callable
 
@@ -21,9 +17,8 @@ def batch_norm(size: int, momentum: float = 0.9, eps: float = 1e-5) -> Layer:
     """y = gamma (x - mean) / sqrt(var + eps) + beta: a vector's elements (N, D), an image's channels (N, D, H, W).
 
     Training uses the mean and variance of the batch, and updates running ones for inference:
-    running = momentum * running + (1 - momentum) * batch. Both variances are divided by the number of elements, as in
-    the book; the paper divides the running one by that less one. Ioffe and Szegedy, *Batch Normalization*, 2015,
-    algorithm 1.
+    running = momentum * running + (1 - momentum) * batch. Both variances are divided by the number of elements; Ioffe
+    and Szegedy, *Batch Normalization*, 2015, algorithm 1, divide the running one by that less one.
 
     Raises:
         ValueError: If a number is out of range; in use, if x has another number of elements or channels.
@@ -85,8 +80,7 @@ def group_norm(groups: int, size: int, eps: float = 1e-5) -> Layer:
     and inference do the same. Wu and He, *Group Normalization*, 2018, equations 1 and 6.
 
     Raises:
-        ValueError: If a number is out of range, or the groups do not divide the size; in use, if x has another number
-            of elements or channels.
+        ValueError: If a number is out of range, or the groups do not divide the size; in use, if x has another size.
     """
     check_counts(groups=groups, size=size)
     if size % groups:

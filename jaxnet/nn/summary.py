@@ -1,12 +1,14 @@
 """The summary of a network: its layers, the shapes of their parameters, and how many numbers these are."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
+from html import escape
 from typing import TYPE_CHECKING
 
 import jax
 
+from jaxnet.notebook_html import framed, table
 from jaxnet.tree_paths import leaves_by_path
 
 if TYPE_CHECKING:
@@ -17,16 +19,20 @@ HEADER = ("layer", "kind", "parameters", "count")
 
 def summary(net: "Layer") -> str:
     """Returns a table of the layers of a network, with the sum of their parameters in the last row."""
-    rows = list(_rows(net))
-    total = "", "", "", sum(count for *_, count in rows)
-    table = [HEADER, *((*cells, f"{count:,}") for *cells, count in (*rows, total))]
-    widths = [max(len(row[column]) for row in table) for column in range(len(HEADER))]
+    rows = [HEADER, *_rows(net)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     return "\n".join(
         "  ".join(
             [*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)), row[-1].rjust(widths[-1])]
         )
-        for row in table
+        for row in rows
     )
+
+
+def summary_html(net: "Layer") -> str:
+    """Returns the same table as a notebook shows it."""
+    rows = [[escape(cell) for cell in row] for row in _rows(net)]
+    return framed(table(HEADER, rows, numbers=("count",)))
 
 
 @cache
@@ -42,10 +48,17 @@ def kind_of(layer: "Layer") -> str:
     return f"{kind}({', '.join(map(str, sizes))})"
 
 
-def _rows(net: "Layer", path: str = "") -> Iterator[tuple[str, str, str, int]]:
+def _rows(net: "Layer") -> list[Sequence[str]]:
+    """Returns the rows of the table, with the sum in the last one."""
+    rows = list(_layers(net))
+    total = "", "", "", sum(count for *_, count in rows)
+    return [(*cells, f"{count:,}") for *cells, count in (*rows, total)]
+
+
+def _layers(net: "Layer", path: str = "") -> Iterator[tuple[str, str, str, int]]:
     for name, layer in net.layers.items():
         if layer.layers:
-            yield from _rows(layer, f"{path}{name}.")
+            yield from _layers(layer, f"{path}{name}.")
         else:
             shapes = param_shapes(layer)
             parameters = ", ".join(f"{leaf} {shape}" for leaf, shape in shapes.items())

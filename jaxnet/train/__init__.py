@@ -1,20 +1,7 @@
 """Training: the compiled training loop, checkpoints, the folder of a run, and sweeps."""
 
+from pkgutil import iter_modules
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submodules=[
-        "checkpoints",
-        "compiled_steps",
-        "device_data",
-        "divergence",
-        "fit",
-        "matmul_layout",
-        "run_folder",
-        "sharding",
-        "step",
-        "step_config",
-        "sweep",
-    ],
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, [module.name for module in iter_modules(__path__)])

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: written atomically while it trains, and read by a run with the same identity only.
+"""Checkpoints of a run: written while it trains, and read by a run with the same identity only.
 
-orbax writes them in the background and makes them visible by renaming. It comes with the extra `train` and is imported
-for the first checkpoint. A checkpoint is verified by the digest that it contains and by the identity of its run.
+orbax, of the extra `train`, writes them in the background and makes them visible by renaming. A checkpoint is verified
+by the digest that it contains and by the identity of its run.
 """
 
 import hashlib
@@ -28,8 +28,6 @@ from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer
 from jaxnet.train.step import History, Progress, TrainState, params_dtype
 
-Warn = Callable[[str], object]
-
 
 class CheckpointError(RuntimeError):
     """Raised when a checkpoint cannot be saved or read. Its message is one line with the reason and the remedy."""
@@ -45,12 +43,10 @@ def identity(
 
     Args:
         net: The network.
-        data: Its data; described by checksums.
-        batches: The row numbers of each step.
+        data: Its data; like `batches`, the row numbers of each step, described by a checksum.
         dtype: The parameters' dtype.
-        settings: All other arguments of `fit` that affect the results, as values whose `str` tells them apart. An
-            `optax.GradientTransformation` does not reveal its hyperparameters, nor does a function: describe it by a
-            text, such as `{"optimizer": "adam(1e-3)"}`.
+        settings: All other arguments of `fit` that affect the results, as values whose `str` tells them apart. Neither
+            a function nor an `optax.GradientTransformation` does: write a text, such as `{"optimizer": "adam(1e-3)"}`.
 
     Raises:
         ValueError: If a setting is an optax.GradientTransformation or a function.
@@ -115,7 +111,7 @@ class Checkpoints:
                 if not pending.exists():  # some versions of orbax raise the error at the next save only
                     raise OSError(f"{pending.name} does not exist after it was written")
 
-    def latest(self, initial: TrainState, warn: Warn) -> Progress | None:
+    def latest(self, initial: TrainState, warn: Callable[[str], object]) -> Progress | None:
         """Reads the latest undamaged checkpoint, and deletes later ones; returns None if there are no checkpoints.
 
         Args:

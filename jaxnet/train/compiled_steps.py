@@ -16,7 +16,7 @@ from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.losses import correct
 from jaxnet.train.device_data import to_floats
 from jaxnet.train.matmul_layout import choose_layout, compiler_options, eigen_is_faster
-from jaxnet.train.sharding import ONE_DEVICE, OneDevice
+from jaxnet.train.sharding import AXIS, ONE_DEVICE, OneDevice
 from jaxnet.train.step import Criterion, MakeOptimizer, Objective, TrainState, params_dtype, update
 
 IN_BOUNDS = "promise_in_bounds"  # `fit` has checked the row numbers
@@ -66,6 +66,10 @@ class _Carry(NamedTuple):
     state: TrainState  # its matrices in the program's layout
     losses: Array
 
+    def advance(self, stop: Int[Array, ""], step: Callable[["_Carry"], "_Carry"]) -> "_Carry":
+        """Makes the steps before `stop`."""
+        return lax.while_loop(lambda carry: carry.state.step < stop, step, self)
+
 
 def run_steps(
     config: StepConfig,
@@ -75,9 +79,7 @@ def run_steps(
     stop: Int[Array, ""],
     max_steps: int,
 ) -> tuple[TrainState, Float[Array, " {max_steps}"], Bool[Array, ""]]:
-    """Makes the steps from `state.step` up to but not including `stop`, at most `max_steps`.
-
-    `stop` is traced, so that a shorter chunk of steps does not need another program.
+    """Makes the steps from `state.step` up to but not including `stop`, which is traced, at most `max_steps`.
 
     Returns:
         The state after the last step, the losses (nan beyond the last step), and whether the state is finite.
@@ -88,7 +90,7 @@ def run_steps(
     devices, config = config.devices, config._replace(net=layout.network(config.net))
 
     def step(carry: _Carry, x: Array, t: Array) -> _Carry:
-        batch = devices.constrain_sharded((to_floats(x, dtype), t))
+        batch = devices.constrain((to_floats(x, dtype), t), AXIS)
         state, loss = update(*config.build(hyperparameters), layout.convert(carry.state), *batch)
         done = carry.state.step - first
         losses = lax.dynamic_update_index_in_dim(carry.losses, loss.astype(dtype), done, 0)
@@ -104,25 +106,18 @@ def run_steps(
             i = carry.state.step - start
             return step(carry, *(lax.dynamic_index_in_dim(a, i, keepdims=False) for a in gathered))
 
-        return _while_before(jnp.minimum(stop, start + block), step_in_block, carry)
+        return carry.advance(jnp.minimum(stop, start + block), step_in_block)
 
-    carry = _Carry(layout.convert(state), jnp.full(max_steps, jnp.nan, dtype))
-    carry = _while_before(stop, block_of_steps, carry)
+    carry = _Carry(layout.convert(state), jnp.full(max_steps, jnp.nan, dtype)).advance(stop, block_of_steps)
     state = layout.convert(carry.state)
-    return devices.constrain_replicated(
-        (state, carry.losses, all_finite((state.params, state.net_state, state.opt_state)))
-    )
-
-
-def _while_before(stop: Int[Array, ""], body: Callable[[_Carry], _Carry], carry: _Carry) -> _Carry:
-    return lax.while_loop(lambda carry: carry.state.step < stop, body, carry)
+    return devices.constrain((state, carry.losses, all_finite((state.params, state.net_state, state.opt_state))))
 
 
 def steps_per_gather(config: StepConfig, params: Params, data: TrainingData) -> int:
     """Returns the number of steps whose rows are gathered together, so that memory serves many reads in parallel.
 
-    It is 1 where Eigen multiplies: without a gather between two products, its second thread would fall asleep and take
-    some 25 microseconds to wake. It is 1 over several devices, so that none holds more rows than it needs.
+    It is 1 over several devices, so that none holds more rows than it needs, and where Eigen multiplies: without a
+    gather between two products, its second thread would fall asleep and take some 25 microseconds to wake.
     """
     batch_size = data.batches.shape[1]
     if config.devices != ONE_DEVICE or eigen_is_faster(config.net, params, batch_size):

@@ -10,8 +10,7 @@ from jaxtyping import Array
 def to_device(x: Any, dtype: Any) -> Array:
     """Copies samples to the device: integers as int32, pixels as uint8, other floats in the given dtype.
 
-    Floats count as pixels if all of them are exactly k/255 with k in 0..255. A step gathers random rows and waits for
-    memory: a quarter of the bytes is a third of the wait.
+    Pixels are exactly k/255 with k in 0..255. A step waits for memory: a quarter of the bytes is a third of the wait.
     """
     if jnp.issubdtype(x.dtype, jnp.integer):
         return jnp.asarray(x, jnp.int32)

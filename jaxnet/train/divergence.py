@@ -19,8 +19,7 @@ class DivergedError(ArithmeticError):
 
     Attributes:
         step: The first bad step, counted from 1.
-        what: The first non-finite value in that step, such as "the output of Affine1 is nan", "the loss is infinite"
-            or "the gradient of Affine2.W is nan".
+        what: The first non-finite value in that step, such as "the output of Affine1 is nan" or "the loss is infinite".
         history: The history before that step.
         state: The state before that step.
     """
@@ -33,10 +32,7 @@ class DivergedError(ArithmeticError):
 def first_nonfinite(
     objective: Objective, optimizer: optax.GradientTransformation, state: TrainState, x: Array, t: Array
 ) -> str | None:
-    """Names the first non-finite value of a step, "the gradient of Affine2.W is nan"; None if all are finite.
-
-    The order is that of the computation: the forward pass, gradients from the last layer to the first, the update.
-    """
+    """Names the first non-finite value of a step in the order of the computation; None if all are finite."""
 
     @jax.jit
     def faults(state: TrainState, x: Array, t: Array) -> OrderedDict[str, Array]:

@@ -28,8 +28,6 @@ from jaxnet.validation import check_batches, check_counts
 FIRST_CHUNK = 10  # steps before control first returns to Python
 CHUNK_SECONDS = 1.0  # approximate time between returns to Python, where evaluations are further apart
 
-OnEvaluation = Callable[[int, float, float, float], None]  # step, loss, train accuracy, test accuracy
-
 
 def fit(
     net: Layer,
@@ -46,7 +44,7 @@ def fit(
     key: PRNGKeyArray | None = None,
     mesh: Mesh | None = None,
     resume: Progress | None = None,
-    on_evaluation: OnEvaluation | None = None,
+    on_evaluation: Callable[[int, float, float, float], None] | None = None,
 ) -> Progress:
     """Trains a network, one step for each row of `batches`, and evaluates its accuracy along the way.
 
@@ -57,19 +55,17 @@ def fit(
             rows (N, C). Arrays on the device, as from `jax.device_put(data)`, are not copied again.
         batches: Row numbers into `data.x_train`, one row for each step, as from `draw_batches`.
         optimizer: A name in `OPTIMIZERS`, a function from a learning rate to an optax optimizer, or an
-            `optax.GradientTransformation`, such as `optax.adam(1e-3)`. Its state must be finite after every step. A
-            function or transformation is compiled for anew if it is not the same object. Defaults to "sgd".
+            `optax.GradientTransformation`, such as `optax.adam(1e-3)`. Its state must stay finite; another object is
+            compiled for anew. Defaults to "sgd".
         learning_rate: Learning rate > 0. Defaults to the one in `OPTIMIZERS`; required by an optimizer that is a
             function, refused beside a transformation, which has its own.
         clip_norm: Global norm > 0 that larger gradients are scaled down to. Defaults to no clipping.
         weight_decay: Strength λ >= 0 of the term λ/2 Σ W² in the loss, see `jaxnet.nn.l2_penalty`. Defaults to 0.
-        criterion: Function of (y, t) to minimize. A different object is a different program. Defaults to
-            `softmax_cross_entropy`.
+        criterion: Function of (y, t) to minimize; another object is compiled for anew. Defaults to cross-entropy.
         eval_every: Steps >= 1 between evaluations of all training and test samples. Defaults to 100.
         key: Source of the randomness of the steps, see `step_noise`. Required by networks with Dropout.
         mesh: Devices to divide the data and each batch between, as from `jaxnet.train.sharding.mesh`. Their number
-            must divide the batch size, and every process must pass the same arguments. Results differ from those of
-            one device by rounding only. Defaults to one device.
+            must divide the batch size. Every process passes the same arguments. Results differ by rounding only.
         resume: The progress of an earlier run with the same arguments, to continue bit for bit as if it had not
             stopped; its state replaces `params` and `key`. Defaults to a new run.
         on_evaluation: Called with (step, loss, train accuracy, test accuracy) after every evaluation but the first.
@@ -82,13 +78,10 @@ def fit(
         DivergedError: If a value, a gradient or a parameter becomes nan or infinite.
 
     Example:
-        >>> data = jaxnet.data.digits()
-        >>> net = jaxnet.two_layer_net(64, 50, 10)
+        >>> data, net = jaxnet.data.digits(), jaxnet.two_layer_net(64, 50, 10)
         >>> params = net.init(jax.random.key(0), "he")
         >>> batches = jaxnet.draw_batches(jax.random.key(1), len(data.x_train), batch_size=100, steps=300)
         >>> state, history = jaxnet.fit(net, params, data, batches, optimizer=optax.adam(1e-2))
-        >>> history.eval_step
-        array([  0, 100, 200, 300], dtype=int32)
         >>> bool(history.test_accuracy[-1] > 0.95)
         True
     """
@@ -125,16 +118,14 @@ def iter_fit(
     The arguments are those of `fit`. The caller may save what is yielded, or stop.
 
     Returns:
-        An iterator whose first item is the progress before the first step. An item has just been evaluated if
-        `history.eval_step[-1]` is `len(history.loss)`.
+        An iterator that begins before the first step. `history.eval_step[-1] == len(history.loss)` after evaluations.
 
     Raises:
         ValueError: If an argument is out of range or inconsistent with the others; raised before the iteration.
         DivergedError: If a value becomes nan or infinite; raised during the iteration.
 
     Example:
-        >>> data = jaxnet.data.digits()
-        >>> net = jaxnet.two_layer_net(64, 50, 10)
+        >>> data, net = jaxnet.data.digits(), jaxnet.two_layer_net(64, 50, 10)
         >>> params = net.init(jax.random.key(0), "he")
         >>> batches = jaxnet.draw_batches(jax.random.key(1), len(data.x_train), batch_size=100, steps=300)
         >>> for progress in jaxnet.iter_fit(net, params, data, batches):
@@ -161,7 +152,9 @@ def iter_fit(
         raise ValueError(
             f"resume: a run after {progress.state.step} steps, expected at most the {len(batches)} of batches"
         )
-    return _iterate(config, hyperparameters, progress, data, batches, eval_every)
+    state, hyperparameters, batches = config.devices.replicate((progress.state, hyperparameters, batches))
+    programs = _Programs(config, hyperparameters, state.params, data, batches, min(eval_every, len(batches)))
+    return _iterate(programs, state, progress.history, eval_every)
 
 
 def initial_state(
@@ -192,17 +185,8 @@ def _initial_state(
     return init_train_state(config.net, config.build(hyperparameters)[1], params, key)
 
 
-def _iterate(
-    config: StepConfig,
-    hyperparameters: Hyperparameters,
-    progress: Progress,
-    data: Dataset,
-    batches: Int[Array, "S B"],
-    eval_every: int,
-) -> Iterator[Progress]:
-    state, hyperparameters, batches = config.devices.replicate((progress.state, hyperparameters, batches))
-    steps, history = len(batches), progress.history
-    programs = _Programs(config, hyperparameters, state.params, data, batches, min(eval_every, steps))
+def _iterate(programs: "_Programs", state: TrainState, history: History, eval_every: int) -> Iterator[Progress]:
+    devices, steps = programs.config.devices, len(programs.data.batches)
     if not len(history.eval_step):
         history = programs.evaluate(state, history)
     yield Progress(state, history)
@@ -219,7 +203,7 @@ def _iterate(
         if done == next_evaluation:
             history = programs.evaluate(state, history)
         yield Progress(state, history)
-        slow = config.devices.any(time.perf_counter() - started > CHUNK_SECONDS)
+        slow = devices.any(time.perf_counter() - started > CHUNK_SECONDS)
         chunk = max(1, chunk // 2 if slow else min(2 * chunk, programs.max_steps))
 
 
@@ -240,13 +224,12 @@ class _Programs:
         x_train, x_test = (to_device(rows(x), self.dtype) for x in (data.x_train, data.x_test))
         t_train, t_test = (jnp.asarray(rows(t)) for t in (data.t_train, data.t_test))
         self.data = TrainingData(x_train, t_train, batches)
-        # With their sizes before padding.
-        self.evaluated = (x_train, t_train, len(data.x_train)), (x_test, t_test, len(data.x_test))
+        self.evaluated = (x_train, t_train, len(data.x_train)), (x_test, t_test, len(data.x_test))  # before padding
         self._run = compile_for(run_steps, net, params, batches.shape[1], "config", "max_steps")
         self._evaluate = compile_for(evaluate, net, params, chunk_of(x_train), "net", "count", "devices")
 
     def advance(self, state: TrainState, stop: int) -> tuple[TrainState, Float[Array, " K"], Bool[Array, ""]]:
-        """Makes the steps from `state.step` up to but not including `stop`, as `run_steps`."""
+        """Makes the steps from `state.step` up to but not including `stop`."""
         return self._run(self.config, self.hyperparameters, state, self.data, stop, max_steps=self.max_steps)
 
     def evaluate(self, state: TrainState, history: History) -> History:
@@ -262,13 +245,11 @@ class _Programs:
     def replay(self, state: TrainState, history: History) -> DivergedError:
         """Repeats the steps after `state` one by one, to the first with a non-finite value, and returns the error."""
         objective, optimizer = self.config.build(self.hyperparameters)
-        bad_losses = np.flatnonzero(~np.isfinite(history.loss))
-        last = int(bad_losses[0]) if len(bad_losses) else len(history.loss) - 1  # the fault is visible by this step
+        last = next(iter(np.flatnonzero(~np.isfinite(history.loss))), len(history.loss) - 1)  # a fault shows by then
         while True:
             x, t = self.data.gather(self.data.batches[state.step])
             what = first_nonfinite(objective, optimizer, state, to_floats(x, self.dtype), t)
-            # The compiled loop rounds differently: a fault may show there and not here.
-            if what is None and state.step == last:
+            if what is None and state.step == last:  # the compiled loop rounds differently
                 what = f"the loss is {history.loss[last]}"
             if what is not None:
                 rate = self.hyperparameters.learning_rate

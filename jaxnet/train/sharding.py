@@ -1,8 +1,7 @@
 """Training on several devices and processes: the same program, with its arrays sharded over a mesh.
 
 Every device holds the whole state and its shard of the rows, and computes with its shard of every batch. The compiler
-inserts the sums over devices that losses, gradients and BatchNorm's statistics need. See "Distributed arrays and
-automatic parallelization" and "Introduction to multi-controller JAX" in https://docs.jax.dev/en/latest/.
+inserts the sums that this needs: "Distributed arrays and automatic parallelization" in https://docs.jax.dev/en/latest/.
 """
 
 import os
@@ -32,8 +31,8 @@ HEARTBEAT_SECONDS = 30  # of silence, after which a process is considered dead a
 def join(coordinator: str | None = None, processes: int = 1, process: int = 0) -> None:
     """Connects this process to the others that train with it; does nothing for a single process.
 
-    Call it before anything else of JAX. On a CPU, JAX communicates over gloo. When a process dies, the others exit with
-    an error: at their next sum over devices if its connection breaks, or else after HEARTBEAT_SECONDS.
+    Call it before anything else of JAX. When a process dies, the others exit with an error: at their next sum over
+    devices if its connection breaks, or else after HEARTBEAT_SECONDS.
 
     Args:
         coordinator: Address on which process 0 listens, the same for all processes: "10.0.0.1:1234".
@@ -100,10 +99,8 @@ def check_on_first_process(check: Callable[[], None]) -> None:
             check()
         except (ValueError, OSError) as error:
             failure = error
-    if jax.process_count() > 1 and any_process(failure is not None) and failure is None:
-        raise ValueError("a check failed in the first process, which reports the reason")
-    if failure is not None:
-        raise failure
+    if any_process(failure is not None):
+        raise failure or ValueError("a check failed in the first process, which reports the reason")
 
 
 def local_copy(tree: Any) -> Any:
@@ -113,10 +110,7 @@ def local_copy(tree: Any) -> Any:
 
 @contextmanager
 def exit_on_failure() -> Iterator[None]:
-    """Exits with one line and status 1 if a joint computation fails in the block, as when another process has died.
-
-    JAX alone would print a stack trace, and only after HEARTBEAT_SECONDS. A single process raises the error as usual.
-    """
+    """Exits with one line and status 1 if a computation of several processes fails, as when one has died."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -144,12 +138,8 @@ class OneDevice:
         """Yields the slices of rows that this process holds, each with a suffix for the array's name in errors."""
         yield "", slice(None)
 
-    def constrain_sharded(self, batch: Any) -> Any:
-        """Within a program, shards the rows of a batch over the devices."""
-        return batch
-
-    def constrain_replicated(self, tree: Any) -> Any:
-        """Within a program, puts whole arrays on every device, so that every process can read them."""
+    def constrain(self, tree: Any, *axes: str) -> Any:  # noqa: ARG002
+        """Within a program, shards arrays along AXIS, or puts whole ones on every device, for every process to read."""
         return tree
 
     def map_rows(self, function: Callable[..., Array]) -> Callable[..., Array]:
@@ -199,11 +189,8 @@ class ManyDevices(OneDevice):
                 last = stop >= samples  # then open-ended, so that a check sees an array that is too long
                 yield f"[{start}:{min(stop, samples)}]", slice(start, None if last else stop)
 
-    def constrain_sharded(self, batch: Any) -> Any:  # noqa: D102
-        return lax.with_sharding_constraint(batch, self._sharding(AXIS))  # type: ignore[no-untyped-call]
-
-    def constrain_replicated(self, tree: Any) -> Any:  # noqa: D102
-        return lax.with_sharding_constraint(tree, self._sharding())  # type: ignore[no-untyped-call]
+    def constrain(self, tree: Any, *axes: str) -> Any:  # noqa: D102
+        return lax.with_sharding_constraint(tree, self._sharding(*axes))  # type: ignore[no-untyped-call]
 
     def map_rows(self, function: Callable[..., Array]) -> Callable[..., Array]:  # noqa: D102
         by_rows = self._sharding(AXIS).spec
@@ -223,8 +210,7 @@ class ManyDevices(OneDevice):
         return NamedSharding(self.mesh, PartitionSpec(*axes))  # type: ignore[no-untyped-call]
 
     def _padded(self, samples: int) -> int:
-        """Returns the number of rows rounded up to a multiple of the number of devices."""
-        return -(-samples // self.mesh.size) * self.mesh.size
+        return -(-samples // self.mesh.size) * self.mesh.size  # rounded up to a multiple of the number of devices
 
 
 ONE_DEVICE = OneDevice()

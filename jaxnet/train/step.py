@@ -56,12 +56,22 @@ class History(NamedTuple):
     train_accuracy: Float[Array | np.ndarray, " E"]  # in [0, 1]
     test_accuracy: Float[Array | np.ndarray, " E"]
 
+    def _repr_html_(self) -> str:
+        """Returns the curves as a notebook shows them."""
+        from jaxnet.train.history_html import history_html  # only a notebook needs it
+
+        return history_html(self)
+
 
 class Progress(NamedTuple):
     """The state of a run after some of its steps, and its history until then."""
 
     state: TrainState
     history: History
+
+    def _repr_html_(self) -> str:
+        """Returns the history as a notebook shows it."""
+        return self.history._repr_html_()
 
 
 class Objective(NamedTuple):

@@ -74,7 +74,7 @@ def _choose_optimizer(
 
 
 def check_params(net: Layer, params: Params) -> None:
-    """Raises ValueError if the names and shapes of parameters are not those of the network's own."""
+    """Raises ValueError if parameters have not the names and shapes of the network's own, or are no floats."""
     if not isinstance(net, Layer):
         raise ValueError(f"net: {type(net).__name__}, expected a network, such as two_layer_net(784, 50, 10)")
     advice = "pass what `net.init` of this network returns"

@@ -1,5 +1,6 @@
 """Tests the options accuracy, expected, constants, takes_dout and max_seconds: each has only its own effect."""
 
+import re
 import time
 
 import jax.numpy as jnp
@@ -74,6 +75,13 @@ def test_an_error_within_the_declared_accuracy_is_allowed(name):
     assert OFF[name](accuracy=1e-7).verdict == "FAIL"
 
 
+def test_a_pass_says_that_it_needs_the_declared_accuracy():
+    note = "note: x: its error is larger than noise explains, and is allowed by accuracy=0.0001"
+    assert note in str(check_function(np.sin, draw(5), **sine(1 + 5e-5), accuracy=1e-4))
+    assert "accuracy" not in str(check_function(np.sin, draw(5), **sine(), accuracy=1e-4))
+    assert "allowed" not in str(check_function(np.sin, draw(5), **sine(1.5), accuracy=1e-4))
+
+
 def test_the_certificate_includes_the_accuracy():
     exact = check_function(np.sin, draw(5), **sine())
     declared = check_function(np.sin, draw(5), **sine(), accuracy=1e-4)
@@ -103,6 +111,36 @@ BAD = [0, -1e-3, np.nan, np.inf, "1e-3"]
 def test_an_option_that_is_not_a_positive_number_is_rejected(name, option, value):
     with pytest.raises(ValueError, match=f"^{option}: {value!r}, expected a finite number > 0"):
         OFF[name](**{option: value})
+
+
+@pytest.mark.parametrize("option", ["accuracy", "resolution"])
+def test_a_relative_error_of_one_or_more_is_no_accuracy(option):
+    with pytest.raises(ValueError, match=f"^{option}: 1, expected a relative error below 1"):
+        check_function(np.sin, draw(5), **sine(), **{option: 1})
+
+
+@pytest.mark.parametrize("name", OFF)
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("constants", 3, "3, expected a list of names"),
+        ("constants", [3], "[3], expected a list of names"),
+        ("transforms", 3, "3, expected a list of names"),
+        ("transforms", [None], "[None], expected a list of names"),
+        ("reference", 3, "an int, expected a function"),
+        ("expected", 3, "an int, expected a function"),
+        ("name", 3, "3, expected a string"),
+    ],
+)
+def test_an_option_of_another_type_is_rejected(name, option, value, expected):
+    with pytest.raises((SubjectError, ValueError), match=f"^{re.escape(f'{option}: {expected}')}"):
+        OFF[name](**{option: value})
+
+
+@pytest.mark.parametrize("value", ["yes", 3, []])
+def test_takes_dout_is_true_false_or_none(value):
+    with pytest.raises(ValueError, match=r"^takes_dout: .*, expected True, False or None"):
+        check_function(np.sin, draw(5), **sine(), takes_dout=value)
 
 
 # -- expected

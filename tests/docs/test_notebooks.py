@@ -82,6 +82,9 @@ def test_a_page_has_the_outputs_of_its_cells():
         new_markdown_cell("# Title"),
         new_code_cell("print(1)", outputs=[new_output("stream", text="1\n")]),
         new_code_cell("2", outputs=[new_output("execute_result", {"text/plain": "2"})]),
+        new_code_cell(
+            "table", outputs=[new_output("execute_result", {"text/html": "<table>\n\n</table>", "text/plain": "Table"})]
+        ),
         new_code_cell("assert 0", outputs=[new_output("error", ename="AssertionError", evalue="no")]),
         new_code_cell(
             "draw()",
@@ -93,6 +96,7 @@ def test_a_page_has_the_outputs_of_its_cells():
     assert re.findall(r"^```\{.*\}\n(.*)\n```$", page, flags=re.M) == ["1", "2", "AssertionError: no"]
     assert "![a line](n-1.png)" in page
     assert pictures == {"n-1.png": b"\x89PNG\r\n\x1a\n"}
-    assert "<Figure>" not in page
+    assert '<div class="output">\n<table>\n\n</table>\n</div>' in page
+    assert not re.search(r"<Figure>|Table", page)
     with pytest.raises(NotebookError, match=r"n: no alt_ko on the cell that draws: 'draw\(\)'"):
         to_markdown(new_notebook(cells=cells), "n", "ko")

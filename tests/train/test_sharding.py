@@ -80,7 +80,7 @@ def test_a_mesh_of_simulated_devices_has_the_trajectory_of_one_device(folder, co
 
 
 def test_each_device_computes_with_its_shard_and_gradients_are_summed():
-    """Reads the compiled step. Without `constrain_sharded`, every device would compute with the whole batch."""
+    """Reads the compiled step. Without `constrain`, every device would compute with the whole batch."""
     script = TESTS.parent / "scripts" / "scaling.py"
     arguments = ["--devices", "1", "2", "--hidden", "8", "--batch-size", "16", "--steps", "2"]
     result = subprocess.run([sys.executable, script, *arguments], env=ENVIRONMENT, capture_output=True, text=True)

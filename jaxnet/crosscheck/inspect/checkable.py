@@ -131,6 +131,7 @@ class Checkable:
         cheap_transforms: Those that every check applies.
         has_complex_output: Whether hand-written code returns complex numbers.
         convention: The convention for complex gradients, by which those of the leaves are read.
+        second_derivative: Returns the gradient as a function, with a derivative that was written by hand too.
         gradient_of: If it is the gradient of a function, the leaves of that function, in the order of the output.
     """
 
@@ -147,6 +148,7 @@ class Checkable:
     numbers: Mapping[str, float] = {}
     integers: Mapping[str, Array] = {}
     batch: Mapping[str, Array] = {}
+    second_derivative: "Callable[[Array], Checkable] | None" = None
     transforms: Sequence[str] = ()
     cheap_transforms: Sequence[str] = ()
     gradient_of: Sequence[str] = ()
@@ -235,8 +237,7 @@ class Checkable:
 
     def gradient_checkable(self, dout: Array) -> "Checkable | None":
         """Returns the gradient as a function of the leaves and of `dout`; None if it cannot be differentiated."""
-        del dout
-        return None
+        return None if self.second_derivative is None else self.second_derivative(dout)
 
     def partial_gradient(self, leaves: Leaves, dout: Array, names: Collection[str]) -> dict[str, Any] | None:
         """Returns the gradients of some leaves, where the others need none; None if that is no other call."""

@@ -7,7 +7,7 @@ from jaxnet.crosscheck.adapters import Style, adapt, derivatives, loss_and_gradi
 from jaxnet.crosscheck.frameworks.array_protocol import foreign_array, on_numpy_arrays, with_numpy_arrays
 from jaxnet.crosscheck.frameworks.choose import engine_for
 from jaxnet.crosscheck.frameworks.program import FrameworkProgram
-from jaxnet.crosscheck.frameworks.scipy_problems import as_problem
+from jaxnet.crosscheck.frameworks.scipy_problems import Problem, as_problem
 from jaxnet.crosscheck.inspect.arguments import IMAG, REAL
 from jaxnet.crosscheck.inspect.checkable import Checkable
 from jaxnet.crosscheck.inspect.complex_parts import in_parts
@@ -41,8 +41,7 @@ def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     if is_nnx_module(thing):  # which a trial call would change
         return function_to_checkable(thing, inputs, seed)
     if (problem := as_problem(thing)) is not None:
-        fun, jac = problem
-        return to_checkable(fun, inputs, seed) if jac is None else function_to_checkable(fun, inputs, seed, jac)
+        return _problem_to_checkable(problem, inputs, seed)
     if _is_function(thing, inputs):
         style = loss_and_gradients.adapt_if_plausible(Style(thing, inputs))
         # JAX may derive the function too, but then the derivative that was written by hand would not be checked
@@ -50,6 +49,18 @@ def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
         if style is not None:
             return _styled(style, seed)
     return in_any_style(_as_it_is, thing, inputs, seed)
+
+
+def _problem_to_checkable(problem: Problem, inputs: tuple[Any, ...], seed: int) -> Checkable:
+    if problem.jac is None:
+        checkable = to_checkable(problem.fun, inputs, seed)
+    else:
+        checkable = function_to_checkable(problem.fun, inputs, seed, problem.jac)
+    if problem.second is not None:
+        checkable.second_derivative = lambda dout: function_to_checkable(
+            problem.gradient(dout), tuple(checkable.leaves.values()), seed, problem.derivative_of_gradient(dout)
+        )
+    return checkable
 
 
 def in_any_style(
@@ -211,19 +222,18 @@ def declare_constants(checkable: Checkable, constants: Collection[str]) -> None:
 
     Args:
         checkable: The code that is checked.
-        constants: The names; a string is one name.
+        constants: The names.
 
     Raises:
         SubjectError: If no array has one of the names.
     """
-    names = (constants,) if isinstance(constants, str) else tuple(constants)
     known = checkable.array_names()
-    for name in names if not checkable.fault else ():
+    for name in constants if not checkable.fault else ():
         if name not in known:
             listed = ", ".join([*checkable.leaves, *checkable.others])
             raise SubjectError(f"constants: no array is called {name!r}, expected names among {listed}")
-    parts = {name + part for name in names for part in (REAL, IMAG)} & checkable.others.keys()
-    checkable.constants = {*checkable.constants, *names, *parts}
+    parts = {name + part for name in constants for part in (REAL, IMAG)} & checkable.others.keys()
+    checkable.constants = {*checkable.constants, *constants, *parts}
 
 
 def expect_transforms(checkable: Checkable, transforms: Collection[str]) -> None:

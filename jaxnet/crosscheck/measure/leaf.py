@@ -51,6 +51,7 @@ class LeafMeasurement:
         autodiff: The reference's gradient along the same directions.
         factor: G over the gradient.
         weakest: The tolerance of the probes for an error in the element that moves least.
+        uses_accuracy: Whether the error is larger than noise explains, and is allowed by the accuracy declared.
     """
 
     name: str
@@ -66,6 +67,7 @@ class LeafMeasurement:
     is_zero: bool
     factor: float
     weakest: float
+    uses_accuracy: bool = False
     with_autodiff: Gap | None = None
     autodiff: tuple[Probe, ...] = ()
 
@@ -182,7 +184,7 @@ def measure_leaf(
     if probes is not first_probes:
         contradicted = any(is_contradicted(analytic, name, probe) for probe in probes)
     weakest = _tolerance(probes) / float(weights[weights > 0].min(initial=1.0))
-    probes = [_allowing(probe, accuracy * size) for probe in probes]
+    exact, probes = probes, [_allowing(probe, accuracy * size) for probe in probes]
     elements = rough.elements
     return LeafMeasurement(
         name,
@@ -198,6 +200,7 @@ def measure_leaf(
         is_zero=_is_zero(analytic, size, probes, elements),
         factor=analytic.factor(name),
         weakest=min(weakest, _tolerance(first_probes)),
+        uses_accuracy=any(a.gap.ratio > 1 >= b.gap.ratio for a, b in zip(exact, probes, strict=True)),
         with_autodiff=None if autodiff is None else between(name, analytic, autodiff, elements, accuracy),
         autodiff=() if autodiff is None else tuple(Probing(name, autodiff, directions, resolution).along(weights)),
     )

@@ -104,3 +104,47 @@ def test_callable_objects_stay_as_they_were():
     gradient = Counted()
     assert check_function(residuals, X, gradient=gradient).verdict.value == "PASS"
     assert gradient.calls == 0
+
+
+PROBLEM = {"fun": optimize.rosen, "jac": optimize.rosen_der}
+
+
+@pytest.mark.parametrize(
+    ("name", "second"),
+    [
+        ("hess", lambda x, c: c * optimize.rosen_hess(x)),
+        ("hess", lambda x, c: sparse.csr_array(c * optimize.rosen_hess(x))),
+        ("hessp", lambda x, p, c: c * optimize.rosen_hess_prod(x, p)),
+    ],
+)
+def test_the_hessian_of_a_problem_is_its_second_order(name, second):
+    for factor, verdict in ((1.0, "PASS"), (1.001, "FAIL"), (-1.0, "FAIL")):
+        given = {
+            "hess": lambda x, c=factor: second(x, c),
+            "hessp": lambda x, p, c=factor: second(x, p, c),
+        }
+        problem = PROBLEM | {name: given[name]}
+        assert check(problem, X, order=2).verdict.value == verdict
+        alone = check(problem, X)
+        assert alone.verdict.value == "PASS"
+        assert "its second derivative is checked with order=2 alone" in alone.notes
+
+
+def test_the_hessian_of_a_constraint_weighs_its_values():
+    def constraint(factor):
+        def fun(x):
+            return np.array([x[0] ** 2 * x[1], np.sin(x[2])])
+
+        def jac(x):
+            return np.array([[2 * x[0] * x[1], x[0] ** 2, 0], [0, 0, np.cos(x[2])]])
+
+        def hess(x, v):
+            across = 2 * x[0] * v[0]
+            return np.array([[2 * x[1] * v[0], across, 0], [factor * across, 0, 0], [0, 0, -np.sin(x[2]) * v[1]]])
+
+        return optimize.NonlinearConstraint(fun, -1, 1, jac=jac, hess=hess)
+
+    report = check(constraint(1.0), X[:3], order=2)
+    assert report.verdict.value == "PASS", str(report)
+    assert not report.derivatives[0].warnings
+    assert check(constraint(1.1), X[:3], order=2).verdict.value == "FAIL"
