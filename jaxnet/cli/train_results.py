@@ -45,7 +45,8 @@ def write_results(folder: Path, setup: Setup, outcome: Outcome, summary: dict[st
         plots.learning_curves(outcome.history).savefig(temporary / "learning_curves.png")
         if not outcome.divergence:
             extra = {"vocabulary": setup.vocabulary} if setup.vocabulary else {}
-            run_folder.write_parameters(temporary / "parameters.npz", state, **extra)
+            run_folder.write_parameters(temporary / run_folder.PARAMETERS, state, **extra)
+            run_folder.write_network(temporary / run_folder.NETWORK, setup.net)
             logits = jaxnet.predict(setup.net, state.params, state.net_state, setup.data.x_test)
             if setup.vocabulary:
                 loss = float(jaxnet.softmax_cross_entropy(logits, jnp.asarray(setup.data.t_test)))

@@ -16,5 +16,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "step",
         "step_config",
         "sweep",
+        "trained_run",
     ],
 )

@@ -5,17 +5,19 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 from numpy.typing import ArrayLike
 
+from jaxnet import __version__
+from jaxnet.nn.description import from_description
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.summary import param_shapes
 from jaxnet.train.step import History, TrainState
@@ -23,6 +25,8 @@ from jaxnet.tree_paths import leaves_by_path, tree_from_paths
 
 OPTIONS = "options.json"  # present until the run is complete
 SUMMARY = "summary.json"  # present once it is
+HISTORY, PARAMETERS, NETWORK = "history.csv", "parameters.npz", "network.json"
+FORMAT = 1  # of network.json; a version that older ones cannot read has a higher number
 
 
 @contextmanager
@@ -140,18 +144,74 @@ def read_parameters(path: Path, net: Layer) -> SavedParameters:
     Raises:
         ValueError: If the file cannot be read, or a leaf of the network is missing or has a different shape.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            leaves = dict(file)
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: a single array
-        raise ValueError(f"{path}: cannot be read ({error}); name a file that `write_parameters` wrote") from error
+    leaves = read_arrays(path)
     shapes, state_shapes = param_shapes(net), {name: leaf.shape for name, leaf in leaves_by_path(net.state).items()}
     for name, shape in (shapes | state_shapes).items():
         if name not in leaves or leaves[name].shape != shape:
             actual = leaves[name].shape if name in leaves else "missing"
             raise ValueError(f"{path}: {name} is {actual}, expected shape {shape}; name this network's file")
     params, net_state = (tree_from_paths({name: leaves[name] for name in names}) for names in (shapes, state_shapes))
-    return SavedParameters(params, net_state, jax.random.wrap_key_data(leaves["key"]), int(leaves["step"]))
+    return SavedParameters(params, net_state, jax.random.wrap_key_data(jnp.asarray(leaves["key"])), int(leaves["step"]))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads all arrays of a NumPy .npz file, by name, without unpickling anything.
+
+    Raises:
+        ValueError: If the file cannot be read, or has no `key` and `step` of a training run.
+    """
+    try:
+        with path.open("rb") as file:  # NumPy leaves a damaged file open that it opened itself
+            leaves = dict(np.load(file, allow_pickle=False))
+        if not {"key", "step"} <= set(leaves):
+            raise ValueError("it has no key and step")
+        return leaves
+    except Exception as error:  # a damaged archive raises errors of many kinds
+        raise ValueError(f"{path}: cannot be read ({error}); name a file that `write_parameters` wrote") from error
+
+
+def write_network(path: Path, net: Layer) -> None:
+    """Writes the description of a network as JSON, from which `jaxnet.load` builds it."""
+    content = {"format": FORMAT, "jaxnet": __version__, "description": net.description}
+    path.write_text(json.dumps(content) + "\n")
+
+
+def read_network(path: Path) -> Layer:
+    """Reads what `write_network` wrote.
+
+    Raises:
+        ValueError: If the file is missing or damaged, or a newer version wrote it.
+    """
+    content = read_object(path)
+    version = content.get("jaxnet", "an unknown version")
+    if content.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: format {content.get('format')!r}, written by jaxnet {version}, but jaxnet {__version__} reads "
+            f"format {FORMAT}; install the version that wrote it"
+        )
+    try:
+        return from_description(content.get("description"))
+    except ValueError as error:
+        raise ValueError(f"{path}: written by jaxnet {version}, but is damaged ({error}); train again") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        ValueError: If the file is missing, or is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: does not exist; name the folder of a run, or train it again if an older version wrote it"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); train again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: {type(content).__name__}, expected a JSON object; train again")
+    return content
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
