@@ -90,7 +90,7 @@ def test_the_command_lists_its_commands_and_refuses_others():
     assert refused.returncode == 2
     assert (
         refused.stderr
-        == "jaxnet: tain, expected one of train, check, predict, sweep, layers, bench, chapter6, scaling\n"
+        == "jaxnet: tain, expected one of train, check, predict, show, sweep, layers, bench, chapter6, scaling\n"
     )
 
 

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "device_data",
         "divergence",
         "fit",
+        "learned_nothing",
         "matmul_layout",
         "run_folder",
         "sharding",

@@ -7,6 +7,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +43,37 @@ def new_folder(path: Path) -> Iterator[Path]:
         folder.rename(path)
 
 
+@contextmanager
+def reserved(name: str) -> Iterator[Path]:
+    """Yields a new empty folder runs/NAME-TIME that no other process has, and removes it if it is empty in the end."""
+    base = Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    for number in count(1):
+        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:
+            if not path.parent.is_dir():
+                raise ValueError(f"output: {path.parent} is a file; name another folder with --output") from None
+        except OSError as error:
+            raise ValueError(f"output: {path} cannot be written ({error.strerror}); name another folder") from error
+    try:
+        yield path
+    finally:
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+@contextmanager
+def named_or_reserved(path: Path | None, name: str) -> Iterator[Path]:
+    """Yields the path that a user named, or the folder of `reserved`."""
+    if path is not None:
+        yield path
+    else:
+        with reserved(name) as new:
+            yield new
+
+
 def check_new(path: Path) -> None:
     """Raises ValueError if `path` exists and is not an empty folder, or cannot be written."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -59,17 +92,10 @@ def write_options(path: Path, options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If it cannot be written; nothing is left behind then.
     """
-    new_folders = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        write_summary(path / f".{OPTIONS}", options)
-        (path / f".{OPTIONS}").rename(path / OPTIONS)
+        with new_folder(path) as folder:
+            write_summary(folder / OPTIONS, options)
     except OSError as error:
-        if path.is_dir():
-            (path / f".{OPTIONS}").unlink(missing_ok=True)
-        for folder in new_folders:
-            if folder.is_dir():
-                folder.rmdir()
         raise ValueError(f"output: {path} cannot be written ({error.strerror}); make room, or name another") from error
 
 
@@ -107,17 +133,37 @@ def results(path: Path) -> Iterator[Path]:
         (path / OPTIONS).unlink(missing_ok=True)
 
 
-def write_history(path: Path, history: History) -> None:
-    """Writes a CSV file with a row for each step: its number, its loss, and the accuracies after it, if evaluated."""
+def write_history(path: Path, history: History, held_out: str = "test") -> None:
+    """Writes a CSV file with a row for each step: its number, its loss, and the accuracies after it, if evaluated.
+
+    `held_out` is the name of the data that `test_accuracy` was evaluated on.
+    """
     accuracies = {
         int(step): (train, test)
         for step, train, test in zip(history.eval_step, history.train_accuracy, history.test_accuracy, strict=True)
     }
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["step", "loss", "train_accuracy", "test_accuracy"])
+        rows.writerow(["step", "loss", "train_accuracy", f"{held_out}_accuracy"])
         for step, loss in enumerate(["", *history.loss.tolist()]):
             rows.writerow([step, loss, *accuracies.get(step, ("", ""))])
+
+
+def read_history(path: Path) -> History:
+    """Reads what `write_history` wrote; `test_accuracy` is that of the held-out data.
+
+    Raises:
+        ValueError: If the file is missing or damaged.
+    """
+    try:
+        with path.open(newline="") as file:
+            _, *rows = csv.reader(file)
+        loss = np.array([float(row[1]) for row in rows[1:]])
+        evaluated = [(int(row[0]), float(row[2]), float(row[3])) for row in rows if row[2]]
+        steps, train, held_out = (np.array(column) for column in zip(*evaluated, strict=True))
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); train again") from error
+    return History(loss, steps, train, held_out)
 
 
 class SavedParameters(NamedTuple):
