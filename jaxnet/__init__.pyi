@@ -17,6 +17,7 @@ from .train.step import (
     train_step,
 )
 from .train.sweep import Sweep, sweep
+from .train.trained_run import TrainedRun, load
 
 __version__: str
 
@@ -28,6 +29,7 @@ __all__ = [
     "Progress",
     "Sweep",
     "TrainState",
+    "TrainedRun",
     "accuracy",
     "crosscheck",
     "data",
@@ -37,6 +39,7 @@ __all__ = [
     "init_train_state",
     "initial_state",
     "iter_fit",
+    "load",
     "loss",
     "mean_squared_error",
     "multi_layer_net",

@@ -7,7 +7,6 @@ initial standard deviations, and overfitting with and without weight decay and D
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 
 import jaxnet
 from jaxnet import plots
-from jaxnet.cli.common_options import HiddenSizes, NewFolder, Seed
+from jaxnet.cli.common_options import HiddenSizes, OptionalPath, Seed
 from jaxnet.cli.progress import track
 from jaxnet.cli.train_options import CLASSES, DatasetName
 from jaxnet.data import DATASETS, Dataset, DatasetError
@@ -50,7 +49,8 @@ class Options:
     """Steps of the longest runs. The number of the others is a fraction of it."""
     hidden: HiddenSizes = (100,) * 5
     seed: Seed = 0
-    output: NewFolder = Path("runs", "chapter6")
+    output: OptionalPath = None
+    """New folder for the results. Defaults to runs/chapter6-TIME."""
 
 
 def bowl(x: Any, y: Any) -> Any:
@@ -158,8 +158,8 @@ FIGURES: dict[str, Callable[[Options, Dataset], Figure]] = {
 
 def main(options: Options) -> None:
     """Draws all figures and prints their names."""
-    with run_folder.new_folder(options.output) as folder:
+    with run_folder.named_or_reserved(options.output, "chapter6") as path, run_folder.new_folder(path) as folder:
         data = DATASETS[options.dataset]()
         for name, draw in track(FIGURES.items(), "drawing"):
             draw(options, data).savefig(folder / f"{name}.png")
-    print(f"{options.output}: {', '.join(sorted(path.name for path in options.output.iterdir()))}")
+    print(f"{path}: {', '.join(sorted(file.name for file in path.iterdir()))}")

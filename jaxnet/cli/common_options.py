@@ -33,7 +33,13 @@ Seed = Annotated[int, tyro.conf.arg(help="Seed of all random numbers. The same s
 Steps = Annotated[int, tyro.conf.arg(help="Training steps of a run.")]
 BatchSize = Annotated[int, tyro.conf.arg(help="Samples per step, drawn with replacement.")]
 HiddenSizes = Annotated[tuple[int, ...], tyro.conf.arg(help="Units of each hidden layer, first to last.")]
-NewFolder = Annotated[Path, tyro.conf.arg(help="New folder for the results.")]
+ValidationShare = Annotated[
+    float,
+    tyro.conf.arg(
+        help="Share of the training data that is not trained on but evaluated in place of the test data, which is then "
+        "evaluated once, at the end. 0 evaluates the test data all along."
+    ),
+]
 Processes = Annotated[int, tyro.conf.arg(help="Number of processes that run this command together.")]
 ProcessIndex = Annotated[int, tyro.conf.arg(help="Number of this process, from 0.")]
 
@@ -42,6 +48,8 @@ def check_common(options: object) -> None:
     """Raises ValueError if the seed or a count among a command's options is out of range."""
     values = vars(options)
     check_seed(values.get("seed", 0))
+    if not 0 <= values.get("validation", 0) < 1:
+        raise ValueError(f"validation: {values['validation']}, expected a share in [0, 1) of the training data")
     for name in COUNTS:
         value = values.get(name, ())
         for count in value if isinstance(value, (tuple, list)) else [value]:

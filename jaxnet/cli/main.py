@@ -9,6 +9,8 @@ from jaxnet.cli.errors import USAGE_ERROR, one_line_errors, program
 COMMANDS = {
     "train": "train a network and write its results to a folder",
     "check": "check the gradients of your own code, or of this project's networks",
+    "predict": "classify your own images with a trained network, or continue a text",
+    "show": "compare training runs in a table and a picture",
     "sweep": "train with many learning rates and initial weights at once, and draw a map",
     "layers": "list the layers, in JAX and by hand",
     "bench": "compare training steps with other libraries and with a lower bound",

@@ -33,7 +33,7 @@ def step_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextmanager
-def training_progress(console: Console, steps: int) -> Iterator[Callable[[jaxnet.Progress], None]]:
+def training_progress(console: Console, steps: int, held_out: str) -> Iterator[Callable[[jaxnet.Progress], None]]:
     """Yields a function that shows the progress of a run: a bar on a terminal, about ten lines elsewhere."""
     if console.is_terminal:
         columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
@@ -42,7 +42,7 @@ def training_progress(console: Console, steps: int) -> Iterator[Callable[[jaxnet
 
             def update(progress: jaxnet.Progress) -> None:
                 if step := len(progress.history.loss):
-                    bar.update(task, completed=step, description=_latest_figures(progress))
+                    bar.update(task, completed=step, description=_latest_figures(progress, held_out))
 
             yield update
         return
@@ -54,12 +54,12 @@ def training_progress(console: Console, steps: int) -> Iterator[Callable[[jaxnet
         step = len(progress.history.loss)
         if step == progress.history.eval_step[-1] and (step // interval > last_printed or step == steps):
             if step and last_printed >= 0:
-                console.print(f"step {step:>6}  {_latest_figures(progress)}", highlight=False, soft_wrap=True)
+                console.print(f"step {step:>6}  {_latest_figures(progress, held_out)}", highlight=False, soft_wrap=True)
             last_printed = step // interval
 
     yield print_line
 
 
-def _latest_figures(progress: jaxnet.Progress) -> str:
+def _latest_figures(progress: jaxnet.Progress, held_out: str) -> str:
     loss, _, train, test = progress.history
-    return f"loss {loss[-1]:.4f}  train {train[-1]:.4f}  test {test[-1]:.4f}"
+    return f"loss {loss[-1]:.4f}  train {train[-1]:.4f}  {held_out} {test[-1]:.4f}"

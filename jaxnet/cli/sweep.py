@@ -1,7 +1,8 @@
 """Train with every combination of learning rates and initial standard deviations in one program, and draw a map.
 
 The learning rate and standard deviation of the notebook, 0.01 and 0.1, are framed. The results are a new folder with
-`sweep.png`, and with `sweep.csv`, which has a row for each run.
+`sweep.png`, and with `sweep.csv`, which has a row for each run. The best combination is chosen by validation data, held
+out from the training data; it alone is then trained again and evaluated on the test data.
 """
 
 import csv
@@ -15,17 +16,18 @@ import jax
 import numpy as np
 
 import jaxnet
-from jaxnet.cli.common_options import BatchSize, NewFolder, Seed, Steps, check_seed
+from jaxnet.cli.common_options import BatchSize, OptionalPath, Seed, Steps, check_seed
 from jaxnet.cli.errors import program
 from jaxnet.cli.progress import step_bar
 from jaxnet.cli.train_options import CLASSES, DatasetName, OptimizerName
 from jaxnet.data import DATASETS, DatasetError
+from jaxnet.data.validation_split import split_validation
 from jaxnet.plots.comparing import sweep_map
 from jaxnet.train import run_folder
 
 ERRORS = (DatasetError,)
 FRAMES = {"the notebook's": (0.01, 0.1), "the default": (0.1, 0.1)}
-COLUMNS = ("learning_rate", "init_std", "seed", "diverged", "final_loss", "train_accuracy", "test_accuracy")
+COLUMNS = ("learning_rate", "init_std", "seed", "diverged", "final_loss", "train_accuracy")
 
 
 @dataclass(frozen=True)
@@ -45,48 +47,63 @@ class Options:
     """Units of the hidden layer."""
     batch_size: BatchSize = 100
     steps: Steps = 1_000
+    validation: float = 0.1
+    """Share of the training data that is held out, and by which the best run is chosen. 0 chooses by test data."""
     seed: Seed = 0
-    output: NewFolder = Path("runs", "sweep")
+    output: OptionalPath = None
+    """New folder for the results. Defaults to runs/sweep-TIME."""
 
 
 def main(options: Options) -> None:
     """Trains all runs, draws the map, and prints the best combination."""
     check_seed(options.seed + options.seeds - 1)
-    with run_folder.new_folder(options.output) as folder:
-        data = DATASETS[options.dataset]()
-        inputs, steps = data.x_train.shape[1], options.steps
-        batches = jaxnet.draw_batches(jax.random.key(options.seed), len(data.x_train), options.batch_size, steps)
+    with run_folder.named_or_reserved(options.output, "sweep") as path, run_folder.new_folder(path) as folder:
+        complete = DATASETS[options.dataset]()
+        data = split_validation(complete, options.validation, options.seed) if options.validation else complete
+        net = jaxnet.two_layer_net(data.x_train.shape[1], options.hidden, CLASSES)
+        batches = jaxnet.draw_batches(
+            jax.random.key(options.seed), len(data.x_train), options.batch_size, options.steps
+        )
         count = len(options.learning_rates) * len(options.init_stds) * options.seeds
-        print(f"{count} runs of {steps:,} steps at once", flush=True)
+        print(f"{count} runs of {options.steps:,} steps at once", flush=True)
         started = time.perf_counter()
-        with step_bar("training", steps) as on_steps:
+        with step_bar("training", options.steps) as on_steps:
             results = jaxnet.sweep(
-                jaxnet.two_layer_net(inputs, options.hidden, CLASSES), data, batches,
-                learning_rates=options.learning_rates, init_stds=options.init_stds,
+                net, data, batches, learning_rates=options.learning_rates, init_stds=options.init_stds,
                 seeds=range(options.seed, options.seed + options.seeds), optimizer=options.optimizer, on_steps=on_steps,
             )  # fmt: skip
         seconds = time.perf_counter() - started
-        write_csv(folder / "sweep.csv", results)
-        network = f"{inputs}-{options.hidden}-{CLASSES} on {options.dataset}"
-        title = f"{network}: {steps:,} steps of {options.optimizer}"
-        sweep_map(title, results, FRAMES).savefig(folder / "sweep.png")
-    print(f"{options.output}: sweep.csv, sweep.png")
-    if np.isnan(results.test_accuracy).all():
+        held_out = "validation" if options.validation else "test"
+        write_csv(folder / "sweep.csv", results, held_out)
+        network = f"{data.x_train.shape[1]}-{options.hidden}-{CLASSES} on {options.dataset}"
+        title = f"{network}: {options.steps:,} steps of {options.optimizer}"
+        sweep_map(title, results, FRAMES, held_out).savefig(folder / "sweep.png")
+    print(f"{path}: sweep.csv, sweep.png")
+    if results.diverged.all():
         sys.exit(f"{program()}: all {count} runs diverged; choose lower learning rates or initial standard deviations")
     best = np.unravel_index(np.nanargmax(results.test_accuracy), results.test_accuracy.shape)
     print(
         f"best: learning rate {results.learning_rate[best[0]]:.2g}, "
         f"initial standard deviation {results.init_std[best[1]]:.2g}, "
-        f"test accuracy {results.test_accuracy[best]:.2%}; {int(results.diverged.sum())} of {count} diverged; "
-        f"{seconds:.1f} s with compilation, {1e6 * seconds / count / steps:.0f} us per step of a run"
+        f"{held_out} accuracy {results.test_accuracy[best]:.2%}; {int(results.diverged.sum())} of {count} diverged; "
+        f"{seconds:.1f} s with compilation, {1e6 * seconds / count / options.steps:.0f} us per step of a run"
     )
+    if options.validation:
+        tested = data._replace(x_test=complete.x_test, t_test=complete.t_test)
+        rate, init_std = float(results.learning_rate[best[0]]), float(results.init_std[best[1]])
+        seed = int(results.seed[best[2]])
+        params = net.init(jax.random.key(seed), init_std)
+        _, history = jaxnet.fit(
+            net, params, tested, batches, optimizer=options.optimizer, learning_rate=rate, eval_every=options.steps
+        )
+        print(f"the best, on the test data: accuracy {history.test_accuracy[-1]:.2%}")
 
 
-def write_csv(path: Path, results: jaxnet.Sweep) -> None:
+def write_csv(path: Path, results: jaxnet.Sweep, held_out: str) -> None:
     """Writes a row for each run: its settings, and its final loss and accuracies, which are empty if they are nan."""
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(COLUMNS)
+        rows.writerow([*COLUMNS, f"{held_out}_accuracy"])
         settings = product(results.learning_rate, results.init_std, results.seed)
         for run, index in zip(settings, np.ndindex(results.diverged.shape), strict=True):
             figures = results.loss[index][-1], results.train_accuracy[index], results.test_accuracy[index]

@@ -6,8 +6,8 @@ run of the notebook. `--network` selects another network: deep, convolutional, o
 On Ctrl-C or SIGTERM the run saves its current step and stops. After a crash, the last checkpoint remains.
 `--resume FOLDER` continues the run, with the same results bit for bit as without the interruption.
 
-Exit status: 0 if the network was trained, 1 if training diverged or the gradients disagree, 2 for an invalid option,
-3 if something could not be saved, and 128 plus the number of the signal that stopped the run.
+Exit status: 0 if the network was trained, 1 if training diverged, nothing was learned, or the gradients disagree, 2 for
+an invalid option, 3 if something could not be saved, and 128 plus the number of the signal that stopped the run.
 """
 
 import os
@@ -51,8 +51,13 @@ def main(options: Options) -> None:
 
 def run(options: SimpleNamespace, console: Console) -> None:
     """Sets up a run, cross-checks its gradients, trains, and writes the results."""
-    new_name = f"{getattr(options, 'dataset', options.network)}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder = options.resume or options.output or Path("runs", new_name)
+    name = getattr(options, "dataset", options.network)
+    with run_folder.named_or_reserved(options.resume or options.output, name) as folder:
+        train_in(folder, options, console)
+
+
+def train_in(folder: Path, options: SimpleNamespace, console: Console) -> None:
+    """Runs in a folder, which is new unless a run is resumed."""
     if not options.resume:
         sharding.check_on_first_process(lambda: run_folder.check_new(folder))
     setup = set_up(options)
@@ -66,8 +71,7 @@ def run(options: SimpleNamespace, console: Console) -> None:
     if options.resume:
         initial = jaxnet.initial_state(setup.net, setup.params, **setup.optimization)
         resume = checkpoints.latest(initial, partial(warn, console))
-        start = f"Resuming after step {int(resume.state.step):,}" if resume else "No checkpoint: starting from step 0"
-        console.print(start, style="bold")
+        console.print(resumed_at(folder, options.steps, resume), style="bold", soft_wrap=True)
     steps = jaxnet.iter_fit(  # checks its arguments before anything is written
         setup.net, setup.params, setup.data, setup.batches, weight_decay=options.weight_decay,
         eval_every=options.eval_every, mesh=setup.mesh, resume=resume, **setup.optimization,
@@ -77,18 +81,29 @@ def run(options: SimpleNamespace, console: Console) -> None:
         sharding.check_on_first_process(lambda: run_folder.write_options(folder, setup.recorded_options))
     samples = f"{len(setup.data.x_train):,} {'windows of text' if setup.vocabulary else 'images'}"
     console.print(f"Training on {samples}: {options.steps:,} steps of {options.batch_size}", style="bold")
-    started = time.perf_counter()
+    started, clock = datetime.now().astimezone(), time.perf_counter()
     outcome = train(setup, steps, checkpoints, console)
     if options.process == 0:
-        finish(folder, setup, outcome, time.perf_counter() - started, console)
+        seconds = time.perf_counter() - clock
+        outcome = outcome._replace(state=sharding.local_copy(outcome.state))
+        finish(folder, setup, outcome, summarize(setup, outcome, started, seconds), console)
 
 
-def finish(folder: Path, setup: Setup, outcome: Outcome, seconds: float, console: Console) -> None:
+def resumed_at(folder: Path, steps: int, progress: jaxnet.Progress | None) -> str:
+    """Returns the line that tells where a run is resumed."""
+    if progress is None:
+        return f"No checkpoint: starting {folder} from step 0"
+    loss = progress.history.loss
+    reached = f", loss {loss[-1]:.4f}" if len(loss) else ""
+    return f"Resuming {folder} after step {len(loss):,} of {steps:,}{reached}"
+
+
+def finish(folder: Path, setup: Setup, outcome: Outcome, summary: dict[str, Any], console: Console) -> None:
     """Writes the results of a run, and prints accuracies, files and errors."""
-    outcome = outcome._replace(state=sharding.local_copy(outcome.state))
-    summary, save_error = summarize(setup, outcome, seconds), outcome.save_error
-    accuracies = f"train accuracy {summary['train_accuracy']:.2%}, test accuracy {summary['test_accuracy']:.2%}"
-    console.print(f"{accuracies}, {seconds:.1f} s with compilation", style="bold")
+    save_error = outcome.save_error
+    parts = [part for part in ("train", "validation", "test") if f"{part}_accuracy" in summary]
+    accuracies = ", ".join(f"{part} accuracy {summary[f'{part}_accuracy']:.2%}" for part in parts)
+    console.print(f"{accuracies}, {summary['seconds']:.1f} s with compilation", style="bold", soft_wrap=True)
     try:
         write_results(folder, setup, outcome, summary, console)
     except OSError as error:
@@ -103,6 +118,9 @@ def finish(folder: Path, setup: Setup, outcome: Outcome, seconds: float, console
         sys.exit(f"{program()}: {outcome.divergence}")
     if save_error:
         sys.exit(FAILED_TO_SAVE)
+    if summary["learned_nothing"]:
+        advice = "try another learning rate (--learning-rate) or other initial weights (--init-std)"
+        sys.exit(f"{program()}: the network learned nothing: {summary['learned_nothing']}; {advice}")
 
 
 def resolve_options(options: Options) -> SimpleNamespace:

@@ -36,7 +36,7 @@ def train(setup: Setup, run: Iterator[jaxnet.Progress], checkpoints: Checkpoints
     """
     save_error, steps = None, setup.options.steps
     try:
-        with training_progress(console, steps) as show, stop_signals() as signals:
+        with training_progress(console, steps, setup.held_out) as show, stop_signals() as signals:
             for progress in run:
                 show(progress)
                 stopped = sharding.placement(setup.mesh).any(bool(signals)) and len(progress.history.loss) < steps

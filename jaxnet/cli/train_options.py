@@ -15,6 +15,7 @@ from jaxnet.cli.common_options import (
     Processes,
     ProcessIndex,
     Seed,
+    ValidationShare,
     check_common,
     choice,
 )
@@ -31,7 +32,7 @@ LAUNCH = ("resume", "output", "checkpoint_seconds", "devices", "coordinator", "p
 
 COMMON: dict[str, Any] = {
     "optimizer": "adam", "learning_rate": None, "schedule": "constant", "clip_norm": None, "weight_decay": 0.0,
-    "init_std": "he", "batch_size": 100, "eval_every": 100, "seed": 0,
+    "init_std": "he", "batch_size": 100, "eval_every": 100, "seed": 0, "validation": 0.0,
 }  # fmt: skip
 IMAGES: dict[str, Any] = COMMON | {"dataset": "digits"}
 AFFINE: dict[str, Any] = IMAGES | {"activation": "relu", "batch_norm": False, "dropout": 0.0}
@@ -105,6 +106,7 @@ class Options:
     """Training steps. Defaults to 2,000 for two-layer on digits, 10,000 on mnist, otherwise 500 to 6,000."""
     eval_every: OptionalInt = None
     """Steps between evaluations. Defaults to 500 for simple-conv and deep-conv, otherwise 100."""
+    validation: ValidationShare = 0.0
     seed: Seed = 0
     output: OptionalPath = None
     """New folder for the results. Defaults to runs/DATASET-TIME."""

@@ -1,6 +1,9 @@
 """Writes the results of a training run: summary, history, parameters, and pictures or a sampled text."""
 
 import math
+import platform
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +15,43 @@ import jaxnet
 from jaxnet import plots
 from jaxnet.cli.train_loop import Outcome
 from jaxnet.cli.train_setup import Setup
-from jaxnet.data import Dataset, text
-from jaxnet.nn.layers import Params
+from jaxnet.data import text
+from jaxnet.nn.summary import param_shapes
 from jaxnet.train import run_folder
+from jaxnet.train.learned_nothing import learned_nothing
 
 SAMPLED_CHARACTERS = 400
 
 
-def summarize(setup: Setup, outcome: Outcome, seconds: float) -> dict[str, Any]:
-    """Returns the content of `summary.json`."""
+def summarize(setup: Setup, outcome: Outcome, started: datetime, seconds: float) -> dict[str, Any]:
+    """Returns the content of `summary.json`; the test data are evaluated here if validation data were held out."""
     history, options = outcome.history, setup.recorded_options
+    accuracies = {"train_accuracy": float(history.train_accuracy[-1])}
+    accuracies[f"{setup.held_out}_accuracy"] = float(history.test_accuracy[-1])
+    test_loss = None
+    if not outcome.divergence and (options["validation"] or setup.vocabulary):
+        x, t = setup.test
+        logits, t = jaxnet.predict(setup.net, outcome.state.params, outcome.state.net_state, x), jnp.asarray(t)
+        accuracies["test_accuracy"] = float(jaxnet.accuracy(logits, t))
+        test_loss = float(jaxnet.softmax_cross_entropy(logits, t)) if setup.vocabulary else None
+    passes = len(history.loss) * options["batch_size"] / len(setup.data.x_train)
+    fault = None if outcome.divergence else learned_nothing(history, setup.data.t_train, passes, test_loss)
     return {
         "dataset": options.get("dataset", options["network"]),
         "network": setup.name,
+        "parameters": sum(map(math.prod, param_shapes(setup.net).values())),
         "steps": len(history.loss),
         "seed": options["seed"],
-        "train_accuracy": float(history.train_accuracy[-1]),
-        "test_accuracy": float(history.test_accuracy[-1]),
+        **accuracies,
+        **({"test_loss": test_loss} if setup.vocabulary else {}),
         "final_loss": float(history.loss[-1]) if len(history.loss) else None,
+        "started": started.isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
         "steps_per_second": round(len(history.loss) / seconds, 1),
         "diverged": outcome.divergence,
+        "learned_nothing": fault,
+        "versions": {"python": platform.python_version(), "jaxnet": jaxnet.__version__}
+        | {name: version(name) for name in ("jax", "numpy")},
         "options": options,
     }
 
@@ -41,26 +60,27 @@ def write_results(folder: Path, setup: Setup, outcome: Outcome, summary: dict[st
     """Writes all files of a run, the summary last. A run that diverged has no parameters."""
     state = outcome.state
     with run_folder.results(folder) as temporary:
-        run_folder.write_history(temporary / "history.csv", outcome.history)
-        plots.learning_curves(outcome.history).savefig(temporary / "learning_curves.png")
+        run_folder.write_history(temporary / run_folder.HISTORY, outcome.history, setup.held_out)
+        plots.learning_curves(outcome.history, setup.held_out).savefig(temporary / "learning_curves.png")
         if not outcome.divergence:
             extra = {"vocabulary": setup.vocabulary} if setup.vocabulary else {}
-            run_folder.write_parameters(temporary / "parameters.npz", state, **extra)
-            logits = jaxnet.predict(setup.net, state.params, state.net_state, setup.data.x_test)
+            run_folder.write_parameters(temporary / run_folder.PARAMETERS, state, **extra)
+            run_folder.write_network(temporary / run_folder.NETWORK, setup.net)
             if setup.vocabulary:
-                loss = float(jaxnet.softmax_cross_entropy(logits, jnp.asarray(setup.data.t_test)))
-                summary = summary | {"test_loss": loss}
+                loss = summary["test_loss"]
                 bits = loss / math.log(2)
                 console.print(f"held-out text: {loss:.3f} nats, {bits:.2f} bits per character", style="bold")
                 write_sample(temporary / "sample.txt", setup, state, console)
             else:
-                draw_images(state.params, setup.data, np.asarray(logits), temporary)
-        run_folder.write_summary(temporary / "summary.json", summary)
+                draw_images(setup, state, temporary)
+        run_folder.write_summary(temporary / run_folder.SUMMARY, summary)
 
 
-def draw_images(params: Params, data: Dataset, logits: np.ndarray, folder: Path) -> None:
+def draw_images(setup: Setup, state: jaxnet.TrainState, folder: Path) -> None:
     """Draws the weights of the first layer, and the test images that the network classifies wrongly."""
-    images = data.x_test.reshape(len(data.x_test), -1)
+    params, (x, t) = state.params, setup.test
+    logits = np.asarray(jaxnet.predict(setup.net, params, state.net_state, x))
+    images = x.reshape(len(x), -1)
     side = math.isqrt(images.shape[1])
     if "Convolution1" in params:
         kernels = np.asarray(params["Convolution1"]["W"])  # (F, 1, K, K)
@@ -68,7 +88,7 @@ def draw_images(params: Params, data: Dataset, logits: np.ndarray, folder: Path)
     else:
         W, pixels = np.asarray(params["Affine1"]["W"]), side
     plots.first_layer_weights(W, (pixels, pixels)).savefig(folder / "first_layer_weights.png")
-    plots.mistakes(images, data.t_test, logits, (side, side)).savefig(folder / "mistakes.png")
+    plots.mistakes(images, t, logits, (side, side)).savefig(folder / "mistakes.png")
 
 
 def write_sample(path: Path, setup: Setup, state: jaxnet.TrainState, console: Console) -> None:

@@ -20,6 +20,7 @@ from jaxnet.cli.own_networks import check_against_jax
 from jaxnet.cli.train_options import CLASSES, HEADS, LAUNCH
 from jaxnet.crosscheck import Verdict
 from jaxnet.data import DATASETS, Dataset, text
+from jaxnet.data.validation_split import split_validation
 from jaxnet.nn.layers import Params
 from jaxnet.train import sharding
 from jaxnet.train.step import OPTIMIZERS, MakeOptimizer
@@ -34,7 +35,8 @@ class Setup:
 
     options: SimpleNamespace
     recorded_options: dict[str, Any]  # as JSON represents them
-    data: Dataset
+    data: Dataset  # validation data in the place of the test data if a share of the training data is held out
+    test: tuple[Any, Any]  # samples and labels
     vocabulary: str  # empty for images
     name: str
     net: jaxnet.nn.Layer
@@ -44,10 +46,18 @@ class Setup:
     mesh: Mesh | None  # None for a single device
     sampling_key: PRNGKeyArray  # for the text that a transformer writes
 
+    @property
+    def held_out(self) -> str:
+        """The name of the data that is evaluated during training."""
+        return "validation" if self.options.validation else "test"
+
 
 def set_up(options: SimpleNamespace) -> Setup:
     """Loads the data, builds the network, and draws initial parameters and batches."""
     data, vocabulary = load_data(options)
+    test = data.x_test, data.t_test
+    if options.validation:
+        data = split_validation(data, options.validation, options.seed, ordered=bool(vocabulary))
     key = jax.random.key(options.seed)
     key_params, key_batches = jax.random.split(key)
     key_steps, key_sampling = jax.random.split(jax.random.fold_in(key, 1))
@@ -63,7 +73,9 @@ def set_up(options: SimpleNamespace) -> Setup:
     mesh = sharding.mesh(options.devices) if options.devices is not None or options.processes > 1 else None
     recorded = {option: value for option, value in vars(options).items() if option not in LAUNCH}
     recorded = json.loads(json.dumps(recorded, default=str))
-    return Setup(options, recorded, data, vocabulary, name, net, params, batches, optimization, mesh, key_sampling)
+    return Setup(
+        options, recorded, data, test, vocabulary, name, net, params, batches, optimization, mesh, key_sampling
+    )
 
 
 def load_data(options: SimpleNamespace) -> tuple[Dataset, str]:

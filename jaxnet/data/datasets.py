@@ -51,7 +51,7 @@ def digits() -> Dataset:
     Raises:
         DatasetError: If scikit-learn is not installed, or lacks the file.
     """
-    with _needs_extra("digits"):
+    with needs_extra("digits"):
         if (installed := find_spec("sklearn")) is None:
             raise ModuleNotFoundError("No module named 'sklearn'")
     path = Path(*installed.submodule_search_locations or (), "datasets", "data", "digits.csv.gz")
@@ -145,7 +145,7 @@ def _labelled_images(images: Path, labels: Path) -> tuple[Float32[np.ndarray, "N
 
 
 def _cache() -> Path:
-    with _needs_extra("MNIST without JAXNET_DATA"):
+    with needs_extra("MNIST without JAXNET_DATA"):
         import pooch
     return Path(pooch.os_cache("jaxnet"))
 
@@ -154,7 +154,7 @@ def _download(
     checksums: Mapping[str, str], folder: Path, mirrors: Sequence[str], timeout: float, progress: ProgressBar | None
 ) -> None:
     """Downloads the files from the first mirror that has them all. If none has, the error tells the reason of each."""
-    with _needs_extra("downloading MNIST"):
+    with needs_extra("downloading MNIST"):
         import pooch
         import requests
     pooch.get_logger().setLevel("WARNING")  # otherwise it logs every attempt
@@ -190,7 +190,8 @@ def _reason(error: BaseException) -> str:
 
 
 @contextmanager
-def _needs_extra(user: str) -> Iterator[None]:
+def needs_extra(user: str) -> Iterator[None]:
+    """Raises DatasetError with the command to install the extra, if the block imports a package that is missing."""
     try:
         yield
     except ImportError as error:

@@ -2,6 +2,7 @@
 
 from jaxnet.nn.attention import *
 from jaxnet.nn.convolution import *
+from jaxnet.nn.description import *
 from jaxnet.nn.inference import *
 from jaxnet.nn.layers import *
 from jaxnet.nn.losses import *

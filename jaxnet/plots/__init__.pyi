@@ -1,5 +1,13 @@
 from . import html, svg
-from .comparing import accuracies_by_init_std, activations, losses, optimizer_paths, overfitting, sweep_map
+from .comparing import (
+    accuracies_by_init_std,
+    activations,
+    losses,
+    optimizer_paths,
+    overfitting,
+    run_curves,
+    sweep_map,
+)
 from .training import first_layer_weights, learning_curves, mistakes, save, step_sizes
 
 __all__ = [
@@ -12,6 +20,7 @@ __all__ = [
     "mistakes",
     "optimizer_paths",
     "overfitting",
+    "run_curves",
     "save",
     "step_sizes",
     "svg",

@@ -97,6 +97,40 @@ def losses(title: str, curves: Mapping[str, Float[np.ndarray, " S"] | History | 
     return _titled(figure, title)
 
 
+def run_curves(histories: Mapping[str, History | Progress]) -> Figure:
+    """Draws the loss of each run, and below it the accuracy on held-out data, with the names where the lines end.
+
+    Args:
+        histories: What `fit` returns, or its history, by the name of the run.
+
+    Raises:
+        ValueError: If there is no run, or one without evaluations.
+    """
+    _check_not_empty("histories", histories)
+    figure = new_figure(5.5)
+    loss_axes, accuracy_axes = figure.subplots(2, 1, sharex=True)
+    for i, (name, run) in enumerate(histories.items()):
+        history = history_of(run)
+        if not len(history.eval_step):
+            raise ValueError(f"histories[{name!r}]: no evaluation, expected at least one")
+        loss, (color, dashes) = np.asarray(history.loss), LINES[i % len(LINES)]
+        block = max(1, len(loss) // POINTS)
+        starts = range(0, len(loss), block)
+        smooth = [np.median(loss[start : start + block]) for start in starts]
+        style: dict[str, Any] = {"color": color, "linestyle": dashes, "linewidth": 1.6}
+        loss_axes.plot([start + block / 2 for start in starts], smooth, label=name, **style)
+        accuracy_axes.plot(history.eval_step, history.test_accuracy, **style)
+    loss_axes.set_yscale("log")
+    loss_axes.yaxis.set_major_formatter("{x:g}")
+    loss_axes.minorticks_off()
+    set_title(loss_axes, "loss in nats, medians of batches")
+    set_title(accuracy_axes, "accuracy on held-out data")
+    accuracy_axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    accuracy_axes.set_xlabel("step")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
 def activations(title: str, rows: Mapping[str, Sequence[Float[np.ndarray, "..."]]]) -> Figure:
     """Draws histograms of the activations, a row for each choice of initial values and a column for each layer.
 
@@ -205,7 +239,12 @@ def overfitting(title: str, runs: Mapping[str, History | Progress]) -> Figure:
     return _titled(figure, f"{title}: train dashed, test solid")
 
 
-def sweep_map(title: str, sweep: Sweep, marked: Mapping[str, tuple[float, float]] = MappingProxyType({})) -> Figure:
+def sweep_map(
+    title: str,
+    sweep: Sweep,
+    marked: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+    held_out: str = "test",
+) -> Figure:
     """Draws the final test accuracy, in percent, over learning rate and initial standard deviation.
 
     The accuracy is the median over the seeds. A cross marks a combination that diverged with any seed.
@@ -214,6 +253,7 @@ def sweep_map(title: str, sweep: Sweep, marked: Mapping[str, tuple[float, float]
         title: What was trained.
         sweep: What `jaxnet.sweep` returns.
         marked: Combinations (learning rate, init_std) to frame, by name; those that were not swept are ignored.
+        held_out: Name of the data that `test_accuracy` was evaluated on. Defaults to "test".
     """
     accuracy = 100 * np.median(np.nan_to_num(sweep.test_accuracy), axis=2).T  # (C, L)
     diverged = np.any(sweep.diverged, axis=2).T
@@ -236,7 +276,7 @@ def sweep_map(title: str, sweep: Sweep, marked: Mapping[str, tuple[float, float]
     axes.set_yticks(range(rows), [f"{init_std:.2g}" for init_std in sweep.init_std])
     axes.set_xlabel("learning rate" + ("; × diverged" if diverged.any() else ""))
     axes.set_ylabel("initial standard deviation")
-    set_title(axes, "test accuracy in percent")
+    set_title(axes, f"{held_out} accuracy in percent")
     if axes.patches:
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return _titled(figure, title)

@@ -22,11 +22,12 @@ POINTS = 50  # of the smoothed loss, and the most markers on a curve
 STYLES = [("train", "#c46a00", "--"), ("test", "#003f7f", "-")]  # name, color, dashes; distinct in grey
 
 
-def learning_curves(history: History | Progress) -> Figure:
+def learning_curves(history: History | Progress, held_out: str = "test") -> Figure:
     """Draws the loss of every step on a log axis, above the accuracies on training and test data.
 
     Args:
         history: What `fit` returns, or its history, or the `history` of a `DivergedError`.
+        held_out: Name of the data that `test_accuracy` was evaluated on. Defaults to "test".
 
     Raises:
         ValueError: If accuracies are missing or not in [0, 1].
@@ -40,7 +41,7 @@ def learning_curves(history: History | Progress) -> Figure:
     figure = new_figure(5)
     loss_axes, accuracy_axes = figure.subplots(2, 1, sharex=True)
     _draw_loss(loss_axes, np.asarray(history.loss))
-    _draw_accuracies(accuracy_axes, history)
+    _draw_accuracies(accuracy_axes, history, held_out)
     for axes in (loss_axes, accuracy_axes):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="0.9", linewidth=0.6)
@@ -101,22 +102,22 @@ def _draw_loss(axes: Axes, loss: np.ndarray) -> None:
     axes.minorticks_off()
 
 
-def _draw_accuracies(axes: Axes, history: History) -> None:
+def _draw_accuracies(axes: Axes, history: History, held_out: str) -> None:
     eval_step, accuracies = history.eval_step, (history.train_accuracy, history.test_accuracy)
     higher = "test" if accuracies[1][-1] > accuracies[0][-1] else "train"
     for (name, color, dashes), accuracy in zip(STYLES, accuracies, strict=True):
         marker = "o" if len(accuracy) <= POINTS else ""
         axes.plot(eval_step, accuracy, color=color, linestyle=dashes, linewidth=1.3, marker=marker, markersize=2.5)
         alignment, offset = ("bottom", 1) if name == higher else ("top", -1)  # keeps the two labels apart
+        label = f"{held_out if name == 'test' else name} {accuracy[-1]:.2%}"
         axes.annotate(
-            f"{name} {accuracy[-1]:.2%}", (eval_step[-1], accuracy[-1]), (6, offset), color=color, va=alignment,
-            textcoords="offset points",
-        )  # fmt: skip
+            label, (eval_step[-1], accuracy[-1]), (6, offset), color=color, va=alignment, textcoords="offset points"
+        )
     # The untrained network is at chance, which would flatten the rest of the curve.
     low, high = np.min([accuracy[len(accuracy) > 2 :] for accuracy in accuracies]), np.max(accuracies)
     margin = 0.08 * (high - low) + 0.005
     axes.set_ylim(max(0, low - margin), min(1, high + margin))
-    set_title(axes, "accuracy: train dashed, test solid")
+    set_title(axes, f"accuracy: train dashed, {held_out} solid")
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
     axes.set_xlabel("step")
     end = max(1, len(history.loss), int(eval_step[-1]))

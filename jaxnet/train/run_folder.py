@@ -5,17 +5,21 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 from numpy.typing import ArrayLike
 
+from jaxnet import __version__
+from jaxnet.nn.description import from_description
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.summary import param_shapes
 from jaxnet.nn.tree_paths import leaves_by_path, tree_from_paths
@@ -23,6 +27,8 @@ from jaxnet.train.step import History, TrainState
 
 OPTIONS = "options.json"  # present until the run is complete
 SUMMARY = "summary.json"  # present once it is
+HISTORY, PARAMETERS, NETWORK = "history.csv", "parameters.npz", "network.json"
+FORMAT = 1  # of network.json; a version that older ones cannot read has a higher number
 
 
 @contextmanager
@@ -35,6 +41,37 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield folder
         folder.chmod(0o755)  # a temporary folder is private
         folder.rename(path)
+
+
+@contextmanager
+def reserved(name: str) -> Iterator[Path]:
+    """Yields a new empty folder runs/NAME-TIME that no other process has, and removes it if it is empty in the end."""
+    base = Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    for number in count(1):
+        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            path.mkdir(parents=True)
+            break
+        except FileExistsError:
+            if not path.parent.is_dir():
+                raise ValueError(f"output: {path.parent} is a file; name another folder with --output") from None
+        except OSError as error:
+            raise ValueError(f"output: {path} cannot be written ({error.strerror}); name another folder") from error
+    try:
+        yield path
+    finally:
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+@contextmanager
+def named_or_reserved(path: Path | None, name: str) -> Iterator[Path]:
+    """Yields the path that a user named, or the folder of `reserved`."""
+    if path is not None:
+        yield path
+    else:
+        with reserved(name) as new:
+            yield new
 
 
 def check_new(path: Path) -> None:
@@ -55,17 +92,10 @@ def write_options(path: Path, options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If it cannot be written; nothing is left behind then.
     """
-    new_folders = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        write_summary(path / f".{OPTIONS}", options)
-        (path / f".{OPTIONS}").rename(path / OPTIONS)
+        with new_folder(path) as folder:
+            write_summary(folder / OPTIONS, options)
     except OSError as error:
-        if path.is_dir():
-            (path / f".{OPTIONS}").unlink(missing_ok=True)
-        for folder in new_folders:
-            if folder.is_dir():
-                folder.rmdir()
         raise ValueError(f"output: {path} cannot be written ({error.strerror}); make room, or name another") from error
 
 
@@ -103,17 +133,37 @@ def results(path: Path) -> Iterator[Path]:
         (path / OPTIONS).unlink(missing_ok=True)
 
 
-def write_history(path: Path, history: History) -> None:
-    """Writes a CSV file with a row for each step: its number, its loss, and the accuracies after it, if evaluated."""
+def write_history(path: Path, history: History, held_out: str = "test") -> None:
+    """Writes a CSV file with a row for each step: its number, its loss, and the accuracies after it, if evaluated.
+
+    `held_out` is the name of the data that `test_accuracy` was evaluated on.
+    """
     accuracies = {
         int(step): (train, test)
         for step, train, test in zip(history.eval_step, history.train_accuracy, history.test_accuracy, strict=True)
     }
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["step", "loss", "train_accuracy", "test_accuracy"])
+        rows.writerow(["step", "loss", "train_accuracy", f"{held_out}_accuracy"])
         for step, loss in enumerate(["", *history.loss.tolist()]):
             rows.writerow([step, loss, *accuracies.get(step, ("", ""))])
+
+
+def read_history(path: Path) -> History:
+    """Reads what `write_history` wrote; `test_accuracy` is that of the held-out data.
+
+    Raises:
+        ValueError: If the file is missing or damaged.
+    """
+    try:
+        with path.open(newline="") as file:
+            _, *rows = csv.reader(file)
+        loss = np.array([float(row[1]) for row in rows[1:]])
+        evaluated = [(int(row[0]), float(row[2]), float(row[3])) for row in rows if row[2]]
+        steps, train, held_out = (np.array(column) for column in zip(*evaluated, strict=True))
+    except (OSError, ValueError, IndexError, csv.Error) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); train again") from error
+    return History(loss, steps, train, held_out)
 
 
 class SavedParameters(NamedTuple):
@@ -140,18 +190,74 @@ def read_parameters(path: Path, net: Layer) -> SavedParameters:
     Raises:
         ValueError: If the file cannot be read, or a leaf of the network is missing or has a different shape.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            leaves = dict(file)
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: a single array
-        raise ValueError(f"{path}: cannot be read ({error}); name a file that `write_parameters` wrote") from error
+    leaves = read_arrays(path)
     shapes, state_shapes = param_shapes(net), {name: leaf.shape for name, leaf in leaves_by_path(net.state).items()}
     for name, shape in (shapes | state_shapes).items():
         if name not in leaves or leaves[name].shape != shape:
             actual = leaves[name].shape if name in leaves else "missing"
             raise ValueError(f"{path}: {name} is {actual}, expected shape {shape}; name this network's file")
     params, net_state = (tree_from_paths({name: leaves[name] for name in names}) for names in (shapes, state_shapes))
-    return SavedParameters(params, net_state, jax.random.wrap_key_data(leaves["key"]), int(leaves["step"]))
+    return SavedParameters(params, net_state, jax.random.wrap_key_data(jnp.asarray(leaves["key"])), int(leaves["step"]))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads all arrays of a NumPy .npz file, by name, without unpickling anything.
+
+    Raises:
+        ValueError: If the file cannot be read, or has no `key` and `step` of a training run.
+    """
+    try:
+        with path.open("rb") as file:  # NumPy leaves a damaged file open that it opened itself
+            leaves = dict(np.load(file, allow_pickle=False))
+        if not {"key", "step"} <= set(leaves):
+            raise ValueError("it has no key and step")
+        return leaves
+    except Exception as error:  # a damaged archive raises errors of many kinds
+        raise ValueError(f"{path}: cannot be read ({error}); name a file that `write_parameters` wrote") from error
+
+
+def write_network(path: Path, net: Layer) -> None:
+    """Writes the description of a network as JSON, from which `jaxnet.load` builds it."""
+    content = {"format": FORMAT, "jaxnet": __version__, "description": net.description}
+    path.write_text(json.dumps(content) + "\n")
+
+
+def read_network(path: Path) -> Layer:
+    """Reads what `write_network` wrote.
+
+    Raises:
+        ValueError: If the file is missing or damaged, or a newer version wrote it.
+    """
+    content = read_object(path)
+    version = content.get("jaxnet", "an unknown version")
+    if content.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: format {content.get('format')!r}, written by jaxnet {version}, but jaxnet {__version__} reads "
+            f"format {FORMAT}; install the version that wrote it"
+        )
+    try:
+        return from_description(content.get("description"))
+    except ValueError as error:
+        raise ValueError(f"{path}: written by jaxnet {version}, but is damaged ({error}); train again") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        ValueError: If the file is missing, or is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{path}: does not exist; name the folder of a run, or train it again if an older version wrote it"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read ({error}); train again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: {type(content).__name__}, expected a JSON object; train again")
+    return content
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:

@@ -87,7 +87,7 @@ def test_the_folder_contains_the_documented_files(default_run):
     _, output = default_run
     assert {path.name for path in output.iterdir()} - {"checkpoints"} == {  # of runs of more than ten seconds
         "first_layer_weights.png", "history.csv", "learning_curves.png",
-        "mistakes.png", "parameters.npz", "summary.json",
+        "mistakes.png", "network.json", "parameters.npz", "summary.json",
     }  # fmt: skip
     for path in output.glob("*.png"):
         assert path.read_bytes().startswith(b"\x89PNG")
@@ -270,6 +270,7 @@ def test_a_sweep_writes_a_map_and_a_row_for_each_run(run, tmp_path):
     assert done.stdout.startswith("12 runs of 60 steps at once")
     assert "best: learning rate 0.5" in done.stdout
     assert "4 of 12 diverged" in done.stdout
+    assert re.search(r"the best, on the test data: accuracy \d\d.\d\d%", done.stdout)
     assert done.stderr == ""  # no progress bar without a terminal
     with (tmp_path / "sweep" / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -277,7 +278,7 @@ def test_a_sweep_writes_a_map_and_a_row_for_each_run(run, tmp_path):
         (0.01, 0.1, "0"), (0.01, 0.1, "1"), (0.01, 0.5, "0"),
     ]  # fmt: skip
     assert [row["diverged"] for row in rows] == ["False"] * 8 + ["True"] * 4
-    assert rows[-1]["test_accuracy"] == ""
+    assert rows[-1]["validation_accuracy"] == ""
     assert (tmp_path / "sweep" / "sweep.png").read_bytes().startswith(b"\x89PNG")
     lost = run("sweep.py", *f"--learning-rates 1e30 --init-stds 1 --steps 5 --output {tmp_path / 'lost'}".split())
     assert "all 1 runs diverged; choose lower learning rates" in str(lost)
@@ -323,7 +324,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits(run, tmp_path):
 
     done = run("train.py", "--resume", str(stopped))
     assert done.returncode == 0, done.stderr
-    assert "Resuming after step" in done.stdout
+    assert re.search(rf"Resuming {re.escape(str(stopped))} after step \d+ of 1,000, loss \d\.\d{{4}}", done.stdout)
     assert not (stopped / "options.json").exists()
     with np.load(tmp_path / "whole" / "parameters.npz") as a, np.load(stopped / "parameters.npz") as b:
         assert all(a[leaf].tobytes() == b[leaf].tobytes() for leaf in a.files)
@@ -441,7 +442,7 @@ def test_a_run_resumes_with_its_recorded_options(run, tmp_path, monkeypatch, net
     )
     again = run("train.py", "--resume", "unfinished")
     assert again.returncode == 0, again.stderr
-    assert "No checkpoint: starting from step 0" in again.stdout
+    assert "No checkpoint: starting unfinished from step 0" in again.stdout
     assert Path("unfinished/parameters.npz").read_bytes() == Path("whole/parameters.npz").read_bytes()
 
 
@@ -465,7 +466,11 @@ def test_an_invalid_resume_prints_one_line_and_exits_with_2(run, name):
 def test_a_tiny_clip_norm_stops_learning(run, tmp_path):
     """Takes 100 steps of at most 0.1 * 1e-9, which change no prediction."""
     done = run("train.py", "--clip-norm", "1e-9", "--steps", "100", "--output", str(tmp_path / "run"))
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1
+    assert re.match(
+        r"train.py: the network learned nothing: train accuracy \d+.\d\d%, no more than 10.19%", done.stderr
+    )
+    assert len(done.stderr.splitlines()) == 1
     with (tmp_path / "run" / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[100]["train_accuracy"] == rows[0]["train_accuracy"]
@@ -487,6 +492,8 @@ INVALID_OPTIONS = {
     "no device": ("--devices 0", "devices: 0, expected a whole number of at least 1"),
     "coordinator of a single process": ("--coordinator here:1", "coordinator: here:1, but there is a single process"),
     "process out of range": ("--process 3", "process: 3, expected 0 to 0"),
+    "all for validation": ("--validation 1", "validation: 1.0, expected a share in [0, 1)"),
+    "too little for validation": ("--validation 1e-5", "validation: 1e-05 of 1442 training samples"),
     "too many rows": ("--batch-size 2000000000", "steps, batch_size: 2000, 2000000000, expected fewer than"),
     "option of other networks": (
         "--network simple-conv --hidden 20",

@@ -56,6 +56,35 @@ def test_a_folder_that_cannot_be_made_is_refused_before_the_block(tmp_path):
         pytest.fail("the block ran")
 
 
+def test_runs_of_the_same_second_do_not_share_a_folder(tmp_path, monkeypatch):
+    class Frozen(run_folder.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_folder, "datetime", Frozen)
+    with run_folder.reserved("digits") as first, run_folder.reserved("digits") as second:
+        assert (str(first), str(second)) == ("runs/digits-20260102-030405", "runs/digits-20260102-030405-2")
+        run_folder.write_options(first, {})
+        with pytest.raises(ValueError, match="exists already"):
+            run_folder.write_options(first, {})
+    assert first.is_dir()
+    assert not second.exists()  # nothing was written
+
+
+def test_a_folder_that_another_run_took_meanwhile_is_not_overwritten(tmp_path):
+    def took_too_long():
+        with run_folder.new_folder(tmp_path / "run") as folder:
+            (folder / "a").write_text("mine")
+            (tmp_path / "run").mkdir()
+            (tmp_path / "run" / "a").write_text("theirs")
+
+    with pytest.raises(OSError, match="not empty"):
+        took_too_long()
+    assert (tmp_path / "run" / "a").read_text() == "theirs"
+
+
 def test_options_that_cannot_be_written_leave_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -1,0 +1,101 @@
+"""Classify images of your own with a trained network, or let a trained transformer continue a text.
+
+Images may have any size and color. They are brought into the form of the images that the network was trained on, and
+what was changed is printed: dark ink on light paper is inverted, the digit is scaled and centered.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tyro
+
+import jaxnet
+from jaxnet.cli.common_options import OptionalStr, Seed
+from jaxnet.data import DatasetError, own_images, text
+from jaxnet.validation import check_counts, check_positive
+
+ERRORS = (DatasetError,)
+LIKELIEST = 3  # classes that are printed
+
+
+@dataclass(frozen=True)
+class Options:
+    """Use a trained network."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a finished run of jaxnet train."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Images of one digit each, such as PNG or JPEG files."""
+    text: OptionalStr = None
+    """transformer: text to continue."""
+    characters: int = 200
+    """transformer: number of characters to write."""
+    temperature: float = 0.8
+    """transformer: temperature of the text. Below 1 it makes likely characters more likely."""
+    seed: Seed = 0
+    json: bool = False
+    """Print JSON."""
+
+
+def main(options: Options) -> None:
+    """Prints the likeliest classes of each image, or the continued text."""
+    check_counts(characters=options.characters)
+    check_positive("temperature", options.temperature)
+    run = jaxnet.load(options.folder)
+    if run.vocabulary:
+        continue_text(run, options)
+    else:
+        classify(run, options)
+
+
+def classify(run: jaxnet.TrainedRun, options: Options) -> None:
+    """Prints the likeliest classes of each image, and what was changed in it."""
+    if options.text is not None:
+        raise ValueError(f"text: {options.folder} was trained on images; name images instead")
+    if not options.images:
+        raise ValueError("images: none, expected at least one image file after the folder")
+    data = run.summary.get("dataset")
+    if data not in own_images.SIDES:
+        raise ValueError(f"{options.folder}: trained on {data!r}, expected one of {', '.join(own_images.SIDES)}")
+    side = own_images.SIDES[data]
+    adapted = [own_images.read_image(path, side) for path in options.images]
+    x = np.stack([image.pixels for image in adapted]).reshape(-1, *input_shape(run.net, side))
+    probabilities = np.asarray(jax.nn.softmax(jaxnet.predict(run.net, run.params, run.state, x), axis=1))
+    rows = []
+    for path, image, p in zip(options.images, adapted, probabilities, strict=True):
+        likeliest = [{"class": int(k), "probability": float(p[k])} for k in np.argsort(-p, kind="stable")[:LIKELIEST]]
+        rows.append({"image": str(path), "classes": likeliest, "changes": image.changes})
+    print(json.dumps(rows, indent=1) if options.json else "\n".join(map(line, rows)))
+
+
+def input_shape(net: jaxnet.nn.Layer, side: int) -> tuple[int, ...]:
+    """Returns the shape of an image for a network: with channels for a Convolution, else a row of pixels."""
+    first = next(iter(net.layers.values()))
+    return (1, side, side) if first.description[0] == "Convolution" else (side * side,)
+
+
+def line(row: dict[str, Any]) -> str:
+    """Returns the line that is printed for an image."""
+    classes = "  ".join(f"{k['class']} {k['probability']:6.1%}" for k in row["classes"])
+    return f"{row['image']}: {classes}" + (f"  ({'; '.join(row['changes'])})" if row["changes"] else "")
+
+
+def continue_text(run: jaxnet.TrainedRun, options: Options) -> None:
+    """Prints the text and what the transformer writes after it."""
+    if options.images or not options.text:
+        raise ValueError(f"text: {options.folder} was trained on a text; pass one to continue, with --text")
+    prompt = text.encode(options.text, run.vocabulary)[None]
+    ids = jaxnet.sample(
+        run.net, run.params, run.state, jax.random.key(options.seed), prompt, options.temperature,
+        length=run.summary["options"]["context"], count=options.characters,
+    )  # fmt: skip
+    continuation = text.decode(np.asarray(ids)[0], run.vocabulary)
+    print(
+        json.dumps({"text": options.text, "continuation": continuation})
+        if options.json
+        else options.text + continuation
+    )

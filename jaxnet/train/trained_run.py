@@ -1,0 +1,65 @@
+"""Loads the network of a finished training run from its folder."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxnet.nn.layers import Layer, Params, Tree
+from jaxnet.train import run_folder
+
+
+class TrainedRun(NamedTuple):
+    """A trained network, and what its folder says about it."""
+
+    net: Layer
+    params: Params
+    state: Tree  # the running statistics of BatchNorm; empty for most networks
+    vocabulary: str  # the characters that the ids of a text stand for; empty for images
+    summary: dict[str, Any]  # the content of summary.json
+
+
+def load(folder: str | os.PathLike[str]) -> TrainedRun:
+    """Loads the network, parameters and state that `jaxnet train` wrote.
+
+    The files are JSON and arrays: reading them executes nothing.
+
+    Args:
+        folder: The folder of a finished run.
+
+    Raises:
+        ValueError: If it is no folder of a finished run, a file is damaged or missing, the run diverged, or a newer
+            version wrote it.
+
+    Example:
+        >>> import tempfile
+        >>> net, folder = jaxnet.two_layer_net(64, 50, 10), Path(tempfile.mkdtemp())  # in place of a trained one's
+        >>> state = jaxnet.initial_state(net, net.init(jax.random.key(0), 0.1))
+        >>> run_folder.write_network(folder / "network.json", net)
+        >>> run_folder.write_parameters(folder / "parameters.npz", state)
+        >>> run_folder.write_summary(folder / "summary.json", {"dataset": "digits"})
+        >>> run = jaxnet.load(folder)
+        >>> jaxnet.predict(run.net, run.params, run.state, jaxnet.data.digits().x_test).shape
+        (355, 10)
+    """
+    folder = Path(folder)
+    summary = read_summary(folder)
+    if summary.get("diverged"):
+        raise ValueError(f"{folder}: this run diverged and has no parameters ({summary['diverged']}); train again")
+    net = run_folder.read_network(folder / run_folder.NETWORK)
+    params, state, _, _ = run_folder.read_parameters(folder / run_folder.PARAMETERS, net)
+    vocabulary = run_folder.read_arrays(folder / run_folder.PARAMETERS).get("vocabulary", "")
+    return TrainedRun(net, params, state, str(vocabulary), summary)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Reads the summary of a finished run.
+
+    Raises:
+        ValueError: If the folder is not one of a finished run.
+    """
+    if not (folder / run_folder.SUMMARY).exists():
+        if (folder / run_folder.OPTIONS).exists():
+            raise ValueError(f"{folder}: this run is not finished; continue it with jaxnet train --resume {folder}")
+        reason = f"it has no {run_folder.SUMMARY}" if folder.is_dir() else "there is no such folder"
+        raise ValueError(f"{folder}: not the folder of a run ({reason}); name one that jaxnet train wrote")
+    return run_folder.read_object(folder / run_folder.SUMMARY)
