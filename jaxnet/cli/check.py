@@ -27,7 +27,7 @@ import numpy as np
 import tyro
 
 from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_writable
-from jaxnet.cli.errors import one_line_errors
+from jaxnet.cli.errors import INTERRUPTED, one_line_errors
 from jaxnet.cli.source_lines import SourceLine, annotation, gradient_line
 from jaxnet.cli.terminal_color import colored, has_color
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, check_function, inspected, shell_values, targets
@@ -238,12 +238,17 @@ def main(options: Options) -> int:
             raise ValueError(f"{name}: applies only {'without' if options.target else 'to'} FILE.py:NAME; leave it out")
     if options.json and (options.watch or options.github):
         raise ValueError(f"json: given beside {'watch' if options.watch else 'github'}, expected one of them")
+    if options.plot and options.gradient:
+        raise ValueError("plot: given beside gradient, expected one of them: it draws what has its own gradient")
     if options.watch:
         from jaxnet.cli.watch import watch
 
         def run() -> int:
             with one_line_errors(*ERRORS):
-                return run_checks(options)
+                try:
+                    return run_checks(options)
+                except KeyboardInterrupt:  # the watching process tells it
+                    sys.exit(INTERRUPTED)
 
         watch([targets.file_of(target) for target in options.target], run)
     return run_checks(options)

@@ -117,11 +117,9 @@ def _run_and_exit(run: Callable[[], int], targets: Iterable[Path], writer: int) 
     status = 2
     try:
         status = run()
-    except KeyboardInterrupt:
-        os._exit(130)  # the parent tells it
     except SystemExit as stopped:
         status = stopped.code if isinstance(stopped.code, int) else 2
-    except Exception:
+    except BaseException:
         traceback.print_exc()
     try:
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 import json
 import platform
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -251,6 +252,7 @@ REFUSED = {
     "no points": (f"{AFFINE} --points 0", "points: 0, expected"),
     "json and watch": (f"{AFFINE} --json --watch", "json: given beside watch, expected one of them"),
     "json and github": (f"{AFFINE} --json --github", "json: given beside github"),
+    "plot and gradient": ("mine.py:squares --gradient slope --inputs 5 --plot v.png", "plot: given beside gradient"),
     "points of nothing": ("--points 3", "points: applies only to FILE.py:NAME"),
     "no such gradient": ("mine.py:squares --gradient slop --inputs 5", "no slop in mine.py"),
     "arguments of no class": ("mine.py:squares --init 3 --inputs 5", "init: mine.py:squares is no class"),
@@ -278,6 +280,14 @@ def test_a_misspelled_option_names_the_near_one(check):
 def test_ctrl_c_is_one_line_and_status_130(check):
     Path("stops.py").write_text("def f(x):\n    return x\ndef g(x, dout):\n    raise KeyboardInterrupt\n")
     assert check("stops.py:f --gradient g --inputs 3") == (130, "", "jaxnet check: interrupted\n")
+
+
+def test_bash_completes_an_option(check, tmp_path):
+    (tmp_path / "completion.bash").write_text(check("--tyro-print-completion bash")[1])
+    script = "source completion.bash; COMP_WORDS=(jaxnet check --poi); COMP_CWORD=2; COMP_LINE='jaxnet check --poi'; "
+    script += "COMP_POINT=18; _tyro_jaxnet_check jaxnet --poi check; echo ${COMPREPLY[@]}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.stdout.split() == ["--points"], done.stderr
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -1,5 +1,6 @@
 """Tests `jaxnet check --watch` in a process of its own: saves, errors, modules of the project, and Ctrl-C."""
 
+import os
 import re
 import signal
 import subprocess
@@ -89,6 +90,21 @@ def test_every_save_is_checked_until_ctrl_c(watched, tmp_path):
     watched.reader.join(timeout=30)
     assert watched.lines[printed:] == ["jaxnet check: interrupted\n"]
     assert "\x1b" not in "".join(watched.lines)  # nothing is cleared
+
+
+def test_ctrl_c_during_a_check_is_one_line(watched, tmp_path):
+    watched.runs(1)
+    slow = LAYER.replace("return scale", "open('started', 'w').close(); time.sleep(60); return scale")
+    (tmp_path / "mine.py").write_text("import time\n" + slow)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "started").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    printed = len(watched.lines)
+    os.killpg(watched.process.pid, signal.SIGINT)  # as a terminal does
+    assert watched.process.wait(timeout=30) == 130
+    watched.reader.join(timeout=30)
+    assert watched.lines[printed:] == ["jaxnet check: interrupted\n"]
 
 
 def test_a_child_returns_its_status_and_does_not_change_this_process(tmp_path, capfd):
