@@ -1,39 +1,49 @@
 """Compare gradients with numerical derivatives of their own forward pass, and with autodiff if there is a reference.
 
-Your own code is named as FILE.py:NAME. It can be a layer class, a pair of functions FORWARD,BACKWARD, a network, or a
-function or module of JAX or PyTorch.
+Your own code is named as FILE.py:NAME or module.name:NAME. It can be a layer class, a pair of functions
+FORWARD,BACKWARD, a network, or a function or module of JAX or PyTorch.
 
     jaxnet check mine.py:Affine --init 4x3 3 --inputs 5x4
     jaxnet check mine.py:affine_forward,affine_backward --inputs 5x4 4x3 3
+    jaxnet check mine.py:loss --gradient gradient_of_loss --inputs 5x4 '5<3'
     jaxnet check mine.py:Convolution --init 6x3x3x3 6 stride=2 pad=1 --inputs 2x3x7x7 --plot v.png
-    jaxnet check mine.py:Embedding --init weights.npz --inputs '2x3<10'
+    jaxnet check mine.py:Affine --init weights.npz --inputs 5x4 --watch
 
 Without a name, the networks and layers of this project are checked. `--network notebook` checks the code of the
-original notebook and explains why it fails.
+original notebook and explains why it fails. docs/shell.md describes values, projects and JSON.
 
 Exit status: 0 PASS, 1 FAIL, 2 the code cannot be checked or an option is invalid, 3 INCONCLUSIVE.
 """
 
-import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
 
 from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_writable
-from jaxnet.crosscheck import Report, SubjectError, Verdict, check, inspected, targets
+from jaxnet.cli.errors import INTERRUPTED, one_line_errors
+from jaxnet.cli.source_lines import SourceLine, annotation, gradient_line
+from jaxnet.cli.terminal_color import colored, has_color
+from jaxnet.crosscheck import Report, SubjectError, Verdict, check, check_function, inspected, shell_values, targets
+from jaxnet.crosscheck.explain.printed_report import WIDTH, wrapped
 from jaxnet.crosscheck.input_files import in_order
 from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.measure.step_sweep import step_errors
+from jaxnet.validation import check_counts
 
 ERRORS = (SubjectError,)
 STATUS = {Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.PASS: 0}  # the first verdict that occurs counts
-TARGET_OPTIONS = ("init", "inputs", "reference", "constants", "dtype", "accuracy", "resolution", "max_seconds", "plot")
+TARGET_OPTIONS = (
+    "init", "inputs", "gradient", "reference", "constants", "dtype", "accuracy", "resolution", "order", "points",
+    "max_seconds", "plot", "watch",
+)  # fmt: skip
+Checked = tuple[Report, SourceLine | None]
 
 
 @dataclass(frozen=True)
@@ -41,12 +51,15 @@ class Options:
     """Cross-check gradients."""
 
     target: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """FILE.py:NAME or FILE.py:FORWARD,BACKWARD. Several targets are checked with the same values."""
+    """FILE.py:NAME, FILE.py:FORWARD,BACKWARD or module.name:NAME. Several are checked with the same values."""
     init: tuple[str, ...] = ()
     """Arguments of the class's constructor. 4x3: float array. 5<10: five integers below 10. 0.5, =3: numbers.
-    stride=2, W=4x3: named arguments. FILE.npz, FILE.npy: arrays from a file."""
+    stride=2, W=4x3, b=3, (with a comma: an array), p.W=4x3 (an item of a dict): named arguments. FILE.npz, FILE.npy,
+    FILE.pt: arrays from a file. None, True, str:TEXT, (2,2), [..], {W:4x3}, py:EXPRESSION: other values."""
     inputs: tuple[str, ...] = ()
     """Arguments of the forward pass, in the same form."""
+    gradient: OptionalStr = None
+    """Function that returns the gradient of the target, a function: a NAME of the same file, or FILE.py:NAME."""
     reference: OptionalStr = None
     """FILE.py:NAME of the same function in JAX, of (params, *inputs), or of (*inputs) if there are no parameters."""
     constants: tuple[str, ...] = ()
@@ -57,12 +70,20 @@ class Options:
     """Relative error of the gradient that is intended, as in an iterative solver. Defaults to none."""
     resolution: OptionalFloat = None
     """Relative error that must be detectable for a PASS. Defaults to half the digits of the code's dtype."""
+    order: int = 1
+    """Highest derivative to check, for code that JAX or PyTorch differentiates."""
+    points: int = 1
+    """Number of random inputs at which the target is checked. The worst verdict counts."""
     max_seconds: OptionalFloat = None
     """Time limit. A leaf without a verdict by then is INCONCLUSIVE. Defaults to no limit."""
     verbose: bool = False
-    """Also print errors and tolerances of each pair of derivations, forward passes and seconds."""
+    """Also print all leaves, errors and tolerances of each pair of derivations, forward passes and seconds."""
     json: bool = False
-    """Print the reports as JSON. What the checked code prints goes to stderr."""
+    """Print the reports as one JSON object. What the checked code prints goes to stderr."""
+    github: bool = False
+    """Also print annotations that GitHub shows at the line of the gradient, for FAIL and INCONCLUSIVE."""
+    watch: bool = False
+    """Check again whenever the file, or a module of its project, changes. Ctrl-C ends it."""
     plot: OptionalPath = None
     """PNG file for a plot of the error of each leaf over the step size."""
     network: Literal["all", "book", "notebook-order", "notebook"] = "all"
@@ -71,36 +92,88 @@ class Options:
     seed: Seed = 0
 
 
-def check_targets(options: Options) -> Iterator[Report]:
-    """Yields a report for each target."""
+def check_targets(options: Options) -> Iterator[Checked]:
+    """Yields a report for each target, and the line that computes its gradient."""
     reference = targets.load(options.reference) if options.reference else None
-    settings = {name: getattr(options, name) for name in ("constants", "accuracy", "resolution", "max_seconds", "seed")}
     for target in options.target:
-        rng = np.random.default_rng(options.seed)
-        subject, name = targets.load(target), target.rpartition(":")[2]
-        init_args, init_kwargs = parse_values(options.init, options.dtype, rng)
-        args, kwargs = parse_values(options.inputs, options.dtype, rng)
-        if isinstance(subject, type):
-            try:
-                subject = subject(*init_args, **init_kwargs)
-            except Exception as error:
-                raise targets.TargetError(
-                    f"{target}: the constructor raised {describe(error)}; pass its arguments with --init"
-                ) from error
-        inputs = in_order(subject, args, kwargs)
-        yield check(subject, *inputs, reference=reference, name=name, **settings)
+        subject, gradient = load_subject(target), None
+        if options.gradient:
+            gradient = targets.load(in_file_of(target, options.gradient))
+        name = target.rpartition(":")[2]
+        run: Callable[..., Report] = partial(check_function, gradient=gradient) if gradient else check
+        run = partial(
+            run, reference=reference, constants=options.constants, accuracy=options.accuracy,
+            resolution=options.resolution, order=options.order, max_seconds=options.max_seconds,
+        )  # fmt: skip
+        reports = []
+        for seed in range(options.seed, options.seed + options.points):
+            instance, inputs = draw_arguments(target, subject, options, seed)
+            title = name if options.points == 1 else f"{name} with seed {seed}"
+            reports.append(check_arrays_or_tensors(partial(run, instance, seed=seed, name=title), inputs))
+        yield at_points(name, reports), gradient_line(instance, gradient)
         if options.plot:
             from jaxnet import plots  # imports matplotlib
 
-            errors = step_errors(inspected(subject, *inputs, seed=options.seed), options.seed)
+            errors = step_errors(inspected(instance, *inputs, seed=options.seed), options.seed)
             plots.save(plots.step_sizes(name, errors), options.plot)
+
+
+def in_file_of(target: str, name: str) -> str:
+    """Returns the full name of a function that is named alone if it is in the file of a target."""
+    return name if ":" in name else f"{target.rpartition(':')[0]}:{name}"
+
+
+def load_subject(target: str) -> Any:
+    """Returns what a target names; of a `torch.autograd.Function` the function that PyTorch calls."""
+    subject = targets.load(target)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(subject, type) and issubclass(subject, torch.autograd.Function):
+        return subject.apply  # type: ignore[attr-defined]
+    return subject
+
+
+def draw_arguments(target: str, subject: Any, options: Options, seed: int) -> tuple[Any, list[Any]]:
+    """Returns an instance, if the subject is a class, and the inputs, drawn with a seed."""
+    rng = np.random.default_rng(seed)
+    init_args, init_kwargs = parse_values(options.init, options.dtype, rng)
+    args, kwargs = parse_values(options.inputs, options.dtype, rng)
+    if isinstance(subject, type):
+        try:
+            subject = subject(*init_args, **init_kwargs)
+        except Exception as error:
+            raise targets.TargetError(
+                f"{target}: the constructor raised {describe(error)}; pass its arguments with --init"
+            ) from error
+    elif options.init:
+        raise targets.TargetError(f"init: {target} is no class, expected its arguments in --inputs")
+    return subject, in_order(subject, args, kwargs)
+
+
+def check_arrays_or_tensors(run: Callable[..., Report], inputs: list[Any]) -> Report:
+    """Returns the report of a check with these arrays; with tensors if the code uses PyTorch and refuses arrays."""
+    try:
+        return run(*inputs)
+    except SubjectError as error:
+        if "torch" not in sys.modules:
+            raise
+        try:
+            return run(*shell_values.as_tensors(inputs))
+        except SubjectError:
+            raise error from None
+
+
+def at_points(name: str, reports: list[Report]) -> Report:
+    """Returns the report at one point, or one report of several."""
+    if len(reports) == 1:
+        return reports[0]
+    calls, seconds = sum(report.calls for report in reports), sum(report.seconds for report in reports)
+    return Report(name, None, (), points=tuple(reports), calls=calls, seconds=seconds, seed=reports[0].seed)
 
 
 def parse_values(texts: tuple[str, ...], dtype: str, rng: np.random.Generator) -> tuple[list[Any], dict[str, Any]]:
     """Returns positional and named values, with float arrays in this dtype."""
-    positional, named = targets.values(texts, rng)
-    converted = [targets.in_dtype(value, dtype) for value in positional]
-    return converted, {name: targets.in_dtype(value, dtype) for name, value in named.items()}
+    positional, named = shell_values.values(texts, rng)
+    return shell_values.in_dtype(positional, dtype), shell_values.in_dtype(named, dtype)
 
 
 @contextmanager
@@ -118,24 +191,64 @@ def stdout_to_stderr() -> Iterator[None]:
         os.close(stdout)
 
 
-def main(options: Options) -> int:
+def print_report(options: Options, report: Report, place: SourceLine | None) -> None:
+    """Prints a report, for a FAIL with the line that computes the gradient, and the annotation for GitHub."""
+    text = report.details() if options.verbose else str(report)
+    if report.verdict is Verdict.FAIL and place is not None:
+        text += f"\n  the gradient is computed at {place}"
+    end = "\n\n" if "\n" in text else "\n"
+    print(colored(text) if has_color() else text, end=end, flush=True)
+    if options.github and (command := annotation(report, place)):
+        print(command, flush=True)
+
+
+def run_checks(options: Options) -> int:
     """Checks the targets or this project's own code, prints the reports, and returns the exit status."""
+    rng = np.random.default_rng(options.seed)
+    checks: Iterator[Checked]
+    if options.target:
+        checks = check_targets(options)
+    else:
+        from jaxnet.cli import own_networks  # imports JAX
+
+        checks = ((report, None) for report in own_networks.check_own(options.network, options.seed, rng))
+    reports = []
+    with stdout_to_stderr() if options.json else nullcontext():
+        for report, place in checks:
+            reports.append(report)
+            if not options.json:
+                print_report(options, report, place)
+    verdict = next(verdict for verdict in STATUS if verdict in {report.verdict for report in reports})
+    if options.json:
+        from jaxnet.cli.check_document import document
+
+        print(document(reports, verdict, options.seed))
+    elif options.network == "notebook":
+        reasons = (f"  - {reason}" for reason in own_networks.explain_notebook(rng))
+        print("Why:", *(line for reason in reasons for line in wrapped(reason, WIDTH)), sep="\n")
+    return STATUS[verdict]
+
+
+def main(options: Options) -> int:
+    """Checks the targets once, or whenever they change, and returns the exit status."""
     check_writable("plot", options.plot)
+    check_counts(points=options.points)
     for name in ("network",) if options.target else TARGET_OPTIONS:
         if getattr(options, name) != getattr(Options(), name):
             raise ValueError(f"{name}: applies only {'without' if options.target else 'to'} FILE.py:NAME; leave it out")
-    rng = np.random.default_rng(options.seed)
-    if not options.target:
-        from jaxnet.cli import own_networks  # imports JAX
-    checks = check_targets(options) if options.target else own_networks.check_own(options.network, options.seed, rng)
-    reports = []
-    with stdout_to_stderr() if options.json else nullcontext():
-        for report in checks:
-            reports.append(report)
-            if not options.json:
-                print(report.details() if options.verbose else report, end="\n\n", flush=True)
-    if options.json:
-        print(json.dumps([report.to_dict() for report in reports], indent=1))
-    elif options.network == "notebook":
-        print("Why:", *(f"  - {reason}" for reason in own_networks.explain_notebook(rng)), sep="\n")
-    return next(status for verdict, status in STATUS.items() if verdict in {report.verdict for report in reports})
+    if options.json and (options.watch or options.github):
+        raise ValueError(f"json: given beside {'watch' if options.watch else 'github'}, expected one of them")
+    if options.plot and options.gradient:
+        raise ValueError("plot: given beside gradient, expected one of them: it draws what has its own gradient")
+    if options.watch:
+        from jaxnet.cli.watch import watch
+
+        def run() -> int:
+            with one_line_errors(*ERRORS):
+                try:
+                    return run_checks(options)
+                except KeyboardInterrupt:  # the watching process tells it
+                    sys.exit(INTERRUPTED)
+
+        watch([targets.file_of(target) for target in options.target], run)
+    return run_checks(options)

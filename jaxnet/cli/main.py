@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 
 from jaxnet import __version__
-from jaxnet.cli.errors import USAGE_ERROR, one_line_errors, program
+from jaxnet.cli.errors import INTERRUPTED, USAGE_ERROR, one_line_errors, program
 
 COMMANDS = {
     "train": "train a network and write its results to a folder",
@@ -35,7 +35,10 @@ def main() -> None:
         sys.argv = [f"jaxnet {name}", *arguments]
         run_command(name)
     else:
-        print(f"jaxnet: {name}, expected one of {', '.join(COMMANDS)}", file=sys.stderr)
+        from jaxnet.crosscheck.targets import did_you_mean  # imports NumPy
+
+        near = did_you_mean(name, COMMANDS)
+        print(f"jaxnet: {name}, expected one of {', '.join(COMMANDS)}{near and f'; {near}'}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
 
 
@@ -51,6 +54,9 @@ def run_command(name: str, room: str = "jaxnet.cli") -> None:
         from jaxnet.cli.common_options import check_common
 
         command = import_module(f"{room}.{name}")
+    except KeyboardInterrupt:
+        print(f"{program()}: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except ModuleNotFoundError as error:
         from jaxnet.data.datasets import DISTRIBUTION
 

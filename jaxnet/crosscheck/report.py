@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.element_errors import ElementErrors
-from jaxnet.crosscheck.explain import report_lines
+from jaxnet.crosscheck.explain import printed_report, report_lines
 from jaxnet.crosscheck.explain.slips import Slip
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.measure.findings import Behaviour
@@ -16,7 +16,6 @@ from jaxnet.crosscheck.measure.other_points import Point
 from jaxnet.crosscheck.step_curves import StepCurves
 
 PROBABILITY = 0.99
-LONGEST_NAME = 23  # the most characters of a leaf's name in the table
 
 
 @dataclass(frozen=True)
@@ -177,10 +176,7 @@ class Report:
         return _plain(data)
 
     def __str__(self) -> str:
-        if self.points:
-            return "\n".join(report_lines.points(self))
-        own = [f"{self.verdict}  {self.subject}", *report_lines.findings(self), *self._table(), *self._remarks()]
-        return "\n".join([*own, *map(str, self.derivatives)])
+        return self.text()
 
     def _repr_html_(self) -> str:
         """Returns the report as a notebook shows it."""
@@ -188,39 +184,21 @@ class Report:
 
         return report_html(self)
 
-    def details(self) -> str:
-        """Returns the report with the error and tolerance of each pair of derivations, and the cost of the check."""
-        lines = [str(self)]
-        for leaf in self.leaves:
-            for pair, gap in leaf.gaps.items():
-                lines.append(f"  {leaf.name}: {pair}: error {gap.error:.2e}, tolerance {gap.tolerance:.2e}")
-        lines.append(f"  {self.calls:,} forward passes, {self.seconds:.2f} s, seed {self.seed}")
-        for layer in self.layers:
-            lines += ["", layer.details()]
-        return "\n".join(lines)
+    def text(self, *, width: int | None = 80) -> str:
+        """Returns the report as it is printed: one line for a PASS, with what is wrong and the table for the others.
 
-    def _table(self) -> list[str]:
-        rows = [leaf for leaf in self.leaves if not math.isnan(leaf.relative_error)]
-        if not rows:
-            return []
-        width = min(max(len(leaf.name) for leaf in rows), LONGEST_NAME)
-        lines = [f"  {'':<{width}}  {'':<12}  {'relative error':<14}  {'explained':<9}  worst at"]
-        for leaf in rows:
-            name = leaf.name if len(leaf.name) <= width else "..." + leaf.name[3 - width :]
-            error, explained = f"{leaf.relative_error:.1e}", f"{leaf.relative_tolerance:.0e}"
-            index = report_lines.brackets(leaf.index)
-            lines.append(f"  {name:<{width}}  {leaf.verdict:<12}  {error:<14}  {explained:<9}  {index}".rstrip())
-        return lines
+        Args:
+            width: The most characters of a line, 40 or more. None leaves sentences on one line each. Defaults to 80.
+        """
+        return printed_report.text(self, details=False, width=width)
 
-    def _remarks(self) -> list[str]:
-        lines = [f"  {line}" for line in report_lines.certificate(self)]
-        lines += [f"  note: {leaf.name}: {note}" for leaf in self.leaves for note in leaf.notes]
-        lines += [f"  note: {note}" for note in self.notes]
-        lines += [f"  warning: {warning}" for warning in self.warnings]
-        for layer in self.layers:
-            lines += [f"  note: {layer.subject}: {note}" for note in layer.notes]
-            lines += [f"  warning: {layer.subject}: {text}" for text in layer.warnings if text not in self.warnings]
-        return lines
+    def details(self, *, width: int | None = 80) -> str:
+        """Returns the report with all leaves, the error of each pair of derivations, and the cost of the check.
+
+        Args:
+            width: The most characters of a line, as in `text`.
+        """
+        return printed_report.text(self, details=True, width=width)
 
 
 def _without_figures(result: Leaf | Report) -> dict[str, Any]:

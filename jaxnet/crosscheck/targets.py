@@ -1,16 +1,22 @@
-"""Loads a user's code, named as FILE.py:NAME, and parses the values that it is called with on a command line."""
+"""Loads a user's code as it is, named as FILE.py:NAME or module.name:NAME on a command line."""
 
+import difflib
+import importlib
 import importlib.util
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from jaxnet.crosscheck.input_files import SUFFIXES, read_file
 from jaxnet.crosscheck.inspect.errors import describe
-from jaxnet.crosscheck.inspect.random_inputs import off_zero
+
+PROJECT_MARKERS = ("pyproject.toml", "setup.py", ".git")
+MOST_NAMES = 12  # that an error message lists
+MOST_FOLDERS = 5  # of modules that a file imports by names that no import path has
 
 
 class TargetError(ValueError):
@@ -18,96 +24,199 @@ class TargetError(ValueError):
 
 
 def load(target: str) -> Any:
-    """Returns the object that FILE.py:NAME names, or the pair of functions that FILE.py:FORWARD,BACKWARD names.
+    """Returns what FILE.py:NAME names, or the functions of FILE.py:FORWARD,BACKWARD as a pair.
+
+    The file is imported as the module that it is in its project, so relative imports and a `src` folder work. While it
+    is imported, `sys.argv` has the file alone, and the working folder is that of the command.
+
+    Args:
+        target: The file, or the module's dotted name, and a name in it, which may be dotted, such as `Net.layer`.
 
     Raises:
-        TargetError: If there is no such file or name, or the file cannot be run.
+        TargetError: If there is no such file or name, or the file raises or exits while it is imported.
     """
-    file, _, names = target.rpartition(":")
-    path = Path(file)
-    if not file or not names:
-        raise TargetError(f"{target!r}: expected FILE.py:NAME")
-    if not path.is_file():
-        raise TargetError(f"{target}: there is no file {file}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise TargetError(f"{target}: {file} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))  # the file may import its neighbors
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise TargetError(f"{target}: running {file} raised {describe(error)}") from error
-    for name in names.split(","):
-        if not hasattr(module, name):
-            public = [attribute for attribute in vars(module) if not attribute.startswith("_")]
-            raise TargetError(f"{target}: no {name} in {file}, which has {', '.join(public) or 'nothing'}")
-    objects = tuple(getattr(module, name) for name in names.split(","))
+    place, _, names = target.rpartition(":")
+    if not place or not names:
+        raise TargetError(f"{target!r}: expected FILE.py:NAME, or module.name:NAME")
+    is_module = not place.endswith(".py") and all(part.isidentifier() for part in place.split("."))
+    module = (
+        _module_of_name(target, place) if is_module and not Path(place).exists() else _module_of_file(target, place)
+    )
+    objects = tuple(_attribute(target, module, name) for name in names.split(","))
     return objects if len(objects) > 1 else objects[0]
 
 
-def values(specs: Sequence[str], rng: np.random.Generator) -> tuple[list[Any], dict[str, Any]]:
-    """Parses positional and named values.
+def file_of(target: str) -> Path:
+    """Returns the file of a target, which need not exist. A module is looked for below the working folder."""
+    place = target.rpartition(":")[0]
+    if place.endswith(".py"):
+        return Path(place)
+    path = Path(*place.split("."))
+    files = [
+        folder / file for folder in (Path(), Path("src")) for file in (path.with_suffix(".py"), path / "__init__.py")
+    ]
+    return next((file for file in files if file.is_file()), files[0])
 
-    Args:
-        specs: The values: 5x4 is a float array of that shape, 5<10 are five integers below 10, 0.5 and =3 are numbers,
-            a .npy file is an array, and a .npz or .pt file contains named arrays or tensors. NAME=VALUE is a named
-            value, such as pad=1 or W=4x3.
-        rng: The generator that the arrays are drawn from.
 
-    Returns:
-        The positional values, and the named values.
-
-    Raises:
-        TargetError: If a value has none of these forms.
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Returns a question with the name that is nearest to a misspelled one, or "" if none is near.
 
     Examples:
-        >>> values(["2x3", "0.5", "pad=1"], np.random.default_rng(0))[1]
-        {'pad': 1}
+        >>> did_you_mean("chekc", ["train", "check"])
+        'did you mean check?'
     """
-    positional: list[Any] = []
-    named: dict[str, Any] = {}
-    for spec in specs:
-        if spec.endswith(SUFFIXES):
-            loaded = read_file(spec)
-            if isinstance(loaded, dict):
-                named |= loaded
-            else:
-                positional += loaded if isinstance(loaded, list) else [loaded]
-            continue
-        name, equals, text = spec.rpartition("=")
-        value = _value(spec, text, rng, is_number=bool(equals))
-        if name:
-            named[name] = value
-        else:
-            positional.append(value)
-    return positional, named
+    near = difflib.get_close_matches(name, list(names), 1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
-def _value(spec: str, text: str, rng: np.random.Generator, *, is_number: bool) -> Any:
-    """Parses the text after the name in `spec`, in which a single integer may be a number instead of a shape."""
-    shape, below, top = text.partition("<")
+def import_root(file: Path) -> Path:
+    """Returns the folder from which the modules of a file's project are imported.
+
+    It is the folder above the outermost package with an `__init__.py`. For a file in no package, it is the project's
+    folder, or its `src`; for a file in no project, the file's own.
+    """
+    folder = file.parent
+    if (folder / "__init__.py").exists():
+        while (folder / "__init__.py").exists():
+            folder = folder.parent
+        return folder
+    project = next((path for path in file.parents if any((path / name).exists() for name in PROJECT_MARKERS)), folder)
+    return project / "src" if file.is_relative_to(project / "src") else project
+
+
+def _module_of_file(target: str, place: str) -> ModuleType:
+    path = Path(place)
+    if path.is_dir():
+        raise TargetError(f"{target}: {place} is a folder, expected FILE.py:NAME")
+    if not path.is_file():
+        near = did_you_mean(path.name, (other.name for other in path.parent.glob("*.py")))
+        raise TargetError(f"{target}: there is no file {place}" + (f"; {near}" if near else ""))
+    if path.suffix != ".py":
+        raise TargetError(f"{target}: {place} is not a Python file, expected FILE.py:NAME")
+    file = path.resolve()
+    root = import_root(file)
+    # A file on its own finds its neighbours before everything else, as when it is run; in a package, it would hide
+    # modules of the same names.
+    folders = [root] if (file.parent / "__init__.py").exists() else [file.parent, root]
+    sys.path[:0] = [str(folder) for folder in dict.fromkeys(folders) if str(folder) not in sys.path]
+    return _imported(target, place, file, lambda: _as_module(file, root))
+
+
+def _as_module(file: Path, root: Path) -> ModuleType:
+    """Imports a file by its dotted name below the root, or under its own name if that is not what it is imported as."""
+    parts = file.relative_to(root).with_suffix("").parts
+    name = ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(file):
+        return loaded
+    if loaded is None and all(part.isidentifier() for part in parts):
+        try:
+            spec = importlib.util.find_spec(name)
+        except ModuleNotFoundError as error:
+            if not f"{name}.".startswith(f"{error.name}."):  # a module that the file's package imports
+                raise
+            spec = None
+        if spec is not None and spec.origin == str(file):
+            return importlib.import_module(name)
+    return _executed(file, f"_checked_{file.stem}" if file.stem in sys.modules else file.stem)
+
+
+def _module_of_name(target: str, name: str) -> ModuleType:
+    folders = [folder for folder in (Path.cwd(), Path.cwd() / "src") if folder.is_dir()]
+    sys.path[:0] = [str(folder) for folder in folders if str(folder) not in sys.path]
     try:
-        sizes = tuple(int(size) for size in shape.split("x"))
-        if below:
-            return rng.integers(0, int(top), sizes)
-        if is_number and len(sizes) == 1:
-            return sizes[0]
-        if min(sizes) < 1:
-            raise TargetError(f"{spec!r}: a size is below 1; write a number as ={spec}")
-        return off_zero(rng, sizes)
-    except ValueError as error:
-        if isinstance(error, TargetError):
-            raise
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        spec = None
+    except Exception as error:  # a parent package raises
+        raise TargetError(f"{target}: importing {name} raised {describe(error)}") from error
+    if spec is None:
+        raise TargetError(f"{target}: there is no module {name} in {Path.cwd()} or among the installed ones")
+    return _imported(target, name, Path(spec.origin or name), lambda: importlib.import_module(name))
+
+
+def _executed(file: Path, name: str) -> ModuleType:
+    """Returns the module of a file, which is registered under a name as importing does."""
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is not a Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        return float(text)
-    except ValueError:
-        raise TargetError(
-            f"{spec!r}: expected a shape such as 5x4, integers such as 5<10, a number such as 0.5, =3 or pad=1, "
-            "or a .npy or .npz file"
-        ) from None
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
 
 
-def in_dtype(value: Any, dtype: str) -> Any:
-    """Returns a float array in another dtype, and any other value unchanged."""
-    return value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+@contextmanager
+def as_script(file: Path) -> Iterator[None]:
+    """Sets `sys.argv` to a file without arguments, as its code expects that looks at them."""
+    argv, sys.argv = sys.argv, [str(file)]
+    try:
+        yield
+    finally:
+        sys.argv = argv
+
+
+def _imported(target: str, place: str, file: Path, run: Callable[[], ModuleType]) -> ModuleType:
+    """Returns the module that `run` imports; folders above the file join the import path if their modules are named."""
+    with as_script(file):
+        for _ in range(MOST_FOLDERS):
+            try:
+                return run()
+            except ModuleNotFoundError as error:
+                folder = _folder_with((error.name or "").partition(".")[0], file)
+                if folder is None:
+                    raise TargetError(f"{target}: importing {place} raised {describe(error)}") from error
+                sys.path.append(str(folder))
+            except SystemExit as stopped:
+                raise TargetError(
+                    f"{target}: {place} exits with status {stopped.code!r} when it is imported: "
+                    "put what it runs under if __name__ == '__main__'"
+                ) from stopped
+            except FileNotFoundError as error:
+                name = error.filename if isinstance(error.filename, str) else ""
+                is_beside = bool(name) and (file.parent / name).exists()
+                help_ = "; files are opened relative to the working folder: change to the folder of the file"
+                raise TargetError(
+                    f"{target}: importing {place} raised {describe(error)}" + (help_ if is_beside else "")
+                ) from error
+            except SyntaxError as error:  # raised by the compiler, whose frames are no code of the user
+                where = f"{os.path.relpath(error.filename)}:{error.lineno}" if error.filename else place
+                raise TargetError(f"{target}: importing {place} raised SyntaxError: {error.msg} ({where})") from error
+            except Exception as error:
+                raise TargetError(f"{target}: importing {place} raised {describe(error)}") from error
+        return run()
+
+
+def _folder_with(name: str, file: Path) -> Path | None:
+    """Returns the nearest folder above a file, not yet on the import path, in which there is a module of this name."""
+    if not name:
+        return None
+    for parent in file.parents:
+        for folder in (parent, parent / "src"):
+            has_module = (folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()
+            if has_module and str(folder) not in sys.path:
+                return folder
+    return None
+
+
+def _attribute(target: str, module: ModuleType, name: str) -> Any:
+    try:
+        return reduce(getattr, name.split("."), module)
+    except AttributeError:
+        pass
+    *outer, last = name.split(".")
+    try:
+        owner: Any = reduce(getattr, outer, module)
+    except AttributeError:
+        owner, last = module, name.partition(".")[0]
+    public = [key for key in vars(owner) if not key.startswith("_")] if hasattr(owner, "__dict__") else []
+    own = [key for key in public if getattr(vars(owner)[key], "__module__", None) == module.__name__] or public
+    near = did_you_mean(last, public)
+    listed = ", ".join(own[:MOST_NAMES]) + (", ..." if len(own) > MOST_NAMES else "")
+    raise TargetError(
+        f"{target}: no {last} in {'.'.join([Path(module.__file__ or module.__name__).name, *outer])}, "
+        f"which has {listed or 'nothing'}" + (f"; {near}" if near else "")
+    )

@@ -25,6 +25,31 @@ def test_a_missing_package_is_reported_with_the_command_that_installs_it(monkeyp
     assert f'pip install "{DISTRIBUTION}[train]"' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "near"), [("chekc", "did you mean check?"), ("trian", "did you mean train?"), ("x", "")]
+)
+def test_an_unknown_command_is_an_error_that_names_the_near_one(monkeypatch, capsys, name, near):
+    monkeypatch.setattr(sys, "argv", ["jaxnet", name])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"jaxnet: {name}, expected one of train, check,")
+    assert line.endswith(near or "scaling")
+
+
+def test_ctrl_c_while_a_command_is_loaded_is_one_line(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["jaxnet", "check"])
+    monkeypatch.setattr(main, "import_module", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "jaxnet check: interrupted\n"
+
+
 NEW_ACTIVATION = """
 import tyro
 from jaxnet.nn import layers

@@ -1165,8 +1165,10 @@ def test_correct_float32_layers_have_no_findings(seed):
 
 
 def test_a_check_reports_the_findings():
-    assert "backward overwrites dout" in str(check_layer(MasksDoutInPlace(), (5, 4)))
-    assert "right only for a contiguous dout" in str(check_layer(ReadsDoutFromTheStartOfItsMemory(), (5, 4)))
+    assert "backward overwrites dout" in check_layer(MasksDoutInPlace(), (5, 4)).text(width=None)
+    assert "right only for a contiguous dout" in check_layer(ReadsDoutFromTheStartOfItsMemory(), (5, 4)).text(
+        width=None
+    )
 
 
 # -- cost

@@ -41,7 +41,7 @@ def test_a_sign_is_not_decided_where_names_do_not_tell_the_labels():
     assert check(squares(("p", "q"), 1), Y, T).verdict == "PASS"
     report = check(squares(("p", "q"), -1), Y, T)
     assert report.verdict == "INCONCLUSIVE"
-    assert "right for q and has the wrong sign for p" in str(report)
+    assert "right for q and has the wrong sign for p" in report.text(width=None)
 
 
 def test_a_layer_whose_gradient_has_the_sign_of_the_labels_fails():

@@ -45,21 +45,23 @@ def test_only_the_sizes_that_are_wrong_fail():
     report = check(Blocked(), shapes=[(3, 4), (3, 8), (3, 6), (1, 4), (2, 3, 4), (3, 1)])
     assert [part.verdict for part in report.points] == ["PASS", "PASS", "FAIL", "PASS", "PASS", "FAIL"]
     assert report.verdict is Verdict.FAIL
-    assert "at 6 inputs: 2 FAIL" in str(report)
-    assert "Blocked at (3, 6)" in str(report)
+    assert "at 6 inputs: 2 FAIL" in report.text(width=None)
+    assert "Blocked at (3, 6)" in report.text(width=None)
 
 
-def test_all_right_sizes_pass_in_few_lines():
+def test_all_right_sizes_pass_in_one_line_and_details_list_them():
     report = check(Blocked(), shapes=[(3, 4), (2, 8)])
     assert report.verdict is Verdict.PASS
-    assert len(str(report).splitlines()) == 3
+    assert str(report).startswith("PASS  Blocked: 1 leaf at 2 inputs, relative error ")
+    assert len(str(report).splitlines()) == 1
+    assert "  Blocked at (2, 8)  PASS" in report.details().splitlines()
     assert report.calls == sum(part.calls for part in report.points)
 
 
 def test_a_size_that_the_code_rejects_is_no_pass():
     report = check(MeanOfBatch(), shapes=[(5, 4), (1, 4)])
     assert report.verdict is Verdict.FAIL
-    assert "a batch of one" in str(report)
+    assert "a batch of one" in report.text(width=None)
 
 
 def test_several_inputs_and_values_are_in_one_entry():

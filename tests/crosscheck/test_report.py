@@ -121,22 +121,67 @@ def table_of(report):
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_the_table_fits_80_columns(report_of, name):
-    assert max((len(line) for line in table_of(report_of(name))), default=0) <= 80
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_report_fits_its_width_and_loses_no_word(report_of, name, width):
+    for printed in (report_of(name).text, report_of(name).details):
+        lines = printed(width=width).splitlines()
+        assert max(map(len, lines)) <= width
+        assert " ".join(lines).split() == printed(width=None).split()
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_printing_a_report_prints_its_text_in_80_columns(report_of, name, capsys):
+    print(report_of(name))
+    assert capsys.readouterr().out == report_of(name).text(width=80) + "\n"
+
+
+def test_a_pass_is_one_line_with_the_largest_error_and_what_is_caught(report_of):
+    report = report_of("right")
+    worst = max(leaf.relative_error for leaf in report.leaves)
+    least = max(leaf.min_detectable_error for leaf in report.leaves)
+    assert str(report) == f"PASS  Affine: 3 leaves, relative error {worst:.1e}, catches norm {least:.0e}"
+    assert len(table_of(report)) == 0
+    assert "in any of these leaves is caught with probability 0.99" in report.details()
+
+
+def test_a_pass_that_does_not_cover_every_element_says_which_it_covers(report_of):
+    first, *rest = report_of("at kinks").text(width=None).splitlines()
+    assert "catches" not in first
+    assert any("at a kink" in line for line in rest)
+
+
+def test_a_pass_with_a_long_name_is_one_line_of_80_columns():
+    leaf = Leaf("x", Verdict.PASS, Cause.AGREES, relative_error=1e-11, min_detectable_error=1e-8, size=1, compared=1)
+    line = str(Report("convolution_forward,convolution_backward" * 3, None, (leaf,)))
+    assert len(line) == 80
+    assert line == "PASS  convolution_forward...: 1 leaf, relative error 1.0e-11, catches norm 1e-08"
+
+
+def a_failing_network(leaves):
+    passing = [Leaf(f"W{i}", Verdict.PASS, Cause.AGREES, relative_error=1e-11) for i in range(leaves - 1)]
+    return Report("f", None, (*passing, Leaf("b", Verdict.FAIL, Cause.ANALYTIC_WRONG, relative_error=0.5)))
+
+
+def test_a_long_table_lists_what_is_not_a_pass_and_details_list_all():
+    assert len(table_of(a_failing_network(16))) == 17
+    table = table_of(a_failing_network(17))
+    assert [row.split()[:2] for row in table[1:2]] == [["b", "FAIL"]]
+    assert "  and 16 that pass" in str(a_failing_network(17)).splitlines()
+    assert all(f"W{i} " in a_failing_network(17).details() for i in range(16))
 
 
 LONG = "encoder.layers.11.attention.output.projection.weight"
 
 
 @pytest.mark.parametrize("name", ["W", "Affine12.W", "params['embedding']['table']", "BatchNormalization1.gamma", LONG])
-@pytest.mark.parametrize("index", [(), (3,), (127, 4095)])
+@pytest.mark.parametrize("index", [(), (3,), (127, 4095), (1, 127, 255, 255)])
 def test_a_row_fits_80_columns_and_shows_verdict_error_and_index(name, index):
     leaf = Leaf(name, Verdict.FAIL, Cause.ANALYTIC_WRONG, relative_error=1.24e-6, relative_tolerance=3e-10, index=index)
     row = table_of(Report("f", None, (leaf,)))[1]
     assert len(row) <= 80
     assert "FAIL" in row
     assert "1.2e-06" in row
-    assert name[-20:] in row
+    assert name[-14:] in row
     assert not index or row.endswith(f"[{', '.join(map(str, index))}]")
 
 

@@ -76,7 +76,7 @@ def test_a_structure_is_recognized_from_a_failure(name):
     (leaf,) = report.leaves
     assert report.verdict is Verdict.INCONCLUSIVE
     assert leaf.cause is Cause.STRUCTURED_ONLY
-    assert f"structure={{'x': '{name}'}}" in str(report)
+    assert f"structure={{'x': '{name}'}}" in report.text(width=None)
 
 
 @pytest.mark.parametrize("name", VALUES)

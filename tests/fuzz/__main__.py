@@ -61,7 +61,7 @@ def outcome(group: str, seed: int, show: bool = False) -> dict[str, Any]:
                 drawn = trial(group, seed)
                 about, right = drawn.about, drawn.right
                 report = drawn.run()
-                verdict, text = str(report.verdict.value), str(report)
+                verdict, text = str(report.verdict.value), report.text(width=None)
                 violation, measure = _violation(drawn, report)
         except SubjectError as error:
             verdict, text, violation, measure = "REFUSED", str(error), "", ""

@@ -174,19 +174,12 @@ def _leaf_findings(leaf: "Leaf") -> Iterator[str]:
         )
 
 
-def points(report: "Report") -> Iterator[str]:
-    """Yields the verdict at each of several inputs, and the whole report of the first one of each verdict but PASS."""
-    counts = {v: sum(part.verdict is v for part in report.points) for v in (Verdict.FAIL, Verdict.INCONCLUSIVE)}
-    parts = [f"{count} {verdict}" for verdict, count in counts.items() if count]
-    yield f"{report.verdict}  {report.subject} at {counted(len(report.points), 'input')}" + (
-        f": {', '.join(parts)}" if parts else ""
+def certifies_every_element(report: "Report") -> bool:
+    """Returns whether the check would have caught an error in any element of any leaf, at the given inputs."""
+    return bool(report.leaves) and all(
+        leaf.min_detectable_error > 0 and leaf.compared == leaf.size and leaf.point is Point.GIVEN
+        for leaf in report.leaves
     )
-    width = max(len(part.subject) for part in report.points)
-    yield from (f"  {part.subject:<{width}}  {part.verdict}" for part in report.points)
-    warnings = {warning: part for part in reversed(report.points) if part for warning in part.warnings}
-    yield from (f"  warning: {part.subject}: {warning}" for warning, part in warnings.items())
-    for verdict in counts:
-        yield from (str(part) for part in [part for part in report.points if part.verdict is verdict][:1])
 
 
 def certificate(report: "Report") -> Iterator[str]:
@@ -195,11 +188,10 @@ def certificate(report: "Report") -> Iterator[str]:
     if report.verdict is not Verdict.PASS or not certified:
         return
     least = max(leaf.min_detectable_error for leaf in certified)
-    whole = all(leaf.compared == leaf.size and leaf.point is Point.GIVEN for leaf in report.leaves)
     named = ((leaf, counted(leaf.compared, "element")) for leaf in certified)
     parts = [leaf.name if leaf.compared == leaf.size else f"{elements} of {leaf.name}" for leaf, elements in named]
     listed = f"in {', '.join(parts)}"
-    if whole and len(certified) == len(report.leaves):
+    if certifies_every_element(report):
         listed = "in any of these leaves"
     elif len(listed) > LONGEST_LIST:
         listed = "in the elements that were compared"

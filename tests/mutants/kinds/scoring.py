@@ -37,7 +37,7 @@ def outcome(kind: Kind, seed: int = 0) -> Outcome:
         warnings.simplefilter("ignore")
         try:
             report = kind.run(seed)
-            verdict, text = str(getattr(report.verdict, "value", report.verdict)), str(report)
+            verdict, text = str(getattr(report.verdict, "value", report.verdict)), report.text(width=None)
         except SubjectError as error:
             verdict, text = "REFUSED", str(error)
         except ImportError as error:

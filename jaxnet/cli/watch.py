@@ -1,0 +1,149 @@
+"""Runs a check again whenever the checked code changes.
+
+Each run is a forked child of a process that has loaded NumPy and the checker. It costs milliseconds, where a fresh
+interpreter costs the imports, and unlike modules that are loaded again, it leaves no state of an earlier run.
+"""
+
+import gc
+import json
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from jaxnet.crosscheck import check
+from jaxnet.crosscheck.targets import TargetError, import_root
+
+STEP = 20  # milliseconds without a change after which a save is complete
+LONGEST_WAIT = 500  # milliseconds after which files are compared although no change was announced
+CHECKED = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE"}
+
+Stamps = dict[str, tuple[int, int] | None]
+
+
+def watch(files: Iterable[Path], run: Callable[[], int]) -> None:
+    """Runs a check, waits until a file of the code changes, and runs it again, until Ctrl-C.
+
+    Args:
+        files: The files that the targets are in. The modules of their projects that they import are watched as well.
+        run: Prints the reports and returns the exit status.
+
+    Raises:
+        TargetError: If `watchfiles` is not installed, or the system cannot fork a process.
+        KeyboardInterrupt: On Ctrl-C.
+    """
+    if not hasattr(os, "fork"):
+        raise TargetError("watch: needs a system that forks processes, such as Linux or macOS")
+    try:
+        import watchfiles
+    except ModuleNotFoundError:
+        from jaxnet.data.datasets import DISTRIBUTION
+
+        raise TargetError(f'watch: needs watchfiles: pip install "{DISTRIBUTION}[watch]"') from None
+
+    warm_up()
+    targets = [file.resolve() for file in files]
+    watched = set(map(str, targets))
+    while True:
+        before, start = stamps(watched), time.perf_counter()
+        status, imported = run_in_child(run, targets)
+        watched |= imported
+        before = stamps(watched) | before
+        verdict, seconds = CHECKED.get(status, "not checked"), time.perf_counter() - start
+        number = f"{len(watched)} file{'' if len(watched) == 1 else 's'}"
+        print(f"{time.strftime('%H:%M:%S')}  {verdict} in {seconds:.2f} s; watching {number}, Ctrl-C ends", flush=True)
+        if stamps(watched) == before:
+            folders = {str(Path(file).parent) for file in watched}
+            changes = watchfiles.watch(
+                *[folder for folder in folders if Path(folder).is_dir()],
+                recursive=False, step=STEP, debounce=10 * STEP, rust_timeout=LONGEST_WAIT, yield_on_timeout=True,
+            )  # fmt: skip
+            next(_ for _ in changes if stamps(watched) != before)
+        wait_until_saved(watched)
+
+
+def wait_until_saved(files: Iterable[str]) -> None:
+    """Waits until files do not change for a moment: saving one may empty it first."""
+    before = None
+    while (after := stamps(files)) != before:
+        before = after
+        time.sleep(STEP / 1000)
+
+
+def warm_up() -> None:
+    """Checks a small layer, so that the children need not load what a check loads, and freezes what they share."""
+    check((lambda x: (x**2, x), lambda dout, x: 2 * x * dout), np.ones((2, 2)))
+    gc.collect()
+    gc.freeze()
+
+
+def stamps(files: Iterable[str]) -> Stamps:
+    """Returns the time and the size of each file, None if there is no such file."""
+
+    def stamp(file: str) -> tuple[int, int] | None:
+        try:
+            status = os.stat(file)
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size
+
+    return {file: stamp(file) for file in files}
+
+
+def run_in_child(run: Callable[[], int], targets: Iterable[Path]) -> tuple[int, set[str]]:
+    """Runs a function in a child of this process, and returns its status and the files of the project it imported."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads of this process, which wait for work
+        child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _run_and_exit(run, targets, writer)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        imported = file.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status, set(json.loads(imported or "[]"))
+
+
+def _run_and_exit(run: Callable[[], int], targets: Iterable[Path], writer: int) -> None:
+    status = 2
+    try:
+        status = run()
+    except SystemExit as stopped:
+        status = stopped.code if isinstance(stopped.code, int) else 2
+    except BaseException:
+        traceback.print_exc()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with os.fdopen(writer, "w") as file:
+            json.dump(sorted(project_files(targets, is_imported=status != 2)), file)
+    finally:
+        os._exit(status)
+
+
+def project_files(targets: Iterable[Path], *, is_imported: bool) -> set[str]:
+    """Returns the files of loaded modules that are in the projects of the targets, but not in installed packages.
+
+    Args:
+        targets: The files of the targets.
+        is_imported: Whether the targets could be imported. If not, the files beside them are returned as well, one of
+            which may be what raised.
+    """
+    roots = [import_root(file) for file in targets]
+    loaded = [Path(file) for module in [*sys.modules.values()] if (file := getattr(module, "__file__", None))]
+    beside = [] if is_imported else [other for file in targets for other in file.parent.glob("*.py")]
+    installed = Path(sys.prefix)
+    return {
+        str(file)
+        for file in [*loaded, *beside]
+        if any(file.is_relative_to(root) for root in roots) and not file.is_relative_to(installed)
+    }

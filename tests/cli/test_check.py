@@ -1,0 +1,298 @@
+"""Tests `jaxnet check` as its user meets it: options, printed reports, colour, JSON, annotations, refused options."""
+
+import json
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import jaxnet
+from jaxnet.cli import main, source_lines, terminal_color
+from jaxnet.cli.source_lines import SourceLine, annotation
+from jaxnet.crosscheck import Cause, Leaf, Report, Verdict
+from jaxnet.crosscheck.inspect.random_inputs import off_zero
+
+PAGE = Path(__file__).parents[2] / "docs" / "shell.md"
+
+CODE = """
+import numpy as np
+
+class Affine:
+    def __init__(self, W, b, factor=1):
+        self.W, self.b, self.factor = W, b, factor
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, dout):
+        self.dW, self.db = self.x.T @ dout * self.factor, dout.sum(axis=0)
+        return dout @ self.W.T
+
+def squares(x):
+    return (x**2).sum()
+
+def slope(x):
+    return 2 * x
+
+def wrong_slope(x):
+    return 3 * x
+
+class WrongForOne:
+    def __init__(self, w):
+        self.factor = 2 if w[0] > 0 else 3
+
+    def forward(self, x):
+        self.x = x
+        return x**2
+
+    def backward(self, dout):
+        return dout * self.factor * self.x
+
+def nothing(x):
+    return x
+
+def sine(x):
+    return np.sin(x)
+"""
+AFFINE = "mine.py:Affine --init 4x3 3 --inputs 5x4"
+BACKWARD_LINE = 1 + CODE.splitlines().index("    def backward(self, dout):")
+WRONG_SLOPE_LINE = 1 + CODE.splitlines().index("def wrong_slope(x):")
+
+
+@pytest.fixture
+def check(monkeypatch, capsys, tmp_path):
+    """Runs `jaxnet check` in this process, in a folder with the code above; returns status, stdout and stderr."""
+    (tmp_path / "mine.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(options):
+        monkeypatch.setattr(sys, "argv", ["jaxnet", "check", *options.split()])
+        sys.modules.pop("mine", None)
+        with pytest.raises(SystemExit) as stopped:
+            main.main()
+        return stopped.value.code, *capsys.readouterr()
+
+    yield run
+    sys.modules.pop("mine", None)
+
+
+def test_a_pass_is_one_line(check):
+    status, out, _ = check(AFFINE)
+    assert status == 0
+    assert re.fullmatch(r"PASS  Affine: 3 leaves, relative error \d\.\de-\d\d, catches norm \de-\d\d\n", out)
+
+
+def test_a_fail_begins_with_the_sentence_and_ends_with_the_line_of_the_backward(check):
+    status, out, _ = check("mine.py:Affine --init 4x3 3 factor=2 --inputs 5x4")
+    lines = out.rstrip().splitlines()
+    assert status == 1
+    assert lines[:2] == [
+        "FAIL  Affine",
+        "  W: the backward is wrong; it equals the true gradient times 2: an extra factor",
+    ]
+    assert lines[-1] == f"  the gradient is computed at mine.py:{BACKWARD_LINE}"
+    assert [line.split()[:2] for line in lines if " PASS  " in line] == [["b", "PASS"], ["x", "PASS"]]
+
+
+def test_the_gradient_of_a_function_is_another_function(check):
+    assert check("mine.py:squares --gradient slope --inputs 5")[0] == 0
+    status, out, _ = check("mine.py:squares --gradient mine.py:wrong_slope --inputs 5")
+    assert status == 1
+    assert "times 1.5" in out
+    assert f"mine.py:{WRONG_SLOPE_LINE}" in out
+
+
+def test_the_worst_of_several_points_counts(check):
+    assert check("mine.py:WrongForOne --init 1 --inputs 2x3 --seed 0")[0] == 0
+    status, out, _ = check("mine.py:WrongForOne --init 1 --inputs 2x3 --points 6")
+    signs = [off_zero(np.random.default_rng(seed), (1,))[0] > 0 for seed in range(6)]
+    assert status == 1
+    assert out.startswith(f"FAIL  WrongForOne at 6 inputs: {signs.count(False)} FAIL\n")
+    for seed, right in enumerate(signs):
+        assert f"  WrongForOne with seed {seed}  {'PASS' if right else 'FAIL'}" in out.splitlines()
+
+
+def test_several_points_that_pass_are_one_line(check):
+    status, out, _ = check(f"{AFFINE} --points 2")
+    assert status == 0
+    assert re.fullmatch(r"PASS  Affine: 3 leaves at 2 inputs, relative error .*, catches norm .*\n", out)
+
+
+def test_order_2_checks_the_second_derivative_too(check):
+    assert check("jax.numpy:sin --inputs 5 --order 2")[1].splitlines()[1].startswith("PASS  the gradient of sin: ")
+
+
+def test_the_seed_decides_the_inputs(check):
+    printed = {seed: check(f"{AFFINE} --seed {seed}")[1] for seed in (0, 1)}
+    assert printed[0] != printed[1]
+    assert printed[0] == check(AFFINE)[1]
+
+
+def test_functions_of_pytorch_take_tensors(check):
+    pytest.importorskip("torch")
+    Path("functions.py").write_text("import torch\ndef f(x, w):\n    return torch.sin(x) @ w\n")
+    assert check("functions.py:f --inputs 4x3 3x2")[0] == 0
+
+
+def test_a_function_of_autograd_is_checked_by_its_apply(check):
+    pytest.importorskip("torch")
+    Path("squares.py").write_text(
+        "import torch\nclass Square(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x):\n"
+        "        ctx.save_for_backward(x)\n        return x**2\n    @staticmethod\n    def backward(ctx, dout):\n"
+        "        return 3 * ctx.saved_tensors[0] * dout\n"
+    )
+    status, out, _ = check("squares.py:Square --inputs 4x3")
+    assert status == 1
+    assert "times 1.5" in out
+    assert re.search(r"squares\.py:[78]\n", out)
+
+
+def test_verdicts_are_coloured_only_where_they_are_wanted(check, monkeypatch):
+    assert "\x1b" not in check(AFFINE)[1]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert check(AFFINE)[1].startswith("\x1b[1;32mPASS\x1b[0m  Affine: 3 leaves")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in check(AFFINE)[1]
+
+
+@pytest.mark.parametrize(
+    ("term", "is_terminal", "expected"), [("xterm", True, True), ("dumb", True, False), ("xterm", False, False)]
+)
+def test_a_terminal_has_colours_unless_it_is_dumb(monkeypatch, term, is_terminal, expected):
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal, raising=False)
+    assert terminal_color.has_color() is expected
+
+
+def test_only_verdicts_at_the_start_or_in_a_column_are_coloured():
+    text = "FAIL  f\n  the word FAIL here\n  W  PASS          1e-10\n  b  INCONCLUSIVE  1"
+    assert terminal_color.colored(text).count("\x1b[0m") == 3
+    assert re.sub(r"\x1b\[[\d;]*m", "", terminal_color.colored(text)) == text
+    assert "the word FAIL here" in terminal_color.colored(text)
+
+
+def keys_of(value):
+    if isinstance(value, dict):
+        return {
+            key
+            for name, part in value.items()
+            for key in ({name} | keys_of(part) if name not in ("values", "gaps") else {name})
+        }
+    return {key for part in value for key in keys_of(part)} if isinstance(value, list) else set()
+
+
+def test_json_is_one_object_with_versions_and_costs(check):
+    status, out, _ = check("mine.py:Affine mine.py:Affine --init 4x3 3 factor=2 --inputs 5x4 --seed 3 --json")
+    data = json.loads(out)
+    assert status == 1
+    assert (data["schema"], data["verdict"], data["seed"]) == (1, "FAIL", 3)
+    assert data["versions"]["jaxnet"] == jaxnet.__version__
+    assert data["versions"]["python"] == platform.python_version()
+    assert data["versions"]["numpy"] == np.__version__
+    assert data["calls"] == sum(report["calls"] for report in data["reports"]) > 50
+    assert data["seconds"] == pytest.approx(sum(report["seconds"] for report in data["reports"]))
+    (wrong, *right) = data["reports"][0]["leaves"]
+    assert (wrong["name"], wrong["verdict"], wrong["cause"]) == ("W", "FAIL", "ANALYTIC_WRONG")
+    assert wrong["relative_error"] == pytest.approx(1, rel=0.5)
+    assert [leaf["verdict"] for leaf in right] == ["PASS", "PASS"]
+
+
+def test_json_is_valid_for_numbers_that_are_not_finite(check):
+    status, out, _ = check("mine.py:squares --gradient nothing --inputs py:np.zeros(3) --json")
+    data = json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
+    assert status in (1, 3)
+    assert None in [leaf["rounding_ratio"] for report in data["reports"] for leaf in report["leaves"]]
+
+
+def test_every_key_of_the_json_is_documented(check):
+    documented = set(re.findall(r"^\| `(\w+)` \|", PAGE.read_text(), flags=re.M))
+    keys = keys_of(json.loads(check(f"{AFFINE} --json")[1]))
+    assert len(keys) > 30
+    assert keys - {"jaxnet", "python", "numpy", "jax", "torch"} == documented
+
+
+def test_a_github_annotation_names_the_line_of_the_gradient(check, tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "layers.py").write_text(CODE)
+    _, out, _ = check("sub/layers.py:Affine --init 4x3 3 factor=2 --inputs 5x4 --github")
+    (command,) = [line for line in out.splitlines() if line.startswith("::")]
+    assert command.startswith(
+        f"::error file=sub/layers.py,line={BACKWARD_LINE},title=FAIL%3A Affine::W: the backward is"
+    )
+    assert "%0AW[" in command
+    assert "::" not in check(f"{AFFINE} --github")[1]
+
+
+def test_an_annotation_escapes_what_github_reads():
+    leaf = Leaf("x", Verdict.INCONCLUSIVE, Cause.WRONG_FORM, detail="100 % of\r\nb")
+    report = Report("f, g: 5%", None, (leaf,))
+    text = annotation(report, SourceLine(Path("/nowhere/a,b:c.py"), 7))
+    assert text == (
+        "::warning file=/nowhere/a%2Cb%3Ac.py,line=7,title=INCONCLUSIVE%3A f%2C g%3A 5%25::100 %25 of%0D%0Ab"
+    )
+    assert annotation(report, None).startswith("::warning title=")
+
+
+def test_the_line_of_a_gradient_that_is_not_written_in_python_is_unknown():
+    assert source_lines.gradient_line(np.sin) is None
+
+
+REFUSED = {
+    "no points": (f"{AFFINE} --points 0", "points: 0, expected"),
+    "json and watch": (f"{AFFINE} --json --watch", "json: given beside watch, expected one of them"),
+    "json and github": (f"{AFFINE} --json --github", "json: given beside github"),
+    "plot and gradient": ("mine.py:squares --gradient slope --inputs 5 --plot v.png", "plot: given beside gradient"),
+    "points of nothing": ("--points 3", "points: applies only to FILE.py:NAME"),
+    "no such gradient": ("mine.py:squares --gradient slop --inputs 5", "no slop in mine.py"),
+    "arguments of no class": ("mine.py:squares --init 3 --inputs 5", "init: mine.py:squares is no class"),
+    "a folder": (".:f --inputs 5", "is a folder, expected FILE.py:NAME"),
+    "no gradient": ("mine.py:sine --inputs 5", "jaxnet check: sine: "),
+    "a near name": ("mine.py:Afine --inputs 5", "did you mean Affine?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_checked_is_one_line_and_status_2(check, name):
+    options, message = REFUSED[name]
+    status, _, err = check(options)
+    assert status == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_misspelled_option_names_the_near_one(check):
+    status, _, err = check("mine.py:Affine --intputs 5x4")
+    assert status == 2
+    assert "--inputs" in err
+
+
+def test_ctrl_c_is_one_line_and_status_130(check):
+    Path("stops.py").write_text("def f(x):\n    return x\ndef g(x, dout):\n    raise KeyboardInterrupt\n")
+    assert check("stops.py:f --gradient g --inputs 3") == (130, "", "jaxnet check: interrupted\n")
+
+
+def test_bash_completes_an_option(check, tmp_path):
+    (tmp_path / "completion.bash").write_text(check("--tyro-print-completion bash")[1])
+    script = "source completion.bash; COMP_WORDS=(jaxnet check --poi); COMP_CWORD=2; COMP_LINE='jaxnet check --poi'; "
+    script += "COMP_POINT=18; _tyro_jaxnet_check jaxnet --poi check; echo ${COMPREPLY[@]}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.stdout.split() == ["--points"], done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completions_are_printed_for_the_command(check, shell):
+    status, out, _ = check(f"--tyro-print-completion {shell}")
+    assert not status
+    assert "--points" in out
+    assert "--gradient" in out

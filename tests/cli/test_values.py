@@ -1,0 +1,117 @@
+"""Tests the values of a command line: arrays, numbers, strings, collections, files, expressions, and malformed ones."""
+
+import numpy as np
+import pytest
+
+from jaxnet.crosscheck.shell_values import as_tensors, in_dtype, values
+from jaxnet.crosscheck.targets import TargetError
+
+
+def parsed(*specs, seed=0):
+    return values(specs, np.random.default_rng(seed))
+
+
+PLAIN = {
+    "=3": 3, "=-3": -3, "0.5": 0.5, "1e-3": 1e-3, "-2": -2, "=1+2j": 1 + 2j, "None": None, "True": True, "False": False,
+    "str:same": "same", "str:a=b,c": "a=b,c", "str:": "", "'same'": "same", "(2,2)": (2, 2), "(2,)": (2,), "()": (),
+    "[1, -1]": [1, -1], "[0.5,str:x,(1,2)]": [0.5, "x", (1, 2)], "{a:=3,b:0.5}": {"a": 3, "b": 0.5},
+    "{a:{b:None}}": {"a": {"b": None}}, "py:2**10": 1024, "py:dict(a=[1, 2])": {"a": [1, 2]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", PLAIN)
+def test_a_value_is_parsed(spec):
+    ((value,), named) = parsed(spec)
+    assert value == PLAIN[spec]
+    assert type(value) is type(PLAIN[spec])
+    assert named == {}
+
+
+ARRAYS = {
+    "4x3": (4, 3), "3": (3,), "3,": (3,), "1x1x2": (1, 1, 2), "py:np.eye(3)": (3, 3),
+    "py:rng.normal(size=(2, 5))": (2, 5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", ARRAYS)
+def test_an_array_has_the_shape_that_is_written(spec):
+    ((value,), _) = parsed(spec)
+    assert value.shape == ARRAYS[spec]
+    assert value.dtype == np.float64
+
+
+def test_integers_are_below_their_limit():
+    ((value,), _) = parsed("5x40<3")
+    assert value.shape == (5, 40)
+    assert set(value.ravel()) == {0, 1, 2}
+
+
+def test_values_by_name_and_dicts_by_dots():
+    _, named = parsed("stride=2", "W=4x3", "b=3,", "mode=str:a=b", "p.W=2x3", "p.inner.b=5,", "p.n=4")
+    assert named["stride"] == 2
+    assert (named["W"].shape, named["b"].shape, named["mode"]) == ((4, 3), (3,), "a=b")
+    assert (named["p"]["W"].shape, named["p"]["inner"]["b"].shape, named["p"]["n"]) == ((2, 3), (5,), 4)
+
+
+def test_arrays_inside_collections_are_drawn_one_after_another():
+    ((pair,), named) = parsed("(4x3,3)", "params={W1:4x3,b1:3,sizes:(2,2)}")
+    assert [part.shape for part in pair] == [(4, 3), (3,)]
+    assert (named["params"]["W1"].shape, named["params"]["b1"].shape) == ((4, 3), (3,))
+    assert named["params"]["sizes"] == (2, 2)
+    assert not np.array_equal(pair[0], named["params"]["W1"])
+
+
+def test_files_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.arange(4.0))
+    np.savez("weights.npz", W=np.ones((2, 3)), b=np.zeros(3))
+    positional, named = parsed("x.npy", "weights.npz", "y=x.npy", "params=weights.npz")
+    assert positional[0].tolist() == named["y"].tolist() == [0, 1, 2, 3]
+    assert (named["W"].shape, named["params"]["b"].shape) == ((2, 3), (3,))
+
+
+def test_a_file_of_pytorch_is_read_without_importing_torch_first(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save([torch.ones(2), torch.zeros(3)], tmp_path / "x.pt")
+    positional, _ = parsed(str(tmp_path / "x.pt"))
+    assert [tuple(tensor.shape) for tensor in positional] == [(2,), (3,)]
+
+
+MALFORMED = {
+    "three": "a string is written str:three", "true": "did you mean True?", "none": "did you mean None?",
+    "4X3": "did you mean 4x3?", "4*3": "did you mean 4x3?", "4x0": "a size is below 1; write a number as =4x0",
+    "x=": "expected a shape", "5<0": "expected 1 or more after <", "(4x3,3": "expected ')' at the end",
+    "(4x3]": "closes nothing",
+    "(2,2)x": "text after the closing ')'", "{W1}": "'W1' in braces, expected NAME:VALUE",
+    "py:nope(3)": "raised NameError: name 'nope' is not defined; expected an expression of np",
+    "x.y.npz": "cannot be read",
+    "(1,three)": "a string is written str:three",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", MALFORMED)
+def test_a_malformed_value_is_an_error_that_names_it_and_what_was_expected(spec):
+    with pytest.raises((TargetError, TypeError)) as refused:
+        parsed(spec)
+    assert MALFORMED[spec] in str(refused.value)
+    assert spec in str(refused.value)
+
+
+@pytest.mark.parametrize("specs", [("p=0.5", "p.W=3,"), ("a=1", "a=2")])
+def test_a_value_given_twice_is_an_error(specs):
+    with pytest.raises(TargetError, match=r"a value already|given twice"):
+        parsed(*specs)
+
+
+def test_the_dtype_applies_to_float_arrays_inside_collections():
+    ((pair, ids), _) = parsed("(2x3,[2x3,0.5])", "4<3")
+    first, (second, number) = in_dtype(pair, "float32")
+    assert (first.dtype, second.dtype, number) == ("float32", "float32", 0.5)
+    assert in_dtype(ids, "float32").dtype == ids.dtype
+
+
+def test_arrays_inside_collections_become_tensors():
+    torch = pytest.importorskip("torch")
+    tensors = as_tensors({"a": (np.ones(2), "x")})
+    assert torch.equal(tensors["a"][0], torch.ones(2, dtype=torch.float64))
+    assert tensors["a"][1] == "x"
