@@ -88,10 +88,7 @@ def test_the_command_lists_its_commands_and_refuses_others():
         assert callable(importlib.import_module(f"jaxnet.cli.{name}").main)
     refused = run_jaxnet("tain")
     assert refused.returncode == 2
-    assert (
-        refused.stderr
-        == "jaxnet: tain, expected one of train, check, predict, show, sweep, layers, bench, chapter6, scaling\n"
-    )
+    assert refused.stderr == f"jaxnet: tain, expected one of {', '.join(COMMANDS)}; did you mean train?\n"
 
 
 def test_a_command_uses_its_own_name_in_messages():

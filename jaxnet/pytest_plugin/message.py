@@ -1,7 +1,5 @@
 """Puts a report into the message of a failing test: one sentence that says what is wrong, then the report."""
 
-import textwrap
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,12 +16,14 @@ def message(report: "Report", seed: str) -> str:
         report: The report.
         seed: The last line, which says how to repeat the check.
     """
+    from jaxnet.crosscheck.explain.printed_report import wrapped  # only a failing test needs it
+
     subject, finding = decisive_finding(report)
-    lines = str(report).splitlines()
+    lines = report.text(width=None).splitlines()
     repeated = next((i for i, line in enumerate(lines) if line.strip() == finding), len(lines))
-    body = [*lines[:repeated], *lines[repeated + 1 :]]
+    body = [part for i, line in enumerate(lines) if i != repeated for part in wrapped(line, WIDTH)]
     undecided = "undecided: " if report.verdict == "INCONCLUSIVE" else ""
-    return "\n".join([f"{subject}: {undecided}{finding}", "", *_wrapped(body), seed])
+    return "\n".join([f"{subject}: {undecided}{finding}", "", *body, seed])
 
 
 def decisive_finding(report: "Report") -> tuple[str, str]:
@@ -38,13 +38,3 @@ def decisive_finding(report: "Report") -> tuple[str, str]:
         return report.subject, next((line for line in lines if not line.endswith(":")), lines[0])
     part = next((p for p in (*report.points, *report.derivatives) if p.verdict is report.verdict), None)
     return (report.subject, "nothing was compared") if part is None else decisive_finding(part)
-
-
-def _wrapped(lines: Sequence[str]) -> list[str]:
-    """Returns the lines with those that are too long broken, and indented further than their first part."""
-    wrapped: list[str] = []
-    for line in lines:
-        indent = " " * (len(line) - len(line.lstrip()) + 2)
-        parts = textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-        wrapped += [line] if len(line) <= WIDTH else parts
-    return wrapped

@@ -59,7 +59,7 @@ def headline(report: "Report") -> str:
         >>> import numpy as np
         >>> from jaxnet.crosscheck import check_function
         >>> headline(check_function(np.square, np.ones(3), gradient=lambda x, dout: 2 * x * dout, name="square" * 20))
-        'PASS  squaresquaresquar...: 1 leaf, relative error ..., catches norm ...'
+        'PASS  squaresquaresquar...: 1 leaf, relative error ..., detects ...'
     """
     leaves = [leaf for part in report.points or (report,) for leaf in part.leaves]
     inputs = f" at {counted(len(report.points), 'input')}" if report.points else ""
@@ -68,7 +68,7 @@ def headline(report: "Report") -> str:
     if errors := [leaf.relative_error for leaf in leaves if not math.isnan(leaf.relative_error)]:
         facts.append(f"relative error {max(errors):.1e}")
     if all(report_lines.certifies_every_element(part) for part in report.points or (report,)):
-        facts.append(f"catches norm {max(leaf.min_detectable_error for leaf in leaves):.0e}")
+        facts.append(f"detects {max(leaf.min_detectable_error for leaf in leaves):.0e}")
     said = ", ".join(facts)
     return f"{report.verdict}  {shortened(report.subject, WIDTH - len(f'{report.verdict}  : {said}'))}: {said}"
 
