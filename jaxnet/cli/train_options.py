@@ -70,7 +70,7 @@ class Options:
     transformer: predicts the next character of a text. Defaults to two-layer."""
     dataset: Annotated[str | None, choice(DATASETS, DATASET_HELP)] = None
     text: OptionalPath = None
-    """transformer: UTF-8 file to learn from. Defaults to this project's README."""
+    """transformer: UTF-8 file to learn from. Defaults to the descriptions of scikit-learn's data sets."""
     hidden: OptionalInts = None
     """two-layer, deep: units of each hidden layer. Defaults to 50 for two-layer, to five times 100 for deep."""
     activation: Annotated[str | None, choice(ACTIVATIONS)] = None

@@ -45,16 +45,13 @@ class DatasetError(RuntimeError):
 def digits() -> Dataset:
     """Loads 1797 images of 8 by 8 pixels; every fifth image of each class is for testing.
 
-    Reads the file of `sklearn.datasets.load_digits` without importing scikit-learn, which takes seconds. Alpaydin and
-    Kaynak, *Optical Recognition of Handwritten Digits*, UCI, 1998, test set.
+    Reads the file of `sklearn.datasets.load_digits`. Alpaydin and Kaynak, *Optical Recognition of Handwritten Digits*,
+    UCI, 1998, test set.
 
     Raises:
         DatasetError: If scikit-learn is not installed, or lacks the file.
     """
-    with needs_extra("digits"):
-        if (installed := find_spec("sklearn")) is None:
-            raise ModuleNotFoundError("No module named 'sklearn'")
-    path = Path(*installed.submodule_search_locations or (), "datasets", "data", "digits.csv.gz")
+    path = sklearn_datasets("digits") / "data" / "digits.csv.gz"
     try:
         table = np.loadtxt(path, np.uint8, delimiter=",")  # (1797, 65): 64 pixels in 0..16, and the class
     except OSError as error:
@@ -63,6 +60,18 @@ def digits() -> Dataset:
     nth = (t[:, None] == np.arange(10)).cumsum(axis=0)[np.arange(len(t)), t]  # 1, 2, ... within the class
     is_test = nth % 5 == 0
     return Dataset(x[~is_test], t[~is_test], x[is_test], t[is_test])
+
+
+def sklearn_datasets(what: str) -> Path:
+    """Returns the folder of scikit-learn's data sets, without importing scikit-learn, which takes seconds.
+
+    Raises:
+        DatasetError: If scikit-learn, which `what` needs, is not installed.
+    """
+    with needs_extra(what):
+        if (installed := find_spec("sklearn")) is None:
+            raise ModuleNotFoundError("No module named 'sklearn'")
+    return Path(*installed.submodule_search_locations or (), "datasets")
 
 
 def mnist(

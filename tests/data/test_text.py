@@ -1,7 +1,5 @@
 """Tests the encoding of texts, their division into training and test windows, and sampling from a network."""
 
-import importlib.metadata
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,7 @@ import pytest
 from conftest import random_params
 
 import jaxnet
-from jaxnet.data import DatasetError, text
+from jaxnet.data import DatasetError, datasets, text
 
 
 def test_decode_inverts_encode():
@@ -59,22 +57,15 @@ def test_a_text_file_is_read_and_another_file_raises_a_one_line_error(tmp_path):
         assert len(str(refused.value).splitlines()) == 1
 
 
-def test_the_default_text_is_the_readme_of_the_checkout_or_of_the_installed_package(monkeypatch, tmp_path):
-    assert text.read_text().startswith("# jaxnet\n")
-    monkeypatch.setattr(text, "__file__", str(tmp_path / "site-packages" / "jaxnet" / "data" / "text.py"))
+def test_the_default_text_describes_the_data_sets_of_scikit_learn(monkeypatch):
+    default = text.read_text()
+    assert len(default) > 40_000
+    from sklearn.datasets import load_iris, load_wine
 
-    class Installed:
-        def read_text(self, name):
-            return {"METADATA": "Name: jaxnet\nDescription-Content-Type: text/markdown\n\n# it\n\nall of it"}[name]
-
-    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Installed())
-    assert text.read_text() == "# it\n\nall of it"
-
-    def missing(name):
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "distribution", missing)
-    with pytest.raises(DatasetError, match="name a text of yours"):
+    assert load_iris().DESCR in default  # as scikit-learn itself reads them
+    assert load_wine().DESCR in default
+    monkeypatch.setattr(datasets, "find_spec", lambda name: None)
+    with pytest.raises(DatasetError, match="a transformer without --text needs the extra"):
         text.read_text()
 
 
