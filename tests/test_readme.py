@@ -1,4 +1,4 @@
-"""Tests that the examples and tables of README and CONTRIBUTING are right."""
+"""Tests that the examples, tables and links of README, CONTRIBUTING and the pages in docs are right."""
 
 import doctest
 import re
@@ -10,14 +10,15 @@ from jaxnet.cli.catalogue import table
 
 README = Path(__file__).parent.parent / "README.md"
 CONTRIBUTING = README.with_name("CONTRIBUTING.md")
-DETAILS = README.parent / "docs" / "crosscheck.md"
+DOCS = README.parent / "docs"
+PAGES = [README, CONTRIBUTING, *sorted(DOCS.glob("*.md"))]
 
 
-@pytest.mark.parametrize("page", [README, DETAILS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [README, DOCS / "crosscheck.md", DOCS / "library.md"], ids=lambda page: page.name)
 def test_the_examples_print_what_the_page_says(page):
     examples = "\n".join(re.findall(r"^```pycon\n(.*?)^```$", page.read_text(), flags=re.S | re.M))
     test = doctest.DocTestParser().get_doctest(examples, {}, page.name, str(page), 0)
-    assert len(test.examples) > 15
+    assert len(test.examples) >= 5
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     output = []
     runner.run(test, out=output.append)
@@ -34,16 +35,28 @@ def test_the_commands_to_install_and_to_test_come_first():
     assert commands == ["pip install uv && uv run scripts/train.py", "uv run pytest"]
 
 
-def test_every_file_that_is_named_exists():
-    root = README.parent
-    for name in re.findall(r"`((?:numpy_ref|jaxnet|scripts|tests)/[\w/.]+)`", README.read_text()):
-        assert (root / name).exists(), name
-    for name in re.findall(r"\]\(([\w./]+)\)", README.read_text()):
-        assert (root / name).exists(), name
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_is_named_exists(page):
+    for name in re.findall(r"`((?:numpy_ref|jaxnet|scripts|tests)/[\w/.]+)`", page.read_text()):
+        assert (README.parent / name).exists(), name
+    for name in re.findall(r"\]\(([\w./]+)\)", page.read_text()):
+        assert (page.parent / name).exists(), name
+
+
+def test_the_readme_links_every_page():
+    links = set(re.findall(r"\]\(docs/([\w.]+)\)", README.read_text()))
+    assert links == {page.name for page in DOCS.glob("*.md")}
 
 
 def test_the_table_of_layers_equals_the_catalogue():
-    assert table() in README.read_text(), "replace the table in README.md by the output of `uv run jaxnet layers`"
+    page = (DOCS / "layers.md").read_text()
+    assert table() in page, "replace the table in docs/layers.md by the output of `uv run jaxnet layers`"
+
+
+def test_the_readme_has_the_table_of_abilities():
+    rows = (DOCS / "crosscheck.md").read_text().partition("<!-- abilities -->\n\n")[2].partition("\n\n")[0]
+    assert rows.count("\n") > 3
+    assert rows in README.read_text()
 
 
 @pytest.mark.parametrize("diff", re.findall(r"^```diff\n(.*?)^```$", CONTRIBUTING.read_text(), flags=re.S | re.M))

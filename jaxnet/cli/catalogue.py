@@ -1,4 +1,4 @@
-"""Pairs each layer in JAX with the same layer by hand. Checks, tests and the README's table are derived from it.
+"""Pairs each layer in JAX with the same layer by hand. Checks, tests and the table of docs/layers.md are derived from it.
 
 An entry makes the layer in JAX at small sizes; the description of that layer builds the one by hand. The fault of the
 entry is a wrong `backward`: a check of the layer must report the leaf whose gradient it changes.
@@ -146,7 +146,7 @@ CATALOGUE: dict[str, Entry] = {
 
 
 def table() -> str:
-    """Returns the table of the README, with a row for each kind of layer, in the order of the catalogue."""
+    """Returns the table of docs/layers.md, with a row for each kind of layer, in the order of the catalogue."""
     lines = ["| in JAX, `jaxnet.nn` | by hand, `numpy_ref` | file in both | chapter of the book |", "|---|---|---|---|"]
     for entry in {entry.make: entry for entry in CATALOGUE.values()}.values():
         by_hand = (BY_HAND | COMPOSED)[entry.layer.description[0]]

@@ -1,4 +1,4 @@
-"""List the layers in JAX and by hand, as the table in the README."""
+"""List the layers in JAX and by hand, as the table of docs/layers.md."""
 
 from dataclasses import dataclass
 
