@@ -1,4 +1,4 @@
-"""Pairs each layer in JAX with the same layer by hand. Checks, tests and the table of docs/layers.md are derived from it.
+"""Pairs each layer in JAX with the same layer by hand. Checks, tests and the table in docs/layers.md follow from it.
 
 An entry makes the layer in JAX at small sizes; the description of that layer builds the one by hand. The fault of the
 entry is a wrong `backward`: a check of the layer must report the leaf whose gradient it changes.
