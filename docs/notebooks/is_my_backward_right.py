@@ -30,6 +30,7 @@ r"""
 """
 
 # %%
+import textwrap
 import warnings
 
 import matplotlib.pyplot as plt
@@ -164,7 +165,7 @@ r"""
 ## 보고서 읽는 법
 
 검사 도구는 입력을 조금씩 움직이며 `forward`를 여러 번, `backward`를 몇 번 실행합니다. 그리고 `backward`의 결과를
-`forward`의 기울어진 정도와 비교합니다. 계층에 대해 그 밖에 아는 것은 없습니다.
+`forward`의 수치 미분과 비교합니다. 계층에 대해 그 밖에 아는 것은 없습니다.
 
 - **첫 줄**은 전체에 대한 판정으로, PASS, FAIL, INCONCLUSIVE 가운데 하나입니다.
 - **설명 문장**은 흔한 실수일 때 무엇이 틀렸는지 알려 줍니다. 여기서는 제곱 평균을 거치는 항이 빠졌다고 합니다. 앞에서
@@ -205,6 +206,7 @@ class RMSNorm(WrongRMSNorm):
 report = check_layer(RMSNorm(g), x)
 print(report)
 assert report
+assert "detects" in str(report)
 
 dout, dx = rng.normal(size=x.shape), {}
 for layer in (WrongRMSNorm(g), RMSNorm(g)):
@@ -215,7 +217,7 @@ assert np.allclose((dx["WrongRMSNorm"] * dx["RMSNorm"]).sum(axis=1), (dx["RMSNor
 
 # %% [markdown] lang="en"
 r"""
-PASS. The last two lines are a check of another kind. If a row of $x$ is doubled, $r$ doubles too, and $y$ stays. So the
+PASS. The two lines after it are a check of another kind. If a row of $x$ is doubled, $r$ doubles too, and $y$ stays. So the
 slope along $x$ itself must be 0, $\sum_j x_j \, \partial L / \partial x_j = 0$. The right layer has this property, the wrong
 one has not. It is good to know such a property of one's layer.
 
@@ -225,15 +227,15 @@ to first order, a step against the wrong gradient never raises the loss.
 
 ## What a PASS certifies
 
-The last line of the report is a promise: an error of that size is caught with probability 0.99. Do not
-take its word for it. We plant errors on purpose. The layer becomes a loss $L = \sum C y$ with fixed numbers $C$, and to
+The report ends in a promise: an error is caught with probability 0.99 if its norm is at least the one after `detects`.
+Do not take its word for it. We plant errors on purpose. The layer becomes a loss $L = \sum C y$ with fixed numbers $C$, and to
 its right gradient we add a random array $E$, whose norm is a multiple of the promised size. For each multiple, there are ten
 such arrays.
 """
 
 # %% [markdown] lang="ko"
 r"""
-PASS입니다. 마지막 두 줄은 다른 방식의 검산입니다. $x$의 한 행을 두 배로 하면 $r$도 두 배가 되어 $y$는 그대로입니다.
+PASS입니다. 그다음 두 줄은 다른 방식의 검산입니다. $x$의 한 행을 두 배로 하면 $r$도 두 배가 되어 $y$는 그대로입니다.
 그러므로 $x$ 방향의 기울기는 0이어야 합니다. $\sum_j x_j \, \partial L / \partial x_j = 0$입니다. 올바른 계층은 이
 성질을 가지고, 틀린 계층은 그렇지 않습니다. 자기 계층에 이런 성질이 있다면 알아 두는 것이 좋습니다.
 
@@ -243,8 +245,8 @@ PASS입니다. 마지막 두 줄은 다른 방식의 검산입니다. $x$의 한
 
 ## PASS가 보증하는 것
 
-보고서의 마지막 줄은 약속입니다. 그 크기의 오차는 0.99의 확률로 잡아낸다는 것입니다. 그대로 믿지 말고 일부러 오차를 심어
-보겠습니다. 계층을 고정된 수 $C$로 손실 $L = \sum C y$로 만들고, 올바른 기울기에 무작위 배열 $E$를 더합니다. 그 노름은
+보고서는 약속으로 끝납니다. 노름이 `detects` 뒤의 값 이상인 오차는 0.99의 확률로 잡아낸다는 것입니다. 그대로 믿지 말고
+일부러 오차를 심어 보겠습니다. 계층을 고정된 수 $C$로 손실 $L = \sum C y$로 만들고, 올바른 기울기에 무작위 배열 $E$를 더합니다. 그 노름은
 약속한 크기의 몇 배로 정하고, 배수마다 배열을 열 개씩 만듭니다.
 """
 
@@ -347,7 +349,7 @@ for scale, style in ((1.0, "-"), (1e-6, "--")):
     label = f"inputs of size {scale:.0e}: best at {steps[errors.argmin()]:.0e}"
     axes.loglog(steps, errors, color="black", linestyle=style, label=label)
 axes.axvline(1e-6, color="0.5", linewidth=3, alpha=0.6)
-axes.annotate("h = 1e-6", (1e-6, 3e-12), (6, 0), textcoords="offset points")
+axes.text(1.5e-6, 0.5, "h = 1e-6", transform=axes.get_xaxis_transform())
 axes.set_xlabel("step h")
 axes.set_ylabel("relative error of the slope")
 figure.legend(loc="outside upper center", frameon=False)
@@ -444,7 +446,7 @@ for dtype, style in ((np.float64, "-"), (np.float32, "--")):
     assert eps ** (2 / 3) / 10 < errors.min() < 10 * eps ** (2 / 3)
     axes.loglog(steps, errors, color="black", linestyle=style, label=f"{dtype.__name__}: at best {errors.min():.0e}")
 axes.axvline(1e-6, color="0.5", linewidth=3, alpha=0.6)
-axes.annotate("h = 1e-6", (1e-6, 3e-12), (6, 0), textcoords="offset points")
+axes.text(1.5e-6, 0.5, "h = 1e-6", transform=axes.get_xaxis_transform())
 axes.set_xlabel("step h")
 axes.set_ylabel("relative error of the slope")
 figure.legend(loc="outside upper center", ncols=2, frameon=False)
@@ -504,6 +506,7 @@ verdicts = {factor: check_layer(Kernel(g32, factor), x).verdict.name for factor 
 print(verdicts)
 assert follows
 assert kernel
+assert "note: x: computes in float32: judged to" in str(kernel)
 assert verdicts == {1.00001: "PASS", 1.001: "FAIL"}
 
 # %% [markdown] lang="en"
@@ -556,7 +559,7 @@ for rows in (8, 64, 4096):
         report = reports[rows, type(layer).__name__] = check_layer(layer, x16)
         ratios = "   ".join(f"d{leaf.name} {leaf.rounding_ratio:5.2f}" for leaf in report.leaves)
         print(f"{rows:4} rows   {type(layer).__name__:12}   rounding ratio: {ratios}   {report.verdict.name}")
-print(report.leaves[0].reason)
+print(textwrap.fill(report.leaves[0].reason, 80))
 assert all(leaf.rounding_ratio < 1 for rows in (8, 64, 4096) for leaf in reports[rows, "MixedRMSNorm"].leaves)
 assert [reports[rows, "RMSNorm"].verdict.name for rows in (8, 64, 4096)] == ["PASS", "INCONCLUSIVE", "FAIL"]
 assert np.float16(100) + np.float16(0.01) == 100
@@ -631,7 +634,8 @@ for layer, choice, inputs in (
     report = check_layer(layer, inputs)
     answers[choice] = fixed_check(layer, inputs)[0], report.verdict.name
     print(f"{type(layer).__name__:6}  {choice!s:6}  fixed: {answers[choice][0]:6}  check_layer: {answers[choice][1]}")
-    print("       ", report.leaves[0].reason or report.leaves[0].notes[0])
+    words = report.leaves[0].reason or report.leaves[0].notes[0]
+    print(textwrap.fill(words, 72, initial_indent=" " * 8, subsequent_indent=" " * 8))
 assert [verdict for _, verdict in answers.values()] == ["PASS", "PASS", "PASS", "FAIL", "PASS", "PASS", "FAIL", "FAIL"]
 assert [choice for choice, (fixed, _) in answers.items() if fixed == "passes"] == [0.5, "half"]
 
@@ -780,13 +784,19 @@ else:
             dn = dout * g
             return (dn - n * (dn * n).mean(dim=1, keepdim=True)) / r, (dout * n).sum(dim=0)
 
+    warnings.filterwarnings("ignore", module="torch")  # gradcheck warns of float32
     answers = []
-    for scale, dtype in ((1.0, torch.float64), (1e-6, torch.float64), (1e6, torch.float64), (1.0, torch.float32)):
+    for scale, dtype, settings in (  # and figures with which gradcheck is right
+        (1.0, torch.float64, {}),
+        (1e-6, torch.float64, {"eps": 1e-11}),
+        (1e6, torch.float64, {"eps": 1.0, "atol": 1e-11}),
+        (1.0, torch.float32, {"eps": 1e-3, "atol": 1e-2, "rtol": 1e-2}),
+    ):
         for function in (Norm, WrongNorm):
             arrays = [torch.tensor(array, dtype=dtype, requires_grad=True) for array in (scale * x, g)]
-            with warnings.catch_warnings():  # gradcheck warns of float32
-                warnings.simplefilter("ignore")
-                says = torch.autograd.gradcheck(function.apply, arrays, raise_exception=False)
+            says = torch.autograd.gradcheck(function.apply, arrays, raise_exception=False)
+            tuned = torch.autograd.gradcheck(function.apply, arrays, **settings, raise_exception=False)
+            assert tuned == (function is Norm)
             answers.append((says, check(function.apply, *arrays).verdict.name))
             print(f"{function.__name__:9}  {scale:.0e} {dtype!s:13}  gradcheck: {says!s:5}  check: {answers[-1][1]}")
     assert answers == [
@@ -810,7 +820,7 @@ r"""
 | float32, of size $1$ | **False** | False | PASS | FAIL |
 
 The answers in bold are wrong, for the reasons that we have met. `gradcheck` warns of float32, and with other `eps`, `atol` and
-`rtol` it can be right in each row; but one must know them. With `order=2`, `check` also checks the derivative
+`rtol` it is right in each row, as the cell asserts; but one must know them. With `order=2`, `check` also checks the derivative
 of the gradient, as `gradgradcheck` does.
 
 ## What INCONCLUSIVE means
@@ -831,7 +841,7 @@ r"""
 | float32, 크기 $1$ | **False** | False | PASS | FAIL |
 
 굵은 글씨는 틀린 답이고, 이유는 앞에서 본 그대로입니다. `gradcheck`는 float32일 때 경고를 내고, `eps`와 `atol`과 `rtol`을 바꾸면
-어느 행에서든 맞는 답을 낼 수 있습니다. 다만 그 값을 알고 있어야 합니다. `order=2`를 넘기면 `check`는 `gradgradcheck`처럼
+어느 행에서든 맞는 답을 내는데, 셀에서 이것도 확인합니다. 다만 그 값을 알고 있어야 합니다. `order=2`를 넘기면 `check`는 `gradgradcheck`처럼
 기울기의 미분도 검사합니다.
 
 ## INCONCLUSIVE의 뜻
