@@ -243,6 +243,36 @@ def gradients_beside_parameters_by_short_names(k):
     return Scale(), (draw(5, 3),)
 
 
+@style
+def a_loss_whose_backward_stores_one_gradient(k):
+    class Squares:
+        def forward(self, y_pred, y_true):
+            self.difference = y_pred - y_true
+            return (self.difference**2).mean()
+
+        def backward(self):
+            self.dinputs = 2 * k * self.difference / self.difference.size
+
+    return Squares(), (draw(5, 1), draw(5, 1) + 1)
+
+
+@style
+def a_loss_whose_base_class_passes_arguments_on(k):
+    class Loss:
+        def backward(self, *args, **kwargs):
+            gradient = self.slope(*args, **kwargs)
+            return gradient / len(gradient)
+
+    class Squares(Loss):
+        def forward(self, x, y):
+            return ((x - y) ** 2).sum(axis=1)
+
+        def slope(self, x, y):
+            return 2 * k * (x - y)
+
+    return Squares(), (draw(5, 3), draw(5, 3) + 1)
+
+
 class Tensor:
     """A tensor that gives its values by numpy() alone."""
 

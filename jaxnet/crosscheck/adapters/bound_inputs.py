@@ -18,7 +18,9 @@ def adapt(style: Style) -> Style | None:
     """Turns a class whose constructor takes the inputs, and whose forward takes none, into a pair of functions."""
     kind: Any = style.thing
     inputs = style.inputs
-    if not inspect.isclass(kind) or not all(callable(getattr(kind, name, None)) for name in ("forward", "backward")):
+    if not isinstance(style.thing, type) or not all(
+        callable(getattr(kind, name, None)) for name in ("forward", "backward")
+    ):
         return None
     takes_none = len(required_parameters_of(kind.forward)) == 1  # self
     names = parameters_of(kind)

@@ -213,10 +213,13 @@ def _find_assignment(trial: TrialRun, result: Any, owner: Any, empty: Assignment
     if isinstance(result, Mapping):
         return empty
     if result is None:
-        attributes = [
-            (n, _stored_for(n, value, owner)) for n, value in zip(names, inputs, strict=True) if n in with_floats
-        ]
-        stored = tuple((n, attribute) for n, attribute in attributes if attribute)
+        values = dict(zip(names, inputs, strict=True))
+        stored_by_input: dict[str, str] = {}
+        for name in sorted(with_floats, key=label_rank):  # one attribute is the gradient of one input
+            attribute = _stored_for(name, values[name], owner)
+            if attribute and attribute not in stored_by_input.values():
+                stored_by_input[name] = attribute
+        stored = tuple((name, stored_by_input[name]) for name in names if name in stored_by_input)
         return replace(empty, targets=tuple(with_floats[:1]), stored=stored)
     if isinstance(result, tuple | list) or len(with_floats) < 2:
         count = len(as_tuple(result))
