@@ -10,6 +10,7 @@ from typing import Any
 from jaxnet.crosscheck.adapters import (
     backprop_networks,
     bound_arguments,
+    bound_inputs,
     contexts,
     derivatives,
     loss_and_gradients,
@@ -39,6 +40,7 @@ LAYER_STYLES = (
 )
 OTHER_STYLES = (
     contexts.adapt,
+    bound_inputs.adapt,
     loss_objects.adapt,
     backprop_networks.adapt,
     model_functions.adapt,

@@ -1,9 +1,15 @@
-"""Code without a cache: `backward(dout, x, W)` takes inputs of the forward pass again, by their names."""
+"""Code without a cache: `backward(dout, x, W)` takes inputs of the forward pass again, by their names.
+
+A backward of a layer may also take outputs of the forward pass again, in their order: `backward(y, h, x, dout)`.
+"""
 
 import functools
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from jaxnet.crosscheck.adapters.style import (
     Style,
@@ -20,19 +26,27 @@ from jaxnet.crosscheck.inspect.trees import is_float
 FIRST_OUTPUT = (
     "{0}.backward takes an upstream gradient for the first output of {0}.forward, so the others are not checked"
 )
+OUTPUTS_AGAIN = (
+    "{0}.backward takes what {0}.forward returns in {1}, and is checked as the gradient of the first output alone"
+)
 UPSTREAM = re.compile(r"d[A-Z_].*|d(out|y|z|a|l|loss|values?|top)\w*|grad\w*|\w*_grad\w*|delta\w*|error\w*|upstream\w*")
 
 
 class _Binding(NamedTuple):
-    """How the parameters of a backward are filled: by name from the inputs, and in order from the rest."""
+    """How the parameters of a backward are filled: by name from inputs and outputs, and in order from the rest."""
 
     backward: Callable[..., Any]
     own: list[str]
     rest: list[str]
+    outputs: tuple[str, ...] = ()
 
-    def call(self, inputs: dict[str, Any], rest: tuple[Any, ...]) -> Any:
-        values = dict(zip(self.rest, rest, strict=True)) | {name: inputs[name] for name in self.own if name in inputs}
-        return self.backward(**values)
+    def call(self, known: dict[str, Any], rest: tuple[Any, ...]) -> Any:
+        by_name = {name: known[name] for name in (*self.own, *self.outputs) if name in known}
+        return self.backward(**dict(zip(self.rest, rest, strict=True)), **by_name)
+
+    def named(self, outputs: Any) -> dict[str, Any]:
+        """Returns the last outputs of forward by the names that backward has for them."""
+        return dict(zip(self.outputs, outputs[-len(self.outputs) :], strict=True)) if self.outputs else {}
 
 
 def adapt(style: Style) -> Style | None:
@@ -70,31 +84,54 @@ def _adapted_pair(style: Style) -> Style | None:
 
 
 def _adapted_layer(style: Style) -> Style | None:
-    layer = style.thing
-    binding = _bind(layer.forward, getattr(layer, "backward", None), most=1)
-    if binding is None:
-        return None
+    layer: Any = style.thing
     kind, names = type(layer), parameters_of(layer.forward)
     trial = duplicate(layer)
     y = called(trial.forward, *style.inputs)
-    inputs = dict(zip(names, style.inputs, strict=False))
     has_states = isinstance(y, tuple | list) and len(y) > 1 and is_float(y[0])  # (y, h), of which backward takes dy
-    y = y[0] if has_states else y
-    if isinstance(called(lambda: binding._replace(backward=trial.backward).call(inputs, (y,))), Exception):
+    binding = _bind(layer.forward, getattr(layer, "backward", None), most=1)
+    if binding is None and has_states:
+        binding = _bind_outputs(layer.forward, getattr(layer, "backward", None), y)
+    if binding is None:
+        return None
+    known = dict(zip(names, style.inputs, strict=False)) | binding.named(y)
+    rest = (y[0] if has_states else y,)[: len(binding.rest)]
+    if isinstance(called(lambda: binding._replace(backward=trial.backward).call(known, rest)), Exception):
         return None
 
     @functools.wraps(kind.forward)
     def forward(self: Any, *inputs: Any) -> Any:
-        self.__dict__["_recall_inputs"] = lambda: dict(zip(names, inputs, strict=False))
         result = kind.forward(self, *inputs)
+        known = dict(zip(names, inputs, strict=False)) | binding.named(result)
+        self.__dict__["_recall_arguments"] = lambda: known
         return result[0] if has_states else result
 
-    def backward(self: Any, dout: Any) -> Any:
+    def backward(self: Any, *dout: Any) -> Any:
         bound = binding._replace(backward=functools.partial(kind.backward, self))
-        return bound.call(self.__dict__["_recall_inputs"](), (dout,))
+        return bound.call(self.__dict__["_recall_arguments"](), dout)
 
+    backward.__wrapped__ = kind.backward  # type: ignore[attr-defined]
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("self", *binding.rest)]
+    backward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     note = FIRST_OUTPUT.format(kind.__name__) if has_states else style.note
+    note = OUTPUTS_AGAIN.format(kind.__name__, ", ".join(binding.outputs)) if binding.outputs else note
     return style._replace(thing=with_methods(layer, {"forward": forward, "backward": backward}), note=note)
+
+
+def _bind_outputs(forward: Any, backward: Any, outputs: Any) -> _Binding | None:
+    """Returns the binding of a backward that takes all outputs of forward again, or those after the first.
+
+    A backward of a first output that is no single number takes an upstream gradient, which is known by its name.
+    """
+    if backward is None:
+        return None
+    own = [name for name in parameters_of(backward) if name in parameters_of(forward)]
+    others = [name for name in required_parameters_of(backward) if name not in own]
+    upstream = [name for name in others if UPSTREAM.fullmatch(name)]
+    again = [name for name in others if name not in upstream]
+    if len(upstream) != (np.ndim(outputs[0]) > 0) or not len(outputs) - 1 <= len(again) <= len(outputs):
+        return None
+    return _Binding(backward, own, upstream, tuple(again))
 
 
 def _bind(forward: Any, backward: Any, most: int) -> _Binding | None:

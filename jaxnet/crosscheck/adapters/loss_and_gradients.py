@@ -13,11 +13,11 @@ from jaxnet.crosscheck.adapters.style import (
     called,
     named_gradients,
     parameters_of,
-    returned_names,
     with_methods,
 )
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.errors import SubjectError, describe
+from jaxnet.crosscheck.inspect.returned_names import returned_names
 from jaxnet.crosscheck.inspect.trees import is_float
 
 STEP = 2.0**-16

@@ -13,6 +13,7 @@ from jaxnet.crosscheck.adapters.loss_and_gradients import follows_change
 from jaxnet.crosscheck.adapters.style import Style, called, parameters_of
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, is_label_name
+from jaxnet.crosscheck.inspect.signatures import takes_any_number
 from jaxnet.crosscheck.inspect.trees import is_float
 from jaxnet.crosscheck.inspect.trial_run import INPUT_GRADIENT_ATTRIBUTES
 
@@ -28,6 +29,9 @@ def adapt(style: Style) -> Style | None:
     if isinstance(loss, tuple | list | type) or len(inputs) != 2 or not is_float(inputs[0]):
         return None
     names, takes = (parameters_of(getattr(loss, method, None)) for method in ("forward", "backward"))
+    backward: Any = getattr(loss, "backward", None)
+    if not takes and callable(backward) and takes_any_number(backward):
+        takes = names[:2]  # a base class passes `*args` on
     if len(names) < 2 or len(takes) != 2 or not (takes[1] == names[1] or is_label_name(takes[1])):
         return None
     losses = called(duplicate(loss).forward, *inputs)

@@ -9,52 +9,50 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.style import Style, called, returned_names, with_methods
+from jaxnet.crosscheck.adapters.style import Style, called, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of
+from jaxnet.crosscheck.inspect.returned_names import returned_names
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
 from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.trees import is_float
 
 PARAMETERS_ALONE = "{}.backward returns the gradients of its parameters alone, so {} is not checked"
-MOST_INPUTS = 4  # whose gradients come before those of the parameters
 
 
 def adapt(style: Style) -> Style | None:
-    """Stores the gradients that follow those of the inputs beside the parameters of their shapes."""
+    """Stores the gradients of parameters beside them, and returns those of the inputs in their order."""
     layer, inputs = style.thing, style.inputs
     if isinstance(layer, tuple | list | type) or not all(
         callable(getattr(layer, name, None)) for name in ("forward", "backward")
     ):
         return None
-    shapes = [np.shape(value) for value in inputs if is_float(value)]
+    names = input_names(layer.forward, len(inputs))
+    shapes = {name: np.shape(value) for name, value in zip(names, inputs, strict=True) if is_float(value)}
     trial = duplicate(layer)
     y = called(trial.forward, *inputs)
     returned = called(trial.backward, y)
     parts = list(_parts(returned))
-    count = len(shapes)
-    if count and [np.shape(part) for part in parts[:count]] != shapes and _owners(layer, parts) is not None:
-        count = 0
-    names = _owners(layer, parts[count:]) if shapes and len(parts) >= count else None
-    if names is None or (not names and not _has_empty_part(returned)):
+    owners = _owners(layer, parts, shapes)
+    if owners is None or (set(owners) <= set(shapes) and not _has_empty_part(returned)):
         return None
+    checked = [name for name in shapes if name in owners]
     kind: Any = type(layer)
 
     def backward(self: Any, dout: Any) -> Any:
-        parts = list(_parts(kind.backward(self, dout)))
-        for name, gradient in zip(names, parts[count:], strict=True):
-            shape = np.shape(getattr(self, name))
+        gradients = dict(zip(owners, _parts(kind.backward(self, dout)), strict=True))
+        for name in gradients.keys() - set(shapes):
+            shape, gradient = np.shape(getattr(self, name)), gradients[name]
             setattr(self, f"d{name}", np.reshape(gradient, shape) if _broadcasts(gradient, shape) else gradient)
-        return parts[0] if count == 1 else tuple(parts[:count])
+        return gradients[checked[0]] if len(shapes) == 1 and checked else tuple(gradients[name] for name in checked)
 
     thing = with_methods(layer, {"backward": backward})
-    if count:
+    if len(checked) == len(shapes):
         return style._replace(thing=thing)
-    data = input_names(layer.forward, len(inputs))
-    note = PARAMETERS_ALONE.format(
-        kind.__name__, " and ".join(n for n, x in zip(data, inputs, strict=True) if is_float(x))
-    )
-    return style._replace(thing=thing, note=note, data=tuple(data))
+    if checked:
+        return None
+    note = PARAMETERS_ALONE.format(kind.__name__, " and ".join(shapes))
+    return style._replace(thing=thing, note=note, data=tuple(names))
 
 
 def _parts(returned: Any) -> Iterator[Any]:
@@ -76,29 +74,38 @@ def _broadcasts(gradient: Any, shape: tuple[int, ...]) -> bool:
     return own != shape and own == shape[len(shape) - len(own) :] and set(shape[: len(shape) - len(own)]) <= {1}
 
 
-def _owners(layer: Any, gradients: list[Any]) -> list[str] | None:
-    """Returns the parameter of each gradient: by their names, or the first of its shape that is not taken yet."""
-    arrays = {name: np.shape(value) for name, value in attributes_of(layer).items() if is_float(value)}
-    names: list[str] = _owners_by_name(layer, gradients, arrays)
-    if names:
-        return names
-    for gradient in gradients:
-        name = next((n for n in arrays if n not in names and _fits(gradient, arrays[n])), None)
-        if name is None:
-            return None
-        names.append(name)
-    return names
+def _owners(layer: Any, gradients: list[Any], inputs: dict[str, tuple[int, ...]]) -> list[str] | None:
+    """Returns the input or parameter of each gradient: those of all inputs first, or of none, or in any order."""
+    attributes = {name: np.shape(value) for name, value in attributes_of(layer).items() if is_float(value)}
+    count = len(inputs)
+    named = _owners_by_name(layer, gradients, attributes)
+    if count and [np.shape(gradient) for gradient in gradients[:count]] != list(inputs.values()):
+        if all(named) and named:
+            return named
+        if (alone := _completed([""] * len(gradients), gradients, attributes)) is not None:
+            return alone
+        own = {name: shape for name, shape in attributes.items() if name not in inputs}
+        return _completed(_owners_by_name(layer, gradients, inputs | own), gradients, inputs | own)
+    rest = named[count:] if all(named[count:]) else [""] * len(gradients[count:])
+    parameters = _completed(rest, gradients[count:], attributes) if len(gradients) >= count else None
+    return None if parameters is None else [*inputs, *parameters]
 
 
 def _owners_by_name(layer: Any, gradients: list[Any], arrays: dict[str, tuple[int, ...]]) -> list[str]:
-    """Returns the parameters that the source of backward names, `W` for `return dx, dW`; none if it does not."""
+    """Returns the arrays that the source of backward names, `W` for `return dx, dW`; empty for other names."""
     forms = {form.format(name): name for name in arrays for form in GRADIENT_NAMES}
-    for count in range(len(gradients), len(gradients) + MOST_INPUTS + 1):
-        returned = returned_names(getattr(type(layer), "backward", None), count)
-        names = [forms.get(name, "") for name in returned[count - len(gradients) :]]
-        if names and all(n in arrays and _fits(g, arrays[n]) for n, g in zip(names, gradients, strict=True)):
-            return names
-    return []
+    kind = type(layer)
+    names = returned_names(getattr(kind, "backward", None), len(gradients), kind)
+    owners = [forms.get(name, "") for name in names] or [""] * len(gradients)
+    return [n if n and _fits(g, arrays[n]) else "" for n, g in zip(owners, gradients, strict=True)]
+
+
+def _completed(owners: list[str], gradients: list[Any], arrays: dict[str, tuple[int, ...]]) -> list[str] | None:
+    """Returns owners with the first array of its shape that is not taken, for each gradient that has none yet."""
+    owners = list(owners)
+    for i, gradient in enumerate(gradients):
+        owners[i] = owners[i] or next((n for n in arrays if n not in owners and _fits(gradient, arrays[n])), "")
+    return owners if all(owners) else None
 
 
 def _fits(gradient: Any, shape: tuple[int, ...]) -> bool:

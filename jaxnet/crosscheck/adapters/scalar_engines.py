@@ -1,10 +1,12 @@
 """Engines of differentiable objects, as micrograd: inputs with `data` and `grad`, an output with `backward()`.
 
-The number may have another name than `data`, if it is the only attribute that holds one beside the gradient.
+The number may have another name than `data`, if it is the only attribute that holds one beside the gradient. A tensor
+may give its values by `numpy()` alone, as in needle, and be made of an array by its class.
 """
 
 import copy
 import functools
+import inspect
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ def adapt(style: Style) -> Style | None:
 
     @functools.wraps(f)
     def value(*values: Any) -> Any:
-        return np.asarray(_data_of(f(*variables(values))), float)
+        return np.asarray(_data_of(f(*variables(values))), float).reshape(())
 
     def gradient(*values: Any) -> Any:
         made = variables(values)
@@ -36,7 +38,7 @@ def adapt(style: Style) -> Style | None:
 
     numbers = tuple(np.asarray(_data_of(variable), float) for variable in inputs)
     note = NOTE.format(type(inputs[0]).__name__)
-    if np.ndim(value(*numbers)) != 0:
+    if np.size(_data_of(f(*variables(numbers)))) != 1:
         return None
     return style._replace(thing=value, inputs=numbers, gradient=gradient, takes_dout=False, note=note)
 
@@ -59,16 +61,30 @@ def _data_name(variable: Any) -> str:
 
 
 def _data_of(variable: Any) -> Any:
-    return getattr(variable, _data_name(variable), None)
+    data = getattr(variable, _data_name(variable), None)
+    return variable.numpy() if not _is_number(data) and callable(getattr(variable, "numpy", None)) else data
 
 
 def _number(gradient: Any) -> Any:
     """Returns the number of a gradient, which some engines keep in an object of their own."""
-    return gradient if is_float(gradient) or isinstance(gradient, int | float) else getattr(gradient, "data", gradient)
+    return (
+        gradient if gradient is None or is_float(gradient) or isinstance(gradient, int | float) else _data_of(gradient)
+    )
+
+
+def _parameter_names(kind: Any) -> list[str]:
+    """Returns the names of the parameters of a class, none if it has no signature."""
+    try:
+        return list(inspect.signature(kind).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def _with_data(variable: Any, data: Any) -> Any:
     """Returns a new variable with this value and no gradient."""
+    if not _is_number(getattr(variable, _data_name(variable), None)):
+        takes_dtype = "dtype" in _parameter_names(type(variable))
+        return type(variable)(np.array(data), **({"dtype": str(np.asarray(data).dtype)} if takes_dtype else {}))
     made = copy.copy(variable)
     setattr(made, _data_name(variable), np.array(data) if isinstance(_data_of(variable), np.ndarray) else float(data))
     made.grad = None if variable.grad is None else np.zeros_like(_number(variable.grad))[()]

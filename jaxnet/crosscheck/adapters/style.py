@@ -1,9 +1,7 @@
 """The code that is checked, as an adapter receives and returns it."""
 
-import ast
 import copy
 import inspect
-import textwrap
 from collections.abc import Callable, Mapping
 from types import CellType, FunctionType
 from typing import Any, NamedTuple
@@ -57,23 +55,6 @@ def _holds_function(cell: CellType) -> bool:
         return isinstance(cell.cell_contents, FunctionType)
     except ValueError:  # a cell that is still empty
         return False
-
-
-def returned_names(function: Any, count: int) -> list[str]:
-    """Returns the names in the last `return a, b` with so many parts in the source of a function; none if it has none.
-
-    Args:
-        function: A function or a method written in Python.
-        count: The number of values that it returned.
-    """
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
-    except (OSError, TypeError, SyntaxError):
-        return []
-    returned = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
-    parts = [value.elts for value in returned if isinstance(value, ast.Tuple) and len(value.elts) == count]
-    names = [part.id for part in parts[-1] if isinstance(part, ast.Name)] if parts else []
-    return names if len(names) == count else []
 
 
 def has_method(thing: Any, name: str) -> bool:

@@ -16,9 +16,11 @@ class Adapter:
 
     Attributes:
         owner: The object that holds parameters and stored gradients; None for plain functions.
+        source: The function or method that is the backward, in whose source gradients may have names.
     """
 
     owner: Any = None
+    source: Any = None
 
     def forward(self, *inputs: Any) -> Any:
         """Returns the output; several outputs as a tuple."""

@@ -62,7 +62,7 @@ class Assignment:
                     f"expected a gradient for each input, in this order: {', '.join(self.names)}"
                 )
             return {places[key]: gradient for key, gradient in result.items()}
-        returned = as_tuple(result)
+        returned = () if result is None and not self.inputs else as_tuple(result)
         if len(returned) > len(self.inputs):
             hint = ", ".join(f"self.d{name}" for name in self.parameters if name.isidentifier())
             counts = f"{counted(len(returned), 'gradient')} for {counted(len(self.inputs), 'input')}"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
-from jaxnet.crosscheck.adapters import Style, adapt, derivatives, loss_and_gradients, methods, resets
+from jaxnet.crosscheck.adapters import Style, adapt, derivatives, loss_and_gradients, methods, resets, updates
 from jaxnet.crosscheck.frameworks.array_protocol import foreign_array, on_numpy_arrays, with_numpy_arrays
 from jaxnet.crosscheck.frameworks.choose import engine_for
 from jaxnet.crosscheck.frameworks.program import FrameworkProgram
@@ -14,6 +14,7 @@ from jaxnet.crosscheck.inspect.complex_parts import in_parts
 from jaxnet.crosscheck.inspect.errors import SubjectError, counted
 from jaxnet.crosscheck.inspect.flax_module import functional_form, is_nnx_module
 from jaxnet.crosscheck.inspect.function import inspect_forward_mode, inspect_function
+from jaxnet.crosscheck.inspect.held_parameters import proposal_for_cost
 from jaxnet.crosscheck.inspect.jacobians import as_product
 from jaxnet.crosscheck.inspect.layer import inspect_layer
 from jaxnet.crosscheck.inspect.network import inspect_network
@@ -81,6 +82,9 @@ def in_any_style(
         with_resets = in_any_style(make, style.thing, inputs, seed)
         with_resets.notes = (*with_resets.notes, style.note)
         return with_resets
+    # a layer that updates its own arrays can be run as it is, but these would look like buffers
+    if _is_of_arrays(thing, inputs) and (own := updates.adapt_own_rate(Style(thing, _drawn(thing, inputs, seed)))):
+        return _styled(own, seed)
     try:
         checkable = make(thing, inputs, seed)
         if not checkable.fault:
@@ -94,6 +98,8 @@ def in_any_style(
         except SubjectError as error:
             first = error  # which speaks of the methods and functions that were recognized
     if checkable is None:
+        if proposal := proposal_for_cost(thing):
+            raise SubjectError(proposal) from first
         raise first
     return checkable
 

@@ -84,7 +84,7 @@ class CheckableFunction(Checkable):
             result = self._call_gradient(gradient, args, douts, outputs.regrouped(douts))
         if self.fault:
             return
-        first, *self._alternatives = possible_readings(result, self.args, y)
+        first, *self._alternatives = possible_readings(result, self.args, y, self.gradient)
         self._read_as(first, result)
 
     def _read_as(self, reading: Reading, result: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.arguments import Arguments
 from jaxnet.crosscheck.inspect.errors import SubjectError, counted, kind_of
+from jaxnet.crosscheck.inspect.returned_names import owners_of_returned
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, gradient_names, is_label_name, label_rank
 from jaxnet.crosscheck.inspect.trees import Array, distinct, is_array, leaves_of
 
@@ -39,13 +40,14 @@ class Reading:
     value_first: bool = False
 
 
-def possible_readings(result: Any, args: Arguments, y: Array) -> list[Reading]:
+def possible_readings(result: Any, args: Arguments, y: Array, gradient: Any = None) -> list[Reading]:
     """Returns the ways to read the return value of a gradient, the likeliest first.
 
     Args:
         result: The return value.
         args: The arguments of the function.
         y: The function's value at these arguments.
+        gradient: The function that returned it, in whose source gradients may have names. Defaults to none.
 
     Raises:
         SubjectError: If there is no way to read it.
@@ -56,7 +58,7 @@ def possible_readings(result: Any, args: Arguments, y: Array) -> list[Reading]:
             rest = [Reading(r.form, r.owners, value_first=True) for r in _readings(result[1], args)]
             if rest and _fits_all(result, rest[0], args):
                 return rest
-    found = _readings(result, args)
+    found = _with_order_of_source(_readings(result, args), result, args, gradient)
     if not found:
         raise SubjectError(_unreadable_message(result, args))
     return found
@@ -89,6 +91,16 @@ def _readings(result: Any, args: Arguments) -> list[Reading]:
     if type(result) in (tuple, list):
         return _sequence_readings(result, args)
     return _readings_of_numbers(result, args) or _single_readings(result, args)
+
+
+def _with_order_of_source(readings: list[Reading], result: Any, args: Arguments, gradient: Any) -> list[Reading]:
+    """Adds the order in which the source names the gradients; it comes first if the order of arguments does not fit."""
+    if type(result) not in (tuple, list) or not readings:
+        return readings
+    named = Reading(Form.BY_POSITION, tuple(owners_of_returned(gradient, len(result), args.names)))
+    if not named.owners or named in readings or not _fits_all(result, named, args):
+        return readings
+    return [readings[0], named, *readings[1:]] if _fits_all(result, readings[0], args) else [named, *readings]
 
 
 def _readings_of_numbers(result: Any, args: Arguments) -> list[Reading]:

@@ -24,7 +24,7 @@ from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_paramete
 from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, set_gradients
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_inexact
-from jaxnet.crosscheck.inspect.trial_run import TrialRun, run_trial
+from jaxnet.crosscheck.inspect.trial_run import BY_SOURCE, TrialRun, run_trial
 
 Kind = TypeVar("Kind", bound="CheckableCode")
 NOT_BY_INTEGERS = (
@@ -38,6 +38,7 @@ class LayerAdapter(Adapter):
 
     def __init__(self, layer: Any, takes_dout: bool) -> None:
         self.owner = layer
+        self.source = getattr(type(layer), "backward", None)
         self._takes_dout = takes_dout
 
     def expect(self, douts: int, name: str) -> None:
@@ -137,17 +138,29 @@ class CheckableCode(Checkable):
         return replace(self, inputs=inputs, integers=integers)
 
     def readings(self) -> Iterator["Checkable"]:
-        """Yields this subject with the single gradient that backward returns assigned to another input."""
+        """Yields this subject with the gradients that backward returns assigned to other inputs or in another order."""
         floats = dict(floats_by_place(self.names, self.inputs))
         for assignment in self.alternatives:
-            (name,) = assignment.targets
-            (previous,) = self.assignment.targets if self.assignment else ("",)
-            leaves = {n: leaf for n, leaf in self.leaves.items() if n != previous} | {name: floats[name]}
-            others = {n: a for n, a in self.others.items() if n != name} | {previous: floats[previous]}
-            constants = (self.constants - {name}) | ({previous} if not is_parameter_name(previous) else set())
+            names = {n for n in assignment.targets if n in floats}
+            previous = {n for n in self.assignment.targets if n in floats} - names if self.assignment else set()
+            leaves = {n: leaf for n, leaf in self.leaves.items() if n not in previous} | {n: floats[n] for n in names}
+            others = {n: a for n, a in self.others.items() if n not in names} | {n: floats[n] for n in previous}
+            constants = (self.constants - names) | {n for n in previous if not is_parameter_name(n)}
+            notes = tuple(note for note in self.notes if note != BY_SOURCE.format(*self._order()))
             yield replace(
-                self, leaves=leaves, others=others, constants=constants, assignment=assignment, alternatives=()
+                self,
+                leaves=leaves,
+                others=others,
+                constants=constants,
+                assignment=assignment,
+                alternatives=(),
+                notes=notes,
             )
+
+    def _order(self) -> tuple[str, str]:
+        """Returns the words of the note on the order in which gradients are read."""
+        assert self.assignment is not None
+        return self.assignment.backward, ", ".join(self.assignment.targets)
 
     def _gradients(self, adapter: Adapter, result: Any) -> dict[str, Any]:
         """Returns the gradients by leaf: those that backward returned, or else those that it stored."""
@@ -274,7 +287,7 @@ def from_trial(kind: type[Kind], name: str, trial: TrialRun, takes_dout: bool) -
         "integers": integers_in(named),
     }
     unchecked = [n for n in common["integers"] if n in trial.inputs_with_gradient and not is_label_name(n)]
-    common["notes"] = tuple(NOT_BY_INTEGERS.format(name=n) for n in unchecked)
+    common["notes"] = (*trial.notes, *(NOT_BY_INTEGERS.format(name=n) for n in unchecked))
     if trial.fault:
         return kind(leaves={}, fault=trial.fault, **common)
     leaves = {n: np.asarray(trial.arrays[n]) for n in trial.parameters}

@@ -15,13 +15,14 @@ from jaxnet.crosscheck.inspect.checkable import Instance
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.copying import Template, duplicate
 from jaxnet.crosscheck.inspect.errors import SubjectError, counted, describe, kind_of
+from jaxnet.crosscheck.inspect.held_parameters import UPSTREAM, proposal_for_global, required
 from jaxnet.crosscheck.inspect.layer import CheckableCode, from_trial, run_trial_with_floats
 from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
 from jaxnet.crosscheck.inspect.trees import Leaves, is_inexact
 
 CACHE = ("cache", "ctx")
-UPSTREAM = re.compile(r"d|grad|delta|err|up|g$|v$|ct|bar|above|seed", re.IGNORECASE)  # names of upstream gradients
+LAST = re.compile(r"d(out|logits|scores|[yzhap])\w*|d[A-Z_]\w*|grad\w*|\w+_grads?")  # one that no cache has
 COST = re.compile("(cost|loss)$", re.IGNORECASE)  # the name of a function
 
 
@@ -32,7 +33,7 @@ class PairAdapter(Adapter):
     """
 
     def __init__(self, pair: tuple[Callable[..., Any], Callable[..., Any]], cache_first: bool) -> None:
-        self.pair, self.cache_first = pair, cache_first
+        self.pair, self.cache_first, self.source = pair, cache_first, pair[1]
         self.owner = _owner(pair[0]) if _owner(pair[0]) is not None else _owner(pair[1])
         self._cache: Any = None
         self._count = 0
@@ -126,14 +127,27 @@ def inspect_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...]) -> CheckablePai
     names = input_names(forward, len(inputs))
     backward_name = getattr(backward, "__name__", "backward").replace("<lambda>", "backward")
     takes = [p.name for p in positional(backward)]
-    adapt = partial(PairAdapter, cache_first=len(takes) > 1 and takes[0] in CACHE and takes[-1] not in CACHE)
+    adapt = partial(PairAdapter, cache_first=_takes_cache_first(takes))
     subject = Subject(duplicate((forward, backward)), adapt, names, inputs, (name, backward_name))
-    code = from_trial(CheckablePair, name, run_trial_with_floats(subject), takes_dout=True)
+    try:
+        code = from_trial(CheckablePair, name, run_trial_with_floats(subject), takes_dout=True)
+    except SubjectError as error:
+        if proposal := proposal_for_global(forward, backward):
+            raise SubjectError(f"{error}; {proposal}") from error
+        raise
     if not code.fault and not code.leaves:
         raise SubjectError(f"{name}: no float input gets a gradient, so there is nothing to check")
     if code.fault or not all(isinstance(function, types.FunctionType | partial) for function in pair):
         return code
     return code.with_captured(CapturedArrays((forward, backward), (*code.leaves, *code.others)))
+
+
+def _takes_cache_first(takes: list[str]) -> bool:
+    """Returns whether the names of a backward's arguments say that the upstream gradient follows the cache."""
+    if len(takes) < 2:
+        return False
+    named = takes[0] in CACHE and takes[-1] not in CACHE
+    return named or (len(takes) == 2 and LAST.fullmatch(takes[1]) is not None and not UPSTREAM.match(takes[0]))
 
 
 def as_pair(layer: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
@@ -159,8 +173,8 @@ def reject_labels(forward: Any, backward: Any) -> None:
 
     `backward(parameters, cache, X, Y)` starts from the derivative of a cost, so it is none of forward alone.
     """
-    takes = _takes(backward)
-    rest = [name for name in takes if name not in _takes(forward) and "cache" not in name.lower()]
+    takes = required(backward)
+    rest = [name for name in takes if name not in required(forward) and "cache" not in name.lower()]
     labels = [name for name in rest if is_label_name(name)]
     is_upstream = any(UPSTREAM.match(name) for name in rest if name not in labels)
     is_method = any(isinstance(f, types.MethodType) for f in (forward, backward))  # whose cost the object may hold
@@ -171,12 +185,8 @@ def reject_labels(forward: Any, backward: Any) -> None:
     cost = next((name for name, f in held.items() if COST.search(name) and callable(f)), "cost")
     raise SubjectError(
         f"{of_backward}: takes {labels[0]} and no upstream gradient, so it is the backward of a cost; pass that too: "
-        f"check(({of_forward}, {cost}, {of_backward}), {', '.join([*_takes(forward), labels[0]])})"
+        f"check(({of_forward}, {cost}, {of_backward}), {', '.join([*required(forward), labels[0]])})"
     )
-
-
-def _takes(function: Any) -> list[str]:
-    return [p.name for p in positional(function) if p.default is p.empty]
 
 
 def _owner(function: Any) -> Any:

@@ -20,6 +20,8 @@ COLLECTIONS = tuple(
     for parameters in ("params", "parameters", "_params", "_parameters")
     for gradients in ("grads", "gradients", "_grads", "_gradients")
 )
+DICTS = ("grads", "gradients", "_grads", "_gradients")  # of gradients by name
+ABBREVIATIONS = {"weight": "w", "weights": "w", "kernel": "w", "bias": "b", "biases": "b"}
 
 
 def gradients_by_place(layer: Any, inputs: Collection[str] | None = None) -> dict[str, Any]:
@@ -76,12 +78,12 @@ def is_new_gradient(gradient: Any, before: Any, copied: Any) -> bool:
 
 def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[str, Any]:
     """Returns the gradients of a layer's own attributes, not of its sublayers; arguments as `gradients_by_place`."""
-    grads, attributes = safe_getattr(layer, "grads"), attributes_of(layer)
-    named = grads if isinstance(grads, Mapping) else {}
+    attributes = attributes_of(layer)
+    dicts = [grads for place in DICTS if isinstance(grads := safe_getattr(layer, place), Mapping)]
     found = {}
     for name in attributes:
         beside = [attributes[place] for place in _strict_names(name) if place in attributes]
-        beside += [named[form.format(name)] for form in ("{}", *GRADIENT_NAMES) if form.format(name) in named]
+        beside += [value for named in dicts for value in _under_its_name(name, named, attributes)]
         if inputs is not None:
             loose = (attributes.get(place) for place in _loose_names(name, attributes, inputs))
             beside += [value for value in loose if is_inexact(value)]
@@ -105,6 +107,32 @@ def _beside_entries(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _under_its_name(name: str, gradients: Mapping[str, Any], attributes: Collection[str]) -> Iterator[Any]:
+    """Yields the gradients of an attribute in a dict of them: `dW` for `W`, `dLdGamma` for `gamma`, `dW` for `weights`.
+
+    Names of other cases and abbreviations count only if no other attribute may be meant.
+    """
+    forms = ("{}", *GRADIENT_NAMES)
+    yield from (gradients[form.format(name)] for form in forms if form.format(name) in gradients)
+    by_lower = {key.lower(): value for key, value in gradients.items() if isinstance(key, str)}
+    short = _abbreviation(name, attributes)
+    names = [name.lower(), *([short] if short else [])] if _is_alone(name, attributes) else []
+    keys = (form.format(own).lower() for own in names for form in (*forms, *LOOSE_GRADIENT_NAMES))
+    yield from (by_lower[key] for key in keys if is_inexact(by_lower.get(key)))
+
+
+def _abbreviation(name: str, attributes: Collection[str]) -> str:
+    """Returns `w` for `weights` and `b` for `bias`; empty for other names, and if another attribute may be meant."""
+    short = ABBREVIATIONS.get(name.strip("_").lower(), "")
+    alike = [n for n in attributes if short in (n.strip("_").lower(), ABBREVIATIONS.get(n.strip("_").lower()))]
+    return short if short and alike == [name] else ""
+
+
+def _is_alone(name: str, attributes: Collection[str]) -> bool:
+    """Returns whether no other attribute has the name in another case, as `w` beside `W`."""
+    return sum(other.lower() == name.lower() for other in attributes) == 1
+
+
 def _has_gradient(owner: Any) -> bool:
     """Returns whether the `grad` of a parameter object is set and belongs to no constant."""
     return getattr(owner, "grad", None) is not None and getattr(owner, "requires_grad", True) is not False
@@ -120,9 +148,13 @@ def _strict_names(name: str) -> Iterator[str]:
 def _loose_names(name: str, attributes: Collection[str], inputs: Collection[str]) -> Iterator[str]:
     """Yields ambiguous names of the gradient of an attribute: `gW`; `dw` for `W`, unless there is a `w`."""
     yield from (form.format(name) for form in LOOSE_GRADIENT_NAMES)
+    forms = (*GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES)
     lower = name.lower()
     if lower not in attributes and lower not in inputs:
-        yield from (form.format(lower) for form in (*GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES))
+        yield from (form.format(lower) for form in forms)
+    short = _abbreviation(name, attributes)
+    if short and short not in map(str.lower, inputs):
+        yield from (form.format(own) for own in (short.upper(), short) for form in forms)
 
 
 def _by_entry(place: str, parameters: Any, gradients: Any) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 Each copy's backward is called once, so that code which frees its cache in backward is supported.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.adapter import Subject, run_forward
+from jaxnet.crosscheck.inspect.adapter import Adapter, Subject, run_forward
 from jaxnet.crosscheck.inspect.assignment import Assignment, as_tuple, floats_by_place
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.errors import SubjectError, describe, kind_of
@@ -19,10 +20,14 @@ from jaxnet.crosscheck.inspect.objects import is_ndarray
 from jaxnet.crosscheck.inspect.outputs import Outputs
 from jaxnet.crosscheck.inspect.overlap import is_covered, same_memory
 from jaxnet.crosscheck.inspect.parameters import arrays_by_place, choose_places, wrongly_typed_parameters
+from jaxnet.crosscheck.inspect.returned_names import owners_of_returned
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, label_rank, looks_constant
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, is_new_gradient, set_gradients
 from jaxnet.crosscheck.inspect.trees import Array, is_inexact
 
+MOST_REORDERED = 5  # gradients whose shapes are compared in every order
+BY_SOURCE = "{} returns gradients of {} in this order, by the names in its source"
+BY_SHAPE = "{} returns gradients of {} in this order, by their shapes"
 # Attributes in which a backward that returns nothing stores the gradient of its input.
 INPUT_GRADIENT_ATTRIBUTES = ("dinputs", "dinput", "dx", "dX", "d_input", "d_inputs", "grad_input")
 
@@ -45,6 +50,7 @@ class TrialRun:
         shared_gradients: Pairs of parameters that share memory and whose gradients do too.
         fault: The message of the exception that backward raised; empty if it raised none.
         has_complex_output: Whether forward returns complex numbers.
+        notes: Sentences for the report that say how the code was read.
     """
 
     subject: Subject
@@ -60,6 +66,7 @@ class TrialRun:
     shared_gradients: tuple[frozenset[str], ...] = ()
     fault: str = ""
     has_complex_output: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -112,7 +119,7 @@ def run_trial(subject: Subject, *, warmed: bool = False) -> TrialRun:
     _reject_wrong_types(adapter.owner, {name: v for name, v in wrongly_typed.items() if name in new & strict})
 
     own = tuple(name for name in lasting if name not in names)
-    returned = _assign(trial, result, adapter.owner, calls[1], own)
+    returned = _assign(trial, result, adapter, calls[1], own)
     _sort_arrays(trial, lasting, stored, new | strict, returned, values)
     if trial.without_gradient:
         _drop(trial.without_gradient, _written_by_forward(subject))
@@ -164,10 +171,39 @@ def _reject_wrong_types(owner: Any, wrongly_typed: Mapping[str, Any]) -> None:
         )
 
 
-def _assign(trial: TrialRun, result: Any, owner: Any, backward: str, own: tuple[str, ...]) -> dict[str, Any]:
+def _assign(trial: TrialRun, result: Any, adapter: Adapter, backward: str, own: tuple[str, ...]) -> dict[str, Any]:
     """Assigns the returned gradients to inputs; returns them by name."""
-    trial.assignment = assignment = _find_assignment(trial, result, owner, Assignment((), (), (), own, backward))
+    assignment = _find_assignment(trial, result, adapter.owner, Assignment((), (), (), own, backward))
+    if isinstance(result, tuple | list):
+        assignment = _in_another_order(trial, tuple(result), adapter.source, assignment)
+    trial.assignment = assignment
     return assignment.by_name(result)
+
+
+def _in_another_order(trial: TrialRun, result: tuple[Any, ...], source: Any, assignment: Assignment) -> Assignment:
+    """Returns the order in which backward returns the gradients, if names in its source or their shapes tell another.
+
+    The order of the inputs stays as an alternative to that of names.
+    """
+    arrays = {n: a for n, a in zip(trial.names, trial.inputs, strict=True) if is_ndarray(a) and is_inexact(a)}
+
+    def fits(targets: Sequence[str]) -> bool:
+        pairs = zip(targets, result, strict=False)
+        return len(targets) == len(result) and all(n in arrays and arrays[n].shape == np.shape(g) for n, g in pairs)
+
+    by_name = owners_of_returned(source, len(result), trial.names)
+    if by_name and fits(by_name) and tuple(by_name) != assignment.targets:
+        note, order = BY_SOURCE, tuple(by_name)
+        trial.alternatives = (assignment,) if fits(assignment.targets) else ()
+    elif len(result) <= MOST_REORDERED and len(arrays) == len(result) and not fits(assignment.targets):
+        fitting = [order for order in permutations(arrays) if fits(order)]
+        if len(fitting) != 1:
+            return assignment
+        note, order = BY_SHAPE, fitting[0]
+    else:
+        return assignment
+    trial.notes = (note.format(assignment.backward, ", ".join(order)),)
+    return replace(assignment, targets=order)
 
 
 def _find_assignment(trial: TrialRun, result: Any, owner: Any, empty: Assignment) -> Assignment:
@@ -177,10 +213,13 @@ def _find_assignment(trial: TrialRun, result: Any, owner: Any, empty: Assignment
     if isinstance(result, Mapping):
         return empty
     if result is None:
-        attributes = [
-            (n, _stored_for(n, value, owner)) for n, value in zip(names, inputs, strict=True) if n in with_floats
-        ]
-        stored = tuple((n, attribute) for n, attribute in attributes if attribute)
+        values = dict(zip(names, inputs, strict=True))
+        stored_by_input: dict[str, str] = {}
+        for name in sorted(with_floats, key=label_rank):  # one attribute is the gradient of one input
+            attribute = _stored_for(name, values[name], owner)
+            if attribute and attribute not in stored_by_input.values():
+                stored_by_input[name] = attribute
+        stored = tuple((name, stored_by_input[name]) for name in names if name in stored_by_input)
         return replace(empty, targets=tuple(with_floats[:1]), stored=stored)
     if isinstance(result, tuple | list) or len(with_floats) < 2:
         count = len(as_tuple(result))

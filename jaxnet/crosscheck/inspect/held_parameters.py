@@ -1,0 +1,70 @@
+"""Proposes a call for a backward that starts from a cost, and reads its parameters in an object or in a global dict.
+
+It takes labels, or the derivative of the cost, in place of an upstream gradient. Its parameters become the argument of
+a function that puts them back: `lambda p: (model.update(p), loss())[1]`.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from jaxnet.crosscheck.inspect.objects import attributes_of
+from jaxnet.crosscheck.inspect.role_heuristics import is_label_name
+from jaxnet.crosscheck.inspect.signatures import positional
+from jaxnet.crosscheck.inspect.trees import is_float
+
+UPSTREAM = re.compile(r"d|grad|delta|err|up|g$|v$|ct|bar|above|seed", re.IGNORECASE)  # names of upstream gradients
+PROPOSAL = (
+    "write loss(), which runs {forward} and returns the cost, and gradients(), which returns {backward}({takes}), "
+    "a dict by the names in {holder}; then check_function(lambda p: ({holder}.update(p), loss())[1], {held}, "
+    "gradient=lambda p: ({holder}.update(p), gradients())[1])"
+)
+OF_A_COST = (
+    "{name}.backward: takes {label} and no upstream gradient, so it is the backward of a cost; "
+    "for net = {name}(...), {proposal}"
+)
+MOST_NAMES = 4
+
+
+def proposal_for_cost(layer: Any) -> str:
+    """Returns a message for an object whose backward takes labels and no upstream gradient; empty for other things."""
+    forward, backward = (getattr(layer, name, None) for name in ("forward", "backward"))
+    if isinstance(layer, type) or not callable(forward) or not callable(backward):
+        return ""
+    takes = required(backward)
+    rest = [name for name in takes if name not in required(forward)]
+    labels = [name for name in rest if is_label_name(name)]
+    if not labels or any(UPSTREAM.match(name) for name in rest if name not in labels):
+        return ""
+    name = type(layer).__name__
+    for place, value in attributes_of(layer).items():
+        if _is_dict_of_floats(value):
+            holder, held = f"net.{place}", f"dict(net.{place})"
+            break
+    else:
+        names = [place for place, value in attributes_of(layer).items() if is_float(value)]
+        listed = ", ".join(map(repr, names[:MOST_NAMES])) + (", ..." if len(names) > MOST_NAMES else "")
+        holder, held = "vars(net)", f"{{n: vars(net)[n] for n in [{listed}]}}"
+    words = {"forward": "net.forward", "backward": "net.backward", "takes": ", ".join(takes)}
+    proposal = PROPOSAL.format(**words, holder=holder, held=held)
+    return OF_A_COST.format(name=name, label=labels[0], proposal=proposal)
+
+
+def proposal_for_global(forward: Any, backward: Any) -> str:
+    """Returns a proposal for a backward that reads a global dict of arrays; empty for others."""
+    used, held = getattr(getattr(backward, "__code__", None), "co_names", ()), getattr(backward, "__globals__", {})
+    holder = next((name for name in used if _is_dict_of_floats(held.get(name))), None)
+    if holder is None:
+        return ""
+    names = [getattr(f, "__name__", "f") for f in (forward, backward)]
+    takes = ", ".join(required(backward))
+    return PROPOSAL.format(forward=names[0], backward=names[1], takes=takes, holder=holder, held=f"dict({holder})")
+
+
+def required(function: Any) -> list[str]:
+    """Returns the names of the positional parameters without a default."""
+    return [p.name for p in positional(function) if p.default is p.empty]
+
+
+def _is_dict_of_floats(value: Any) -> bool:
+    return isinstance(value, Mapping) and len(value) > 0 and all(map(is_float, value.values()))

@@ -1,0 +1,427 @@
+"""Tests layers and networks with a protocol of their own: updates, orders of gradients, inputs that are bound."""
+
+import numpy as np
+import pytest
+
+from jaxnet.crosscheck import SubjectError, check, check_function
+
+STYLES = {}
+
+
+def style(make):
+    """Registers a function that returns code and its inputs, given the factor by which a gradient is wrong."""
+    STYLES[make.__name__] = make
+    return make
+
+
+def draw(*shape):
+    return np.random.default_rng(shape).standard_normal(shape)
+
+
+class Descent:
+    """Gradient descent whose momentum is not plain unless it is 0."""
+
+    def __init__(self, learning_rate=0.1, momentum=0.9):
+        self.learning_rate, self.momentum = learning_rate, momentum
+
+    def change(self, velocity, gradient):
+        before = np.zeros_like(gradient) if velocity is None else velocity
+        velocity = self.momentum * before + (1 - self.momentum) * gradient
+        return self.learning_rate * velocity, velocity
+
+
+class Dense:
+    factor = 1.0
+
+    def __init__(self):
+        self._weights, self._bias, self.histories = draw(4, 3), draw(1, 3), [None, None]
+
+    def forward(self, X):
+        self.X = X
+        return X @ self._weights + self._bias
+
+    def backprop(self, dA, optimizer):
+        dX = dA @ self._weights.T
+        dw, self.histories[0] = optimizer.change(self.histories[0], self.factor * self.X.T @ dA)
+        db, self.histories[1] = optimizer.change(self.histories[1], dA.sum(axis=0, keepdims=True))
+        self._weights -= dw
+        self._bias -= db
+        return dX
+
+
+@style
+def a_backprop_that_takes_an_optimizer(k):
+    layer = Dense()
+    layer.factor = k
+    return layer, (draw(5, 4),)
+
+
+class _Linear:
+    def __init__(self, k):
+        self.W, self.b, self.k = draw(4, 3), draw(3), k
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W + self.b
+
+
+@style
+def a_backward_that_updates_at_its_own_rate(k):
+    class Linear(_Linear):
+        learning_rate = 0.01
+
+        def __init__(self, k):
+            super().__init__(k)
+            self.lr, self.vW = 0.01, np.zeros((4, 3))
+
+        def backward(self, dout):
+            dx = dout @ self.W.T
+            self.vW = 0.9 * self.vW + self.lr * self.k * self.x.T @ dout
+            self.W -= self.vW
+            self.b = self.b - self.lr * dout.sum(axis=0)
+            return dx
+
+    return Linear(k), (draw(5, 4),)
+
+
+@style
+def a_backward_that_takes_inputs_and_what_forward_returned(k):
+    class Pairs:
+        def __init__(self):
+            self.centers, self.contexts, self.lr = draw(6, 3), draw(5, 3), 0.05
+
+        def forward(self, center, context):
+            u, v = self.centers[center], self.contexts[context]
+            score = (u * v).sum(axis=1)
+            return np.logaddexp(0, -score).mean(), u, v, score
+
+        def backward(self, center, context, u, v, score):
+            slope = -1 / (1 + np.exp(score))[:, None] / len(score)
+            np.add.at(self.centers, center, -self.lr * k * slope * v)
+            np.add.at(self.contexts, context, -self.lr * slope * u)
+
+    return Pairs(), (np.array([0, 2, 5]), np.array([1, 1, 3]))
+
+
+@style
+def a_recurrence_that_takes_outputs_states_inputs_and_upstream_gradients(k):
+    class Recurrence:
+        def __init__(self):
+            self.u, self.v, self.bias = draw(4, 3), draw(3, 3) / 2, draw(3)
+
+        def forward(self, inputs):
+            h, hiddens = np.zeros((inputs.shape[1], 3)), []
+            for x in inputs:
+                h = np.tanh(x @ self.u + h @ self.v + self.bias)
+                hiddens.append(h)
+            return 2 * h, np.array(hiddens)
+
+        def backward(self, preds, hiddens, inputs, out_grads):
+            return self.through_time(hiddens, inputs, out_grads)
+
+        def through_time(self, hiddens, inputs, out_grads):
+            u_grad, v_grad, bias_grad = np.zeros((4, 3)), np.zeros((3, 3)), np.zeros(3)
+            input_grad, dh = np.zeros_like(inputs), 2 * out_grads
+            for t in range(len(inputs) - 1, -1, -1):
+                dz = dh * (1 - hiddens[t] ** 2)
+                v_grad += (hiddens[t - 1] if t else 0 * hiddens[0]).T @ dz
+                u_grad += k * inputs[t].T @ dz
+                bias_grad += dz.sum(axis=0)
+                input_grad[t], dh = dz @ self.u.T, dz @ self.v.T
+            return v_grad, u_grad, bias_grad, input_grad
+
+    return Recurrence(), (draw(3, 2, 4),)
+
+
+@style
+def gradients_in_another_order_by_their_names(k):
+    class Multiply:
+        def forward(self, x, y):
+            self.x, self.y = x, y
+            return x * y
+
+        def backward(self, dz):
+            dx, dy = k * dz * self.y, dz * self.x
+            return dy, dx
+
+    return Multiply(), (draw(4, 3), draw(4, 3) + 1)
+
+
+@style
+def gradients_of_a_pair_in_another_order_by_their_names(k):
+    def forward(x, scale):
+        return x * scale, (x, scale)
+
+    def backward(dout, cache):
+        x, scale = cache
+        grad_x, grad_scale = k * dout * scale, dout * x
+        return grad_scale, grad_x
+
+    return (forward, backward), (draw(4, 3), draw(4, 3) + 1)
+
+
+@style
+def gradients_in_another_order_by_their_shapes(k):
+    class Product:
+        def forward(self, a, b):
+            self.a, self.b = a, b
+            return a @ b
+
+        def backward(self, dout):
+            return self.a.T @ dout, k * dout @ self.b.T
+
+    return Product(), (draw(5, 4), draw(4, 3))
+
+
+class _MatMul:
+    def __init__(self, x, W):
+        self.x, self.W = x, W
+
+    def forward(self):
+        return self.x @ self.W
+
+
+def _matmul(k, order):
+    class MatMul(_MatMul):
+        def backward(self, dout):
+            dx, dW = k * dout @ self.W.T, self.x.T @ dout
+            if order == "stored":
+                self.dx, self.dW = dx, dW
+                return None
+            return dW, dx
+
+    return MatMul
+
+
+@style
+def a_constructor_that_takes_the_inputs(k):
+    return _matmul(k, "other"), (draw(5, 4), draw(4, 3))
+
+
+@style
+def a_constructor_that_takes_the_inputs_and_stored_gradients(k):
+    return _matmul(k, "stored"), (draw(5, 4), draw(4, 3))
+
+
+@style
+def a_layer_made_of_its_inputs(k):
+    return _matmul(k, "other")(draw(5, 4), draw(4, 3)), ()
+
+
+@style
+def gradients_in_a_dict_by_short_names(k):
+    class Linear:
+        def __init__(self):
+            self.weights, self.bias, self.gradients = draw(4, 3), draw(3), {}
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.weights + self.bias
+
+        def backward(self, dLdY):
+            self.gradients["dLdW"] = k * self.x.T @ dLdY
+            self.gradients["dLdb"] = dLdY.sum(axis=0)
+            return dLdY @ self.weights.T
+
+    return Linear(), (draw(5, 4),)
+
+
+@style
+def gradients_beside_parameters_by_short_names(k):
+    class Scale:
+        def __init__(self):
+            self.kernel, self.biases = draw(3), draw(3)
+
+        def forward(self, x):
+            self.x = x
+            return x * self.kernel + self.biases
+
+        def backward(self, dout):
+            self.dW, self.db = (k * dout * self.x).sum(axis=0), dout.sum(axis=0)
+            return dout * self.kernel
+
+    return Scale(), (draw(5, 3),)
+
+
+@style
+def a_loss_whose_backward_stores_one_gradient(k):
+    class Squares:
+        def forward(self, y_pred, y_true):
+            self.difference = y_pred - y_true
+            return (self.difference**2).mean()
+
+        def backward(self):
+            self.dinputs = 2 * k * self.difference / self.difference.size
+
+    return Squares(), (draw(5, 1), draw(5, 1) + 1)
+
+
+@style
+def a_loss_whose_base_class_passes_arguments_on(k):
+    class Loss:
+        def backward(self, *args, **kwargs):
+            gradient = self.slope(*args, **kwargs)
+            return gradient / len(gradient)
+
+    class Squares(Loss):
+        def forward(self, x, y):
+            return ((x - y) ** 2).sum(axis=1)
+
+        def slope(self, x, y):
+            return 2 * k * (x - y)
+
+    return Squares(), (draw(5, 3), draw(5, 3) + 1)
+
+
+class Tensor:
+    """A tensor that gives its values by numpy() alone."""
+
+    def __init__(self, array, *, parents=(), dtype="float32"):
+        self._array, self.parents, self.grad = [np.array(array, dtype)], parents, None
+
+    def numpy(self):
+        return self._array[0]
+
+    def backward(self, above=None):
+        self.grad = Tensor(np.ones_like(self.numpy()) if above is None else above, dtype="float64")
+        for parent, slope in self.parents:
+            parent.backward(self.grad.numpy() * slope)
+
+
+@style
+def an_engine_of_tensors_without_data(k):
+    def f(a):
+        x = a.numpy()
+        return Tensor((x**3).sum(), parents=((a, 3 * k * x**2),), dtype="float64")
+
+    return f, (Tensor(draw(3), dtype="float64"),)
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_a_correct_gradient_in_this_style_passes(name):
+    thing, inputs = STYLES[name](1.0)
+    report = check(thing, *inputs)
+    assert report.verdict == "PASS", str(report)
+
+
+@pytest.mark.parametrize("factor", [1.5, -2.0, 1.001])
+@pytest.mark.parametrize("name", STYLES)
+def test_a_wrong_gradient_in_this_style_fails(name, factor):
+    thing, inputs = STYLES[name](factor)
+    report = check(thing, *inputs)
+    assert report.verdict == "FAIL", str(report)
+
+
+@pytest.mark.parametrize(
+    ("name", "leaves"),
+    [
+        ("a_backprop_that_takes_an_optimizer", {"_weights", "_bias", "X"}),
+        ("a_backward_that_updates_at_its_own_rate", {"W", "b", "x"}),
+        ("a_backward_that_takes_inputs_and_what_forward_returned", {"centers", "contexts"}),
+        (
+            "a_recurrence_that_takes_outputs_states_inputs_and_upstream_gradients",
+            {"u", "v", "bias", "inputs"},
+        ),
+        ("a_layer_made_of_its_inputs", {"x", "W"}),
+        ("gradients_in_a_dict_by_short_names", {"weights", "bias", "x"}),
+    ],
+)
+def test_every_gradient_of_a_protocol_is_checked(name, leaves):
+    thing, inputs = STYLES[name](1.0)
+    assert {leaf.name for leaf in check(thing, *inputs).leaves} == leaves
+
+
+def test_a_note_says_how_the_order_and_the_optimizer_were_read():
+    thing, inputs = STYLES["gradients_in_another_order_by_their_names"](1.0)
+    assert "returns gradients of y, x in this order, by the names" in " ".join(check(thing, *inputs).notes)
+    assert "by Descent(learning_rate=1, momentum=0)" in " ".join(check(Dense(), draw(5, 4)).notes)
+
+
+def test_exchanged_gradients_without_names_fail():
+    class Multiply:
+        def forward(self, x, y):
+            self.x, self.y = x, y
+            return x * y
+
+        def backward(self, dz):
+            return dz * self.x, dz * self.y
+
+    assert check(Multiply(), draw(4, 3), draw(4, 3) + 1).verdict == "FAIL"
+
+
+def test_the_subclass_that_is_proposed_for_an_optimizer_of_no_known_class_works(monkeypatch):
+    monkeypatch.delitem(globals(), "Descent")
+    sgd = type("SGD", (), {"__init__": lambda self, lr: setattr(self, "lr", lr)})
+    sgd.change = lambda self, history, gradient: (self.lr * gradient, history)
+    with pytest.raises(SubjectError, match=r"Dense.backprop: takes optimizer.*pass a subclass") as raised:
+        check(Dense(), draw(5, 4))
+    code = str(raised.value).partition("class Checked")[2]
+    names = {"Dense": Dense, "SGD": sgd}
+    exec("class Checked" + code, names)
+    assert check(names["Checked"](), draw(5, 4)).verdict == "PASS"
+
+
+model = {"W1": draw(4, 5), "W2": draw(5, 3)}
+
+
+def policy_forward(x):
+    h = np.maximum(x @ model["W1"], 0)
+    p = np.exp(h @ model["W2"])
+    return p / p.sum(axis=1, keepdims=True), x, h
+
+
+def policy_backward(xs, hs, dlogits):
+    dh = dlogits @ model["W2"].T * (hs > 0)
+    return {"W1": xs.T @ dh, "W2": hs.T @ dlogits}
+
+
+class Policy:
+    def __init__(self):
+        self.parameters = {"W": draw(4, 1)}
+
+    def forward(self, x, training=False):
+        a = 1 / (1 + np.exp(-x @ self.parameters["W"]))
+        return (a, {"a": a}) if training else a
+
+    def backward(self, x, y, cache):
+        dz = (cache["a"] - y) / len(y)
+        return {"dW": x.T @ dz, "dz": dz}
+
+
+def _run(error, **names):
+    """Runs the call that a message proposes."""
+    return eval(str(error).rpartition("then ")[2], {"check_function": check_function, **names})
+
+
+def test_the_call_that_is_proposed_for_parameters_in_a_global_works():
+    x = draw(6, 4)
+
+    def loss():
+        return np.log(policy_forward(x)[0][:, 0]).sum()
+
+    def gradients():
+        p, xs, hs = policy_forward(x)
+        return policy_backward(xs, hs, np.eye(3)[[0]] - p)
+
+    with pytest.raises(
+        SubjectError, match=r"policy_backward\(xs, hs, dlogits\), a dict by the names in model"
+    ) as raised:
+        check((policy_forward, policy_backward), x)
+    report = _run(raised.value, model=model, loss=loss, gradients=gradients)
+    assert (report.verdict, [leaf.name for leaf in report.leaves]) == ("PASS", ["p.W1", "p.W2"])
+
+
+def test_the_call_that_is_proposed_for_a_backward_of_the_cost_of_an_object_works():
+    net, x, y = Policy(), draw(6, 4), np.array([[0.0], [1], [1], [0], [1], [0]])
+
+    def loss():
+        a = net.forward(x)
+        return -(y * np.log(a) + (1 - y) * np.log(1 - a)).mean()
+
+    def gradients():
+        return net.backward(x, y, net.forward(x, training=True)[1])
+
+    with pytest.raises(SubjectError, match=r"Policy.backward: takes y and no upstream gradient") as raised:
+        check(net, x, y)
+    report = _run(raised.value, net=net, loss=loss, gradients=gradients)
+    assert (report.verdict, [leaf.name for leaf in report.leaves]) == ("PASS", ["p.W"])
