@@ -417,7 +417,7 @@ what is *explained*. All six verdicts are right.
 ## float32
 
 Float32 has $\varepsilon = 1.2 \cdot 10^{-7}$. By the rule above, the best step is now $\varepsilon^{1/3} \approx 5 \cdot 10^{-3}$, and
-the error there is $\varepsilon^{2/3} \approx 2 \cdot 10^{-5}$. Measured:
+the error there is $\varepsilon^{2/3} \approx 2 \cdot 10^{-5}$. Measured, it is of this order:
 """
 
 # %% [markdown] lang="ko"
@@ -433,10 +433,10 @@ $h^2$의 항이 사라지도록 여러 간격을 조합합니다(리처드슨 �
 ## float32
 
 float32에서는 $\varepsilon = 1.2 \cdot 10^{-7}$입니다. 앞의 규칙에 따르면 가장 좋은 간격은
-$\varepsilon^{1/3} \approx 5 \cdot 10^{-3}$이고, 그곳의 오차는 $\varepsilon^{2/3} \approx 2 \cdot 10^{-5}$입니다. 재어 보면 이렇습니다.
+$\varepsilon^{1/3} \approx 5 \cdot 10^{-3}$이고, 그곳의 오차는 $\varepsilon^{2/3} \approx 2 \cdot 10^{-5}$입니다. 재어 보면 그 정도가 나옵니다.
 """
 
-# %% alt_en="The V of float32 has its foot near 1e-2 and five digits higher than that of float64; the right arms are the same" alt_ko="float32의 V자는 가장 낮은 곳이 1e-2 근처에 있고 float64보다 다섯 자리 위에 있으며, 오른쪽 가지는 서로 같음"
+# %% alt_en="The V of float32 has its foot near 1e-3 and six digits higher than that of float64; the right arms are the same" alt_ko="float32의 V자는 가장 낮은 곳이 1e-3 근처에 있고 float64보다 여섯 자리 위에 있으며, 오른쪽 가지는 서로 같음"
 steps = 10.0 ** np.arange(-9, 0.1, 0.25)
 figure, axes = plt.subplots()
 for dtype, style in ((np.float64, "-"), (np.float32, "--")):
