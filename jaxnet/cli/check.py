@@ -88,12 +88,14 @@ def check_targets(options: Options) -> Iterator[Report]:
                     f"{target}: the constructor raised {describe(error)}; pass its arguments with --init"
                 ) from error
         inputs = in_order(subject, args, kwargs)
-        yield check(subject, *inputs, reference=reference, name=name, **settings)
+        report = check(subject, *inputs, reference=reference, name=name, **settings)
+        yield report
         if options.plot:
             from jaxnet import plots  # imports matplotlib
 
             errors = step_errors(inspected(subject, *inputs, seed=options.seed), options.seed)
-            plots.save(plots.step_sizes(name, errors), options.plot)
+            failed = [leaf.name for leaf in report.leaves if leaf.verdict is Verdict.FAIL]
+            plots.save(plots.step_sizes(name, errors, failed), options.plot)
 
 
 def parse_values(texts: tuple[str, ...], dtype: str, rng: np.random.Generator) -> tuple[list[Any], dict[str, Any]]:
