@@ -31,12 +31,13 @@ BATCH_SIZE = 100
 BOWL_RATES = {"sgd": 0.95, "momentum": 0.1, "nesterov": 0.1, "adagrad": 1.5, "rmsprop": 0.2, "adam": 0.3}
 RATES = {"sgd": 0.01, "momentum": 0.01, "nesterov": 0.01, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001}
 INIT_STDS: list[float] = np.logspace(0, -4, 16).tolist()
-FEW = 100  # images, which a network can memorize
+FEW = 300  # images, which a network can memorize
+MISLABELLED = 0.3  # share of them with a random label, which only memory can reproduce
 REGULARIZATIONS = {  # weight decay and dropout rate
     "none": (0.0, 0.0),
     "weight decay 0.03": (0.03, 0.0),
-    "Dropout 0.2": (0.0, 0.2),
-    "weight decay 0.003, Dropout 0.2": (0.003, 0.2),
+    "Dropout 0.3": (0.0, 0.3),
+    "weight decay 0.01, Dropout 0.2": (0.01, 0.2),
 }
 
 
@@ -134,9 +135,17 @@ def draw_batch_norm(options: Options, data: Dataset) -> Figure:
     return plots.accuracies_by_init_std(histories)
 
 
+def mislabelled(data: Dataset, seed: int) -> Dataset:
+    """Returns a few of the training images, some of them with a random label, and all test images."""
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(data.x_train))[:FEW]
+    labels = np.where(rng.random(FEW) < MISLABELLED, rng.integers(0, CLASSES, FEW), np.asarray(data.t_train)[rows])
+    return data._replace(x_train=data.x_train[rows], t_train=labels.astype(data.t_train.dtype))
+
+
 def draw_overfitting(options: Options, data: Dataset) -> Figure:
-    """Draws accuracies on training and test images where the network memorizes a few images."""
-    few = data._replace(x_train=data.x_train[:FEW], t_train=data.t_train[:FEW])
+    """Draws accuracies on training and test images where the network memorizes random labels."""
+    few = mislabelled(data, options.seed)
     histories = {
         name: train(
             make_net(options, data, dropout=dropout), few, options.seed, options.steps,
@@ -144,7 +153,7 @@ def draw_overfitting(options: Options, data: Dataset) -> Figure:
         )
         for name, (weight_decay, dropout) in REGULARIZATIONS.items()
     }  # fmt: skip
-    return plots.overfitting(f"{len(options.hidden)} hidden layers on {FEW} images of {options.dataset}", histories)
+    return plots.overfitting(f"{FEW} images of {options.dataset}, {MISLABELLED:.0%} with random labels", histories)
 
 
 FIGURES: dict[str, Callable[[Options, Dataset], Figure]] = {

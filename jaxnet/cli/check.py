@@ -115,7 +115,8 @@ def check_targets(options: Options) -> Iterator[Checked]:
             from jaxnet import plots  # imports matplotlib
 
             errors = step_errors(inspected(instance, *inputs, seed=options.seed), options.seed)
-            plots.save(plots.step_sizes(name, errors), options.plot)
+            failed = [leaf.name for leaf in reports[-1].leaves if leaf.verdict is Verdict.FAIL]
+            plots.save(plots.step_sizes(name, errors, failed), options.plot)
 
 
 def in_file_of(target: str, name: str) -> str:

@@ -61,7 +61,9 @@ def write_results(folder: Path, setup: Setup, outcome: Outcome, summary: dict[st
     state = outcome.state
     with run_folder.results(folder) as temporary:
         run_folder.write_history(temporary / run_folder.HISTORY, outcome.history, setup.held_out)
-        plots.learning_curves(outcome.history, setup.held_out).savefig(temporary / "learning_curves.png")
+        data = "a text" if setup.vocabulary else summary["dataset"]
+        title = f"{setup.name} on {data}, run {folder.name}"
+        plots.learning_curves(outcome.history, setup.held_out, title).savefig(temporary / "learning_curves.png")
         if not outcome.divergence:
             extra = {"vocabulary": setup.vocabulary} if setup.vocabulary else {}
             run_folder.write_parameters(temporary / run_folder.PARAMETERS, state, **extra)

@@ -1,7 +1,7 @@
 """Figures of one run. Each function returns a Figure, legible in grey and at 400 pixels, and shows nothing."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,119 +11,76 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator
 
 from jaxnet.crosscheck.measure.step_sweep import StepErrors
+from jaxnet.plots.style import (
+    ACCURACY_STYLES,
+    DPI,
+    ORANGE,
+    WIDTH,
+    evaluated_history,
+    new_figure,
+    panels,
+    running_median,
+    set_accuracy_axis,
+    set_loss_axis,
+    set_step_axis,
+    set_title,
+)  # fmt: skip
 from jaxnet.train.step import History, Progress
 from jaxnet.validation import check_counts, check_labels, check_samples
 
-WIDTH, DPI = 6.0, 150  # inches, dots per inch
-POINTS = 50  # of the smoothed loss, and the most markers on a curve
-STYLES = [("train", "#c46a00", "--"), ("test", "#003f7f", "-")]  # name, color, dashes; distinct in grey
+MAX_MARKERS = 50  # on a curve; more would hide its dashes
 
 
-def learning_curves(history: History | Progress, held_out: str = "test") -> Figure:
-    """Draws the loss of every step on a log axis, above the accuracies on training and test data.
+def learning_curves(history: History | Progress, held_out: str = "test", title: str = "") -> Figure:
+    """Draws the loss of every step on a log axis, above the accuracies on training and test data, from step 0.
 
     Args:
         history: What `fit` returns, or its history, or the `history` of a `DivergedError`.
         held_out: Name of the data that `test_accuracy` was evaluated on. Defaults to "test".
+        title: Network, data and run. Defaults to none.
 
     Raises:
         ValueError: If accuracies are missing or not in [0, 1].
     """
-    history = history_of(history)
-    steps = len(history.eval_step)
-    for name, _, _ in STYLES:
-        accuracy = np.asarray(getattr(history, f"{name}_accuracy"))
-        if accuracy.shape != (max(1, steps),) or not ((accuracy >= 0) & (accuracy <= 1)).all():
-            raise ValueError(f"history.{name}_accuracy: {accuracy}, expected {steps} numbers in [0, 1], at least 1")
-    figure = new_figure(5)
+    history = evaluated_history("history", history)
+    figure = new_figure(5, title)
     loss_axes, accuracy_axes = figure.subplots(2, 1, sharex=True)
     _draw_loss(loss_axes, np.asarray(history.loss))
     _draw_accuracies(accuracy_axes, history, held_out)
-    for axes in (loss_axes, accuracy_axes):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="0.9", linewidth=0.6)
+    set_step_axis(accuracy_axes, max(1, len(history.loss), int(history.eval_step[-1])))
     return figure
 
 
-def new_figure(height: float) -> Figure:
-    """Returns an empty figure, `height` inches high."""
-    return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
-
-
-def panels(
-    count: int, columns: int, height: float, shared: bool = False, head: float = 0.75
-) -> tuple[Figure, list[Axes]]:
-    """Returns a figure with this many panels, each `height` inches high, below `head` inches for a line of title."""
-    columns = min(columns, count)
-    rows = math.ceil(count / columns)
-    figure = new_figure(head + height * rows)
-    grid: list[Axes] = list(figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).flat)
-    for cell in grid[count:]:
-        cell.set_axis_off()
-    for cell in grid[:count]:
-        cell.spines[["top", "right"]].set_visible(False)
-        cell.grid(color="0.92", linewidth=0.5)
-    return figure, grid[:count]
-
-
-def set_title(axes: Axes, text: str) -> None:
-    """Writes the title of one pair of axes, at its left."""
-    axes.set_title(text, loc="left", fontsize="medium")
-
-
-def history_of(run: History | Progress) -> History:
-    """Returns the history of what `fit` returned."""
-    return run.history if isinstance(run, Progress) else run
-
-
 def _draw_loss(axes: Axes, loss: np.ndarray) -> None:
-    steps, block = np.arange(1, len(loss) + 1), len(loss) // POINTS
-    if block > 1:
-        axes.plot(steps, loss, color="0.75", linewidth=0.5)
-        # Medians are robust to spikes, and commute with the logarithm.
-        medians = ([np.median(a[i : i + block]) for i in range(0, len(a), block)] for a in (steps, loss))
-        axes.plot(*medians, color="black", linewidth=1.8)
-        legend = f"each batch thin, median of every {block} thick"
-    else:
-        axes.plot(steps, loss, color="black", marker="o", markersize=2.5)
-        legend = "each batch" if len(loss) else "no steps"
-    set_title(axes, f"loss in nats: {legend}")
-    positive = loss[(loss > 0) & np.isfinite(loss)]
-    if not positive.size:  # a log axis cannot show zeros
-        axes.set_yticks([0])
+    set_loss_axis(axes, loss)
+    if not len(loss):
+        set_title(axes, "no steps")
         return
-    narrow = positive.max() < 1000 * positive.min()
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.minorticks_off()
+    steps, medians, window = running_median(loss)
+    if window > 1:
+        axes.plot(loss, color="0.75", linewidth=0.5)
+        axes.plot(steps, medians, color="black", linewidth=1.8)
+        set_title(axes, f"thin: batch of each step; thick: running median of {window} steps")
+    else:
+        axes.plot(loss, color="black", marker="o", markersize=2.5)
+        set_title(axes, "batch of each step")
 
 
 def _draw_accuracies(axes: Axes, history: History, held_out: str) -> None:
-    eval_step, accuracies = history.eval_step, (history.train_accuracy, history.test_accuracy)
-    higher = "test" if accuracies[1][-1] > accuracies[0][-1] else "train"
-    for (name, color, dashes), accuracy in zip(STYLES, accuracies, strict=True):
-        marker = "o" if len(accuracy) <= POINTS else ""
-        axes.plot(eval_step, accuracy, color=color, linestyle=dashes, linewidth=1.3, marker=marker, markersize=2.5)
+    set_accuracy_axis(axes)
+    accuracies = {"train": history.train_accuracy, held_out: history.test_accuracy}
+    higher = max(accuracies, key=lambda name: float(accuracies[name][-1]))
+    marked = slice(None) if len(history.eval_step) <= MAX_MARKERS else slice(0, 3)  # where the line is steepest
+    for (name, accuracy), style in zip(accuracies.items(), ACCURACY_STYLES, strict=True):
+        axes.plot(history.eval_step, accuracy, marker="o", markevery=marked, markersize=2.5, **style)
         alignment, offset = ("bottom", 1) if name == higher else ("top", -1)  # keeps the two labels apart
-        label = f"{held_out if name == 'test' else name} {accuracy[-1]:.2%}"
         axes.annotate(
-            label, (eval_step[-1], accuracy[-1]), (6, offset), color=color, va=alignment, textcoords="offset points"
-        )
-    # The untrained network is at chance, which would flatten the rest of the curve.
-    low, high = np.min([accuracy[len(accuracy) > 2 :] for accuracy in accuracies]), np.max(accuracies)
-    margin = 0.08 * (high - low) + 0.005
-    axes.set_ylim(max(0, low - margin), min(1, high + margin))
-    set_title(axes, f"accuracy: train dashed, {held_out} solid")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
-    axes.set_xlabel("step")
-    end = max(1, len(history.loss), int(eval_step[-1]))
-    axes.set_xlim(-0.02 * end, 1.02 * end)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.xaxis.set_major_formatter("{x:,.0f}")
+            f"{name} {accuracy[-1]:.2%}", (history.eval_step[-1], accuracy[-1]), (6, offset), color=style["color"],
+            va=alignment, textcoords="offset points",
+        )  # fmt: skip
 
 
 def first_layer_weights(
@@ -162,7 +119,7 @@ def mistakes(
     t: Int[np.ndarray, " N"],
     logits: Float[np.ndarray, "N C"],
     image_shape: tuple[int, int],
-    max_images: int = 36,
+    max_images: int = 18,
 ) -> Figure:
     """Draws misclassified images, most confident first, with true and predicted class and the probability.
 
@@ -171,7 +128,7 @@ def mistakes(
         t: Class numbers (N,), or one-hot rows (N, C).
         logits: The network's outputs (N, C).
         image_shape: (height, width) with height * width = D.
-        max_images: Largest number of images to draw, >= 1. Defaults to 36.
+        max_images: Largest number of images to draw, >= 1. Defaults to 18.
 
     Raises:
         ValueError: If an argument is out of range or inconsistent with the others.
@@ -250,29 +207,35 @@ def save(figure: Figure, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def step_sizes(title: str, errors: Mapping[str, StepErrors]) -> Figure:
-    """Draws, for each leaf, the error between the gradient and a central difference against the step size: a V.
+def step_sizes(title: str, errors: Mapping[str, StepErrors], failed: Collection[str] = ()) -> Figure:
+    """Draws, for each leaf, the relative error of the gradient against the step of a central difference: a V.
 
     Args:
         title: What was checked.
         errors: The errors of each leaf, as from `jaxnet.crosscheck.measure.step_sweep.step_errors`.
+        failed: Names of the leaves whose check failed: these have crosses, and FAIL in the title. Defaults to none.
 
     Raises:
         ValueError: If there is no leaf.
     """
     if not errors:
         raise ValueError("errors: empty, expected at least one leaf")
-    figure, cells = panels(len(errors), 3, 2.0, shared=True, head=0.6)
+    title = f"{title}: analytic gradient against central differences"
+    labels = "step, relative to the leaf's size", "relative error; dashed: its floor"
+    figure, cells = panels(title, len(errors), 3, 2.0, *labels, shared=True)
     for axes, (name, leaf_errors) in zip(cells, errors.items(), strict=True):
         (step, error), floor = leaf_errors, leaf_errors.floor
         positive = error > 0  # a log axis cannot show zeros
-        axes.axhline(floor or 1e-17, color="0.6", linewidth=0.8, linestyle="--")
-        axes.loglog(step[positive], error[positive], color="black", marker="o", markersize=2.5, linewidth=1)
-        set_title(axes, f"{name}: {floor:.0e}")
-        axes.xaxis.set_major_locator(LogLocator(numticks=4))
+        axes.axhline(floor or 1e-17, color="0.4", linewidth=1, linestyle="--")
+        color, marker, mark, weight = (ORANGE, "x", "FAIL ", "bold") if name in failed else ("black", ".", "", "normal")
+        axes.loglog(step[positive], error[positive], markersize=5, linewidth=1, color=color, marker=marker)
+        set_title(axes, f"{name} {mark}{floor:.0e}", weight=weight)
+        if leaf_errors.linear:
+            axes.text(1, 0.98, "linear: no truncation\nerror, only roundoff", ha="right", va="top", fontsize=8,
+                      transform=axes.transAxes)  # fmt: skip
+        axes.set_xticks([1e-12, 1e-6, 1])
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: f"1e{math.log10(value):.0f}")
         axes.minorticks_off()
-    figure.suptitle(f"{title}: error against step size, and its floor", x=0.01, ha="left", fontsize="large")
-    figure.supxlabel("step, relative to the leaf's size", fontsize="medium")
-    figure.supylabel("error, relative to the gradient", fontsize="medium")
     return figure

@@ -1,11 +1,13 @@
 """Tests that figures of one run show the numbers of the run."""
 
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from jaxnet import History, Progress, TrainState, plots
+from jaxnet.crosscheck.measure.step_sweep import StepErrors
 
 
 def history(steps, evaluations):
@@ -29,8 +31,9 @@ def images_of(figure):
 def test_learning_curves_show_the_numbers_of_the_history(steps, evaluations):
     run = history(steps, evaluations)
     above, below = rendered(plots.learning_curves(run)).axes
-    np.testing.assert_array_equal(above.lines[0].get_ydata(), run.loss)
-    np.testing.assert_array_equal(above.lines[0].get_xdata(), np.arange(1, steps + 1))
+    if steps:
+        np.testing.assert_array_equal(above.lines[0].get_ydata(), run.loss)
+        np.testing.assert_array_equal(above.lines[0].get_xdata(), np.arange(steps))  # before the update of each step
     train, test = below.lines
     np.testing.assert_array_equal(train.get_xydata(), np.stack([run.eval_step, run.train_accuracy], axis=1))
     np.testing.assert_array_equal(test.get_xydata(), np.stack([run.eval_step, run.test_accuracy], axis=1))
@@ -48,19 +51,28 @@ def test_accuracy_labels_show_name_and_final_value_and_do_not_overlap(train, tes
     assert not first.overlaps(second)
 
 
-def test_the_smoothed_loss_is_the_median_of_as_many_steps_as_the_title_says():
+def test_the_smoothed_loss_is_the_median_of_as_many_steps_as_the_title_says_and_begins_at_step_0():
     run = history(3000, 3)
     above = rendered(plots.learning_curves(run)).axes[0]
-    assert "median of every 60" in above.get_title(loc="left")
-    step, value = above.lines[1].get_xydata()[7]
-    assert step == np.mean([421, 480])
-    assert value == np.median(run.loss[420:480])
+    assert "running median of 61 steps" in above.get_title(loc="left")
+    smoothed = above.lines[1].get_xydata()
+    np.testing.assert_array_equal(smoothed[0], [0, run.loss[0]])
+    step, value = smoothed[100]
+    assert value == np.median(run.loss[int(step) - 30 : int(step) + 31])
+
+
+def test_learning_curves_have_a_title_and_labels_on_their_axes():
+    figure = plots.learning_curves(history(300, 4), "validation", "64-50-10 on digits, run a")
+    above, below = figure.axes
+    assert figure.get_suptitle() == "64-50-10 on digits, run a"
+    assert (above.get_ylabel(), below.get_ylabel(), below.get_xlabel()) == ("loss (nats)", "accuracy", "step")
+    assert below.texts[1].get_text().startswith("validation")
 
 
 def test_a_short_run_is_not_smoothed():
     above = rendered(plots.learning_curves(history(10, 2))).axes[0]
     assert len(above.lines) == 1
-    assert above.get_title(loc="left") == "loss in nats: each batch"
+    assert above.get_title(loc="left") == "batch of each step"
 
 
 @pytest.mark.parametrize(
@@ -79,12 +91,44 @@ def test_a_run_without_steps_is_titled_as_such():
     assert list(above.get_yticks()) == [0]
 
 
-def test_the_accuracy_axis_leaves_out_the_first_evaluation_and_ends_at_1():
+def test_the_accuracy_axis_shows_all_from_0_to_1_and_tells_97_from_98_percent():
     accuracies = np.array([0.1, 0.9, 1.0])
     run = history(300, 3)._replace(train_accuracy=accuracies, test_accuracy=accuracies)
-    low, high = plots.learning_curves(run).axes[1].get_ylim()
-    assert 0.85 < low < 0.9
-    assert high == 1
+    axes = rendered(plots.learning_curves(run)).axes[1]
+    low, high = axes.get_ylim()
+    assert low == 0
+    assert high > 1  # the frame does not cut the markers at 1
+    heights = axes.transData.transform([(0, accuracy) for accuracy in (0, 0.97, 0.98, 1)])[:, 1]
+    expected = [np.sqrt(1 - accuracy) for accuracy in (0, 0.97, 0.98, 1)]  # distances below 100 %
+    np.testing.assert_allclose((heights[3] - heights) / (heights[3] - heights[0]), expected, atol=1e-9)
+
+
+STEPS = 2.0 ** np.arange(-1, -46, -1)
+ROUNDOFF = 1e-16 / STEPS
+ERRORS = {"W": StepErrors(STEPS, 0.1 * STEPS**2 + ROUNDOFF), "b": StepErrors(STEPS, 1e-4 + 0.1 * STEPS**2 + ROUNDOFF)}
+
+
+def test_step_sizes_mark_what_failed_without_color_and_label_their_axes():
+    figure = rendered(plots.step_sizes("Dense", ERRORS, failed=["b"]))
+    right, wrong = figure.axes
+    assert right.lines[1].get_marker() != wrong.lines[1].get_marker()
+    assert [("FAIL" in axes.get_title(loc="left")) for axes in figure.axes] == [False, True]
+    assert figure.get_supylabel().startswith("relative error")
+    assert figure.get_supxlabel() == "step, relative to the leaf's size"
+    for axes in figure.axes:
+        assert not axes.texts
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+        assert len(boxes) == 3
+        for a, b in pairwise(boxes):
+            assert not a.overlaps(b)
+
+
+@pytest.mark.parametrize("fault", [0, 1e-4, 4.0])
+def test_step_sizes_say_that_a_linear_leaf_has_no_truncation_error(fault):
+    errors = {"x": StepErrors(STEPS, fault + ROUNDOFF), "y": StepErrors(STEPS, fault + 0.1 * STEPS**2 + ROUNDOFF)}
+    linear, curved = rendered(plots.step_sizes("Affine", errors)).axes
+    assert [text.get_text() for text in linear.texts] == ["linear: no truncation\nerror, only roundoff"]
+    assert not curved.texts
 
 
 def test_weights_are_images_with_symmetric_limits_sorted_by_norm(rng):

@@ -16,6 +16,8 @@ from jaxnet.crosscheck.measure.gradient_form import misshapen
 from jaxnet.crosscheck.streams import Stream, stream
 
 STEP_EXPONENTS = np.arange(-1, -46, -1)
+LARGE_STEPS = 5  # from half of a leaf's size down: the truncation error falls to 1/256
+NO_TRUNCATION = 1e-9  # far above roundoff at large steps in float64
 
 
 class StepErrors(NamedTuple):
@@ -28,6 +30,11 @@ class StepErrors(NamedTuple):
     def floor(self) -> float:
         """The least median of five neighbouring errors; a single error may be small by chance."""
         return float(np.median(np.lib.stride_tricks.sliding_window_view(self.error, 5), axis=1).min())
+
+    @property
+    def linear(self) -> bool:
+        """Whether the error is the same at all large steps: a linear function has no truncation error."""
+        return bool(np.ptp(self.error[:LARGE_STEPS]) < NO_TRUNCATION)
 
 
 @preserve_global_state()
