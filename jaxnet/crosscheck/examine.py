@@ -24,7 +24,7 @@ from jaxnet.crosscheck.leaf_verdict import check_leaf, name_exchanged, wrong_in_
 from jaxnet.crosscheck.measure.behaviour import check_behaviour
 from jaxnet.crosscheck.measure.findings import Behaviour, Finding, Level
 from jaxnet.crosscheck.measure.gradient_form import misshapen, other_dtype
-from jaxnet.crosscheck.measure.half_range import Escape, RangeError, forward_range, gradient_range
+from jaxnet.crosscheck.measure.half_range import Escape, RangeError, forward_range, gradient_range, vanished_output
 from jaxnet.crosscheck.measure.input_warnings import input_warnings
 from jaxnet.crosscheck.measure.leaf_steps import copies
 from jaxnet.crosscheck.measure.other_ways import compare_other_ways
@@ -148,6 +148,8 @@ def _run(title: str, checkable: Checkable, reference: Checkable | None, options:
         if (escape := forward_range(checkable, output)) is not None:
             return _forward_out_of_range(title, escape)
         return Report(title, None, (), undecided=("the forward pass is not finite at these inputs: pass other inputs",))
+    if (escape := vanished_output(checkable, output)) is not None:
+        return _vanished(title, escape)
     context = Context(checkable, reference, options, output)
     try:
         gradients = checkable.backward(copies(checkable.leaves), context.dout.copy())
@@ -156,6 +158,12 @@ def _run(title: str, checkable: Checkable, reference: Checkable | None, options:
     except Exception as error:  # raised by the user's code
         return Report(title, None, (), (f"backward raises {describe(error)}",))
     return _check(title, context, gradients)
+
+
+def _vanished(title: str, error: RangeError) -> Report:
+    if error.escape is Escape.INTERMEDIATE:
+        return _forward_out_of_range(title, error)
+    return Report(title, None, (), undecided=(half_sentences.range_reason(error, "the output"),))
 
 
 def _forward_out_of_range(title: str, error: RangeError) -> Report:

@@ -1,7 +1,7 @@
 """Finds the first non-finite value in a training step, and explains it."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -29,10 +29,13 @@ class DivergedError(ArithmeticError):
         self.step, self.what, self.history, self.state = step, what, history, state
 
 
-def first_nonfinite(
-    objective: Objective, optimizer: optax.GradientTransformation, state: TrainState, x: Array, t: Array
-) -> str | None:
-    """Names the first non-finite value of a step in the order of the computation; None if all are finite."""
+def nonfinite_finder(
+    objective: Objective, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Array, Array], str | None]:
+    """Returns a function of (state, x, t) that names the first non-finite value of a step, or returns None.
+
+    The values are looked at in the order of the computation. The function is compiled once, for many steps.
+    """
 
     @jax.jit
     def faults(state: TrainState, x: Array, t: Array) -> OrderedDict[str, Array]:
@@ -40,10 +43,13 @@ def first_nonfinite(
         values = _values(objective, optimizer, state, x, t)
         return OrderedDict((name, jnp.where(jnp.isnan(a).any(), 2, jnp.isinf(a).any())) for name, a in values)
 
-    for name, fault in faults(state, x, t).items():
-        if fault:
-            return f"{name} is {'nan' if fault == 2 else 'infinite'}"
-    return None
+    def first_nonfinite(state: TrainState, x: Array, t: Array) -> str | None:
+        for name, fault in faults(state, x, t).items():
+            if fault:
+                return f"{name} is {'nan' if fault == 2 else 'infinite'}"
+        return None
+
+    return first_nonfinite
 
 
 def diverged_error(what: str, history: History, state: TrainState, learning_rate: float | None) -> DivergedError:

@@ -20,7 +20,7 @@ from jaxnet.nn.layers import Layer, Params, no_noise
 from jaxnet.nn.losses import softmax_cross_entropy
 from jaxnet.train.compiled_steps import Hyperparameters, StepConfig, TrainingData, compile_for, evaluate, run_steps
 from jaxnet.train.device_data import to_device, to_floats
-from jaxnet.train.divergence import DivergedError, diverged_error, first_nonfinite
+from jaxnet.train.divergence import DivergedError, diverged_error, nonfinite_finder
 from jaxnet.train.step import Criterion, History, Optimizer, Progress, TrainState, init_train_state, params_dtype
 from jaxnet.train.step_config import check_data, configure
 from jaxnet.validation import check_batches, check_counts
@@ -245,10 +245,11 @@ class _Programs:
     def replay(self, state: TrainState, history: History) -> DivergedError:
         """Repeats the steps after `state` one by one, to the first with a non-finite value, and returns the error."""
         objective, optimizer = self.config.build(self.hyperparameters)
+        first_nonfinite = nonfinite_finder(objective, optimizer)
         last = next(iter(np.flatnonzero(~np.isfinite(history.loss))), len(history.loss) - 1)  # a fault shows by then
         while True:
             x, t = self.data.gather(self.data.batches[state.step])
-            what = first_nonfinite(objective, optimizer, state, to_floats(x, self.dtype), t)
+            what = first_nonfinite(state, to_floats(x, self.dtype), t)
             if what is None and state.step == last:  # the compiled loop rounds differently
                 what = f"the loss is {history.loss[last]}"
             if what is not None:

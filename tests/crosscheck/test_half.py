@@ -178,6 +178,37 @@ def test_a_softmax_without_the_maximum_subtracted_overflows():
     assert check_layer((softmax, lambda dout, y: y * (dout - (dout * y).sum(-1, keepdims=True))), x)
 
 
+def root_mean_square(x, g):
+    r = np.sqrt((x**2).mean(-1, keepdims=True))
+    return x / r * g, (x, g, r)
+
+
+def root_mean_square_backward(dout, cache):
+    x, g, r = cache
+    n, dn = x / r, dout * g
+    return (dn - n * (dn * n).mean(-1, keepdims=True)) / r, (dout * n).sum(0)
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(3, 5)], ids=["all rows", "some rows"])
+def test_an_output_that_is_zero_because_a_square_overflows_is_told(rows):
+    """300² is beyond 65,504, and x / inf is 0, whose gradient is 0 at all inputs that are tried."""
+    pytest.importorskip("ml_dtypes")
+    x, g = drawn((16, 8), F16), drawn(8, F16)
+    assert check_layer((root_mean_square, root_mean_square_backward), x, g)
+    x[rows] *= 300
+    report = check_layer((root_mean_square, root_mean_square_backward), x, g)
+    assert report.faults == (Behaviour.FORWARD_OUT_OF_RANGE,)
+    assert "an intermediate value overflows 65504, the largest float16" in report.behaviour[0]
+
+
+@pytest.mark.parametrize("layer", [lambda x: np.maximum(x, 0), np.round, lambda x: (x + 100) - 100])
+def test_zeros_that_no_overflow_makes_are_no_fault(layer):
+    x = drawn((4, 6), F16) * F16.type(0.01)
+    x[0] += 1  # so that not all of the output is 0
+    report = check_layer((lambda x: (layer(x), x), lambda dout, x: np.ones_like(x) * dout), x)
+    assert Behaviour.FORWARD_OUT_OF_RANGE not in report.faults
+
+
 def test_an_output_beyond_the_range_is_no_fault():
     report = check_layer((lambda x: (x * x * x, x), lambda dout, x: 3 * x * x * dout), np.full(3, 50, F16))
     assert report.verdict is Verdict.INCONCLUSIVE

@@ -24,7 +24,7 @@ def run(pytester, monkeypatch):
     """Returns a function that runs pytest on the test file of docs/pytest.md."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     (tests,) = blocks("pytest.md", "python")
-    pytester.makepyfile(test_layers=tests)
+    pytester.makepyfile(test_my_layers=tests)
     ignored = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # the plugin may have been imported by other tests
     return lambda *arguments: pytester.runpytest_inprocess(*arguments, *SETTINGS, *ignored)
 

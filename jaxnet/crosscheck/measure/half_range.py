@@ -15,11 +15,12 @@ from jaxnet.crosscheck.measure.leaf_steps import copies
 from jaxnet.crosscheck.meter import OutOfTime
 from jaxnet.crosscheck.number_format import NumberFormat
 
+KEPT = 0.1  # relative error in bfloat16 up to which a value keeps its leading digits
 SCALES = (2.0**-6, 2.0**-12)  # factors of dout for which a gradient that overflows is tried again
 
 
 class Escape(Enum):
-    """Why a value is not finite in a format, while it is finite in float64."""
+    """Why a value is not finite in a format, or 0, while it is finite and not 0 in float64."""
 
     RESULT = auto()  # the value itself is beyond the largest number
     INTERMEDIATE = auto()  # the value is within the range, and an intermediate one is not
@@ -28,11 +29,11 @@ class Escape(Enum):
 
 @dataclass(frozen=True)
 class RangeError:
-    """Values that are not finite in a format.
+    """Values that are not finite in a format, or 0.
 
     Args:
         format: The format.
-        escape: Why they are not finite.
+        escape: The reason.
         index: The first of them.
         own: Its value in the format.
         true: Its value in float64 or float32.
@@ -55,6 +56,35 @@ def forward_range(checkable: Checkable, output: Array) -> RangeError | None:
     true = _finer(checkable, lambda opened, _: opened.forward())
     other = _in_wider_format(checkable, lambda opened, _: opened.forward())
     return _range_error(in_float64(output), true, known, other is not None and bool(np.isfinite(other).all()))
+
+
+def vanished_output(checkable: Checkable, output: Array) -> RangeError | None:
+    """Returns why elements of a 16-bit output are 0 that are not 0 in a finer format, as 1 / inf is.
+
+    Returns:
+        INTERMEDIATE if they are not 0 in bfloat16 either, whose range is wider and whose digits are fewer; UNKNOWN if
+        the whole output is 0, which rounding may cause too; None if there are no such elements, or only some.
+    """
+    known, own = _coarsest(checkable), in_float64(output)
+    if known is None or own.all():
+        return None
+    true = _finer(checkable, lambda opened, _: opened.forward())
+    if true is None or true.shape != own.shape:
+        return None
+    lost = (own == 0) & (np.abs(true) >= known.smallest_normal)
+    other = _in_wider_format(checkable, lambda opened, _: opened.forward())
+    overflown = lost & (np.abs(other - true) <= KEPT * np.abs(true)) if other is not None else np.zeros_like(lost)
+    if overflown.any():
+        lost, escape = overflown, Escape.INTERMEDIATE
+    elif lost.any() and not own.any():
+        escape = Escape.UNKNOWN
+    else:
+        return None
+    again = _run(checkable, copies(checkable.leaves), lambda opened, _: opened.forward(), output.dtype)
+    if again is None or not np.array_equal(again, own):  # random zeros, such as those of Dropout
+        return None
+    index = tuple(int(i) for i in np.argwhere(lost)[0])
+    return RangeError(known, escape, index, float(own[index]), float(true[index]), float(np.abs(true[lost]).max()))
 
 
 def gradient_range(checkable: Checkable, name: str, gradient: Array, dout: Array) -> RangeError | None:
