@@ -255,6 +255,7 @@ def sweep_map(
     figure = new_figure(1.4 + 0.42 * rows, title)
     axes = figure.subplots()
     axes.imshow(np.where(diverged, np.nan, accuracy), cmap="gray", vmin=0, vmax=110, aspect="auto", origin="lower")
+    axes.grid(visible=False)  # a notebook may draw one by default
     for i, j in np.ndindex(rows, columns):
         if diverged[i, j]:
             axes.text(j, i, "×", ha="center", va="center", color=ORANGE, fontsize="x-large", fontweight="bold")
