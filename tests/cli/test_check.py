@@ -87,7 +87,7 @@ def check(monkeypatch, capsys, tmp_path):
 def test_a_pass_is_one_line(check):
     status, out, _ = check(AFFINE)
     assert status == 0
-    assert re.fullmatch(r"PASS  Affine: 3 leaves, relative error \d\.\de-\d\d, detects \de-\d\d\n", out)
+    assert re.fullmatch(r"PASS  Affine \(W, b, x\): relative error \d\.\de-\d\d, detects \de-\d\d\n", out)
 
 
 def test_a_fail_begins_with_the_sentence_and_ends_with_the_line_of_the_backward(check):
@@ -123,7 +123,7 @@ def test_the_worst_of_several_points_counts(check):
 def test_several_points_that_pass_are_one_line(check):
     status, out, _ = check(f"{AFFINE} --points 2")
     assert status == 0
-    assert re.fullmatch(r"PASS  Affine: 3 leaves at 2 inputs, relative error .*, detects .*\n", out)
+    assert re.fullmatch(r"PASS  Affine \(W, b, x\) at 2 inputs: relative error .*, detects .*\n", out)
 
 
 def test_order_2_checks_the_second_derivative_too(check):

@@ -52,7 +52,7 @@ def test_only_the_sizes_that_are_wrong_fail():
 def test_all_right_sizes_pass_in_one_line_and_details_list_them():
     report = check(Blocked(), shapes=[(3, 4), (2, 8)])
     assert report.verdict is Verdict.PASS
-    assert str(report).startswith("PASS  Blocked: 1 leaf at 2 inputs, relative error ")
+    assert str(report).startswith("PASS  Blocked (x) at 2 inputs: relative error ")
     assert len(str(report).splitlines()) == 1
     assert "  Blocked at (2, 8)  PASS" in report.details().splitlines()
     assert report.calls == sum(part.calls for part in report.points)

@@ -53,24 +53,31 @@ def lines(report: "Report", *, details: bool) -> Iterator[str]:
 
 
 def headline(report: "Report") -> str:
-    """Returns the line that says that a report passed, with its largest error and the error that it would have caught.
+    """Returns the line that says that a report passed, with its leaves, largest error, and the error that it detects.
+
+    The leaves are named if the line has room for them, and counted otherwise.
 
     Examples:
         >>> import numpy as np
         >>> from jaxnet.crosscheck import check_function
-        >>> headline(check_function(np.square, np.ones(3), gradient=lambda x, dout: 2 * x * dout, name="square" * 20))
-        'PASS  squaresquaresquar...: 1 leaf, relative error ..., detects ...'
+        >>> report = check_function(np.square, np.ones(3), gradient=lambda x, dout: 2 * x * dout)
+        >>> headline(report)
+        'PASS  square (x): relative error ..., detects ...'
     """
-    leaves = [leaf for part in report.points or (report,) for leaf in part.leaves]
-    inputs = f" at {counted(len(report.points), 'input')}" if report.points else ""
-    number = f"{len(report.points[0].leaves) if report.points else len(leaves):,}"
-    facts = [f"{number} {'leaf' if number == '1' else 'leaves'}{inputs}"]
+    parts = report.points or (report,)
+    leaves = [leaf for part in parts for leaf in part.leaves]
+    facts = []
     if errors := [leaf.relative_error for leaf in leaves if not math.isnan(leaf.relative_error)]:
         facts.append(f"relative error {max(errors):.1e}")
-    if all(report_lines.certifies_every_element(part) for part in report.points or (report,)):
+    if all(report_lines.certifies_every_element(part) for part in parts):
         facts.append(f"detects {max(leaf.min_detectable_error for leaf in leaves):.0e}")
-    said = ", ".join(facts)
-    return f"{report.verdict}  {shortened(report.subject, WIDTH - len(f'{report.verdict}  : {said}'))}: {said}"
+    names = [leaf.name for leaf in parts[0].leaves]
+    count = f"{len(names):,} {'leaf' if len(names) == 1 else 'leaves'}"
+    at_inputs = f" at {counted(len(report.points), 'input')}" if report.points else ""
+    ends = [f" ({listed}){at_inputs}: {', '.join(facts)}".removesuffix(": ") for listed in (", ".join(names), count)]
+    room = WIDTH - len(f"{report.verdict}  {report.subject}")
+    end = ends[0] if names and len(ends[0]) <= room else ends[1]
+    return f"{report.verdict}  {shortened(report.subject, WIDTH - len(f'{report.verdict}  {end}'))}{end}"
 
 
 def shortened(name: str, width: int) -> str:
