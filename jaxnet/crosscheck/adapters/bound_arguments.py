@@ -108,13 +108,19 @@ def _adapted_layer(style: Style) -> Style | None:
 
     def backward(self: Any, *dout: Any) -> Any:
         bound = binding._replace(backward=functools.partial(kind.backward, self))
-        return bound.call(self.__dict__["_recall_arguments"](), dout)
+        adapted, self.__class__ = type(self), kind  # backward may call forward again, which returns all outputs
+        try:
+            return bound.call(self.__dict__["_recall_arguments"](), dout)
+        finally:
+            self.__class__ = adapted
 
     backward.__wrapped__ = kind.backward  # type: ignore[attr-defined]
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("self", *binding.rest)]
     backward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     note = FIRST_OUTPUT.format(kind.__name__) if has_states else style.note
-    note = OUTPUTS_AGAIN.format(kind.__name__, ", ".join(binding.outputs)) if binding.outputs else note
+    again = [name for name in binding.outputs if name not in CACHE]
+    if binding.outputs:
+        note = OUTPUTS_AGAIN.format(kind.__name__, ", ".join(again)) if again else style.note
     return style._replace(thing=with_methods(layer, {"forward": forward, "backward": backward}), note=note)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.adapters.loss_and_gradients import follows_change
-from jaxnet.crosscheck.adapters.style import Style, called, parameters_of
+from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
-from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, is_label_name
+from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, is_label_name, label_rank
 from jaxnet.crosscheck.inspect.signatures import takes_any_number
 from jaxnet.crosscheck.inspect.trees import is_float
 from jaxnet.crosscheck.inspect.trial_run import INPUT_GRADIENT_ATTRIBUTES
@@ -25,6 +25,7 @@ NOTE = "backward takes {} and labels, no upstream gradient, and is checked as th
 
 def adapt(style: Style) -> Style | None:
     """Turns a loss into a function of predictions and labels, and its backward into the gradient."""
+    style = _predictions_first(style)
     loss, inputs = style.thing, style.inputs
     if isinstance(loss, tuple | list | type) or len(inputs) != 2 or not is_float(inputs[0]):
         return None
@@ -48,6 +49,21 @@ def adapt(style: Style) -> Style | None:
     if np.shape(_gradient_at(loss, names[0], inputs, lambda _: upstream)) == np.shape(inputs[0]):
         return None  # it takes an upstream gradient
     return _style(style, mean, _gradient(loss, names[0], "predictions"), "predictions")
+
+
+def _predictions_first(style: Style) -> Style:
+    """Exchanges the two arguments of a loss that takes labels first in both passes: `forward(y_true, y_pred)`."""
+    kind: Any = type(style.thing)
+    names, takes = (parameters_of(getattr(style.thing, method, None)) for method in ("forward", "backward"))
+    if len(names) != 2 or takes != names or len(style.inputs) != 2 or label_rank(names[0]) <= label_rank(names[1]):
+        return style
+
+    def exchanged(method: str) -> Callable[..., Any]:
+        return lambda self, y_pred, y_true: getattr(kind, method)(self, y_true, y_pred)
+
+    methods = [name for name in ("forward", "backward", *TOTALS) if has_method(style.thing, name)]
+    thing = with_methods(style.thing, {name: exchanged(name) for name in methods})
+    return style._replace(thing=thing, inputs=style.inputs[::-1])
 
 
 def _style(style: Style, value: Callable[..., Any], gradient: Callable[..., Any], source: str) -> Style:

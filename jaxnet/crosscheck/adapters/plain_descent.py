@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-RATES = re.compile(r"_?(learn(ing)?_?|l_?|training_?)?rates?|_?lr|alpha|eta|step(_?size)?", re.IGNORECASE)
+RATES = re.compile(r"_?(learn(ing)?_?|l_?|training_?|\w+_)?rates?|_?lr|alpha|eta|step(_?size)?", re.IGNORECASE)
 PLAIN = re.compile(r"(vanilla_?|plain_?|stochastic_?)*(sgd|gd|(gradient_?)?descent)(_?optimi[sz]er)?", re.IGNORECASE)
 
 

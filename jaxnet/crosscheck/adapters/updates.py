@@ -1,12 +1,16 @@
 """Layers whose backward updates the parameters itself, at a learning rate or by an optimizer.
 
-The rate is an argument, `backward(dout, learning_rate)`, or an attribute, `self.lr`. An optimizer that is an argument,
-`backward(dout, optimizer)`, is made of a class of plain gradient descent that belongs to the layer's code.
+The rate is an argument, `backward(dout, learning_rate)`, or an attribute, `self.lr`. It is recognized by its name or by
+its effect: at 0, nothing changes, and what changes is proportional to it. An update is undone. A gradient that backward
+stores beside the parameter is the one that is checked; without one, it is computed from the update. An optimizer that
+is an argument, `backward(dout, optimizer)`, is made of a class of plain gradient descent that belongs to the layer's
+code.
 """
 
 import inspect
 import re
 from collections.abc import Callable, Iterator, MutableMapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,15 +21,17 @@ from jaxnet.crosscheck.adapters.style import Style, called, parameters_of, with_
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.objects import attributes_of, layers_within
-from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place
+from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, base_name
+from jaxnet.crosscheck.inspect.signatures import positional
+from jaxnet.crosscheck.inspect.stored_gradients import PARAMETER_DICTS, gradients_beside
 from jaxnet.crosscheck.inspect.trees import is_float
 
 OPTIMIZERS = re.compile(r"opt(im(izer|iser)?)?", re.IGNORECASE)
 OWN_RATES = re.compile(r"_?((learn(ing)?_?|l_?|training_?)rate|lr|eta|step_?size)", re.IGNORECASE)
 HISTORY = re.compile(r"([vms]|vel|velocity|mom|prev)_?d?[A-Zwb]\w*|.*(velocity|momentum|history|accum).*")
-DICTS = re.compile(r"_?(params?|parameters|weights)")
 RATE = 1.0
 NOTE = "gradients are computed from the updates that backward makes at a learning rate of 1"
+STORED = "backward updates {} as well, which is undone; the gradients that it stores are checked, not the updates"
 NO_OPTIMIZER = (
     "{0}.{1}: takes {3}, and no class of gradient descent was loaded with {0} to make one of; pass a subclass that "
     "takes a rate, with your own optimizer: class Checked({0}): backward = lambda self, {2}, learning_rate: "
@@ -39,80 +45,166 @@ def adapt(style: Style) -> Style | None:
     layer = style.thing
     if isinstance(layer, type) or not callable(getattr(layer, "backward", None)):
         return None
-    run = _at_rate_of_one(layer)
+    run = _at_rate_of_one(style)
     return adapt_own_rate(style) if run is None else _adapted(style, *run)
 
 
 def adapt_own_rate(style: Style) -> Style | None:
-    """Does so for a layer whose backward updates at a rate of its own, and stores no gradients of what it updates."""
+    """Does so for a layer whose backward updates at a rate of its own: an attribute, or the default of an argument."""
     layer = style.thing
     if isinstance(layer, type) or not all(callable(getattr(layer, name, None)) for name in ("forward", "backward")):
         return None
     kind: Any = type(layer)
-    attributes = attributes_of(layer).items()
-    rates = [n for n, v in attributes if OWN_RATES.fullmatch(n) and isinstance(v, float | np.floating)]
-    if len(parameters_of(layer.backward)) > 1 or len(rates) != 1 or not _updates(style):
+    takes = positional(layer.backward)
+    if len(takes) > 2 or not _changes(style):
         return None
+    if len(takes) == 2:
+        run = _at_rate_of_one(style) if _is_number(takes[1].default) else None
+        return run and _adapted(style, *run)
+    numbers = [name for name, value in attributes_of(layer).items() if _is_number(value)]
+    named = [name for name in numbers if OWN_RATES.fullmatch(name)]
+    rates = named or [n for n in numbers if _moved(style, partial(_at_own_rate, n)) >= _changes(style)]
+    if len(rates) != 1:
+        return None
+    return _adapted(style, lambda self, *dout: _at_own_rate(rates[0], kind, self, dout, RATE), NOTE)
 
-    def backward(self: Any, *dout: Any) -> Any:
-        rate = getattr(self, rates[0])
-        setattr(self, rates[0], RATE)
-        try:
-            return kind.backward(self, *dout)
-        finally:
-            setattr(self, rates[0], rate)
 
-    return _adapted(style, backward, NOTE)
+def _at_own_rate(name: str, kind: Any, layer: Any, dout: tuple[Any, ...], rate: float) -> Any:
+    own = getattr(layer, name)
+    setattr(layer, name, rate)
+    try:
+        return kind.backward(layer, *dout)
+    finally:
+        setattr(layer, name, own)
+
+
+def _at_argument(kind: Any, layer: Any, dout: tuple[Any, ...], rate: float) -> Any:
+    return kind.backward(layer, *dout, rate)
 
 
 def _adapted(style: Style, run: Backward, note: str) -> Style:
     layer = style.thing
+    both = _changes(style, run) & _with_stored_gradients(style, run)
 
     def backward(self: Any, *dout: Any) -> Any:
         before = [(layer, held, name, held[name], np.copy(held[name])) for layer, held, name in _arrays(self)]
         dx = run(self, *dout)
         after = [np.copy(held[name]) for _, held, name, _, _ in before]
         for (layer, held, name, array, old), new in zip(before, after, strict=True):
-            if new.shape == old.shape and not np.array_equal(new, old, equal_nan=True):
+            if new.shape == old.shape and not _same(new, old) and not _is_gradient(name):
                 array[...] = old
                 held[name] = array
-                if not HISTORY.fullmatch(name):
+                if name not in both and not HISTORY.fullmatch(name):
                     setattr(layer, f"d{name}", (old - new) / RATE)
         return dx
 
     names = ["self", *parameters_of(layer.backward)[:1]]
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names]
     backward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    note = "; ".join(filter(None, (style.note, note)))
-    return style._replace(thing=with_methods(layer, {"backward": backward}), note=note)
+    adapted = with_methods(layer, {"backward": backward})
+    if both:
+        note = STORED.format(", ".join(sorted(both)))
+    return style._replace(thing=adapted, note="; ".join(filter(None, (style.note, note))))
 
 
-def _at_rate_of_one(layer: Any) -> tuple[Backward, str] | None:
+def _stored(layer: Any, inputs: list[str]) -> dict[str, np.ndarray]:
+    """Returns copies of the gradients that a layer stores of its arrays, by the name of the array."""
+    beside = gradients_beside(layer, inputs).items()
+    return {base_name(place): np.copy(gradient) for place, gradient in beside if is_float(gradient)}
+
+
+def _at_rate_of_one(style: Style) -> tuple[Backward, str] | None:
     """Returns the backward at a learning rate of 1, as a function of the layer and of dout, and a note on it."""
+    layer = style.thing
     kind: Any = type(layer)
     takes = parameters_of(layer.backward)
-    if len(takes) == 2 and RATES.fullmatch(takes[1]):
-        return (lambda self, dout: kind.backward(self, dout, RATE)), NOTE
-    if len(takes) != 2 or not OPTIMIZERS.fullmatch(takes[1]):
+    if len(takes) != 2:
         return None
-    make = plain_optimizer(kind.backward, takes[1])
-    if make is None:
-        name = getattr(inspect.unwrap(kind.backward), "__name__", "backward")
-        raise SubjectError(NO_OPTIMIZER.format(kind.__name__, name, *takes))
-    return (lambda self, dout: kind.backward(self, dout, make())), f"{NOTE}, by {describe_optimizer(make)}"
+    if OPTIMIZERS.fullmatch(takes[1]):
+        make = plain_optimizer(kind.backward, takes[1])
+        if make is None:
+            name = getattr(inspect.unwrap(kind.backward), "__name__", "backward")
+            raise SubjectError(NO_OPTIMIZER.format(kind.__name__, name, *takes))
+        return (lambda self, dout: kind.backward(self, dout, make())), f"{NOTE}, by {describe_optimizer(make)}"
+    if RATES.fullmatch(takes[1]) or _moved(style, _at_argument):
+        return (lambda self, dout: kind.backward(self, dout, RATE)), NOTE
+    return None
 
 
-def _updates(style: Style) -> bool:
-    """Returns whether backward changes arrays of a layer, and stores no gradient of one of them."""
+def _moved(style: Style, run: Callable[[Any, Any, tuple[Any, ...], float], Any]) -> set[str]:
+    """Returns the arrays that move in proportion to a number and stay at 0; none if others move, as with a decay.
+
+    A backward that writes the product `rate * dW` over W counts too: it is meant as an update.
+    """
+    arrays: list[dict[str, np.ndarray]] = []
+    start = {name: np.copy(held[name]) for _, held, name in _arrays(style.thing)}
+    for rate in (0.0, 1.0, 2.0):
+        trial: Any = duplicate(style.thing)
+        y = called(trial.forward, *style.inputs)
+        dout = (np.ones_like(y),) if is_float(y) and parameters_of(trial.backward) else ()
+        before = {name for _, _, name in _arrays(trial)}
+        try:
+            run(type(trial), trial, dout, rate)
+        except Exception:
+            return set()
+        arrays.append({n: np.copy(held[n]) for _, held, n in _arrays(trial) if n in before and n in start})
+    at_zero, at_one, at_two = arrays
+    moved = {n for n in at_zero if not _same(at_one.get(n), at_two.get(n)) and not _is_gradient(n)}
+    is_rate = all(
+        (_same(at_zero[n], start[n]) or not at_zero[n].any())
+        and np.allclose(at_two[n] - at_one[n], at_one[n] - at_zero[n], rtol=1e-6, atol=1e-12)
+        for n in moved
+    )
+    return moved if is_rate else set()
+
+
+def _changes(style: Style, run: Backward | None = None) -> set[str]:
+    """Returns the names of the arrays of a layer that backward changes, of those that forward leaves alone."""
     trial: Any = duplicate(style.thing)
     y = called(trial.forward, *style.inputs)
+    if isinstance(y, Exception):
+        return set()
     before = [(held, name, np.copy(held[name])) for _, held, name in _arrays(trial)]
-    takes_dout = bool(parameters_of(trial.backward))
-    if isinstance(y, Exception) or isinstance(called(trial.backward, *([y] if takes_dout else [])), Exception):
+    if _ran(trial, y, run):
+        return {n for held, n, old in before if n in held and not _same(held[n], old) and not _is_gradient(n)}
+    return set()
+
+
+def _with_stored_gradients(style: Style, run: Backward) -> set[str]:
+    """Returns the names of the arrays of which backward stores a new gradient."""
+    trial: Any = duplicate(style.thing)
+    y = called(trial.forward, *style.inputs)
+    inputs = parameters_of(trial.forward)
+    earlier = {id(part): _stored(part, inputs) for _, part in layers_within(trial)}
+    if isinstance(y, Exception) or not _ran(trial, y, run):
+        return set()
+    return {
+        name
+        for _, part in layers_within(trial)
+        for name, gradient in _stored(part, inputs).items()
+        if not _same(gradient, earlier.get(id(part), {}).get(name))
+    }
+
+
+def _ran(trial: Any, y: Any, run: Backward | None) -> bool:
+    dout = [y] if parameters_of(trial.backward) else []
+    try:
+        trial.backward(*duplicate(dout)) if run is None else run(trial, *duplicate(dout))
+    except Exception:
         return False
-    changed = {name for held, name, old in before if name in held and not np.array_equal(held[name], old)}
-    stored = {name.rpartition(".")[2] for name, gradient in gradients_by_place(trial, ()).items() if is_float(gradient)}
-    return bool(changed) and not changed & stored and not any(map(GRADIENTS.fullmatch, changed))
+    return True
+
+
+def _same(first: Any, second: Any) -> bool:
+    return first is not None and second is not None and np.array_equal(first, second, equal_nan=True)
+
+
+def _is_gradient(name: str) -> bool:
+    return GRADIENTS.fullmatch(name) is not None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float | np.floating)
 
 
 def _arrays(whole: Any) -> Iterator[tuple[Any, MutableMapping[str, Any], str]]:
@@ -121,8 +213,10 @@ def _arrays(whole: Any) -> Iterator[tuple[Any, MutableMapping[str, Any], str]]:
     Yields the layer, the mapping that holds the array (its attributes or a dict), and the name in it.
     """
     for _, layer in layers_within(whole):
-        for name, value in attributes_of(layer).items():
-            if is_float(value) and not RATES.fullmatch(name):
+        attributes = attributes_of(layer)
+        gradients = {form.format(name) for name in attributes for form in GRADIENT_NAMES}
+        for name, value in attributes.items():
+            if is_float(value) and not RATES.fullmatch(name) and name not in gradients:
                 yield layer, vars(layer), name
-            elif isinstance(value, MutableMapping) and DICTS.fullmatch(name):
+            elif isinstance(value, MutableMapping) and PARAMETER_DICTS.fullmatch(name):
                 yield from ((layer, value, key) for key, part in value.items() if is_float(part))

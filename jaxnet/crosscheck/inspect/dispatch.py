@@ -3,7 +3,16 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
-from jaxnet.crosscheck.adapters import Style, adapt, derivatives, loss_and_gradients, methods, resets, updates
+from jaxnet.crosscheck.adapters import (
+    Style,
+    adapt,
+    derivatives,
+    loss_and_gradients,
+    methods,
+    plain_numbers,
+    resets,
+    updates,
+)
 from jaxnet.crosscheck.frameworks.array_protocol import foreign_array, on_numpy_arrays, with_numpy_arrays
 from jaxnet.crosscheck.frameworks.choose import engine_for
 from jaxnet.crosscheck.frameworks.program import FrameworkProgram
@@ -204,6 +213,8 @@ def function_to_checkable(
         f, gradient = on_numpy_arrays(f, example), on_numpy_arrays(gradient, example)
         args = with_numpy_arrays(args, example)
     args = draw_inputs(f, args, None, seed)
+    if gradient is not None and plain_numbers.rejects_arrays(f, args):
+        f, gradient = (plain_numbers.with_plain_numbers(function, f, args) for function in (f, gradient))
     product = as_product(f, args, gradient) if gradient is not None and takes_dout is None else None
     if product is None:
         return _in_either_precision(lambda: in_parts(inspect_function(f, args, gradient, takes_dout)), args)

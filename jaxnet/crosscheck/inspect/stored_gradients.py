@@ -1,5 +1,6 @@
 """Finds the gradients that a backward pass stores in a layer: `dW` beside `W`, `grads[0]` for `params[0]`."""
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxnet.crosscheck.inspect.trees import is_inexact
 # Ambiguous names: gW may be the weights of a gate. They count only if backward stores something there.
 LOOSE_GRADIENT_NAMES = (
     "g{}", "g_{}", "grad{}", "{}grad", "delta_{}", "nabla_{}", "dLd{}", "dL_d{}", "dJd{}", "dJ_d{}", "dE_d{}", "_d{}",
-    "{}_diff", "diff_{}",
+    "{}_diff", "diff_{}", "{}_gradient", "gradient_{}", "{}_gradients", "gradients_{}", "{}gradient", "gradient{}",
 )  # fmt: skip
 # Attributes that hold parameters, each with one that holds their gradients, by index or by name.
 COLLECTIONS = tuple(
@@ -20,8 +21,11 @@ COLLECTIONS = tuple(
     for parameters in ("params", "parameters", "_params", "_parameters")
     for gradients in ("grads", "gradients", "_grads", "_gradients")
 )
-DICTS = ("grads", "gradients", "_grads", "_gradients")  # of gradients by name
-ABBREVIATIONS = {"weight": "w", "weights": "w", "kernel": "w", "bias": "b", "biases": "b"}
+# Attributes that hold dicts by name: of gradients, and of parameters.
+GRADIENT_DICTS = re.compile(r"_?(d_?params?|d_?weights?|(param(eter)?s?_|weights?_)?(grads?|gradients?)|derivatives?)")
+PROPERTIES = ("grads", "gradients")  # which may compute such a dict
+PARAMETER_DICTS = re.compile(r"_?(params?|parameters|weights)")
+SYNONYMS = (("w", "weight", "weights", "kernel"), ("b", "bias", "biases"))
 
 
 def gradients_by_place(layer: Any, inputs: Collection[str] | None = None) -> dict[str, Any]:
@@ -79,7 +83,8 @@ def is_new_gradient(gradient: Any, before: Any, copied: Any) -> bool:
 def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[str, Any]:
     """Returns the gradients of a layer's own attributes, not of its sublayers; arguments as `gradients_by_place`."""
     attributes = attributes_of(layer)
-    dicts = [grads for place in DICTS if isinstance(grads := safe_getattr(layer, place), Mapping)]
+    places = [*filter(GRADIENT_DICTS.fullmatch, attributes), *(n for n in PROPERTIES if n not in attributes)]
+    dicts = [grads for place in places if isinstance(grads := safe_getattr(layer, place), Mapping)]
     found = {}
     for name in attributes:
         beside = [attributes[place] for place in _strict_names(name) if place in attributes]
@@ -98,9 +103,8 @@ def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[
 def _beside_entries(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the gradients that are attributes, of entries of a dict of parameters: `dW` for `params["W"]`."""
     found = {}
-    for place in ("params", "parameters", "_params", "_parameters"):
-        entries = attributes.get(place)
-        for key in entries if isinstance(entries, Mapping) else ():
+    for place, entries in attributes.items():
+        for key in entries if PARAMETER_DICTS.fullmatch(place) and isinstance(entries, Mapping) else ():
             names = (form.format(key) for form in GRADIENT_NAMES)
             if (name := next((n for n in names if is_inexact(attributes.get(n))), None)) is not None:
                 found[f"{place}[{key!r}]"] = attributes[name]
@@ -115,17 +119,17 @@ def _under_its_name(name: str, gradients: Mapping[str, Any], attributes: Collect
     forms = ("{}", *GRADIENT_NAMES)
     yield from (gradients[form.format(name)] for form in forms if form.format(name) in gradients)
     by_lower = {key.lower(): value for key, value in gradients.items() if isinstance(key, str)}
-    short = _abbreviation(name, attributes)
-    names = [name.lower(), *([short] if short else [])] if _is_alone(name, attributes) else []
+    names = [name.lower(), *_synonyms(name, attributes)] if _is_alone(name, attributes) else []
     keys = (form.format(own).lower() for own in names for form in (*forms, *LOOSE_GRADIENT_NAMES))
     yield from (by_lower[key] for key in keys if is_inexact(by_lower.get(key)))
 
 
-def _abbreviation(name: str, attributes: Collection[str]) -> str:
-    """Returns `w` for `weights` and `b` for `bias`; empty for other names, and if another attribute may be meant."""
-    short = ABBREVIATIONS.get(name.strip("_").lower(), "")
-    alike = [n for n in attributes if short in (n.strip("_").lower(), ABBREVIATIONS.get(n.strip("_").lower()))]
-    return short if short and alike == [name] else ""
+def _synonyms(name: str, attributes: Collection[str]) -> list[str]:
+    """Returns `w` for `weights` and `bias` for `b`; none for other names, and if another attribute may be meant."""
+    plain = name.strip("_").lower()
+    words = next((words for words in SYNONYMS if plain in words), ())
+    alike = [other for other in attributes if other.strip("_").lower() in words]
+    return [word for word in words if word != plain] if alike == [name] else []
 
 
 def _is_alone(name: str, attributes: Collection[str]) -> bool:
@@ -152,9 +156,9 @@ def _loose_names(name: str, attributes: Collection[str], inputs: Collection[str]
     lower = name.lower()
     if lower not in attributes and lower not in inputs:
         yield from (form.format(lower) for form in forms)
-    short = _abbreviation(name, attributes)
-    if short and short not in map(str.lower, inputs):
-        yield from (form.format(own) for own in (short.upper(), short) for form in forms)
+    for word in _synonyms(name, attributes):
+        if word not in map(str.lower, inputs):
+            yield from (form.format(own) for own in (word.upper(), word) for form in forms)
 
 
 def _by_entry(place: str, parameters: Any, gradients: Any) -> dict[str, Any]:
