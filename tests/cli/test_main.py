@@ -38,18 +38,6 @@ def test_an_unknown_command_is_an_error_that_names_the_near_one(monkeypatch, cap
     assert line.endswith(near or "scaling")
 
 
-def test_ctrl_c_while_a_command_is_loaded_is_one_line(monkeypatch, capsys):
-    def interrupted(name):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys, "argv", ["jaxnet", "check"])
-    monkeypatch.setattr(main, "import_module", interrupted)
-    with pytest.raises(SystemExit) as stopped:
-        main.main()
-    assert stopped.value.code == 130
-    assert capsys.readouterr().err == "jaxnet check: interrupted\n"
-
-
 NEW_ACTIVATION = """
 import tyro
 from jaxnet.nn import layers
