@@ -51,9 +51,8 @@ def run_command(name: str, room: str = "jaxnet.cli") -> None:
     """
     end_on_interrupt()
     try:
-        import tyro
-
         from jaxnet.cli.common_options import check_common
+        from jaxnet.cli.parse_options import parse
 
         command = import_module(f"{room}.{name}")
     except ModuleNotFoundError as error:
@@ -62,6 +61,6 @@ def run_command(name: str, room: str = "jaxnet.cli") -> None:
         print(f'{program()}: a package is missing ({error}): pip install "{DISTRIBUTION}[train]"', file=sys.stderr)
         sys.exit(USAGE_ERROR)
     with one_line_errors(*getattr(command, "ERRORS", ())):
-        options = tyro.cli(command.Options, description=command.__doc__)
+        options = parse(command.Options, command.__doc__)
         check_common(options)
         sys.exit(command.main(options))
