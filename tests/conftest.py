@@ -1,4 +1,5 @@
 import os
+import signal
 from importlib.metadata import version
 
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # tests count compilations
@@ -16,6 +17,14 @@ import numpy_ref
 
 FAST_COMPILATION = "JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"
 AS_A_USER = {name: value for name, value in os.environ.items() if name not in FAST_COMPILATION}
+
+
+@pytest.fixture(autouse=True)
+def own_interrupts():
+    """Lets Ctrl-C end the tests as usual after a command that runs in this process has changed its handler."""
+    handler = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, handler)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxnet
+from jaxnet.cleanup import cleanup
 from jaxnet.cli.bench_bound import multipliers
 from jaxnet.cli.bench_contenders import CONTENDERS, LEARNING_RATE, Problem, Skip, Train
 from jaxnet.cli.bench_timing import StepTimer, fastest, make_timers, summarize, time_run
@@ -259,5 +260,6 @@ def main(options: Options) -> None:
             show(size, results["sizes"][size], console)
     if options.output:
         temporary = options.output.with_name(f"{options.output.name}.part")  # the file is complete or absent
-        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(options.output)
+        with cleanup(partial(temporary.unlink, missing_ok=True)):
+            temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            temporary.replace(options.output)

@@ -4,7 +4,8 @@ import sys
 from importlib import import_module
 
 from jaxnet import __version__
-from jaxnet.cli.errors import INTERRUPTED, USAGE_ERROR, one_line_errors, program
+from jaxnet.cli.errors import USAGE_ERROR, one_line_errors, program
+from jaxnet.cli.interrupt import end_on_interrupt
 
 COMMANDS = {
     "train": "train a network and write its results to a folder",
@@ -48,21 +49,18 @@ def run_command(name: str, room: str = "jaxnet.cli") -> None:
     Raises:
         SystemExit: If a package that the command needs is missing, an option is invalid, or `main` returns a status.
     """
+    end_on_interrupt()
     try:
-        import tyro
-
         from jaxnet.cli.common_options import check_common
+        from jaxnet.cli.parse_options import parse
 
         command = import_module(f"{room}.{name}")
-    except KeyboardInterrupt:
-        print(f"{program()}: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     except ModuleNotFoundError as error:
         from jaxnet.data.datasets import DISTRIBUTION
 
         print(f'{program()}: a package is missing ({error}): pip install "{DISTRIBUTION}[train]"', file=sys.stderr)
         sys.exit(USAGE_ERROR)
     with one_line_errors(*getattr(command, "ERRORS", ())):
-        options = tyro.cli(command.Options, description=command.__doc__)
+        options = parse(command.Options, command.__doc__)
         check_common(options)
         sys.exit(command.main(options))

@@ -10,7 +10,6 @@ Exit status: 0 if the network was trained, 1 if training diverged, nothing was l
 an invalid option, 3 if something could not be saved, and 128 plus the number of the signal that stopped the run.
 """
 
-import os
 import sys
 import time
 from datetime import datetime
@@ -25,7 +24,8 @@ import pooch
 from rich.console import Console
 
 import jaxnet
-from jaxnet.cli.errors import INTERRUPTED, program
+from jaxnet.cli.errors import program
+from jaxnet.cli.interrupt import interrupt_message
 from jaxnet.cli.train_loop import FAILED_TO_SAVE, Outcome, train, warn
 from jaxnet.cli.train_options import LAUNCH, Options, from_record, resolve
 from jaxnet.cli.train_results import summarize, write_results
@@ -39,21 +39,29 @@ ERRORS = (DatasetError, CheckpointError)
 
 def main(options: Options) -> None:
     """Trains a network, or resumes a run."""
-    try:
-        resolved = resolve_options(options)
-        start_jax(resolved)
-        with sharding.exit_on_failure():
-            run(resolved, Console(quiet=resolved.process > 0))
-    except KeyboardInterrupt:
-        print(f"{program()}: interrupted; only the last checkpoint is saved", file=sys.stderr, flush=True)
-        os._exit(INTERRUPTED)  # a normal exit would wait for the compiled program
+    resolved = resolve_options(options)
+    start_jax(resolved)
+    with sharding.exit_on_failure():
+        run(resolved, Console(quiet=resolved.process > 0))
 
 
 def run(options: SimpleNamespace, console: Console) -> None:
     """Sets up a run, cross-checks its gradients, trains, and writes the results."""
     name = getattr(options, "dataset", options.network)
-    with run_folder.named_or_reserved(options.resume or options.output, name) as folder:
+    with (
+        run_folder.named_or_reserved(options.resume or options.output, name) as folder,
+        interrupt_message(partial(what_is_saved, folder)),
+    ):
         train_in(folder, options, console)
+
+
+def what_is_saved(folder: Path) -> str:
+    """Returns what Ctrl-C leaves of a run that it ends at once."""
+    if (folder / run_folder.SUMMARY).exists():
+        return f"interrupted; the results are in {folder}"
+    if any(path.name.isdigit() for path in folder.glob("checkpoints/*")):
+        return f"interrupted; only the last checkpoint is saved; continue with --resume {folder}"
+    return "interrupted; nothing is saved"
 
 
 def train_in(folder: Path, options: SimpleNamespace, console: Console) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 import jaxnet
 from jaxnet.cli.errors import program
+from jaxnet.cli.interrupt import acknowledge_interrupt
 from jaxnet.cli.progress import training_progress
 from jaxnet.cli.train_setup import Setup
 from jaxnet.train import sharding
@@ -81,6 +82,8 @@ def stop_signals() -> Iterator[list[int]]:
 
     def receive(number: int, _frame: FrameType | None) -> None:
         received.append(number)
+        if number == signal.SIGINT:
+            acknowledge_interrupt()
         restore()
 
     for number in handlers:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from jaxnet.cleanup import temporary_folder
 from jaxnet.data.idx import IMAGES, LABELS, read_idx
 
 DISTRIBUTION = "jaxnet-crosscheck"  # the name on PyPI, where jaxnet is another project
@@ -168,16 +169,20 @@ def _download(
         import requests
     pooch.get_logger().setLevel("WARNING")  # otherwise it logs every attempt
     download = pooch.HTTPDownloader(progressbar=progress or False, timeout=timeout)
-    failures = []
-    for mirror in mirrors:
-        try:
-            for name, checksum in checksums.items():
-                if progress is not None:
-                    progress.reset()  # pooch does not reset it between files
-                pooch.retrieve(mirror + name, checksum, name, folder, downloader=download)
-            return
-        except (requests.RequestException, ValueError) as error:  # pooch's ValueError: a wrong checksum
-            failures.append(f"{mirror}: {_reason(error)}")
+    failures, missing = [], dict(checksums)
+    folder.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(".download-", folder) as temporary:
+        for mirror in mirrors:
+            try:
+                for name in [*missing]:
+                    if progress is not None:
+                        progress.reset()  # pooch does not reset it between files
+                    pooch.retrieve(mirror + name, missing[name], name, temporary, downloader=download)
+                    (temporary / name).replace(folder / name)
+                    del missing[name]
+                return
+            except (requests.RequestException, ValueError) as error:  # pooch's ValueError: a wrong checksum
+                failures.append(f"{mirror}: {_reason(error)}")
     raise ConnectionError("; ".join(failures))
 
 

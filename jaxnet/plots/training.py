@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 
+from jaxnet.cleanup import cleanup
 from jaxnet.crosscheck.measure.step_sweep import StepErrors
 from jaxnet.plots.style import (
     ACCURACY_STYLES,
@@ -198,13 +200,12 @@ def save(figure: Figure, path: Path) -> None:
         ValueError: If the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.part")
-    try:
-        figure.savefig(temporary, format="png")
-        temporary.replace(path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written ({error.strerror}); name another file") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with cleanup(partial(temporary.unlink, missing_ok=True)):
+        try:
+            figure.savefig(temporary, format="png")
+            temporary.replace(path)
+        except OSError as error:
+            raise ValueError(f"{path}: cannot be written ({error.strerror}); name another file") from error
 
 
 def step_sizes(title: str, errors: Mapping[str, StepErrors], failed: Collection[str] = ()) -> Figure:

@@ -2,12 +2,11 @@
 
 import csv
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from jaxtyping import PRNGKeyArray
 from numpy.typing import ArrayLike
 
 from jaxnet import __version__
+from jaxnet.cleanup import cleanup, temporary_folder
 from jaxnet.nn.description import from_description
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.summary import param_shapes
@@ -36,8 +36,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder that is renamed to `path`, which `check_new` checks, or deleted if the block raises."""
     check_new(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent, ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with temporary_folder(f".{path.name}-", path.parent) as folder:
         yield folder
         folder.chmod(0o755)  # a temporary folder is private
         folder.rename(path)
@@ -57,11 +56,13 @@ def reserved(name: str) -> Iterator[Path]:
                 raise ValueError(f"output: {path.parent} is a file; name another folder with --output") from None
         except OSError as error:
             raise ValueError(f"output: {path} cannot be written ({error.strerror}); name another folder") from error
-    try:
+    with cleanup(partial(_remove_if_empty, path)):
         yield path
-    finally:
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+
+
+def _remove_if_empty(path: Path) -> None:
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
 
 
 @contextmanager
@@ -81,7 +82,8 @@ def check_new(path: Path) -> None:
         raise ValueError(f"output: {path} exists already; name another folder or remove it{advice}")
     parent = path if path.exists() else next(folder for folder in path.parents if folder.exists())
     try:
-        os.rmdir(tempfile.mkdtemp(dir=parent))
+        with temporary_folder(".writable-", parent):
+            pass
     except OSError as error:
         raise ValueError(f"output: {path} cannot be written ({error.strerror}); name another folder") from error
 
@@ -125,8 +127,7 @@ def results(path: Path) -> Iterator[Path]:
     path.mkdir(parents=True, exist_ok=True)  # it may have been removed during the run
     for leftover in path.glob(".results-*"):  # of a process that was killed here
         shutil.rmtree(leftover)
-    with tempfile.TemporaryDirectory(prefix=".results-", dir=path, ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with temporary_folder(".results-", path) as folder:
         yield folder
         for file in sorted(folder.iterdir(), key=lambda file: file.name == SUMMARY):
             file.rename(path / file.name)

@@ -1,5 +1,7 @@
 """Tests of the command `jaxnet` and of options that are derived from tables."""
 
+import dataclasses
+import importlib
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import pytest
 
 import jaxnet
 from jaxnet.cli import errors, main
+from jaxnet.cli.parse_options import unknown_option
 from jaxnet.data.datasets import DISTRIBUTION, DatasetError
 
 
@@ -36,18 +39,6 @@ def test_an_unknown_command_is_an_error_that_names_the_near_one(monkeypatch, cap
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"jaxnet: {name}, expected one of train, check,")
     assert line.endswith(near or "scaling")
-
-
-def test_ctrl_c_while_a_command_is_loaded_is_one_line(monkeypatch, capsys):
-    def interrupted(name):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys, "argv", ["jaxnet", "check"])
-    monkeypatch.setattr(main, "import_module", interrupted)
-    with pytest.raises(SystemExit) as stopped:
-        main.main()
-    assert stopped.value.code == 130
-    assert capsys.readouterr().err == "jaxnet check: interrupted\n"
 
 
 NEW_ACTIVATION = """
@@ -97,3 +88,35 @@ def test_an_expected_error_prints_one_line_and_sets_the_exit_status(monkeypatch,
 def test_an_unexpected_error_keeps_its_traceback():
     with pytest.raises(TypeError, match="a bug"), errors.one_line_errors():
         raise TypeError("a bug")
+
+
+WRONG_OPTIONS = {
+    "check --intputs 3": "--intputs: no such option; did you mean --inputs?",
+    "sweep --no_such=3": "--no_such: no such option; --help lists them",
+    "train --steps many": "--steps: 'many', expected INT",
+    "train --steps": "Missing value for argument '--steps'",
+    "sweep --learning-rates a b": "--learning-rates: 'a', 'b', expected [FLOAT [FLOAT ...]]",
+    "sweep --optimizer sdg": "--optimizer: 'sdg', expected one of sgd, momentum, nesterov",
+    "bench --dataset rndom": "--dataset: 'rndom', expected one of mnist, random; did you mean random?",
+    "scaling extra": "Unrecognized options: extra",
+    "predict": "Missing from jaxnet predict: PATH Folder of a finished run",
+}
+
+
+@pytest.mark.parametrize("command", WRONG_OPTIONS)
+def test_a_wrong_option_is_one_line_that_names_the_near_one(monkeypatch, capsys, command):
+    monkeypatch.setattr(sys, "argv", ["jaxnet", *command.split()])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"jaxnet {command.split()[0]}: {WRONG_OPTIONS[command]}")
+    assert not set("─│╭╮╯╰") & set(line)
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_every_option_of_a_command_is_known(name):
+    options = importlib.import_module(f"jaxnet.cli.{name}").Options
+    for field in dataclasses.fields(options):
+        assert unknown_option(options, [f"--{field.name}", "3"]) == ""
+    assert "no such option" in unknown_option(options, ["--x"])

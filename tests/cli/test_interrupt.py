@@ -1,0 +1,121 @@
+"""Tests Ctrl-C in processes of their own: one line, status 130 and nothing half-written, at any moment of a command."""
+
+import subprocess
+import sys
+
+import pytest
+
+from jaxnet.cli.main import COMMANDS
+
+# Sends SIGINT to its own process when a module is imported, or when a function is called: at once, in a callback of the
+# garbage collector, where Python ignores exceptions, or in a call that does not return to Python, like a compilation.
+DRIVER = """
+import gc, hashlib, importlib, os, signal, sys, threading, time
+
+moment, place, *sys.argv = sys.argv[1:]
+
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+def in_callback():
+    gc.callbacks.append(interrupt)
+    gc.collect()
+
+def in_long_call(times=1):
+    def send():
+        for _ in range(times):
+            time.sleep(0.5)
+            interrupt()
+    threading.Thread(target=send, daemon=True).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # minutes without the interpreter
+
+ACTIONS = {"now": interrupt, "callback": in_callback, "long call": in_long_call, "twice": lambda: in_long_call(2)}
+
+class AtImport:
+    def find_spec(self, name, path=None, target=None):
+        if name == place:
+            interrupt()
+
+def at_call():
+    module, name = place.split(":")
+    *owner, name = name.split(".")
+    owner = getattr(importlib.import_module(module), owner[0]) if owner else importlib.import_module(module)
+    original = getattr(owner, name)
+    def replaced(*args, **kwargs):
+        ACTIONS[moment]()
+        return original(*args, **kwargs)
+    setattr(owner, name, replaced)
+
+sys.meta_path.insert(0, AtImport())
+from jaxnet.cli import main
+
+def import_and_prepare(name, load=main.import_module):
+    command = load(name)
+    if moment != "import":
+        at_call()
+    return command
+
+main.import_module = import_and_prepare
+main.main()
+"""
+ARGUMENTS = {"predict": "no-folder"}  # of commands that need some
+DEFAULT = ["check", "layers"]  # the first imports no JAX
+OTHERS = [name for name in COMMANDS if name not in DEFAULT]
+MOMENTS = {
+    "import of a library": ("import", "tyro"),
+    "import of the command": ("import", "jaxnet.cli.NAME"),
+    "call": ("now", "jaxnet.cli.NAME:main"),
+    "callback": ("callback", "jaxnet.cli.NAME:main"),
+    "long call": ("long call", "jaxnet.cli.NAME:main"),
+}
+SWEEP = "sweep --learning-rates 0.1 --init-stds 0.1 --hidden 2 --steps 2 --validation 0"
+BENCH = "bench --dataset random --sizes 4-3-2@5 --only jaxnet.fit --rounds 1 --seconds 0.001 --output b.json"
+WRITING = {
+    "sweep": (SWEEP, "matplotlib.figure:Figure.savefig"),
+    "bench": (BENCH, "pathlib:Path.replace"),
+    "train": ("train --steps 5", "matplotlib.figure:Figure.savefig"),
+}
+
+
+def interrupted(moment, place, arguments, folder):
+    """Returns status, stderr, and the files that are left in a folder."""
+    command = [sys.executable, "-c", DRIVER, moment, place, "jaxnet", *arguments.split()]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=100)
+    return (
+        done.returncode,
+        done.stderr,
+        sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()),
+    )
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("name", DEFAULT + [pytest.param(name, marks=pytest.mark.slow) for name in OTHERS])
+def test_ctrl_c_is_one_line(tmp_path, name, moment):
+    kind, place = MOMENTS[moment]
+    result = interrupted(kind, place.replace("NAME", name), f"{name} {ARGUMENTS.get(name, '')}", tmp_path)
+    assert result == (130, f"jaxnet {name}: interrupted\n", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRITING)
+def test_ctrl_c_while_files_are_written_leaves_none_half_written(tmp_path, name):
+    arguments, place = WRITING[name]
+    status, stderr, files = interrupted("now", place, arguments, tmp_path)
+    assert (status, stderr.startswith(f"jaxnet {name}: interrupted")) == (130, True)
+    assert [file for file in files if not file.endswith("options.json")] == []
+
+
+@pytest.mark.slow
+def test_the_first_ctrl_c_of_a_training_run_saves_it(tmp_path):
+    place = "jaxnet.train.checkpoints:Checkpoints.offer"
+    status, stderr, _ = interrupted("now", place, "train --output run", tmp_path)
+    assert (status, stderr) == (130, "jaxnet train: stopped and saved after step 10; continue with --resume run\n")
+
+
+@pytest.mark.slow
+def test_the_second_ctrl_c_of_a_training_run_ends_it_although_it_does_not_return_to_python(tmp_path):
+    place = "jaxnet.train.checkpoints:Checkpoints.offer"
+    status, stderr, files = interrupted("twice", place, "train --output runs", tmp_path)
+    assert (status, stderr) == (130, "jaxnet train: interrupted; nothing is saved\n")
+    assert files == ["runs/options.json"]
