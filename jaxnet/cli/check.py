@@ -194,7 +194,7 @@ def stdout_to_stderr() -> Iterator[None]:
 
 def print_report(options: Options, report: Report, place: SourceLine | None) -> None:
     """Prints a report, for a FAIL with the line that computes the gradient, and the annotation for GitHub."""
-    text = report.details() if options.verbose else str(report)
+    text = report.details(width=WIDTH) if options.verbose else report.text(width=WIDTH)
     if report.verdict is Verdict.FAIL and place is not None:
         text += f"\n  the gradient is computed at {place}"
     end = "\n\n" if "\n" in text else "\n"

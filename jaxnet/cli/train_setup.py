@@ -19,6 +19,7 @@ from jaxnet.cli.errors import program
 from jaxnet.cli.own_networks import check_against_jax
 from jaxnet.cli.train_options import CLASSES, HEADS, LAUNCH
 from jaxnet.crosscheck import Verdict
+from jaxnet.crosscheck.explain.printed_report import WIDTH
 from jaxnet.data import DATASETS, Dataset, text
 from jaxnet.data.validation_split import split_validation
 from jaxnet.nn.layers import Params
@@ -135,6 +136,6 @@ def cross_check(setup: Setup, console: Console) -> None:
     layers = numpy_ref.build_layers(net.description, setup.params)
     network = numpy_ref.Network(layers, weight_decay=options.weight_decay)
     report = check_against_jax(setup.name, net, network, noise, x, t)
-    console.print(str(report), highlight=False, soft_wrap=True, markup=False)
+    console.print(report.text(width=WIDTH), highlight=False, soft_wrap=True, markup=False)
     if report.verdict is Verdict.FAIL:
         sys.exit(f"{program()}: the gradients disagree as the table shows; the network is not trained")

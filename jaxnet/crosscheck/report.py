@@ -184,15 +184,15 @@ class Report:
 
         return report_html(self)
 
-    def text(self, *, width: int | None = 80) -> str:
+    def text(self, *, width: int | None = None) -> str:
         """Returns the report as it is printed: one line for a PASS, with what is wrong and the table for the others.
 
         Args:
-            width: The most characters of a line, 40 or more. None leaves sentences on one line each. Defaults to 80.
+            width: The most characters of a line, 40 or more. Defaults to one line for each sentence.
         """
         return printed_report.text(self, details=False, width=width)
 
-    def details(self, *, width: int | None = 80) -> str:
+    def details(self, *, width: int | None = None) -> str:
         """Returns the report with all leaves, the error of each pair of derivations, and the cost of the check.
 
         Args:

@@ -130,9 +130,9 @@ def test_a_report_fits_its_width_and_loses_no_word(report_of, name, width):
 
 
 @pytest.mark.parametrize("name", REPORTS)
-def test_printing_a_report_prints_its_text_in_80_columns(report_of, name, capsys):
+def test_printing_a_report_prints_each_sentence_on_one_line(report_of, name, capsys):
     print(report_of(name))
-    assert capsys.readouterr().out == report_of(name).text(width=80) + "\n"
+    assert capsys.readouterr().out == report_of(name).text(width=None) + "\n"
 
 
 def test_a_pass_is_one_line_with_the_largest_error_and_what_is_caught(report_of):

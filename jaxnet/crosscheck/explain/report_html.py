@@ -11,6 +11,7 @@ import numpy as np
 from jaxnet.crosscheck.decide import Verdict
 from jaxnet.crosscheck.element_errors import ElementErrors
 from jaxnet.crosscheck.explain import report_lines
+from jaxnet.crosscheck.explain.printed_report import WIDTH
 from jaxnet.crosscheck.inspect.errors import counted
 from jaxnet.crosscheck.measure.step_sweep import StepErrors
 from jaxnet.plots.html import figures, folded, framed, paragraph, table
@@ -113,7 +114,7 @@ def _parts(title: str, reports: Sequence["Report"]) -> str:
 
 def _text(report: "Report") -> str:
     cost = f"{report.calls:,} forward passes, {report.seconds:.2f} s, seed {report.seed}"
-    return folded(f"report as text; {cost}", f"<pre>{escape(report.details())}</pre>")
+    return folded(f"report as text; {cost}", f"<pre>{escape(report.details(width=WIDTH))}</pre>")
 
 
 def _curves(report: "Report") -> str:
