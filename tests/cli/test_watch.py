@@ -71,7 +71,7 @@ def watched(tmp_path):
 
 def test_every_save_is_checked_until_ctrl_c(watched, tmp_path):
     first = watched.runs(1)
-    assert first.startswith("PASS  Scaled: 1 leaf, ")
+    assert first.startswith("PASS  Scaled (x): ")
     assert re.search(r"\n\d\d:\d\d:\d\d  PASS in \d+\.\d\d s; watching 2 files, Ctrl-C ends\n$", first)
     (tmp_path / "mine.py").write_text(LAYER.replace("3 * dout", "4 * dout"))
     assert "FAIL  Scaled\n" in watched.runs(2)

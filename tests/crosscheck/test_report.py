@@ -154,7 +154,7 @@ def test_a_pass_with_a_long_name_is_one_line_of_80_columns():
     leaf = Leaf("x", Verdict.PASS, Cause.AGREES, relative_error=1e-11, min_detectable_error=1e-8, size=1, compared=1)
     line = str(Report("convolution_forward,convolution_backward" * 3, None, (leaf,)))
     assert len(line) == 80
-    assert line == "PASS  convolution_forward,conv... (1 leaf): relative error 1.0e-11, detects 1e-08"
+    assert line == "PASS  convolution_forward,con... (1 leaf): relative error 1.0e-11, detects 1e-08"
 
 
 def a_failing_network(leaves):

@@ -221,7 +221,7 @@ def test_a_network_names_the_wrong_layer():
 
 def test_the_whole_text_unfolds(failing):
     (pre,) = parsed(failing._repr_html_()).iter("pre")
-    assert pre.text == failing.details()
+    assert pre.text == failing.details(width=80)
 
 
 def test_names_and_messages_are_escaped():

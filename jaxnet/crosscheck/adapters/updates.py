@@ -56,12 +56,13 @@ def adapt_own_rate(style: Style) -> Style | None:
         return None
     kind: Any = type(layer)
     takes = positional(layer.backward)
-    if len(takes) > 2 or not _changes(style):
+    numbers = [name for name, value in attributes_of(layer).items() if _is_number(value)]
+    may_have_rate = (len(takes) <= 1 and numbers) or (len(takes) == 2 and _is_number(takes[1].default))
+    if not may_have_rate or not _changes(style):  # most layers are not called here
         return None
     if len(takes) == 2:
-        run = _at_rate_of_one(style) if _is_number(takes[1].default) else None
+        run = _at_rate_of_one(style)
         return run and _adapted(style, *run)
-    numbers = [name for name, value in attributes_of(layer).items() if _is_number(value)]
     named = [name for name in numbers if OWN_RATES.fullmatch(name)]
     rates = named or [n for n in numbers if _moved(style, partial(_at_own_rate, n)) >= _changes(style)]
     if len(rates) != 1:
@@ -187,9 +188,9 @@ def _with_stored_gradients(style: Style, run: Backward) -> set[str]:
 
 
 def _ran(trial: Any, y: Any, run: Backward | None) -> bool:
-    dout = [y] if parameters_of(trial.backward) else []
+    dout = [np.ones_like(y) if is_float(y) else duplicate(y)] if parameters_of(trial.backward) else []
     try:
-        trial.backward(*duplicate(dout)) if run is None else run(trial, *duplicate(dout))
+        trial.backward(*dout) if run is None else run(trial, *dout)
     except Exception:
         return False
     return True
@@ -213,6 +214,8 @@ def _arrays(whole: Any) -> Iterator[tuple[Any, MutableMapping[str, Any], str]]:
     Yields the layer, the mapping that holds the array (its attributes or a dict), and the name in it.
     """
     for _, layer in layers_within(whole):
+        if not hasattr(layer, "__dict__"):  # slots
+            continue
         attributes = attributes_of(layer)
         gradients = {form.format(name) for name in attributes for form in GRADIENT_NAMES}
         for name, value in attributes.items():
