@@ -4,6 +4,7 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
@@ -12,12 +13,25 @@ from jaxnet.crosscheck.inspect.optional_jax import double_precision
 SEED = 2_719_643_881  # none that code gives to a generator of its own, which would then draw the same numbers
 
 
+_seed = ContextVar("seed", default=SEED)
+
+
 def restart_generators() -> None:
     """Seeds the global random generators of NumPy, Python and, where it is loaded, PyTorch."""
-    np.random.seed(SEED)  # noqa: NPY002
-    random.seed(SEED)
+    np.random.seed(_seed.get())  # noqa: NPY002
+    random.seed(_seed.get())
     if (torch := sys.modules.get("torch")) is not None:
-        torch.default_generator.manual_seed(SEED)
+        torch.default_generator.manual_seed(_seed.get())
+
+
+@contextmanager
+def other_random_numbers() -> Iterator[None]:
+    """Seeds the global random generators otherwise within the block, which shows whether code draws from them."""
+    token = _seed.set(SEED + 1)
+    try:
+        yield
+    finally:
+        _seed.reset(token)
 
 
 @contextmanager
