@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxnet.crosscheck import check
-from jaxnet.crosscheck.targets import TargetError, import_root
+from jaxnet.crosscheck.targets import TargetError, forget_bytecode, import_root
 
 STEP = 20  # milliseconds without a change after which a save is complete
 LONGEST_WAIT = 500  # milliseconds after which files are compared although no change was announced
@@ -65,6 +65,9 @@ def watch(files: Iterable[Path], run: Callable[[], int]) -> None:
             )  # fmt: skip
             next(_ for _ in changes if stamps(watched) != before)
         wait_until_saved(watched)
+        for file, stamp in stamps(watched).items():
+            if stamp != before.get(file):
+                forget_bytecode(Path(file))
 
 
 def wait_until_saved(files: Iterable[str]) -> None:

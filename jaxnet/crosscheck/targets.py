@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
@@ -84,6 +84,15 @@ def import_root(file: Path) -> Path:
     return project / "src" if file.is_relative_to(project / "src") else project
 
 
+def forget_bytecode(file: Path) -> None:
+    """Removes what Python compiled from a file earlier.
+
+    Python takes it for current if the file has the size and the second of its time, as after two saves within a second.
+    """
+    with suppress(OSError):
+        Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)
+
+
 def _module_of_file(target: str, place: str) -> ModuleType:
     path = Path(place)
     if path.is_dir():
@@ -94,6 +103,7 @@ def _module_of_file(target: str, place: str) -> ModuleType:
     if path.suffix != ".py":
         raise TargetError(f"{target}: {place} is not a Python file, expected FILE.py:NAME")
     file = path.resolve()
+    forget_bytecode(file)
     root = import_root(file)
     # A file on its own finds its neighbours before everything else, as when it is run; in a package, it would hide
     # modules of the same names.

@@ -1,5 +1,7 @@
 """Tests that a user's code is loaded as it is: packages, src layouts, what it expects at import, and wrong names."""
 
+import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -168,3 +170,17 @@ def test_a_wrong_target_is_an_error_that_says_what_is_wrong(tmp_path, monkeypatc
 def test_the_root_of_a_lone_file_is_its_folder(tmp_path):
     write(tmp_path, {"a/b/mine.py": ""})
     assert import_root(tmp_path / "a/b/mine.py") == tmp_path / "a/b"
+
+
+@pytest.mark.parametrize("name", ["kit.py", "kit/deep/layers.py"])
+def test_the_second_of_two_saves_within_a_second_is_loaded(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = write(tmp_path, {name: "value = 1\n", "pyproject.toml": ""}) / name
+    os.utime(file, (1_000_000_000, 1_000_000_000))
+    assert load(f"{file}:value") == 1
+    assert Path(importlib.util.cache_from_source(str(file))).exists()  # compiled from the first text
+    file.write_text("value = 2\n")
+    os.utime(file, (1_000_000_000, 1_000_000_000.5))
+    for module in {Path(name).stem, ".".join(Path(name).with_suffix("").parts)} & set(sys.modules):
+        del sys.modules[module]
+    assert load(f"{file}:value") == 2

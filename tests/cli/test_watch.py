@@ -31,8 +31,9 @@ class Watched:
     def __init__(self, folder):
         command = [sys.executable, "-u", "-m", "jaxnet", "check", "mine.py:Scaled", "--inputs", "2x3", "--watch"]
         self.process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": ""},  # as users run it
+        )  # fmt: skip
         self.lines = []
         self.is_waiting = threading.Condition()
         self.reader = threading.Thread(target=self.read, daemon=True)
@@ -90,6 +91,19 @@ def test_every_save_is_checked_until_ctrl_c(watched, tmp_path):
     watched.reader.join(timeout=30)
     assert watched.lines[printed:] == ["jaxnet check: interrupted\n"]
     assert "\x1b" not in "".join(watched.lines)  # nothing is cleared
+
+
+def test_two_saves_of_an_imported_module_within_a_second_are_told_apart(watched, tmp_path):
+    def save(text, fraction):
+        (tmp_path / "new.py").write_text(text)
+        os.utime(tmp_path / "new.py", ns=(10**18 + fraction, 10**18 + fraction))
+        os.replace(tmp_path / "new.py", tmp_path / "scaling.py")
+
+    watched.runs(1)
+    save("scale = 6", 0)
+    assert "times 0.5" in watched.runs(2)
+    save("scale = 3", 500_000_000)  # of the same size and second, as Python's compiled files tell times
+    assert watched.runs(3).startswith("PASS  Scaled")
 
 
 def test_ctrl_c_during_a_check_is_one_line(watched, tmp_path):
