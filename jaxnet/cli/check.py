@@ -26,8 +26,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from jaxnet.cli.candidates import candidates
 from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_writable
-from jaxnet.cli.errors import INTERRUPTED, one_line_errors
+from jaxnet.cli.errors import INTERRUPTED, USAGE_ERROR, one_line_errors, program
 from jaxnet.cli.source_lines import SourceLine, annotation, gradient_line
 from jaxnet.cli.terminal_color import colored, has_color
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, check_function, inspected, shell_values, targets
@@ -230,6 +231,16 @@ def run_checks(options: Options) -> int:
     return STATUS[verdict]
 
 
+def list_candidates(file: str) -> int:
+    """Prints a command for everything in a file that could be checked, and returns the status of an invalid target."""
+    commands = list(candidates(file, targets.load_module(file)))
+    if not commands:
+        raise targets.TargetError(f"{file}: nothing in it has a forward and a backward pass; name it as {file}:NAME")
+    print(*commands, sep="\n")
+    print(f"{program()}: {file}: name one of these, {file}:NAME, with the shapes of its arrays", file=sys.stderr)
+    return USAGE_ERROR
+
+
 def main(options: Options) -> int:
     """Checks the targets once, or whenever they change, and returns the exit status."""
     check_writable("plot", options.plot)
@@ -241,6 +252,8 @@ def main(options: Options) -> int:
         raise ValueError(f"json: given beside {'watch' if options.watch else 'github'}, expected one of them")
     if options.plot and options.gradient:
         raise ValueError("plot: given beside gradient, expected one of them: it draws what has its own gradient")
+    if files := [target for target in options.target if target.endswith(".py")]:
+        return list_candidates(files[0])
     if options.watch:
         from jaxnet.cli.watch import watch
 

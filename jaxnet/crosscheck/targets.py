@@ -46,6 +46,15 @@ def load(target: str) -> Any:
     return objects if len(objects) > 1 else objects[0]
 
 
+def load_module(file: str) -> ModuleType:
+    """Returns the module of FILE.py, imported as `load` does.
+
+    Raises:
+        TargetError: If there is no such file, or it raises or exits while it is imported.
+    """
+    return _module_of_file(file, file)
+
+
 def file_of(target: str) -> Path:
     """Returns the file of a target, which need not exist. A module is looked for below the working folder."""
     place = target.rpartition(":")[0]

@@ -300,3 +300,21 @@ def test_completions_are_printed_for_the_command(check, shell):
     assert not status
     assert "--points" in out
     assert "--gradient" in out
+
+
+def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        CODE
+        + "\ndef f_forward(x, w):\n    pass\ndef f_backward(dout, cache):\n    pass\ndef sine_gradient(x):\n    pass\n"
+    )
+    status, out, err = check("mine.py")
+    assert status == 2
+    assert out.splitlines() == [
+        "jaxnet check mine.py:Affine --init W=SHAPE b=SHAPE --inputs x=SHAPE",
+        "jaxnet check mine.py:WrongForOne --init w=SHAPE --inputs x=SHAPE",
+        "jaxnet check mine.py:sine --gradient sine_gradient --inputs x=SHAPE",
+        "jaxnet check mine.py:f_forward,f_backward --inputs x=SHAPE w=SHAPE",
+    ]
+    assert err == "jaxnet check: mine.py: name one of these, mine.py:NAME, with the shapes of its arrays\n"
+    (tmp_path / "mine.py").write_text("x = 1")
+    assert check("mine.py")[2].startswith("jaxnet check: mine.py: nothing in it has a forward and a backward pass")

@@ -766,7 +766,7 @@ def test_json_is_valid_although_the_checked_code_prints(tmp_path):
 
 INVALID_TARGETS = {
     "no such file": ("nowhere.py:Affine", "there is no file nowhere.py"),
-    "no name": ("USER_CODE", "expected FILE.py:NAME"),
+    "no name": ("USER_CODE", "name one of these"),
     "no such name": ("USER_CODE:Afine", "no Afine in"),
     "no arguments": ("USER_CODE:Affine --inputs 3x4", "pass its arguments with --init"),
     "no value": ("USER_CODE:Affine --init 4x3 three --inputs 3x4", "'three': expected a shape"),
