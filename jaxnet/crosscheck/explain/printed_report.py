@@ -55,7 +55,7 @@ def lines(report: "Report", *, details: bool) -> Iterator[str]:
 def headline(report: "Report") -> str:
     """Returns the line that says that a report passed, with its leaves, largest error, and the error that it detects.
 
-    The leaves are named if the line has room for them, and counted otherwise.
+    The leaves are named if the line has room for them, and otherwise counted; a long subject leaves no room for either.
 
     Examples:
         >>> import numpy as np
@@ -74,20 +74,12 @@ def headline(report: "Report") -> str:
     names = [leaf.name for leaf in parts[0].leaves]
     count = f"{len(names):,} {'leaf' if len(names) == 1 else 'leaves'}"
     at_inputs = f" at {counted(len(report.points), 'input')}" if report.points else ""
-    ends = [f" ({listed}){at_inputs}: {', '.join(facts)}".removesuffix(": ") for listed in (", ".join(names), count)]
-    room = WIDTH - len(f"{report.verdict}  {report.subject}")
-    end = ends[0] if names and len(ends[0]) <= room else ends[1]
-    return f"{report.verdict}  {shortened(report.subject, WIDTH - len(f'{report.verdict}  {end}'))}{end}"
-
-
-def shortened(name: str, width: int) -> str:
-    """Returns the beginning of a name that is longer than `width` characters, with an ellipsis.
-
-    Examples:
-        >>> shortened("convolution_forward,convolution_backward", 22), shortened("Affine", 22)
-        ('convolution_forward...', 'Affine')
-    """
-    return name if len(name) <= width else name[: width - len(ELLIPSIS)] + ELLIPSIS
+    listings = [f" ({', '.join(names)})"] * bool(names) + [f" ({count})", ""]
+    headlines = [
+        f"{report.verdict}  {report.subject}{listing}{at_inputs}: {', '.join(facts)}".removesuffix(": ")
+        for listing in listings
+    ]
+    return next((line for line in headlines if len(line) <= WIDTH), headlines[-1])
 
 
 def wrapped(line: str, width: int | None) -> list[str]:
