@@ -73,6 +73,15 @@ def a_dataset(rng, samples=60, features=12, classes=5):
     return jaxnet.Dataset(*draw(samples), *draw(samples // 2))
 
 
-def mostly_slow(names, every=10):
-    """Returns parameters for pytest. Every `every`-th one runs by default, the others with -m slow."""
-    return [name if i % every == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(names)]
+def exhaustive(value):
+    """Returns a parameter for pytest that only -m exhaustive runs."""
+    return pytest.param(value, marks=pytest.mark.exhaustive)
+
+
+def sampled(names, every=10):
+    """Returns parameters for pytest: every `every`-th runs by default, the one after it with -m slow.
+
+    The others run with -m exhaustive.
+    """
+    marks = {0: (), 1: pytest.mark.slow}
+    return [pytest.param(name, marks=marks.get(i % every, pytest.mark.exhaustive)) for i, name in enumerate(names)]

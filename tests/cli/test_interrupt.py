@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import exhaustive
 
 from jaxnet.cli.main import COMMANDS
 
@@ -59,8 +60,7 @@ main.import_module = import_and_prepare
 main.main()
 """
 ARGUMENTS = {"predict": "no-folder"}  # of commands that need some
-DEFAULT = ["check", "layers"]  # the first imports no JAX
-OTHERS = [name for name in COMMANDS if name not in DEFAULT]
+OTHERS = [name for name in COMMANDS if name not in ("check", "train")]
 MOMENTS = {
     "import of a library": ("import", "tyro"),
     "import of the command": ("import", "jaxnet.cli.NAME"),
@@ -89,7 +89,7 @@ def interrupted(moment, place, arguments, folder):
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("name", DEFAULT + [pytest.param(name, marks=pytest.mark.slow) for name in OTHERS])
+@pytest.mark.parametrize("name", ["check", pytest.param("train", marks=pytest.mark.slow), *map(exhaustive, OTHERS)])
 def test_ctrl_c_is_one_line(tmp_path, name, moment):
     kind, place = MOMENTS[moment]
     result = interrupted(kind, place.replace("NAME", name), f"{name} {ARGUMENTS.get(name, '')}", tmp_path)
@@ -98,7 +98,7 @@ def test_ctrl_c_is_one_line(tmp_path, name, moment):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WRITING)
+@pytest.mark.parametrize("name", ["train", exhaustive("sweep"), exhaustive("bench")])
 def test_ctrl_c_while_files_are_written_leaves_none_half_written(tmp_path, name):
     arguments, place = WRITING[name]
     status, stderr, files = interrupted("now", place, arguments, tmp_path)

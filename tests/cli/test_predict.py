@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import exhaustive
 from PIL import Image
 
 import jaxnet
@@ -65,7 +66,7 @@ def test_images_get_the_probabilities_of_the_network(jaxnet_command, digits_run,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["two-layer", "deep", "simple-conv", "deep-conv"])
+@pytest.mark.parametrize("network", ["two-layer", "deep", "simple-conv", exhaustive("deep-conv")])
 def test_every_network_of_images_is_loaded_with_the_accuracy_that_it_reached(jaxnet_command, tmp_path, network):
     own = ["--batch-norm", "--dropout", "0.1", "--hidden", "9", "8"] if network == "deep" else []
     options = ["--steps", "3", "--batch-size", "4", "--output", tmp_path / "run"]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
-from conftest import AS_A_USER
+from conftest import AS_A_USER, exhaustive
 
 import jaxnet
 import numpy_ref
@@ -128,7 +128,7 @@ BASE_OPTIONS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", CHANGES)
+@pytest.mark.parametrize("network", ["two-layer", exhaustive("transformer")])
 def test_every_option_changes_the_trained_parameters(run, tmp_path, monkeypatch, network):
     """Runs that differ in one option have different parameters, except for --eval-every."""
     monkeypatch.chdir(tmp_path)
@@ -428,8 +428,11 @@ def test_damaged_options_of_a_run_are_refused_by_name(run, tmp_path, change, mes
     assert len(refused.stderr.splitlines()) == 1
 
 
+OTHER_NETWORKS = "deep", "simple-conv", "deep-conv"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["two-layer", "deep", "simple-conv", "deep-conv", "transformer"])
+@pytest.mark.parametrize("network", ["two-layer", "transformer", *map(exhaustive, OTHER_NETWORKS)])
 def test_a_run_resumes_with_its_recorded_options(run, tmp_path, monkeypatch, network):
     monkeypatch.chdir(tmp_path)
     Path("some.txt").write_text("the quick brown fox jumps over the lazy dog, " * 20)

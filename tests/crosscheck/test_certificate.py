@@ -33,7 +33,7 @@ class Planted(numpy_ref.Affine):
         return dx
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_certificate_holds_for_hundreds_of_planted_errors():
     """Plants errors of the norm that is caught with probability 0.99, in random directions."""
     rng = np.random.default_rng(0)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import mostly_slow
+from conftest import sampled
 from mutants.kinds import KINDS, Draw
 from mutants.kinds.scoring import outcome
 from mutants.kinds.truth import derivative, error, relative
@@ -33,12 +33,12 @@ def assert_as_expected(name, seed):
     assert not shortfalls, f"{KINDS[name].sentence}\n{result.text}"
 
 
-@pytest.mark.parametrize("name", mostly_slow(KINDS, 12))
+@pytest.mark.parametrize("name", sampled(KINDS, 24))
 def test_a_kind_gets_the_expected_verdict(name):
     assert_as_expected(name, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", KINDS)
 def test_a_kind_gets_the_expected_verdict_for_other_inputs(name):
     assert_as_expected(name, 1)

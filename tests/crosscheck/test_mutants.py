@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import exhaustive, sampled
 from mutants import CASES
 
 from jaxnet.crosscheck import check_layer
@@ -40,7 +41,7 @@ def test_a_planted_bug_is_found_in_single_precision(name):
     assert check_layer(layer, *inputs).verdict == "FAIL", CASES[name].sentence
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [0, exhaustive(1)])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_right_layer_does_not_fail(name, dtype, seed):
@@ -51,8 +52,7 @@ def test_a_right_layer_does_not_fail(name, dtype, seed):
     assert report.verdict == "PASS" or "cannot resolve errors below" in report.text(width=None)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", sampled(RIGHT, 20))
 def test_a_right_layer_agrees_with_jax(name):
     """Compares the forward passes and the gradients."""
     layer, inputs, reference = draw(name, np.float64)

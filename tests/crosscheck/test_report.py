@@ -154,7 +154,7 @@ def test_a_pass_that_does_not_cover_every_element_says_which_it_covers(report_of
     ("name", "printed"),
     [
         ("forward,backward", "forward,backward (x): relative error 1.0e-11, detects 1e-08"),
-        ("conv_forward,convolution_backward", "conv_forward,convolution_backward: relative error 1.0e-11, detects 1e-08"),
+        ("conv_forward,conv_backward_naive", "conv_forward,conv_backward_naive: relative error 1.0e-11, detects 1e-08"),
         ("f" * 90, f"{'f' * 90}: relative error 1.0e-11, detects 1e-08"),
     ],
 )  # fmt: skip

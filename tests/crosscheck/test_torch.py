@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 import pytest
-from conftest import mostly_slow
+from conftest import sampled
 from tensors import T, custom, one_thread, same_weights, scale, tanh  # noqa: F401 the fixtures act by being here
 
 from jaxnet.crosscheck import check
@@ -141,7 +141,7 @@ WRONG_GRADIENTS = {
 }
 
 
-@pytest.mark.parametrize("name", mostly_slow(WRONG_GRADIENTS, 6))
+@pytest.mark.parametrize("name", sampled(WRONG_GRADIENTS, 6))
 def test_a_wrong_gradient_fails(name):
     forward, backward = WRONG_GRADIENTS[name]
     inputs = [x.clone().requires_grad_() for x in RIGHT_GRADIENTS[forward][0]]
@@ -149,7 +149,7 @@ def test_a_wrong_gradient_fails(name):
     assert report.verdict == "FAIL", str(report)
 
 
-@pytest.mark.parametrize("forward", mostly_slow(RIGHT_GRADIENTS, 4))
+@pytest.mark.parametrize("forward", sampled(RIGHT_GRADIENTS, 4))
 def test_a_right_gradient_passes_by_its_class_and_by_its_apply(forward):
     inputs, backward = RIGHT_GRADIENTS[forward]
     passed = [x.clone() for x in inputs]
@@ -260,7 +260,7 @@ STYLES_WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", mostly_slow(STYLES_WRONG, 4))
+@pytest.mark.parametrize("name", sampled(STYLES_WRONG, 4))
 def test_a_wrong_function_of_any_style_is_found(name):
     thing, (x, w, *rest) = STYLES_WRONG[name]
     assert check(thing, x.clone().requires_grad_(), w.clone().requires_grad_(), *rest).verdict == "FAIL"
@@ -393,7 +393,7 @@ RIGHT_MODULES = {
 }
 
 
-@pytest.mark.parametrize("name", mostly_slow(RIGHT_MODULES, 5))
+@pytest.mark.parametrize("name", sampled(RIGHT_MODULES, 5))
 def test_right_code_passes(name):
     make, inputs = RIGHT_MODULES[name]
     thing = make()
@@ -420,7 +420,7 @@ def test_a_float32_module_takes_the_float64_inputs_that_numpy_makes(module):
 FLOAT32 = ["linear", "conv2d", "layer norm", "group norm", "gelu", "attention", "lstm", "batch norm", "dropout"]
 
 
-@pytest.mark.parametrize("name", mostly_slow(FLOAT32, 4))
+@pytest.mark.parametrize("name", sampled(FLOAT32, 4))
 def test_right_float32_modules_pass(name):
     make, inputs = RIGHT_MODULES[name]
     report = check(make(), *(x.float() for x in inputs))

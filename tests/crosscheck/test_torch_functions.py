@@ -4,6 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from conftest import sampled  # noqa: E402
 from mutants.torch_functions import TORCH_CASES, Ability  # noqa: E402
 from mutants.torch_scoreboard import TORCH_CHECKERS, judge  # noqa: E402
 
@@ -14,23 +15,18 @@ WRONG = [name for name, case in TORCH_CASES.items() if not case.right]
 RIGHT = [name for name, case in TORCH_CASES.items() if case.right]
 
 
-def some(names):
-    """Returns every sixth name for each run, and the others for runs of slow tests."""
-    return [pytest.param(name, marks=[pytest.mark.slow] if i % 6 else []) for i, name in enumerate(names)]
-
-
 def test_the_numbers_of_cases_are_those_in_the_readme():
     assert (len(WRONG), len(RIGHT)) == (111, 65)
     assert {case.ability for case in TORCH_CASES.values()} == set(Ability)
 
 
-@pytest.mark.parametrize("name", some(WRONG))
+@pytest.mark.parametrize("name", sampled(WRONG, 12))
 def test_a_planted_bug_is_found(name):
     expected = "unsure" if name in UNDECIDED else "right" if name in MISSED else "wrong"
     assert judge(OURS, TORCH_CASES[name], seed=0) == expected, TORCH_CASES[name].sentence
 
 
-@pytest.mark.parametrize("name", some(RIGHT))
+@pytest.mark.parametrize("name", sampled(RIGHT, 12))
 def test_a_right_function_does_not_fail(name):
     assert judge(OURS, TORCH_CASES[name], seed=0) != "wrong", TORCH_CASES[name].sentence
 

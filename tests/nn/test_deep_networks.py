@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from conftest import noise_of, random_params
+from conftest import noise_of, random_params, sampled
 
 import jaxnet
 import numpy_ref
@@ -70,7 +70,7 @@ def test_numpy_and_jax_have_one_trajectory_and_learn(problem, name, x64):
             np.testing.assert_allclose(array, theirs[leaf], rtol=0, atol=1e-9, err_msg=leaf)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", sampled(NETWORKS, 3))
 def test_three_derivations_of_every_leaf_agree(rng, name):
     """Uses nine samples: those of three may vary so little that difference quotients have no accurate digit."""
     net, (x, t) = NETWORKS[name], draw_problem(rng, name, 9)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import away_from_kinks, hand_built, mostly_slow, random_params
+from conftest import away_from_kinks, hand_built, random_params, sampled
 
 import jaxnet
 import numpy_ref
@@ -46,7 +46,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize(("samples", "dtype"), CASES)
-@pytest.mark.parametrize("name", mostly_slow(NETWORKS, every=4))
+@pytest.mark.parametrize("name", sampled(NETWORKS, every=4))
 def test_three_derivations_of_every_leaf_of_a_network_agree(rng, name, samples, dtype):
     net = NETWORKS[name]
     hand = hand_built(net, random_params(net, dtype=dtype))

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import a_dataset, random_params
+from conftest import a_dataset, exhaustive, random_params
 from meshed import ROWS, STEPS
 
 import jaxnet
@@ -91,6 +91,7 @@ def test_each_device_computes_with_its_shard_and_gradients_are_summed():
     assert lines[1] == ["2", f"{gradient + 4:,}", f"{16 * 784 + 16 * 4:,}", f"{2 * 16 * 4}"]
 
 
+@pytest.mark.exhaustive
 def test_two_and_then_four_processes_divide_the_rows_and_have_the_trajectory_of_one_device(folder, tmp_path):
     for processes, steps, resumed_from in [(2, STEPS // 2, None), (4, STEPS, STEPS // 2)]:
         run("one_of", tmp_path, steps, local=4 // processes, processes=processes)
@@ -114,7 +115,7 @@ def test_two_and_then_four_processes_divide_the_rows_and_have_the_trajectory_of_
     assert saved_steps[-1] == STEPS
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, exhaustive(1)])
 def test_a_killed_process_ends_the_others_with_a_one_line_message(tmp_path, victim):
     workers = start("endless", tmp_path, processes=2)
     try:
