@@ -69,6 +69,7 @@ def _paint(stream: TextIO, ended: threading.Event) -> None:
         while not ended.wait(pause):
             pause = INTERVAL
             line = f"{_texts[-1]()}, {time.perf_counter() - started:.0f} s"
-            print(CLEAR + line[: os.get_terminal_size(stream.fileno()).columns - 1], end="", file=stream, flush=True)
+            columns = os.get_terminal_size(stream.fileno()).columns or 80  # 0 if the terminal does not know
+            print(CLEAR + line[: columns - 1], end="", file=stream, flush=True)
         if pause == INTERVAL:
             print(CLEAR, end="", file=stream, flush=True)

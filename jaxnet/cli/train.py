@@ -86,10 +86,11 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console) -> None:
         for damage in damages:
             warn(console, damage)
         console.print(resumed_at(folder, options.steps, resume), style="bold", soft_wrap=True)
-    steps = jaxnet.iter_fit(  # checks its arguments before anything is written
-        setup.net, setup.params, setup.data, setup.batches, weight_decay=options.weight_decay,
-        eval_every=options.eval_every, mesh=setup.mesh, resume=resume, **setup.optimization,
-    )  # fmt: skip
+    with progress_line("checking the options of the run"):
+        steps = jaxnet.iter_fit(  # checks its arguments before anything is written
+            setup.net, setup.params, setup.data, setup.batches, weight_decay=options.weight_decay,
+            eval_every=options.eval_every, mesh=setup.mesh, resume=resume, **setup.optimization,
+        )  # fmt: skip
     if not options.resume:
         cross_check(setup, console)
         sharding.check_on_first_process(lambda: run_folder.write_options(folder, setup.recorded_options))

@@ -113,12 +113,12 @@ def test_what_a_file_prints_while_it_is_imported_is_not_lost(folder):
 class Terminal:
     """A terminal in place of stderr, and what was written to it."""
 
-    def __init__(self, monkeypatch, **seconds):
+    def __init__(self, monkeypatch, columns=20, **seconds):
         self.reader, writer = pty.openpty()
         self.stream = os.fdopen(writer, "w")
         monkeypatch.setattr(sys, "stderr", self.stream)
         monkeypatch.setenv("TERM", "xterm")
-        monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((20, 5)))
+        monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((columns, 5)))
         for name, value in seconds.items():
             monkeypatch.setattr(module, name, value)
 
@@ -133,11 +133,12 @@ class Terminal:
         return text.decode().removesuffix("|")
 
 
-def test_a_long_block_shows_a_line_that_fits_and_is_removed_after_it(monkeypatch):
-    terminal = Terminal(monkeypatch, DELAY=0.05, INTERVAL=10)
+@pytest.mark.parametrize(("columns", "line"), [(20, "doing what has a lo"), (0, "doing what has a long name, 0 s")])
+def test_a_long_block_shows_a_line_that_fits_and_is_removed_after_it(monkeypatch, columns, line):
+    terminal = Terminal(monkeypatch, columns, DELAY=0.05, INTERVAL=10)
     with progress_line("doing what has a long name"):
         time.sleep(0.5)
-    assert terminal.text() == "\r\x1b[Kdoing what has a lo\r\x1b[K"
+    assert terminal.text() == f"\r\x1b[K{line}\r\x1b[K"
 
 
 def test_a_short_block_shows_nothing(monkeypatch):
