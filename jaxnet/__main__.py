@@ -1,6 +1,6 @@
 """Runs `python -m jaxnet`, which is the command `jaxnet`."""
 
-from jaxnet.cli.main import main
+from jaxnet.cli.start import main
 
 if __name__ == "__main__":
     main()

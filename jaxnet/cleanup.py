@@ -1,11 +1,13 @@
 """Deletes unfinished files when a block ends, and also when Ctrl-C ends the process without unwinding its blocks."""
 
-import secrets
-import shutil
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
+
+TYPE_CHECKING = False  # typing is imported by type checkers alone, because handling Ctrl-C needs this module at once
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _pending: list[Callable[[], object]] = []
 
@@ -51,7 +53,10 @@ def temporary_folder(prefix: str, parent: Path) -> Iterator[Path]:
     Raises:
         OSError: If it cannot be made.
     """
+    import secrets
+    import shutil
+
     folder = parent / f"{prefix}{secrets.token_hex(8)}"
-    with cleanup(partial(shutil.rmtree, folder, ignore_errors=True)):  # before it exists, so that none is forgotten
+    with cleanup(lambda: shutil.rmtree(folder, ignore_errors=True)):  # before it exists, so that none is forgotten
         folder.mkdir(mode=0o700)
         yield folder

@@ -1,6 +1,6 @@
 """Compares training loops, as `jaxnet bench` does."""
 
-from jaxnet.cli.main import run_command
+from jaxnet.cli.start import run_command
 
 if __name__ == "__main__":
     run_command("bench")

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from jaxnet.cli.main import run_command
+from jaxnet.cli.start import run_command
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 

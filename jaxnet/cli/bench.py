@@ -30,9 +30,11 @@ from jaxnet.cli.bench_bound import multipliers
 from jaxnet.cli.bench_contenders import CONTENDERS, LEARNING_RATE, Problem, Skip, Train
 from jaxnet.cli.bench_timing import StepTimer, fastest, make_timers, summarize, time_run
 from jaxnet.cli.common_options import OptionalPath, check_writable
+from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.errors import program
 from jaxnet.cli.progress import track
-from jaxnet.data import Dataset, DatasetError, mnist
+from jaxnet.data import Dataset, DatasetError
+from jaxnet.progress_line import progress_line
 from jaxnet.validation import check_positive
 
 ERRORS = (DatasetError,)
@@ -87,7 +89,7 @@ def make_problem(size: str, dataset: str) -> Problem:
         x = rng.integers(0, 256, (rows, sizes[0]), np.uint8) / np.float32(255)
         t = rng.integers(0, sizes[-1], rows).astype(np.int32)
     else:
-        x, t, *_ = mnist()
+        x, t, *_ = load_dataset("mnist")
         if sizes[0] != x.shape[1] or sizes[-1] <= t.max():
             raise ValueError(f"sizes: {size}, expected 784 inputs and at least 10 classes; or use --dataset random")
     data = Dataset(x[:rows], t[:rows], x[:1], t[:1])
@@ -131,13 +133,14 @@ def prepare(problem: Problem, size: str, options: Options) -> tuple[dict[str, St
     """Returns a timer for each contender whose weights are right after ten steps; differences, and reasons to skip."""
     rows = cache(partial(draw_rows, problem))
     batches, initial = rows(COMPARED_STEPS), problem.leaves[0][0]
-    reference = CONTENDERS["jaxnet.fit"](problem)(batches)
+    with progress_line(f"{size}: compiling the reference"):
+        reference = CONTENDERS["jaxnet.fit"](problem)(batches)
 
     def make_timer(train: Train) -> StepTimer:
         return StepTimer(lambda steps: train(rows(steps)), options.seconds)
 
     timers, differences, skipped = dict[str, StepTimer](), dict[str, float](), dict[str, str]()
-    for name in track(options.only or tuple(CONTENDERS), f"{size}: compiling"):
+    for name in track(options.only or tuple(CONTENDERS), f"{size}: compiling", str):
         try:
             train = CONTENDERS[name](problem)
             differences[name] = relative_difference(train(batches), reference, initial)
@@ -150,8 +153,9 @@ def prepare(problem: Problem, size: str, options: Options) -> tuple[dict[str, St
 
 def compare(size: str, options: Options) -> dict[str, Any]:
     """Measures the bound and all contenders on one problem, and returns the results."""
-    problem = make_problem(size, options.dataset)
-    products = make_timers(multipliers(problem.sizes, problem.batch_size, problem.threads), options.seconds)
+    with progress_line(f"{size}: measuring the bound"):
+        problem = make_problem(size, options.dataset)
+        products = make_timers(multipliers(problem.sizes, problem.batch_size, problem.threads), options.seconds)
     contenders, results = prepare(problem, size, options)
     results |= {"rows": len(problem.data.x_train), "load": load_average(problem.threads)}
     for timer in track([*products.values(), *contenders.values()] * options.rounds, f"{size}: measuring"):
@@ -195,7 +199,7 @@ def make_table(title: str, unit: str, rows: Mapping[str, Mapping[str, Any]]) -> 
 
 def whole_run(options: Options, console: Console) -> dict[str, Any]:
     """Measures `jaxnet.fit` from the call to the history, with all evaluations, and its matrix products alone."""
-    steps, data, problem = WHOLE_RUN_STEPS, mnist(), make_problem(WHOLE_RUN_SIZE, "mnist")
+    steps, data, problem = WHOLE_RUN_STEPS, load_dataset("mnist"), make_problem(WHOLE_RUN_SIZE, "mnist")
     on_device, batches = jax.device_put((data, draw_rows(problem._replace(data=data), steps)))
     settings: dict[str, Any] = {"learning_rate": LEARNING_RATE, "eval_every": WHOLE_RUN_INTERVAL}
 
@@ -203,15 +207,17 @@ def whole_run(options: Options, console: Console) -> dict[str, Any]:
         return jaxnet.fit(problem.net, problem.params, on_device, batches, **settings)[1]
 
     started = time.perf_counter()
-    evaluations = len(run(steps).eval_step)
+    with progress_line("whole run: compiling"):
+        evaluations = len(run(steps).eval_step)
     first = time.perf_counter() - started
     images = len(data.x_train) + len(data.x_test)
     counts = {"steps": steps, "evaluations": evaluations * math.ceil(images / EVALUATION_BATCH)}
     evaluation = multipliers(problem.sizes, EVALUATION_BATCH, problem.threads, backward=False)
-    products = {
-        "steps": make_timers(multipliers(problem.sizes, problem.batch_size, problem.threads), options.seconds),
-        "evaluations": make_timers(evaluation, options.seconds),
-    }
+    with progress_line("whole run: measuring the bound"):
+        products = {
+            "steps": make_timers(multipliers(problem.sizes, problem.batch_size, problem.threads), options.seconds),
+            "evaluations": make_timers(evaluation, options.seconds),
+        }
     seconds = []
     for _ in track(range(options.rounds), "whole run"):
         for timer in [*products["steps"].values(), *products["evaluations"].values()]:

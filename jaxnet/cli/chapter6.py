@@ -19,9 +19,10 @@ from matplotlib.figure import Figure
 import jaxnet
 from jaxnet import plots
 from jaxnet.cli.common_options import HiddenSizes, OptionalPath, Seed
+from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.progress import track
 from jaxnet.cli.train_options import CLASSES, DatasetName
-from jaxnet.data import DATASETS, Dataset, DatasetError
+from jaxnet.data import Dataset, DatasetError
 from jaxnet.nn.layers import ACTIVATIONS
 from jaxnet.train import run_folder
 from jaxnet.train.step import OPTIMIZERS
@@ -168,7 +169,7 @@ FIGURES: dict[str, Callable[[Options, Dataset], Figure]] = {
 def main(options: Options) -> None:
     """Draws all figures and prints their names."""
     with run_folder.named_or_reserved(options.output, "chapter6") as path, run_folder.new_folder(path) as folder:
-        data = DATASETS[options.dataset]()
-        for name, draw in track(FIGURES.items(), "drawing"):
+        data = load_dataset(options.dataset)
+        for name, draw in track(FIGURES.items(), "drawing", lambda figure: figure[0]):
             draw(options, data).savefig(folder / f"{name}.png")
     print(f"{path}: {', '.join(sorted(file.name for file in path.iterdir()))}")

@@ -36,6 +36,7 @@ from jaxnet.crosscheck.explain.printed_report import WIDTH, wrapped
 from jaxnet.crosscheck.input_files import in_order
 from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.measure.step_sweep import step_errors
+from jaxnet.progress_line import progress_line
 from jaxnet.validation import check_counts
 
 ERRORS = (SubjectError,)
@@ -95,11 +96,13 @@ class Options:
 
 def check_targets(options: Options) -> Iterator[Checked]:
     """Yields a report for each target, and the line that computes its gradient."""
-    reference = targets.load(options.reference) if options.reference else None
+    with progress_line(f"importing {options.reference}"):
+        reference = targets.load(options.reference) if options.reference else None
     for target in options.target:
-        subject, gradient = load_subject(target), None
-        if options.gradient:
-            gradient = targets.load(in_file_of(target, options.gradient))
+        with progress_line(f"importing {target.rpartition(':')[0]}"):
+            subject, gradient = load_subject(target), None
+            if options.gradient:
+                gradient = targets.load(in_file_of(target, options.gradient))
         name = target.rpartition(":")[2]
         run: Callable[..., Report] = partial(check_function, gradient=gradient) if gradient else check
         run = partial(
@@ -108,16 +111,18 @@ def check_targets(options: Options) -> Iterator[Checked]:
         )  # fmt: skip
         reports = []
         for seed in range(options.seed, options.seed + options.points):
-            instance, inputs = draw_arguments(target, subject, options, seed)
             title = name if options.points == 1 else f"{name} with seed {seed}"
+            with progress_line(f"drawing the arguments of {title}"):
+                instance, inputs = draw_arguments(target, subject, options, seed)
             reports.append(check_arrays_or_tensors(partial(run, instance, seed=seed, name=title), inputs))
         yield at_points(name, reports), gradient_line(instance, gradient)
         if options.plot:
-            from jaxnet import plots  # imports matplotlib
+            with progress_line(f"drawing {options.plot}"):
+                from jaxnet import plots  # imports matplotlib
 
-            errors = step_errors(inspected(instance, *inputs, seed=options.seed), options.seed)
-            failed = [leaf.name for leaf in reports[-1].leaves if leaf.verdict is Verdict.FAIL]
-            plots.save(plots.step_sizes(name, errors, failed), options.plot)
+                errors = step_errors(inspected(instance, *inputs, seed=options.seed), options.seed)
+                failed = [leaf.name for leaf in reports[-1].leaves if leaf.verdict is Verdict.FAIL]
+                plots.save(plots.step_sizes(name, errors, failed), options.plot)
 
 
 def in_file_of(target: str, name: str) -> str:
@@ -211,7 +216,8 @@ def run_checks(options: Options) -> int:
     if options.target:
         checks = check_targets(options)
     else:
-        from jaxnet.cli import own_networks  # imports JAX
+        with progress_line("importing JAX"):
+            from jaxnet.cli import own_networks
 
         checks = ((report, None) for report in own_networks.check_own(options.network, options.seed, rng))
     reports = []
@@ -226,14 +232,16 @@ def run_checks(options: Options) -> int:
 
         print(document(reports, verdict, options.seed))
     elif options.network == "notebook":
-        reasons = (f"  - {reason}" for reason in own_networks.explain_notebook(rng))
+        with progress_line("measuring the defects of the notebook"):
+            reasons = [f"  - {reason}" for reason in own_networks.explain_notebook(rng)]
         print("Why:", *(line for reason in reasons for line in wrapped(reason, WIDTH)), sep="\n")
     return STATUS[verdict]
 
 
 def list_candidates(file: str) -> int:
     """Prints a command for everything in a file that could be checked, and returns the status of an invalid target."""
-    commands = list(candidates(file, targets.load_module(file)))
+    with progress_line(f"importing {file}"):
+        commands = list(candidates(file, targets.load_module(file)))
     if not commands:
         raise targets.TargetError(f"{file}: nothing in it has a forward and a backward pass; name it as {file}:NAME")
     print(*commands, sep="\n")

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, the status of a program that Ctrl-C ended
@@ -13,7 +12,7 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 def program() -> str:
     """Returns the name of the running command, such as `train.py` or `jaxnet train`."""
-    return Path(sys.argv[0]).name
+    return os.path.basename(sys.argv[0])
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 The handler does not raise KeyboardInterrupt, because Python ignores exceptions in callbacks, such as those of JAX when
 garbage is collected. Python calls a handler only between two instructions of the main thread, which may be compiling
 for a minute. A second thread, which the system's own handler wakes at once, ends the process in that case.
+
+A command calls `end_on_interrupt` first of all, so this module imports nothing that takes over a millisecond or two.
 """
 
 import os
@@ -12,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
 
 from jaxnet.cleanup import clean_up
 from jaxnet.cli.errors import INTERRUPTED, program
@@ -73,7 +74,7 @@ def _watch(reader: int) -> None:
             _end()
 
 
-def _end() -> NoReturn:
+def _end() -> None:
     _ending.acquire()  # never released: the other thread waits until the process ends
     try:
         clean_up()

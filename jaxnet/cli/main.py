@@ -6,6 +6,7 @@ from importlib import import_module
 from jaxnet import __version__
 from jaxnet.cli.errors import USAGE_ERROR, one_line_errors, program
 from jaxnet.cli.interrupt import end_on_interrupt
+from jaxnet.progress_line import progress_line
 
 COMMANDS = {
     "train": "train a network and write its results to a folder",
@@ -27,6 +28,7 @@ def main() -> None:
     Raises:
         SystemExit: If there is no such command. The status is 2.
     """
+    end_on_interrupt()
     name, *arguments = sys.argv[1:] or ["--help"]
     if name == "--version":
         print(f"jaxnet {__version__}")
@@ -51,10 +53,11 @@ def run_command(name: str, room: str = "jaxnet.cli") -> None:
     """
     end_on_interrupt()
     try:
-        from jaxnet.cli.common_options import check_common
-        from jaxnet.cli.parse_options import parse
+        with progress_line("importing"):
+            from jaxnet.cli.common_options import check_common
+            from jaxnet.cli.parse_options import parse
 
-        command = import_module(f"{room}.{name}")
+            command = import_module(f"{room}.{name}")
     except ModuleNotFoundError as error:
         from jaxnet.data.datasets import DISTRIBUTION
 

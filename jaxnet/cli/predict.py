@@ -16,6 +16,7 @@ import tyro
 import jaxnet
 from jaxnet.cli.common_options import OptionalStr, Seed
 from jaxnet.data import DatasetError, own_images, text
+from jaxnet.progress_line import progress_line
 from jaxnet.validation import check_counts, check_positive
 
 ERRORS = (DatasetError,)
@@ -45,7 +46,8 @@ def main(options: Options) -> None:
     """Prints the likeliest classes of each image, or the continued text."""
     check_counts(characters=options.characters)
     check_positive("temperature", options.temperature)
-    run = jaxnet.load(options.folder)
+    with progress_line(f"loading {options.folder}"):
+        run = jaxnet.load(options.folder)
     if run.vocabulary:
         continue_text(run, options)
     else:
@@ -64,7 +66,8 @@ def classify(run: jaxnet.TrainedRun, options: Options) -> None:
     side = own_images.SIDES[data]
     adapted = [own_images.read_image(path, side) for path in options.images]
     x = np.stack([image.pixels for image in adapted]).reshape(-1, *input_shape(run.net, side))
-    probabilities = np.asarray(jax.nn.softmax(jaxnet.predict(run.net, run.params, run.state, x), axis=1))
+    with progress_line(f"classifying {len(x)} image{'s'[: len(x) - 1]}"):
+        probabilities = np.asarray(jax.nn.softmax(jaxnet.predict(run.net, run.params, run.state, x), axis=1))
     rows = []
     for path, image, p in zip(options.images, adapted, probabilities, strict=True):
         likeliest = [{"class": int(k), "probability": float(p[k])} for k in np.argsort(-p, kind="stable")[:LIKELIEST]]
@@ -89,11 +92,12 @@ def continue_text(run: jaxnet.TrainedRun, options: Options) -> None:
     if options.images or not options.text:
         raise ValueError(f"text: {options.folder} was trained on a text; pass one to continue, with --text")
     prompt = text.encode(options.text, run.vocabulary)[None]
-    ids = jaxnet.sample(
-        run.net, run.params, run.state, jax.random.key(options.seed), prompt, options.temperature,
-        length=run.summary["options"]["context"], count=options.characters,
-    )  # fmt: skip
-    continuation = text.decode(np.asarray(ids)[0], run.vocabulary)
+    with progress_line(f"writing {options.characters:,} characters"):
+        ids = jaxnet.sample(
+            run.net, run.params, run.state, jax.random.key(options.seed), prompt, options.temperature,
+            length=run.summary["options"]["context"], count=options.characters,
+        )  # fmt: skip
+        continuation = text.decode(np.asarray(ids)[0], run.vocabulary)
     print(
         json.dumps({"text": options.text, "continuation": continuation})
         if options.json

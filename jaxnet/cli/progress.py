@@ -1,43 +1,64 @@
-"""Progress bars on a terminal, and plain lines or nothing elsewhere."""
+"""Progress bars on a terminal, and plain lines or nothing elsewhere.
 
-from collections.abc import Callable, Iterable, Iterator
+`FORCE_COLOR` makes Rich take every output for a terminal, so streams are asked themselves.
+"""
+
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-import rich.progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 import jaxnet
+from jaxnet.progress_line import is_terminal
 
 T = TypeVar("T")
 LINES = 10  # printed by a run whose output is not a terminal
 
 
-def track(items: Iterable[T], description: str) -> Iterable[T]:
-    """Returns the items, with a progress bar if stderr is a terminal."""
-    console = Console(stderr=True)
-    return rich.progress.track(items, description, console=console) if console.is_terminal else items
+def track(items: Collection[T], description: str, name: Callable[[T], str] = lambda _item: "") -> Iterable[T]:
+    """Yields the items, with a progress bar if stderr is a terminal.
+
+    Args:
+        items: The items.
+        description: What is done with each of them.
+        name: Returns the name of an item, for the description. Defaults to none.
+    """
+    if not is_terminal(sys.stderr):
+        yield from items
+        return
+    with Progress(*_columns(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=len(items))
+        for item in items:
+            bar.update(task, description=f"{description} {name(item)}")
+            yield item
+            bar.advance(task)
+        bar.update(task, description=description)
 
 
 @contextmanager
-def step_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+def sweep_progress(steps: int) -> Iterator[Callable[[int], None]]:
     """Yields a function of the number of steps done, which moves a progress bar if stderr is a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not is_terminal(sys.stderr):
         yield lambda _steps: None
         return
-    with Progress(console=console) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda steps: bar.update(task, completed=steps)
+    with Progress(*_columns(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("compiling", total=steps)
+
+        def update(done: int) -> None:
+            bar.update(task, completed=done, description="training" if done < steps else "evaluating")
+
+        yield update
+        bar.update(task, description="trained")
 
 
 @contextmanager
 def training_progress(console: Console, steps: int, held_out: str) -> Iterator[Callable[[jaxnet.Progress], None]]:
     """Yields a function that shows the progress of a run: a bar on a terminal, about ten lines elsewhere."""
-    if console.is_terminal:
-        columns = [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
-        with Progress(*columns, console=console) as bar:
+    if is_terminal(sys.stdout):
+        with Progress(*_columns(), console=console) as bar:
             task = bar.add_task("compiling", total=steps)
 
             def update(progress: jaxnet.Progress) -> None:
@@ -58,6 +79,10 @@ def training_progress(console: Console, steps: int, held_out: str) -> Iterator[C
             last_printed = step // interval
 
     yield print_line
+
+
+def _columns() -> list[ProgressColumn]:
+    return [BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
 
 
 def _latest_figures(progress: jaxnet.Progress, held_out: str) -> str:

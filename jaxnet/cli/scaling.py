@@ -19,6 +19,7 @@ import numpy as np
 
 import jaxnet
 from jaxnet.cli.common_options import BatchSize, HiddenSizes, Processes, ProcessIndex, Steps
+from jaxnet.progress_line import progress_line
 from jaxnet.train import compiled_steps, sharding, step_config
 from jaxnet.train.device_data import to_device
 
@@ -123,7 +124,8 @@ def print_model(options: Options, gradient_bytes: int) -> None:
 
 def print_measurement(options: Options, count: int, gradient_bytes: int) -> None:
     """Measures a number of devices, and prints a row of the table."""
-    program, seconds, sent = measure(options, count)
+    with progress_line(f"measuring {count} device{'s'[: count - 1]}"):
+        program, seconds, sent = measure(options, count)
     sums, rows, numbers = communicated_bytes(program)
     ring = round(2 * (count - 1) / count * gradient_bytes)
     sent = sent if options.processes > 1 else 0

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from jaxnet.cli.common_options import OptionalPath, check_writable
+from jaxnet.progress_line import progress_line
 from jaxnet.train import run_folder
 from jaxnet.train.trained_run import read_summary
 
@@ -33,10 +34,11 @@ def main(options: Options) -> None:
     summaries = {str(folder): read_summary(folder) for folder in folders}
     print(table(summaries))
     if options.plot:
-        from jaxnet import plots  # imports matplotlib
+        with progress_line(f"drawing {options.plot}"):
+            from jaxnet import plots  # imports matplotlib
 
-        histories = {folder: run_folder.read_history(Path(folder, run_folder.HISTORY)) for folder in summaries}
-        plots.save(plots.run_curves(histories), options.plot)
+            histories = {folder: run_folder.read_history(Path(folder, run_folder.HISTORY)) for folder in summaries}
+            plots.save(plots.run_curves(histories), options.plot)
 
 
 def table(summaries: dict[str, dict[str, Any]]) -> str:

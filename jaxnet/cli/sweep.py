@@ -17,12 +17,14 @@ import numpy as np
 
 import jaxnet
 from jaxnet.cli.common_options import BatchSize, OptionalPath, Seed, Steps, check_seed
+from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.errors import program
-from jaxnet.cli.progress import step_bar
+from jaxnet.cli.progress import sweep_progress
 from jaxnet.cli.train_options import CLASSES, DatasetName, OptimizerName
-from jaxnet.data import DATASETS, DatasetError
+from jaxnet.data import DatasetError
 from jaxnet.data.validation_split import split_validation
 from jaxnet.plots.comparing import sweep_map
+from jaxnet.progress_line import progress_line
 from jaxnet.train import run_folder
 
 ERRORS = (DatasetError,)
@@ -58,16 +60,17 @@ def main(options: Options) -> None:
     """Trains all runs, draws the map, and prints the best combination."""
     check_seed(options.seed + options.seeds - 1)
     with run_folder.named_or_reserved(options.output, "sweep") as path, run_folder.new_folder(path) as folder:
-        complete = DATASETS[options.dataset]()
-        data = split_validation(complete, options.validation, options.seed) if options.validation else complete
-        net = jaxnet.two_layer_net(data.x_train.shape[1], options.hidden, CLASSES)
-        batches = jaxnet.draw_batches(
-            jax.random.key(options.seed), len(data.x_train), options.batch_size, options.steps
-        )
+        complete = load_dataset(options.dataset)
+        with progress_line("drawing batches"):
+            data = split_validation(complete, options.validation, options.seed) if options.validation else complete
+            net = jaxnet.two_layer_net(data.x_train.shape[1], options.hidden, CLASSES)
+            batches = jaxnet.draw_batches(
+                jax.random.key(options.seed), len(data.x_train), options.batch_size, options.steps
+            )
         count = len(options.learning_rates) * len(options.init_stds) * options.seeds
         print(f"{count} runs of {options.steps:,} steps at once", flush=True)
         started = time.perf_counter()
-        with step_bar("training", options.steps) as on_steps:
+        with sweep_progress(options.steps) as on_steps:
             results = jaxnet.sweep(
                 net, data, batches, learning_rates=options.learning_rates, init_stds=options.init_stds,
                 seeds=range(options.seed, options.seed + options.seeds), optimizer=options.optimizer, on_steps=on_steps,
@@ -77,7 +80,8 @@ def main(options: Options) -> None:
         write_csv(folder / "sweep.csv", results, held_out)
         network = f"{data.x_train.shape[1]}-{options.hidden}-{CLASSES} on {options.dataset}"
         title = f"{network}: {options.steps:,} steps of {options.optimizer}"
-        sweep_map(title, results, FRAMES, held_out).savefig(folder / "sweep.png")
+        with progress_line("drawing sweep.png"):
+            sweep_map(title, results, FRAMES, held_out).savefig(folder / "sweep.png")
     print(f"{path}: sweep.csv, sweep.png")
     if results.diverged.all():
         sys.exit(f"{program()}: all {count} runs diverged; choose lower learning rates or initial standard deviations")
@@ -92,10 +96,11 @@ def main(options: Options) -> None:
         tested = data._replace(x_test=complete.x_test, t_test=complete.t_test)
         rate, init_std = float(results.learning_rate[best[0]]), float(results.init_std[best[1]])
         seed = int(results.seed[best[2]])
-        params = net.init(jax.random.key(seed), init_std)
-        _, history = jaxnet.fit(
-            net, params, tested, batches, optimizer=options.optimizer, learning_rate=rate, eval_every=options.steps
-        )
+        with progress_line("training the best again, for the test data"):
+            params = net.init(jax.random.key(seed), init_std)
+            _, history = jaxnet.fit(
+                net, params, tested, batches, optimizer=options.optimizer, learning_rate=rate, eval_every=options.steps
+            )
         print(f"the best, on the test data: accuracy {history.test_accuracy[-1]:.2%}")
 
 

@@ -31,6 +31,7 @@ from jaxnet.cli.train_options import LAUNCH, Options, from_record, resolve
 from jaxnet.cli.train_results import summarize, write_results
 from jaxnet.cli.train_setup import Setup, cross_check, set_up
 from jaxnet.data import DatasetError
+from jaxnet.progress_line import progress_line
 from jaxnet.train import run_folder, sharding
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints, identity
 
@@ -68,7 +69,8 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console) -> None:
     """Runs in a folder, which is new unless a run is resumed."""
     if not options.resume:
         sharding.check_on_first_process(lambda: run_folder.check_new(folder))
-    setup = set_up(options)
+    with progress_line("drawing the initial weights and the batches"):
+        setup = set_up(options)
     checkpoints = Checkpoints(
         folder / "checkpoints",
         lambda: identity(setup.net, setup.data, setup.batches, jnp.float32, setup.recorded_options),
@@ -78,12 +80,17 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console) -> None:
     resume = None
     if options.resume:
         initial = jaxnet.initial_state(setup.net, setup.params, **setup.optimization)
-        resume = checkpoints.latest(initial, partial(warn, console))
+        damages: list[str] = []
+        with progress_line("reading the last checkpoint"):
+            resume = checkpoints.latest(initial, damages.append)
+        for damage in damages:
+            warn(console, damage)
         console.print(resumed_at(folder, options.steps, resume), style="bold", soft_wrap=True)
-    steps = jaxnet.iter_fit(  # checks its arguments before anything is written
-        setup.net, setup.params, setup.data, setup.batches, weight_decay=options.weight_decay,
-        eval_every=options.eval_every, mesh=setup.mesh, resume=resume, **setup.optimization,
-    )  # fmt: skip
+    with progress_line("checking the options of the run"):
+        steps = jaxnet.iter_fit(  # checks its arguments before anything is written
+            setup.net, setup.params, setup.data, setup.batches, weight_decay=options.weight_decay,
+            eval_every=options.eval_every, mesh=setup.mesh, resume=resume, **setup.optimization,
+        )  # fmt: skip
     if not options.resume:
         cross_check(setup, console)
         sharding.check_on_first_process(lambda: run_folder.write_options(folder, setup.recorded_options))
@@ -93,8 +100,10 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console) -> None:
     outcome = train(setup, steps, checkpoints, console)
     if options.process == 0:
         seconds = time.perf_counter() - clock
-        outcome = outcome._replace(state=sharding.local_copy(outcome.state))
-        finish(folder, setup, outcome, summarize(setup, outcome, started, seconds), console)
+        with progress_line("evaluating"):
+            outcome = outcome._replace(state=sharding.local_copy(outcome.state))
+            summary = summarize(setup, outcome, started, seconds)
+        finish(folder, setup, outcome, summary, console)
 
 
 def resumed_at(folder: Path, steps: int, progress: jaxnet.Progress | None) -> str:

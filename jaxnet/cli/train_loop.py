@@ -14,6 +14,7 @@ from jaxnet.cli.errors import program
 from jaxnet.cli.interrupt import acknowledge_interrupt
 from jaxnet.cli.progress import training_progress
 from jaxnet.cli.train_setup import Setup
+from jaxnet.progress_line import progress_line
 from jaxnet.train import sharding
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints
 
@@ -50,7 +51,8 @@ def train(setup: Setup, run: Iterator[jaxnet.Progress], checkpoints: Checkpoints
                     save_error = str(error)
                 if stopped:
                     break
-        checkpoints.finish()
+        with progress_line("saving the last checkpoint"):
+            checkpoints.finish()
     except jaxnet.DivergedError as error:
         return Outcome(error.state, error.history, str(error), save_error)
     except CheckpointError as error:

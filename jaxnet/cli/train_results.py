@@ -17,6 +17,7 @@ from jaxnet.cli.train_loop import Outcome
 from jaxnet.cli.train_setup import Setup
 from jaxnet.data import text
 from jaxnet.nn.summary import param_shapes
+from jaxnet.progress_line import progress_line
 from jaxnet.train import run_folder
 from jaxnet.train.learned_nothing import learned_nothing
 
@@ -63,7 +64,8 @@ def write_results(folder: Path, setup: Setup, outcome: Outcome, summary: dict[st
         run_folder.write_history(temporary / run_folder.HISTORY, outcome.history, setup.held_out)
         data = "a text" if setup.vocabulary else summary["dataset"]
         title = f"{setup.name} on {data}, run {folder.name}"
-        plots.learning_curves(outcome.history, setup.held_out, title).savefig(temporary / "learning_curves.png")
+        with progress_line("drawing the learning curves"):
+            plots.learning_curves(outcome.history, setup.held_out, title).savefig(temporary / "learning_curves.png")
         if not outcome.divergence:
             extra = {"vocabulary": setup.vocabulary} if setup.vocabulary else {}
             run_folder.write_parameters(temporary / run_folder.PARAMETERS, state, **extra)
@@ -74,7 +76,8 @@ def write_results(folder: Path, setup: Setup, outcome: Outcome, summary: dict[st
                 console.print(f"held-out text: {loss:.3f} nats, {bits:.2f} bits per character", style="bold")
                 write_sample(temporary / "sample.txt", setup, state, console)
             else:
-                draw_images(setup, state, temporary)
+                with progress_line("drawing weights and mistakes"):
+                    draw_images(setup, state, temporary)
         run_folder.write_summary(temporary / run_folder.SUMMARY, summary)
 
 
@@ -97,11 +100,12 @@ def write_sample(path: Path, setup: Setup, state: jaxnet.TrainState, console: Co
     """Samples a text from the network, beginning after a newline, and writes and prints it."""
     vocabulary, options = setup.vocabulary, setup.options
     prompt = text.encode("\n" if "\n" in vocabulary else vocabulary[0], vocabulary)[None]
-    ids = jaxnet.sample(
-        setup.net, state.params, state.net_state, setup.sampling_key, prompt, options.temperature,
-        length=options.context, count=SAMPLED_CHARACTERS,
-    )  # fmt: skip
-    sampled = text.decode(np.asarray(ids)[0], vocabulary)
+    with progress_line("sampling a text"):
+        ids = jaxnet.sample(
+            setup.net, state.params, state.net_state, setup.sampling_key, prompt, options.temperature,
+            length=options.context, count=SAMPLED_CHARACTERS,
+        )  # fmt: skip
+        sampled = text.decode(np.asarray(ids)[0], vocabulary)
     path.write_text(sampled, encoding="utf-8")
     console.print(f"Text sampled at temperature {options.temperature:g}:", style="bold")
     console.print(sampled, highlight=False, markup=False, soft_wrap=True)

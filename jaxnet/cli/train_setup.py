@@ -15,14 +15,16 @@ from rich.console import Console
 
 import jaxnet
 import numpy_ref
+from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.errors import program
 from jaxnet.cli.own_networks import check_against_jax
 from jaxnet.cli.train_options import CLASSES, HEADS, LAUNCH
 from jaxnet.crosscheck import Verdict
 from jaxnet.crosscheck.explain.printed_report import WIDTH
-from jaxnet.data import DATASETS, Dataset, text
+from jaxnet.data import Dataset, text
 from jaxnet.data.validation_split import split_validation
 from jaxnet.nn.layers import Params
+from jaxnet.progress_line import progress_line
 from jaxnet.train import sharding
 from jaxnet.train.step import OPTIMIZERS, MakeOptimizer
 
@@ -85,7 +87,7 @@ def load_data(options: SimpleNamespace) -> tuple[Dataset, str]:
         characters = text.read_text(options.text)
         vocabulary = text.vocabulary_of(characters)
         return text.windows(characters, vocabulary, options.context), vocabulary
-    data = DATASETS[options.dataset]()
+    data = load_dataset(options.dataset)
     if options.network.endswith("conv"):
         side = math.isqrt(data.x_train.shape[1])
         x_train, x_test = (x.reshape(-1, 1, side, side) for x in (data.x_train, data.x_test))
@@ -132,10 +134,11 @@ def cross_check(setup: Setup, console: Console) -> None:
         x, t = x[:, :CHECKED_LENGTH], t[:, :CHECKED_LENGTH]
     kind = "text" if setup.vocabulary else "image"
     console.print(f"Cross-check on {samples} training {kind}{'s'[: samples - 1]}", style="bold")
-    noise = jax.device_get(jax.jit(lambda x: jaxnet.step_noise(net, setup.optimization["key"], 0, x))(x))
-    layers = numpy_ref.build_layers(net.description, setup.params)
-    network = numpy_ref.Network(layers, weight_decay=options.weight_decay)
-    report = check_against_jax(setup.name, net, network, noise, x, t)
+    with progress_line(f"checking {setup.name}"):
+        noise = jax.device_get(jax.jit(lambda x: jaxnet.step_noise(net, setup.optimization["key"], 0, x))(x))
+        layers = numpy_ref.build_layers(net.description, setup.params)
+        network = numpy_ref.Network(layers, weight_decay=options.weight_decay)
+        report = check_against_jax(setup.name, net, network, noise, x, t)
     console.print(report.text(width=WIDTH), highlight=False, soft_wrap=True, markup=False)
     if report.verdict is Verdict.FAIL:
         sys.exit(f"{program()}: the gradients disagree as the table shows; the network is not trained")

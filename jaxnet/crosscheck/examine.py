@@ -28,7 +28,7 @@ from jaxnet.crosscheck.measure.half_range import Escape, RangeError, forward_ran
 from jaxnet.crosscheck.measure.input_warnings import input_warnings
 from jaxnet.crosscheck.measure.leaf_steps import copies
 from jaxnet.crosscheck.measure.other_ways import compare_other_ways
-from jaxnet.crosscheck.meter import OutOfTime, metered
+from jaxnet.crosscheck.meter import OutOfTime, metered, name_leaf
 from jaxnet.crosscheck.report import Leaf, Report
 from jaxnet.crosscheck.step_curves import StepCurves
 from jaxnet.crosscheck.streams import Stream, stream
@@ -288,7 +288,9 @@ def _check_leaves(context: Context, names: list[str], leaves: list[Leaf]) -> lis
     leaves = list(leaves)
     try:
         for name in names:
+            name_leaf(name)
             leaves.append(check_leaf(context, name))
+        name_leaf("")
         leaves = examine_zeros(context, names, leaves)
         return name_conjugates(context, name_exchanged(context, leaves))
     except OutOfTime:

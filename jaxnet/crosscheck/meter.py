@@ -1,13 +1,11 @@
 """Counts the forward passes and seconds of a check, stops it in time, and shows its progress on a terminal."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-SECONDS_BEFORE_PROGRESS = 2.0
-SECONDS_BETWEEN_UPDATES = 0.2
+from jaxnet.progress_line import progress_line
 
 
 class OutOfTime(BaseException):
@@ -25,8 +23,7 @@ class Meter:
     def __init__(self, title: str, max_seconds: float | None) -> None:
         self.title, self.max_seconds = title, max_seconds
         self.calls, self.start = 0, time.perf_counter()
-        self.leaf, self._shown = "", 0.0
-        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self.leaf = ""
 
     @property
     def seconds(self) -> float:
@@ -40,23 +37,13 @@ class Meter:
             OutOfTime: If the time is used up.
         """
         self.calls += 1
-        seconds = self.seconds
-        if self.max_seconds is not None and seconds > self.max_seconds:
+        if self.max_seconds is not None and self.seconds > self.max_seconds:
             raise OutOfTime
-        if self._terminal and seconds > max(SECONDS_BEFORE_PROGRESS, self._shown + SECONDS_BETWEEN_UPDATES):
-            self._shown = seconds
-            leaf = f" {self.leaf}" if self.leaf else ""
-            print(
-                f"\r\033[Kchecking {self.title}{leaf}: {self.calls:,} forward passes, {seconds:.0f} s",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
 
-    def clear(self) -> None:
-        """Removes the progress line."""
-        if self._shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+    def progress(self) -> str:
+        """Returns what is being checked, and the number of forward passes so far."""
+        leaf = f", {self.leaf}" if self.leaf else ""
+        return f"checking {self.title}{leaf}: {self.calls:,} forward passes"
 
 
 _ACTIVE: ContextVar[Meter | None] = ContextVar("meter", default=None)
@@ -65,15 +52,22 @@ _ACTIVE: ContextVar[Meter | None] = ContextVar("meter", default=None)
 @contextmanager
 def metered(title: str, max_seconds: float | None) -> Iterator[Meter]:
     """Counts forward passes within the block; nested blocks share the meter of the outermost one."""
-    outer = _ACTIVE.get()
-    meter = outer or Meter(title, max_seconds)
+    if (outer := _ACTIVE.get()) is not None:
+        yield outer
+        return
+    meter = Meter(title, max_seconds)
     token = _ACTIVE.set(meter)
     try:
-        yield meter
+        with progress_line(meter.progress):
+            yield meter
     finally:
         _ACTIVE.reset(token)
-        if outer is None:
-            meter.clear()
+
+
+def name_leaf(name: str) -> None:
+    """Names the leaf that the running check examines, for its progress."""
+    if (meter := _ACTIVE.get()) is not None:
+        meter.leaf = name
 
 
 def count_forward() -> None:

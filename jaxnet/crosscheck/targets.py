@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import reduce
@@ -12,9 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from jaxnet.crosscheck.held_stderr import held_stderr
 from jaxnet.crosscheck.inspect.errors import describe
 
 PROJECT_MARKERS = ("pyproject.toml", "setup.py", ".git")
+UNDER_MAIN = "under if __name__ == '__main__'"
 MOST_NAMES = 12  # that an error message lists
 MOST_FOLDERS = 5  # of modules that a file imports by names that no import path has
 
@@ -180,7 +183,7 @@ def as_script(file: Path) -> Iterator[None]:
 
 def _imported(target: str, place: str, file: Path, run: Callable[[], ModuleType]) -> ModuleType:
     """Returns the module that `run` imports; folders above the file join the import path if their modules are named."""
-    with as_script(file):
+    with as_script(file), held_stderr() as stderr:
         for _ in range(MOST_FOLDERS):
             try:
                 return run()
@@ -190,10 +193,7 @@ def _imported(target: str, place: str, file: Path, run: Callable[[], ModuleType]
                     raise TargetError(f"{target}: importing {place} raised {describe(error)}") from error
                 sys.path.append(str(folder))
             except SystemExit as stopped:
-                raise TargetError(
-                    f"{target}: {place} exits with status {stopped.code!r} when it is imported: "
-                    "put what it runs under if __name__ == '__main__'"
-                ) from stopped
+                raise TargetError(_at_exit(target, place, stopped.code, stderr.drop())) from stopped
             except FileNotFoundError as error:
                 name = error.filename if isinstance(error.filename, str) else ""
                 is_beside = bool(name) and (file.parent / name).exists()
@@ -205,8 +205,25 @@ def _imported(target: str, place: str, file: Path, run: Callable[[], ModuleType]
                 where = f"{os.path.relpath(error.filename)}:{error.lineno}" if error.filename else place
                 raise TargetError(f"{target}: importing {place} raised SyntaxError: {error.msg} ({where})") from error
             except Exception as error:
-                raise TargetError(f"{target}: importing {place} raised {describe(error)}") from error
+                help_ = f"; sys.argv has the file alone: read it {UNDER_MAIN}" if _reads_argv(error) else ""
+                raise TargetError(f"{target}: importing {place} raised {describe(error)}{help_}") from error
         return run()
+
+
+def _at_exit(target: str, place: str, status: object, printed: str) -> str:
+    """Returns why a file exits while it is imported, with the last line that it printed, and what to do."""
+    lines = [line.strip(" ─│╭╮╰╯") for line in printed.splitlines()]  # without the box of some parsers
+    last = next((line for line in reversed(lines) if line), "")
+    if isinstance(status, str):  # a message, which Python prints before it exits with status 1
+        last, status = last or " ".join(status.split()), 1
+    reason = f" ({last})" if last else ""
+    return f"{target}: {place} exits with status {status!r} when it is imported{reason}: put what it runs {UNDER_MAIN}"
+
+
+def _reads_argv(error: Exception) -> bool:
+    """Returns whether the line that raised an error reads the arguments of the command line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and "argv" in (frames[-1].line or "")
 
 
 def _folder_with(name: str, file: Path) -> Path | None:

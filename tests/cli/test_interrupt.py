@@ -1,12 +1,17 @@
 """Tests Ctrl-C in processes of their own: one line, status 130 and nothing half-written, at any moment of a command."""
 
+import os
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 from conftest import exhaustive
 
 from jaxnet.cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[2]
 
 # Sends SIGINT to its own process when a module is imported, or when a function is called: at once, in a callback of the
 # garbage collector, where Python ignores exceptions, or in a call that does not return to Python, like a compilation.
@@ -119,3 +124,48 @@ def test_the_second_ctrl_c_of_a_training_run_ends_it_although_it_does_not_return
     status, stderr, files = interrupted("twice", place, "train --output runs", tmp_path)
     assert (status, stderr) == (130, "jaxnet train: interrupted; nothing is saved\n")
     assert files == ["runs/options.json"]
+
+
+def started(command, import_to_interrupt, folder):
+    """Returns status and stderr of a command that is interrupted when a module is imported for the first time."""
+    site = """
+import os, signal, sys
+class AtImport:
+    def find_spec(self, name, path=None, target=None):
+        if name == PLACE:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, AtImport())
+"""
+    (folder / "sitecustomize.py").write_text(site.replace("PLACE", repr(import_to_interrupt)))
+    paths = os.pathsep.join([str(folder), str(ROOT)])
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, env=os.environ | {"PYTHONPATH": paths}, timeout=100
+    )
+    return done.returncode, done.stderr
+
+
+STARTS = {
+    "module": [sys.executable, "-m", "jaxnet", "check"],
+    "console command": [sys.executable, "-c", "from jaxnet.cli.start import main; main()", "check"],
+    "script": [sys.executable, str(ROOT / "scripts" / "crosscheck.py")],
+}
+
+
+@pytest.mark.parametrize("place", ["jaxnet.cli.main", "jaxnet.cli.errors", "jaxnet.cli.interrupt"])
+@pytest.mark.parametrize("start", STARTS)
+def test_ctrl_c_before_it_is_handled_is_one_line(tmp_path, start, place):
+    assert started(STARTS[start], place, tmp_path) == (130, "jaxnet: interrupted\n")
+
+
+def test_the_console_command_starts_where_ctrl_c_is_handled():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"jaxnet": "jaxnet.cli.start:main"}
+    assert [path.name for path in (ROOT / "scripts").glob("*.py") if "jaxnet.cli.main" in path.read_text()] == []
+
+
+def test_few_modules_are_imported_before_ctrl_c_is_handled():
+    code = "import sys; before = {*sys.modules}; import jaxnet.cli.interrupt; print(*{*sys.modules} - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    slow = {"ast", "lazy_loader", "pathlib", "shutil", "typing", "numpy"}  # each takes milliseconds
+    assert "jaxnet.cli.interrupt" in done.stdout
+    assert slow & set(done.stdout.split()) == set()

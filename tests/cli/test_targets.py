@@ -147,17 +147,26 @@ WRONG = {
     "raises.py:f": "importing raises.py raised ZeroDivisionError: division by zero (raises.py:3)",
     "syntax.py:f": "importing syntax.py raised SyntaxError: '(' was never closed (syntax.py:2)",
     "needs.py:f": "importing needs.py raised ModuleNotFoundError: No module named 'no_such_module_x' (needs.py:1)",
-    "parses.py:f": "parses.py exits with status 2 when it is imported",
+    "parses.py:f": "parses.py exits with status 2 when it is imported (parses.py: error: the following arguments are "
+    "required: needed): put what it runs under if __name__ == '__main__'",
+    "boxed.py:f": "boxed.py exits with status 2 when it is imported (Missing argument 'x'.): put",
+    "says.py:f": "says.py exits with status 1 when it is imported (give a folder): put what it runs under",
+    "argv.py:f": "IndexError: list index out of range (argv.py:2); sys.argv has the file alone: read it under if",
     "sub/opens.py:f": "files are opened relative to the working folder: change to the folder of the file",
 }  # fmt: skip
 
 
+BOX = "usage: boxed.py x\n╭─ Error ───────────────╮\n│ Missing argument 'x'. │\n╰───────────────────────╯"
+
+
 @pytest.mark.parametrize("target", WRONG)
-def test_a_wrong_target_is_an_error_that_says_what_is_wrong(tmp_path, monkeypatch, target):
+def test_a_wrong_target_is_an_error_that_says_what_is_wrong(tmp_path, monkeypatch, capfd, target):
     files = {
         "mine.py": f"import os\n{LAYER}\ndef forward(x):\n    return x\n", "exits.py": "import sys\nsys.exit(3)",
         "text.txt": "",
         "raises.py": "\n\n1 / 0", "syntax.py": "x = 1\ny = (", "folder/x": "", "needs.py": "import no_such_module_x",
+        "argv.py": "import sys\nrate = float(sys.argv[1])", "says.py": "import sys\nsys.exit('give a folder')",
+        "boxed.py": f"import sys\nprint({BOX!r}, file=sys.stderr)\nsys.exit(2)",
         "parses.py": "import argparse as a\np = a.ArgumentParser()\np.add_argument('needed')\np.parse_args()",
         "sub/opens.py": "open('data.txt')", "sub/data.txt": "",
     }  # fmt: skip
@@ -165,6 +174,17 @@ def test_a_wrong_target_is_an_error_that_says_what_is_wrong(tmp_path, monkeypatc
     with pytest.raises(TargetError) as refused:
         load(target)
     assert WRONG[target] in str(refused.value)
+    assert capfd.readouterr().err == ""  # the usage of a parser is not printed before the error
+
+
+def test_what_an_imported_file_writes_to_stderr_appears_and_its_log_works_afterwards(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(write(tmp_path, {"logs.py": "import sys\nstream = sys.stderr\nprint('imported', file=stream)"}))
+    stream = load("logs.py:stream")
+    assert capfd.readouterr().err == "imported\n"
+    print("later", file=stream)
+    assert capfd.readouterr().err == "later\n"
+    with pytest.raises(TypeError):
+        stream.write(b"bytes")  # click asks this way whether a stream takes bytes
 
 
 def test_the_root_of_a_lone_file_is_its_folder(tmp_path):

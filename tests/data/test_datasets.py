@@ -21,6 +21,7 @@ import pytest
 import requests  # noqa: F401  # nothing can be imported after the test process becomes the user nobody
 from sklearn.datasets import load_digits
 
+from jaxnet.cli.datasets import ReceivedBytes
 from jaxnet.data import datasets
 from jaxnet.data.datasets import Dataset, DatasetError, digits, load_mnist, mnist
 
@@ -343,6 +344,23 @@ def test_progress_bars_count_every_byte(serve: Serve, cache: Path) -> None:
     bar = Bar()
     fetch(serve(half_intact, files), serve(intact, files), files=files, progress=bar)
     assert bar.closed == [(len(body), len(body)) for body in files.values()]
+
+
+def test_the_progress_of_a_command_tells_megabytes_from_the_first_download_on(serve: Serve, cache: Path) -> None:
+    files = FILES | {TEST_IMAGES: idx(2051, (2, 1000, 1250), np.random.default_rng(0).bytes(2_500_000))}
+    texts = []
+
+    class Recorded(ReceivedBytes):
+        def update(self, size: int) -> None:
+            super().update(size)
+            texts.append(self.text())
+
+    received = Recorded("mnist")
+    assert received.text() == "loading mnist"
+    fetch(serve(intact, files), files=files, progress=received)
+    whole = f"{len(files[TEST_IMAGES]) / 1e6:.1f} MB"
+    assert [text for text in texts if whole in text][-1] == f"downloading mnist: 2.5 of {whole}"
+    assert len({text for text in texts if whole in text}) > 10  # 0.1, 0.2, ...
 
 
 def test_an_interrupted_download_leaves_no_files(serve: Serve, cache: Path) -> None:
