@@ -25,7 +25,6 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxnet
-from jaxnet.cleanup import cleanup
 from jaxnet.cli.bench_bound import multipliers
 from jaxnet.cli.bench_contenders import CONTENDERS, LEARNING_RATE, Problem, Skip, Train
 from jaxnet.cli.bench_timing import StepTimer, fastest, make_timers, summarize, time_run
@@ -33,9 +32,10 @@ from jaxnet.cli.common_options import OptionalPath, check_writable
 from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.errors import program
 from jaxnet.cli.progress import track
+from jaxnet.common.cleanup import cleanup
+from jaxnet.common.progress_line import progress_line
+from jaxnet.common.validation import check_positive
 from jaxnet.data import Dataset, DatasetError
-from jaxnet.progress_line import progress_line
-from jaxnet.validation import check_positive
 
 ERRORS = (DatasetError,)
 SIZES = ("784-50-10@32", "784-50-10@100", "784-50-10@1000", "784-512-512-10@128", "784-1024-1024-10@1024")

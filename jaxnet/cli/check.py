@@ -31,13 +31,13 @@ from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, 
 from jaxnet.cli.errors import INTERRUPTED, USAGE_ERROR, one_line_errors, program
 from jaxnet.cli.source_lines import SourceLine, annotation, gradient_line
 from jaxnet.cli.terminal_color import colored, has_color
+from jaxnet.common.progress_line import progress_line
+from jaxnet.common.validation import check_counts
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, check_function, inspected, shell_values, targets
 from jaxnet.crosscheck.explain.printed_report import WIDTH, wrapped
 from jaxnet.crosscheck.input_files import in_order
 from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.measure.step_sweep import step_errors
-from jaxnet.progress_line import progress_line
-from jaxnet.validation import check_counts
 
 ERRORS = (SubjectError,)
 STATUS = {Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.PASS: 0}  # the first verdict that occurs counts

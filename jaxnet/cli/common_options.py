@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.extras import literal_type_from_choices
 
-from jaxnet.validation import check_counts
+from jaxnet.common.validation import check_counts
 
 COUNTS = ("hidden", "steps", "batch_size", "eval_every", "context", "width", "blocks", "seeds", "devices", "rounds")
 

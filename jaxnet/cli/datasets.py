@@ -1,7 +1,7 @@
 """Loads the data set that a command names, and shows on a terminal how much of it was downloaded."""
 
+from jaxnet.common.progress_line import progress_line
 from jaxnet.data import DATASETS, Dataset, mnist
-from jaxnet.progress_line import progress_line
 
 
 class ReceivedBytes:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from jaxnet.cleanup import clean_up
 from jaxnet.cli.errors import INTERRUPTED, program
+from jaxnet.common.cleanup import clean_up
 
 PATIENCE = 0.1  # seconds in which the main thread may end the process itself, between two instructions
 CLEAR_LINE = b"\r\x1b[K\x1b[?25h"  # deletes a progress bar and shows the cursor again

@@ -6,7 +6,7 @@ from importlib import import_module
 from jaxnet import __version__
 from jaxnet.cli.errors import USAGE_ERROR, one_line_errors, program
 from jaxnet.cli.interrupt import end_on_interrupt
-from jaxnet.progress_line import progress_line
+from jaxnet.common.progress_line import progress_line
 
 COMMANDS = {
     "train": "train a network and write its results to a folder",

@@ -15,9 +15,9 @@ import tyro
 
 import jaxnet
 from jaxnet.cli.common_options import OptionalStr, Seed
+from jaxnet.common.progress_line import progress_line
+from jaxnet.common.validation import check_counts, check_positive
 from jaxnet.data import DatasetError, own_images, text
-from jaxnet.progress_line import progress_line
-from jaxnet.validation import check_counts, check_positive
 
 ERRORS = (DatasetError,)
 LIKELIEST = 3  # classes that are printed

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 import jaxnet
-from jaxnet.progress_line import is_terminal
+from jaxnet.common.progress_line import is_terminal
 
 T = TypeVar("T")
 LINES = 10  # printed by a run whose output is not a terminal

@@ -19,7 +19,7 @@ import numpy as np
 
 import jaxnet
 from jaxnet.cli.common_options import BatchSize, HiddenSizes, Processes, ProcessIndex, Steps
-from jaxnet.progress_line import progress_line
+from jaxnet.common.progress_line import progress_line
 from jaxnet.train import compiled_steps, sharding, step_config
 from jaxnet.train.device_data import to_device
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from jaxnet.cli.common_options import OptionalPath, check_writable
-from jaxnet.progress_line import progress_line
+from jaxnet.common.progress_line import progress_line
 from jaxnet.train import run_folder
 from jaxnet.train.trained_run import read_summary
 

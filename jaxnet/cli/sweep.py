@@ -21,10 +21,10 @@ from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.errors import program
 from jaxnet.cli.progress import sweep_progress
 from jaxnet.cli.train_options import CLASSES, DatasetName, OptimizerName
+from jaxnet.common.progress_line import progress_line
 from jaxnet.data import DatasetError
 from jaxnet.data.validation_split import split_validation
 from jaxnet.plots.comparing import sweep_map
-from jaxnet.progress_line import progress_line
 from jaxnet.train import run_folder
 
 ERRORS = (DatasetError,)

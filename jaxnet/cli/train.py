@@ -30,8 +30,8 @@ from jaxnet.cli.train_loop import FAILED_TO_SAVE, Outcome, train, warn
 from jaxnet.cli.train_options import LAUNCH, Options, from_record, resolve
 from jaxnet.cli.train_results import summarize, write_results
 from jaxnet.cli.train_setup import Setup, cross_check, set_up
+from jaxnet.common.progress_line import progress_line
 from jaxnet.data import DatasetError
-from jaxnet.progress_line import progress_line
 from jaxnet.train import run_folder, sharding
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints, identity
 

@@ -14,7 +14,7 @@ from jaxnet.cli.errors import program
 from jaxnet.cli.interrupt import acknowledge_interrupt
 from jaxnet.cli.progress import training_progress
 from jaxnet.cli.train_setup import Setup
-from jaxnet.progress_line import progress_line
+from jaxnet.common.progress_line import progress_line
 from jaxnet.train import sharding
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints
 

@@ -19,10 +19,10 @@ from jaxnet.cli.common_options import (
     check_common,
     choice,
 )
+from jaxnet.common.validation import check_not_negative, check_positive
 from jaxnet.data import DATASETS
 from jaxnet.nn.layers import ACTIVATIONS
 from jaxnet.train.step import OPTIMIZERS
-from jaxnet.validation import check_not_negative, check_positive
 
 SCHEDULES = ("constant", "cosine")
 CLASSES = 10  # of the digits and of MNIST

@@ -15,9 +15,9 @@ import jaxnet
 from jaxnet import plots
 from jaxnet.cli.train_loop import Outcome
 from jaxnet.cli.train_setup import Setup
+from jaxnet.common.progress_line import progress_line
 from jaxnet.data import text
 from jaxnet.nn.summary import param_shapes
-from jaxnet.progress_line import progress_line
 from jaxnet.train import run_folder
 from jaxnet.train.learned_nothing import learned_nothing
 

@@ -19,12 +19,12 @@ from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.errors import program
 from jaxnet.cli.own_networks import check_against_jax
 from jaxnet.cli.train_options import CLASSES, HEADS, LAUNCH
+from jaxnet.common.progress_line import progress_line
 from jaxnet.crosscheck import Verdict
 from jaxnet.crosscheck.explain.printed_report import WIDTH
 from jaxnet.data import Dataset, text
 from jaxnet.data.validation_split import split_validation
 from jaxnet.nn.layers import Params
-from jaxnet.progress_line import progress_line
 from jaxnet.train import sharding
 from jaxnet.train.step import OPTIMIZERS, MakeOptimizer
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from jaxnet.common.validation import check_counts, check_positive
 from jaxnet.crosscheck.context import Options
 from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.examine import examine
@@ -23,7 +24,6 @@ from jaxnet.crosscheck.many_points import Shapes, check_shapes
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.measure.structures import structures_of
 from jaxnet.crosscheck.report import InconclusiveWarning, Leaf, Report
-from jaxnet.validation import check_counts, check_positive
 
 __all__ = [
     "Cause",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from jaxnet.progress_line import CLEAR, is_terminal
+from jaxnet.common.progress_line import CLEAR, is_terminal
 
 
 class HeldStream:

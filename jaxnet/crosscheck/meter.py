@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from jaxnet.progress_line import progress_line
+from jaxnet.common.progress_line import progress_line
 
 
 class OutOfTime(BaseException):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from jaxnet.common.validation import check_counts
 from jaxnet.nn.layers import InitStd, Layer, Params, standard_deviation, stateless
-from jaxnet.validation import check_counts
 
 __all__ = ["attention", "embedding", "positional_embedding"]
 

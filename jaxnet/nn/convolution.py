@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
+from jaxnet.common.validation import check_counts
 from jaxnet.nn.layers import InitStd, Layer, Params, standard_deviation, stateless
-from jaxnet.validation import check_counts
 
 __all__ = ["average_pool", "convolution", "max_pool"]
 

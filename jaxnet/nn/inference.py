@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxnet.common.validation import check_counts
 from jaxnet.nn.layers import Layer, Params, Tree
-from jaxnet.validation import check_counts
 
 __all__ = ["predict", "sample"]
 

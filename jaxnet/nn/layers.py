@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxnet.common.validation import check_counts
 from jaxnet.nn.summary import kind_of, summary, summary_html
-from jaxnet.validation import check_counts
 
 __all__ = [
     "ACTIVATIONS",

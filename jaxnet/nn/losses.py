@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from jaxnet.common.validation import check_labels
 from jaxnet.nn.layers import Params
 from jaxnet.nn.tree_paths import leaves_by_path
-from jaxnet.validation import check_labels
 
 __all__ = ["accuracy", "correct", "l2_penalty", "mean_squared_error", "softmax_cross_entropy"]
 

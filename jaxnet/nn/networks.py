@@ -6,13 +6,13 @@ from itertools import pairwise
 import jax
 import jax.numpy as jnp
 
+from jaxnet.common.validation import check_counts
 from jaxnet.nn import normalization
 from jaxnet.nn.attention import attention, embedding, positional_embedding
 from jaxnet.nn.convolution import convolution, max_pool
 from jaxnet.nn.layers import ACTIVATIONS, Layer, affine, flatten, gelu, relu, residual, sequential
 from jaxnet.nn.layers import dropout as dropout_layer
 from jaxnet.nn.normalization import layer_norm
-from jaxnet.validation import check_counts
 
 __all__ = ["deep_conv_net", "multi_layer_net", "notebook_net", "simple_conv_net", "transformer", "two_layer_net"]
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from jaxnet.common.validation import check_counts
 from jaxnet.nn.layers import InitStd, Layer, Params, Tree, no_noise, stateless
-from jaxnet.validation import check_counts
 
 __all__ = ["batch_norm", "group_norm", "layer_norm"]
 

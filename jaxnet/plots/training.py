@@ -14,7 +14,8 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 
-from jaxnet.cleanup import cleanup
+from jaxnet.common.cleanup import cleanup
+from jaxnet.common.validation import check_counts, check_labels, check_samples
 from jaxnet.crosscheck.measure.step_sweep import StepErrors
 from jaxnet.plots.style import (
     ACCURACY_STYLES,
@@ -31,7 +32,6 @@ from jaxnet.plots.style import (
     set_title,
 )  # fmt: skip
 from jaxnet.train.step import History, Progress
-from jaxnet.validation import check_counts, check_labels, check_samples
 
 MAX_MARKERS = 50  # on a curve; more would hide its dashes
 

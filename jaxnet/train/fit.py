@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from jaxnet.common.validation import check_batches, check_counts
 from jaxnet.data import Dataset
 from jaxnet.nn.inference import chunk_of
 from jaxnet.nn.layers import Layer, Params, no_noise
@@ -23,7 +24,6 @@ from jaxnet.train.device_data import to_device, to_floats
 from jaxnet.train.divergence import DivergedError, diverged_error, nonfinite_finder
 from jaxnet.train.step import Criterion, History, Optimizer, Progress, TrainState, init_train_state, params_dtype
 from jaxnet.train.step_config import check_data, configure
-from jaxnet.validation import check_batches, check_counts
 
 FIRST_CHUNK = 10  # steps before control first returns to Python
 CHUNK_SECONDS = 1.0  # approximate time between returns to Python, where evaluations are further apart

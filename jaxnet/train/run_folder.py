@@ -18,7 +18,7 @@ from jaxtyping import PRNGKeyArray
 from numpy.typing import ArrayLike
 
 from jaxnet import __version__
-from jaxnet.cleanup import cleanup, temporary_folder
+from jaxnet.common.cleanup import cleanup, temporary_folder
 from jaxnet.nn.description import from_description
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.summary import param_shapes

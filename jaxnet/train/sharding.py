@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from jaxnet.validation import check_counts
+from jaxnet.common.validation import check_counts
 
 AXIS = "batch"
 HEARTBEAT_SECONDS = 30  # of silence, after which a process is considered dead and the others exit

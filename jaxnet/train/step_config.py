@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from jaxnet.common.validation import check_fits_dtype, check_labels, check_not_negative, check_positive, check_samples
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer, Params
 from jaxnet.nn.losses import softmax_cross_entropy
@@ -16,7 +17,6 @@ from jaxnet.nn.tree_paths import leaves_by_path
 from jaxnet.train.compiled_steps import Hyperparameters, StepConfig
 from jaxnet.train.sharding import ONE_DEVICE, OneDevice, placement
 from jaxnet.train.step import OPTIMIZERS, Criterion, MakeOptimizer, Optimizer, params_dtype
-from jaxnet.validation import check_fits_dtype, check_labels, check_not_negative, check_positive, check_samples
 
 
 def configure(

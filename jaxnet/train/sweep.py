@@ -16,6 +16,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxnet.common.validation import check_batches, check_counts, check_fits_dtype, check_positive
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer, Params
 from jaxnet.nn.losses import softmax_cross_entropy
@@ -23,7 +24,6 @@ from jaxnet.train.compiled_steps import Hyperparameters, StepConfig, TrainingDat
 from jaxnet.train.device_data import to_device, to_floats
 from jaxnet.train.step import Criterion, MakeOptimizer, TrainState, init_train_state, params_dtype, update
 from jaxnet.train.step_config import check_data, configure
-from jaxnet.validation import check_batches, check_counts, check_fits_dtype, check_positive
 
 CHUNK = 100  # steps between two reports
 

@@ -10,14 +10,14 @@ import time
 
 import pytest
 
-from jaxnet import progress_line as module
 from jaxnet.cli.chapter6 import FIGURES
-from jaxnet.progress_line import progress_line
+from jaxnet.common import progress_line as module
+from jaxnet.common.progress_line import progress_line
 
 # Runs a command whose progress lines appear at once.
 DRIVER = """
 import sys
-from jaxnet import progress_line
+from jaxnet.common import progress_line
 progress_line.DELAY, progress_line.INTERVAL = 0, 0.001
 from jaxnet.cli.start import main
 sys.argv[0] = "jaxnet"

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import jaxnet
+from jaxnet.common.validation import check_batches, check_labels, check_samples
 from jaxnet.data.idx import IMAGES, read_idx
 from jaxnet.train import run_folder
-from jaxnet.validation import check_batches, check_labels, check_samples
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 few = settings(quick, max_examples=12)  # few, because each compiles a program

@@ -22,8 +22,8 @@ import numpy as np
 
 from jaxnet.cli.common_options import OptionalPath, check_writable
 from jaxnet.cli.progress import track
+from jaxnet.common.validation import check_counts
 from jaxnet.crosscheck import Verdict
-from jaxnet.validation import check_counts
 from mutants import CASES
 from mutants.checkers import checkers
 from mutants.growth import growth

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxnet.cleanup import clean_up, cleanup, temporary_folder
+from jaxnet.common.cleanup import clean_up, cleanup, temporary_folder
 
 
 def test_a_temporary_folder_is_private_and_deleted_although_the_block_raises(tmp_path):
