@@ -46,6 +46,7 @@ __all__ = [
 def check_layer(
     layer: Any,
     *inputs: Any,
+    named: Mapping[str, Any] | None = None,
     reference: Callable[..., Any] | None = None,
     expected: Callable[..., Any] | None = None,
     constants: Collection[str] = (),
@@ -71,6 +72,7 @@ def check_layer(
             `pathlib.Path` is a file of arrays, `.npz`, `.npy` or `.pt`, whose names are those of the arguments.
             `backward` returns a gradient for each input, only for the first of the float inputs, or a dict of gradients
             by name. Integer inputs have no gradient.
+        named: Further inputs by the names of the parameters of `forward`. Defaults to none.
         reference: The same function in JAX, of (params, *inputs) if the layer has parameters, otherwise of (*inputs).
         expected: Another function, with the arguments of a reference, whose derivative the gradient is meant to be, as
             for a straight-through estimator. Defaults to the forward pass itself.
@@ -117,7 +119,7 @@ def check_layer(
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
     return _report(
-        dispatch.in_any_style(dispatch.layer_to_checkable, layer, read_inputs(layer, inputs), seed),
+        dispatch.in_any_style(dispatch.layer_to_checkable, layer, read_inputs(layer, inputs, named), seed),
         constants,
         reference,
         options,
@@ -191,6 +193,7 @@ def check_network(
 def check_function(
     f: Callable[..., Any],
     *args: Any,
+    named: Mapping[str, Any] | None = None,
     gradient: Callable[..., Any] | None = None,
     takes_dout: bool | None = None,
     mode: Literal["reverse", "forward"] = "reverse",
@@ -211,6 +214,7 @@ def check_function(
     Args:
         f: The function. It returns an array, or several in any nesting.
         args: The arguments of `f`. Integers, random keys and strings have no gradient.
+        named: Further arguments by the names of the parameters of `f`. Defaults to none.
         gradient: A function that returns a gradient for each argument. It takes (*args) if `f` returns a scalar,
             otherwise (*args, dout), or (dout, *args) if only its first argument is not an argument of `f`, or is
             called `dout`, `g` or `ct`. It may return the whole Jacobian instead, of shape (*output, *argument), or a
@@ -237,7 +241,7 @@ def check_function(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
-    args = read_inputs(f, args)
+    args = read_inputs(f, args, named)
     if mode not in ("reverse", "forward"):
         raise ValueError(f"mode: {mode!r}, expected 'reverse' or 'forward'")
     if takes_dout not in (None, True, False):
@@ -255,6 +259,7 @@ def check_function(
 def check(
     thing: Any,
     *inputs: Any,
+    named: Mapping[str, Any] | None = None,
     reference: Callable[..., Any] | None = None,
     expected: Callable[..., Any] | None = None,
     constants: Collection[str] = (),
@@ -273,6 +278,7 @@ def check(
     Args:
         thing: A network, a layer, a pair of functions, or a function.
         inputs: The arguments that it is called with.
+        named: Further ones by the names of the parameters of its forward pass. Defaults to none.
         shapes: The inputs of several checks, in place of `inputs`: a list with a shape for each, or with a tuple of
             shapes and values; or a function of a random generator that returns inputs, which is called eight times.
         reference, expected, constants, accuracy, resolution, max_seconds: See the check that fits.
@@ -297,12 +303,12 @@ def check(
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
 
     def at(inputs: tuple[Any, ...], seed: int) -> Report:
-        checkable = dispatch.to_checkable(thing, read_inputs(thing, inputs), seed)
+        checkable = dispatch.to_checkable(thing, read_inputs(thing, inputs, named), seed)
         return _report(checkable, constants, reference, replace(options, seed=seed), name, structure)
 
     if shapes is None:
         return at(inputs, seed)
-    if inputs:
+    if inputs or named:
         raise SubjectError("shapes: given beside inputs, expected one of them: put the inputs into the list of shapes")
     return check_shapes(name or name_of(thing[0] if isinstance(thing, tuple) and thing else thing), shapes, seed, at)
 

@@ -1,5 +1,6 @@
-"""Reads the inputs of a real run from files: random numbers miss what trained activations trigger."""
+"""Binds inputs by name, and reads those of a real run from files: random numbers miss what trained ones trigger."""
 
+import difflib
 import inspect
 import sys
 from collections.abc import Mapping
@@ -8,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.errors import SubjectError, describe
+from jaxnet.crosscheck.inspect.errors import SubjectError, describe, kind_of
 
 SUFFIXES = (".npz", ".npy", ".pt")
 
 
-def read_inputs(thing: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Returns the inputs with the content of a file in the place of each path.
+def read_inputs(thing: Any, inputs: tuple[Any, ...], by_name: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+    """Returns the inputs in order, with the content of a file in the place of each path.
 
     A `.npy` file is an array. The arrays of a `.npz` file are bound by name to the parameters of the forward pass. A
     `.pt` file has a tensor, a list of them, or a dict, which is bound by name; it is read without unpickling objects.
@@ -22,10 +23,13 @@ def read_inputs(thing: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     Raises:
         SubjectError: If a file cannot be read, or the forward pass has no parameter of a name.
     """
-    if not any(isinstance(value, PurePath) for value in inputs):
+    if by_name is not None and not isinstance(by_name, Mapping):
+        raise SubjectError(f"named: {kind_of(by_name)}, expected a dict of inputs by the names of parameters")
+    if not by_name and not any(isinstance(value, PurePath) for value in inputs):
         return inputs
     positional: list[Any] = []
-    named: dict[str, Any] = {}
+    named: dict[str, Any] = dict(by_name or {})
+    reject_unknown(thing, named)
     for value in inputs:
         content = read_file(value) if isinstance(value, PurePath) else value
         if isinstance(value, PurePath) and isinstance(content, Mapping):
@@ -35,6 +39,35 @@ def read_inputs(thing: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         else:
             positional.append(content)
     return tuple(in_order(thing, positional, named))
+
+
+def signature_of(thing: Any) -> inspect.Signature:
+    """Returns the signature of the forward pass.
+
+    Raises:
+        SubjectError: If it has none.
+    """
+    method = next((getattr(thing, name) for name in ("forward", "loss") if hasattr(thing, name)), thing)
+    function = thing[0] if isinstance(thing, tuple | list) and thing else method
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise SubjectError("named: the parameters of the forward pass have no names; pass inputs in order") from error
+
+
+def reject_unknown(thing: Any, named: Mapping[str, Any]) -> None:
+    """Raises a SubjectError if the forward pass has no parameter of one of the names."""
+    if not named:
+        return
+    parameters = signature_of(thing).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in named:
+        if name not in parameters:
+            by_lower = {parameter.lower(): parameter for parameter in parameters}
+            near = [by_lower[n] for n in difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.4)]
+            advice = f"did you mean {near[0]!r}?" if near else f"expected names among {', '.join(parameters)}"
+            raise SubjectError(f"named: forward has no parameter {name!r}, {advice}")
 
 
 def read_file(path: PurePath | str) -> Any:
@@ -67,8 +100,7 @@ def in_order(thing: Any, positional: list[Any], named: Mapping[str, Any]) -> lis
     """
     if not named:
         return positional
-    method = next((getattr(thing, name) for name in ("forward", "loss") if hasattr(thing, name)), thing)
-    signature = inspect.signature(thing[0] if isinstance(thing, tuple) else method)
+    signature = signature_of(thing)
     try:
         bound = signature.bind(*positional, **named)
     except TypeError as error:

@@ -11,6 +11,8 @@ from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.element_errors import ElementErrors, element_errors
 from jaxnet.crosscheck.explain import half_sentences, report_lines
 from jaxnet.crosscheck.explain.diagnosis import Diagnosis, DiagnosisInput, diagnose
+from jaxnet.crosscheck.explain.evidence import Evidence
+from jaxnet.crosscheck.explain.scalar_factors import along_probes
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.derivation import SAFETY
 from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP
@@ -126,7 +128,10 @@ def _worst_element(context: Context, outcome: Outcome) -> _Worst:
     if outcome.structure:  # no element moves by itself
         worst = max(measured.probes, key=lambda probe: probe.gap.ratio)
         unit = 1 / measured.factor
-        return _Worst(values={derived_by: worst.claimed * unit, "numerical": worst.numerical.value * unit})
+        values = {derived_by: worst.claimed * unit, "numerical": worst.numerical.value * unit}
+        nothing = np.full(gradient.shape, math.nan)
+        evidence = Evidence(_evidence(context, outcome, nothing, 0.0))
+        return _Worst(values=values, diagnosis=next(along_probes(evidence), None))
     quotients = [probe.numerical for probe in measured.probes]
     step = min(quotients, key=lambda quotient: quotient.error).step if quotients else FIRST_STEP
     kinks = [e.place for e in measured.kinks]  # at which a range of slopes is correct
@@ -160,12 +165,17 @@ def _element_errors(context: Context, outcome: Outcome, sample: ElementSample) -
 
 def _diagnosis(context: Context, outcome: Outcome, sample: ElementSample) -> Diagnosis | None:
     """Returns the slip that explains a wrong gradient; None if no slip does."""
-    measured, analytic, checkable = outcome.measured, outcome.analytic, context.checkable
-    name, scale = measured.name, analytic.factor(measured.name)
     true, accuracy = sample.true, sample.accuracy
     if (confirmed := _confirmed_reference(context, outcome)) is not None:
-        true, accuracy = confirmed, max(1e-12, analytic.noise.relative)
-    evidence = DiagnosisInput(
+        true, accuracy = confirmed, max(1e-12, outcome.analytic.noise.relative)
+    return diagnose(_evidence(context, outcome, true, accuracy))
+
+
+def _evidence(context: Context, outcome: Outcome, true: Array, accuracy: float) -> DiagnosisInput:
+    """Returns what a diagnosis is made from, with the measured elements of the true gradient."""
+    measured, analytic, checkable = outcome.measured, outcome.analytic, context.checkable
+    name, scale = measured.name, analytic.factor(measured.name)
+    return DiagnosisInput(
         leaf=name,
         claimed=analytic.gradient[name],
         true=true,
@@ -182,4 +192,3 @@ def _diagnosis(context: Context, outcome: Outcome, sample: ElementSample) -> Dia
         has_complex_output=checkable.imaginary_outputs(context.output) is not None,
         is_complex=name.rpartition(".")[0] in checkable.complex_leaves,
     )
-    return diagnose(evidence)

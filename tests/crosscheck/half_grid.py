@@ -34,11 +34,12 @@ class Arithmetic:
     def sum(self, v, axis):
         if self.kind != "sums":
             return wide(v).sum(axis, keepdims=True).astype(v.dtype)
-        terms = np.moveaxis(v, axis, 0)
-        total = np.zeros_like(terms[0])
-        for term in terms:
-            total = (total + term).astype(v.dtype)
-        return np.expand_dims(total, axis)
+        return np.add.accumulate(v, axis, dtype=v.dtype).take([-1], axis)
+
+    def cumsum(self, v):
+        if self.kind == "sums":
+            return np.add.accumulate(v, -1, dtype=v.dtype)
+        return np.add.accumulate(wide(v), -1).astype(v.dtype)
 
     def mean(self, v, axis=-1):
         return (self.sum(v, axis) / v.dtype.type(v.shape[axis])).astype(v.dtype)

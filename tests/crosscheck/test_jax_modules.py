@@ -122,3 +122,24 @@ def test_bound_flax_linen_modules_are_taken():
     params = dense.init(KEY, X)
     assert check(dense.apply, params, jnp.asarray(X)).verdict is Verdict.PASS
     assert check(dense.bind(params), jnp.asarray(X)).verdict is Verdict.PASS
+
+
+def test_python_numbers_of_equinox_modules_are_settings():
+    """`eqx.filter_grad` differentiates arrays alone, and `jax.grad` the floats of any other pytree."""
+    eqx = pytest.importorskip("equinox")
+
+    class Net(eqx.Module):
+        W: jax.Array
+        dropout: eqx.nn.Dropout
+        powers: list[float]
+
+        def __call__(self, x, key):
+            return self.dropout(x @ self.W, key=key) ** self.powers[0]
+
+    net = Net(jnp.ones((3, 2)), eqx.nn.Dropout(0.5), [2.0])
+    report = check(lambda net, x: net(x, KEY), net, jnp.asarray(X))
+    assert report.verdict is Verdict.PASS, str(report)
+    assert [leaf.name for leaf in report.leaves] == ["net.W", "x"]
+    mixed = check(lambda parts, x: parts["net"](x, KEY) * parts["factor"], {"net": net, "factor": 3.0}, jnp.asarray(X))
+    assert mixed.verdict is Verdict.PASS
+    assert [leaf.name for leaf in mixed.leaves] == ["parts.net.W", "parts.factor", "x"]

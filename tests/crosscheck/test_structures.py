@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxnet.crosscheck import Cause, Verdict, check_function
+from jaxnet.crosscheck.explain.slips import Slip
 from jaxnet.crosscheck.measure.structures import STRUCTURES
 
 rng = np.random.default_rng(3)
@@ -129,3 +130,18 @@ def test_a_function_that_is_no_projection_is_refused(project):
 def test_a_structure_without_a_name_is_refused():
     with pytest.raises(ValueError, match="expected a dict by name"):
         check_function(quadratic, M + M.T, gradient=gradient_with(0), structure="symmetric")
+
+
+@pytest.mark.parametrize("factor", [2.0, -1.0, 0.5])
+def test_a_factor_along_a_structure_is_named(factor):
+    S = np.random.default_rng(0).normal(size=(4, 4))
+    S = S @ S.T + np.eye(4)
+    report = check_function(
+        lambda S: np.linalg.slogdet(S)[1],
+        S,
+        gradient=lambda S: factor * np.linalg.inv(S),
+        structure={"S": "positive definite"},
+    )
+    (leaf,) = report.leaves
+    assert (leaf.verdict, leaf.slip) == (Verdict.FAIL, Slip.FACTOR)
+    assert f"it equals the true gradient times {factor:g}" in leaf.diagnosis

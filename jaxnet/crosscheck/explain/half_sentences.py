@@ -30,6 +30,7 @@ ORIGINS = {
     ),
 }
 SPLIT_DOUT = "with dout split into parts, whose gradients are added in float64"
+CUT_AXES = "with all {} cut to at most a 32nd"
 SPLIT_LEAF = "with all but a 64th of {} set to 0, whichever 64th it is"
 TOO_SMALL = (
     "in {format}, whose numbers below {smallest:.1e} lose their digits, the gradient itself underflows and cannot be "
@@ -66,11 +67,17 @@ def _origin(half: HalfPrecision) -> str:
             largest=known.largest,
             scale=half.scale,
             systematic=half.systematic,
-            evidence=SPLIT_DOUT if half.split == "dout" else SPLIT_LEAF.format(half.split),
+            evidence=_evidence(half.split),
         )
     if half.systematic <= min(half.ratio / 3, EVERY_STEP):
         return "most of it averages out over neighbouring inputs, so digits are lost on the way: compute in float32"
     return "it does not average out over neighbouring inputs, so it is not rounding of the last steps"
+
+
+def _evidence(split: str) -> str:
+    if split == "dout":
+        return SPLIT_DOUT
+    return CUT_AXES.format(split) if split.startswith("axes of ") else SPLIT_LEAF.format(split)
 
 
 def range_reason(error: RangeError, subject: str) -> str:

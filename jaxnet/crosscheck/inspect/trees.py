@@ -152,8 +152,33 @@ def _jax_node(value: Any) -> Node | None:
     jax = sys.modules.get("jax")
     if jax is None or isinstance(value, jax.Array):
         return None
+    equinox = sys.modules.get("equinox")
+    if equinox is not None and isinstance(value, equinox.Module):
+        return _equinox_node(value)
     paths, structure = jax.tree_util.tree_flatten_with_path(value, is_leaf=lambda part: part is not value)
     if jax.tree_util.treedef_is_leaf(structure):
         return None
-    parts = [(jax.tree_util.keystr(path, simple=True, separator="."), part) for path, part in paths]
-    return Node(parts, lambda others: jax.tree_util.tree_unflatten(structure, others))
+    return Node(_named(paths), lambda others: jax.tree_util.tree_unflatten(structure, others))
+
+
+def _equinox_node(module: Any) -> Node:
+    """Returns all levels of an Equinox module, without its Python numbers, such as the `p` of a dropout.
+
+    `equinox.filter_grad` differentiates arrays alone, `equinox.is_inexact_array`, so that these are settings.
+    """
+    tree = sys.modules["jax"].tree_util
+    paths, structure = tree.tree_flatten_with_path(module)
+    is_setting = [isinstance(part, float | complex) and not isinstance(part, np.generic) for _, part in paths]
+
+    def rebuild(others: list[Any]) -> Any:
+        remaining = iter(others)
+        parts = [part if fixed else next(remaining) for (_, part), fixed in zip(paths, is_setting, strict=True)]
+        return tree.tree_unflatten(structure, parts)
+
+    return Node(_named([path for path, fixed in zip(paths, is_setting, strict=True) if not fixed]), rebuild)
+
+
+def _named(paths: Iterable[tuple[Any, Any]]) -> list[tuple[str, Any]]:
+    """Returns the parts of a pytree, each with the name of its path."""
+    tree = sys.modules["jax"].tree_util
+    return [(tree.keystr(path, simple=True, separator="."), part) for path, part in paths]

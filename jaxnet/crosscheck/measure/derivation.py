@@ -26,10 +26,11 @@ from jaxnet.crosscheck.measure.finite_differences import (
 )
 from jaxnet.crosscheck.measure.jitter import Values, measure_jitter
 from jaxnet.crosscheck.measure.leaf_steps import MIN_EXACT_STEP, copies, exact_direction, scale_of, stepped, unit_of
-from jaxnet.crosscheck.measure.noise import Noise, measure_noise
+from jaxnet.crosscheck.measure.noise import FLOAT64_ROUNDOFF, Noise, measure_noise
 
 SAFETY = 8.0  # tolerance over estimated error
 TARGET_MARGIN = 2 * SAFETY  # smallest error to be detected over a quotient's own error
+MANY_DIGITS = math.pi / 3  # a factor near 1 that fills the digits of a number
 COARSE_NOISE = 2.0**-40  # relative noise above which a forward pass computes in less than float64
 
 
@@ -197,9 +198,25 @@ class Derivation:
         Error Analysis*, SIAM J. Sci. Comput. 41 (2019).
         """
         terms = math.sqrt(sum(a.size for a in self.at.values()))
-        unit_roundoff = max(self.unit_roundoff, self.noise.relative / 4, effective_unit(self.gradient[name]))
+        unit_roundoff = max(self.unit_roundoff, self.noise.relative / 4, self._gradient_units[name])
         measured = self.noise.gradients[name].reshape(self.at[name].shape) * self.factor(name)
         return np.asarray(measured + terms * unit_roundoff * np.abs(self.scaled_gradient(name)))
+
+    @cached_property
+    def _gradient_units(self) -> dict[str, float]:
+        """The unit roundoff of each gradient, by the digits of its numbers.
+
+        A gradient that selects elements of dout, as that of ReLU does, has no more digits than dout. If dout has few,
+        the digits of the gradient for a multiple of it that has many are counted.
+        """
+        units = {name: effective_unit(gradient) for name, gradient in self.gradient.items()}
+        if max(units.values(), default=0.0) > max(self.unit_roundoff, FLOAT64_ROUNDOFF) and (
+            self.checkable.takes_dout and effective_unit(self.dout) > FLOAT64_ROUNDOFF
+        ):
+            longer = (self.dout * MANY_DIGITS).astype(self.cast_dout.dtype)
+            gradients = self.checkable.backward(copies(self.at), longer)
+            units = {name: min(unit, effective_unit(in_float64(gradients[name]))) for name, unit in units.items()}
+        return units
 
     def gradient_noise(self, name: str) -> float:
         """Returns the measured noise of a gradient, relative to its norm."""

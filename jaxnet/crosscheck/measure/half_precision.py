@@ -18,6 +18,7 @@ from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Leaves
 from jaxnet.crosscheck.measure.derivation import Derivation
 from jaxnet.crosscheck.measure.leaf_steps import copies
+from jaxnet.crosscheck.measure.short_sums import CLEARLY, rms, split_that_helps
 from jaxnet.crosscheck.meter import OutOfTime
 from jaxnet.crosscheck.number_format import NumberFormat
 
@@ -26,14 +27,11 @@ ONCE = 1.2  # the largest ratio of kernels that accumulate in float32, 1.13 ther
 EVERY_STEP = 10.0  # the largest ratio of arithmetic that rounds every step to the format
 MODERATE = 4.0  # ratios below it need no other origin, if they average out
 MAX_SYSTEMATIC = 1.5  # of the mean error over neighbours: 1.1 for rounding every step, 1.66 or more for a 1 % bug
-CLEARLY = 3.0  # by this factor, the error must be smaller in short sums or at another scale to come from there
 
 FEW_DRAWS, MANY_DRAWS = 8, 32
 NEIGHBOURHOOD = 2.0  # spacings
 MAX_NOISE = 1 / 8  # of the computation that is taken as true, in units of the format's roundoff
 MAX_LOSS = 8.0  # relative error, in roundoffs, that rounding the result alone may cause in a format of enough range
-MIN_LONG_SUM = 256  # elements of a leaf over which a sum is long
-GROUPS = 64  # parts of dout whose gradients are added in float64
 SCALES = (2.0**12, 2.0**-12, 2.0**6, 2.0**-6)  # factors of dout that show whether the range of the format is the cause
 
 Backward = Callable[[Leaves, Array], Leaves]
@@ -58,13 +56,13 @@ class HalfPrecision:
 
     Args:
         format: The format.
-        ratio: The error in units of that of rounding once.
+        ratio: The error in units of that of rounding once; above `ONCE`, that at neighbouring inputs too.
         explained: The largest ratio that rounding every step explains.
         systematic: The ratio of the part that does not average out over neighbouring inputs; nan if not measured.
         origin: What the error comes from.
         relative_error: The error over the size of the gradient, both as root mean squares.
         scale: The factor of dout for which the gradient is right, for an origin in the format's range.
-        split: What was split to shorten sums: "dout" or a leaf, for an origin in accumulation.
+        split: What was split to shorten sums, as of `split_that_helps`, for an origin in accumulation.
     """
 
     format: NumberFormat
@@ -166,11 +164,22 @@ class HalfMeter:
             gradients = self.checkable.backward(leaves, dout.astype(self.dtype))
         return {name: in_float64(g) for name, g in gradients.items() if g is not None}
 
+    def output(self, at: Leaves) -> Array:
+        """Returns the output of the code in its own dtypes."""
+        own = self.checkable.leaves
+        with np.errstate(all="ignore"):
+            return in_float64(self.checkable.forward({name: a.astype(own[name].dtype) for name, a in at.items()}))
+
+    @property
+    def takes_dout(self) -> bool:
+        """Whether the backward pass takes an upstream gradient."""
+        return self.checkable.takes_dout
+
     def moved(self, roundoffs: float, formats: dict[str, NumberFormat]) -> Leaves:
         """Returns the gradients of the finer computation at inputs that are moved by random roundings."""
         at = {n: self._move(a, formats[n], roundoffs) if n in formats else a for n, a in self.at.items()}
         coarsest = max(formats.values(), key=lambda known: known.roundoff)
-        dout = self._move(self.dout, coarsest, roundoffs) if self.checkable.takes_dout else self.dout
+        dout = self._move(self.dout, coarsest, roundoffs) if self.takes_dout else self.dout
         return self.finer(at, dout)
 
     def _move(self, array: Array, known: NumberFormat, roundoffs: float) -> Array:
@@ -209,41 +218,45 @@ class HalfMeter:
         draws = [self.moved(EVERY_STEP, self.formats) for _ in range(MANY_DRAWS)]
         changes = [rms(draw[name] - self.true[name]) for draw in draws if np.isfinite(draw[name]).all()]
         half = replace(half, explained=max(EVERY_STEP, max(changes, default=0.0) / unit))
-        half = replace(half, systematic=self.systematic(name) / unit)
+        errors = self.errors_nearby(name)
+        half = replace(half, systematic=rms(np.mean(errors, axis=0)) / unit if errors else math.inf)
+        error = rms(np.asarray([self.own[name] - self.true[name], *errors]))  # that of one point varies by chance
+        half = replace(half, ratio=error / unit)
         averages_out = half.systematic <= MAX_SYSTEMATIC
         if averages_out and half.ratio <= MODERATE:
             return replace(half, origin=Origin.ARITHMETIC)
-        if (scale := self._right_scale(name, unit, error)) is not None:
+        if (scale := self._right_scale(name, unit)) is not None:
             return replace(half, origin=Origin.UNDERFLOW if scale > 1 else Origin.OVERFLOW, scale=scale)
-        if self.is_right_in_parts(name, error):
-            return replace(half, origin=Origin.ACCUMULATION, split="dout")
-        if (leaf := self._leaf_to_thin_out(name, half.relative_error)) is not None:
-            return replace(half, origin=Origin.ACCUMULATION, split=leaf)
+        if self.own[name].any() and (split := split_that_helps(self, name, error)) is not None:
+            # that the sums are long is shown, so that the error need not exceed the rarest one that rounding causes
+            usual = max(EVERY_STEP, rms(np.asarray(changes)) / unit)
+            return replace(half, origin=Origin.ACCUMULATION, split=split, explained=usual)
         if not half.is_explained:
             return replace(half, origin=Origin.UNEXPLAINED)
         return replace(half, origin=Origin.ARITHMETIC if averages_out else Origin.SYSTEMATIC)
 
-    def systematic(self, name: str) -> float:
-        """Returns the root mean square of the error's mean over neighbouring numbers of the format.
+    def errors_nearby(self, name: str) -> list[Array]:
+        """Returns the errors at neighbouring numbers of the format.
 
         Rounding errors differ from neighbour to neighbour and average out; the error of a wrong formula stays.
         """
         errors = []
         for _ in range(MANY_DRAWS):
             at = {n: self._neighbour(a, self.formats[n]) if n in self.formats else a for n, a in self.at.items()}
-            dout = self._neighbour(self.dout, self.coarsest) if self.checkable.takes_dout else self.dout
+            dout = self._neighbour(self.dout, self.coarsest) if self.takes_dout else self.dout
             error = self.backward(dout, at)[name] - self.finer(at, dout)[name]
             if np.isfinite(error).all():
                 errors.append(error)
-        return rms(np.mean(errors, axis=0)) if errors else math.inf
+        return errors
 
     def _neighbour(self, array: Array, known: NumberFormat) -> Array:
         """Returns numbers of the format at most `NEIGHBOURHOOD` spacings away."""
         return known.rounded(self._move(array, known, 2 * NEIGHBOURHOOD))
 
-    def _right_scale(self, name: str, unit: float, error: float) -> float | None:
+    def _right_scale(self, name: str, unit: float) -> float | None:
         """Returns a power of two for which the gradient of the scaled dout is right; None if there is none."""
-        for scale in SCALES if self.checkable.takes_dout else ():
+        error = rms(self.own[name] - self.true[name])  # at this point alone, as that of the scaled dout
+        for scale in SCALES if self.takes_dout else ():
             scaled = self.dout * scale
             if not np.array_equal(self.coarsest.rounded(scaled), scaled):  # it leaves the range itself
                 continue
@@ -251,44 +264,3 @@ class HalfMeter:
             if rms(gradient - self.true[name]) <= min(EVERY_STEP * unit, error / CLEARLY):
                 return scale
         return None
-
-    def is_right_in_parts(self, name: str, error: float) -> bool:
-        """Returns whether the gradients of parts of dout add up to the right gradient in float64.
-
-        Each element of dout is in one part, so all terms of every sum are there, and only the sums are shorter.
-        """
-        groups = min(GROUPS, self.dout.size)
-        if groups < 2 or not self.checkable.takes_dout:
-            return False
-        part_of = self.rng.permutation(self.dout.size).reshape(self.dout.shape) % groups
-        total = np.zeros_like(self.true[name])
-        for group in range(groups):
-            total = total + self.backward(np.where(part_of == group, self.dout, 0.0))[name]
-        return rms(total - self.true[name]) <= error / CLEARLY
-
-    def _leaf_to_thin_out(self, name: str, relative_error: float) -> str | None:
-        """Returns a leaf for which the error is much smaller with few of its elements not 0; None if there is none.
-
-        Each element is in one part, so that a term that a wrong formula leaves out is in one of them, too.
-        """
-        large = [n for n, array in self.at.items() if array.size >= MIN_LONG_SUM]
-        return next((n for n in large if self._error_in_parts_of(n, name) <= relative_error / CLEARLY), None)
-
-    def _error_in_parts_of(self, large: str, name: str) -> float:
-        """Returns the largest relative error of a gradient with all elements of a leaf 0 but those of one part."""
-        array = self.at[large]
-        part_of = self.rng.permutation(array.size).reshape(array.shape) % GROUPS
-        errors = []
-        for group in range(GROUPS):
-            at = self.at | {large: np.where(part_of == group, array, 0.0)}
-            true = self.finer(at, self.dout)[name]
-            error = rms(self.backward(self.dout, at)[name] - true)
-            errors.append(error / rms(true) if true.any() else math.inf)
-        return max(errors)
-
-
-def rms(values: Array) -> float:
-    """Returns the root mean square."""
-    values = np.asarray(values, np.float64)
-    largest = float(np.abs(values).max(initial=0.0))
-    return largest * float(np.sqrt(np.mean((values / largest) ** 2))) if 0 < largest < math.inf else largest

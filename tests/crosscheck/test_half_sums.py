@@ -1,0 +1,84 @@
+"""Tests that sums accumulated in 16 bits are named at every draw, and that other errors in 16 bits are not named so."""
+
+import numpy as np
+import pytest
+from crosscheck.half_grid import HALVES
+from crosscheck.half_sums import SUMS, report_on
+
+from jaxnet.crosscheck import Cause, Verdict, check_layer
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # NumPy warns of overflow
+
+LONG = {  # the leaves whose gradients contain long sums
+    "matmul": {1, 2},
+    "mean": {1},
+    "layer norm": {1},
+    "softmax": {0},
+    "log-sum-exp": {0},
+    "convolution": {1},
+    "attention": {0, 1, 2},
+    "cumulative sum": {0},
+}
+# in bfloat16 these sums stop growing at 256, so that the two precisions compute different functions
+NOT_COMPARABLE = {("mean", "bfloat16"), ("softmax", "bfloat16"), ("attention", "bfloat16")}
+
+
+def is_named(leaf, half):
+    return any(f"like a sum that is accumulated in {half}" in text for text in (leaf.reason, *leaf.notes))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("kernel", SUMS)
+def test_a_sum_in_16_bits_is_named_at_every_draw(kernel, half, seed):
+    if (kernel, half) in NOT_COMPARABLE:
+        pytest.skip("the sum in 16 bits has no digit in common with the right one")
+    leaves = report_on(kernel, half, "sums", seed).leaves
+    for i in LONG[kernel]:
+        assert is_named(leaves[i], half), str(leaves[i])
+        expected = Cause.HALF_ACCUMULATION if leaves[i].verdict is Verdict.FAIL else Cause.AGREES
+        assert leaves[i].cause is expected
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("kernel", SUMS)
+def test_the_same_sum_in_float32_passes_and_is_not_named(kernel, half):
+    report = report_on(kernel, half, "float32", 0)
+    assert report.verdict is Verdict.PASS, str(report)
+    assert not any(is_named(leaf, half) for leaf in report.leaves)
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_positions_counted_in_16_bits_are_no_accumulation(half):
+    """A rotary embedding whose positions are rounded is right in short sequences, whatever its sums do."""
+
+    def turned(x, dtype):
+        positions = np.arange(len(x)).astype(dtype).astype(np.float64)
+        return np.cos(positions)[:, None] * x
+
+    def forward(x, w):
+        return (turned(x, np.float64) * w).sum(0).astype(x.dtype), (x, w)
+
+    def backward(dout, cache):
+        x, w = cache
+        dx = turned(np.broadcast_to(w * dout.astype(np.float64), x.shape), x.dtype)
+        return dx.astype(x.dtype), (turned(x, x.dtype).sum(0) * dout).astype(x.dtype)
+
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(4096, 2)).astype(HALVES[half]), rng.normal(size=2).astype(HALVES[half])
+    for leaf in check_layer((forward, backward), x, w).leaves:
+        assert (leaf.verdict, leaf.cause) == (Verdict.FAIL, Cause.LOW_PRECISION), str(leaf)
+        assert not is_named(leaf, half)
+
+
+def test_a_count_beyond_the_range_is_no_accumulation():
+    def forward(x):
+        return x.mean(dtype=np.result_type(x.dtype, np.float32)).astype(x.dtype), x
+
+    def backward(dout, x):
+        return np.full_like(x, dout / x.dtype.type(x.size))  # 1 / inf in float16
+
+    x = np.random.default_rng(0).normal(size=70_000).astype(np.float16)
+    report = check_layer((forward, backward), x)
+    assert report.verdict is not Verdict.PASS
+    assert not is_named(report.leaves[0], "float16"), str(report)
