@@ -27,7 +27,7 @@ from jaxnet.validation import check_not_negative, check_positive
 SCHEDULES = ("constant", "cosine")
 CLASSES = 10  # of the digits and of MNIST
 HEADS = 4  # of the transformer's attention
-LAUNCH = ("resume", "output", "checkpoint_seconds", "devices", "coordinator", "processes", "process")
+LAUNCH = ("resume", "output", "checkpoint_seconds", "tensorboard", "devices", "coordinator", "processes", "process")
 """Options that say where and how a run is executed. They do not affect its results and are not recorded."""
 
 COMMON: dict[str, Any] = {
@@ -114,6 +114,8 @@ class Options:
     """Folder of an unfinished run, to resume from its last checkpoint with its own options."""
     checkpoint_seconds: float = 10.0
     """Seconds between checkpoints; 0 saves as often as possible."""
+    tensorboard: bool = False
+    """Also write an event file, which `tensorboard --logdir runs` shows. A resumed run continues the one it has."""
     devices: OptionalInt = None
     """Number of devices that divide the data and each batch, simulated on a CPU. Defaults to one."""
     coordinator: OptionalStr = None
