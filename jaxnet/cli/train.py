@@ -3,8 +3,8 @@
 Without options, this trains a 64-50-10 network on the handwritten digits of scikit-learn. `--dataset mnist` repeats the
 run of the notebook. `--network` selects another network: deep, convolutional, or a transformer that learns a text.
 
-On Ctrl-C or SIGTERM the run saves its current step and stops. After a crash, the last checkpoint remains.
-`--resume FOLDER` continues the run, with the same results bit for bit as without the interruption.
+On Ctrl-C or SIGTERM the run saves its current step and stops; after a crash, its last checkpoint remains. In both
+cases `--resume FOLDER` continues it, and the results are the same, bit for bit, as without the interruption.
 
 Exit status: 0 if the network was trained, 1 if training diverged, nothing was learned, or the gradients disagree, 2 for
 an invalid option, 3 if something could not be saved, and 128 plus the number of the signal that stopped the run.
