@@ -133,7 +133,7 @@ rng = np.random.default_rng(0)
 g = rng.uniform(0.5, 1.5, size=4)
 x = rng.normal(size=(3, 4))
 report = check_layer(WrongRMSNorm(g), x)
-print(report)
+print(report.text(width=60))
 wrong = report.leaves[1]
 assert (wrong.name, report.leaves[0].verdict.name, wrong.verdict.name) == ("x", "PASS", "FAIL")
 assert "mean square is missing" in wrong.diagnosis
@@ -727,7 +727,7 @@ class Network:
 
 batch, targets = rng.normal(size=(4, 6)), rng.normal(size=(4, 3))
 report = check_network(Network(WrongRMSNorm, np.random.default_rng(0)), batch, targets)
-print(report)
+print(report.text(width=64))
 cured = check_network(Network(RMSNorm, np.random.default_rng(0)), batch, targets)
 print("\nwith the right RMSNorm:", cured.verdict.name)
 assert [layer.subject for layer in report.layers if layer.verdict.name == "FAIL"] == ["Norm"]
@@ -861,7 +861,7 @@ class Frozen(RMSNorm):
 
 
 report = check_layer(Frozen(g), x)
-print(report)
+print(report.text(width=60))
 declared = check_layer(Frozen(g), x, constants=("g",))
 print("with constants=('g',):", declared.verdict.name)
 assert (report.verdict.name, declared.verdict.name) == ("INCONCLUSIVE", "PASS")
@@ -895,7 +895,7 @@ def force(x):
 
 
 report = check_function(energy, x, gradient=force)
-print(report)
+print(report.text(width=60))
 rough = check_function(energy, x, gradient=force, resolution=1e-2)
 shifted = check_function(lambda x: energy(x, offset=0.0), x, gradient=force)
 print("with resolution=1e-2:", rough.verdict.name)
@@ -941,7 +941,7 @@ class Dropout(UnseededDropout):
 
 
 report = check_layer(UnseededDropout(), x)
-print(report)
+print(report.text(width=60))
 seeded = check_layer(Dropout(np.random.default_rng(0)), x)
 print("with the generator in the layer:", seeded.verdict.name)
 assert (report.verdict.name, seeded.verdict.name) == ("INCONCLUSIVE", "PASS")

@@ -1,8 +1,8 @@
 """Compare training loops: microseconds per step, and the ratio to a lower bound.
 
-The bound is the time of a step's matrix products alone. Each round measures the bound and all contenders once, so that
-a busy machine slows all of them, and a ratio is to the bound of the same round. All train the same float32 network from
-the same parameters on the same rows, with as many threads as the process may use (`taskset -c 0,1` allows two).
+The bound is the time of a step's matrix products alone. Each round measures the bound and all contenders once; a ratio
+is that of two times of the same round, because a busy machine slows all of them. All train the same float32 network
+from the same parameters on the same rows, with as many threads as the process may use (`taskset -c 0,1` allows two).
 """
 
 import json
@@ -17,10 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
+import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +29,7 @@ import jaxnet
 from jaxnet.cli.bench_bound import multipliers
 from jaxnet.cli.bench_contenders import CONTENDERS, LEARNING_RATE, Problem, Skip, Train
 from jaxnet.cli.bench_timing import StepTimer, fastest, make_timers, summarize, time_run
-from jaxnet.cli.common_options import OptionalPath, check_writable
+from jaxnet.cli.common_options import OptionalPath, Strings, check_writable
 from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.errors import program
 from jaxnet.cli.progress import track
@@ -38,6 +39,7 @@ from jaxnet.common.validation import check_positive
 from jaxnet.data import Dataset, DatasetError
 
 ERRORS = (DatasetError,)
+ONLY_HELP = f"Contenders to measure, besides the bound, of {', '.join(CONTENDERS)}. Defaults to all."
 SIZES = ("784-50-10@32", "784-50-10@100", "784-50-10@1000", "784-512-512-10@128", "784-1024-1024-10@1024")
 COMPARED_STEPS = 10
 WEIGHT_TOLERANCE = 1e-2  # of the change of the weights: a missing step is 1e-1, a ReLU that rounding flips 1e-3
@@ -52,10 +54,9 @@ class Options:
 
     sizes: tuple[str, ...] = SIZES
     """Sizes of the layers, and the batch size after @."""
-    only: tuple[str, ...] = ()
-    """Contenders to measure, beside the bound. Defaults to all."""
+    only: Annotated[Strings, tyro.conf.arg(help=ONLY_HELP)] = ()
     rounds: int = 5
-    """Number of rounds."""
+    """Number of rounds, in each of which everything is measured once."""
     seconds: float = 0.3
     """Approximate duration of each measurement."""
     dataset: Literal["mnist", "random"] = "mnist"
@@ -170,7 +171,8 @@ def compare(size: str, options: Options) -> dict[str, Any]:
 def show(size: str, results: dict[str, Any], console: Console) -> None:
     """Prints a table with the fastest contender first, and a line for each one that differs or was skipped."""
     rows = {f"bound: {results['bound']['by']}": results["bound"]} | results["contenders"]
-    console.print(make_table(size, "us", dict(sorted(rows.items(), key=lambda row: row[1]["median"]))))
+    by_median = dict(sorted(rows.items(), key=lambda row: row[1]["median"]))
+    console.print(make_table(f"{size}: microseconds per step", by_median))
     for name, row in results["contenders"].items():
         if row["min_ratio"] < 1:
             console.print(f"unsteady: {name} took less than the bound: the machine is busy; measure again")
@@ -184,13 +186,12 @@ def show(size: str, results: dict[str, Any], console: Console) -> None:
         console.print(f"skipped: {name}: {reason}")
 
 
-def make_table(title: str, unit: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Returns a table of results of `summarize` by name."""
+def make_table(title: str, rows: Mapping[str, Mapping[str, Any]], *, digits: int = 0) -> Table:
+    """Returns a table of results of `summarize` by name, with this number of decimals. The title has the unit."""
     table = Table(title=title, title_justify="left")
     table.add_column("", no_wrap=True)
-    for heading in (f"min,\n{unit}", f"median,\n{unit}", "min /\nbound", "median /\nbound"):
+    for heading in ("min", "median", "min /\nbound", "median /\nbound"):
         table.add_column(heading, justify="right", no_wrap=True)
-    digits = 2 if unit == "s" else 0
     for name, row in rows.items():
         times, ratios = (row["min"], row["median"]), (row["min_ratio"], row["median_ratio"])
         table.add_row(name, *(f"{time:,.{digits}f}" for time in times), *(f"{ratio:.2f}" for ratio in ratios))
@@ -230,8 +231,8 @@ def whole_run(options: Options, console: Console) -> dict[str, Any]:
     least = [sum(durations) for durations in zip(*times.values(), strict=True)]
     times |= {"bound": least, "jaxnet.fit": seconds}
     results = {name: summarize(durations, least) for name, durations in times.items()}
-    title = f"{WHOLE_RUN_SIZE}, {steps:,} steps, {evaluations} evaluations of {images:,} images"
-    console.print(make_table(title, "s", results))
+    title = f"{WHOLE_RUN_SIZE}, {steps:,} steps, {evaluations} evaluations of {images:,} images: seconds"
+    console.print(make_table(title, results, digits=2))
     console.print(f"jaxnet.fit with compilation: {first:.2f} s")
     return {"seconds_with_compilation": first, "evaluations": evaluations, "rows": results}
 

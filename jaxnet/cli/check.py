@@ -19,7 +19,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -42,8 +42,8 @@ from jaxnet.crosscheck.measure.step_sweep import step_errors
 ERRORS = (SubjectError,)
 STATUS = {Verdict.FAIL: 1, Verdict.INCONCLUSIVE: 3, Verdict.PASS: 0}  # the first verdict that occurs counts
 TARGET_OPTIONS = (
-    "init", "inputs", "gradient", "reference", "constants", "dtype", "accuracy", "resolution", "order", "points",
-    "max_seconds", "plot", "watch",
+    "init", "inputs", "gradient", "reference", "constants", "dtype", "float32", "accuracy", "resolution", "order",
+    "points", "max_seconds", "plot", "watch",
 )  # fmt: skip
 Checked = tuple[Report, SourceLine | None]
 
@@ -68,6 +68,8 @@ class Options:
     """Names of arrays that affect the output and need no gradient."""
     dtype: Literal["float64", "float32"] = "float64"
     """Dtype of the float arrays."""
+    float32: bool = False
+    """The same as --dtype float32."""
     accuracy: OptionalFloat = None
     """Relative error of the gradient that is intended, as in an iterative solver. Defaults to none."""
     resolution: OptionalFloat = None
@@ -256,6 +258,8 @@ def main(options: Options) -> int:
     for name in ("network",) if options.target else TARGET_OPTIONS:
         if getattr(options, name) != getattr(Options(), name):
             raise ValueError(f"{name}: applies only {'without' if options.target else 'to'} FILE.py:NAME; leave it out")
+    if options.float32:
+        options = replace(options, dtype="float32")
     if options.json and (options.watch or options.github):
         raise ValueError(f"json: given beside {'watch' if options.watch else 'github'}, expected one of them")
     if options.plot and options.gradient:

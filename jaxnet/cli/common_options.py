@@ -28,6 +28,8 @@ OptionalInts = Annotated[tuple[int, ...] | None, computed_default("INT [INT ...]
 OptionalFloat = Annotated[float | None, computed_default("FLOAT")]
 OptionalStr = Annotated[str | None, computed_default("STR")]
 OptionalPath = Annotated[Path | None, computed_default("PATH")]
+Floats = Annotated[tuple[float, ...], computed_default("FLOAT [FLOAT ...]")]
+Strings = Annotated[tuple[str, ...], computed_default("STR [STR ...]")]
 
 Seed = Annotated[int, tyro.conf.arg(help="Seed of all random numbers. The same seed gives the same results.")]
 Steps = Annotated[int, tyro.conf.arg(help="Training steps of a run.")]
@@ -36,8 +38,8 @@ HiddenSizes = Annotated[tuple[int, ...], tyro.conf.arg(help="Units of each hidde
 ValidationShare = Annotated[
     float,
     tyro.conf.arg(
-        help="Share of the training data that is not trained on but evaluated in place of the test data, which is then "
-        "evaluated once, at the end. 0 evaluates the test data all along."
+        help="Share of the training data that is held out. If above 0, the accuracy during the run is that on the "
+        "held-out data, and the test data are evaluated only once, at the end."
     ),
 ]
 Processes = Annotated[int, tyro.conf.arg(help="Number of processes that run this command together.")]

@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 
 import jaxnet
-from jaxnet.cli.common_options import OptionalStr, Seed
+from jaxnet.cli.common_options import OptionalStr, Seed, computed_default
 from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_counts, check_positive
 from jaxnet.data import DatasetError, own_images, text
@@ -27,19 +27,19 @@ LIKELIEST = 3  # classes that are printed
 class Options:
     """Use a trained network."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder of a finished run of jaxnet train."""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, computed_default("[IMAGE ...]")] = ()
     """Images of one digit each, such as PNG or JPEG files."""
     text: OptionalStr = None
     """transformer: text to continue."""
     characters: int = 200
     """transformer: number of characters to write."""
     temperature: float = 0.8
-    """transformer: temperature of the text. Below 1 it makes likely characters more likely."""
+    """transformer: temperature of the text. The lower, the more often the likely characters are chosen."""
     seed: Seed = 0
     json: bool = False
-    """Print JSON."""
+    """Print the same as JSON."""
 
 
 def main(options: Options) -> None:

@@ -1,8 +1,8 @@
 """Measure what training over several devices communicates and how long it takes: the tables of docs/scaling.md.
 
 Bytes are read from the compiled step. Seconds are those of simulated devices, which share the cores of one machine:
-they show the cost of communication, not the speedup of real devices. With `--processes 2`, started twice with
-`--process 0` and `--process 1`, sums go over gloo, and the bytes on the loopback interface are counted.
+they show the cost of communication, not the speedup of real devices. With `--processes 2`, the command is started
+twice, with `--process 0` and `--process 1`: sums then go over gloo, and bytes on the loopback interface are counted.
 """
 
 import math

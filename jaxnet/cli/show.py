@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxnet.cli.common_options import OptionalPath, check_writable
+from jaxnet.cli.common_options import OptionalPath, check_writable, computed_default
 from jaxnet.common.progress_line import progress_line
 from jaxnet.train import run_folder
 from jaxnet.train.trained_run import read_summary
@@ -19,10 +19,10 @@ COMPARED_ELSEWHERE = ("network", "dataset", "steps")  # options that have a colu
 class Options:
     """Compare training runs."""
 
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Folders of finished runs of jaxnet train. Defaults to all those in runs."""
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional, computed_default("[FOLDER ...]")] = ()
+    """Folders of finished runs of jaxnet train. Defaults to all in the folder runs."""
     plot: OptionalPath = None
-    """PNG file for a picture of all learning curves."""
+    """PNG file in which the learning curves of all runs are drawn."""
 
 
 def main(options: Options) -> None:

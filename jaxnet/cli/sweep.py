@@ -1,8 +1,9 @@
-"""Train with every combination of learning rates and initial standard deviations in one program, and draw a map.
+"""Train with every combination of learning rates and initial standard deviations at once, and draw a map.
 
-The learning rate and standard deviation of the notebook, 0.01 and 0.1, are framed. The results are a new folder with
-`sweep.png`, and with `sweep.csv`, which has a row for each run. The best combination is chosen by validation data, held
-out from the training data; it alone is then trained again and evaluated on the test data.
+The results are a new folder with the map, `sweep.png`, and a table with a row for each run, `sweep.csv`. The map frames
+two combinations: learning rate 0.01 and standard deviation 0.1, which are those of the notebook, and 0.1 and 0.1, the
+default of `jaxnet train`. The best combination has the highest accuracy on validation data, which are held out from the
+training data. It alone is then trained once more and evaluated on the test data.
 """
 
 import csv
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 
 import jaxnet
-from jaxnet.cli.common_options import BatchSize, OptionalPath, Seed, Steps, check_seed
+from jaxnet.cli.common_options import BatchSize, Floats, OptionalPath, Seed, Steps, check_seed
 from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.errors import program
 from jaxnet.cli.progress import sweep_progress
@@ -37,10 +38,10 @@ class Options:
     """Train a two-layer network with every learning rate and every initial standard deviation."""
 
     dataset: DatasetName = "digits"
-    learning_rates: tuple[float, ...] = tuple(np.logspace(-3, 1.5, 10).tolist())
-    """Learning rates of the optimizer."""
-    init_stds: tuple[float, ...] = tuple(np.logspace(-3, 0.5, 8).tolist())
-    """Standard deviations of the initial weights."""
+    learning_rates: Floats = tuple(np.logspace(-3, 1.5, 10).tolist())
+    """Learning rates of the optimizer. Defaults to ten from 0.001 to 31.6, each √10 times the last one."""
+    init_stds: Floats = tuple(np.logspace(-3, 0.5, 8).tolist())
+    """Standard deviations of the initial weights. Defaults to eight from 0.001 to 3.16, each √10 times the last one."""
     seeds: int = 1
     """Number of runs of each combination, with different initial weights."""
     optimizer: OptimizerName = "sgd"
@@ -50,7 +51,7 @@ class Options:
     batch_size: BatchSize = 100
     steps: Steps = 1_000
     validation: float = 0.1
-    """Share of the training data that is held out, and by which the best run is chosen. 0 chooses by test data."""
+    """Share of the training data that is held out, to choose the best combination. 0 chooses it on the test data."""
     seed: Seed = 0
     output: OptionalPath = None
     """New folder for the results. Defaults to runs/sweep-TIME."""
@@ -90,7 +91,7 @@ def main(options: Options) -> None:
         f"best: learning rate {results.learning_rate[best[0]]:.2g}, "
         f"initial standard deviation {results.init_std[best[1]]:.2g}, "
         f"{held_out} accuracy {results.test_accuracy[best]:.2%}; {int(results.diverged.sum())} of {count} diverged; "
-        f"{seconds:.1f} s with compilation, {1e6 * seconds / count / options.steps:.0f} us per step of a run"
+        f"{seconds:.1f} s with compilation, {1e6 * seconds / count / options.steps:.0f} microseconds per step of a run"
     )
     if options.validation:
         tested = data._replace(x_test=complete.x_test, t_test=complete.t_test)

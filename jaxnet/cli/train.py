@@ -3,8 +3,8 @@
 Without options, this trains a 64-50-10 network on the handwritten digits of scikit-learn. `--dataset mnist` repeats the
 run of the notebook. `--network` selects another network: deep, convolutional, or a transformer that learns a text.
 
-On Ctrl-C or SIGTERM the run saves its current step and stops. After a crash, the last checkpoint remains.
-`--resume FOLDER` continues the run, with the same results bit for bit as without the interruption.
+On Ctrl-C or SIGTERM the run saves its current step and stops; after a crash, its last checkpoint remains. In both
+cases `--resume FOLDER` continues it, and the results are the same, bit for bit, as without the interruption.
 
 Exit status: 0 if the network was trained, 1 if training diverged, nothing was learned, or the gradients disagree, 2 for
 an invalid option, 3 if something could not be saved, and 128 plus the number of the signal that stopped the run.
@@ -12,6 +12,7 @@ an invalid option, 3 if something could not be saved, and 128 plus the number of
 
 import sys
 import time
+from contextlib import closing, nullcontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from jaxnet.common.progress_line import progress_line
 from jaxnet.data import DatasetError
 from jaxnet.train import run_folder, sharding
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints, identity
+from jaxnet.train.event_file import EventFile, has_event_file, require_tensorboardx
 
 ERRORS = (DatasetError, CheckpointError)
 
@@ -41,6 +43,8 @@ ERRORS = (DatasetError, CheckpointError)
 def main(options: Options) -> None:
     """Trains a network, or resumes a run."""
     resolved = resolve_options(options)
+    if resolved.tensorboard:
+        require_tensorboardx("tensorboard")
     start_jax(resolved)
     with sharding.exit_on_failure():
         run(resolved, Console(quiet=resolved.process > 0))
@@ -97,13 +101,17 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console) -> None:
     samples = f"{len(setup.data.x_train):,} {'windows of text' if setup.vocabulary else 'images'}"
     console.print(f"Training on {samples}: {options.steps:,} steps of {options.batch_size}", style="bold")
     started, clock = datetime.now().astimezone(), time.perf_counter()
-    outcome = train(setup, steps, checkpoints, console)
-    if options.process == 0:
-        seconds = time.perf_counter() - clock
-        with progress_line("evaluating"):
-            outcome = outcome._replace(state=sharding.local_copy(outcome.state))
-            summary = summarize(setup, outcome, started, seconds)
-        finish(folder, setup, outcome, summary, console)
+    writes_events = options.tensorboard and options.process == 0
+    events = EventFile(folder, setup.recorded_options, setup.held_out) if writes_events else None
+    with closing(events) if events else nullcontext():
+        followed = events.follow(steps, partial(warn, console)) if events else steps
+        outcome = train(setup, followed, checkpoints, console)
+        if options.process == 0:
+            seconds = time.perf_counter() - clock
+            with progress_line("evaluating"):
+                outcome = outcome._replace(state=sharding.local_copy(outcome.state))
+                summary = summarize(setup, outcome, started, seconds)
+            finish(folder, setup, outcome, summary, events, console)
 
 
 def resumed_at(folder: Path, steps: int, progress: jaxnet.Progress | None) -> str:
@@ -115,13 +123,18 @@ def resumed_at(folder: Path, steps: int, progress: jaxnet.Progress | None) -> st
     return f"Resuming {folder} after step {len(loss):,} of {steps:,}{reached}"
 
 
-def finish(folder: Path, setup: Setup, outcome: Outcome, summary: dict[str, Any], console: Console) -> None:
+def finish(
+    folder: Path, setup: Setup, outcome: Outcome, summary: dict[str, Any], events: EventFile | None, console: Console
+) -> None:
     """Writes the results of a run, and prints accuracies, files and errors."""
     save_error = outcome.save_error
     parts = [part for part in ("train", "validation", "test") if f"{part}_accuracy" in summary]
     accuracies = ", ".join(f"{part} accuracy {summary[f'{part}_accuracy']:.2%}" for part in parts)
     console.print(f"{accuracies}, {summary['seconds']:.1f} s with compilation", style="bold", soft_wrap=True)
     try:
+        if events:  # before the summary, which makes the run complete
+            trained = outcome.divergence is None
+            events.finish(outcome.history, test_accuracy=summary.get("test_accuracy"), trained=trained)
         write_results(folder, setup, outcome, summary, console)
     except OSError as error:
         reason = error.strerror or error
@@ -149,6 +162,9 @@ def resolve_options(options: Options) -> SimpleNamespace:
     launch = {name: getattr(options, name) for name in LAUNCH}
     if options != Options(**launch):
         raise ValueError("resume: a resumed run keeps the options that it was started with; leave the others out")
+    if has_event_file(options.resume):
+        require_tensorboardx(f"resume: {options.resume} has an event file; delete it, or continue it, which")
+        launch["tensorboard"] = True
     return from_record(run_folder.read_options(options.resume), launch)
 
 

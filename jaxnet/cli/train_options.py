@@ -27,7 +27,7 @@ from jaxnet.train.step import OPTIMIZERS
 SCHEDULES = ("constant", "cosine")
 CLASSES = 10  # of the digits and of MNIST
 HEADS = 4  # of the transformer's attention
-LAUNCH = ("resume", "output", "checkpoint_seconds", "devices", "coordinator", "processes", "process")
+LAUNCH = ("resume", "output", "checkpoint_seconds", "tensorboard", "devices", "coordinator", "processes", "process")
 """Options that say where and how a run is executed. They do not affect its results and are not recorded."""
 
 COMMON: dict[str, Any] = {
@@ -54,7 +54,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "schedule": SCHEDULES,
 }  # fmt: skip
 DATASET_HELP = (
-    "digits: 8 by 8 pixels, a part of scikit-learn. mnist: 28 by 28 pixels, downloaded once, or read from "
+    "digits: 8 by 8 pixels, included in scikit-learn. mnist: 28 by 28 pixels, downloaded once, or read from the folder "
     "$JAXNET_DATA/mnist. Defaults to digits."
 )
 DatasetName = Annotated[str, choice(DATASETS, DATASET_HELP)]
@@ -66,13 +66,13 @@ class Options:
     """Train a network whose gradients have been cross-checked."""
 
     network: Annotated[str, choice(DEFAULTS)] = "two-layer"
-    """two-layer, deep: affine layers (chapters 5 and 6 of the book). simple-conv, deep-conv: chapters 7 and 8.
-    transformer: predicts the next character of a text. Defaults to two-layer."""
+    """two-layer, deep: affine layers. simple-conv, deep-conv: convolutional, as in chapters 7 and 8 of
+    Deep Learning from Scratch. transformer: predicts the next character of a text. Defaults to two-layer."""
     dataset: Annotated[str | None, choice(DATASETS, DATASET_HELP)] = None
     text: OptionalPath = None
     """transformer: UTF-8 file to learn from. Defaults to the descriptions of scikit-learn's data sets."""
     hidden: OptionalInts = None
-    """two-layer, deep: units of each hidden layer. Defaults to 50 for two-layer, to five times 100 for deep."""
+    """two-layer, deep: units of each hidden layer. Defaults to 50 for two-layer, to 100 100 100 100 100 for deep."""
     activation: Annotated[str | None, choice(ACTIVATIONS)] = None
     """two-layer, deep: activation after each hidden layer. Defaults to relu."""
     batch_norm: bool = False
@@ -82,28 +82,30 @@ class Options:
     context: OptionalInt = None
     """transformer: number of characters that a prediction depends on. Defaults to 64."""
     width: OptionalInt = None
-    """transformer: size of the embeddings, a multiple of 4, the number of attention heads. Defaults to 64."""
+    """transformer: size of the embeddings, a multiple of 4, because there are 4 attention heads. Defaults to 64."""
     blocks: OptionalInt = None
     """transformer: number of blocks, each with attention and an MLP. Defaults to 2."""
     temperature: OptionalFloat = None
     """transformer: temperature of the text that is sampled after training. Defaults to 0.8."""
     init_std: OptionalStr = None
-    """Standard deviation of the initial weights: a number, he or xavier.
-    Defaults to 0.1 for two-layer, xavier for transformer, otherwise he."""
+    """Standard deviation of the initial weights: a number, or one of the rules he and xavier. Defaults to 0.1 for
+    two-layer, to xavier for transformer, otherwise to he."""
     optimizer: Annotated[str | None, choice(OPTIMIZERS)] = None
     """Optimizer from optax. Defaults to sgd for two-layer, adamw for transformer, otherwise adam."""
     learning_rate: OptionalFloat = None
     """Learning rate. Defaults to 0.003 for transformer, otherwise to the optimizer's, such as 0.1 for sgd."""
     schedule: Annotated[str | None, choice(SCHEDULES)] = None
-    """cosine decays the learning rate to 0. Defaults to constant for two-layer and deep, otherwise cosine."""
+    """cosine lowers the learning rate to 0 until the last step. Defaults to constant for two-layer and deep, otherwise
+    to cosine."""
     clip_norm: OptionalFloat = None
-    """Global norm that larger gradients are scaled down to. Defaults to no clipping."""
+    """Largest norm of the gradient, of all arrays together: a larger one is scaled down. Defaults to no limit."""
     weight_decay: OptionalFloat = None
     """Strength λ of the term λ/2 Σ W² in the loss. Defaults to 1e-4 for simple-conv, otherwise 0."""
     batch_size: OptionalInt = None
     """Samples per step, drawn with replacement. Defaults to 32 for transformer, otherwise 100."""
     steps: OptionalInt = None
-    """Training steps. Defaults to 2,000 for two-layer on digits, 10,000 on mnist, otherwise 500 to 6,000."""
+    """Training steps. Defaults to 2,000 for two-layer and deep, 1,000 for simple-conv and deep-conv, 500 for
+    transformer; on mnist to 10,000 for two-layer, 6,000 for deep, 4,000 for the others."""
     eval_every: OptionalInt = None
     """Steps between evaluations. Defaults to 500 for simple-conv and deep-conv, otherwise 100."""
     validation: ValidationShare = 0.0
@@ -111,13 +113,16 @@ class Options:
     output: OptionalPath = None
     """New folder for the results. Defaults to runs/DATASET-TIME."""
     resume: OptionalPath = None
-    """Folder of an unfinished run, to resume from its last checkpoint with its own options."""
+    """Folder of an unfinished run, which continues from its last checkpoint with the options it was started with."""
     checkpoint_seconds: float = 10.0
     """Seconds between checkpoints; 0 saves as often as possible."""
+    tensorboard: bool = False
+    """Also write an event file, which `tensorboard --logdir runs` shows. A resumed run continues the one it has."""
     devices: OptionalInt = None
-    """Number of devices that divide the data and each batch, simulated on a CPU. Defaults to one."""
+    """Number of devices that share the data and each batch; a CPU simulates them. Defaults to one."""
     coordinator: OptionalStr = None
-    """HOST:PORT on which process 0 listens. It alone prints and writes. Start the command once for each --process."""
+    """HOST:PORT on which process 0 of several listens. Start this command once for each process, with its number as
+    --process. Process 0 alone prints and writes."""
     processes: Processes = 1
     process: ProcessIndex = 0
 

@@ -95,11 +95,11 @@ WRONG_OPTIONS = {
     "sweep --no_such=3": "--no_such: no such option; --help lists them",
     "train --steps many": "--steps: 'many', expected INT",
     "train --steps": "Missing value for argument '--steps'",
-    "sweep --learning-rates a b": "--learning-rates: 'a', 'b', expected [FLOAT [FLOAT ...]]",
+    "sweep --learning-rates a b": "--learning-rates: 'a', 'b', expected FLOAT [FLOAT ...]",
     "sweep --optimizer sdg": "--optimizer: 'sdg', expected one of sgd, momentum, nesterov",
     "bench --dataset rndom": "--dataset: 'rndom', expected one of mnist, random; did you mean random?",
     "scaling extra": "Unrecognized options: extra",
-    "predict": "Missing from jaxnet predict: PATH Folder of a finished run",
+    "predict": "Missing from jaxnet predict: FOLDER Folder of a finished run",
 }
 
 

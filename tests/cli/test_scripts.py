@@ -695,6 +695,11 @@ CHECKED = {
         0,
         "W: float32 - float64: error",
     ),
+    "single precision, in short": (
+        ":Affine --init 4x3 3 --inputs 5x4 --float32 --verbose",
+        0,
+        "W: float32 - float64: error",
+    ),
     "a JAX function": (":sine --inputs 3x4", 0, "PASS  sine"),
     "inconclusive": (":sine --inputs 3x4 --resolution 1e-15", 3, "INCONCLUSIVE  sine"),
     "without a gradient": (":scaled,unscaled --inputs 5x4 5x4 --accuracy 1e-3", 3, "constants=('factor',)"),
