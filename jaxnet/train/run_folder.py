@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from jaxnet import __version__
 from jaxnet.common.cleanup import cleanup, temporary_folder
+from jaxnet.common.outline import outline
 from jaxnet.nn.description import from_description
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.summary import param_shapes
@@ -174,6 +175,10 @@ class SavedParameters(NamedTuple):
     net_state: Tree
     key: PRNGKeyArray
     step: int
+
+    def __repr__(self) -> str:
+        """Returns the shapes of the fields."""
+        return outline(self)
 
 
 def write_parameters(path: Path, state: TrainState, **more: ArrayLike) -> None:
