@@ -1,6 +1,7 @@
 """Tests that the examples, tables and links of README, CONTRIBUTING and the pages in docs are right."""
 
 import doctest
+import pydoc
 import re
 from pathlib import Path
 
@@ -41,6 +42,14 @@ def test_every_file_that_is_named_exists(page):
         assert (README.parent / name).exists(), name
     for name in re.findall(r"\]\(([\w./]+)\)", page.read_text()):
         assert (page.parent / name).exists(), name
+
+
+def test_the_readme_names_functions_whose_help_tells_their_arguments():
+    (name,) = re.findall(r"python -m pydoc ([\w.]+)", README.read_text())
+    text = pydoc.plain(pydoc.render_doc(name))
+    assert text.startswith("Python Library Documentation: function check_function in jaxnet.crosscheck")
+    assert "Args:" in text
+    assert "Examples:" in text
 
 
 def test_the_readme_links_every_page():

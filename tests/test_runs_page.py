@@ -27,7 +27,7 @@ def test_the_commands_and_examples_of_the_page_work(tmp_path, monkeypatch, capsy
             main.main()
         assert not stopped.value.code, capsys.readouterr().err
     assert Path("curves.png").read_bytes().startswith(b"\x89PNG")
-    assert re.search(r"^seven.png: 7 ", capsys.readouterr().out, flags=re.M)
+    assert re.search(r"^seven.png: 7 \(\d+\.\d%\), ", capsys.readouterr().out, flags=re.M)
 
     examples = "\n".join(re.findall(r"^```pycon\n(.*?)^```$", text, flags=re.S | re.M))
     test = doctest.DocTestParser().get_doctest(examples, {}, PAGE.name, str(PAGE), 0)

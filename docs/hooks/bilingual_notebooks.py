@@ -10,6 +10,7 @@ import base64
 import hashlib
 import os
 import re
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,10 @@ TIMEOUT = 300  # seconds for one cell
 
 class NotebookError(ValueError):
     """Raised for a notebook that cannot be published. The message names the file and the cell."""
+
+
+class KernelError(RuntimeError):
+    """Raised when the process that runs a notebook has ended, as it does when the build is killed."""
 
 
 def read(source: Path) -> NotebookNode:
@@ -103,6 +108,7 @@ def execute(notebook: NotebookNode, folder: Path, cache: Path) -> NotebookNode:
 
     Raises:
         CellExecutionError: If a cell raises an error that it is not marked for.
+        KernelError: If the process that runs the cells ends before them.
     """
     executed = cache / f"{_digest(notebook, folder)}.ipynb"
     if executed.exists():
@@ -113,7 +119,13 @@ def execute(notebook: NotebookNode, folder: Path, cache: Path) -> NotebookNode:
         notebook, timeout=TIMEOUT, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
     # One BLAS thread: with a second on a busy machine, small products take ten times as long.
-    client.execute(env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
+    try:
+        client.execute(
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            stderr=subprocess.DEVNULL,  # of the kernel itself: warnings, and a traceback if the build is killed
+        )
+    except (AssertionError, RuntimeError) as error:  # nbclient ends the process on a signal, and asserts that it runs
+        raise KernelError("the process that runs its cells was ended") from error
     cache.mkdir(parents=True, exist_ok=True)
     partial = executed.with_suffix(f".{os.getpid()}")
     nbformat.write(notebook, partial)  # type: ignore[no-untyped-call]

@@ -1,6 +1,7 @@
 """Pages of the site that lie elsewhere: the files in the root of the repository, and the notebooks."""
 
 import logging
+import os
 import posixpath
 import re
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import bilingual_notebooks
 import nbformat
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import Abort
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -18,6 +20,8 @@ ROOT_PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBU
 OTHER_LANGUAGE = {"en": ("ko", "한국어로 읽기"), "ko": ("en", "Read in English")}
 DOWNLOAD = {"en": "Download as a Jupyter notebook, with outputs", "ko": "출력이 담긴 Jupyter 노트북 내려받기"}
 LINK = re.compile(r"(?P<text>!?\[[^\[\]]*\])\((?P<target>(?!\w+:)[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+
+NOTEBOOKS = "NOTEBOOKS"  # the environment variable that may be "skip"
 
 log = logging.getLogger("mkdocs.hooks.pages")
 
@@ -53,6 +57,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:  # noqa: ARG001
     """Marks the language of Korean pages, for screen readers and the choice of fonts."""
     return output.replace('<html lang="en"', '<html lang="ko"', 1) if page.file.src_uri.endswith(".ko.md") else output
+
+
+def runs_notebooks() -> bool:
+    """Returns whether the cells of the notebooks are run, which takes minutes.
+
+    Raises:
+        Abort: If the environment variable NOTEBOOKS is neither unset nor "skip".
+    """
+    if (choice := os.environ.get(NOTEBOOKS, "")) not in ("", "skip"):
+        raise Abort(f"{NOTEBOOKS}={choice}, expected skip, or nothing to run the notebooks")
+    return not choice
 
 
 def relink(target: str, page: str) -> str | None:
@@ -124,8 +139,14 @@ def _named_pages(nav: Any) -> Iterator[str]:
 def _notebook_files(source: Path, root: Path, config: MkDocsConfig) -> Iterator[File]:
     """Yields the pages, pictures and Jupyter notebooks of one source."""
     notebook = bilingual_notebooks.read(source)
-    log.info("Running the cells of %s, unless they were run before", source.relative_to(root))
-    notebook = bilingual_notebooks.execute(notebook, root, root / ".cache" / "notebooks")
+    if runs_notebooks():
+        log.info("Running the cells of %s, unless they were run before", source.relative_to(root))
+        try:
+            notebook = bilingual_notebooks.execute(notebook, root, root / ".cache" / "notebooks")
+        except bilingual_notebooks.KernelError as error:
+            raise Abort(
+                f"{source.relative_to(root)}: {error}; {NOTEBOOKS}=skip builds the site without outputs"
+            ) from None
     for language, suffix in bilingual_notebooks.SUFFIXES.items():
         name = source.stem + suffix
         edition = bilingual_notebooks.edition(notebook, language)

@@ -20,6 +20,7 @@ import jaxnet
 from jaxnet import plots
 from jaxnet.cli.common_options import HiddenSizes, OptionalPath, Seed
 from jaxnet.cli.datasets import load_dataset
+from jaxnet.cli.interrupt import interrupt_message, what_is_written
 from jaxnet.cli.progress import track
 from jaxnet.cli.train_options import CLASSES, DatasetName
 from jaxnet.data import Dataset, DatasetError
@@ -168,7 +169,11 @@ FIGURES: dict[str, Callable[[Options, Dataset], Figure]] = {
 
 def main(options: Options) -> None:
     """Draws all figures and prints their names."""
-    with run_folder.named_or_reserved(options.output, "chapter6") as path, run_folder.new_folder(path) as folder:
+    with (
+        run_folder.named_or_reserved(options.output, "chapter6") as path,
+        interrupt_message(partial(what_is_written, str(path))),
+        run_folder.new_folder(path) as folder,
+    ):
         data = load_dataset(options.dataset)
         for name, draw in track(FIGURES.items(), "drawing", lambda figure: figure[0]):
             draw(options, data).savefig(folder / f"{name}.png")

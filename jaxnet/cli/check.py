@@ -59,7 +59,7 @@ class Options:
     stride=2, W=4x3, b=3, (with a comma: an array), p.W=4x3 (an item of a dict): named arguments. FILE.npz, FILE.npy,
     FILE.pt: arrays from a file. None, True, str:TEXT, (2,2), [..], {W:4x3}, py:EXPRESSION: other values."""
     inputs: tuple[str, ...] = ()
-    """Arguments of the forward pass, in the same form."""
+    """Arguments of the forward pass, in the same form, but (5,6) is the shape 5x6, as in Python."""
     gradient: OptionalStr = None
     """Function that returns the gradient of the target, a function: a NAME of the same file, or FILE.py:NAME."""
     reference: OptionalStr = None
@@ -145,7 +145,7 @@ def draw_arguments(target: str, subject: Any, options: Options, seed: int) -> tu
     """Returns an instance, if the subject is a class, and the inputs, drawn with a seed."""
     rng = np.random.default_rng(seed)
     init_args, init_kwargs = parse_values(options.init, options.dtype, rng)
-    args, kwargs = parse_values(options.inputs, options.dtype, rng)
+    args, kwargs = parse_values(options.inputs, options.dtype, rng, tuples_are_shapes=True)
     if isinstance(subject, type):
         try:
             subject = subject(*init_args, **init_kwargs)
@@ -179,9 +179,11 @@ def at_points(name: str, reports: list[Report]) -> Report:
     return Report(name, None, (), points=tuple(reports), calls=calls, seconds=seconds, seed=reports[0].seed)
 
 
-def parse_values(texts: tuple[str, ...], dtype: str, rng: np.random.Generator) -> tuple[list[Any], dict[str, Any]]:
+def parse_values(
+    texts: tuple[str, ...], dtype: str, rng: np.random.Generator, *, tuples_are_shapes: bool = False
+) -> tuple[list[Any], dict[str, Any]]:
     """Returns positional and named values, with float arrays in this dtype."""
-    positional, named = shell_values.values(texts, rng)
+    positional, named = shell_values.values(texts, rng, tuples_are_shapes=tuples_are_shapes)
     return shell_values.in_dtype(positional, dtype), shell_values.in_dtype(named, dtype)
 
 

@@ -50,6 +50,13 @@ def interrupt_message(message: Callable[[], str]) -> Iterator[None]:
         _message.pop()
 
 
+def what_is_written(folder: str) -> str:
+    """Returns the line for a command that makes its folder of results at once, at its end."""
+    if os.path.isdir(folder) and os.listdir(folder):
+        return f"interrupted; the results are in {folder}"
+    return "interrupted; nothing is saved, and the command cannot be resumed; start it again"
+
+
 def acknowledge_interrupt() -> None:
     """Tells that a command handles a Ctrl-C itself, such as by saving its work. Another one ends the process."""
     _acknowledged.append(signal.SIGINT)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import fields
 from itertools import chain
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import tyro
 
@@ -15,6 +15,38 @@ from jaxnet.crosscheck.targets import did_you_mean
 
 RULE = re.compile(r"[-─╰╯│ ]{5,}")  # of a box in Unicode, or of indented ASCII where stderr takes no more
 VALUE_ERROR = re.compile(r"Error parsing (--[\w-]+): .*?\[(.*?)\]")
+OPTION = re.compile(r"--[^\W\d].*|-[^\W\d]{1,2}")  # unlike the numbers -3 and -inf
+HELP = ("--help", "-h")
+OTHER_NAMES = {  # the option, in the singular: its names in other programs
+    "activation": "act nonlinearity",
+    "batch-size": "batch batchsize bs b minibatch",
+    "characters": "length max-tokens tokens n",
+    "checkpoint-seconds": "save-every checkpoint-every",
+    "clip-norm": "clip max-norm grad-clip gradient-clip",
+    "dataset": "data d",
+    "device": "gpu num-devices n-devices",
+    "eval-every": "interval log-every eval-interval",
+    "gradient": "grad jac",
+    "hidden": "hidden-size hidden-units hidden-dim units layers layer-sizes",
+    "init": "args params constructor",
+    "init-std": "std sigma init-scale weight-init-std",
+    "inputs": "input x shapes",
+    "learning-rate": "lr rate eta alpha step-size",
+    "network": "net model arch architecture m",
+    "optimizer": "opt optim",
+    "output": "out o folder dir output-dir out-dir save save-dir log-dir",
+    "plot": "figure fig png picture",
+    "resume": "continue restart checkpoint r",
+    "schedule": "scheduler lr-schedule decay",
+    "seed": "random-seed rng random-state s",
+    "step": "epochs epoch iterations iters n n-steps num-steps max-steps",
+    "temperature": "temp t",
+    "text": "prompt corpus file",
+    "validation": "val val-split valid validation-split",
+    "verbose": "v",
+    "weight-decay": "wd l2 decay lambda",
+    "width": "hidden-size dim embed-dim d-model",
+}
 CHOICE_ERROR = re.compile(r"invalid choice '(.*?)' for argument '(--[\w-]+)'. Expected one of \((.*?),?\)", re.I)
 
 
@@ -42,15 +74,47 @@ def parse(options: type, description: str | None) -> Any:
 
 
 def unknown_option(options: type, arguments: Sequence[str]) -> str:
-    """Returns a sentence about the first argument that is no option although it begins with --, or ""."""
-    names = ["--help", *(f"--{field.name.replace('_', '-')}" for field in fields(options))]
+    """Returns a sentence about the first argument that is no option although it is written like one, or ""."""
+    hints = get_type_hints(options, include_extras=True)
+    names = {
+        field.name.replace("_", "-"): tyro.conf.Positional in get_args(hints[field.name])[1:]
+        for field in fields(options)
+    }
     switches = [f"--no-{field.name.replace('_', '-')}" for field in fields(options) if field.default is False]
+    named = [name for name, is_positional in names.items() if not is_positional]
+    known = {*HELP, *switches, *(f"--{name}" for name in named)}
     for argument in arguments:
-        name = argument.partition("=")[0].replace("_", "-")
-        if name.startswith("--") and not name.startswith("--tyro-") and name not in names + switches:
-            near = did_you_mean(name, names)
-            return f"{argument.partition('=')[0]}: no such option; {near or '--help lists them'}"
+        option = argument.partition("=")[0]
+        name = option.replace("_", "-")
+        if not OPTION.fullmatch(name) or name.startswith("--tyro-") or name in known:
+            continue
+        name = name.lstrip("-")
+        if names.get(name):
+            return f"{option}: no such option; write its value without {option}"
+        return f"{option}: no such option; {suggestion(name, named) or '--help lists them'}"
     return ""
+
+
+def suggestion(name: str, options: Sequence[str]) -> str:
+    """Returns a question with the option that has this name elsewhere, or that is spelled like it, or "".
+
+    Args:
+        name: What is no option, without dashes.
+        options: The names of the options of a command.
+
+    Examples:
+        >>> suggestion("lr", ["learning-rate", "seed"]), suggestion("lr", ["learning-rates", "seed"])
+        ('did you mean --learning-rate?', 'did you mean --learning-rates?')
+        >>> suggestion("epochs", ["steps"])
+        'did you mean --steps? A step is one batch'
+        >>> suggestion("hepl", ["steps"]), suggestion("x", ["steps"])
+        ('did you mean --help?', '')
+    """
+    for option in options:
+        if name in OTHER_NAMES.get(option, OTHER_NAMES.get(option.removesuffix("s"), "")).split():
+            note = " A step is one batch" if name.startswith("epoch") else ""
+            return f"did you mean --{option}?{note}"
+    return did_you_mean(name, ["help", *options]).replace("mean ", "mean --")
 
 
 def one_line(box: str) -> str:

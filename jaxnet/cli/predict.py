@@ -83,8 +83,8 @@ def input_shape(net: jaxnet.nn.Layer, side: int) -> tuple[int, ...]:
 
 def line(row: dict[str, Any]) -> str:
     """Returns the line that is printed for an image."""
-    classes = "  ".join(f"{k['class']} {k['probability']:6.1%}" for k in row["classes"])
-    return f"{row['image']}: {classes}" + (f"  ({'; '.join(row['changes'])})" if row["changes"] else "")
+    classes = ", ".join(f"{k['class']} ({k['probability']:.1%})" for k in row["classes"])
+    return f"{row['image']}: {classes}" + (f"  [{'; '.join(row['changes'])}]" if row["changes"] else "")
 
 
 def continue_text(run: jaxnet.TrainedRun, options: Options) -> None:

@@ -1,4 +1,7 @@
-"""Compare finished training runs: network, data, the options in which they differ, accuracies, seconds, parameters."""
+"""Compare training runs: network, data, the options in which they differ, accuracies, seconds, parameters.
+
+A run that is not finished has a row with the steps that are saved, and the command that continues it.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,25 +23,54 @@ class Options:
     """Compare training runs."""
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional, computed_default("[FOLDER ...]")] = ()
-    """Folders of finished runs of jaxnet train. Defaults to all in the folder runs."""
+    """Folders of runs of jaxnet train. Defaults to all in the folder runs."""
     plot: OptionalPath = None
-    """PNG file in which the learning curves of all runs are drawn."""
+    """PNG file in which the learning curves of all finished runs are drawn."""
 
 
 def main(options: Options) -> None:
     """Prints a table with a row for each run, and draws their learning curves."""
     check_writable("plot", options.plot)
-    folders = options.folders or tuple(sorted(path.parent for path in Path("runs").glob(f"*/{run_folder.SUMMARY}")))
+    folders = options.folders or tuple(sorted(filter(is_run, Path("runs").glob("*"))))
     if not folders:
-        raise ValueError("folders: none, and no finished run in runs; name the folders of runs")
-    summaries = {str(folder): read_summary(folder) for folder in folders}
+        raise ValueError("folders: none, and no run in runs; name the folders of runs, or train one with jaxnet train")
+    finished = [folder for folder in folders if not run_folder.is_unfinished(folder)]
+    if options.plot and not finished:
+        raise ValueError(f"plot: {options.plot}, but no run is finished; leave it out")
+    summaries = {str(folder): read_run(folder) for folder in folders}
     print(table(summaries))
     if options.plot:
         with progress_line(f"drawing {options.plot}"):
             from jaxnet import plots  # imports matplotlib
 
-            histories = {folder: run_folder.read_history(Path(folder, run_folder.HISTORY)) for folder in summaries}
+            histories = {
+                folder: run_folder.read_history(Path(folder, run_folder.HISTORY)) for folder in map(str, finished)
+            }
             plots.save(plots.run_curves(histories), options.plot)
+
+
+def is_run(folder: Path) -> bool:
+    """Returns whether `jaxnet train` made this folder."""
+    return (folder / run_folder.SUMMARY).exists() or run_folder.is_unfinished(folder)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Reads the summary of a run; of an unfinished run, what is known: its options and the steps that are saved.
+
+    Raises:
+        ValueError: If the folder is not one of a run.
+    """
+    if not run_folder.is_unfinished(folder):
+        return read_summary(folder)
+    options = run_folder.read_object(folder / run_folder.OPTIONS)
+    network = options.get("network")
+    return {
+        "network": network,
+        "dataset": options.get("dataset", network),
+        "steps": run_folder.last_checkpoint(folder) or 0,
+        "options": options,
+        "unfinished": f"unfinished; continue with jaxnet train --resume {folder}",
+    }
 
 
 def table(summaries: dict[str, dict[str, Any]]) -> str:
@@ -51,13 +83,17 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
     rows = [header]
     for folder, summary in summaries.items():
         options = summary.get("options", {})
+        steps = number(summary.get("steps"), ",")
+        if "unfinished" in summary:
+            steps += f" of {number(options.get('steps'), ',')}"
         fault = "diverged" if summary.get("diverged") else "learned nothing" if summary.get("learned_nothing") else ""
+        remark = summary.get("unfinished", fault)
         rows.append(
             [
                 folder, str(summary.get("network", "")), str(summary.get("dataset", "")),
-                *(str(options.get(name, "")) for name in differing), number(summary.get("steps"), ","),
+                *(str(options.get(name, "")) for name in differing), steps,
                 *(number(summary.get(ACCURACIES[label]), ".2%") for label in accuracies),
-                number(summary.get("seconds"), ".1f"), number(summary.get("parameters"), ","), fault,
+                number(summary.get("seconds"), ".1f"), number(summary.get("parameters"), ","), remark,
             ]
         )  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -10,6 +10,7 @@ import csv
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import jaxnet
 from jaxnet.cli.common_options import BatchSize, Floats, OptionalPath, Seed, Steps, check_seed
 from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.errors import program
+from jaxnet.cli.interrupt import interrupt_message, what_is_written
 from jaxnet.cli.progress import sweep_progress
 from jaxnet.cli.train_options import CLASSES, DatasetName, OptimizerName
 from jaxnet.common.progress_line import progress_line
@@ -60,7 +62,16 @@ class Options:
 def main(options: Options) -> None:
     """Trains all runs, draws the map, and prints the best combination."""
     check_seed(options.seed + options.seeds - 1)
-    with run_folder.named_or_reserved(options.output, "sweep") as path, run_folder.new_folder(path) as folder:
+    with (
+        run_folder.named_or_reserved(options.output, "sweep") as path,
+        interrupt_message(partial(what_is_written, str(path))),
+    ):
+        sweep_in(path, options)
+
+
+def sweep_in(path: Path, options: Options) -> None:
+    """Trains all runs, writes the folder, and evaluates the best run on the test data."""
+    with run_folder.new_folder(path) as folder:
         complete = load_dataset(options.dataset)
         with progress_line("drawing batches"):
             data = split_validation(complete, options.validation, options.seed) if options.validation else complete

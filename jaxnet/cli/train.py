@@ -28,7 +28,7 @@ import jaxnet
 from jaxnet.cli.errors import program
 from jaxnet.cli.interrupt import interrupt_message
 from jaxnet.cli.train_loop import FAILED_TO_SAVE, Outcome, train, warn
-from jaxnet.cli.train_options import LAUNCH, Options, from_record, resolve
+from jaxnet.cli.train_options import LAUNCH, Options, changed_options, command_line, from_record, resolve
 from jaxnet.cli.train_results import summarize, write_results
 from jaxnet.cli.train_setup import Setup, cross_check, set_up
 from jaxnet.common.progress_line import progress_line
@@ -64,8 +64,10 @@ def what_is_saved(folder: Path) -> str:
     """Returns what Ctrl-C leaves of a run that it ends at once."""
     if (folder / run_folder.SUMMARY).exists():
         return f"interrupted; the results are in {folder}"
-    if any(path.name.isdigit() for path in folder.glob("checkpoints/*")):
-        return f"interrupted; only the last checkpoint is saved; continue with --resume {folder}"
+    if (step := run_folder.last_checkpoint(folder)) is not None:
+        return f"interrupted; saved is the checkpoint after step {step:,}; continue with --resume {folder}"
+    if run_folder.is_unfinished(folder):
+        return f"interrupted; no step is saved; start again with --resume {folder}, or remove it"
     return "interrupted; nothing is saved"
 
 
@@ -159,13 +161,25 @@ def resolve_options(options: Options) -> SimpleNamespace:
         return resolve(options)
     if options.output is not None:
         raise ValueError("output: a resumed run stays in its folder; leave it out")
+    changed = changed_options(options)
+    if (options.resume / run_folder.SUMMARY).exists():
+        summary = run_folder.read_object(options.resume / run_folder.SUMMARY)
+        longer = command_line(summary.get("options", {}) | {"steps": "STEPS"} | changed)
+        raise ValueError(
+            f"resume: {options.resume} is a complete run of {summary.get('steps')} steps, whose optimizer state is not "
+            f"kept; to train longer, start another run with {longer}"
+        )
+    recorded = run_folder.read_options(options.resume)
+    if changed:
+        raise ValueError(
+            f"{', '.join(changed)}: a resumed run keeps the options that it was started with; leave out "
+            f"{', '.join(changed)}, or start another run with {command_line(recorded | changed)}"
+        )
     launch = {name: getattr(options, name) for name in LAUNCH}
-    if options != Options(**launch):
-        raise ValueError("resume: a resumed run keeps the options that it was started with; leave the others out")
     if has_event_file(options.resume):
         require_tensorboardx(f"resume: {options.resume} has an event file; delete it, or continue it, which")
         launch["tensorboard"] = True
-    return from_record(run_folder.read_options(options.resume), launch)
+    return from_record(recorded, launch)
 
 
 def start_jax(options: SimpleNamespace) -> None:

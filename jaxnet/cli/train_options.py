@@ -1,5 +1,6 @@
 """The options of `jaxnet train`, and their defaults for each network."""
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -133,10 +134,9 @@ def resolve(options: Options) -> SimpleNamespace:
     Raises:
         ValueError: If an option does not apply to the network or is out of range.
     """
-    defaults, values = DEFAULTS[options.network], vars(options)
-    changed = {field.name: values[field.name] for field in fields(options) if values[field.name] != field.default}
+    defaults, values, changed = DEFAULTS[options.network], vars(options), changed_options(options)
     for name in changed:
-        if name not in (*defaults, "network", *LAUNCH):
+        if name not in (*defaults, "network"):
             networks = ", ".join(network for network in DEFAULTS if name in DEFAULTS[network])
             raise ValueError(f"{name}: an option of {networks}, not of {options.network}")
     resolved = SimpleNamespace(**{name: values[name] for name in ("network", *LAUNCH)} | defaults | changed)
@@ -147,6 +147,37 @@ def resolve(options: Options) -> SimpleNamespace:
     resolved.init_std = parse_init_std(resolved.init_std)
     check_ranges(resolved)
     return resolved
+
+
+def changed_options(options: Options) -> dict[str, Any]:
+    """Returns the options that affect results and do not have their default."""
+    values = {field.name: getattr(options, field.name) for field in fields(options) if field.name not in LAUNCH}
+    return {name: value for name, value in values.items() if value != getattr(Options(), name)}
+
+
+def command_line(options: dict[str, Any]) -> str:
+    """Returns the options of a run as they are written on the command line, without those that have their defaults.
+
+    Args:
+        options: The resolved options, such as those in summary.json. Names of other versions are left out.
+
+    Examples:
+        >>> command_line({"network": "deep", "hidden": [9, 8], "batch_norm": True, "optimizer": "adam", "steps": 50})
+        '--network deep --hidden 9 8 --batch-norm --steps 50'
+    """
+    chosen = {name: options[name] for name in ("network", "dataset", "optimizer") if options.get(name) is not None}
+    try:  # those of the learning rate and the steps depend on the three
+        defaults = vars(resolve(Options(**chosen))) | {"network": Options().network, "dataset": "digits"}
+        defaults["optimizer"] = DEFAULTS[chosen["network"]]["optimizer"]
+    except (KeyError, ValueError):  # a record of another version
+        return "the options in its folder"
+    parts: list[str] = []
+    for name, value in options.items():
+        values = list(value) if isinstance(value, list | tuple) else [value]
+        default = defaults.get(name, value)
+        if value is not None and values != (list(default) if isinstance(default, list | tuple) else [default]):
+            parts += [f"--{name.replace('_', '-')}", *([] if value is True else map(str, values))]
+    return shlex.join(parts)
 
 
 def from_record(recorded: dict[str, Any], launch: dict[str, Any]) -> SimpleNamespace:

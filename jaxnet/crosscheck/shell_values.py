@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxnet.crosscheck.input_files import SUFFIXES, read_file
 from jaxnet.crosscheck.inspect.errors import describe
-from jaxnet.crosscheck.inspect.random_inputs import off_zero
+from jaxnet.crosscheck.inspect.random_inputs import is_shape, off_zero
 from jaxnet.crosscheck.targets import TargetError
 
 PREFIXES = ("str:", "py:")
@@ -27,7 +27,9 @@ EXPECTED = (
 )
 
 
-def values(specs: Sequence[str], rng: np.random.Generator) -> tuple[list[Any], dict[str, Any]]:
+def values(
+    specs: Sequence[str], rng: np.random.Generator, *, tuples_are_shapes: bool = False
+) -> tuple[list[Any], dict[str, Any]]:
     """Parses positional and named values.
 
     Args:
@@ -37,6 +39,8 @@ def values(specs: Sequence[str], rng: np.random.Generator) -> tuple[list[Any], d
             and {NAME:VALUE} is a dict. A .npy file is an array, and a .npz or .pt file contains named arrays or
             tensors. NAME=VALUE is a named value, such as pad=1 or W=4x3, and NAME.KEY=VALUE an item of a dict.
         rng: The generator that the arrays are drawn from.
+        tuples_are_shapes: Whether a tuple of positive integers is a shape, as it is for `check`: (5,6) is then the
+            same array as 5x6. Tuples inside of other values stay tuples. Defaults to False.
 
     Returns:
         The positional values, and the named values.
@@ -49,6 +53,8 @@ def values(specs: Sequence[str], rng: np.random.Generator) -> tuple[list[Any], d
         {'pad': 1, 'mode': 'same'}
         >>> values(["size=(2,2)", "p.W.scale=0.5"], np.random.default_rng(0))[1]
         {'size': (2, 2), 'p': {'W': {'scale': 0.5}}}
+        >>> values(["(5,6)"], np.random.default_rng(0), tuples_are_shapes=True)[0][0].shape
+        (5, 6)
     """
     positional: list[Any] = []
     named: dict[str, Any] = {}
@@ -56,6 +62,8 @@ def values(specs: Sequence[str], rng: np.random.Generator) -> tuple[list[Any], d
         match = NAMED.fullmatch(spec)
         name, text = match.groups() if match else (None, spec)
         value = _value(spec, text, rng, is_number=match is not None)
+        if tuples_are_shapes and is_shape(value):
+            value = off_zero(rng, value)
         if name:
             _insert(named, spec, name.split("."), value)
         elif isinstance(value, dict) and text.endswith(SUFFIXES):

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from jaxnet.common.cleanup import temporary_folder
+from jaxnet.common.outline import outline
 from jaxnet.data.idx import IMAGES, LABELS, read_idx
 
 DISTRIBUTION = "jaxnet-crosscheck"  # the name on PyPI, where jaxnet is another project
@@ -34,6 +35,10 @@ class Dataset(NamedTuple):
     t_train: Int32[np.ndarray, " N"] | Int32[np.ndarray, "N T"]
     x_test: Float32[np.ndarray, "M D"] | Int32[np.ndarray, "M T"]
     t_test: Int32[np.ndarray, " M"] | Int32[np.ndarray, "M T"]
+
+    def __repr__(self) -> str:
+        """Returns the shapes of the fields."""
+        return outline(self)
 
 
 class DatasetError(RuntimeError):

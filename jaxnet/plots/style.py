@@ -17,7 +17,7 @@ from jaxnet.train.step import History, Progress
 WIDTH, DPI = 6.0, 150  # inches, dots per inch
 WINDOWS = 50  # of a running median, in a whole run
 POINTS = 200  # of a smoothed line
-BLUE, ORANGE = "#003f7f", "#c46a00"
+BLUE, ORANGE = "#003f7f", "#b05c00"
 ACCURACY_STYLES: list[dict[str, Any]] = [  # train, held-out
     {"color": ORANGE, "linestyle": "--", "linewidth": 1.4},
     {"color": BLUE, "linestyle": "-", "linewidth": 1.4},

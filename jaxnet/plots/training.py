@@ -63,7 +63,7 @@ def _draw_loss(axes: Axes, loss: np.ndarray) -> None:
         return
     steps, medians, window = running_median(loss)
     if window > 1:
-        axes.plot(loss, color="0.75", linewidth=0.5)
+        axes.plot(loss, color="0.55", linewidth=0.5)
         axes.plot(steps, medians, color="black", linewidth=1.8)
         set_title(axes, f"thin: batch of each step; thick: running median of {window} steps")
     else:

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from jaxnet import __version__
 from jaxnet.common.cleanup import cleanup, temporary_folder
+from jaxnet.common.outline import outline
 from jaxnet.nn.description import from_description
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.summary import param_shapes
@@ -105,17 +106,24 @@ def read_options(path: Path) -> dict[str, Any]:
     """Reads the options of an unfinished run.
 
     Raises:
-        ValueError: If the run is complete, or the folder has no readable options.
+        ValueError: If the folder does not exist, or has no readable options.
     """
-    if (path / SUMMARY).exists():
-        raise ValueError(f"resume: {path} is a complete run: it has a {SUMMARY}; start another run")
-    try:
-        options = json.loads((path / OPTIONS).read_text())
-        if not isinstance(options, dict):
-            raise ValueError(f"{OPTIONS} does not contain an object")
-        return options
-    except (OSError, ValueError) as error:
-        raise ValueError(f"resume: {path} is not the folder of an unfinished run ({error}); name another") from error
+    if not (path / OPTIONS).exists():
+        reason = f"it has no {OPTIONS}" if path.is_dir() else "there is no such folder"
+        raise ValueError(
+            f"resume: {path} is not the folder of an unfinished run ({reason}); jaxnet show lists those in runs"
+        )
+    return read_object(path / OPTIONS)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Returns whether a run was started in this folder that is not complete. It may still train."""
+    return (path / OPTIONS).exists() and not (path / SUMMARY).exists()
+
+
+def last_checkpoint(path: Path) -> int | None:
+    """Returns the number of steps after which an unfinished run was saved last, or None if it never was."""
+    return max((int(folder.name) for folder in path.glob("checkpoints/*") if folder.name.isdigit()), default=None)
 
 
 @contextmanager
@@ -174,6 +182,10 @@ class SavedParameters(NamedTuple):
     net_state: Tree
     key: PRNGKeyArray
     step: int
+
+    def __repr__(self) -> str:
+        """Returns the shapes of the fields."""
+        return outline(self)
 
 
 def write_parameters(path: Path, state: TrainState, **more: ArrayLike) -> None:

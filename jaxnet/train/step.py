@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxnet.common.outline import outline
 from jaxnet.common.validation import check_counts
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.losses import l2_penalty, softmax_cross_entropy
@@ -47,6 +48,10 @@ class TrainState(NamedTuple):
     key: PRNGKeyArray
     step: Int[Array, ""]  # steps done
 
+    def __repr__(self) -> str:
+        """Returns the shapes of the fields."""
+        return outline(self)
+
 
 class History(NamedTuple):
     """The losses of S steps and E evaluations: before the first step, every `eval_every` steps, after the last."""
@@ -55,6 +60,16 @@ class History(NamedTuple):
     eval_step: Int[Array | np.ndarray, " E"]  # steps done at each evaluation
     train_accuracy: Float[Array | np.ndarray, " E"]  # in [0, 1]
     test_accuracy: Float[Array | np.ndarray, " E"]
+
+    def __repr__(self) -> str:
+        """Returns the last figures; the shapes of the fields while JAX traces a function."""
+        if not all(isinstance(values, np.ndarray) for values in self):
+            return outline(self)
+        figures = [f"{len(self.loss):,} steps", f"{len(self.eval_step):,} evaluations"]
+        figures += [f"loss {loss:.4f}" for loss in self.loss[-1:]]
+        figures += [f"train accuracy {accuracy:.2%}" for accuracy in self.train_accuracy[-1:]]
+        figures += [f"test accuracy {accuracy:.2%}" for accuracy in self.test_accuracy[-1:]]
+        return f"History({', '.join(figures)})"
 
     def _repr_html_(self) -> str:
         """Returns the curves as a notebook shows them."""

@@ -16,6 +16,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxnet.common.outline import outline
 from jaxnet.common.validation import check_batches, check_counts, check_fits_dtype, check_positive
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer, Params
@@ -38,6 +39,10 @@ class Sweep(NamedTuple):
     train_accuracy: Float[np.ndarray, "L C K"]  # in [0, 1]; nan where a run has diverged
     test_accuracy: Float[np.ndarray, "L C K"]
     diverged: np.ndarray  # (L, C, K): a loss or a value of the final state is nan or infinite
+
+    def __repr__(self) -> str:
+        """Returns the shapes of the fields."""
+        return outline(self)
 
 
 def sweep(

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxnet.common.outline import number_count
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.train import run_folder
 
@@ -16,6 +17,19 @@ class TrainedRun(NamedTuple):
     state: Tree  # the running statistics of BatchNorm; empty for most networks
     vocabulary: str  # the characters that the ids of a text stand for; empty for images
     summary: dict[str, Any]  # the content of summary.json
+    folder: Path
+
+    def __repr__(self) -> str:
+        """Returns the network, its accuracies and the names of the fields."""
+        name, data = self.summary.get("network", "a network"), self.summary.get("dataset", "unknown data")
+        figures = [f"{self.summary['steps']:,} steps"] if "steps" in self.summary else []
+        for part in ("train", "validation", "test"):
+            if (accuracy := self.summary.get(f"{part}_accuracy")) is not None:
+                figures.append(f"{part} accuracy {accuracy:.2%}")
+        return (
+            f"TrainedRun in {self.folder}: {name} on {data}, {number_count(self.params):,} parameters\n"
+            f"  {', '.join(figures) or 'no figures'}\n  fields: {', '.join(self._fields)}"
+        )
 
 
 def load(folder: str | os.PathLike[str]) -> TrainedRun:
@@ -48,7 +62,7 @@ def load(folder: str | os.PathLike[str]) -> TrainedRun:
     net = run_folder.read_network(folder / run_folder.NETWORK)
     params, state, _, _ = run_folder.read_parameters(folder / run_folder.PARAMETERS, net)
     vocabulary = run_folder.read_arrays(folder / run_folder.PARAMETERS).get("vocabulary", "")
-    return TrainedRun(net, params, state, str(vocabulary), summary)
+    return TrainedRun(net, params, state, str(vocabulary), summary, folder)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

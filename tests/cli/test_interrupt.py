@@ -10,6 +10,7 @@ import pytest
 from conftest import exhaustive
 
 from jaxnet.cli.main import COMMANDS
+from jaxnet.cli.train import what_is_saved
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,8 +123,43 @@ def test_the_first_ctrl_c_of_a_training_run_saves_it(tmp_path):
 def test_the_second_ctrl_c_of_a_training_run_ends_it_although_it_does_not_return_to_python(tmp_path):
     place = "jaxnet.train.checkpoints:Checkpoints.offer"
     status, stderr, files = interrupted("twice", place, "train --output runs", tmp_path)
-    assert (status, stderr) == (130, "jaxnet train: interrupted; nothing is saved\n")
+    line = "interrupted; no step is saved; start again with --resume runs, or remove it"
+    assert (status, stderr) == (130, f"jaxnet train: {line}\n")
     assert files == ["runs/options.json"]
+
+
+SAVED = {  # files in the folder of a run: what its second Ctrl-C says
+    "": "interrupted; nothing is saved",
+    "options.json": "interrupted; no step is saved; start again with --resume run, or remove it",
+    "options.json checkpoints/20/x checkpoints/100/x": (
+        "interrupted; saved is the checkpoint after step 100; continue with --resume run"
+    ),
+    "summary.json checkpoints/20/x": "interrupted; the results are in run",
+}
+
+
+@pytest.mark.parametrize("files", SAVED)
+def test_the_line_of_a_run_says_what_is_saved_and_how_to_go_on(tmp_path, monkeypatch, files):
+    monkeypatch.chdir(tmp_path)
+    for file in files.split():
+        Path("run", file).parent.mkdir(parents=True, exist_ok=True)
+        Path("run", file).touch()
+    assert what_is_saved(Path("run")) == SAVED[files]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        ("jaxnet:sweep", "nothing is saved, and the command cannot be resumed; start it again"),
+        ("jaxnet:fit", "the results are in s"),
+    ],
+)
+def test_the_line_of_a_sweep_says_what_is_saved(tmp_path, place, line):
+    arguments = "sweep --learning-rates 0.1 --init-stds 0.1 --hidden 2 --steps 2 --output s"
+    status, stderr, files = interrupted("now", place, arguments, tmp_path)
+    assert (status, stderr) == (130, f"jaxnet sweep: interrupted; {line}\n")
+    assert bool(files) == ("results" in line)
 
 
 def started(command, import_to_interrupt, folder):

@@ -9,7 +9,7 @@ import pytest
 
 import jaxnet
 from jaxnet.cli import errors, main
-from jaxnet.cli.parse_options import unknown_option
+from jaxnet.cli.parse_options import OTHER_NAMES, unknown_option
 from jaxnet.data.datasets import DISTRIBUTION, DatasetError
 
 
@@ -99,6 +99,20 @@ WRONG_OPTIONS = {
     "sweep --optimizer sdg": "--optimizer: 'sdg', expected one of sgd, momentum, nesterov",
     "bench --dataset rndom": "--dataset: 'rndom', expected one of mnist, random; did you mean random?",
     "scaling extra": "Unrecognized options: extra",
+    "train --lr 0.1": "--lr: no such option; did you mean --learning-rate?",
+    "train --lr=0.1": "--lr: no such option; did you mean --learning-rate?",
+    "sweep --lr 0.1": "--lr: no such option; did you mean --learning-rates?",
+    "train --epochs 3": "--epochs: no such option; did you mean --steps? A step is one batch",
+    "train --batch 3": "--batch: no such option; did you mean --batch-size?",
+    "train --bs 3": "--bs: no such option; did you mean --batch-size?",
+    "train --hidden_size 3": "--hidden_size: no such option; did you mean --hidden?",
+    "train -n 3": "-n: no such option; did you mean --steps?",
+    "train -o x": "-o: no such option; did you mean --output?",
+    "train --folder x": "--folder: no such option; did you mean --output?",
+    "train --hlp": "--hlp: no such option; did you mean --help?",
+    "train --zz 3": "--zz: no such option; --help lists them",
+    "predict --folder x": "--folder: no such option; write its value without --folder",
+    "predict runs/x --prompt x": "--prompt: no such option; did you mean --text?",
     "predict": "Missing from jaxnet predict: FOLDER Folder of a finished run",
 }
 
@@ -114,9 +128,19 @@ def test_a_wrong_option_is_one_line_that_names_the_near_one(monkeypatch, capsys,
     assert not set("─│╭╮╯╰") & set(line)
 
 
+def test_the_names_of_other_programs_lead_to_options_of_some_command():
+    commands = [importlib.import_module(f"jaxnet.cli.{name}").Options for name in main.COMMANDS]
+    options = {field.name.replace("_", "-") for command in commands for field in dataclasses.fields(command)}
+    for option in OTHER_NAMES:
+        assert {option, f"{option}s"} & options, option
+
+
 @pytest.mark.parametrize("name", main.COMMANDS)
 def test_every_option_of_a_command_is_known(name):
     options = importlib.import_module(f"jaxnet.cli.{name}").Options
     for field in dataclasses.fields(options):
-        assert unknown_option(options, [f"--{field.name}", "3"]) == ""
+        is_positional = field.name in {"folder", "folders", "images", "target"}
+        expected = f"--{field.name}: no such option; write its value without --{field.name}" if is_positional else ""
+        assert unknown_option(options, [f"--{field.name}", "3"]) == expected
+    assert unknown_option(options, ["-3", "-1e-3", "-inf", "-h"]) == ""
     assert "no such option" in unknown_option(options, ["--x"])

@@ -60,9 +60,9 @@ def test_images_get_the_probabilities_of_the_network(jaxnet_command, digits_run,
         assert [k["class"] for k in row["classes"]] == np.argsort(-p)[:3].tolist()
         np.testing.assert_allclose([k["probability"] for k in row["classes"]], np.sort(p)[:-4:-1], atol=0.01)
     assert jaxnet_command("predict", digits_run, paths[0]) == 0
-    best = rows[0]["classes"][0]
-    printed = f"{paths[0]}: {best['class']} {best['probability']:6.1%}"
-    assert capsys.readouterr().out.startswith(printed)
+    best, second, third = ((k["class"], 100 * k["probability"]) for k in rows[0]["classes"])
+    printed = "%s: %d (%.1f%%), %d (%.1f%%), %d (%.1f%%)  [dark on light: inverted]\n"
+    assert capsys.readouterr().out == printed % (paths[0], *best, *second, *third)
 
 
 @pytest.mark.slow

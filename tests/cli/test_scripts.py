@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
+import tyro
 from conftest import AS_A_USER, exhaustive
 
 import jaxnet
@@ -333,7 +334,8 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits(run, tmp_path):
     assert (tmp_path / "whole" / "history.csv").read_bytes() == (stopped / "history.csv").read_bytes()
     again = run("train.py", "--resume", str(stopped))
     assert again.returncode == 2
-    assert "is a complete run" in again.stderr
+    assert "is a complete run of 1000 steps" in again.stderr
+    assert again.stderr.endswith("start another run with --optimizer momentum --eval-every 20 --steps STEPS\n")
 
 
 @pytest.mark.slow
@@ -452,20 +454,72 @@ def test_a_run_resumes_with_its_recorded_options(run, tmp_path, monkeypatch, net
 
 
 INVALID_RESUMES = {
-    "nothing there": ("--resume nowhere", "resume: nowhere is not the folder of an unfinished run"),
-    "other options": ("--resume nowhere --steps 5", "resume: a resumed run keeps the options that it was started with"),
+    "nothing there": (
+        "--resume nowhere",
+        "resume: nowhere is not the folder of an unfinished run (there is no such folder); jaxnet show lists those",
+    ),
+    "an empty folder": (
+        "--resume empty",
+        "resume: empty is not the folder of an unfinished run (it has no options.json); jaxnet show lists those",
+    ),
+    "other options": (
+        "--resume unfinished --steps 5 --seed 1",
+        "steps, seed: a resumed run keeps the options that it was started with; leave out steps, seed, or start "
+        "another run with --optimizer adam --seed 1 --hidden 20 --steps 5",
+    ),
+    "a longer run": (
+        "--resume complete --steps 4000",
+        "resume: complete is a complete run of 20 steps, whose optimizer state is not kept; to train longer, start "
+        "another run with --optimizer adam --hidden 20 --steps 4000",
+    ),
+    "a complete run": ("--resume complete", "resume: complete is a complete run of 20 steps, whose optimizer state is"),
     "another folder": ("--resume nowhere --output other", "output: a resumed run stays in its folder"),
     "no seconds": ("--checkpoint-seconds -1", "checkpoint_seconds: -1"),
 }
 
 
 @pytest.mark.parametrize("name", INVALID_RESUMES)
-def test_an_invalid_resume_prints_one_line_and_exits_with_2(run, name):
+def test_an_invalid_resume_prints_one_line_and_exits_with_2(run, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("empty", "unfinished", "complete"):
+        Path(folder).mkdir()
+    written = train_options.Options(hidden=(20,), optimizer="adam", steps=20)
+    recorded = vars(train_options.resolve(written)).items()
+    recorded = {option: value for option, value in recorded if option not in train_options.LAUNCH}
+    Path("unfinished/options.json").write_text(json.dumps(recorded))
+    Path("complete/summary.json").write_text(json.dumps({"steps": 20, "options": recorded}))
     options, message = INVALID_RESUMES[name]
     done = run("train.py", *options.split())
     assert done.returncode == 2
     assert done.stderr.startswith(f"train.py: {message}")
     assert len(done.stderr.splitlines()) == 1
+
+
+COMMANDS = [
+    "", "--steps 7", "--dataset mnist", "--dataset mnist --steps 2000", "--optimizer adam --learning-rate 0.1",
+    "--hidden 3 4 --batch-norm --init-std he --seed 3 --validation 0.1", "--network deep-conv --dropout 0.1",
+    "--network transformer --context 8", "--network simple-conv --schedule constant --weight-decay 0.0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("written", COMMANDS)
+def test_the_command_line_of_recorded_options_gives_these_options_and_no_defaults(written):
+    def options_of(text):
+        options = vars(train_options.resolve(tyro.cli(train_options.Options, args=text.split())))
+        return {name: value for name, value in options.items() if name not in train_options.LAUNCH}
+
+    shortest = train_options.command_line(json.loads(json.dumps(options_of(written), default=str)))
+    assert options_of(shortest) == options_of(written)
+    assert sorted(shortest.split()) == sorted(written.split())
+
+
+def test_a_longer_run_begins_with_the_steps_of_a_shorter_one(run, tmp_path):
+    for steps in ("20", "40"):
+        options = ["--steps", steps, "--eval-every", "10", "--optimizer", "momentum", "--dropout", "0.1"]
+        assert run("train.py", *options, "--output", str(tmp_path / steps)).returncode in (0, 1)
+    shorter, longer = ((tmp_path / steps / "history.csv").read_text().splitlines() for steps in ("20", "40"))
+    assert len(shorter) == 22
+    assert longer[:22] == shorter
 
 
 def test_a_tiny_clip_norm_stops_learning(run, tmp_path):

@@ -1,5 +1,8 @@
 """Tests of `jaxnet show`, with folders that are written here."""
 
+import json
+import re
+import shutil
 import sys
 
 import numpy as np
@@ -56,6 +59,44 @@ def test_runs_are_compared_by_the_options_that_differ(runs, capsys):
             "nothing",
         ],
     ]
+
+
+@pytest.fixture
+def unfinished(runs, tmp_path):
+    """Makes a run in runs/c that was saved after 10 and 30 of 2,000 steps, and what orbax leaves while it writes."""
+    for name in ("10", "30", "40.orbax-checkpoint-tmp"):
+        (tmp_path / "runs" / "c" / "checkpoints" / name).mkdir(parents=True)
+    options = {"learning_rate": 0.1, "seed": 0, "network": "two-layer", "dataset": "digits", "steps": 2000}
+    (tmp_path / "runs" / "c" / "options.json").write_text(json.dumps(options))
+    return tmp_path / "runs" / "c"
+
+
+@pytest.mark.parametrize("folders", [[], ["runs/a", "runs/c"]])
+def test_an_unfinished_run_has_its_steps_and_the_command_that_continues_it(runs, unfinished, folders, capsys):
+    assert runs(*folders) == 0
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(
+        r"runs/c +two-layer +digits +(0.1 +)?30 of 2,000 +unfinished; continue with jaxnet train --resume runs/c", row
+    )
+
+
+def test_an_unfinished_run_without_a_checkpoint_has_made_no_step(runs, unfinished, capsys):
+    shutil.rmtree(unfinished / "checkpoints")
+    assert runs() == 0
+    assert " 0 of 2,000 " in capsys.readouterr().out
+
+
+def test_curves_are_those_of_finished_runs(runs, unfinished, tmp_path, capsys):
+    assert runs("--plot", "curves.png") == 0
+    assert (tmp_path / "curves.png").exists()
+    assert runs("runs/c", "--plot", "other.png") == 2
+    assert "plot: other.png, but no run is finished" in capsys.readouterr().err
+
+
+def test_damaged_options_of_an_unfinished_run_are_refused_by_name(runs, unfinished, capsys):
+    (unfinished / "options.json").write_text('{"a": ')
+    assert runs() == 2
+    assert "runs/c/options.json: cannot be read" in capsys.readouterr().err
 
 
 def test_a_history_is_read_as_it_was_written(runs):

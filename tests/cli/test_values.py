@@ -61,6 +61,24 @@ def test_arrays_inside_collections_are_drawn_one_after_another():
     assert not np.array_equal(pair[0], named["params"]["W1"])
 
 
+@pytest.mark.parametrize(
+    ("in_brackets", "shape"), [("(5,6)", "5x6"), ("x=(5,6)", "x=5x6"), ("(3,)", "3,"), ("py:(5,6)", "5x6")]
+)
+def test_a_tuple_may_be_the_shape_of_the_same_array(in_brackets, shape):
+    arrays = []
+    for spec in (in_brackets, shape):
+        positional, named = values(["2x2", spec], np.random.default_rng(0), tuples_are_shapes=True)
+        arrays.append([*positional, *named.values()][1])
+    assert arrays[0].shape == arrays[1].shape
+    np.testing.assert_array_equal(*arrays)
+
+
+@pytest.mark.parametrize("spec", ["[5,6]", "((5,6),0.5)", "(0,6)", "()", "{size:(5,6)}"])
+def test_other_collections_of_integers_are_no_shapes(spec):
+    ((value,), _) = values([spec], np.random.default_rng(0), tuples_are_shapes=True)
+    assert value == parsed(spec)[0][0]
+
+
 def test_files_are_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", np.arange(4.0))

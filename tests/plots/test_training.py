@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from jaxnet import History, Progress, TrainState, plots
 from jaxnet.crosscheck.measure.step_sweep import StepErrors
@@ -67,6 +68,19 @@ def test_learning_curves_have_a_title_and_labels_on_their_axes():
     assert figure.get_suptitle() == "64-50-10 on digits, run a"
     assert (above.get_ylabel(), below.get_ylabel(), below.get_xlabel()) == ("loss (nats)", "accuracy", "step")
     assert below.texts[1].get_text().startswith("validation")
+
+
+def contrast_to_white(color):
+    """Returns the contrast ratio of WCAG 2.2: (1 + 0.05) / (luminance + 0.05)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+    return 1.05 / (np.dot(linear, [0.2126, 0.7152, 0.0722]) + 0.05)
+
+
+def test_lines_and_labels_have_the_contrast_that_wcag_asks_for():
+    above, below = plots.learning_curves(history(3000, 31)).axes
+    assert contrast_to_white("#767676") == pytest.approx(4.54, abs=0.01)  # the lightest grey for text, by WCAG
+    assert min(contrast_to_white(line.get_color()) for line in [*above.lines, *below.lines]) >= 3
+    assert min(contrast_to_white(label.get_color()) for label in below.texts) >= 4.5
 
 
 def test_a_short_run_is_not_smoothed():

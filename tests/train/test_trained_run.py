@@ -33,6 +33,20 @@ def test_a_run_is_loaded_with_network_parameters_state_and_summary(folder):
     assert run.summary["dataset"] == "digits"
 
 
+def test_a_run_prints_its_network_accuracies_and_folder_in_three_lines(folder):
+    figures = {"network": "12-8-5", "dataset": "digits", "steps": 2000, "train_accuracy": 0.5, "test_accuracy": 0.25}
+    run_folder.write_summary(folder / "summary.json", figures)
+    assert str(jaxnet.load(folder)).splitlines() == [
+        f"TrainedRun in {folder}: 12-8-5 on digits, 165 parameters",  # 12*8 + 8, BatchNorm 2*8, 8*5 + 5
+        "  2,000 steps, train accuracy 50.00%, test accuracy 25.00%",
+        "  fields: net, params, state, vocabulary, summary, folder",
+    ]
+
+
+def test_a_run_without_figures_prints(folder):
+    assert "a network on digits" in str(jaxnet.load(folder))
+
+
 def test_no_file_is_unpickled(folder):
     np.savez(folder / "parameters.npz", key=np.array([object()]), step=1)
     with pytest.raises(ValueError, match=r"parameters.npz: cannot be read \(Object arrays cannot be loaded"):
