@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.errors import SubjectError, describe
+from jaxnet.crosscheck.inspect.errors import MissingInputError, SubjectError, describe
+from jaxnet.crosscheck.inspect.signatures import missing_arguments, wrong_call
 
 SUFFIXES = (".npz", ".npy", ".pt")
 
@@ -68,11 +69,14 @@ def in_order(thing: Any, positional: list[Any], named: Mapping[str, Any]) -> lis
     if not named:
         return positional
     method = next((getattr(thing, name) for name in ("forward", "loss") if hasattr(thing, name)), thing)
-    signature = inspect.signature(thing[0] if isinstance(thing, tuple) else method)
+    function = thing[0] if isinstance(thing, tuple) else method
+    signature = inspect.signature(function)
     try:
         bound = signature.bind(*positional, **named)
     except TypeError as error:
-        parameters = ", ".join(signature.parameters)
-        raise SubjectError(f"inputs: {error}; the parameters are {parameters}") from error
+        message = f"inputs: {function.__qualname__} {wrong_call(function, positional, named)}"
+        if missing := missing_arguments(function, positional, named):
+            raise MissingInputError(message, missing) from error
+        raise SubjectError(message) from error
     bound.apply_defaults()
     return [*bound.args, *bound.kwargs.values()]

@@ -305,16 +305,52 @@ def test_completions_are_printed_for_the_command(check, shell):
 def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_path):
     (tmp_path / "mine.py").write_text(
         CODE
+        + "\nclass Windows:\n    def __init__(self, size, stride: int): pass\n    def forward(self, x): pass\n"
+        + "    def backward(self, dout): pass\n"
         + "\ndef f_forward(x, w):\n    pass\ndef f_backward(dout, cache):\n    pass\ndef sine_gradient(x):\n    pass\n"
     )
     status, out, err = check("mine.py")
     assert status == 2
     assert out.splitlines() == [
-        "jaxnet check mine.py:Affine --init W=SHAPE b=SHAPE --inputs x=SHAPE",
-        "jaxnet check mine.py:WrongForOne --init w=SHAPE --inputs x=SHAPE",
-        "jaxnet check mine.py:sine --gradient sine_gradient --inputs x=SHAPE",
-        "jaxnet check mine.py:f_forward,f_backward --inputs x=SHAPE w=SHAPE",
+        "jaxnet check mine.py:Affine --init W=SHAPE, b=SHAPE, --inputs x=SHAPE,",
+        "jaxnet check mine.py:WrongForOne --init w=SHAPE, --inputs x=SHAPE,",
+        "jaxnet check mine.py:sine --gradient sine_gradient --inputs x=SHAPE,",
+        "jaxnet check mine.py:Windows --init size=VALUE stride=VALUE --inputs x=SHAPE,",
+        "jaxnet check mine.py:f_forward,f_backward --inputs x=SHAPE, w=SHAPE,",
     ]
-    assert err == "jaxnet check: mine.py: name one of these, mine.py:NAME, with the shapes of its arrays\n"
+    assert err.endswith("name one of these, mine.py:NAME, with shapes such as 4x3 for SHAPE, and numbers for VALUE\n")
     (tmp_path / "mine.py").write_text("x = 1")
     assert check("mine.py")[2].startswith("jaxnet check: mine.py: nothing in it has a forward and a backward pass")
+
+
+def test_a_listed_command_works_with_each_shape_filled_in(check):
+    command = check("mine.py")[1].splitlines()[0].removeprefix("jaxnet check ")
+    status, out, _ = check(re.sub("SHAPE", "{}", command).format("4x3", "3", "5x4"))
+    assert (status, out.partition(":")[0]) == (0, "PASS  Affine (W, b, x)")
+
+
+WRONG_CALLS = {
+    "an unknown argument": ("Affine --init 4x3 3 factr=2", "takes W, b, factor, and no factr; did you mean factor?"),
+    "a missing argument": ("Affine --init b=3,", "takes W, b, factor: W is missing; pass --init W=SHAPE, b=SHAPE,"),
+    "too many arguments": ("Affine --init 4x3 3 =1 =2", "takes W, b, factor: it got 4 values without a name"),
+    "an argument twice": ("Affine --init 4x3 3 W=4x3", "takes W, b, factor: W is passed twice"),
+    "no input": ("Affine --init 4x3 3", "Affine.forward takes x: x is missing; pass --inputs x=SHAPE,"),
+    "an unknown input": ("Affine --init 4x3 3 --inputs y=5x4", "Affine.forward takes x, and no y"),
+    "one of two inputs": ("f,g --inputs 5x4", "f takes x, w: w is missing; add w=SHAPE, to --inputs"),
+    "no input of a function": ("squares --gradient slope", "squares takes x: x is missing; pass --inputs x=SHAPE,"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_CALLS)
+def test_a_wrong_call_is_refused_with_what_the_function_takes_and_no_path_of_the_checker(check, tmp_path, name):
+    options, message = WRONG_CALLS[name]
+    (tmp_path / "mine.py").write_text(CODE + "\ndef f(x, w):\n    pass\ndef g(dout, cache):\n    pass\n")
+    status, _, err = check(f"mine.py:{options}")
+    assert status == 2
+    assert message in err
+    assert ".py:" not in err.replace("mine.py:", "")
+
+
+def test_an_error_in_a_constructor_is_placed_in_the_users_file(check, tmp_path):
+    (tmp_path / "mine.py").write_text("class Broken:\n    def __init__(self):\n        self.W = {}['W']\n")
+    assert check("mine.py:Broken")[2].strip().endswith("the constructor raised KeyError: 'W' (mine.py:3)")
