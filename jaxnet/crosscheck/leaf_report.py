@@ -17,6 +17,7 @@ from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP
 from jaxnet.crosscheck.measure.kinks import Roughness
 from jaxnet.crosscheck.measure.leaf import PROBES_PER_LEAF, Coverage
 from jaxnet.crosscheck.measure.other_points import Point
+from jaxnet.crosscheck.measure.windows import Reach
 from jaxnet.crosscheck.measure.wrong_elements import ElementSample, sample_elements
 from jaxnet.crosscheck.report import PROBABILITY, Leaf
 
@@ -181,5 +182,6 @@ def _diagnosis(context: Context, outcome: Outcome, sample: ElementSample) -> Dia
         batch=dict(checkable.batch),
         has_complex_output=checkable.imaginary_outputs(context.output) is not None,
         is_complex=name.rpartition(".")[0] in checkable.complex_leaves,
+        reach=None if analytic.coarse else Reach(analytic.checkable, analytic.at, name, analytic.dout),
     )
     return diagnose(evidence)
