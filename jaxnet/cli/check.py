@@ -29,12 +29,13 @@ import tyro
 from jaxnet.cli.candidates import arguments, candidates
 from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_writable
 from jaxnet.cli.errors import INTERRUPTED, USAGE_ERROR, one_line_errors, program
-from jaxnet.cli.source_lines import SourceLine, annotation, gradient_line
+from jaxnet.cli.github_annotation import annotation
 from jaxnet.cli.terminal_color import colored, has_color
 from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_counts
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, check_function, inspected, shell_values, targets
 from jaxnet.crosscheck.explain.printed_report import WIDTH, wrapped
+from jaxnet.crosscheck.gradient_line import SourceLine, line_of_wrong_gradient
 from jaxnet.crosscheck.input_files import in_order
 from jaxnet.crosscheck.inspect.errors import MissingInputError, describe
 from jaxnet.crosscheck.inspect.signatures import missing_arguments, wrong_call
@@ -117,7 +118,8 @@ def check_targets(options: Options) -> Iterator[Checked]:
                 with progress_line(f"drawing the arguments of {title}"):
                     instance, inputs = draw_arguments(target, subject, options, seed)
                 reports.append(check_arrays_or_tensors(partial(run, instance, seed=seed, name=title), inputs))
-        yield at_points(name, reports), gradient_line(instance, gradient)
+        report = at_points(name, reports)
+        yield report, line_of_wrong_gradient(report, instance, gradient)
         if options.plot:
             with progress_line(f"drawing {options.plot}"):
                 from jaxnet import plots  # imports matplotlib

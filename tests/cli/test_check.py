@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import jaxnet
-from jaxnet.cli import main, source_lines, terminal_color
-from jaxnet.cli.source_lines import SourceLine, annotation
+from jaxnet.cli import main, terminal_color
+from jaxnet.cli.github_annotation import annotation
 from jaxnet.crosscheck import Cause, Leaf, Report, Verdict
+from jaxnet.crosscheck.gradient_line import SourceLine, assignment_line, gradient_line
 from jaxnet.crosscheck.inspect.random_inputs import off_zero
 
 PAGE = Path(__file__).parents[2] / "docs" / "shell.md"
@@ -60,7 +61,7 @@ def sine(x):
     return np.sin(x)
 """
 AFFINE = "mine.py:Affine --init 4x3 3 --inputs 5x4"
-BACKWARD_LINE = 1 + CODE.splitlines().index("    def backward(self, dout):")
+DW_LINE = 2 + CODE.splitlines().index("    def backward(self, dout):")
 WRONG_SLOPE_LINE = 1 + CODE.splitlines().index("def wrong_slope(x):")
 
 
@@ -98,7 +99,7 @@ def test_a_fail_begins_with_the_sentence_and_ends_with_the_line_of_the_backward(
         "FAIL  Affine",
         "  W: the backward is wrong; it equals the true gradient times 2: an extra factor",
     ]
-    assert lines[-1] == f"  the gradient is computed at mine.py:{BACKWARD_LINE}"
+    assert lines[-1] == f"  the gradient is computed at mine.py:{DW_LINE}"
     assert [line.split()[:2] for line in lines if " PASS  " in line] == [["b", "PASS"], ["x", "PASS"]]
 
 
@@ -231,9 +232,7 @@ def test_a_github_annotation_names_the_line_of_the_gradient(check, tmp_path):
     (tmp_path / "sub" / "layers.py").write_text(CODE)
     _, out, _ = check("sub/layers.py:Affine --init 4x3 3 factor=2 --inputs 5x4 --github")
     (command,) = [line for line in out.splitlines() if line.startswith("::")]
-    assert command.startswith(
-        f"::error file=sub/layers.py,line={BACKWARD_LINE},title=FAIL%3A Affine::W: the backward is"
-    )
+    assert command.startswith(f"::error file=sub/layers.py,line={DW_LINE},title=FAIL%3A Affine::W: the backward is")
     assert "%0AW[" in command
     assert "::" not in check(f"{AFFINE} --github")[1]
 
@@ -249,7 +248,7 @@ def test_an_annotation_escapes_what_github_reads():
 
 
 def test_the_line_of_a_gradient_that_is_not_written_in_python_is_unknown():
-    assert source_lines.gradient_line(np.sin) is None
+    assert gradient_line(np.sin) is None
 
 
 REFUSED = {
@@ -321,6 +320,25 @@ def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_p
     assert err.endswith("name one of these, mine.py:NAME, with shapes such as 4x3 for SHAPE, and numbers for VALUE\n")
     (tmp_path / "mine.py").write_text("x = 1")
     assert check("mine.py")[2].startswith("jaxnet check: mine.py: nothing in it has a forward and a backward pass")
+
+
+PLACES = {
+    "an attribute": ("W", "self.dx = dout\nself.dW = 2", 2), "of an inner layer": ("cell.W", "self.dW = 2", 1),
+    "an augmented one": ("W", "self.dW = 0\nfor x in y:\n    self.dW += x\nreturn 3", 3),
+    "a tuple": ("b", "self.dW, self.db = 1, 2", 1), "a name": ("x", "dx = 2\nreturn dx", 1),
+    "a part": ("x", "dx = 0\ndx[2:] = 3", 2), "an entry": ("params['W']", "self.grads['W'] = 2", 1),
+    "of an object": ("W", "self.W.grad = 2", 1), "nothing": ("x", "return 2 * dout", 0),
+    "another": ("W", "self.dWx = self.W = 2", 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_line_where_the_gradient_of_a_leaf_is_assigned(name):
+    leaf, body, line = PLACES[name]
+    assert (
+        assignment_line("    def f(self, dout):\n" + "\n".join(f"        {part}" for part in body.split("\n")), leaf)
+        == line
+    )
 
 
 def test_a_listed_command_works_with_each_shape_filled_in(check):
