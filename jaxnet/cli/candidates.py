@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name
+
 GRADIENT_NAMES = ("{}_gradient", "{}_grad", "gradient_of_{}", "grad_{}", "d_{}", "d{}")
 
 
@@ -35,5 +37,19 @@ def arguments(option: str, function: Callable[..., Any], skip: int = 0) -> str:
     """Returns an option with a placeholder for each argument that has no default, or "" if there are none."""
     variadic = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
     parameters = [*inspect.signature(function).parameters.values()][skip:]
-    required = [p.name for p in parameters if p.default is p.empty and p.kind not in variadic]
-    return "".join([f" {option}", *(f" {name}=SHAPE" for name in required)]) if required else ""
+    required = [p for p in parameters if p.default is p.empty and p.kind not in variadic]
+    is_init = option == "--init"
+    return "".join([f" {option}", *(placeholder(p, is_init=is_init) for p in required)]) if required else ""
+
+
+def placeholder(parameter: inspect.Parameter, *, is_init: bool) -> str:
+    """Returns an argument to be filled in: `W=SHAPE,` with the comma that makes 6 a shape, or `k=VALUE`.
+
+    Args:
+        parameter: The parameter of a forward pass or of a constructor.
+        is_init: Whether it is one of a constructor, which takes sizes and numbers beside arrays.
+    """
+    is_array = is_parameter_name(parameter.name) if is_init else True
+    if parameter.annotation in (int, float, bool, str, "int", "float", "bool", "str"):
+        is_array = False
+    return f" {parameter.name}={'SHAPE,' if is_array else 'VALUE'}"

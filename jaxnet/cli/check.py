@@ -26,17 +26,19 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jaxnet.cli.candidates import candidates
+from jaxnet.cli.candidates import arguments, candidates
 from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_writable
 from jaxnet.cli.errors import INTERRUPTED, USAGE_ERROR, one_line_errors, program
-from jaxnet.cli.source_lines import SourceLine, annotation, gradient_line
+from jaxnet.cli.github_annotation import annotation
 from jaxnet.cli.terminal_color import colored, has_color
 from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_counts
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, check_function, inspected, shell_values, targets
 from jaxnet.crosscheck.explain.printed_report import WIDTH, wrapped
+from jaxnet.crosscheck.gradient_line import SourceLine, line_of_wrong_gradient
 from jaxnet.crosscheck.input_files import in_order
-from jaxnet.crosscheck.inspect.errors import describe
+from jaxnet.crosscheck.inspect.errors import MissingInputError, describe
+from jaxnet.crosscheck.inspect.signatures import missing_arguments, wrong_call
 from jaxnet.crosscheck.measure.step_sweep import step_errors
 
 ERRORS = (SubjectError,)
@@ -114,10 +116,12 @@ def check_targets(options: Options) -> Iterator[Checked]:
         reports = []
         for seed in range(options.seed, options.seed + options.points):
             title = name if options.points == 1 else f"{name} with seed {seed}"
-            with progress_line(f"drawing the arguments of {title}"):
-                instance, inputs = draw_arguments(target, subject, options, seed)
-            reports.append(check_arrays_or_tensors(partial(run, instance, seed=seed, name=title), inputs))
-        yield at_points(name, reports), gradient_line(instance, gradient)
+            with naming_inputs_option(target, options):
+                with progress_line(f"drawing the arguments of {title}"):
+                    instance, inputs = draw_arguments(target, subject, options, seed)
+                reports.append(check_arrays_or_tensors(partial(run, instance, seed=seed, name=title), inputs))
+        report = at_points(name, reports)
+        yield report, line_of_wrong_gradient(report, instance, gradient)
         if options.plot:
             with progress_line(f"drawing {options.plot}"):
                 from jaxnet import plots  # imports matplotlib
@@ -125,6 +129,17 @@ def check_targets(options: Options) -> Iterator[Checked]:
                 errors = step_errors(inspected(instance, *inputs, seed=options.seed), options.seed)
                 failed = [leaf.name for leaf in reports[-1].leaves if leaf.verdict is Verdict.FAIL]
                 plots.save(plots.step_sizes(name, errors, failed), options.plot)
+
+
+@contextmanager
+def naming_inputs_option(target: str, options: Options) -> Iterator[None]:
+    """Turns an error about missing inputs into one that says how to pass them on the command line."""
+    try:
+        yield
+    except MissingInputError as error:
+        listed = " ".join(f"{name}=SHAPE," for name in error.names)
+        pass_ = f"add {listed} to --inputs" if options.inputs else f"pass --inputs {listed}"
+        raise targets.TargetError(f"{target}: {error.reason}; {pass_} with a shape such as 5x4") from error
 
 
 def in_file_of(target: str, name: str) -> str:
@@ -150,9 +165,12 @@ def draw_arguments(target: str, subject: Any, options: Options, seed: int) -> tu
         try:
             subject = subject(*init_args, **init_kwargs)
         except Exception as error:
-            raise targets.TargetError(
-                f"{target}: the constructor raised {describe(error)}; pass its arguments with --init"
-            ) from error
+            if not (wrong := wrong_call(subject, init_args, init_kwargs)):
+                raise targets.TargetError(f"{target}: the constructor raised {describe(error)}") from error
+            pass_ = (
+                f"; pass{arguments('--init', subject)}" if missing_arguments(subject, init_args, init_kwargs) else ""
+            )
+            raise targets.TargetError(f"{target}: the constructor {wrong}{pass_}") from error
     elif options.init:
         raise targets.TargetError(f"init: {target} is no class, expected its arguments in --inputs")
     return subject, in_order(subject, args, kwargs)
@@ -249,7 +267,8 @@ def list_candidates(file: str) -> int:
     if not commands:
         raise targets.TargetError(f"{file}: nothing in it has a forward and a backward pass; name it as {file}:NAME")
     print(*commands, sep="\n")
-    print(f"{program()}: {file}: name one of these, {file}:NAME, with the shapes of its arrays", file=sys.stderr)
+    help_ = "with shapes such as 4x3 for SHAPE, and numbers for VALUE"
+    print(f"{program()}: {file}: name one of these, {file}:NAME, {help_}", file=sys.stderr)
     return USAGE_ERROR
 
 

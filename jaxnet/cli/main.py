@@ -38,7 +38,7 @@ def main() -> None:
         sys.argv = [f"jaxnet {name}", *arguments]
         run_command(name)
     else:
-        from jaxnet.crosscheck.targets import did_you_mean  # imports NumPy
+        from jaxnet.crosscheck.inspect.errors import did_you_mean  # imports NumPy
 
         near = did_you_mean(name, COMMANDS)
         print(f"jaxnet: {name}, expected one of {', '.join(COMMANDS)}{near and f'; {near}'}", file=sys.stderr)

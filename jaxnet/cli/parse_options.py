@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 import tyro
 
-from jaxnet.crosscheck.targets import did_you_mean
+from jaxnet.crosscheck.inspect.errors import did_you_mean
 
 RULE = re.compile(r"[-─╰╯│ ]{5,}")  # of a box in Unicode, or of indented ASCII where stderr takes no more
 VALUE_ERROR = re.compile(r"Error parsing (--[\w-]+): .*?\[(.*?)\]")

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from jaxnet.crosscheck.targets import TargetError, forget_bytecode, import_root
 
 STEP = 20  # milliseconds without a change after which a save is complete
 LONGEST_WAIT = 500  # milliseconds after which files are compared although no change was announced
+MOST_NAMED = 3  # files that are watched
 CHECKED = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE"}
 
 Stamps = dict[str, tuple[int, int] | None]
@@ -52,11 +53,11 @@ def watch(files: Iterable[Path], run: Callable[[], int]) -> None:
     while True:
         before, start = stamps(watched), time.perf_counter()
         status, imported = run_in_child(run, targets)
-        watched |= imported
+        watched = {*map(str, targets), *imported}
         before = stamps(watched) | before
         verdict, seconds = CHECKED.get(status, "not checked"), time.perf_counter() - start
-        number = f"{len(watched)} file{'' if len(watched) == 1 else 's'}"
-        print(f"{time.strftime('%H:%M:%S')}  {verdict} in {seconds:.2f} s; watching {number}, Ctrl-C ends", flush=True)
+        clock = time.strftime("%H:%M:%S")
+        print(f"{clock}  {verdict} in {seconds:.2f} s; watching {in_words(watched)}, Ctrl-C ends", flush=True)
         if stamps(watched) == before:
             folders = {str(Path(file).parent) for file in watched}
             changes = watchfiles.watch(
@@ -68,6 +69,17 @@ def watch(files: Iterable[Path], run: Callable[[], int]) -> None:
         for file, stamp in stamps(watched).items():
             if stamp != before.get(file):
                 forget_bytecode(Path(file))
+
+
+def in_words(files: Collection[str]) -> str:
+    """Returns the names of a few files, and the number of more.
+
+    Examples:
+        >>> in_words(["/a/mine.py"]), in_words(["/a/mine.py", "/a/b.py", "/a/c.py", "/a/d.py"])
+        ('mine.py', '4 files')
+    """
+    names = sorted(Path(file).name for file in files)
+    return ", ".join(names) if len(names) <= MOST_NAMED else f"{len(names)} files"
 
 
 def wait_until_saved(files: Iterable[str]) -> None:

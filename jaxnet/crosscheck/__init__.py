@@ -248,10 +248,11 @@ def check_function(
         raise ValueError(f"takes_dout: {takes_dout!r}, expected True, False or None")
     if mode == "forward" and gradient is not None:
         raise SubjectError("mode: 'forward' beside gradient=, expected one of them: your gradient has no forward mode")
-    if mode == "forward":
-        checkable = dispatch.forward_mode_to_checkable(f, args, seed)
-    else:
-        checkable = dispatch.function_to_checkable(f, args, seed, gradient, takes_dout)
+    with dispatch.naming_missing_inputs(f, args):
+        if mode == "forward":
+            checkable = dispatch.forward_mode_to_checkable(f, args, seed)
+        else:
+            checkable = dispatch.function_to_checkable(f, args, seed, gradient, takes_dout)
     return _report(checkable, constants, reference, options, name, structure)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.errors import SubjectError, describe, kind_of
+from jaxnet.crosscheck.inspect.errors import MissingInputError, SubjectError, describe, kind_of
+from jaxnet.crosscheck.inspect.signatures import missing_arguments, wrong_call
 
 SUFFIXES = (".npz", ".npy", ".pt")
 
@@ -41,16 +42,21 @@ def read_inputs(thing: Any, inputs: tuple[Any, ...], by_name: Mapping[str, Any] 
     return tuple(in_order(thing, positional, named))
 
 
+def forward_of(thing: Any) -> Any:
+    """Returns the function that computes the forward pass."""
+    if isinstance(thing, tuple | list) and thing:
+        return thing[0]
+    return next((getattr(thing, name) for name in ("forward", "loss") if hasattr(thing, name)), thing)
+
+
 def signature_of(thing: Any) -> inspect.Signature:
     """Returns the signature of the forward pass.
 
     Raises:
         SubjectError: If it has none.
     """
-    method = next((getattr(thing, name) for name in ("forward", "loss") if hasattr(thing, name)), thing)
-    function = thing[0] if isinstance(thing, tuple | list) and thing else method
     try:
-        return inspect.signature(function)
+        return inspect.signature(forward_of(thing))
     except (TypeError, ValueError) as error:
         raise SubjectError("named: the parameters of the forward pass have no names; pass inputs in order") from error
 
@@ -100,11 +106,13 @@ def in_order(thing: Any, positional: list[Any], named: Mapping[str, Any]) -> lis
     """
     if not named:
         return positional
-    signature = signature_of(thing)
+    function, signature = forward_of(thing), signature_of(thing)
     try:
         bound = signature.bind(*positional, **named)
     except TypeError as error:
-        parameters = ", ".join(signature.parameters)
-        raise SubjectError(f"inputs: {error}; the parameters are {parameters}") from error
+        message = f"inputs: {function.__qualname__} {wrong_call(function, positional, named)}"
+        if missing := missing_arguments(function, positional, named):
+            raise MissingInputError(message, missing) from error
+        raise SubjectError(message) from error
     bound.apply_defaults()
     return [*bound.args, *bound.kwargs.values()]

@@ -19,6 +19,7 @@ from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP
 from jaxnet.crosscheck.measure.kinks import Roughness
 from jaxnet.crosscheck.measure.leaf import PROBES_PER_LEAF, Coverage
 from jaxnet.crosscheck.measure.other_points import Point
+from jaxnet.crosscheck.measure.windows import Reach
 from jaxnet.crosscheck.measure.wrong_elements import ElementSample, sample_elements
 from jaxnet.crosscheck.report import PROBABILITY, Leaf
 
@@ -191,4 +192,5 @@ def _evidence(context: Context, outcome: Outcome, true: Array, accuracy: float) 
         batch=dict(checkable.batch),
         has_complex_output=checkable.imaginary_outputs(context.output) is not None,
         is_complex=name.rpartition(".")[0] in checkable.complex_leaves,
+        reach=None if analytic.coarse else Reach(analytic.checkable, analytic.at, name, analytic.dout),
     )

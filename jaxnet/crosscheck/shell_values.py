@@ -18,7 +18,7 @@ PREFIXES = ("str:", "py:")
 CONSTANTS = {"None": None, "True": True, "False": False}
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 NAMED = re.compile(r"([^\W\d][\w.]*)?=(.*)", re.S)
-SHAPE = re.compile(r"\d+(x\d+)+|\d+,?")
+SHAPE = re.compile(r"\d+(x\d+)*,?")
 INTEGERS = re.compile(r"(\d+(?:x\d+)*)<(\d+)")
 MODULES = {"torch": "torch", "jnp": "jax.numpy", "jax": "jax"}  # that an expression may use, imported if it does
 EXPECTED = (
@@ -33,11 +33,11 @@ def values(
     """Parses positional and named values.
 
     Args:
-        specs: The values: 5x4 and `3,` are float arrays of these shapes, 5<10 are five integers below 10, 0.5 and =3
-            are numbers, str:TEXT is a string, py:EXPRESSION is evaluated with `np` and `rng`, and with `torch`, `jnp`
-            and `jax` if it uses them. (...) and [...] are a tuple and a list, of numbers if they have only integers,
-            and {NAME:VALUE} is a dict. A .npy file is an array, and a .npz or .pt file contains named arrays or
-            tensors. NAME=VALUE is a named value, such as pad=1 or W=4x3, and NAME.KEY=VALUE an item of a dict.
+        specs: The values: 5x4, `5x4,` and `3,` are float arrays of these shapes, 5<10 are five integers below 10, 0.5
+            and =3 are numbers, str:TEXT is a string, py:EXPRESSION is evaluated with `np` and `rng`, and with `torch`,
+            `jnp` and `jax` if it uses them. (...) and [...] are a tuple and a list, of numbers if they have only
+            integers, and {NAME:VALUE} is a dict. A .npy file is an array, and a .npz or .pt file contains named arrays
+            or tensors. NAME=VALUE is a named value, such as pad=1 or W=4x3, and NAME.KEY=VALUE an item of a dict.
         rng: The generator that the arrays are drawn from.
         tuples_are_shapes: Whether a tuple of positive integers is a shape, as it is for `check`: (5,6) is then the
             same array as 5x6. Tuples inside of other values stay tuples. Defaults to False.

@@ -1,12 +1,11 @@
 """Loads a user's code as it is, named as FILE.py:NAME or module.name:NAME on a command line."""
 
-import difflib
 import importlib
 import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
@@ -14,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from jaxnet.crosscheck.held_stderr import held_stderr
-from jaxnet.crosscheck.inspect.errors import describe
+from jaxnet.crosscheck.inspect.errors import describe, did_you_mean
 
 PROJECT_MARKERS = ("pyproject.toml", "setup.py", ".git")
 UNDER_MAIN = "under if __name__ == '__main__'"
@@ -68,17 +67,6 @@ def file_of(target: str) -> Path:
         folder / file for folder in (Path(), Path("src")) for file in (path.with_suffix(".py"), path / "__init__.py")
     ]
     return next((file for file in files if file.is_file()), files[0])
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Returns a question with the name that is nearest to a misspelled one, or "" if none is near.
-
-    Examples:
-        >>> did_you_mean("chekc", ["train", "check"])
-        'did you mean check?'
-    """
-    near = difflib.get_close_matches(name, list(names), 1)
-    return f"did you mean {near[0]}?" if near else ""
 
 
 def import_root(file: Path) -> Path:

@@ -5,9 +5,11 @@ sign and a word say; it is JupyterLab's, or a mean tone with a contrast of at le
 query for dark mode would go wrong wherever the page's theme differs from that of the system.
 """
 
+import re
 from collections.abc import Sequence
 from html import escape
 
+UNBROKEN = re.compile(r"-?[\d.]+e[+-]?\d+|[(\[][\d, :]+[)\]]")
 # The class is written twice before tables to outweigh the notebook's own rules for them.
 STYLE = """
 .jaxnet { --ok: var(--jp-success-color1, #2b8a3e); --bad: var(--jp-error-color1, #e03131);
@@ -22,7 +24,7 @@ STYLE = """
 .jaxnet.jaxnet table { border-collapse: collapse; margin: .4em 0; font-size: 13px; color: inherit }
 .jaxnet.jaxnet table th, .jaxnet.jaxnet table td { padding: .15em .6em .15em 0; border: 0; text-align: left;
   vertical-align: top; white-space: normal; max-width: none; overflow-wrap: anywhere }
-.jaxnet.jaxnet table td:first-child { min-width: 6em }
+.jaxnet.jaxnet table td:first-child { min-width: 6em; white-space: nowrap }
 .jaxnet.jaxnet table th { font-weight: 600; white-space: nowrap; border-bottom: 1px solid currentColor }
 .jaxnet.jaxnet table .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
 .jaxnet pre { font: 12px/1.4 var(--jp-code-font-family, ui-monospace, monospace); color: inherit; background: none;
@@ -33,6 +35,7 @@ STYLE = """
 .jaxnet .mark { white-space: nowrap; font-weight: 700 }
 .jaxnet .mark i { display: inline-block; min-width: 1.1em; font-style: normal; text-align: center }
 .jaxnet .ok i { color: var(--ok) } .jaxnet .bad i { color: var(--bad) } .jaxnet .unsure i { color: var(--unsure) }
+.jaxnet .unbroken { white-space: nowrap }
 .jaxnet .head { font-size: 16px }
 """
 
@@ -49,6 +52,16 @@ def framed(*parts: str) -> str:
 def paragraph(text: str) -> str:
     """Returns a text as a paragraph."""
     return f"<p>{escape(text)}</p>" if text else ""
+
+
+def unbroken(text: str) -> str:
+    """Returns a text as HTML in whose numbers and shapes, `1e-8` and `(5, 8)`, no line breaks.
+
+    Examples:
+        >>> unbroken("right to 1e-8")
+        'right to <span class="unbroken">1e-8</span>'
+    """
+    return UNBROKEN.sub(r'<span class="unbroken">\g<0></span>', escape(text))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> str:

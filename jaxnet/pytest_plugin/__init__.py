@@ -5,6 +5,7 @@ NumPy or the checker, before a test uses them.
 """
 
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -44,20 +45,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Makes a test of each shape and dtype that a marker lists.
-
-    Raises:
-        pytest.Collector.CollectError: If a marker has an option that no check takes, or an invalid dtype.
-    """
+    """Makes a test of each shape and dtype that a marker lists. A wrong marker fails its test alone, in the fixture."""
     if "crosscheck" not in metafunc.fixturenames:
         return
-    try:
+    with suppress(OptionError):
         options = marker_options(metafunc.definition)
         if is_split(options):
             split = cases(options)
             metafunc.parametrize("crosscheck", split, indirect=True, ids=[case.test_id or None for case in split])
-    except OptionError as error:
-        raise pytest.Collector.CollectError(f"{metafunc.definition.nodeid}: @pytest.mark.crosscheck: {error}") from None
 
 
 @pytest.fixture
@@ -69,10 +64,16 @@ def crosscheck(request: pytest.FixtureRequest) -> Crosscheck:
     """
     config, node = request.config, request.node
     case: Case | None = getattr(request, "param", None)
+    try:
+        options = marker_options(node)
+        if case is None and is_split(options):
+            cases(options)  # raises the error for which the test was not split
+    except OptionError as error:
+        pytest.fail(f"@pytest.mark.crosscheck: {error}", pytrace=False)
     properties = node.user_properties if config.getoption("xmlpath", None) else None  # of --junitxml
     return Crosscheck(
         node.nodeid,
-        marker_options(node),
+        options,
         case,
         config.getini("crosscheck_inconclusive"),
         node.stash.setdefault(CHECKS, []),

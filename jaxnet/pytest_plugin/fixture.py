@@ -90,16 +90,19 @@ class Crosscheck:
         if self._properties is not None:
             self._properties.append(("crosscheck", json.dumps(report.to_dict(), allow_nan=False)))
         if not report:
-            self._object(report, options["seed"])
+            self._object(report, options["seed"], (thing, options.get("gradient")))
         return report
 
-    def _object(self, report: "Report", seed: int) -> None:
+    def _object(self, report: "Report", seed: int, code: tuple[Any, Any]) -> None:
         """Raises an AssertionError for a FAIL; does for INCONCLUSIVE what the setting says."""
         __tracebackhide__ = True
         from jaxnet.crosscheck import InconclusiveWarning, Verdict
+        from jaxnet.crosscheck.gradient_line import line_of_wrong_gradient
 
         origin = "the test's id" if seed == self.seed else "seed="
-        text = message(report, f"seed {seed}, from {origin}")
+        place = line_of_wrong_gradient(report, *code) if report.verdict is Verdict.FAIL else None
+        at_line = f"the gradient is computed at {place}\n" if place is not None else ""
+        text = message(report, f"{at_line}seed {seed}, from {origin}")
         if report.verdict is Verdict.FAIL or self._inconclusive == "fail":
             raise AssertionError(text)
         if self._inconclusive == "warn":

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 WIDTH = 72  # of 80 columns; pytest puts "E" and the indentation of the test before each line
 
 
-def message(report: "Report", seed: str) -> str:
+def message(report: "Report", end: str) -> str:
     """Returns the message for a report that is no PASS.
 
     Args:
         report: The report.
-        seed: The last line, which says how to repeat the check.
+        end: The last lines, which say where the gradient is computed and how to repeat the check.
     """
     from jaxnet.crosscheck.explain.printed_report import wrapped  # only a failing test needs it
 
@@ -23,7 +23,7 @@ def message(report: "Report", seed: str) -> str:
     repeated = next((i for i, line in enumerate(lines) if line.strip() == finding), len(lines))
     body = [part for i, line in enumerate(lines) if i != repeated for part in wrapped(line, WIDTH)]
     undecided = "undecided: " if report.verdict == "INCONCLUSIVE" else ""
-    return "\n".join([f"{subject}: {undecided}{finding}", "", *body, seed])
+    return "\n".join([f"{subject}: {undecided}{finding}", "", *body, end])
 
 
 def decisive_finding(report: "Report") -> tuple[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 SLOWEST = 3
+LISTED = ("undecided", "refused")  # outcomes whose tests are named; pytest itself lists those that failed
 
 
 class Check(TypedDict):
@@ -41,7 +42,8 @@ def summary_lines(checks: Sequence[Check], *, short: bool = False) -> list[str]:
         return [f"crosscheck: {first}"]
     slowest = sorted(checks, key=lambda check: -check["seconds"])[:SLOWEST]
     lines = [first, *(f"  slowest: {check['seconds']:.2f} s  {_place(check)}" for check in slowest)]
-    return lines + [f"  undecided: {_place(check)}" for check in checks if check["outcome"] == "undecided"]
+    listed = [(outcome, check) for outcome in LISTED for check in checks if check["outcome"] == outcome]
+    return lines + [f"  {outcome}: {_place(check)}" for outcome, check in listed]
 
 
 def _place(check: Check) -> str:

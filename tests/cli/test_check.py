@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import jaxnet
-from jaxnet.cli import main, source_lines, terminal_color
-from jaxnet.cli.source_lines import SourceLine, annotation
+from jaxnet.cli import main, terminal_color
+from jaxnet.cli.github_annotation import annotation
 from jaxnet.crosscheck import Cause, Leaf, Report, Verdict
+from jaxnet.crosscheck.gradient_line import SourceLine, assignment_line, gradient_line
 from jaxnet.crosscheck.inspect.random_inputs import off_zero
 
 PAGE = Path(__file__).parents[2] / "docs" / "shell.md"
@@ -60,7 +61,7 @@ def sine(x):
     return np.sin(x)
 """
 AFFINE = "mine.py:Affine --init 4x3 3 --inputs 5x4"
-BACKWARD_LINE = 1 + CODE.splitlines().index("    def backward(self, dout):")
+DW_LINE = 2 + CODE.splitlines().index("    def backward(self, dout):")
 WRONG_SLOPE_LINE = 1 + CODE.splitlines().index("def wrong_slope(x):")
 
 
@@ -98,7 +99,7 @@ def test_a_fail_begins_with_the_sentence_and_ends_with_the_line_of_the_backward(
         "FAIL  Affine",
         "  W: the backward is wrong; it equals the true gradient times 2: an extra factor",
     ]
-    assert lines[-1] == f"  the gradient is computed at mine.py:{BACKWARD_LINE}"
+    assert lines[-1] == f"  the gradient is computed at mine.py:{DW_LINE}"
     assert [line.split()[:2] for line in lines if " PASS  " in line] == [["b", "PASS"], ["x", "PASS"]]
 
 
@@ -231,9 +232,7 @@ def test_a_github_annotation_names_the_line_of_the_gradient(check, tmp_path):
     (tmp_path / "sub" / "layers.py").write_text(CODE)
     _, out, _ = check("sub/layers.py:Affine --init 4x3 3 factor=2 --inputs 5x4 --github")
     (command,) = [line for line in out.splitlines() if line.startswith("::")]
-    assert command.startswith(
-        f"::error file=sub/layers.py,line={BACKWARD_LINE},title=FAIL%3A Affine::W: the backward is"
-    )
+    assert command.startswith(f"::error file=sub/layers.py,line={DW_LINE},title=FAIL%3A Affine::W: the backward is")
     assert "%0AW[" in command
     assert "::" not in check(f"{AFFINE} --github")[1]
 
@@ -249,7 +248,7 @@ def test_an_annotation_escapes_what_github_reads():
 
 
 def test_the_line_of_a_gradient_that_is_not_written_in_python_is_unknown():
-    assert source_lines.gradient_line(np.sin) is None
+    assert gradient_line(np.sin) is None
 
 
 REFUSED = {
@@ -305,16 +304,71 @@ def test_completions_are_printed_for_the_command(check, shell):
 def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_path):
     (tmp_path / "mine.py").write_text(
         CODE
+        + "\nclass Windows:\n    def __init__(self, size, stride: int): pass\n    def forward(self, x): pass\n"
+        + "    def backward(self, dout): pass\n"
         + "\ndef f_forward(x, w):\n    pass\ndef f_backward(dout, cache):\n    pass\ndef sine_gradient(x):\n    pass\n"
     )
     status, out, err = check("mine.py")
     assert status == 2
     assert out.splitlines() == [
-        "jaxnet check mine.py:Affine --init W=SHAPE b=SHAPE --inputs x=SHAPE",
-        "jaxnet check mine.py:WrongForOne --init w=SHAPE --inputs x=SHAPE",
-        "jaxnet check mine.py:sine --gradient sine_gradient --inputs x=SHAPE",
-        "jaxnet check mine.py:f_forward,f_backward --inputs x=SHAPE w=SHAPE",
+        "jaxnet check mine.py:Affine --init W=SHAPE, b=SHAPE, --inputs x=SHAPE,",
+        "jaxnet check mine.py:WrongForOne --init w=SHAPE, --inputs x=SHAPE,",
+        "jaxnet check mine.py:sine --gradient sine_gradient --inputs x=SHAPE,",
+        "jaxnet check mine.py:Windows --init size=VALUE stride=VALUE --inputs x=SHAPE,",
+        "jaxnet check mine.py:f_forward,f_backward --inputs x=SHAPE, w=SHAPE,",
     ]
-    assert err == "jaxnet check: mine.py: name one of these, mine.py:NAME, with the shapes of its arrays\n"
+    assert err.endswith("name one of these, mine.py:NAME, with shapes such as 4x3 for SHAPE, and numbers for VALUE\n")
     (tmp_path / "mine.py").write_text("x = 1")
     assert check("mine.py")[2].startswith("jaxnet check: mine.py: nothing in it has a forward and a backward pass")
+
+
+PLACES = {
+    "an attribute": ("W", "self.dx = dout\nself.dW = 2", 2), "of an inner layer": ("cell.W", "self.dW = 2", 1),
+    "an augmented one": ("W", "self.dW = 0\nfor x in y:\n    self.dW += x\nreturn 3", 3),
+    "a tuple": ("b", "self.dW, self.db = 1, 2", 1), "a name": ("x", "dx = 2\nreturn dx", 1),
+    "a part": ("x", "dx = 0\ndx[2:] = 3", 2), "an entry": ("params['W']", "self.grads['W'] = 2", 1),
+    "of an object": ("W", "self.W.grad = 2", 1), "nothing": ("x", "return 2 * dout", 0),
+    "another": ("W", "self.dWx = self.W = 2", 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_line_where_the_gradient_of_a_leaf_is_assigned(name):
+    leaf, body, line = PLACES[name]
+    assert (
+        assignment_line("    def f(self, dout):\n" + "\n".join(f"        {part}" for part in body.split("\n")), leaf)
+        == line
+    )
+
+
+def test_a_listed_command_works_with_each_shape_filled_in(check):
+    command = check("mine.py")[1].splitlines()[0].removeprefix("jaxnet check ")
+    status, out, _ = check(re.sub("SHAPE", "{}", command).format("4x3", "3", "5x4"))
+    assert (status, out.partition(":")[0]) == (0, "PASS  Affine (W, b, x)")
+
+
+WRONG_CALLS = {
+    "an unknown argument": ("Affine --init 4x3 3 factr=2", "takes W, b, factor, and no factr; did you mean factor?"),
+    "a missing argument": ("Affine --init b=3,", "takes W, b, factor: W is missing; pass --init W=SHAPE, b=SHAPE,"),
+    "too many arguments": ("Affine --init 4x3 3 =1 =2", "takes W, b, factor: it got 4 values without a name"),
+    "an argument twice": ("Affine --init 4x3 3 W=4x3", "takes W, b, factor: W is passed twice"),
+    "no input": ("Affine --init 4x3 3", "Affine.forward takes x: x is missing; pass --inputs x=SHAPE,"),
+    "an unknown input": ("Affine --init 4x3 3 --inputs y=5x4", "Affine.forward takes x, and no y"),
+    "one of two inputs": ("f,g --inputs 5x4", "f takes x, w: w is missing; add w=SHAPE, to --inputs"),
+    "no input of a function": ("squares --gradient slope", "squares takes x: x is missing; pass --inputs x=SHAPE,"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_CALLS)
+def test_a_wrong_call_is_refused_with_what_the_function_takes_and_no_path_of_the_checker(check, tmp_path, name):
+    options, message = WRONG_CALLS[name]
+    (tmp_path / "mine.py").write_text(CODE + "\ndef f(x, w):\n    pass\ndef g(dout, cache):\n    pass\n")
+    status, _, err = check(f"mine.py:{options}")
+    assert status == 2
+    assert message in err
+    assert ".py:" not in err.replace("mine.py:", "")
+
+
+def test_an_error_in_a_constructor_is_placed_in_the_users_file(check, tmp_path):
+    (tmp_path / "mine.py").write_text("class Broken:\n    def __init__(self):\n        self.W = {}['W']\n")
+    assert check("mine.py:Broken")[2].strip().endswith("the constructor raised KeyError: 'W' (mine.py:3)")

@@ -61,6 +61,7 @@ class Watched:
 def watched(tmp_path):
     pytest.importorskip("watchfiles")
     (tmp_path / "scaling.py").write_text("scale = 3")
+    (tmp_path / "neighbour.py").write_text("")
     (tmp_path / "mine.py").write_text(LAYER)
     process = Watched(tmp_path)
     yield process
@@ -73,7 +74,7 @@ def watched(tmp_path):
 def test_every_save_is_checked_until_ctrl_c(watched, tmp_path):
     first = watched.runs(1)
     assert first.startswith("PASS  Scaled (x): ")
-    assert re.search(r"\n\d\d:\d\d:\d\d  PASS in \d+\.\d\d s; watching 2 files, Ctrl-C ends\n$", first)
+    assert re.search(r"\n\d\d:\d\d:\d\d  PASS in \d+\.\d\d s; watching mine.py, scaling.py, Ctrl-C ends\n$", first)
     (tmp_path / "mine.py").write_text(LAYER.replace("3 * dout", "4 * dout"))
     assert "FAIL  Scaled\n" in watched.runs(2)
     (tmp_path / "mine.py").write_text(LAYER.replace("return 3 * dout", "return (3 * dout"))
@@ -81,6 +82,7 @@ def test_every_save_is_checked_until_ctrl_c(watched, tmp_path):
     assert "not checked in" in watched.runs(3)
     (tmp_path / "mine.py").write_text(LAYER)
     assert watched.runs(4).startswith("PASS  Scaled")
+    assert "watching mine.py, scaling.py, Ctrl-C" in watched.runs(4)  # no longer the neighbours of a file that failed
     (tmp_path / "scaling.py").write_text("scale = 5")  # a module that the file imports
     assert "times 0.6" in watched.runs(5)
     (tmp_path / "scaling.py").write_text("raise OSError('broken')")

@@ -92,7 +92,11 @@ NO_ARRAYS = {
         np.arange(3),
         "b: an array of int64, expected an array of floats, since backward stores a gradient for it",
     ),
-    "a number": ("b", 0.5, "b: a float, expected an array of floats, since backward stores a gradient for it"),
+    "a number": (
+        "b",
+        0.5,
+        r"b: a float, expected an array of floats, since backward stores a gradient of shape \(3,\)",
+    ),
 }
 
 

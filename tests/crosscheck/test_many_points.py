@@ -140,5 +140,5 @@ def test_errors_of_files_name_them(tmp_path):
     with pytest.raises(SubjectError, match=r"run\.txt: expected a file of arrays"):
         check(Blocked(), Path("run.txt"))
     np.savez(tmp_path / "run.npz", y=np.ones(3))
-    with pytest.raises(SubjectError, match="the parameters are x, w"):
+    with pytest.raises(SubjectError, match="matmul takes x, w, and no y"):
         check_function(matmul, tmp_path / "run.npz", gradient=lambda x, w, dout: dout)

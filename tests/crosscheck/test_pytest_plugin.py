@@ -48,6 +48,7 @@ def in_half(x):  # rounds so coarsely that nothing is resolved
     return x.astype(np.float16).astype(float) ** 2, x
 UNDECIDED = in_half, lambda dout, x: 2 * x * dout
 """
+DW = "        self.dw = self.factor * (self.x * dout).sum(axis=0)"
 RIGHT = "def test_right(crosscheck):\n    assert crosscheck(Scale(W), (5, 3)).verdict == 'PASS'\n"
 WRONG = "def test_wrong(crosscheck):\n    crosscheck(Scale(W, 3), (5, 3))\n"
 UNDECIDED = "def test_undecided(crosscheck):\n    assert not crosscheck(UNDECIDED, (5, 4))\n"
@@ -86,6 +87,7 @@ def test_a_wrong_layer_fails_with_one_sentence_and_then_the_report(run):
     assert any(line.startswith("  x  PASS  ") for line in report)
     assert all(len(line) <= WIDTH for line in report)
     assert sum("equals the true gradient" in line for line in (first, *report)) == 1
+    assert report[-2] == f"the gradient is computed at test_mine.py:{1 + LAYERS.strip().splitlines().index(DW)}"
 
 
 @pytest.mark.parametrize(
@@ -137,16 +139,16 @@ def test_a_wrong_option_of_a_call_is_named(run, call, message):
     [
         (
             "shape=[(5, 3)]",
-            "test_mine.py::test_call: @pytest.mark.crosscheck: shape: unknown option, did you mean shapes?",
+            "@pytest.mark.crosscheck: shape: unknown option, did you mean shapes?",
         ),
         ("dtypes=('float32', 'int8')", "*dtypes: 'int8', expected one or several of float16, float32, float64"),
         ("dtypes=[]", "*dtypes: '[[]]', expected one or several of float16, float32, float64"),
         ("[(5, 3)]", "*[[](5, 3)] has no name, expected options by name, such as shapes=[[](5, 4)]"),
     ],
 )
-def test_a_wrong_option_of_a_marker_is_an_error_of_collection(run, marker, message):
-    result = run(f"@pytest.mark.crosscheck({marker})\ndef test_call(crosscheck):\n    pass\n")
-    result.assert_outcomes(errors=1)
+def test_a_wrong_option_of_a_marker_is_an_error_of_its_test_alone(run, marker, message):
+    result = run(f"@pytest.mark.crosscheck({marker})\ndef test_call(crosscheck):\n    pass\n{RIGHT}")
+    result.assert_outcomes(errors=1, passed=1)
     result.stdout.fnmatch_lines([message])
 
 
@@ -316,6 +318,7 @@ def test_the_summary_counts_checks_of_all_kinds(run):
             "  slowest: *",
             "  slowest: *",
             "  undecided: in_half  test_mine.py::test_undecided",
+            "  refused: int  test_mine.py::test_refused",
         ]
     )
 

@@ -13,6 +13,7 @@ from html_tree import parsed, rows_of, texts_of
 from jaxnet.crosscheck import Cause, Leaf, Report, SubjectError, Verdict, check, step_curves
 from jaxnet.crosscheck.element_errors import element_errors
 from jaxnet.crosscheck.streams import Stream, stream
+from jaxnet.plots.html import unbroken
 
 
 def draw(*shape, seed=0):
@@ -127,7 +128,8 @@ def test_a_sampled_map_says_what_was_not_compared():
 
 def test_curves_fall_to_rounding_unless_the_gradient_is_wrong(failing):
     tree = parsed(failing._repr_html_())
-    floors = dict(re.fullmatch(r"(\w+): floor (.*)", text).groups() for text in texts_of(tree) if "floor" in text)
+    texts = [text for text in texts_of(tree) if ": floor" in text]
+    floors = dict(re.fullmatch(r"(\w+): floor (.*), linear", text).groups() for text in texts)
     assert list(floors) == ["W", "b", "x"]
     assert float(floors["W"]) > 1e-3
     assert max(float(floors["b"]), float(floors["x"])) < 1e-12
@@ -206,7 +208,28 @@ def test_many_inputs_are_listed_and_the_first_failure_is_whole():
     assert next(tree.iter("p")).text == "3 inputs: 2 FAIL, 1 PASS"
     verdicts = [row[:2] for row in rows_of(tree) if row[0].startswith("f at")]
     assert verdicts == [["f at (1, 4)", "✓ PASS"], ["f at (5, 4)", "✗ FAIL"], ["f at (6, 4)", "✗ FAIL"]]
-    assert sum(element.get("class") == "head" for element in tree.iter("div")) == 2
+    assert sum(element.get("class") == "head" for element in tree.iter("div")) == 1  # the summary names the part
+    assert [header.text for header in tree.iter("th")][:3] == ["input", "verdict", "finding"]
+
+
+@pytest.mark.parametrize(
+    ("f", "backward", "falls", "rises"),
+    [
+        (lambda x: (x**3, x), lambda dout, x: 3 * x**2 * dout, True, False),
+        (lambda x: (3 * x, x), lambda dout, x: 3 * dout, False, True),
+    ],
+)
+def test_curves_are_explained_by_whether_forward_is_linear(f, backward, falls, rises):
+    html = check((f, backward), (5, 4))._repr_html_()
+    assert ("the error falls as the step shrinks" in html) == falls
+    assert ("the error only rises" in html) == rises
+    assert "one more random direction" in html
+
+
+def test_numbers_and_shapes_do_not_break_in_a_table():
+    assert unbroken("right to 1e-8 & at (5, 8)") == (
+        'right to <span class="unbroken">1e-8</span> &amp; at <span class="unbroken">(5, 8)</span>'
+    )
 
 
 def test_a_network_names_the_wrong_layer():

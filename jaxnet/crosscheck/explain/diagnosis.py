@@ -17,6 +17,7 @@ from jaxnet.crosscheck.explain import (
     misplaced,
     missing_terms,
     normalization,
+    overlaps,
     reductions,
     scalar_factors,
 )
@@ -38,6 +39,7 @@ SEARCHES: tuple[Callable[[Evidence], Iterator[Diagnosis]], ...] = (
     reductions.slips,
     missing_terms.slips,
     normalization.slips,
+    overlaps.slips,
     misplaced.shifted,
     scalar_factors.along_probes,
     local_errors.lines,

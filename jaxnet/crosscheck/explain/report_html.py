@@ -14,7 +14,7 @@ from jaxnet.crosscheck.explain import report_lines
 from jaxnet.crosscheck.explain.printed_report import WIDTH
 from jaxnet.crosscheck.inspect.errors import counted
 from jaxnet.crosscheck.measure.step_sweep import StepErrors
-from jaxnet.plots.html import figures, folded, framed, paragraph, table
+from jaxnet.plots.html import figures, folded, framed, paragraph, table, unbroken
 from jaxnet.plots.svg import Axis, Cell, Curve, cell_map, line_chart, opacity
 
 if TYPE_CHECKING:
@@ -59,15 +59,19 @@ def sentence(report: "Report") -> str:
 
 
 def _whole(report: "Report") -> str:
+    head = f'<div class="head">{verdict_mark(report.verdict)} &nbsp;{escape(report.subject)}</div>'
+    return head + _below_head(report)
+
+
+def _below_head(report: "Report") -> str:
     return "".join([
-        f'<div class="head">{verdict_mark(report.verdict)} &nbsp;{escape(report.subject)}</div>',
         paragraph(sentence(report)),
         _leaves(report.leaves),
         _warnings(report),
         _maps(report.leaves),
         _curves(report),
-        _parts("inputs", report.points),
-        _parts("layers, each on its own", report.layers),
+        _parts("input", "inputs", report.points),
+        _parts("layer", "layers, each on its own", report.layers),
         *(folded("the gradient's own derivative", _whole(part), is_open=not part) for part in report.derivatives),
     ])  # fmt: skip
 
@@ -97,18 +101,18 @@ def _warnings(report: "Report") -> str:
     return "".join(paragraph(f"warning: {warning}") for warning in report.warnings)
 
 
-def _parts(title: str, reports: Sequence["Report"]) -> str:
+def _parts(kind: str, title: str, reports: Sequence["Report"]) -> str:
     """Returns the table of reports within a report, and the whole of the first of each verdict but PASS."""
     if not reports:
         return ""
-    rows = [[escape(part.subject), verdict_mark(part.verdict), escape(sentence(part))] for part in reports]
+    rows = [[escape(part.subject), verdict_mark(part.verdict), unbroken(sentence(part))] for part in reports]
     firsts = [next((part for part in reports if part.verdict is verdict), None) for verdict in WORST_FIRST[:2]]
     wholes = [
-        folded(f"{part.verdict}: {part.subject}", _whole(part), is_open=part.verdict is Verdict.FAIL)
+        folded(f"{part.verdict}: {part.subject}", _below_head(part), is_open=part.verdict is Verdict.FAIL)
         for part in firsts
         if part is not None
     ]
-    listed = table(("", "verdict", ""), rows)
+    listed = table((kind, "verdict", "finding"), rows)
     return folded(f"{len(reports)} {title}", listed, *wholes, is_open=not all(reports))
 
 
@@ -128,12 +132,21 @@ def _curves(report: "Report") -> str:
         return ""
     drawn = [_curve(name, each, Axis.of([ROUNDING, *values], log=True)) for name, each in shown.items()]
     left_out = f", of {MAX_CURVES} of {len(leaves)} gradients" if len(leaves) > MAX_CURVES else ""
-    explanation = paragraph(
-        "Where the gradient is right, the error falls as the step shrinks, until rounding makes it rise again. "
-        "Where it is wrong, the error stays at a floor."
-    )
+    explanation = paragraph(_explained(list(shown.values())))
     title = f"error of the difference quotient by step size{left_out}"
     return folded(title, explanation, figures(*drawn), is_open=report.verdict is Verdict.FAIL)
+
+
+def _explained(curves: Sequence[StepErrors]) -> str:
+    """Returns how to read some curves. Those of leaves on which forward depends linearly have no truncation error."""
+    curved = "Where the gradient is right, the error falls as the step shrinks, until rounding makes it rise again."
+    linear = "Where forward is linear (so marked) and the gradient right, the error only rises, by rounding."
+    texts = [curved] * (not all(each.linear for each in curves)) + [linear] * any(each.linear for each in curves)
+    floors = (
+        "Where it is wrong, the error stays at a floor, which is measured along one more random direction, and so "
+        "differs from the relative error above."
+    )
+    return " ".join([*texts, floors])
 
 
 def _passes(leaf: "Leaf") -> bool:
@@ -144,7 +157,7 @@ def _curve(name: str, errors: StepErrors, axis: Axis) -> str:
     is_positive = np.isfinite(errors.error) & (errors.error > 0)  # a log axis cannot show zeros
     steps, error = errors.step[is_positive][::-1].tolist(), errors.error[is_positive][::-1].tolist()
     axes = Axis.of(errors.step.tolist(), log=True), axis
-    title = f"{name}: floor {errors.floor:.0e}"
+    title = f"{name}: floor {errors.floor:.0e}" + (", linear" if errors.linear else "")
     return line_chart(title, "relative step", [Curve("", steps, error)], *axes, width=CURVE_WIDTH)
 
 

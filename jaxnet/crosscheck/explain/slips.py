@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxnet.crosscheck.measure.windows import Reach
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -95,6 +97,7 @@ class DiagnosisInput:
         batch: The samples of a network.
         is_complex: Whether the leaf is a part of a complex array.
         has_complex_output: Whether the last axis of `dout` and `output` holds the parts of complex numbers.
+        reach: Measures the outputs that an element of the leaf reaches; None if it cannot be measured.
     """
 
     leaf: str
@@ -110,3 +113,4 @@ class DiagnosisInput:
     batch: Mapping[str, Array] = field(default_factory=dict)
     is_complex: bool = False
     has_complex_output: bool = False
+    reach: Reach | None = None

@@ -1,6 +1,7 @@
 """Recognizes layers, networks, pairs of functions and functions, and returns each as a Checkable."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from jaxnet.crosscheck.adapters import (
@@ -20,9 +21,9 @@ from jaxnet.crosscheck.frameworks.scipy_problems import Problem, as_problem
 from jaxnet.crosscheck.inspect.arguments import IMAG, REAL
 from jaxnet.crosscheck.inspect.checkable import Checkable
 from jaxnet.crosscheck.inspect.complex_parts import in_parts
-from jaxnet.crosscheck.inspect.errors import SubjectError, counted
+from jaxnet.crosscheck.inspect.errors import MissingInputError, SubjectError, counted
 from jaxnet.crosscheck.inspect.flax_module import functional_form, is_nnx_module
-from jaxnet.crosscheck.inspect.function import inspect_forward_mode, inspect_function
+from jaxnet.crosscheck.inspect.function import inspect_forward_mode, inspect_function, name_of
 from jaxnet.crosscheck.inspect.held_parameters import proposal_for_cost
 from jaxnet.crosscheck.inspect.jacobians import as_product
 from jaxnet.crosscheck.inspect.layer import inspect_layer
@@ -31,6 +32,7 @@ from jaxnet.crosscheck.inspect.optional_jax import single_precision
 from jaxnet.crosscheck.inspect.other_frameworks import other_framework, reject_foreign_function, reject_other_framework
 from jaxnet.crosscheck.inspect.pair import as_pair, inspect_pair
 from jaxnet.crosscheck.inspect.random_inputs import draw_inputs
+from jaxnet.crosscheck.inspect.signatures import missing_arguments, wrong_call
 from jaxnet.crosscheck.inspect.single_precision import SinglePrecision, has_no_double
 from jaxnet.crosscheck.inspect.torch_function import CheckableTorch, forward_of, is_torch
 from jaxnet.crosscheck.inspect.torch_layer import is_tensor_layer, layer_in_numpy
@@ -109,8 +111,32 @@ def in_any_style(
     if checkable is None:
         if proposal := proposal_for_cost(thing):
             raise SubjectError(proposal) from first
-        raise first
+        with naming_missing_inputs(thing, inputs):
+            raise first
     return checkable
+
+
+@contextmanager
+def naming_missing_inputs(thing: Any, inputs: tuple[Any, ...]) -> Iterator[None]:
+    """Turns an error of the block into one that names the inputs that the forward pass of `thing` lacks, if it does.
+
+    Args:
+        thing: The object, function or pair of functions that is checked in the block.
+        inputs: Its inputs.
+
+    Raises:
+        MissingInputError: If the block raises a SubjectError, and there are fewer inputs than required.
+    """
+    try:
+        yield
+    except MissingInputError:
+        raise
+    except SubjectError as error:
+        forward = thing[0] if isinstance(thing, tuple | list) and thing else getattr(thing, "forward", thing)
+        if isinstance(thing, type) or not (missing := missing_arguments(forward, inputs, {})):
+            raise
+        name = f"{type(thing).__name__}.forward" if hasattr(thing, "forward") else name_of(forward)
+        raise MissingInputError(f"{name} {wrong_call(forward, inputs, {})}", missing) from error
 
 
 def _is_function(thing: Any, inputs: tuple[Any, ...]) -> bool:

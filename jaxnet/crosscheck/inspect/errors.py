@@ -1,18 +1,32 @@
-"""Defines the error for code that cannot be checked, and words for exceptions, types and counts."""
+"""Defines the errors for code that cannot be checked, and words for exceptions, types, names and counts."""
 
+import difflib
 import os
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-CHECKER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 class SubjectError(TypeError):
     """The code that was passed in cannot be checked; the message says what was found and what was expected."""
+
+
+class MissingInputError(SubjectError):
+    """The forward pass needs inputs that were not passed.
+
+    Args:
+        reason: What the forward pass takes.
+        names: The names of the missing inputs.
+    """
+
+    def __init__(self, reason: str, names: Sequence[str]) -> None:
+        super().__init__(f"{reason}; pass {' and '.join(names)}, as an array or a shape")
+        self.reason, self.names = reason, names
 
 
 @contextmanager
@@ -45,7 +59,7 @@ def describe(error: Exception) -> str:
     message = str(error).strip()
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    outside = [place for place in frames if not place[0].startswith((CHECKER, "<frozen", "<__array_function__"))]
+    outside = [place for place in frames if not place[0].startswith((PACKAGE, "<frozen", "<__array_function__"))]
     own = [place for place in outside if not place[0].startswith(LIBRARIES)] or outside
     if not own:
         return text
@@ -69,3 +83,14 @@ def kind_of(value: Any) -> str:
 def counted(count: int, noun: str) -> str:
     """Returns a number with its noun: "1 input", "2 inputs"."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Returns a question with the name that is nearest to a misspelled one, or "" if none is near.
+
+    Examples:
+        >>> did_you_mean("chekc", ["train", "check"])
+        'did you mean check?'
+    """
+    near = difflib.get_close_matches(name, list(names), 1)
+    return f"did you mean {near[0]}?" if near else ""

@@ -10,7 +10,7 @@ import jax
 import jaxlib
 import numpy as np
 
-from jaxnet.crosscheck.inspect.errors import CHECKER
+from jaxnet.crosscheck.inspect.errors import PACKAGE
 
 NOT_TRACEABLE = (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError,
                  jax.errors.TracerIntegerConversionError)  # fmt: skip
@@ -74,6 +74,6 @@ def _is_inside(file: str) -> bool:
 
 
 def _is_users(file: str) -> bool:
-    if file.startswith((*INSIDE, CHECKER, "<frozen")):
+    if file.startswith((*INSIDE, PACKAGE, "<frozen")):
         return False
     return not file.startswith(STANDARD) or "-packages" in file

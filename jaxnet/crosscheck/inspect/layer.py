@@ -20,6 +20,7 @@ from jaxnet.crosscheck.inspect.inputs import as_arrays, integers_in, numbers_in
 from jaxnet.crosscheck.inspect.objects import attributes_of
 from jaxnet.crosscheck.inspect.overlap import consistent, extent, overlaps, sum_of_tied_gradients, views
 from jaxnet.crosscheck.inspect.parameters import arrays_by_place, declared_constants
+from jaxnet.crosscheck.inspect.plain_numbers import with_learnable_numbers
 from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, set_gradients
@@ -252,7 +253,9 @@ def run_trial_with_floats(subject: Subject) -> TrialRun:
     They are if backward returns a gradient for a single integer, or if nothing else gets a gradient.
     """
     names, arrays = subject.names, as_arrays(subject.inputs, subject.names)
-    trial = run_trial(replace(subject, inputs=arrays))
+    subject, notes = with_learnable_numbers(replace(subject, inputs=arrays))
+    trial = run_trial(subject)
+    trial.notes += notes
     whole = [i for i, value in enumerate(arrays) if _is_integer(value)]
     if any(True for _ in floats_by_place(names, arrays)):
         scalars = (i for i in whole if not isinstance(arrays[i], np.ndarray))

@@ -1,14 +1,14 @@
 """Reads signatures: the names of inputs, and where a gradient takes the upstream gradient, `dout`."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.inspect.errors import SubjectError
+from jaxnet.crosscheck.inspect.errors import SubjectError, counted, did_you_mean
 from jaxnet.crosscheck.inspect.trees import distinct
 
 # Names of the upstream gradient. The first mean nothing else, even if they are optional.
@@ -147,6 +147,43 @@ def expect_call(function: Callable[..., Any], count: int, name: str, expected: s
         bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
         takes = signature.replace(parameters=bare, return_annotation=signature.empty)
         raise SubjectError(f"{name}: takes {takes}, expected {expected}") from error
+
+
+def wrong_call(function: Callable[..., Any], args: Sequence[Any], named: Mapping[str, Any]) -> str:
+    """Returns why a function cannot be called with these arguments; "" if it can, or has no signature to read.
+
+    Examples:
+        >>> wrong_call(lambda W, b, pad=0: None, (1, 2), {"padding": 1})
+        'takes W, b, pad, and no padding; did you mean pad?'
+        >>> wrong_call(lambda W, b, pad=0: None, (1,), {})
+        'takes W, b, pad: b is missing'
+    """
+    signature = _signature(function)
+    if signature is None:
+        return ""
+    try:
+        signature.bind(*args, **named)
+    except TypeError:
+        takes = f"takes {', '.join(signature.parameters) or 'no arguments'}"
+    else:
+        return ""
+    names = [p.name for p in positional(function)]
+    unknown = [name for name in named if name not in signature.parameters]
+    if unknown and not any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+        near = did_you_mean(unknown[0], signature.parameters)
+        return f"{takes}, and no {unknown[0]}" + (f"; {near}" if near else "")
+    if missing := missing_arguments(function, args, named):
+        return f"{takes}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    if len(args) > len(names) and not takes_any_number(function):
+        return f"{takes}: it got {counted(len(args), 'value')} without a name"
+    twice = [name for name in names[: len(args)] if name in named]
+    return f"{takes}: {twice[0]} is passed twice" if twice else takes
+
+
+def missing_arguments(function: Callable[..., Any], args: Sequence[Any], named: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the required parameters that get no value from these arguments."""
+    required = [*positional(function)[len(args) :], *keywords(function)]
+    return [p.name for p in required if p.default is p.empty and p.name not in named]
 
 
 def _from_signature(

@@ -20,6 +20,7 @@ from jaxnet.crosscheck.inspect.objects import is_ndarray
 from jaxnet.crosscheck.inspect.outputs import Outputs
 from jaxnet.crosscheck.inspect.overlap import is_covered, same_memory
 from jaxnet.crosscheck.inspect.parameters import arrays_by_place, choose_places, wrongly_typed_parameters
+from jaxnet.crosscheck.inspect.plain_numbers import in_the_shell, shape_text
 from jaxnet.crosscheck.inspect.returned_names import owners_of_returned
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, label_rank, looks_constant
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, is_new_gradient, set_gradients
@@ -116,7 +117,7 @@ def run_trial(subject: Subject, *, warmed: bool = False) -> TrialRun:
     stored = gradients_by_place(adapter.owner, names)
     new = {n for n, g in stored.items() if is_new_gradient(g, *earlier.get(n, (None, None)))}
     strict = gradients_by_place(adapter.owner).keys()
-    _reject_wrong_types(adapter.owner, {name: v for name, v in wrongly_typed.items() if name in new & strict})
+    _reject_wrong_types(adapter.owner, {name: v for name, v in wrongly_typed.items() if name in new & strict}, stored)
 
     own = tuple(name for name in lasting if name not in names)
     returned = _assign(trial, result, adapter, calls[1], own)
@@ -161,13 +162,15 @@ def _written_by_forward(subject: Subject) -> set[str]:
     return {name for name in before if name in after and not np.array_equal(before[name], after[name], equal_nan=True)}
 
 
-def _reject_wrong_types(owner: Any, wrongly_typed: Mapping[str, Any]) -> None:
+def _reject_wrong_types(owner: Any, wrongly_typed: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
     """Raises a SubjectError for the first value that has a gradient but is no float array."""
     for name, value in wrongly_typed.items():
-        kind = f"an array of {value.dtype}" if is_ndarray(value) else kind_of(value)
+        kind, of_shape = f"an array of {value.dtype}" if is_ndarray(value) else kind_of(value), ""
+        if isinstance(value, float | np.floating) and (shape := np.shape(stored[name])):
+            of_shape = f" of shape {shape}{in_the_shell(owner, name, shape_text(shape))}"
         raise SubjectError(
             f"{type(owner).__name__}.{name}: {kind}, expected an array of floats, "
-            "since backward stores a gradient for it"
+            f"since backward stores a gradient{of_shape} for it"
         )
 
 

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable
-from jaxnet.crosscheck.inspect.layer import CheckableLayer
+from jaxnet.crosscheck.inspect.layer import CheckableCode, CheckableLayer
 from jaxnet.crosscheck.inspect.objects import attributes_of
+from jaxnet.crosscheck.measure.windows import windows_are_disjoint
+from jaxnet.crosscheck.meter import OutOfTime
 
 OVERWRITE = "gradients that overwrite each other instead of adding up may pass"
 # Names under which layers hold the size of a window.
@@ -21,6 +23,8 @@ def input_warnings(subject: Checkable, y: Array) -> Iterator[str]:
             yield f"{name} is {array.flat[0]:g} everywhere, so a gradient that lacks it as a factor may pass: vary it"
         if array.ndim == 2 and array.shape[0] == array.shape[1] > 1 and np.array_equal(array, array.T):
             yield f"{name} is symmetric, so code that transposes it by mistake may pass: pass an asymmetric one"
+    if isinstance(subject, CheckableCode) and _has_disjoint_windows(subject, y):
+        yield f"the windows do not overlap: {OVERWRITE}"
     if not isinstance(subject, CheckableLayer):
         return
     inputs = {name: array for name, array in zip(subject.names, subject.inputs, strict=True) if name in subject.leaves}
@@ -35,11 +39,21 @@ def input_warnings(subject: Checkable, y: Array) -> Iterator[str]:
         ids = isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.integer)
         if ids and array.size > 1 and subject.parameters and len(np.unique(array)) == array.size:
             yield f"{name} repeats no number: {OVERWRITE}, so repeat one"
-    if _windows_are_disjoint(attributes_of(subject.owner)):
-        yield f"the windows do not overlap: {OVERWRITE}"
 
 
-def _windows_are_disjoint(attributes: dict[str, Any]) -> bool:
+def _has_disjoint_windows(subject: CheckableCode, y: Array) -> bool:
+    if isinstance(subject, CheckableLayer) and _is_stride_of_window(attributes_of(subject.owner)):
+        return True
+    inputs = [name for name in subject.names if name in subject.leaves]
+    try:
+        return bool(inputs) and windows_are_disjoint(subject, inputs[0], y)
+    except OutOfTime:
+        raise
+    except Exception:  # code that rejects the values to which an element is moved
+        return False
+
+
+def _is_stride_of_window(attributes: dict[str, Any]) -> bool:
     sizes = [attributes[name] for name in WINDOW_ATTRIBUTES if isinstance(attributes.get(name), int)]
     stride = attributes.get("stride")
     return bool(sizes) and isinstance(stride, int) and stride >= max(sizes)

@@ -1,0 +1,101 @@
+"""Finds the line of a user's code that computes a gradient."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxnet.crosscheck.decide import Verdict
+from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, base_name
+
+if TYPE_CHECKING:
+    from jaxnet.crosscheck.report import Report
+
+BACKWARDS = ("backward", "backward_pass", "backprop", "gradient", "grad", "vjp", "derivative", "bwd", "jacobian")
+
+
+class SourceLine(NamedTuple):
+    """A line of a file."""
+
+    file: Path
+    line: int
+
+    def __str__(self) -> str:
+        """Returns FILE:LINE, with the file relative to the working folder if it is below."""
+        return f"{relative(self.file, Path.cwd())}:{self.line}"
+
+
+def gradient_line(subject: Any, gradient: Any = None, leaf: str = "") -> SourceLine | None:
+    """Returns the line of the code that computes a gradient, or None if it is not written in Python.
+
+    Args:
+        subject: A layer, a network, a pair of functions or a function, as in `check`.
+        gradient: The function that returns the gradient of `subject`, if it is another one.
+        leaf: The leaf whose gradient is meant. If nothing is assigned to a name such as `self.dW` or `grads["W"]`, the
+            line is the first one of the function.
+    """
+    owner = getattr(subject, "__self__", subject)  # the class of a torch.autograd.Function, whose apply is the subject
+    methods = [getattr(owner, name) for name in BACKWARDS if callable(getattr(owner, name, None))]
+    last = subject[-1:] if isinstance(subject, tuple) else ()
+    for candidate in (gradient, *last, *methods, getattr(subject, "forward", None), subject, type(subject)):
+        if candidate is None or (isinstance(candidate, type) and candidate.__module__ == "builtins"):
+            continue
+        try:
+            unwrapped = inspect.unwrap(candidate)
+            file = inspect.getsourcefile(unwrapped)
+            lines, line = inspect.getsourcelines(unwrapped)
+        except (TypeError, OSError, ValueError):
+            continue
+        if file:
+            is_gradient = candidate in (gradient, *last, *methods)
+            below = assignment_line("".join(lines), leaf) if leaf and is_gradient else 0
+            return SourceLine(Path(file).resolve(), max(line, 1) + below)
+    return None
+
+
+def assignment_line(source: str, leaf: str) -> int:
+    r"""Returns how far below the first line of a function the gradient of a leaf is last assigned; 0 if nowhere.
+
+    Examples:
+        >>> assignment_line("def backward(self, dout):\n    self.db = dout\n    self.dW = 2 * dout\n", "W")
+        2
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(source))
+    except SyntaxError:  # a lambda within a longer statement
+        return 0
+    names = {form.format(base_name(leaf)) for form in GRADIENT_NAMES}
+    assigned = [
+        node.lineno - 1
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        for part in (target.elts if isinstance(target, ast.Tuple | ast.List) else [target])
+        if _names(part, names, base_name(leaf))
+    ]
+    return max(assigned, default=0)
+
+
+def _names(target: ast.expr, gradients: Collection[str], leaf: str) -> bool:
+    """Returns whether a target is the gradient: `dW`, `self.dW`, `self.W.grad`, `grads["W"]`, or an element of one."""
+    if isinstance(target, ast.Attribute):
+        is_of_object = target.attr == "grad" and isinstance(target.value, ast.Attribute) and target.value.attr == leaf
+        return target.attr in gradients or is_of_object
+    if isinstance(target, ast.Subscript):
+        key = target.slice.value if isinstance(target.slice, ast.Constant) else None
+        return key in (leaf, *gradients) or _names(target.value, gradients, leaf)
+    return isinstance(target, ast.Name) and target.id in gradients
+
+
+def line_of_wrong_gradient(report: "Report", subject: Any, gradient: Any = None) -> SourceLine | None:
+    """Returns the line of the gradient of the first leaf that fails in a report, as `gradient_line` finds it."""
+    parts = [report, *report.points]
+    wrong = (leaf.name for part in parts for leaf in part.leaves if leaf.verdict is Verdict.FAIL)
+    return gradient_line(subject, gradient, next(wrong, ""))
+
+
+def relative(file: Path, folder: Path) -> str:
+    """Returns a file relative to a folder, if it is below."""
+    return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
