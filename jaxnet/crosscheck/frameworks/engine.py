@@ -48,6 +48,17 @@ class Engine(ABC):
             Exception: If there is no forward mode; see `is_undefined`.
         """
 
+    @abstractmethod
+    def pulled(self, f: Function, tensors: Sequence[Any], douts: Sequence[Any]) -> list[Any]:
+        """Returns the gradients of each leaf as tensors, which the framework can differentiate by leaves and douts.
+
+        A leaf on which no output depends has a gradient of zeros.
+        """
+
+    def renewed(self) -> "Engine":
+        """Returns an engine for another function of the same variables."""
+        return self
+
     def run(self, f: Function, tensors: Sequence[Any]) -> list[Any]:
         """Returns the outputs, without differentiation."""
         return f(tensors)

@@ -41,6 +41,10 @@ class Mlx(Engine):
 
         return outputs, pull
 
+    def pulled(self, f: Function, tensors: Sequence[Any], douts: Sequence[Any]) -> list[Any]:
+        above = [dout.astype(y.dtype) for dout, y in zip(douts, f(tensors), strict=True)]
+        return list(self.mx.vjp(lambda *inputs: f(inputs), list(tensors), above)[1])
+
     def push(self, f: Function, tensors: Sequence[Any], tangents: Sequence[Array]) -> list[Any]:
         moves = [self.tensor(tangent).astype(x.dtype) for tangent, x in zip(tangents, tensors, strict=True)]
         return list(self.mx.jvp(lambda *inputs: f(inputs), list(tensors), moves)[1])

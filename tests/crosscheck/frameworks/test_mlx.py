@@ -66,6 +66,21 @@ def test_several_outputs_ids_and_half_precision():
     assert half.verdict.value == "PASS", str(half)
 
 
+@pytest.mark.parametrize(("constant", "verdict"), [(False, "PASS"), (True, "FAIL")])
+def test_second_derivative(constant, verdict):
+    @mx.custom_function
+    def sine(x):
+        return mx.sin(x)
+
+    @sine.vjp
+    def pull(x, g, _):
+        return g * (mx.stop_gradient(mx.cos(x)) if constant else mx.cos(x))
+
+    report = check(sine, mx.array(X), order=2)
+    assert [leaf.verdict.value for leaf in report.leaves] == ["PASS"]
+    assert [leaf.verdict.value for leaf in report.derivatives[0].leaves] == [verdict, "PASS"], str(report)
+
+
 def test_messages_say_why_there_is_no_derivative():
     with pytest.raises(SubjectError, match="Not implemented for SVD"):
         check(lambda x: mx.linalg.svd(x)[1], mx.array(X))
