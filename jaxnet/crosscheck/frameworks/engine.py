@@ -71,6 +71,14 @@ class Engine(ABC):
         """Returns the variables that the code holds and trains, each with its name, which need not be the only one."""
         return ()
 
+    def value(self, variable: Any) -> Array:
+        """Returns the present value of a variable."""
+        return self.array(variable)
+
+    def bind(self, variable: Any, tensor: Any) -> None:
+        """Lets the code read a tensor in the place of a variable, where the two are not the same."""
+        del variable, tensor
+
     def assigned(self, variable: Any, array: Array) -> Any:
         """Gives a variable a value, until `restored` ends; returns the tensor with respect to which to derive."""
         raise NotImplementedError

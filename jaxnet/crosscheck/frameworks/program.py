@@ -74,7 +74,7 @@ class FrameworkProgram(TensorProgram):
         held = self.engine.variables()
         names = distinct([*self._places, *(name for name, _ in held)])[len(self._places) :]
         self._variables = dict(zip(names, (variable for _, variable in held), strict=True))
-        self.leaves |= {name: self.engine.array(variable).copy() for name, variable in self._variables.items()}
+        self.leaves |= {name: self.engine.value(variable).copy() for name, variable in self._variables.items()}
         self.captured_leaves = frozenset(self._variables)
 
     def _choose_dtype(self) -> None:
@@ -154,6 +154,8 @@ class FrameworkProgram(TensorProgram):
     def function(self, names: Sequence[str]) -> Function:
         def function(tensors: Sequence[Any]) -> list[Any]:
             values = dict(zip(names, tensors, strict=True))
+            for name in self._variables.keys() & values.keys():
+                self.engine.bind(self._variables[name], values[name])
             result = self._rebuilt(values)(*self._filled(values))
             parts = [part for _, part in leaves_of(result)]
             for part in parts:
