@@ -82,7 +82,7 @@ def check_layer(
             resolve. If they cannot, the verdict is INCONCLUSIVE. Defaults to half the digits of the dtype in which the
             forward pass computes: 1.5e-8 in float64, 3.5e-4 in float32.
         max_seconds: The time after which leaves that are not judged yet become INCONCLUSIVE. Defaults to no limit.
-        order: The highest derivative to check, for code that JAX or PyTorch differentiates: with 2, the gradient's own
+        order: The highest derivative to check, for code that a framework differentiates: with 2, the gradient's own
             derivative is compared with differences of the gradient.
         transforms: The names of transformations under which the code must return the same output and gradients: for
             JAX "jit", "vmap", "per-sample", "checkpoint" and "scan", for PyTorch "vmap", "per-sample", "batched-dout",

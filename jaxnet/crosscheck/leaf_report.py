@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -12,13 +13,14 @@ from jaxnet.crosscheck.element_errors import ElementErrors, element_errors
 from jaxnet.crosscheck.explain import half_sentences, report_lines
 from jaxnet.crosscheck.explain.diagnosis import Diagnosis, DiagnosisInput, diagnose
 from jaxnet.crosscheck.explain.evidence import Evidence
-from jaxnet.crosscheck.explain.scalar_factors import along_probes
+from jaxnet.crosscheck.explain.structured import diagnose_along
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.derivation import SAFETY
 from jaxnet.crosscheck.measure.finite_differences import FIRST_STEP
 from jaxnet.crosscheck.measure.kinks import Roughness
 from jaxnet.crosscheck.measure.leaf import PROBES_PER_LEAF, Coverage
 from jaxnet.crosscheck.measure.other_points import Point
+from jaxnet.crosscheck.measure.structure_parts import PartSlopes, slopes_of_parts
 from jaxnet.crosscheck.measure.windows import Reach
 from jaxnet.crosscheck.measure.wrong_elements import ElementSample, sample_elements
 from jaxnet.crosscheck.report import PROBABILITY, Leaf
@@ -132,7 +134,8 @@ def _worst_element(context: Context, outcome: Outcome) -> _Worst:
         values = {derived_by: worst.claimed * unit, "numerical": worst.numerical.value * unit}
         nothing = np.full(gradient.shape, math.nan)
         evidence = Evidence(_evidence(context, outcome, nothing, 0.0))
-        return _Worst(values=values, diagnosis=next(along_probes(evidence), None))
+        parts = partial(_parts, context, outcome)
+        return _Worst(values=values, diagnosis=diagnose_along(evidence, outcome.structure, parts))
     quotients = [probe.numerical for probe in measured.probes]
     step = min(quotients, key=lambda quotient: quotient.error).step if quotients else FIRST_STEP
     kinks = [e.place for e in measured.kinks]  # at which a range of slopes is correct
@@ -141,6 +144,12 @@ def _worst_element(context: Context, outcome: Outcome) -> _Worst:
     context.sample_budget //= 2
     values = {derived_by: float(gradient[sample.worst]), "numerical": float(sample.true[sample.worst])}
     return _Worst(sample.worst, values, _diagnosis(context, outcome, sample), _element_errors(context, outcome, sample))
+
+
+def _parts(context: Context, outcome: Outcome) -> list[PartSlopes]:
+    """Returns the slopes along the parts of the structure that a leaf keeps."""
+    name = outcome.measured.name
+    return slopes_of_parts(outcome.analytic, name, context.options.structure[name], context.samples)
 
 
 def _confirmed_reference(context: Context, outcome: Outcome) -> Array | None:

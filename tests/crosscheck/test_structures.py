@@ -145,3 +145,117 @@ def test_a_factor_along_a_structure_is_named(factor):
     (leaf,) = report.leaves
     assert (leaf.verdict, leaf.slip) == (Verdict.FAIL, Slip.FACTOR)
     assert f"it equals the true gradient times {factor:g}" in leaf.diagnosis
+
+
+def along(name, mistake):
+    """Returns the leaf of the report on a gradient with a mistake, judged along a structure."""
+    report = check_function(quadratic, VALUES[name], gradient=lambda x: mistake(x, C + 3 * x**2), structure={"x": name})
+    assert report.verdict is Verdict.FAIL
+    return report.leaves[0]
+
+
+def symmetric_part(g):
+    return (g + g.T) / 2
+
+
+MISTAKES = {
+    "twice": (
+        "symmetric",
+        lambda _, g: 2 * symmetric_part(g) - np.diag(np.diag(g)),
+        Slip.PART_FACTOR,
+        "the elements off the diagonal: it equals the true gradient times 2 there, and the rest is right: each pair of "
+        "equal elements is counted twice",
+    ),
+    "once": (
+        "positive definite",
+        lambda _, g: np.tril(symmetric_part(g)),
+        Slip.PART_FACTOR,
+        "the elements off the diagonal: it equals the true gradient times 0.5 there, and the rest is right: each pair "
+        "of equal elements is counted once",
+    ),
+    "diagonal twice": (
+        "symmetric",
+        lambda _, g: g + np.diag(np.diag(g)),
+        Slip.PART_FACTOR,
+        "the diagonal: it equals the true gradient times 2 there, and the rest is right",
+    ),
+    "no diagonal": (
+        "positive definite",
+        lambda _, g: g - np.diag(np.diag(g)),
+        Slip.PART_MISSING,
+        "the diagonal: it is zero there, and the rest is right",
+    ),
+    "only the diagonal": (
+        "lower triangular",
+        lambda _, g: np.diag(np.diag(g)),
+        Slip.PART_MISSING,
+        "the elements off the diagonal: it is zero there, and the rest is right",
+    ),
+    "a wrong diagonal": (
+        "upper triangular",
+        lambda _, g: g + np.diag([1.0, 2.0, -3.0, 0.5]),
+        Slip.PLACE,
+        "the diagonal: it is wrong there, and the rest is right",
+    ),
+    "no row": (
+        "simplex",
+        lambda _, g: g * np.array([[1.0], [0.0], [1.0], [1.0]]),
+        Slip.PART_MISSING,
+        "row [1]: it is zero there, and the rest is right",
+    ),
+    "another row": (
+        "unit rows",
+        lambda _, g: np.where(np.arange(4)[:, None] == 2, g[::-1], g),
+        Slip.PLACE,
+        "row [2]: it is wrong there, and the rest is right",
+    ),
+    "transposed": (
+        "lower triangular",
+        lambda _, g: np.tril(g).T,
+        Slip.TRANSPOSED,
+        "it equals the true gradient transposed, along the structure",
+    ),
+    "transposed rows": (
+        "simplex",
+        lambda _, g: g.T,
+        Slip.TRANSPOSED,
+        "it equals the true gradient transposed, along the structure",
+    ),
+    "turn": (
+        "rotation",
+        lambda x, g: (x.T @ g - g.T @ x) / 2,
+        Slip.WRONG_PRODUCT,
+        "it is x^T G in the place of the true gradient G, so by a turn and not by the elements",
+    ),
+    "turn from the left": (
+        "rotation",
+        lambda x, g: g @ x.T,
+        Slip.WRONG_PRODUCT,
+        "it is G x^T in the place of the true gradient G, so by a turn and not by the elements",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_along_a_structure_is_named(mistake):
+    name, make, slip, sentence = MISTAKES[mistake]
+    leaf = along(name, make)
+    assert (leaf.slip, leaf.diagnosis) == (slip, sentence)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_an_error_of_no_form_is_not_named(name):
+    error = np.random.default_rng(8).standard_normal((4, 4))
+    leaf = along(name, lambda _, g: g + error)
+    assert (leaf.slip, leaf.diagnosis) == (None, "")
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_each_part_of_a_structure_keeps_it(name):
+    structure, x = STRUCTURES[name], VALUES[name]
+    parts = structure.parts(x)
+    for mask in parts.values():
+        tangent = structure.project(x, M * mask)
+        np.testing.assert_array_equal(tangent[~mask], 0)
+    if parts:
+        np.testing.assert_array_equal(sum(mask.astype(int) for mask in parts.values()), 1)

@@ -48,10 +48,10 @@ def _pytensor(thing: Any) -> Engine:
     return PyTensor()
 
 
-def _mlx(_: Any) -> Engine:
+def _mlx(thing: Any) -> Engine:
     from jaxnet.crosscheck.frameworks.mlx import Mlx
 
-    return Mlx()
+    return Mlx(thing)
 
 
 ENGINES: dict[str | None, tuple[str, Callable[[Any], Engine]]] = {

@@ -48,6 +48,17 @@ class Engine(ABC):
             Exception: If there is no forward mode; see `is_undefined`.
         """
 
+    @abstractmethod
+    def pulled(self, f: Function, tensors: Sequence[Any], douts: Sequence[Any]) -> list[Any]:
+        """Returns the gradients of each leaf as tensors, which the framework can differentiate by leaves and douts.
+
+        A leaf on which no output depends has a gradient of zeros.
+        """
+
+    def renewed(self) -> "Engine":
+        """Returns an engine for another function of the same variables."""
+        return self
+
     def run(self, f: Function, tensors: Sequence[Any]) -> list[Any]:
         """Returns the outputs, without differentiation."""
         return f(tensors)
@@ -59,6 +70,14 @@ class Engine(ABC):
     def variables(self) -> Sequence[tuple[str, Any]]:
         """Returns the variables that the code holds and trains, each with its name, which need not be the only one."""
         return ()
+
+    def value(self, variable: Any) -> Array:
+        """Returns the present value of a variable."""
+        return self.array(variable)
+
+    def bind(self, variable: Any, tensor: Any) -> None:
+        """Lets the code read a tensor in the place of a variable, where the two are not the same."""
+        del variable, tensor
 
     def assigned(self, variable: Any, array: Array) -> Any:
         """Gives a variable a value, until `restored` ends; returns the tensor with respect to which to derive."""

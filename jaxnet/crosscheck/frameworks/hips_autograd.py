@@ -33,6 +33,11 @@ class HipsAutograd(Engine):
         pull, outputs = self.core.make_vjp(self._joined(f), list(tensors))
         return list(outputs), lambda douts: list(pull(tuple(douts)))
 
+    def pulled(self, f: Function, tensors: Sequence[Any], douts: Sequence[Any]) -> list[Any]:
+        pull, _ = self.core.make_vjp(self._joined(f), list(tensors))
+        gradients = pull(tuple(douts))
+        return [gradients[i] for i in range(len(tensors))]
+
     def push(self, f: Function, tensors: Sequence[Any], tangents: Sequence[Array]) -> list[Any]:
         return list(self.core.make_jvp(self._joined(f), list(tensors))(list(tangents))[1])
 

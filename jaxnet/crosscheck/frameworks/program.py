@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.frameworks.engine import Engine, is_complex_tensor, is_float_tensor
-from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
+from jaxnet.crosscheck.frameworks.engine import Engine, Function, is_complex_tensor, is_float_tensor
+from jaxnet.crosscheck.frameworks.gradient_program import FrameworkGradient
+from jaxnet.crosscheck.frameworks.tensor_program import TensorProgram
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe, kind_of
 from jaxnet.crosscheck.inspect.inputs import clearly_moved, integers_in, numbers_in, reject_nan
@@ -16,7 +17,7 @@ from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, distinct, is_array, is_float, leaves_of, with_leaves
 
 
-class FrameworkProgram(Checkable):
+class FrameworkProgram(TensorProgram):
     """A function of tensors, and its gradient.
 
     The leaves are the floats among the arguments, and the variables that the code holds and trains.
@@ -69,11 +70,11 @@ class FrameworkProgram(Checkable):
     def _find_variables(self) -> None:
         """Adds the variables of the code to the leaves. Some exist only after a call."""
         with as_subject_error(self.name), self.engine.restored():
-            self.engine.run(self._function(list(self.leaves)), self._tensors(self.leaves, list(self.leaves)))
+            self.engine.run(self.function(list(self.leaves)), self.tensors(self.leaves, list(self.leaves)))
         held = self.engine.variables()
         names = distinct([*self._places, *(name for name, _ in held)])[len(self._places) :]
         self._variables = dict(zip(names, (variable for _, variable in held), strict=True))
-        self.leaves |= {name: self.engine.array(variable).copy() for name, variable in self._variables.items()}
+        self.leaves |= {name: self.engine.value(variable).copy() for name, variable in self._variables.items()}
         self.captured_leaves = frozenset(self._variables)
 
     def _choose_dtype(self) -> None:
@@ -91,12 +92,12 @@ class FrameworkProgram(Checkable):
         y = self.forward(self.leaves)
         with self.engine.restored():
             try:
-                outputs, pull = self.engine.record(self._function(names), self._tensors(self.leaves, names))
+                outputs, pull = self.engine.record(self.function(names), self.tensors(self.leaves, names))
             except SubjectError:
                 raise
             except Exception as error:
                 raise self._underivable(error) from error
-            above = [np.ones(shape, dtype) for shape, dtype in map(self._form_of, outputs)]
+            above = [np.ones(shape, dtype) for shape, dtype in map(self.form_of, outputs)]
             try:
                 gradients = pull(above)
             except Exception as error:
@@ -129,53 +130,8 @@ class FrameworkProgram(Checkable):
             return True
         return not np.array_equal(moved, y, equal_nan=True)
 
-    def open(self, leaves: Leaves) -> Instance:
-        names = [*self.leaves, *self.others]
-        values = {**self.others, **self.leaves, **leaves}
-        arrays = {name: values[name] for name in names}
-
-        def forward(*inputs: Array) -> Any:
-            with self.engine.restored():
-                at = dict(zip(names, inputs, strict=True))
-                outputs = self.engine.run(self._function(names), self._tensors(at, names))
-                ys = tuple(np.array(self.engine.array(output)) for output in outputs)
-            return ys[0] if len(ys) == 1 else ys
-
-        def backward(*douts: Any) -> dict[str, Any]:
-            with self.engine.restored():
-                _, pull = self.engine.record(self._function(names), self._tensors(arrays, names))
-                gradients = pull([np.asarray(dout) for dout in douts])
-                found = zip(names, gradients, strict=True)
-                return {n: None if g is None else np.array(self.engine.array(g)) for n, g in found if n in self.leaves}
-
-        return Instance(forward, backward, tuple(arrays.values()), dict(arrays))
-
-    def value_under_differentiation(self, leaves: Leaves) -> Array | None:
-        names = list(self.leaves)
-        with self.engine.restored():
-            outputs, _ = self.engine.record(self._function(names), self._tensors(leaves, names))
-            return _packed([self.engine.array(output) for output in outputs])
-
-    def pushforward(self, leaves: Leaves, tangents: Leaves) -> Array | None:
-        names = list(self.leaves)
-        with self.engine.restored():
-            sources = self._tensors(leaves, names)
-            moves = []
-            for name, source in zip(names, sources, strict=True):
-                shape, dtype = self._form_of(source)
-                moves.append(np.asarray(tangents[name], dtype) if name in tangents else np.zeros(shape, dtype))
-            try:
-                pushed = self.engine.push(self._function(names), sources, moves)
-            except Exception as error:
-                if self.engine.is_undefined(error):
-                    return None
-                raise
-            outputs = pushed if all(p is not None for p in pushed) else self.engine.run(self._function(names), sources)
-            parts = [
-                np.zeros(self._form_of(y)[0]) if tangent is None else self.engine.array(tangent)
-                for tangent, y in zip(pushed, outputs, strict=True)
-            ]
-            return _packed(parts)
+    def gradient_checkable(self, dout: Array) -> FrameworkGradient:
+        return FrameworkGradient(self, dout)
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
         """Returns the arguments as NumPy arrays."""
@@ -184,12 +140,7 @@ class FrameworkProgram(Checkable):
     def array_names(self) -> list[str]:
         return [*super().array_names(), *self._places]
 
-    def _form_of(self, tensor: Any) -> tuple[tuple[int, ...], Any]:
-        array = self.engine.array(tensor)
-        return array.shape, array.dtype
-
-    def _tensors(self, leaves: Leaves, names: Sequence[str]) -> list[Any]:
-        """Returns the leaves of these names as tensors, and the variables with their values."""
+    def tensors(self, leaves: Leaves, names: Sequence[str]) -> list[Any]:
         known = {**self.others, **self.leaves, **leaves}
         tensors = []
         for name in names:
@@ -200,11 +151,11 @@ class FrameworkProgram(Checkable):
             tensors.append(self.engine.tensor(array) if variable is None else self.engine.assigned(variable, array))
         return tensors
 
-    def _function(self, names: Sequence[str]) -> Callable[[Sequence[Any]], list[Any]]:
-        """Returns the code as a function of the tensors of these leaves; it returns its float outputs."""
-
+    def function(self, names: Sequence[str]) -> Function:
         def function(tensors: Sequence[Any]) -> list[Any]:
             values = dict(zip(names, tensors, strict=True))
+            for name in self._variables.keys() & values.keys():
+                self.engine.bind(self._variables[name], values[name])
             result = self._rebuilt(values)(*self._filled(values))
             parts = [part for _, part in leaves_of(result)]
             for part in parts:
@@ -238,8 +189,3 @@ class FrameworkProgram(Checkable):
             return copy.copy(leaf) if isinstance(leaf, np.ndarray) else leaf
 
         return tuple(with_leaves(arg, [value(leaf) for _, leaf in leaves_of(arg)]) for arg in self.args)
-
-
-def _packed(arrays: Sequence[Array]) -> Array:
-    """Returns one array as it is, and several in a row, as the outputs of a forward pass."""
-    return np.asarray(arrays[0]) if len(arrays) == 1 else np.concatenate([np.ravel(array) for array in arrays])

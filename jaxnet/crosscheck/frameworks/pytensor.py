@@ -36,10 +36,16 @@ class PyTensor(Engine):
 
     def record(self, f: Function, tensors: Sequence[Any]) -> tuple[list[Any], Pull]:
         def pulled(inputs: Sequence[Any], above: Sequence[Any]) -> list[Any]:
-            pullback = getattr(self.gradient, "pullback", None) or self.gradient.Lop
-            return list(pullback(f(inputs), list(inputs), list(above), disconnected_inputs="ignore"))
+            return self.pulled(f, inputs, above)
 
         return self.run(f, tensors), lambda douts: self._call("pull", pulled, tensors, douts)
+
+    def pulled(self, f: Function, tensors: Sequence[Any], douts: Sequence[Any]) -> list[Any]:
+        pullback = getattr(self.gradient, "pullback", None) or self.gradient.Lop
+        return list(pullback(f(tensors), list(tensors), list(douts), disconnected_inputs="ignore"))
+
+    def renewed(self) -> "PyTensor":
+        return PyTensor()
 
     def push(self, f: Function, tensors: Sequence[Any], tangents: Sequence[Array]) -> list[Any]:
         def pushed(inputs: Sequence[Any], moves: Sequence[Any]) -> list[Any]:

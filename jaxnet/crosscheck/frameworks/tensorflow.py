@@ -36,11 +36,20 @@ class TensorFlow(Engine):
         return np.asarray(self.tf.convert_to_tensor(tensor))  # a gradient may be of slices
 
     def record(self, f: Function, tensors: Sequence[Any]) -> tuple[list[Any], Pull]:
+        outputs, tape = self._taped(f, tensors)
+        return outputs, lambda douts: tape.gradient(outputs, list(tensors), self._like(douts, outputs))
+
+    def pulled(self, f: Function, tensors: Sequence[Any], douts: Sequence[Any]) -> list[Any]:
+        outputs, tape = self._taped(f, tensors)
+        zeros = self.tf.UnconnectedGradients.ZERO
+        gradients = tape.gradient(outputs, list(tensors), self._like(douts, outputs), unconnected_gradients=zeros)
+        return [self.tf.convert_to_tensor(gradient) for gradient in gradients]  # one of gather is of slices
+
+    def _taped(self, f: Function, tensors: Sequence[Any]) -> tuple[list[Any], Any]:
         with self.tf.GradientTape() as tape:
             for tensor in tensors:
                 tape.watch(tensor)
-            outputs = f(tensors)
-        return outputs, lambda douts: tape.gradient(outputs, list(tensors), self._like(douts, outputs))
+            return f(tensors), tape
 
     def push(self, f: Function, tensors: Sequence[Any], tangents: Sequence[Array]) -> list[Any]:
         with self.tf.autodiff.ForwardAccumulator(list(tensors), self._like(tangents, tensors)) as accumulator:

@@ -35,5 +35,6 @@ def check_symmetry(gradient: Derivation, leaves: list[str], rng: np.random.Gener
 def _pulled(gradient: Derivation, u: Leaves, v: Leaves) -> Array:
     """Returns the terms of <v, H u>."""
     above = np.concatenate([u[name].ravel() for name in u]).astype(gradient.cast_dout.dtype)
+    above = above.reshape(gradient.output.shape)
     pulled = gradient.checkable.backward(copies(gradient.at), above)
     return np.concatenate([(in_float64(pulled[name]) * v[name]).ravel() for name in v])

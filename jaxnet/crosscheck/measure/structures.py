@@ -26,11 +26,13 @@ class Structure(NamedTuple):
         name: Its name in options and reports.
         project: Returns the part of a direction d that is tangent at x.
         holds: Returns whether x has the structure, and is not too simple to tell.
+        parts: Returns masks of parts of x by name. A tangent keeps the structure if all but one part of it is zero.
     """
 
     name: str
     project: Callable[[Array, Array], Array]
     holds: Callable[[Array], bool]
+    parts: Callable[[Array], dict[str, Array]] = lambda _: {}
 
 
 def recognized(x: Array) -> list[Structure]:
@@ -138,27 +140,41 @@ def _along_rotation(x: Array, d: Array) -> Array:
     return np.asarray(x @ (turned - _transposed(turned)) / 2)
 
 
+def _by_diagonal(x: Array) -> dict[str, Array]:
+    diagonal = np.broadcast_to(np.eye(x.shape[-1], dtype=bool), x.shape)
+    return {DIAGONAL: diagonal, OFF_DIAGONAL: ~diagonal}
+
+
+def _by_row(x: Array) -> dict[str, Array]:
+    """Returns the rows, the vectors along the last axis, if there are few and more than one."""
+    rows = list(np.ndindex(x.shape[:-1]))
+    masks = {}
+    for row in rows if 1 < len(rows) <= MOST_ROWS else ():
+        mask = np.zeros(x.shape, bool)
+        mask[row] = True
+        masks[f"row [{', '.join(map(str, row))}]"] = mask
+    return masks
+
+
+DIAGONAL, OFF_DIAGONAL = "the diagonal", "the elements off the diagonal"
+MOST_ROWS = 16
 _ALL = (
-    Structure(
-        "symmetric",
-        lambda _, d: (d + _transposed(d)) / 2,
-        _is_symmetric,
-    ),
-    Structure("positive definite", lambda _, d: (d + _transposed(d)) / 2, _is_positive_definite),
+    Structure("symmetric", lambda _, d: (d + _transposed(d)) / 2, _is_symmetric, _by_diagonal),
+    Structure("positive definite", lambda _, d: (d + _transposed(d)) / 2, _is_positive_definite, _by_diagonal),
     Structure(
         "skew-symmetric",
         lambda _, d: (d - _transposed(d)) / 2,
         lambda x: _is_square(x) and _is_close(x, -_transposed(x)) and bool(x.any()),
     ),
-    Structure("lower triangular", lambda _, d: np.tril(d), lambda x: _is_triangular(x, np.tril)),
-    Structure("upper triangular", lambda _, d: np.triu(d), lambda x: _is_triangular(x, np.triu)),
+    Structure("lower triangular", lambda _, d: np.tril(d), lambda x: _is_triangular(x, np.tril), _by_diagonal),
+    Structure("upper triangular", lambda _, d: np.triu(d), lambda x: _is_triangular(x, np.triu), _by_diagonal),
     Structure(
         "diagonal",
         lambda _, d: _diagonal(d),
         lambda x: _is_square(x) and bool((x == _diagonal(x)).all()) and bool(x.any()),
     ),
-    Structure("simplex", lambda _, d: d - d.mean(axis=-1, keepdims=True), _is_simplex),
-    Structure("unit rows", lambda x, d: d - x * (x * d).sum(axis=-1, keepdims=True), _has_unit_rows),
+    Structure("simplex", lambda _, d: d - d.mean(axis=-1, keepdims=True), _is_simplex, _by_row),
+    Structure("unit rows", lambda x, d: d - x * (x * d).sum(axis=-1, keepdims=True), _has_unit_rows, _by_row),
     Structure("rotation", _along_rotation, _is_rotation),
 )
 # An identity matrix is a common initial value; a positive definite matrix moves as a symmetric one does.

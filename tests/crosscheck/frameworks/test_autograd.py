@@ -8,6 +8,7 @@ import pytest
 autograd = pytest.importorskip("autograd", reason="autograd is not installed")
 import autograd.numpy as anp  # noqa: E402
 from autograd.extend import defjvp, defvjp, primitive  # noqa: E402
+from autograd.tracer import getval  # noqa: E402
 
 from jaxnet.crosscheck import SubjectError, check, check_function, inspected  # noqa: E402
 
@@ -124,9 +125,63 @@ def test_arrays_that_the_code_captures_are_named():
     assert scale[0] == 1.0
 
 
-def test_second_order_is_refused_in_true_words():
-    with pytest.raises(SubjectError, match=r"order: .*has a gradient by autograd"):
-        check_function(lambda x: anp.sin(x), X, order=2)
+def sine(rule):
+    """Makes sin(x) with this gradient, which is right or wrong as a function of x too."""
+
+    @primitive
+    def sin(x):
+        return np.sin(x)
+
+    defvjp(sin, rule)
+    return sin
+
+
+def test_right_second_derivative_passes():
+    report = check(sine(lambda ans, x: lambda g: g * anp.cos(x)), X, order=2)
+    assert report.verdict.value == "PASS", str(report)
+    assert [leaf.name for leaf in report.derivatives[0].leaves] == ["x", "dout"]
+    several = check(lambda p, x: (anp.tanh(anp.dot(x, p["W"])), anp.sum(x**3)), {"W": W}, X, order=2)
+    assert several.verdict.value == "PASS", str(several)
+    assert [leaf.name for leaf in several.derivatives[0].leaves] == ["p.W", "x", "dout[0]", "dout[1]"]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda ans, x: lambda g: g * np.cos(getval(x)),  # a constant where it is differentiated again
+        lambda ans, x: lambda g: g * (anp.cos(x) + 0.5 * (getval(ans) - anp.sin(x))),
+    ],
+    ids=["constant", "half"],
+)
+def test_second_derivative_that_is_wrong_where_the_gradient_is_right_fails(rule):
+    report = check(sine(rule), X, order=2)
+    assert [leaf.verdict.value for leaf in report.leaves] == ["PASS"]
+    verdicts = [(leaf.name, leaf.verdict.value) for leaf in report.derivatives[0].leaves]
+    assert verdicts == [("x", "FAIL"), ("dout", "PASS")], str(report)
+
+
+def test_third_derivative_is_checked_too():
+    @primitive
+    def cosine(x):
+        return np.cos(x)
+
+    defvjp(cosine, lambda ans, x: lambda g: -g * anp.sin(getval(x)))
+    report = check(sine(lambda ans, x: lambda g: g * cosine(x)), X, order=3)
+    second = report.derivatives[0]
+    assert [leaf.verdict.value for leaf in second.leaves] == ["PASS", "PASS"]
+    assert second.derivatives[0].verdict.value == "FAIL"
+    assert check(sine(lambda ans, x: lambda g: g * anp.cos(x)), X, order=3).verdict.value == "PASS"
+
+
+def test_second_derivative_that_cannot_be_had_is_refused():
+    @primitive
+    def cosine(x):
+        return np.cos(x)
+
+    subject = sine(lambda ans, x: lambda g: g * cosine(x))
+    assert check(subject, X).verdict.value == "PASS"
+    with pytest.raises(SubjectError, match=r"order: autograd cannot differentiate .*VJP of cosine.*write its rules in"):
+        check(subject, X, order=2)
 
 
 def test_reference_gets_the_arguments():

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 mx = pytest.importorskip("mlx.core", reason="MLX is not installed")
+import mlx.nn as nn  # noqa: E402
+from mlx.utils import tree_flatten  # noqa: E402
 
 from jaxnet.crosscheck import SubjectError, check, inspected  # noqa: E402
 
@@ -64,6 +66,88 @@ def test_several_outputs_ids_and_half_precision():
     assert check(lambda x, i: (mx.exp(x)[i], mx.sum(x)), X, mx.array([0, 1, 1])).verdict.value == "PASS"
     half = check(lambda x: x * x, mx.array(X).astype(mx.bfloat16))
     assert half.verdict.value == "PASS", str(half)
+
+
+@pytest.mark.parametrize(("constant", "verdict"), [(False, "PASS"), (True, "FAIL")])
+def test_second_derivative(constant, verdict):
+    @mx.custom_function
+    def sine(x):
+        return mx.sin(x)
+
+    @sine.vjp
+    def pull(x, g, _):
+        return g * (mx.stop_gradient(mx.cos(x)) if constant else mx.cos(x))
+
+    report = check(sine, mx.array(X), order=2)
+    assert [leaf.verdict.value for leaf in report.leaves] == ["PASS"]
+    assert [leaf.verdict.value for leaf in report.derivatives[0].leaves] == [verdict, "PASS"], str(report)
+
+
+class Network(nn.Module):
+    """Layers, the first of which multiplies by a rule that may be wrong by a factor, and a frozen one."""
+
+    def __init__(self, by_w=1.0):
+        super().__init__()
+        self.first = nn.Linear(3, 2, bias=False)
+        self.layers = [nn.Linear(2, 4), nn.Linear(4, 2)]
+        self.last = nn.Linear(2, 2).freeze()
+        self.set_dtype(mx.float64)
+        self.dot = product(by_w=by_w)
+
+    def __call__(self, x):
+        x = mx.tanh(self.dot(x, self.first.weight.T))
+        for layer in self.layers:
+            x = layer(x)
+        return self.last(mx.tanh(x))
+
+
+PARAMETERS = ["first.weight", "layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias"]
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    mx.random.seed(0)
+
+
+@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: lambda x: m(x)], ids=["module", "closure"])
+def test_parameters_of_modules_are_leaves_and_stay_as_they_were(wrap):
+    network = Network()
+    before = {name: np.array(value) for name, value in tree_flatten(network.parameters())}
+    report = check(wrap(network), mx.array(X, dtype=mx.float64))
+    assert report.verdict.value == "PASS", str(report)
+    assert [leaf.name for leaf in report.leaves] == ["x", *PARAMETERS]
+    after = dict(tree_flatten(network.parameters()))
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_wrong_rule_within_a_module_fails_for_its_parameter_alone():
+    report = check(Network(by_w=1.01), mx.array(X, dtype=mx.float64))
+    assert [leaf.name for leaf in report.leaves if leaf.verdict.value == "FAIL"] == ["first.weight"], str(report)
+
+
+def test_gradients_of_parameters_are_those_of_value_and_grad():
+    network, x = Network(), mx.array(X, dtype=mx.float64)
+    _, gradients = nn.value_and_grad(network, lambda x: network(x).sum())(x)
+    subject = inspected(network, x)
+    own = subject.backward(subject.leaves, np.ones((4, 2)))
+    for name, gradient in tree_flatten(gradients):
+        np.testing.assert_allclose(own[name], np.array(gradient), rtol=1e-12, atol=1e-14)
+
+
+def test_statistics_that_a_module_updates_stay_as_they_were():
+    norm = nn.BatchNorm(3)
+    norm.set_dtype(mx.float64)
+    report = check(norm, mx.array(X, dtype=mx.float64))
+    assert report.verdict.value == "PASS", str(report)
+    assert [leaf.name for leaf in report.leaves] == ["x", "weight", "bias"]
+    assert not np.array(norm.running_mean).any()
+
+
+def test_second_derivative_of_a_module():
+    report = check(Network(), mx.array(X, dtype=mx.float64), order=2)
+    assert report.verdict.value == "PASS", str(report)
+    assert [leaf.name for leaf in report.derivatives[0].leaves] == ["x", *PARAMETERS, "dout"]
 
 
 def test_messages_say_why_there_is_no_derivative():

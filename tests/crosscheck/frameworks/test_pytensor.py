@@ -78,6 +78,33 @@ def test_functions_of_symbolic_variables():
     assert check(lambda x, b: pt.exp(x + b), X, np.ones((1, 3)) * 0.3).verdict.value == "PASS"
 
 
+class Sine(Op):
+    """sin(x), whose gradient is right, and is a constant where it is differentiated again, or not."""
+
+    __props__ = ("constant",)
+
+    def __init__(self, constant):
+        self.constant = constant
+
+    def make_node(self, x):
+        x = pt.as_tensor_variable(x)
+        return Apply(self, [x], [x.type()])
+
+    def perform(self, node, inputs, outputs):
+        outputs[0][0] = np.sin(inputs[0])
+
+    def grad(self, inputs, above):
+        cosine = pt.cos(inputs[0])
+        return [above[0] * (pytensor.gradient.disconnected_grad(cosine) if self.constant else cosine)]
+
+
+@pytest.mark.parametrize(("constant", "verdict"), [(False, "PASS"), (True, "FAIL")])
+def test_second_derivative(constant, verdict):
+    report = check(Sine(constant), X, order=2)
+    assert [leaf.verdict.value for leaf in report.leaves] == ["PASS"]
+    assert [leaf.verdict.value for leaf in report.derivatives[0].leaves] == [verdict, "PASS"], str(report)
+
+
 def test_messages_say_why_there_is_no_derivative():
     with pytest.raises(SubjectError, match=r"not implemented for Undefined.*write a rule"):
         check(Undefined(), X, W)

@@ -103,6 +103,59 @@ def test_gradient_that_is_none_where_the_output_moves_fails():
     assert [leaf.verdict.value for leaf in report.leaves] == ["PASS", "FAIL"]
 
 
+def sine(rule):
+    """Makes sin(x) with this gradient, which is right or wrong as a function of x too."""
+
+    @tf.custom_gradient
+    def sin(x):
+        return tf.sin(x), lambda g: rule(g, x)
+
+    return sin
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "tf.function"])
+def test_right_second_derivative_passes_and_one_of_a_constant_fails(wrap):
+    right = check(wrap(sine(lambda g, x: g * tf.cos(x))), tf.constant(X), order=2)
+    assert right.verdict.value == "PASS", str(right)
+    wrong = check(wrap(sine(lambda g, x: g * tf.stop_gradient(tf.cos(x)))), tf.constant(X), order=2)
+    assert [leaf.verdict.value for leaf in wrong.leaves] == ["PASS"]
+    verdicts = [(leaf.name, leaf.verdict.value) for leaf in wrong.derivatives[0].leaves]
+    assert verdicts == [("x", "FAIL"), ("dout", "PASS")], str(wrong)
+
+
+def test_second_derivative_of_a_rule_with_a_rule_of_its_own_that_is_wrong_by_a_factor_fails():
+    @tf.custom_gradient
+    def cosine(x):
+        return tf.cos(x), lambda g: -1.01 * g * tf.sin(x)
+
+    report = check(sine(lambda g, x: g * cosine(x)), X, order=2)
+    assert [leaf.verdict.value for leaf in report.leaves] == ["PASS"]
+    assert report.derivatives[0].leaves[0].verdict.value == "FAIL"
+    assert "1.01" in report.derivatives[0].leaves[0].diagnosis
+
+
+def test_second_derivatives_of_layers_variables_slices_and_several_outputs():
+    layers = [keras.layers.Dense(3, "tanh", dtype="float64"), keras.layers.Dense(2, dtype="float64")]
+    v = tf.Variable(W, name="v")
+    for f, *inputs in (
+        (keras.Sequential(layers), X),
+        (lambda x: (tf.tanh(x @ v), tf.reduce_sum(x**3)), tf.constant(X)),
+        (lambda e, i: tf.gather(e, i) ** 3, tf.constant(X), np.array([0, 1, 1])),
+    ):
+        report = check(f, *inputs, order=2)
+        assert report.verdict.value == "PASS", str(report)
+    assert np.array_equal(v.numpy(), W)
+
+
+def test_second_derivative_that_cannot_be_had_is_refused():
+    def in_numpy(g, x):
+        return tf.numpy_function(lambda g, x: g * np.cos(x), [g, x], tf.float64)
+
+    assert check(sine(in_numpy), X).verdict.value == "PASS"
+    with pytest.raises(SubjectError, match=r"order: TensorFlow cannot differentiate .*become arrays; write its rules"):
+        check(sine(in_numpy), X, order=2)
+
+
 def test_messages_say_why_there_is_no_derivative():
     with pytest.raises(SubjectError, match="returns no gradient for any input"):
         check(lambda x: tf.numpy_function(np.sin, [x], tf.float64), X)
