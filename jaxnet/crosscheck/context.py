@@ -17,7 +17,7 @@ from jaxnet.crosscheck.measure.half_precision import HalfPrecision, measure_half
 from jaxnet.crosscheck.measure.leaf import LeafMeasurement, measure_leaf
 from jaxnet.crosscheck.measure.low_precision import low_precision_gap
 from jaxnet.crosscheck.measure.other_points import Point
-from jaxnet.crosscheck.measure.point_dtype import chosen_point
+from jaxnet.crosscheck.measure.point_dtype import ChosenPoint, chosen_point
 from jaxnet.crosscheck.measure.structures import Structure
 from jaxnet.crosscheck.meter import OutOfTime
 from jaxnet.crosscheck.streams import Stream, stream
@@ -72,6 +72,7 @@ class Context:
         output: The output at the leaves in their own dtype.
     """
 
+    point: ChosenPoint
     at: Leaves
     analytic: Derivation
     autodiff: Derivation | None
@@ -94,7 +95,8 @@ class Context:
 
     def derive(self, names: list[str]) -> None:
         """Evaluates the code and its reference at the given point."""
-        self.at = chosen_point(self.checkable, self.output, self.dout)
+        self.point = chosen_point(self.checkable, self.output, self.dout, stream(Stream.HALF, self.options.seed))
+        self.at = self.point.at
         self.autodiff, self.forward = None, None
         if not names:
             return

@@ -184,6 +184,7 @@ def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:
         findings = form.findings + _behaviour(context, form.names)
         undecided = [sentence(f) for f in findings if f.kind is Behaviour.NOT_REPEATABLE]
         if not undecided:
+            undecided = half_sentences.sums_in_forward(checkable, context.point)
             leaves = _check_leaves(context, form.names, leaves)
             findings += wrong_in_later_call(context, leaves)
             # A gradient that is wrong after a step is stale only if it was correct before.

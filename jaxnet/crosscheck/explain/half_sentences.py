@@ -1,7 +1,9 @@
 """Puts the errors of gradients in 16 bits into sentences."""
 
+from jaxnet.crosscheck.inspect.checkable import Checkable
 from jaxnet.crosscheck.measure.half_precision import EVERY_STEP, HalfPrecision, Origin
 from jaxnet.crosscheck.measure.half_range import Escape, RangeError
+from jaxnet.crosscheck.measure.point_dtype import ChosenPoint
 
 UNMEASURED = (
     "its rounding in {format} was not measured, because no finer computation of it is at hand: the code does not run "
@@ -36,6 +38,20 @@ TOO_SMALL = (
     "in {format}, whose numbers below {smallest:.1e} lose their digits, the gradient itself underflows and cannot be "
     "judged: scale the loss"
 )
+
+
+SUMS_IN_FORWARD = (
+    "in {format}, forward differs by a relative {difference:.1g} from that in a finer dtype, like a sum that is "
+    "accumulated in {format}: with all axes of {length:,} cut to at most a 32nd, the two agree; accumulate in float32"
+)
+
+
+def sums_in_forward(checkable: Checkable, point: ChosenPoint) -> list[str]:
+    """Returns the sentence on a forward pass that long sums in 16 bits make another function; none if they do not."""
+    if not point.length:
+        return []
+    known = max((f for n in checkable.leaves if (f := checkable.half_format(n))), key=lambda f: f.roundoff)
+    return [SUMS_IN_FORWARD.format(format=known.name, difference=point.difference, length=point.length)]
 
 
 def ratio(half: HalfPrecision) -> str:

@@ -67,7 +67,7 @@ def split_that_helps(subject: Subject, name: str, error: float) -> str | None:
     for leaf, array in subject.at.items():
         if array.size >= MIN_LONG_SUM and _relative_error(_parts_of_leaf(subject, leaf), subject, name) <= allowed:
             return leaf
-    for length in _long_axes(subject.at):
+    for length in long_axes(subject.at):
         try:
             is_shorter_right = _order_is_free(subject, name, length) and (
                 _relative_error(_parts_of_axes(subject, length), subject, name) <= allowed
@@ -105,7 +105,7 @@ def _parts_of_axes(subject: Subject, length: int) -> Iterator[tuple[Leaves, Arra
     """
     order = subject.rng.permutation(length)
     for part in np.array_split(order, min(GROUPS, length // 2)):
-        at = {name: _along(array, length, part) for name, array in subject.at.items()}
+        at = {name: along(array, length, part) for name, array in subject.at.items()}
         shape = subject.output(at).shape
         yield at, subject.dout if shape == subject.dout.shape else subject.rng.choice(subject.dout.ravel(), shape)
 
@@ -121,7 +121,7 @@ def _relative_error(parts: Iterator[tuple[Leaves, Array]], subject: Subject, nam
     return error / size if 0 < size < math.inf and math.isfinite(error) else math.inf
 
 
-def _long_axes(leaves: Leaves) -> list[int]:
+def long_axes(leaves: Leaves) -> list[int]:
     """Returns the lengths of long axes of large leaves, the longest first."""
     large = [array for array in leaves.values() if array.size >= MIN_LONG_SUM]
     return sorted({length for array in large for length in array.shape if length >= MIN_LONG_AXIS}, reverse=True)
@@ -130,13 +130,13 @@ def _long_axes(leaves: Leaves) -> list[int]:
 def _order_is_free(subject: Subject, name: str, length: int) -> bool:
     """Returns whether the gradient only changes its order if the elements along all axes of a length do."""
     order = subject.rng.permutation(length)
-    at = {leaf: _along(array, length, order) for leaf, array in subject.at.items()}
-    changed = subject.finer(at, _along(subject.dout, length, order))[name]
-    expected = _along(subject.true[name], length, order)
+    at = {leaf: along(array, length, order) for leaf, array in subject.at.items()}
+    changed = subject.finer(at, along(subject.dout, length, order))[name]
+    expected = along(subject.true[name], length, order)
     return rms(changed - expected) <= SAME * rms(expected)
 
 
-def _along(array: Array, length: int, places: Array) -> Array:
+def along(array: Array, length: int, places: Array) -> Array:
     """Returns the elements at some places along every axis of a length."""
     for axis in range(array.ndim):
         if array.shape[axis] == length:
