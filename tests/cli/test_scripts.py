@@ -415,10 +415,9 @@ def test_training_continues_if_no_checkpoint_can_be_saved(run, tmp_path, monkeyp
         ({"seed": 10**30}, "seed: 1000000000000000000000000000000, expected"),
     ],
 )
-def test_damaged_options_of_a_run_are_refused_by_name(run, tmp_path, change, message):
-    done = run("train.py", "--steps", "20", "--output", str(tmp_path / "run"))
-    assert done.returncode == 0, done.stderr
-    options = json.loads((tmp_path / "run" / "summary.json").read_text())["options"] | change
+def test_damaged_options_of_a_run_are_refused_by_name(run, default_run, tmp_path, change, message):
+    _, output = default_run
+    options = json.loads((output / "summary.json").read_text())["options"] | change
     (tmp_path / "unfinished").mkdir()
     recorded = {name: value for name, value in options.items() if value is not ...}
     (tmp_path / "unfinished" / "options.json").write_text(json.dumps(recorded))
