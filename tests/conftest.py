@@ -81,7 +81,8 @@ def exhaustive(value):
 def sampled(names, every=10):
     """Returns parameters for pytest: every `every`-th runs by default, the one after it with -m slow.
 
-    The others run with -m exhaustive.
+    The others run with -m exhaustive. A tuple is the values of several arguments.
     """
     marks = {0: (), 1: pytest.mark.slow}
-    return [pytest.param(name, marks=marks.get(i % every, pytest.mark.exhaustive)) for i, name in enumerate(names)]
+    values = [name if isinstance(name, tuple) else (name,) for name in names]
+    return [pytest.param(*value, marks=marks.get(i % every, pytest.mark.exhaustive)) for i, value in enumerate(values)]

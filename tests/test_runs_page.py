@@ -14,6 +14,7 @@ from jaxnet.cli import main
 PAGE = Path(__file__).parents[1] / "docs" / "runs.md"
 
 
+@pytest.mark.slow
 def test_the_commands_and_examples_of_the_page_work(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     image = Image.new("RGB", (300, 400), "white")

@@ -52,6 +52,7 @@ def check_against_jax(
     """Checks a hand-written network, with the network in JAX of the same noise and weight decay as its reference."""
     network.set_noise(noise)
 
+    @jax.jit  # one program where JAX would compile one for each operation
     def reference(params: Any, x: Any, t: Any) -> Any:
         return jaxnet.loss(net, params, x, t, noise, weight_decay=network.weight_decay)
 
@@ -94,6 +95,7 @@ def check_layers(rng: np.random.Generator, seed: int) -> Iterator[Report]:
 def training_pass(layer: jaxnet.nn.Layer, noise: Any) -> Callable[..., Any]:
     """Returns the forward pass of training as a reference: a function of (params, x), or of x without parameters."""
 
+    @jax.jit
     def forward(*params_and_x: Any) -> Any:
         params = params_and_x[0] if len(params_and_x) > 1 else {}
         return layer.train(tree_from_paths(params), layer.state, params_and_x[-1], noise)[0]

@@ -79,6 +79,7 @@ def test_every_network_of_images_is_loaded_with_the_accuracy_that_it_reached(jax
     assert jaxnet_command("predict", tmp_path / "run", tmp_path / "x.png") == 0
 
 
+@pytest.mark.slow
 def test_a_transformer_continues_a_text(jaxnet_command, text_run, capsys):
     capsys.readouterr()
     assert jaxnet_command("predict", text_run, "--text", "abca", "--characters", "30", "--temperature", "0.1") == 0
@@ -99,7 +100,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if run == "text_run" else ()) for name, (run, *_) in REFUSED.items()],
+)
 def test_what_cannot_be_predicted_prints_one_line_and_exits_with_2(jaxnet_command, request, name, capsys):
     folder, arguments, message = REFUSED[name]
     folder = request.getfixturevalue(folder)

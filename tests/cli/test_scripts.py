@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,31 +37,37 @@ class Result(NamedTuple):
     stderr: str
 
 
+def run_script(monkeypatch, script, *arguments):
+    """Runs `python scripts/NAME ARGUMENTS` in this process, and returns its exit status."""
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.syspath_prepend(ROOT / "scripts")  # as `python scripts/NAME` does
+    try:
+        runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
+    except SystemExit as stopped:
+        message = stopped.code if isinstance(stopped.code, str) else ""
+        print(message, end="\n" if message else "", file=sys.stderr)  # as the interpreter does at exit
+        return 1 if message else int(stopped.code or 0)
+    return 0
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs `python scripts/NAME ARGUMENTS` in this process, which has imported and compiled most of it already."""
-
-    def run_script(script, *arguments):
-        monkeypatch.setattr(sys, "argv", [script, *arguments])
-        monkeypatch.syspath_prepend(ROOT / "scripts")  # as `python scripts/NAME` does
-        try:
-            runpy.run_path(str(ROOT / "scripts" / script), run_name="__main__")
-            status = 0
-        except SystemExit as stopped:
-            message = stopped.code if isinstance(stopped.code, str) else ""
-            print(message, end="\n" if message else "", file=sys.stderr)  # as the interpreter does at exit
-            status = 1 if message else int(stopped.code or 0)
-        return Result(status, *capsys.readouterr())
-
-    return run_script
+    return lambda *command: Result(run_script(monkeypatch, *command), *capsys.readouterr())
 
 
-@pytest.fixture(scope="module")
-def default_run(tmp_path_factory):
-    """Returns the result of the default run in a separate process, as on a new machine."""
+@pytest.fixture(scope="module", params=["in this process", pytest.param("on a new machine", marks=pytest.mark.slow)])
+def default_run(request, tmp_path_factory):
+    """Returns the result of the default run and its folder."""
     output = tmp_path_factory.mktemp("runs") / "digits"
-    command = [sys.executable, ROOT / "scripts" / "train.py", "--output", str(output)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, env=AS_A_USER), output
+    if request.param == "on a new machine":
+        command = [sys.executable, ROOT / "scripts" / "train.py", "--output", str(output)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=100, env=AS_A_USER), output
+    printed, errors, handler = StringIO(), StringIO(), signal.getsignal(signal.SIGINT)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(errors):
+        status = run_script(patch, "train.py", "--output", str(output))
+    signal.signal(signal.SIGINT, handler)
+    return Result(status, printed.getvalue(), errors.getvalue()), output
 
 
 def test_the_default_run_reports_at_least_96_percent(default_run):
@@ -146,6 +154,7 @@ def test_every_option_changes_the_trained_parameters(run, tmp_path, monkeypatch,
     assert len(set(parameters.values())) == len(parameters)
 
 
+@pytest.mark.slow
 def test_the_summary_records_the_options(run, tmp_path):
     options = (
         "--hidden 20 10 --activation tanh --init-std xavier --optimizer adam --learning-rate 0.005 --batch-size 50"
@@ -417,10 +426,9 @@ def test_training_continues_if_no_checkpoint_can_be_saved(run, tmp_path, monkeyp
         ({"seed": 10**30}, "seed: 1000000000000000000000000000000, expected"),
     ],
 )
-def test_damaged_options_of_a_run_are_refused_by_name(run, tmp_path, change, message):
-    done = run("train.py", "--steps", "20", "--output", str(tmp_path / "run"))
-    assert done.returncode == 0, done.stderr
-    options = json.loads((tmp_path / "run" / "summary.json").read_text())["options"] | change
+def test_damaged_options_of_a_run_are_refused_by_name(run, default_run, tmp_path, change, message):
+    _, output = default_run
+    options = json.loads((output / "summary.json").read_text())["options"] | change
     (tmp_path / "unfinished").mkdir()
     recorded = {name: value for name, value in options.items() if value is not ...}
     (tmp_path / "unfinished" / "options.json").write_text(json.dumps(recorded))
@@ -522,6 +530,7 @@ def test_a_longer_run_begins_with_the_steps_of_a_shorter_one(run, tmp_path):
     assert longer[:22] == shorter
 
 
+@pytest.mark.slow
 def test_a_tiny_clip_norm_stops_learning(run, tmp_path):
     """Takes 100 steps of at most 0.1 * 1e-9, which change no prediction."""
     done = run("train.py", "--clip-norm", "1e-9", "--steps", "100", "--output", str(tmp_path / "run"))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from complex_arrays import JAX, PYTORCH, W, X, Z, draw, slips, verdicts
+from conftest import sampled
 
 from jaxnet.crosscheck import Verdict, check_function, check_layer
 from jaxnet.crosscheck.explain.slips import Slip
@@ -243,7 +244,7 @@ IN_JAX = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", IN_JAX)
+@pytest.mark.parametrize("name", sampled(IN_JAX, every=3))
 def test_a_conjugate_in_a_rule_of_jax_is_named(name):
     f, at, right, wrong, leaves = IN_JAX[name]
     assert check_function(with_rule(lambda z: f(z), right), at).verdict is Verdict.PASS

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import exhaustive
 
 from jaxnet.crosscheck import Verdict, check
 
@@ -68,23 +69,34 @@ def test_donated_arrays_are_copied_first():
     assert not x.is_deleted()
 
 
-def test_any_pytree_comes_in_and_goes_out():
+@pytest.mark.parametrize("order", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_any_pytree_comes_in_and_goes_out(order):
     def f(p, t):
         a, b = t
         return {"y": a["a"] @ p.W + p.b, "more": [Params(p.W**2, jnp.sin(b)), None, jnp.argmax(b)]}
 
-    report = check(f, Params(jnp.full((3, 2), 0.3), jnp.ones(2)), ({"a": X}, X + 1), order=2)
+    report = check(f, Params(jnp.full((3, 2), 0.3), jnp.ones(2)), ({"a": X}, X + 1), order=order)
     assert report.verdict is Verdict.PASS
     assert [leaf.name for leaf in report.leaves] == ["p.W", "p.b", "t.0.a", "t.1"]
 
 
-def test_equinox_modules_bring_their_parameters():
+@pytest.mark.parametrize("order", [1, exhaustive(2)])
+def test_equinox_modules_bring_their_parameters(order):
     eqx = pytest.importorskip("equinox")
     net = eqx.nn.MLP(3, 2, 4, 1, key=KEY)
-    report = check(net, jnp.asarray(X[0]), order=2)
+    report = check(net, jnp.asarray(X[0]), order=order)
     assert report.verdict is Verdict.PASS
     assert len(report.leaves) == 5
-    assert check(jax.vmap(net), jnp.asarray(X)).verdict is Verdict.PASS
+
+
+@pytest.mark.slow
+def test_equinox_modules_are_mapped_over_a_batch():
+    eqx = pytest.importorskip("equinox")
+    assert check(jax.vmap(eqx.nn.MLP(3, 2, 4, 1, key=KEY)), jnp.asarray(X)).verdict is Verdict.PASS
+
+
+def test_a_rule_of_equinox_is_checked():
+    eqx = pytest.importorskip("equinox")
 
     @eqx.filter_custom_vjp
     def sine(x, factor):
@@ -96,6 +108,7 @@ def test_equinox_modules_bring_their_parameters():
     assert check(lambda x: sine(x, 2), jnp.asarray(X)).verdict is Verdict.FAIL
 
 
+@pytest.mark.slow
 def test_flax_modules_with_state_bring_their_parameters():
     nnx = pytest.importorskip("flax.nnx")
 

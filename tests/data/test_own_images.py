@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -43,6 +44,11 @@ def drawn(digit, width, ink=(0, 0, 0), paper=(255, 255, 255)):
     return image.filter(ImageFilter.GaussianBlur(1))
 
 
+@cache
+def dataset(side):
+    return {8: jaxnet.data.digits, 28: jaxnet.data.mnist}[side]()
+
+
 def similarity(a, b):
     """Returns the correlation of two images, at the best of the shifts by one pixel that a rounded center can cause."""
     shifted = (np.roll(a, (i, j), (0, 1)) for i in (-1, 0, 1) for j in (-1, 0, 1))
@@ -58,7 +64,7 @@ def read(image, path, side):
 @pytest.mark.parametrize("colors", COLORS)
 def test_mnist_digits_are_recovered_from_large_images(colors, tmp_path):
     rng = np.random.default_rng(0)
-    for pixels in jaxnet.data.mnist().x_test[:20].reshape(-1, 28, 28):
+    for pixels in dataset(28).x_test[:8].reshape(-1, 28, 28):
         place = rng.integers(0, (104, 224))
         image = read(rendered(pixels, place, *COLORS[colors]), tmp_path / "x.png", 28)
         assert image.pixels.dtype == np.float32
@@ -76,7 +82,7 @@ CASES += [pytest.param(digit, 28, marks=NEEDS_MNIST) for digit in STROKES]
 @pytest.mark.parametrize("width", [2, 14])
 @pytest.mark.parametrize(("digit", "side"), CASES)
 def test_the_nearest_training_images_of_a_drawn_digit_are_of_its_class(digit, width, side, tmp_path):
-    data = jaxnet.data.digits() if side == 8 else jaxnet.data.mnist()
+    data = dataset(side)
     x, t = data.x_train[:5000], data.t_train[:5000]
     image = read(drawn(digit, width), tmp_path / "x.png", side)
     assert ("thin strokes widened" in image.changes) == (width == 2)

@@ -36,7 +36,7 @@ def images(name):
     return data.x_train[:20_000], np.eye(10)[data.t_train[:20_000]], data.x_test, np.eye(10)[data.t_test]
 
 
-@pytest.fixture(scope="module", params=["digits", pytest.param("mnist", marks=NO_MNIST)])
+@pytest.fixture(scope="module", params=["digits", pytest.param("mnist", marks=[NO_MNIST, pytest.mark.slow])])
 def dataset(request):
     return request.param, images(request.param)
 
