@@ -340,6 +340,20 @@ def test_a_wrong_gradient_in_this_style_fails(name, factor):
     assert report.verdict == "FAIL", str(report)
 
 
+class Quartic:
+    def compute_gradient(self, X):
+        return (X**4).sum(), 4 * X**3
+
+
+def test_a_refused_object_names_the_call_that_takes_it():
+    thing = Quartic()
+    with pytest.raises(
+        SubjectError, match=r"a Quartic, expected a function; .* check\(thing.compute_gradient, \.\.\.\)"
+    ):
+        check(thing, draw(4))
+    assert check(thing.compute_gradient, draw(4)).verdict == "PASS"
+
+
 def test_a_force_constant_makes_no_gradient_a_force():
     def spring(x):
         """Computes the energy of a spring by its force constant, and the gradient."""
