@@ -110,7 +110,8 @@ def in_order(thing: Any, positional: list[Any], named: Mapping[str, Any]) -> lis
     try:
         bound = signature.bind(*positional, **named)
     except TypeError as error:
-        message = f"inputs: {getattr(function, '__qualname__', type(function).__name__)} {wrong_call(function, positional, named)}"
+        name = getattr(function, "__qualname__", type(function).__name__)
+        message = f"inputs: {name} {wrong_call(function, positional, named)}"
         if missing := missing_arguments(function, positional, named):
             raise MissingInputError(message, missing) from error
         raise SubjectError(message) from error

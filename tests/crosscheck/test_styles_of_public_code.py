@@ -213,6 +213,119 @@ def a_layer_of_tensors_with_backprop(k):
     return Softmax(), (torch.tensor(draw(5, 4)),)
 
 
+@style
+def parameters_in_a_state_dict_beside_settings_in_params(k):
+    class Dense:
+        def __init__(self):
+            self.params = {"inputs": 4, "outputs": 3, "bias": True}
+            self.state_dict, self.grads = {"weight": draw(3, 4), "bias": draw(3)}, {}
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.state_dict["weight"].T + self.state_dict["bias"]
+
+        def backward(self, d):
+            self.grads = {"weight": k * d.T @ self.x, "bias": d.sum(axis=0)}
+            return d @ self.state_dict["weight"]
+
+    return Dense(), (draw(5, 4),)
+
+
+@style
+def a_backward_of_the_labels_alone(k):
+    class LogLoss:
+        def forward(self, y, scores):
+            shifted = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+            self.p = np.exp(shifted)
+            return -(y * shifted).sum() / len(y)
+
+        def backward(self, y):
+            return k * (self.p - y) / len(y)
+
+    return LogLoss(), (np.eye(3)[[0, 2, 1, 1]], draw(4, 3))
+
+
+@style
+def an_energy_and_its_force_in_a_list(k):
+    def spring(position):
+        stretch = position[0] - position[1]
+        energy = (stretch**2).sum()
+        force = np.array([-2 * k * stretch, 2 * stretch])
+        return [energy, force]
+
+    return spring, (draw(2, 3),)
+
+
+@style
+def a_docstring_that_speaks_of_a_force(k):
+    def well(position):
+        """Returns the energy and force of a quartic well."""
+        return [(position**4).sum(), -4 * k * position**3]
+
+    return well, (draw(4, 3),)
+
+
+@style
+def a_potential_and_the_force_of_each_element(k):
+    class Well:
+        def E(self, x):
+            return x**4 / 4 - x**2
+
+        def dE(self, x):
+            """Returns the force."""
+            return k * (2 * x - x**3)
+
+    return Well(), (draw(5),)
+
+
+@style
+def static_methods_of_a_class(k):
+    class Softsign:
+        @staticmethod
+        def forward(x):
+            return x / (1 + np.abs(x))
+
+        @staticmethod
+        def backward(x):
+            return k / (1 + np.abs(x)) ** 2
+
+    return Softsign, (draw(5, 3),)
+
+
+@style
+def call_and_deriv(k):
+    class Gauss:
+        def call(self, x):
+            return np.exp(-(x**2))
+
+        def deriv(self, x):
+            return -2 * k * x * np.exp(-(x**2))
+
+    return Gauss(), (draw(5),)
+
+
+class Node:
+    def __init__(self, value, to_parent=None):
+        self.value, self.to_parent = np.array(value, float), to_parent
+        self.grad = np.zeros_like(self.value)
+
+    def backward(self):
+        self.grad = np.ones_like(self.value)
+        if self.to_parent is not None:
+            self.to_parent(self.grad)
+
+
+@style
+def an_engine_whose_output_has_several_elements(k):
+    def sine(node):
+        def to_parent(grad):
+            node.grad += k * grad * np.cos(node.value)
+
+        return Node(np.sin(node.value), to_parent)
+
+    return sine, (Node(draw(4)),)
+
+
 @pytest.mark.parametrize("name", STYLES)
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name](1.0)
@@ -226,6 +339,49 @@ def test_a_wrong_gradient_in_this_style_fails(name, factor):
     thing, inputs = STYLES[name](factor)
     report = check(thing, *inputs)
     assert report.verdict == "FAIL", str(report)
+
+
+class Quartic:
+    def compute_gradient(self, X):
+        return (X**4).sum(), 4 * X**3
+
+
+def test_a_refused_object_names_the_call_that_takes_it():
+    thing = Quartic()
+    with pytest.raises(
+        SubjectError, match=r"a Quartic, expected a function; .* check\(thing.compute_gradient, \.\.\.\)"
+    ):
+        check(thing, draw(4))
+    assert check(thing.compute_gradient, draw(4)).verdict == "PASS"
+
+
+def test_a_force_constant_makes_no_gradient_a_force():
+    def spring(x):
+        """Computes the energy of a spring by its force constant, and the gradient."""
+        return [(x**2).sum(), 2 * x]
+
+    assert check(spring, draw(3)).verdict == "PASS"
+
+
+def test_parameters_beside_settings_are_leaves():
+    thing, inputs = STYLES["parameters_in_a_state_dict_beside_settings_in_params"](1.0)
+    names = [leaf.name for leaf in check(thing, *inputs).leaves]
+    assert names == ["state_dict['weight']", "state_dict['bias']", "x"]
+
+
+@pytest.mark.parametrize(("options", "verdict"), [({}, "INCONCLUSIVE"), ({"constants": ("rate",)}, "PASS")])
+def test_a_number_without_gradient_in_a_rule_of_jax_is_not_accused(options, verdict):
+    jax = pytest.importorskip("jax")
+    sine = jax.custom_vjp(lambda x, rate: jax.numpy.sin(rate * x))
+    sine.defvjp(lambda x, rate: (sine(x, rate), (x, rate)), lambda r, d: (d * r[1] * jax.numpy.cos(r[1] * r[0]), None))
+    assert check(sine, draw(5), 1.5, **options).verdict == verdict
+
+
+def test_an_array_without_gradient_in_a_rule_of_jax_is_wrong():
+    jax = pytest.importorskip("jax")
+    sine = jax.custom_vjp(lambda x, rate: jax.numpy.sin(rate * x))
+    sine.defvjp(lambda x, rate: (sine(x, rate), (x, rate)), lambda r, d: (d * r[1] * jax.numpy.cos(r[1] * r[0]), None))
+    assert check(sine, draw(5), draw(5) + 2).verdict == "FAIL"
 
 
 def test_updated_parameters_in_a_dict_are_leaves():

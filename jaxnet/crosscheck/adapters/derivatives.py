@@ -27,15 +27,22 @@ from jaxnet.crosscheck.inspect.trees import is_float
 
 VALUES = ("loss", "compute_loss", "cost", "compute_cost", "calculate", "forward", "fn", "func", "function", "f", "fun",
           "activate", "activation", "evaluate", "compute", "value", "energy",
-          "potential_energy", "potential", "__call__")  # fmt: skip
+          "potential_energy", "potential", "call", "eval", "E", "U", "V", "__call__")  # fmt: skip
 DERIVATIVES = ("gradient", "grad", "derivative", "deriv", "prime", "loss_prime", "loss_gradient", "loss_grad",
                "loss_derivative", "diff", "f_prime", "fprime", "fn_prime", "df", "dfn", "derivate", "jac",
                "function_prime", "function_derivative", "activation_prime", "activation_derivative", "force",
-               "forces")  # fmt: skip
+               "forces", "dE", "dU", "dV")  # fmt: skip
 FLAGS = ("deriv", "derivative", "derivate", "prime", "grad", "is_derivative", "return_derivative")
 STEP = 2.0**-16
 AGREEMENT = 1e-5  # of an element with its quotient, relative to 1 or to the quotient
 FORCE = re.compile(r"(get_|compute_|calc(ulate)?_)?(\w+_)?forces?(_\w+)?")
+# Comments and docstrings that speak of a force, and words by which they may mean another value or sign.
+FORCE_IN_TEXT = re.compile(
+    r"(returns?|comput\w+|calculat\w+|evaluat\w+)\s+(the\s+)?(\w+\s+)?forces?\b"
+    r"|\bforce (engine|function)|\benergy and forces?\b",
+    re.IGNORECASE,
+)
+NO_FORCE_IN_TEXT = re.compile(r"grad|minus|negative|constant|field|-\s*(the )?force", re.IGNORECASE)
 AS_FORCE = "{} is checked as minus the gradient of {}"
 ON_COPIES = "{} overwrites its input, so it is given a copy"
 OF_OUTPUT = "{} takes the output of {}, not its input"
@@ -50,9 +57,9 @@ def adapt(style: Style) -> Style | None:
     y = called(f, *style.inputs)
     if not is_float(y) and not isinstance(y, float):
         return None
-    if np.ndim(y) == 0 and _is_force(derivative):
+    if is_force(derivative):
         note = AS_FORCE.format(derivative.__name__, getattr(f, "__name__", "f"))
-        return style._replace(thing=f, gradient=_negative(derivative), takes_dout=False, note=note)
+        style, derivative = style._replace(note=note), _negative(derivative)
     if np.ndim(y) == 0:
         return style._replace(thing=f, gradient=derivative, takes_dout=False)
     x: Any = style.inputs[0] if style.inputs else None
@@ -73,8 +80,12 @@ def _on_copies(f: Callable[..., Any]) -> Callable[..., Any]:
     return functools.wraps(f)(lambda x, *rest: f(np.array(x), *rest))
 
 
-def _is_force(function: Any) -> bool:
-    return FORCE.fullmatch(getattr(function, "__name__", "")) is not None
+def is_force(function: Any) -> bool:
+    """Returns whether a function returns forces by its name, or by the docstring or the comment above it."""
+    name = getattr(function, "__name__", "")
+    text = f"{name} {inspect.getdoc(function) or ''} {inspect.getcomments(function) or ''}"
+    in_text = FORCE_IN_TEXT.search(text) is not None and NO_FORCE_IN_TEXT.search(text) is None
+    return FORCE.fullmatch(name) is not None or in_text
 
 
 def _negative(force: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,7 +114,8 @@ def _elementwise(style: Style, f: Callable[..., Any], derivative: Callable[..., 
         return dout * slope
 
     name = getattr(f, "__name__", "f")
-    notes = [OF_OUTPUT.format(getattr(derivative, "__name__", "derivative"), name)] if by_output else []
+    notes = [style.note] if style.note else []
+    notes += [OF_OUTPUT.format(getattr(derivative, "__name__", "derivative"), name)] if by_output else []
     notes += [ON_COPIES.format(name)] if (overwrites := by_output and _overwrites(f, style.inputs)) else []
     note = "; ".join(notes)
     return style._replace(thing=_on_copies(f) if overwrites else f, gradient=gradient, takes_dout=True, note=note)
@@ -134,7 +146,9 @@ def _flagged(function: Any, own: Any, flag: str, setting: bool) -> Callable[...,
 def _two_functions(thing: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
     if isinstance(thing, tuple | list):
         return (thing[0], thing[1]) if len(thing) == 2 and all(map(callable, thing)) else None
-    if isinstance(thing, type) or callable(getattr(thing, "backward", None)):
+    if isinstance(thing, type):
+        return _static_methods(thing)
+    if callable(getattr(thing, "backward", None)):
         return None
     own = undecorated(thing)
     flag = next((name for name in FLAGS if name in parameters_of(own)), None) if callable(thing) else None
@@ -149,6 +163,18 @@ def _two_functions(thing: Any) -> tuple[Callable[..., Any], Callable[..., Any]] 
         return None
     f, derivative = getattr(thing, value), getattr(thing, derivative_name)
     return (f, derivative) if parameters_of(derivative) else (f, _after(thing, value, derivative_name))
+
+
+def _static_methods(kind: type) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+    """Returns a function and its derivative that a class without state holds as static methods."""
+    held = {name for base in kind.__mro__ for name, value in vars(base).items() if isinstance(value, staticmethod)}
+    value, derivative = (
+        next((getattr(kind, name) for name in names if name in held), None)
+        for names in (("forward", *VALUES), ("backward", *DERIVATIVES))
+    )
+    if value is None or derivative is None or len(parameters_of(value)) != len(parameters_of(derivative)):
+        return None
+    return (value, derivative) if "ctx" not in parameters_of(value) else None
 
 
 def _after(thing: Any, value: str, derivative: str) -> Callable[..., Any]:

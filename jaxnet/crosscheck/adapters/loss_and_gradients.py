@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.derivatives import AS_FORCE, FORCE
+from jaxnet.crosscheck.adapters.derivatives import AS_FORCE, FORCE, is_force
 from jaxnet.crosscheck.adapters.style import (
     Style,
     called,
@@ -45,15 +45,16 @@ def adapt(style: Style) -> Style | None:
         return thing(*args)[value]
 
     names = returned_names(thing, 2)
-    is_force = bool(names) and isinstance(rest, int) and FORCE.fullmatch(names[rest]) is not None
+    returns_force = isinstance(rest, int) and (FORCE.fullmatch(names[rest]) is not None if names else is_force(thing))
 
     def gradient(*args: Any) -> Any:
         gradients = thing(*args)[rest]
-        return _named(-gradients if is_force else gradients, thing, args)
+        return _named(-gradients if returns_force else gradients, thing, args)
 
     gradient.__signature__ = loss.__signature__ = inspect.signature(thing)  # type: ignore[attr-defined]
     note = f"{getattr(thing, '__name__', 'f')} returns its value and its gradient together"
-    note = AS_FORCE.format(names[rest], names[value]) if is_force and isinstance(rest, int) else note
+    if returns_force and isinstance(rest, int):
+        note = AS_FORCE.format(*(names[rest], names[value]) if names else ("the second result", "the first"))
     return style._replace(thing=loss, gradient=gradient, takes_dout=False, note=note)
 
 

@@ -1,5 +1,7 @@
 """Losses whose backward takes predictions and labels again: `forward(y_pred, y_true)`, `backward(y_pred, y_true)`.
 
+A backward may also take the labels alone, `backward(y_true)`, under the name that they have in forward.
+
 The first argument of such a backward is often called `dvalues`, as if it were an upstream gradient. Difference
 quotients tell what it is: the predictions, or the output that forward has stored.
 """
@@ -20,6 +22,7 @@ from jaxnet.crosscheck.inspect.trial_run import INPUT_GRADIENT_ATTRIBUTES
 OUTPUTS = ("output", "outputs", "out", "probs", "y")
 TOTALS = ("calculate", "compute", "loss")
 MAX_DIFFERENCE = 1e-3  # relative, of the gradient of a sum of losses from their number times the mean's
+LABELS_ALONE = "backward takes {} alone, no upstream gradient, and is checked as the gradient of the {} loss"
 NOTE = "backward takes {} and labels, no upstream gradient, and is checked as the gradient of the {} loss"
 
 
@@ -51,6 +54,37 @@ def adapt(style: Style) -> Style | None:
     return _style(style, mean, _gradient(loss, names[0], "predictions"), "predictions")
 
 
+def adapt_labels_alone(style: Style) -> Style | None:
+    """Turns a loss whose backward takes the labels alone into a function and its gradient.
+
+    Such a backward can be called with an upstream gradient too, but the name of its argument is one of forward's.
+    """
+    loss: Any = style.thing
+    if isinstance(loss, tuple | list | type) or len(style.inputs) != 2:
+        return None
+    names, takes = (parameters_of(getattr(loss, method, None)) for method in ("forward", "backward"))
+    if len(names) != 2 or len(takes) != 1 or takes[0] not in names:
+        return None
+    place = names.index(takes[0])
+
+    def ordered(y_pred: Any, y_true: Any) -> tuple[Any, Any]:
+        return (y_true, y_pred) if place == 0 else (y_pred, y_true)
+
+    def value(y_pred: Any, y_true: Any) -> Any:
+        return np.mean(duplicate(loss).forward(*ordered(y_pred, y_true)))
+
+    def gradient(y_pred: Any, y_true: Any) -> Any:
+        copied = duplicate(loss)
+        copied.forward(*ordered(y_pred, y_true))
+        return copied.backward(y_true)
+
+    inputs = style.inputs[::-1] if place == 0 else style.inputs
+    value.__name__ = "mean"
+    if not is_float(inputs[0]) or not follows_change(value, gradient, inputs):
+        return None
+    return _style(style._replace(inputs=inputs), value, gradient, "labels")
+
+
 def _predictions_first(style: Style) -> Style:
     """Exchanges the two arguments of a loss that takes labels first in both passes: `forward(y_true, y_pred)`."""
     kind: Any = type(style.thing)
@@ -70,7 +104,10 @@ def _style(style: Style, value: Callable[..., Any], gradient: Callable[..., Any]
     kind = type(style.thing).__name__
     reduction, value.__name__ = value.__name__, kind
     return style._replace(
-        thing=value, gradient=gradient, takes_dout=False, note=NOTE.format(source.replace("_", " "), reduction)
+        thing=value,
+        gradient=gradient,
+        takes_dout=False,
+        note=(LABELS_ALONE if source == "labels" else NOTE).format(source.replace("_", " "), reduction),
     )
 
 

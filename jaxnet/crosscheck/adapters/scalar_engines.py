@@ -29,7 +29,7 @@ def adapt(style: Style) -> Style | None:
 
     @functools.wraps(f)
     def value(*values: Any) -> Any:
-        return np.asarray(_data_of(f(*variables(values))), float).reshape(())
+        return np.sum(np.asarray(_data_of(f(*variables(values))), float))
 
     def gradient(*values: Any) -> Any:
         made = variables(values)
@@ -38,9 +38,24 @@ def adapt(style: Style) -> Style | None:
 
     numbers = tuple(np.asarray(_data_of(variable), float) for variable in inputs)
     note = NOTE.format(type(inputs[0]).__name__)
-    if np.size(_data_of(f(*variables(numbers)))) != 1:
+    output = f(*variables(numbers))
+    if not _is_number(_data_of(output)):
         return None
+    if np.size(_data_of(output)) != 1:
+        if not _starts_from_ones(output):
+            return None
+        note = f"{note}; that of an output with several elements is the gradient of their sum"
     return style._replace(thing=value, inputs=numbers, gradient=gradient, takes_dout=False, note=note)
+
+
+def _starts_from_ones(output: Any) -> bool:
+    """Returns whether `backward()` gives an output of several elements a gradient of ones."""
+    try:
+        output.backward()
+    except Exception:  # engines may take numbers only
+        return False
+    gradient = _number(getattr(output, "grad", None))
+    return np.shape(gradient) == np.shape(_data_of(output)) and bool(np.all(np.asarray(gradient) == 1))
 
 
 def _is_variable(value: Any) -> bool:

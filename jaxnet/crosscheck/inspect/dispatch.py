@@ -9,6 +9,7 @@ from jaxnet.crosscheck.adapters import (
     adapt,
     derivatives,
     loss_and_gradients,
+    loss_objects,
     methods,
     plain_numbers,
     resets,
@@ -96,6 +97,8 @@ def in_any_style(
     # a layer that updates its own arrays can be run as it is, but these would look like buffers
     if _is_of_arrays(thing, inputs) and (own := updates.adapt_own_rate(Style(thing, _drawn(thing, inputs, seed)))):
         return _styled(own, seed)
+    if _is_of_arrays(thing, inputs) and (loss := loss_objects.adapt_labels_alone(Style(thing, inputs))) is not None:
+        return _styled(loss, seed)
     try:
         checkable = make(thing, inputs, seed)
         if not checkable.fault:

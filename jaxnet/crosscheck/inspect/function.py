@@ -195,7 +195,19 @@ def inspect_forward_mode(f: Callable[..., Any], args: tuple[Any, ...]) -> Checka
 def expect_function(f: Any) -> None:
     """Raises a SubjectError if f is not callable."""
     if not callable(f):
-        raise SubjectError(f"f: {kind_of(f)}, expected a function")
+        raise SubjectError(f"f: {kind_of(f)}, expected a function{_methods_hint(f)}")
+
+
+def _methods_hint(thing: Any) -> str:
+    """Returns how to pass the method of an object that is named after a gradient; empty if it has none."""
+    names = [name for name in dir(type(thing)) if "grad" in name.lower() and callable(getattr(type(thing), name))]
+    if not names or isinstance(thing, type):
+        return ""
+    method = f"thing.{names[0]}"
+    return (
+        f"; if {names[0]} returns the value and the gradient, pass check({method}, ...), "
+        f"and if it returns the gradient of another method f, check((thing.f, {method}), ...)"
+    )
 
 
 def name_of(f: Callable[..., Any]) -> str:

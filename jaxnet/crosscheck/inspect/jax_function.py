@@ -71,6 +71,24 @@ class CheckableJax(JaxProgram):
             self._differentiate_by(nothing, y)
         if self._has_number_first:
             self.notes = [ALL_OUTPUTS]
+        if derive is vjp_of and not self.fault:
+            for name in self._numbers_without_gradient():
+                self.others[name] = self.leaves.pop(name)
+
+    def _numbers_without_gradient(self) -> list[str]:
+        """Returns the Python numbers among the arguments for which the rule of a `custom_vjp` returns None."""
+        if not isinstance(self.f, jax.custom_vjp) or self.f.nondiff_argnums:
+            return []
+        rule: Any = self.f
+        try:
+            with double_precision():
+                output, residuals = rule.fwd(*self.args.args)
+                gradients = rule.bwd(residuals, jax.tree.map(jnp.ones_like, output))
+        except Exception:  # what a rule cannot do outside of a trace is no fault of it
+            return []
+        pairs = zip(self.names, self.args.args, tuple(gradients), strict=False)
+        without = [name for name, arg, gradient in pairs if gradient is None and isinstance(arg, float)]
+        return [name for name in without if name in self.leaves and len(self.leaves) > 1]
 
     def _choices(self) -> list[list[str]]:
         """Returns the choices of captured arrays as leaves, in the order of preference: all, JAX arrays only, none."""
@@ -106,6 +124,10 @@ class CheckableJax(JaxProgram):
 
     def array_names(self) -> list[str]:
         return [*super().array_names(), *self.args.leaves, *self.captured.arrays]
+
+    def _completed(self, leaves: Leaves) -> dict[str, Any]:
+        numbers = {name: leaves[name] for name in self.others if name in leaves and name in self.args.floats}
+        return super()._completed(leaves) | numbers
 
     def _function(self, leaves: Mapping[str, Any]) -> jax.Array:
         """Returns the outputs at the leaves, as one array."""

@@ -122,7 +122,7 @@ def declared_constants(layer: Any, arrays: Mapping[str, Any]) -> set[str]:
     """Returns the places of arrays that a layer declares to be no parameters.
 
     It does so by a list or dict `params` or `parameters` that does not contain them, an empty one included, or by
-    `requires_grad = False` in the object that holds the array.
+    `requires_grad = False` in the object that holds the array. One that holds settings alone declares nothing.
     """
     frozen = {place for place, owner, _ in parameter_objects(layer) if getattr(owner, "requires_grad", True) is False}
     lists = [
@@ -131,6 +131,7 @@ def declared_constants(layer: Any, arrays: Mapping[str, Any]) -> set[str]:
         for name in ("params", "parameters")
         if isinstance(value := safe_getattr(part, name), list | tuple | Mapping)
     ]
+    lists = [value for value in lists if not value or any(is_ndarray(part) for _, part in walk(value))]
     if not lists:
         return frozen
     listed = [part for value in lists for _, part in walk(value) if is_ndarray(part)]

@@ -25,7 +25,7 @@ def returned_names(function: Any, count: int, owner: Any = None) -> list[str]:
     """
     for _ in range(MOST_CALLS):
         returned = _returned(function)
-        parts = [value.elts for value in returned if isinstance(value, ast.Tuple) and len(value.elts) == count]
+        parts = [v.elts for v in returned if isinstance(v, ast.Tuple | ast.List) and len(v.elts) == count]
         if parts:
             names = [[_name(part) for part in some] for some in parts]
             return names[0] if all(names[0]) and all(some == names[0] for some in names) else []

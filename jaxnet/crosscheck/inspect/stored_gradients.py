@@ -18,7 +18,8 @@ LOOSE_GRADIENT_NAMES = (
 # Attributes that hold parameters, each with one that holds their gradients, by index or by name.
 COLLECTIONS = tuple(
     (parameters, gradients)
-    for parameters in ("params", "parameters", "_params", "_parameters")
+    for name in ("params", "parameters", "state_dict")
+    for parameters in (name, f"_{name}")
     for gradients in ("grads", "gradients", "_grads", "_gradients")
 )
 # Attributes that hold dicts by name: of gradients, and of parameters.
