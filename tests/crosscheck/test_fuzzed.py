@@ -129,9 +129,9 @@ def test_an_idx_file_of_any_sizes_is_read_or_refused(tmp_path, sizes, content):
 @quick
 @given(st.one_of(st.binary(max_size=40), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
 def test_any_options_of_a_run_folder_are_read_or_refused(tmp_path, content):
-    """Reads the options of a run, as --resume does: they are an object, or a ValueError names the folder."""
+    """Reads the options of a run, as --resume does: they are an object, or a ValueError names the file."""
     (tmp_path / "options.json").write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match="is not the folder of an unfinished run"):
+    with pytest.raises(ValueError, match=r"options\.json: "):
         run_folder.read_options(tmp_path)
 
 

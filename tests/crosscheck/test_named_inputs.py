@@ -43,7 +43,7 @@ def test_arguments_of_functions_bind_by_name():
         ({"w": W}, "named: forward has no parameter 'w', did you mean 'W'?"),
         ({"dropout": W}, "named: forward has no parameter 'dropout', expected names among x, W"),
         ({"WW": W}, "named: forward has no parameter 'WW', did you mean 'W'?"),
-        ({"x": X}, "multiple values for argument 'x'"),
+        ({"x": X}, "x is passed twice"),
         ({}, "W"),
         ([W], "named: a list, expected a dict"),
     ],

@@ -80,6 +80,7 @@ except SystemExit as stopped:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", ["os.getppid(), signal.SIGTERM", "os.getppid(), signal.SIGINT", "os.getpid(), 9"])
 def test_a_killed_build_ends_in_one_line(tmp_path, killed):
     hook("pages")

@@ -172,12 +172,13 @@ def wrong_call(function: Callable[..., Any], args: Sequence[Any], named: Mapping
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
         near = did_you_mean(unknown[0], signature.parameters)
         return f"{takes}, and no {unknown[0]}" + (f"; {near}" if near else "")
+    if twice := [name for name in names[: len(args)] if name in named]:
+        return f"{takes}: {twice[0]} is passed twice"
     if missing := missing_arguments(function, args, named):
         return f"{takes}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
     if len(args) > len(names) and not takes_any_number(function):
         return f"{takes}: it got {counted(len(args), 'value')} without a name"
-    twice = [name for name in names[: len(args)] if name in named]
-    return f"{takes}: {twice[0]} is passed twice" if twice else takes
+    return takes
 
 
 def missing_arguments(function: Callable[..., Any], args: Sequence[Any], named: Mapping[str, Any]) -> list[str]:
