@@ -85,7 +85,10 @@ def folder(tmp_path):
 
 TABLE = [
     *COMMANDS.items(),
-    *(pytest.param(*item, marks=pytest.mark.slow) for item in SLOW_COMMANDS.items()),
+    *(
+        pytest.param(*item, marks=pytest.mark.slow if item[0].startswith("train") else pytest.mark.exhaustive)
+        for item in SLOW_COMMANDS.items()
+    ),
 ]
 
 
@@ -102,7 +105,8 @@ def test_a_command_shows_no_progress_elsewhere_even_if_colours_are_forced(folder
     done = subprocess.run(command, capture_output=True, cwd=folder, env=os.environ | {"FORCE_COLOR": "1"})
     text = done.stdout.decode() + done.stderr.decode()
     assert [part for part in texts if part.endswith((",", ": ")) and part in text] == []
-    assert [character for character in ("\r", "\x1b[K", "\x1b[?25", "━") if character in text] == []
+    assert [control for control in ("\r", "\x1b[K", "\x1b[?25") if control in text] == []
+    assert not re.search(r"━ *\d+/\d", re.sub(r"\x1b\[[\d;?]*\w", "", text))  # a bar, and the steps done
 
 
 def test_what_a_file_prints_while_it_is_imported_is_not_lost(folder):

@@ -136,8 +136,8 @@ BASE_OPTIONS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("network", ["two-layer", exhaustive("transformer")])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("network", CHANGES)
 def test_every_option_changes_the_trained_parameters(run, tmp_path, monkeypatch, network):
     """Runs that differ in one option have different parameters, except for --eval-every."""
     monkeypatch.chdir(tmp_path)
@@ -438,11 +438,11 @@ def test_damaged_options_of_a_run_are_refused_by_name(run, default_run, tmp_path
     assert len(refused.stderr.splitlines()) == 1
 
 
-OTHER_NETWORKS = "deep", "simple-conv", "deep-conv"
+OTHER_NETWORKS = "deep", "simple-conv", "deep-conv", "transformer"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["two-layer", "transformer", *map(exhaustive, OTHER_NETWORKS)])
+@pytest.mark.parametrize("network", ["two-layer", *map(exhaustive, OTHER_NETWORKS)])
 def test_a_run_resumes_with_its_recorded_options(run, tmp_path, monkeypatch, network):
     monkeypatch.chdir(tmp_path)
     Path("some.txt").write_text("the quick brown fox jumps over the lazy dog, " * 20)
