@@ -561,7 +561,8 @@ for rows in (8, 64, 4096):
         print(f"{rows:4} rows   {type(layer).__name__:12}   rounding ratio: {ratios}   {report.verdict.name}")
 print(textwrap.fill(report.leaves[0].reason, 80))
 assert all(leaf.rounding_ratio < 1 for rows in (8, 64, 4096) for leaf in reports[rows, "MixedRMSNorm"].leaves)
-assert [reports[rows, "RMSNorm"].verdict.name for rows in (8, 64, 4096)] == ["PASS", "INCONCLUSIVE", "FAIL"]
+assert [reports[rows, "RMSNorm"].verdict.name for rows in (8, 64, 4096)] == ["PASS", "PASS", "FAIL"]
+assert 2 < reports[64, "RMSNorm"].leaves[0].rounding_ratio < 5
 assert np.float16(100) + np.float16(0.01) == 100
 assert report.leaves[0].cause.name == "HALF_ACCUMULATION"
 assert report.leaves[0].rounding_ratio > 10
@@ -570,8 +571,8 @@ assert report.leaves[0].rounding_ratio > 10
 r"""
 With 8 rows our layer passes, with 4096 it fails, and not because a formula is wrong: `dg` is a sum over the rows, and
 NumPy adds the rows in float16. A sum that has grown to 100 can no longer take up a term of 0.01. The reason says so, and
-what to do: accumulate in float32. `MixedRMSNorm` does, and its ratios stay below 1. With 64 rows, the error is larger
-than one would like and smaller than what proves a fault: INCONCLUSIVE, of which more below.
+what to do: accumulate in float32. `MixedRMSNorm` does, and its ratios stay below 1. With 64 rows, the error of `dg` is
+about four times that of rounding once. Rounding after each of the layer's operations explains as much, so it passes.
 
 ## Kinks
 
@@ -584,8 +585,8 @@ these slopes is right and the others wrong. But 2 is no slope of ReLU at all.
 r"""
 우리 계층은 행이 8개면 통과하고 4096개면 떨어지는데, 수식이 틀려서가 아닙니다. `dg`는 모든 행에 대한 합이고, NumPy는 행을
 float16으로 더합니다. 100까지 커진 합은 0.01인 항을 더해도 더는 변하지 않습니다. 보고서의 이유가 이것을 말해 주고, float32로
-누적하라고 알려 줍니다. `MixedRMSNorm`은 그렇게 하고, 비율은 1을 넘지 않습니다. 행이 64개면 오차가 바람직한 것보다는 크고
-오류를 증명하기에는 작습니다. 그래서 INCONCLUSIVE인데, 뒤에서 더 이야기하겠습니다.
+누적하라고 알려 줍니다. `MixedRMSNorm`은 그렇게 하고, 비율은 1을 넘지 않습니다. 행이 64개면 `dg`의 오차는 한 번
+반올림할 때의 약 네 배입니다. 계층의 연산마다 반올림하면 그만큼 커질 수 있으므로 통과합니다.
 
 ## 꺾이는 점
 
