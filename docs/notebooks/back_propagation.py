@@ -509,8 +509,8 @@ print("backward(3):", last.backward(3.0))
 # %% [markdown] lang="en"
 r"""
 **Defect 5: the loss layer ignores `dout`.** The gradient of $3L$ must be 3 times the gradient of $L$, but both lines are
-the same. The notebook never notices, because it calls `backward()` with the default 1. It breaks for whoever scales the
-loss, or adds a second term to it with a weight.
+the same. The notebook never notices, because it calls `backward()` with the default 1. It breaks for anyone who scales
+the loss, or adds a second term to it with a weight.
 
 **The cure** is to multiply. Here is the whole layer, from logits:
 """

@@ -1,6 +1,5 @@
 """Binds inputs by name, and reads those of a real run from files: random numbers miss what trained ones trigger."""
 
-import difflib
 import inspect
 import sys
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.errors import MissingInputError, SubjectError, describe, kind_of
-from jaxnet.crosscheck.inspect.signatures import missing_arguments, wrong_call
+from jaxnet.crosscheck.inspect.signatures import forward_pass_of, missing_arguments, wrong_call
 
 SUFFIXES = (".npz", ".npy", ".pt")
 
@@ -30,7 +29,6 @@ def read_inputs(thing: Any, inputs: tuple[Any, ...], by_name: Mapping[str, Any] 
         return inputs
     positional: list[Any] = []
     named: dict[str, Any] = dict(by_name or {})
-    reject_unknown(thing, named)
     for value in inputs:
         content = read_file(value) if isinstance(value, PurePath) else value
         if isinstance(value, PurePath) and isinstance(content, Mapping):
@@ -42,13 +40,6 @@ def read_inputs(thing: Any, inputs: tuple[Any, ...], by_name: Mapping[str, Any] 
     return tuple(in_order(thing, positional, named))
 
 
-def forward_of(thing: Any) -> Any:
-    """Returns the function that computes the forward pass."""
-    if isinstance(thing, tuple | list) and thing:
-        return thing[0]
-    return next((getattr(thing, name) for name in ("forward", "loss") if hasattr(thing, name)), thing)
-
-
 def signature_of(thing: Any) -> inspect.Signature:
     """Returns the signature of the forward pass.
 
@@ -56,24 +47,9 @@ def signature_of(thing: Any) -> inspect.Signature:
         SubjectError: If it has none.
     """
     try:
-        return inspect.signature(forward_of(thing))
+        return inspect.signature(forward_pass_of(thing))
     except (TypeError, ValueError) as error:
         raise SubjectError("named: the parameters of the forward pass have no names; pass inputs in order") from error
-
-
-def reject_unknown(thing: Any, named: Mapping[str, Any]) -> None:
-    """Raises a SubjectError if the forward pass has no parameter of one of the names."""
-    if not named:
-        return
-    parameters = signature_of(thing).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    for name in named:
-        if name not in parameters:
-            by_lower = {parameter.lower(): parameter for parameter in parameters}
-            near = [by_lower[n] for n in difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.4)]
-            advice = f"did you mean {near[0]!r}?" if near else f"expected names among {', '.join(parameters)}"
-            raise SubjectError(f"named: forward has no parameter {name!r}, {advice}")
 
 
 def read_file(path: PurePath | str) -> Any:
@@ -106,13 +82,14 @@ def in_order(thing: Any, positional: list[Any], named: Mapping[str, Any]) -> lis
     """
     if not named:
         return positional
-    function, signature = forward_of(thing), signature_of(thing)
+    function, signature = forward_pass_of(thing), signature_of(thing)
     try:
         bound = signature.bind(*positional, **named)
     except TypeError as error:
         name = getattr(function, "__qualname__", type(function).__name__)
         message = f"inputs: {name} {wrong_call(function, positional, named)}"
-        if missing := missing_arguments(function, positional, named):
+        missing = missing_arguments(function, positional, named)
+        if missing and named.keys() <= signature.parameters.keys():  # otherwise one may be the misspelled one
             raise MissingInputError(message, missing) from error
         raise SubjectError(message) from error
     bound.apply_defaults()

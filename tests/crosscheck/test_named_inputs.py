@@ -40,9 +40,9 @@ def test_arguments_of_functions_bind_by_name():
 @pytest.mark.parametrize(
     ("named", "message"),
     [
-        ({"w": W}, "named: forward has no parameter 'w', did you mean 'W'?"),
-        ({"dropout": W}, "named: forward has no parameter 'dropout', expected names among x, W"),
-        ({"WW": W}, "named: forward has no parameter 'WW', did you mean 'W'?"),
+        ({"w": W}, "takes x, W, and no w; did you mean W?"),
+        ({"dropout": W}, "takes x, W, and no dropout"),
+        ({"WW": W}, "takes x, W, and no WW; did you mean W?"),
         ({"x": X}, "x is passed twice"),
         ({}, "W"),
         ([W], "named: a list, expected a dict"),

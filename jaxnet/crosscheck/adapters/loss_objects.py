@@ -22,7 +22,7 @@ from jaxnet.crosscheck.inspect.trial_run import INPUT_GRADIENT_ATTRIBUTES
 OUTPUTS = ("output", "outputs", "out", "probs", "y")
 TOTALS = ("calculate", "compute", "loss")
 MAX_DIFFERENCE = 1e-3  # relative, of the gradient of a sum of losses from their number times the mean's
-LABELS_ALONE = "backward takes {} alone, no upstream gradient, and is checked as the gradient of the {} loss"
+LABELS_ALONE = "backward takes labels alone, no upstream gradient, and is checked as the gradient of the {} loss"
 NOTE = "backward takes {} and labels, no upstream gradient, and is checked as the gradient of the {} loss"
 
 
@@ -47,11 +47,11 @@ def adapt(style: Style) -> Style | None:
         if follows_change(mean, gradient, inputs):
             is_sum = mean.__name__ == "mean" and _is_of_sum(mean, gradient, inputs, np.size(losses))
             value = _reduced(loss, np.sum, "sum of the") if is_sum else mean
-            return _style(style, value, gradient, source)
+            return _style(style, value, gradient, NOTE.format(source.replace("_", " "), "{}"))
     upstream = np.ones_like(losses)
     if np.shape(_gradient_at(loss, names[0], inputs, lambda _: upstream)) == np.shape(inputs[0]):
         return None  # it takes an upstream gradient
-    return _style(style, mean, _gradient(loss, names[0], "predictions"), "predictions")
+    return _style(style, mean, _gradient(loss, names[0], "predictions"), NOTE.format("predictions", "{}"))
 
 
 def adapt_labels_alone(style: Style) -> Style | None:
@@ -82,7 +82,7 @@ def adapt_labels_alone(style: Style) -> Style | None:
     value.__name__ = "mean"
     if not is_float(inputs[0]) or not follows_change(value, gradient, inputs):
         return None
-    return _style(style._replace(inputs=inputs), value, gradient, "labels")
+    return _style(style._replace(inputs=inputs), value, gradient, LABELS_ALONE)
 
 
 def _predictions_first(style: Style) -> Style:
@@ -100,14 +100,15 @@ def _predictions_first(style: Style) -> Style:
     return style._replace(thing=thing, inputs=style.inputs[::-1])
 
 
-def _style(style: Style, value: Callable[..., Any], gradient: Callable[..., Any], source: str) -> Style:
+def _style(style: Style, value: Callable[..., Any], gradient: Callable[..., Any], note: str) -> Style:
+    """Returns the style of a function and its gradient; the note has a place for the name of the reduction."""
     kind = type(style.thing).__name__
     reduction, value.__name__ = value.__name__, kind
     return style._replace(
         thing=value,
         gradient=gradient,
         takes_dout=False,
-        note=(LABELS_ALONE if source == "labels" else NOTE).format(source.replace("_", " "), reduction),
+        note=note.format(reduction),
     )
 
 

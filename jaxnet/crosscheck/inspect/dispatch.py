@@ -33,7 +33,7 @@ from jaxnet.crosscheck.inspect.optional_jax import single_precision
 from jaxnet.crosscheck.inspect.other_frameworks import other_framework, reject_foreign_function, reject_other_framework
 from jaxnet.crosscheck.inspect.pair import as_pair, inspect_pair
 from jaxnet.crosscheck.inspect.random_inputs import draw_inputs
-from jaxnet.crosscheck.inspect.signatures import missing_arguments, wrong_call
+from jaxnet.crosscheck.inspect.signatures import forward_pass_of, missing_arguments, wrong_call
 from jaxnet.crosscheck.inspect.single_precision import SinglePrecision, has_no_double
 from jaxnet.crosscheck.inspect.torch_function import CheckableTorch, forward_of, is_torch
 from jaxnet.crosscheck.inspect.torch_layer import is_tensor_layer, layer_in_numpy
@@ -135,7 +135,7 @@ def naming_missing_inputs(thing: Any, inputs: tuple[Any, ...]) -> Iterator[None]
     except MissingInputError:
         raise
     except SubjectError as error:
-        forward = thing[0] if isinstance(thing, tuple | list) and thing else getattr(thing, "forward", thing)
+        forward = forward_pass_of(thing)
         if isinstance(thing, type) or not (missing := missing_arguments(forward, inputs, {})):
             raise
         name = f"{type(thing).__name__}.forward" if hasattr(thing, "forward") else name_of(forward)

@@ -89,8 +89,9 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Returns a question with the name that is nearest to a misspelled one, or "" if none is near.
 
     Examples:
-        >>> did_you_mean("chekc", ["train", "check"])
-        'did you mean check?'
+        >>> did_you_mean("chekc", ["train", "check"]), did_you_mean("w", ["x", "W"])
+        ('did you mean check?', 'did you mean W?')
     """
-    near = difflib.get_close_matches(name, list(names), 1)
-    return f"did you mean {near[0]}?" if near else ""
+    by_lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(name.lower(), by_lower, 1)
+    return f"did you mean {by_lower[near[0]]}?" if near else ""

@@ -149,6 +149,13 @@ def expect_call(function: Callable[..., Any], count: int, name: str, expected: s
         raise SubjectError(f"{name}: takes {takes}, expected {expected}") from error
 
 
+def forward_pass_of(thing: Any) -> Any:
+    """Returns the function that computes the forward pass of a layer, a loss or a pair, or a function itself."""
+    if isinstance(thing, tuple | list) and thing:
+        return thing[0]
+    return next((getattr(thing, name) for name in ("forward", "loss") if hasattr(thing, name)), thing)
+
+
 def wrong_call(function: Callable[..., Any], args: Sequence[Any], named: Mapping[str, Any]) -> str:
     """Returns why a function cannot be called with these arguments; "" if it can, or has no signature to read.
 
