@@ -15,6 +15,7 @@ DOCS = README.parent / "docs"
 PAGES = [README, CONTRIBUTING, *sorted(DOCS.glob("*.md"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [README, DOCS / "crosscheck.md", DOCS / "library.md"], ids=lambda page: page.name)
 def test_the_examples_print_what_the_page_says(page):
     examples = "\n".join(re.findall(r"^```pycon\n(.*?)^```$", page.read_text(), flags=re.S | re.M))

@@ -22,6 +22,7 @@ def assert_apart(statement, forbidden):
     assert not imported, f"`{statement}` imports {', '.join(sorted(imported))}"
 
 
+@pytest.mark.slow
 def test_numpy_ref_imports_numpy_alone():
     assert_apart(
         "import numpy_ref, numpy_ref.notebook", {"jax", "jaxlib", "jaxnet", "jaxtyping", "matplotlib", "optax", "scipy"}
@@ -68,6 +69,7 @@ def test_every_public_name_can_be_imported():
             getattr(package, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "culprit",
     [

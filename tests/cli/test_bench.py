@@ -41,6 +41,7 @@ def run(contenders, monkeypatch, capsys):
     return bench
 
 
+@pytest.mark.slow
 def test_bench_measures_every_contender_and_the_bound(run, tmp_path):
     file = tmp_path / "bench.json"
     status, out, err = run(*SMALL, "--only", "plain-scan", "numpy_ref", "--output", str(file))
@@ -114,6 +115,7 @@ def test_an_invalid_option_prints_one_line_and_exits_with_2(run, arguments, mess
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_round_measures_every_contender_once(run, contenders):
     calls = []
 

@@ -127,6 +127,7 @@ def test_several_points_that_pass_are_one_line(check):
     assert re.fullmatch(r"PASS  Affine \(W, b, x\) at 2 inputs: relative error .*, detects .*\n", out)
 
 
+@pytest.mark.slow
 def test_order_2_checks_the_second_derivative_too(check):
     assert (
         check("jax.numpy:sin --inputs 5 --order 2")[1]
@@ -135,12 +136,14 @@ def test_order_2_checks_the_second_derivative_too(check):
     )
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_inputs(check):
     printed = {seed: check(f"{AFFINE} --seed {seed}")[1] for seed in (0, 1)}
     assert printed[0] != printed[1]
     assert printed[0] == check(AFFINE)[1]
 
 
+@pytest.mark.slow
 def test_functions_of_pytorch_take_tensors(check):
     pytest.importorskip("torch")
     Path("functions.py").write_text("import torch\ndef f(x, w):\n    return torch.sin(x) @ w\n")
@@ -160,6 +163,7 @@ def test_a_function_of_autograd_is_checked_by_its_apply(check):
     assert re.search(r"squares\.py:[78]\n", out)
 
 
+@pytest.mark.slow
 def test_verdicts_are_coloured_only_where_they_are_wanted(check, monkeypatch):
     assert "\x1b" not in check(AFFINE)[1]
     monkeypatch.setenv("FORCE_COLOR", "1")
@@ -196,6 +200,7 @@ def keys_of(value):
     return {key for part in value for key in keys_of(part)} if isinstance(value, list) else set()
 
 
+@pytest.mark.slow
 def test_json_is_one_object_with_versions_and_costs(check):
     status, out, _ = check("mine.py:Affine mine.py:Affine --init 4x3 3 factor=2 --inputs 5x4 --seed 3 --json")
     data = json.loads(out)

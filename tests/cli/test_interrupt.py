@@ -94,6 +94,7 @@ def interrupted(moment, place, arguments, folder):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("name", ["check", pytest.param("train", marks=pytest.mark.slow), *map(exhaustive, OTHERS)])
 def test_ctrl_c_is_one_line(tmp_path, name, moment):

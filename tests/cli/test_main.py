@@ -60,6 +60,7 @@ tyro.cli(train_options.Options, args=["--help"])
 """
 
 
+@pytest.mark.slow
 def test_a_new_activation_is_an_option_of_train_without_further_edits():
     done = subprocess.run([sys.executable, "-c", NEW_ACTIVATION], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr

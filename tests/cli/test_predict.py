@@ -43,6 +43,7 @@ def text_run(jaxnet_command, tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_images_get_the_probabilities_of_the_network(jaxnet_command, digits_run, tmp_path, capsys):
     data, paths = jaxnet.data.digits(), []
     for i in range(5):

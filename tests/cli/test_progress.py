@@ -92,6 +92,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "texts"), TABLE)
 def test_a_command_shows_on_a_terminal_what_it_does(folder, arguments, texts):
     _, text = on_terminal([sys.executable, "-c", DRIVER, *arguments.split()], folder)
@@ -99,6 +100,7 @@ def test_a_command_shows_on_a_terminal_what_it_does(folder, arguments, texts):
     assert [part for part in texts if part not in plain] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "texts"), TABLE)
 def test_a_command_shows_no_progress_elsewhere_even_if_colours_are_forced(folder, arguments, texts):
     command = [sys.executable, "-c", DRIVER, *arguments.split()]
@@ -109,6 +111,7 @@ def test_a_command_shows_no_progress_elsewhere_even_if_colours_are_forced(folder
     assert not re.search(r"━ *\d+/\d", re.sub(r"\x1b\[[\d;?]*\w", "", text))  # a bar, and the steps done
 
 
+@pytest.mark.slow
 def test_what_a_file_prints_while_it_is_imported_is_not_lost(folder):
     _, text = on_terminal([sys.executable, "-c", DRIVER, "check", "slow.py"], folder)
     assert "\r\x1b[Ka warning\r\n" in text  # in a line of its own

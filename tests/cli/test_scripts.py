@@ -70,6 +70,7 @@ def default_run(request, tmp_path_factory):
     return Result(status, printed.getvalue(), errors.getvalue()), output
 
 
+@pytest.mark.slow
 def test_the_default_run_reports_at_least_96_percent(default_run):
     done, output = default_run
     assert done.returncode == 0, done.stderr
@@ -302,6 +303,7 @@ def test_a_sweep_writes_a_map_and_a_row_for_each_run(run, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_a_diverging_run_stops_and_saves_its_history(run, tmp_path):
     done = run("train.py", "--learning-rate", "1e30", "--steps", "50", "--output", str(tmp_path / "run"))
     assert done.returncode == 1
@@ -400,6 +402,7 @@ def test_both_processes_exit_at_once_if_the_first_refuses_the_folder(tmp_path):
     assert "a check failed in the first process" in second
 
 
+@pytest.mark.slow
 def test_training_continues_if_no_checkpoint_can_be_saved(run, tmp_path, monkeypatch):
     def full(self, progress):
         raise CheckpointError("checkpoints: no checkpoint could be saved (no space left)")
@@ -521,6 +524,7 @@ def test_the_command_line_of_recorded_options_gives_these_options_and_no_default
     assert sorted(shortest.split()) == sorted(written.split())
 
 
+@pytest.mark.slow
 def test_a_longer_run_begins_with_the_steps_of_a_shorter_one(run, tmp_path):
     for steps in ("20", "40"):
         options = ["--steps", steps, "--eval-every", "10", "--optimizer", "momentum", "--dropout", "0.1"]
@@ -603,6 +607,7 @@ def test_an_existing_output_is_refused_and_left_unchanged(run, tmp_path):
     assert (tmp_path / "mine").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_network_with_a_wrong_gradient_is_reported_and_not_trained(run, tmp_path, monkeypatch):
     def averaged(self, dout):
         self.dW, self.db = self.x.T @ dout, dout.mean(axis=0)
@@ -630,7 +635,7 @@ def test_mnist_without_files_or_internet_suggests_what_to_do(run, tmp_path, monk
     assert str(tmp_path / "mnist") in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive  # the first notebook of docs/ trains it too
 @pytest.mark.skipif("JAXNET_DATA" not in os.environ, reason="JAXNET_DATA does not say where the MNIST files are")
 def test_the_notebooks_run_reaches_its_accuracy(run, tmp_path):
     done = run("train.py", "--dataset", "mnist", "--eval-every", "2500", "--output", str(tmp_path / "run"))
@@ -661,6 +666,7 @@ def test_the_crosscheck_passes_all_networks_and_layers(run):
         assert f"PASS  {name}" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_crosscheck_fails_the_notebook_and_explains_why(run):
     done = run("crosscheck.py", "--network", "notebook")
     assert done.returncode == 1
@@ -786,6 +792,7 @@ def test_user_code_is_checked_from_the_shell(run, user_code, name):
     assert text in done.stdout
 
 
+@pytest.mark.slow
 def test_a_check_writes_json_and_a_png(run, user_code, tmp_path):
     np.savez(tmp_path / "weights.npz", W=np.arange(6.0).reshape(3, 2), b=np.ones(2))
     options = "--json --plot", str(tmp_path / "v.png"), "--inputs 5x3 --init", str(tmp_path / "weights.npz")
@@ -825,6 +832,7 @@ class Square:
 """
 
 
+@pytest.mark.slow
 def test_json_is_valid_although_the_checked_code_prints(tmp_path):
     (tmp_path / "noisy.py").write_text(NOISY_CODE)
     command = [sys.executable, ROOT / "scripts" / "crosscheck.py", f"{tmp_path / 'noisy.py'}:Square", "--inputs", "2x3"]
@@ -873,6 +881,7 @@ SCORED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCORED)
 def test_the_scoreboard_measures_the_cost_of_checks(run, name):
     options, status, printed, refused = SCORED[name]
@@ -882,6 +891,7 @@ def test_the_scoreboard_measures_the_cost_of_checks(run, name):
     assert refused in done.stderr
 
 
+@pytest.mark.slow
 def test_a_fail_costs_at_most_five_times_a_pass(run, tmp_path):
     done = run("scoreboard.py", "--growth", "--largest", "4", "--output", str(tmp_path / "growth.json"))
     assert done.returncode == 0, done.stderr
@@ -891,6 +901,7 @@ def test_a_fail_costs_at_most_five_times_a_pass(run, tmp_path):
         assert wrong["calls"] <= 5 * right["calls"]
 
 
+@pytest.mark.slow
 def test_the_scoreboard_runs_the_kinds_of_input(run, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "tests")
     kinds = importlib.import_module("mutants.kinds")

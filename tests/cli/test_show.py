@@ -86,6 +86,7 @@ def test_an_unfinished_run_without_a_checkpoint_has_made_no_step(runs, unfinishe
     assert " 0 of 2,000 " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_curves_are_those_of_finished_runs(runs, unfinished, tmp_path, capsys):
     assert runs("--plot", "curves.png") == 0
     assert (tmp_path / "curves.png").exists()
@@ -107,6 +108,7 @@ def test_a_history_is_read_as_it_was_written(runs):
             np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.slow
 def test_learning_curves_are_drawn(runs, tmp_path):
     assert runs("runs/a", "runs/b", "--plot", "curves.png") == 0
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

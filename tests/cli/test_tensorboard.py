@@ -65,6 +65,7 @@ def assert_equals_history(events, folder):
         np.testing.assert_allclose(points(events, tag), np.column_stack(columns), rtol=1e-6, err_msg=tag)
 
 
+@pytest.mark.slow
 def test_the_event_file_has_the_history_the_options_and_the_success(run, reader):
     from tensorboard.plugins.hparams import api_pb2, metadata
 
@@ -85,6 +86,7 @@ def test_the_event_file_has_the_history_the_options_and_the_success(run, reader)
     assert end.status == api_pb2.STATUS_SUCCESS
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_each_point_once(run, reader, monkeypatch):
     """The event file is ahead of the checkpoint, as after a crash, and a TensorBoard that runs has read it already."""
     folder = Path("runs/a")
@@ -106,6 +108,7 @@ def full_disk(*_arguments):
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.slow
 def test_a_run_continues_on_a_full_disk_and_its_event_file_is_complete_in_the_end(run, reader, monkeypatch):
     from tensorboardX import RecordWriter
 
@@ -117,6 +120,7 @@ def test_a_run_continues_on_a_full_disk_and_its_event_file_is_complete_in_the_en
     assert_equals_history(reader("runs/a"), Path("runs/a"))
 
 
+@pytest.mark.slow
 def test_a_run_whose_event_file_is_never_written_ends_with_3_and_can_be_resumed(run, reader, monkeypatch):
     from tensorboardX import RecordWriter
 
@@ -129,6 +133,7 @@ def test_a_run_whose_event_file_is_never_written_ends_with_3_and_can_be_resumed(
     assert_equals_history(reader("runs/a"), Path("runs/a"))
 
 
+@pytest.mark.slow
 def test_a_diverged_run_is_no_success(run, reader):
     status, _, err = run("--learning-rate 1e30 --steps 50 --output runs/a --tensorboard")
     assert status == 1

@@ -71,6 +71,7 @@ def watched(tmp_path):
     process.process.stdout.close()
 
 
+@pytest.mark.slow
 def test_every_save_is_checked_until_ctrl_c(watched, tmp_path):
     first = watched.runs(1)
     assert first.startswith("PASS  Scaled (x): ")
@@ -95,6 +96,7 @@ def test_every_save_is_checked_until_ctrl_c(watched, tmp_path):
     assert "\x1b" not in "".join(watched.lines)  # nothing is cleared
 
 
+@pytest.mark.slow
 def test_two_saves_of_an_imported_module_within_a_second_are_told_apart(watched, tmp_path):
     def save(text, fraction):
         (tmp_path / "new.py").write_text(text)
@@ -108,6 +110,7 @@ def test_two_saves_of_an_imported_module_within_a_second_are_told_apart(watched,
     assert watched.runs(3).startswith("PASS  Scaled")
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_a_check_is_one_line(watched, tmp_path):
     watched.runs(1)
     slow = LAYER.replace("return scale", "open('started', 'w').close(); time.sleep(60); return scale")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import exhaustive
+from conftest import exhaustive, sampled
 
 from jaxnet.crosscheck import SubjectError, check, check_layer, check_network
 
@@ -392,7 +392,7 @@ def scipys_function_and_jacobian(k):
     return (lambda x: (x**3).sum(), lambda x: k * 3 * x**2), (draw(5),)
 
 
-@pytest.mark.parametrize("name", STYLES)
+@pytest.mark.parametrize("name", sampled(STYLES, 2))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name](1.0)
     report = check(thing, *inputs, constants=("X",) if "weights_first" in name else ())
@@ -400,7 +400,7 @@ def test_a_correct_gradient_in_this_style_passes(name):
 
 
 @pytest.mark.parametrize("factor", [1.001, exhaustive(1.5), exhaustive(-2.0)])
-@pytest.mark.parametrize("name", STYLES)
+@pytest.mark.parametrize("name", sampled(STYLES, 2))
 def test_a_wrong_gradient_in_this_style_fails(name, factor):
     thing, inputs = STYLES[name](factor)
     report = check(thing, *inputs, constants=("X",) if "weights_first" in name else ())
@@ -442,6 +442,7 @@ def test_an_adapted_object_is_not_changed():
     np.testing.assert_equal(vars(layer), before)
 
 
+@pytest.mark.slow
 def test_a_prediction_returned_with_the_value_is_not_read_as_a_gradient():
     """Uses a function that JAX can differentiate, with a second result of the input's shape that is no gradient."""
     import jax.numpy as jnp

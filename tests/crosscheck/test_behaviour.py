@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from conftest import exhaustive
+from conftest import exhaustive, sampled
 
 from jaxnet.crosscheck import check_layer, inspected
 from jaxnet.crosscheck.explain.behaviour_sentences import sentence
@@ -933,7 +933,7 @@ def test_the_fault_is_found_with_its_level_and_its_leaf(name):
 
 @pytest.mark.parametrize("seed", [0, exhaustive(1), exhaustive(2)])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", sampled(RIGHT, 4))
 def test_correct_layers_have_no_findings(name, dtype, seed):
     make, allowed, x = RIGHT[name]
     if dtype == np.float32 and make is IsNearOverflow:
@@ -1141,6 +1141,7 @@ def test_faults_are_found_in_float32(name):
     assert kind in [f.kind for f in findings_of(layer, input_of(x).astype(np.float32), in_double=False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ReadsDwOffAnUpdate, ReadsDwOffAnUpdateAtARate])
 def test_an_update_in_float32_is_linear_up_to_its_rounding(kind):
     for seed in range(5):

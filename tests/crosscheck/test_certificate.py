@@ -54,6 +54,7 @@ def test_the_certificate_holds_for_hundreds_of_planted_errors():
     assert caught >= PROBABILITY * trials
 
 
+@pytest.mark.slow
 def test_an_error_of_1e_4_in_one_of_39200_elements_is_found():
     net = numpy_ref.TwoLayerNet(784, 50, 10, seed=0)
     rng = np.random.default_rng(0)
@@ -70,6 +71,7 @@ def test_an_error_of_1e_4_in_one_of_39200_elements_is_found():
     assert (failing.name, failing.index) == ("Affine1.W", tuple(int(i) for i in index))
 
 
+@pytest.mark.slow
 def test_a_detectable_error_in_single_precision_is_found():
     rng = np.random.default_rng(0)
     layer = Planted(*(rng.standard_normal(shape).astype(np.float32) for shape in ((6, 5), (5,))))
@@ -83,6 +85,7 @@ def test_a_detectable_error_in_single_precision_is_found():
     assert abs(failing.values["analytic"] - failing.values["numerical"]) > detects
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", sampled(range(1, 6), every=5))
 def test_the_wrong_one_of_five_layers_is_named(wrong):
     net = jaxnet.multi_layer_net(6, [5, 7, 4, 6], 3, "tanh")
@@ -102,6 +105,7 @@ def test_the_wrong_one_of_five_layers_is_named(wrong):
         assert not before or f"receives a wrong gradient from Affine{wrong}" in leaf.reason
 
 
+@pytest.mark.slow
 def test_correct_layers_that_are_joined_wrongly_are_reported():
     class Impatient(numpy_ref.Network):
         def value_and_gradient(self, x, t):
@@ -260,6 +264,7 @@ def test_step_errors_reach_rounding_unless_the_gradient_is_wrong():
     assert tanh.error[-1] > 1e3 * tanh.error[foot]
 
 
+@pytest.mark.slow
 def test_a_function_of_the_reference_kind_agrees_three_ways():
     report = check_function(
         np.tanh, (0.5 + np.arange(6.0)) / 6, gradient=lambda x, dout: dout / np.cosh(x) ** 2, reference=jax.numpy.tanh
@@ -313,6 +318,7 @@ class Stuck(Recurrent):
         return super().backward(dout)
 
 
+@pytest.mark.slow
 def test_state_of_an_earlier_call_is_a_constant_in_the_next():
     rng = np.random.default_rng(0)
     W, U, x = rng.standard_normal((3, 4)), rng.standard_normal((4, 4)), rng.standard_normal((5, 3))
@@ -391,6 +397,7 @@ def test_a_function_that_is_finite_at_only_one_point_is_inconclusive():
     assert OUTSIDE in report.leaves[0].reason
 
 
+@pytest.mark.slow
 def test_scalar_inputs_and_outputs_are_accepted():
     @jax.custom_vjp
     def scaled(x, a):
@@ -465,6 +472,7 @@ def adding_affine(factor=1.0):
     return layer
 
 
+@pytest.mark.slow
 def test_an_accumulated_gradient_is_checked_by_its_increments():
     assert check_layer(adding_affine(), (5, 3)).verdict == "PASS"
     report = check_layer(adding_affine(1.01), (5, 3))
@@ -490,6 +498,7 @@ def test_row_is_singular_or_plural_in_a_diagnosis():
     assert rows(1, 2).startswith("rows 1, 2 are not zero as they should be")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", sampled((0, 26, 30, 131, 169, 296), every=6))
 def test_elements_that_lost_nearly_all_digits_are_not_a_difference_from_autodiff(seed):
     """Where a softmax is nearly 1, dout - Σ dout y loses most digits, and small steps do not change it."""

@@ -51,7 +51,7 @@ RIGHT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", sampled(RIGHT, 3))
 def test_right_gradients_in_numpy_pass_and_the_convention_is_named(name):
     f, args, gradient, convention = RIGHT[name]
     report = check_function(f, *args, gradient=gradient)
@@ -77,11 +77,13 @@ def test_gradients_that_follow_neither_convention_fail(name):
     assert any("they are wrong by" in note for note in report.notes)
 
 
+@pytest.mark.slow
 def test_half_a_gradient_is_named_a_wirtinger_derivative():
     report = check_function(np.abs, Z, gradient=lambda z, dout: dout * z / np.abs(z) / 2)
     assert all("a Wirtinger derivative, dL/dz or dL/dz*, is half" in leaf.diagnosis for leaf in report.leaves)
 
 
+@pytest.mark.slow
 def test_factors_are_read_by_the_convention_that_explains_them():
     report = check_function(lambda z: z * z, Z, gradient=lambda z, dout: 3 * dout * 2 * z)
     assert slips(report) == {"z.real": Slip.FACTOR, "z.imag": Slip.FACTOR}
@@ -95,6 +97,7 @@ def test_a_complex_gradient_of_a_real_argument_has_the_wrong_form():
     assert "complex128, expected float64" in leaf.detail
 
 
+@pytest.mark.slow
 def test_arguments_that_follow_different_conventions_fail():
     def mixed(z, w, dout):
         return dout @ w.T, z.conj().T @ dout
@@ -110,6 +113,7 @@ def test_a_kink_of_abs_at_zero_is_no_fault():
     assert check_function(np.abs, np.zeros(3, complex), gradient=subgradient).verdict is Verdict.PASS
 
 
+@pytest.mark.slow
 def test_a_gradient_outside_of_the_slopes_at_a_kink_fails():
     report = check_function(np.abs, np.zeros(3, complex), gradient=lambda z, dout: dout * (2 + 2j) + 0 * z)
     assert report.verdict is not Verdict.PASS
@@ -185,6 +189,7 @@ def test_right_layers_with_complex_parameters_pass(layer, convention):
     assert any(note.startswith(convention) for note in report.notes)
 
 
+@pytest.mark.slow
 def test_wrong_layers_with_complex_parameters_fail():
     assert slips(check_layer(WithoutConj(), Z)) == {"W.real": Slip.CONJUGATE, "W.imag": Slip.CONJUGATE}
     assert slips(check_layer(RealWeights(), Z)) == {"W.imag": Slip.ZERO}
@@ -195,12 +200,14 @@ def test_a_layer_that_writes_to_a_complex_dout_is_found():
     assert any("dout" in sentence for sentence in report.behaviour + report.warnings)
 
 
+@pytest.mark.slow
 def test_pairs_of_functions_with_complex_numbers():
     pair = lambda z: (z**3, z), lambda dout, z: dout * (3 * z**2).conj()
     assert check_layer(pair, Z).verdict is Verdict.PASS
     assert check_layer((pair[0], lambda dout, z: dout * (2 * z**2).conj()), Z).verdict is Verdict.FAIL
 
 
+@pytest.mark.slow
 def test_a_reference_in_jax_takes_complex_arguments():
     report = check_function(
         lambda z: z * z, Z, gradient=lambda z, dout: dout * (2 * z).conj(), reference=lambda z: z * z
@@ -212,6 +219,7 @@ def test_a_reference_in_jax_takes_complex_arguments():
     assert other.verdict is Verdict.FAIL
 
 
+@pytest.mark.slow
 def test_a_gradient_by_jax_follows_its_own_convention():
     def loss(z):
         return (jnp.abs(z) ** 2 * z.real + z.imag).sum()
@@ -244,6 +252,7 @@ IN_JAX = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sampled(IN_JAX, every=3))
 def test_a_conjugate_in_a_rule_of_jax_is_named(name):
     f, at, right, wrong, leaves = IN_JAX[name]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import sampled
 
 from jaxnet.crosscheck import SubjectError, check_function
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
@@ -315,6 +316,7 @@ def test_arguments_that_cannot_be_checked_are_rejected_by_name(name):
         check_function(lambda x: x.sum(), *args, gradient=lambda x: np.ones_like(x))
 
 
+@pytest.mark.slow
 def test_arguments_that_are_not_arrays_are_passed_through():
     def f(x, key, old, count, text, nothing, flag):
         assert (count, text, nothing, flag) == (3, "a", None, True)
@@ -325,6 +327,7 @@ def test_arguments_that_are_not_arrays_are_passed_through():
     check_function(f, draw(4), *others, gradient=lambda x, *rest: (f(np.ones(4), *rest),), takes_dout=False)
 
 
+@pytest.mark.slow
 def test_an_empty_array_and_infinite_ones_are_leaves():
     with preserve_global_state():
         leaves = CheckableJax(lambda x, e: x.sum() + e.sum(), (draw(3), np.zeros((0, 2)))).leaves
@@ -371,7 +374,8 @@ def captured(w):
 CAPTURED = list(captured(np.array(0.5)))
 
 
-@pytest.mark.parametrize("name", CAPTURED)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sampled(CAPTURED, 5))
 def test_a_captured_array_is_checked(name):
     f = captured(np.array(0.5))[name]
     report = check_function(f, draw(3))
@@ -417,6 +421,7 @@ def test_arrays_that_a_function_with_a_gradient_closes_over_are_constants():
     np.testing.assert_allclose(checked.forward(checked.leaves | {"A": 2 * A}), 2 * checked.forward(checked.leaves))
 
 
+@pytest.mark.slow
 def test_complex_numbers_are_two_leaves_and_two_outputs():
     z = draw(3) + 1j * draw(3, seed=5)
     square = with_rule(lambda z: z * z, lambda z: (z * z, z), lambda z, g: (2 * z * g,))

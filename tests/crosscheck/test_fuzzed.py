@@ -39,6 +39,7 @@ def refused(message, function, *arguments):
     return False
 
 
+@pytest.mark.slow
 @quick
 @given(ARRAYS)
 def test_any_samples_are_accepted_or_refused_by_name(x):
@@ -47,6 +48,7 @@ def test_any_samples_are_accepted_or_refused_by_name(x):
     assert refused(r"x[:\[]", check_samples, "x", x) != good
 
 
+@pytest.mark.slow
 @quick
 @given(ARRAYS, st.integers(1, 4), st.integers(1, 4))
 def test_any_labels_are_accepted_or_refused_by_name(t, samples, classes):
@@ -65,6 +67,7 @@ def test_any_batches_are_accepted_or_refused_by_name(batches, samples):
     assert refused("batches: ", check_batches, "batches", batches, samples) != good
 
 
+@pytest.mark.slow
 @quick
 @given(NUMBERS, NUMBERS, NUMBERS)
 def test_any_sizes_are_accepted_or_refused_by_name(inputs, hidden, outputs):
@@ -74,6 +77,7 @@ def test_any_sizes_are_accepted_or_refused_by_name(inputs, hidden, outputs):
     assert refused(message, jaxnet.two_layer_net, inputs, hidden, outputs) != good
 
 
+@pytest.mark.slow
 @few
 @given(
     st.sampled_from([np.float16, np.float32, np.float64, np.int32, np.uint8]),
@@ -126,6 +130,7 @@ def test_an_idx_file_of_any_sizes_is_read_or_refused(tmp_path, sizes, content):
         assert images.tobytes() == content
 
 
+@pytest.mark.slow
 @quick
 @given(st.one_of(st.binary(max_size=40), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
 def test_any_options_of_a_run_folder_are_read_or_refused(tmp_path, content):

@@ -135,6 +135,7 @@ def rows_added(in_float32):
     return forward, backward
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", sampled(HALVES, every=2))
 def test_a_sum_of_4096_positive_terms_in_16_bits_is_named(half):
     x, w = np.abs(drawn((4096, 2), HALVES[half])), drawn(2, HALVES[half])
@@ -147,6 +148,7 @@ def test_a_sum_of_4096_positive_terms_in_16_bits_is_named(half):
     assert check_layer(rows_added(in_float32=True), x, w).verdict is Verdict.PASS
 
 
+@pytest.mark.slow
 def test_a_wrong_formula_is_no_accumulation_even_if_sums_are_long():
     def forward(x, w):
         return summed(x * w, True), (x, w)
@@ -306,6 +308,7 @@ def only_half(factor):
     return forward, lambda dout, y: (dout.astype(np.float32) * (1 - y * y) * factor).astype(BF16)
 
 
+@pytest.mark.slow
 def test_code_that_only_returns_16_bits_is_measured_by_a_reference():
     import jax.numpy as jnp
 
@@ -320,6 +323,7 @@ def test_code_that_only_returns_16_bits_is_measured_by_a_reference():
     assert wrong.verdict is not Verdict.PASS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", sampled(HALVES, every=2))
 def test_functions_of_jax_are_measured(half):
     import jax
@@ -338,6 +342,7 @@ def test_functions_of_jax_are_measured(half):
     assert report.leaves[0].cause is Cause.LOW_PRECISION, str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", HALVES)
 def test_functions_of_pytorch_are_measured(half):
     torch = pytest.importorskip("torch")

@@ -25,6 +25,7 @@ from jaxnet.crosscheck import (
 from jaxnet.crosscheck.inspect.network import inspect_network
 
 
+@pytest.mark.slow
 def test_leaf_at_kinks_is_certified_at_the_nearby_point():
     (leaf,) = check_layer(numpy_ref.ReLU(), np.zeros((20, 30))).leaves
     assert leaf.verdict == "PASS"
@@ -37,6 +38,7 @@ def test_leaf_at_kinks_is_certified_at_the_nearby_point():
     assert "times 2" in leaf.diagnosis  # beside the kinks; at the kinks it is between two slopes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_leaf_at_kinks_is_compared_with_the_reference_nearby(dtype):
     x = np.zeros((20, 30), dtype)
@@ -119,6 +121,7 @@ def test_number_with_an_unrelated_d_name_is_accepted():
 NAMES = ["d{}", "d_{}", "grad_{}", "{}_grad", "g{}", "g_{}", "grad{}", "{}grad", "delta_{}", "nabla_{}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "lower"), sampled([(form, lower) for form in NAMES for lower in (False, True)], 5))
 def test_stored_gradients_are_found_under_common_names(form, lower):
     places = [form.format("w" if lower else "W"), form.format("b")]
@@ -153,6 +156,7 @@ def test_returned_gradient_takes_precedence_over_stored():
     check_layer(type("Silent", (Both,), {"returned": lambda self, dx: None})(), (5, 4)).raise_if_failed()
 
 
+@pytest.mark.slow
 def test_an_array_named_like_a_gradient_is_a_parameter_if_backward_does_not_set_it():
     class Gated:
         """Holds a gate's weights under gW, and an array whose name differs from the input's only by case."""
@@ -182,6 +186,7 @@ def test_an_array_named_like_a_gradient_is_a_parameter_if_backward_does_not_set_
     assert [leaf.name for leaf in report.leaves if leaf.cause is Cause.NO_GRADIENT] == ["X"]
 
 
+@pytest.mark.slow
 def test_layer_without_any_gradient_is_inconclusive():
     report = check_layer(linear(None, None), (5, 4))
     assert report.verdict == "INCONCLUSIVE"
@@ -409,6 +414,7 @@ def test_network_with_a_loss_that_is_not_finite_is_inconclusive():
     assert json.loads(json.dumps(report.to_dict()))["verdict"] == "INCONCLUSIVE"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-300, 1e200, 1e300])
 def test_gradients_whose_squares_overflow_are_compared(size):
     rng = np.random.default_rng(0)
@@ -429,6 +435,7 @@ def test_gradients_whose_squares_overflow_are_compared(size):
     assert "times 1.01" in wrong.text(width=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-17, 1e-100])
 def test_the_gradient_of_a_tiny_leaf_is_not_taken_for_zero(size):
     wrong = linear(backward=lambda self, dout: [Linear.backward(self, dout), setattr(self, "dW", 17 * self.dW)][0])
@@ -605,6 +612,7 @@ HELD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HELD)
 def test_parameters_and_gradients_are_found_at_common_places(name):
     *how, places = HELD[name]
@@ -616,6 +624,7 @@ def test_parameters_and_gradients_are_found_at_common_places(name):
     assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == [places[0]]
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_cleared_and_a_frozen_parameter_is_constant():
     keep, get, leave, _ = HELD["data"]
     layer = Kept(keep, get, leave)
@@ -646,6 +655,7 @@ DICTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DICTS)
 def test_a_backward_may_return_a_dict_by_the_names_of_the_inputs(name):
     rng = np.random.default_rng(0)
@@ -707,6 +717,7 @@ class Slotted:
         return dout @ self.W.T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_a_layer_may_hold_its_arrays_in_slots(dtype):
     x = np.random.default_rng(1).standard_normal((5, 4)).astype(dtype)
@@ -801,6 +812,7 @@ def test_a_network_method_that_is_none_is_rejected(run, attribute):
         run(unfinished, *samples())
 
 
+@pytest.mark.slow
 def test_gradients_may_have_d_names_in_a_dict():
     keep = _set(params=lambda W, b: {"W": W, "b": b})
     leave = _set(grads=lambda dW, db: {"dW": dW, "db": db})
@@ -938,6 +950,7 @@ def test_gradient_for_integers_is_not_checked_with_a_note():
     assert any("x is an array of integers" in note for note in report.notes)
 
 
+@pytest.mark.slow
 def test_function_that_returns_value_and_gradient_has_a_note():
     x = np.random.default_rng(1).standard_normal((4, 3))
     report = check_function(lambda x: ((x**2).sum(), 3 * x), x)

@@ -39,6 +39,7 @@ class Params:
     b: jax.Array
 
 
+@pytest.mark.slow
 def test_static_arguments_pass_through():
     assert check(power_with(1.0), X, 3).verdict is Verdict.PASS
     assert check(power_with(1.01), X, 3).verdict is Verdict.FAIL
@@ -46,10 +47,12 @@ def test_static_arguments_pass_through():
     assert check(apply, jnp.exp, X).verdict is Verdict.FAIL
 
 
+@pytest.mark.slow
 def test_keyword_arguments_with_defaults_keep_them():
     assert check(lambda x, *, scale=2.0: jnp.sin(x) * scale, X).verdict is Verdict.PASS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [KEY, jax.random.PRNGKey(0)], ids=["typed", "raw"])
 def test_random_keys_have_no_gradient(key):
     report = check(lambda x, k: x * jax.random.normal(k, x.shape), X, key)
@@ -57,18 +60,21 @@ def test_random_keys_have_no_gradient(key):
     assert [leaf.name for leaf in report.leaves] == ["x"]
 
 
+@pytest.mark.slow
 def test_sharded_arrays_are_taken():
     mesh = jax.make_mesh((1,), ("batch",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
     assert check(lambda x: jnp.sin(x) @ x.T, jax.device_put(X, sharding)).verdict is Verdict.PASS
 
 
+@pytest.mark.slow
 def test_donated_arrays_are_copied_first():
     x = jnp.asarray(X)
     assert check(jax.jit(jnp.sin, donate_argnums=0), x).verdict is Verdict.PASS
     assert not x.is_deleted()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_any_pytree_comes_in_and_goes_out(order):
     def f(p, t):
@@ -80,6 +86,7 @@ def test_any_pytree_comes_in_and_goes_out(order):
     assert [leaf.name for leaf in report.leaves] == ["p.W", "p.b", "t.0.a", "t.1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, exhaustive(2)])
 def test_equinox_modules_bring_their_parameters(order):
     eqx = pytest.importorskip("equinox")
@@ -95,6 +102,7 @@ def test_equinox_modules_are_mapped_over_a_batch():
     assert check(jax.vmap(eqx.nn.MLP(3, 2, 4, 1, key=KEY)), jnp.asarray(X)).verdict is Verdict.PASS
 
 
+@pytest.mark.slow
 def test_a_rule_of_equinox_is_checked():
     eqx = pytest.importorskip("equinox")
 
@@ -129,6 +137,7 @@ def test_flax_modules_with_state_bring_their_parameters():
     np.testing.assert_array_equal(net.norm.mean[...], mean)  # the user's module is as before
 
 
+@pytest.mark.slow
 def test_bound_flax_linen_modules_are_taken():
     nn = pytest.importorskip("flax.linen")
     dense = nn.Dense(2)
@@ -137,6 +146,7 @@ def test_bound_flax_linen_modules_are_taken():
     assert check(dense.bind(params), jnp.asarray(X)).verdict is Verdict.PASS
 
 
+@pytest.mark.slow
 def test_python_numbers_of_equinox_modules_are_settings():
     """`eqx.filter_grad` differentiates arrays alone, and `jax.grad` the floats of any other pytree."""
     eqx = pytest.importorskip("equinox")

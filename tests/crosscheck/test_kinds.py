@@ -33,7 +33,7 @@ def assert_as_expected(name, seed):
     assert not shortfalls, f"{KINDS[name].sentence}\n{result.text}"
 
 
-@pytest.mark.parametrize("name", sampled(KINDS, 24))
+@pytest.mark.parametrize("name", sampled(KINDS, 72))
 def test_a_kind_gets_the_expected_verdict(name):
     assert_as_expected(name, 0)
 
@@ -45,7 +45,7 @@ def test_a_kind_gets_the_expected_verdict_for_other_inputs(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", sampled(WRONG, 8))
 def test_a_wrong_kind_is_wrong_by_another_derivation(name):
     try:
         relative_error = error(KINDS[name], 0)

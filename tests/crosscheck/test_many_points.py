@@ -77,6 +77,7 @@ def test_each_entry_draws_its_own_numbers():
     assert len({array.tobytes() for array in values if array.shape == (3,)}) > 2
 
 
+@pytest.mark.slow
 def test_a_function_makes_the_inputs():
     sizes = []
 

@@ -29,6 +29,7 @@ def test_names_bind_in_any_order(thing):
             assert [leaf.size for leaf in report.leaves] == [6, 12]
 
 
+@pytest.mark.slow
 def test_arguments_of_functions_bind_by_name():
     report = check_function(
         lambda x, n: x**n, named={"n": 3, "x": X}, gradient=lambda x, n, dout: dout * n * x ** (n - 1)

@@ -68,6 +68,7 @@ OFF = {  # each wrong by a relative 1e-5
 # -- accuracy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OFF)
 def test_an_error_within_the_declared_accuracy_is_allowed(name):
     assert OFF[name]().verdict == "FAIL"
@@ -89,6 +90,7 @@ def test_the_certificate_includes_the_accuracy():
     assert declared.leaves[0].min_detectable_error > 1e3 * exact.leaves[0].min_detectable_error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [1e-4, 1e-2])
 def test_the_verdict_about_the_accuracy_depends_on_no_seed(error):
     for seed in range(4):
@@ -168,6 +170,7 @@ def test_a_surrogate_gradient_is_compared_with_the_expected_function():
     assert check_layer(Rounds(), x, expected=np.sin).verdict == "FAIL"
 
 
+@pytest.mark.slow
 def test_the_expected_function_takes_the_parameters():
     class Binary(Affine):
         """Binary weights, with the gradient of a layer whose weights are not binary."""
@@ -218,6 +221,7 @@ class Masked(Affine):
         return super().backward(dout * self.pattern)
 
 
+@pytest.mark.slow
 def test_a_declared_constant_causes_only_a_warning():
     report = check_layer(Masked(), draw(5, 4))
     assert report.verdict == "INCONCLUSIVE"

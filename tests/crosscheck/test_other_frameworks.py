@@ -15,6 +15,7 @@ from jaxnet.crosscheck.inspect.other_frameworks import other_framework
 X = np.linspace(-1.0, 1.5, 12).reshape(4, 3)
 
 
+@pytest.mark.slow
 def test_frameworks_are_never_imported():
     code = (
         "import sys, numpy as np, jaxnet.crosscheck as c; c.check(lambda x: x * 2, np.ones(3)); "

@@ -84,9 +84,11 @@ class TestForwardMode:
     def test_differences_due_to_rounding_pass(self):
         assert check(sine_with(1, 1 + 1e-15), X).verdict is Verdict.PASS
 
+    @pytest.mark.slow
     def test_a_custom_vjp_has_no_forward_mode(self):
         assert check(product_with(fwd, bwd), X, W).verdict is Verdict.PASS
 
+    @pytest.mark.slow
     def test_code_with_forward_mode_only_is_checked(self):
         def root(a):
             return jax.lax.while_loop(lambda y: jnp.any(jnp.abs(y * y - a) > 1e-14 * a), lambda y: (y + a / y) / 2, a)
@@ -95,6 +97,7 @@ class TestForwardMode:
             check(root, W)
         assert check_function(root, W, mode="forward", order=2).verdict is Verdict.PASS
 
+    @pytest.mark.slow
     def test_a_wrong_rule_with_forward_mode_only_fails(self):
         @jax.custom_jvp
         def root(a):
@@ -145,6 +148,7 @@ class TestSingleArguments:
 class TestTransforms:
     every = ("jit", "vmap", "checkpoint", "scan")
 
+    @pytest.mark.slow
     def test_right_code_passes_under_all(self):
         assert check(product_with(fwd, bwd), X, W, transforms=self.every).verdict is Verdict.PASS
 
@@ -164,11 +168,13 @@ class TestTransforms:
     def test_a_batch_that_is_computed_right_passes(self):
         assert check(self.callback(np.sin), X).verdict is Verdict.PASS
 
+    @pytest.mark.slow
     def test_a_batch_that_is_computed_wrong_fails(self):
         report = check(self.callback(lambda x: np.sin(x[::-1])), X)
         assert report.faults == (Behaviour.TRANSFORM_VALUE,)
         assert "under vmap" in report.text(width=None)
 
+    @pytest.mark.slow
     def test_a_gradient_that_is_wrong_in_a_batch_fails(self):
         def slope_on_host(x):
             return (np.cos(x) if np.ndim(x) == 1 else np.cos(x[::-1])).astype(x.dtype)
@@ -184,6 +190,7 @@ class TestTransforms:
         sine.defvjp(lambda x: (jnp.sin(x), x), backward)
         assert check(sine, X).faults == (Behaviour.TRANSFORM_GRADIENT,)
 
+    @pytest.mark.slow
     def test_another_value_under_jit_fails(self):
         def doubled_when_traced(x):
             return jnp.sin(x) * (2.0 if isinstance(x, jax.core.Tracer) and not hasattr(x, "primal") else 1.0)
@@ -192,6 +199,7 @@ class TestTransforms:
         assert report.verdict is Verdict.FAIL
         assert Behaviour.TRANSFORM_VALUE in report.faults
 
+    @pytest.mark.slow
     def test_code_that_cannot_be_transformed_passes_unless_it_must(self):
         def branches(x):
             return jnp.sin(x) if x[0] > 0 else jnp.cos(x)
@@ -208,6 +216,7 @@ class TestTransforms:
 
 
 class TestOrder:
+    @pytest.mark.slow
     def test_right_second_and_third_derivatives_pass(self):
         report = check(product_with(fwd, bwd), X, W, order=3)
         assert report.verdict is Verdict.PASS
@@ -222,16 +231,19 @@ class TestOrder:
         assert second(report).verdict is Verdict.FAIL
         assert all(leaf.verdict is Verdict.PASS for leaf in report.leaves)
 
+    @pytest.mark.slow
     def test_a_stopped_residual_fails(self):
         wrong = product_with(fwd, lambda r, g: (g * jax.lax.stop_gradient(jnp.cos(r[0])) * r[1], g * jnp.sin(r[0])))
         failing = {leaf.name for leaf in second(check(wrong, X, W, order=2)).leaves if leaf.verdict is Verdict.FAIL}
         assert failing == {"x"}
 
+    @pytest.mark.slow
     def test_a_stopped_dout_fails(self):
         wrong = product_with(fwd, lambda r, g: bwd(r, jax.lax.stop_gradient(g)))
         failing = {leaf.name for leaf in second(check(wrong, X, W, order=2)).leaves if leaf.verdict is Verdict.FAIL}
         assert failing == {"dout"}
 
+    @pytest.mark.slow
     def test_a_rule_of_the_rule_that_is_wrong_fails(self):
         @jax.custom_jvp
         def slope(x):
@@ -241,9 +253,11 @@ class TestOrder:
         wrong = product_with(fwd, lambda r, g: (g * slope(r[0]) * r[1], g * jnp.sin(r[0])))
         assert second(check(wrong, X, W, order=2)).verdict is Verdict.FAIL
 
+    @pytest.mark.slow
     def test_a_second_derivative_that_is_zero_passes(self):
         assert check(jax.nn.relu, X - 0.5, order=2).verdict is Verdict.PASS
 
+    @pytest.mark.slow
     def test_a_hessian_off_by_less_than_quotients_resolve_is_not_symmetric(self):
         @jax.custom_jvp
         def times(x, w):
@@ -269,6 +283,7 @@ class TestOrder:
         with pytest.raises(SubjectError, match="order: "):
             check((lambda x: (x**2, x), lambda dout, x: 2 * x * dout), X, order=2)
 
+    @pytest.mark.slow
     def test_json_and_text_hold_the_second_derivative(self):
         report = check(jnp.sin, X, order=2)
         assert report.to_dict()["derivatives"][0]["verdict"] == "PASS"

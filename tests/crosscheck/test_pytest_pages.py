@@ -36,6 +36,7 @@ def without_measurements(lines):
     return [re.sub(r"\d+\.\d+ s\b|\b\d(\.\d)?e[-+]\d\d", "?", line).rstrip() for line in lines]
 
 
+@pytest.mark.slow
 def test_pytest_prints_what_the_page_says(run):
     result = run()
     result.assert_outcomes(passed=2, failed=1)
@@ -48,6 +49,7 @@ def test_pytest_prints_what_the_page_says(run):
         assert position is not None, expected
 
 
+@pytest.mark.slow
 def test_the_workflow_runs_and_its_reports_are_read_as_the_page_says(run, pytester, capsys):
     workflow, _ = blocks("ci.md", "yaml")
     steps = yaml.safe_load(workflow)["jobs"]["gradients"]["steps"]
@@ -62,6 +64,7 @@ def test_the_workflow_runs_and_its_reports_are_read_as_the_page_says(run, pytest
     assert capsys.readouterr().out == blocks("ci.md", "text")[0]
 
 
+@pytest.mark.slow
 def test_the_hook_names_a_command_that_runs(run, pytester):
     _, hooks = blocks("ci.md", "yaml")
     (hook,) = yaml.safe_load(hooks)["repos"][0]["hooks"]
@@ -71,6 +74,7 @@ def test_the_hook_names_a_command_that_runs(run, pytester):
     assert re.search(hook["files"], "layers/affine.py")
 
 
+@pytest.mark.slow
 def test_the_setting_of_the_page_is_valid(run, pytester):
     (ini,) = blocks("ci.md", "ini")
     pytester.makeini(ini)

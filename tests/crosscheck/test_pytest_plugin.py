@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import sampled
 
 from jaxnet.crosscheck import Cause, Gap, Leaf, Report, SubjectError, Verdict
 from jaxnet.pytest_plugin import Crosscheck
@@ -103,7 +104,7 @@ def test_a_wrong_layer_fails_with_one_sentence_and_then_the_report(run):
         "crosscheck.network(Scale(W), W, W)",
     ],
 )
-@pytest.mark.parametrize("style", ["long", "short"])
+@pytest.mark.parametrize("style", sampled(["long", "short"], 2))
 def test_the_line_of_the_user_is_the_last_that_is_shown(run, call, style):
     result = run(f"def test_call(crosscheck):\n    {call}\n", f"--tb={style}")
     result.assert_outcomes(failed=1)
@@ -160,6 +161,7 @@ def test_inconclusive_fails_by_default(run):
     )
 
 
+@pytest.mark.slow
 def test_inconclusive_is_a_warning_of_its_own_category(run):
     assert "1 passed, 1 warning" in run(UNDECIDED, ini=WARN).outlines[-1]
     category = "jaxnet.crosscheck.report.InconclusiveWarning"
@@ -192,6 +194,7 @@ def test_the_seed_is_the_crc_of_the_node_id():
     assert Crosscheck("123456789", {}, None, "fail", [], None).seed == 0xCBF43926
 
 
+@pytest.mark.slow
 def test_the_message_says_the_seed_and_the_option_overrides_it(run):
     seed = "def test_wrong(crosscheck):\n    crosscheck(Scale(W, 3), (5, 3){})\n"
     first, again = (lines_of_error(run(seed.format("")))[-1] for _ in range(2))
@@ -239,6 +242,7 @@ def test_several_inputs_are_one_case(run):
     result.stdout.fnmatch_lines(["*test_mul[[]5x4,4x3] PASSED*", "*test_mul[[]1x2,2x3] PASSED*"])
 
 
+@pytest.mark.slow
 def test_a_function_that_draws_inputs_is_no_list_of_cases(run):
     marker = "@pytest.mark.crosscheck(shapes=lambda rng: [(int(rng.integers(1, 5)), 3)])\n"
     test = "def test_scale(crosscheck):\n    assert len(crosscheck(Scale(W)).points) == 8\n"
@@ -267,6 +271,7 @@ def test_a_layer_in_another_dtype_is_refused(run):
     assert "dtypes: w of Scale in float64, expected float32: make its arrays in" in lines_of_error(result)[0]
 
 
+@pytest.mark.slow
 def test_a_module_of_torch_is_checked_in_float64_and_a_double_one_not_in_float32():
     torch = pytest.importorskip("torch")
     linear, inputs = torch.nn.Linear(4, 3), (torch.ones(5, 4),)
@@ -308,6 +313,7 @@ def test_floats_change_their_dtype_and_other_values_do_not():
     assert in_dtype(torch.ones(2, dtype=torch.int64), "float64").dtype == torch.int64
 
 
+@pytest.mark.slow
 def test_the_summary_counts_checks_of_all_kinds(run):
     result = run(RIGHT + WRONG + UNDECIDED + "def test_refused(crosscheck):\n    crosscheck(3, (5, 3))\n")
     result.stdout.fnmatch_lines(
@@ -337,6 +343,7 @@ def test_the_three_slowest_are_listed_slowest_first():
     assert [line.split()[1] for line in lines[1:]] == ["4.00", "2.00", "1.00"]
 
 
+@pytest.mark.slow
 def test_junit_has_the_reports_as_json(run, pytester):
     run(RIGHT + WRONG, "--junitxml=junit.xml")
     properties = ElementTree.parse(pytester.path / "junit.xml").iter("property")
@@ -345,6 +352,7 @@ def test_junit_has_the_reports_as_json(run, pytester):
     assert {leaf["name"]: leaf["verdict"] for leaf in reports[1]["leaves"]} == {"w": "FAIL", "x": "PASS"}
 
 
+@pytest.mark.slow
 def test_under_xdist_summary_seed_and_junit_are_the_same(run, pytester, monkeypatch):
     tests, options = RIGHT + WRONG, ("--junitxml=junit.xml", "-W", "error")
     here = lines_of_error(run(tests, *options))
@@ -357,12 +365,14 @@ def test_under_xdist_summary_seed_and_junit_are_the_same(run, pytester, monkeypa
     assert (pytester.path / "junit.xml").read_text().count('name="crosscheck"') == 2
 
 
+@pytest.mark.slow
 def test_the_plugin_imports_neither_numpy_nor_the_checker():
     show = f"import sys, {PLUGIN}; print(*sorted(set(sys.modules) & {{'numpy', 'jax', 'torch', 'jaxnet.crosscheck'}}))"
     printed = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == ""
 
 
+@pytest.mark.slow
 def test_the_entry_point_and_the_option_p_are_one_plugin(run, pytester, monkeypatch):
     (points,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"].values()
     info = pytester.mkdir("wheel-1.0.dist-info")

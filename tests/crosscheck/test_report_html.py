@@ -104,6 +104,7 @@ def test_only_matrices_have_a_map():
     assert element_errors(np.ones((0, 2)), 0.1) is None
 
 
+@pytest.mark.slow
 def test_a_pooled_map_says_so_and_names_blocks():
     report = check(Affine(100, 50, [(slice(96, 100), slice(48, 50))]), (5, 100), reference=affine_in_jax)
     html = report._repr_html_()
@@ -137,6 +138,7 @@ def test_curves_fall_to_rounding_unless_the_gradient_is_wrong(failing):
     assert max(heights[0]) < 40 < 100 < max(heights[1])  # the wrong one stays high on the common axis
 
 
+@pytest.mark.slow
 def test_a_report_lets_go_of_the_code_once_it_was_shown():
     report = check(Affine(4, 3), (5, 4))
     code = weakref.ref(report.step_curves._code[0])
@@ -146,12 +148,14 @@ def test_a_report_lets_go_of_the_code_once_it_was_shown():
     assert report._repr_html_() == first
 
 
+@pytest.mark.slow
 def test_a_report_keeps_no_large_arrays():
     report = check((lambda x: (x**2, x), lambda dout, x: 2 * x * dout), draw(2**16 + 1))
     assert report.step_curves._code is None
     assert "<polyline" not in report._repr_html_()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda report: pickle.loads(pickle.dumps(report))])
 def test_a_copied_report_is_shown_without_the_code(copied):
     report = check(Affine(4, 3, [(1, 1)]), (5, 4))

@@ -476,6 +476,7 @@ def test_unsupported_code_is_rejected_by_name(name):
 # -- functions
 
 
+@pytest.mark.slow
 def test_a_custom_gradient_is_checked_against_its_own_forward():
     @jax.custom_vjp
     def sine(x):
@@ -489,6 +490,7 @@ def test_a_custom_gradient_is_checked_against_its_own_forward():
     assert "times 1.001" in report.leaves[0].diagnosis
 
 
+@pytest.mark.slow
 def test_functions_of_trees_and_integers_pass():
     def logits(params, ids):
         return jnp.tanh(params["table"][ids]) @ params["out"]["W"] + params["out"]["b"]

@@ -149,6 +149,7 @@ def test_a_wrong_gradient_fails(name):
     assert report.verdict == "FAIL", str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forward", sampled(RIGHT_GRADIENTS, 4))
 def test_a_right_gradient_passes_by_its_class_and_by_its_apply(forward):
     inputs, backward = RIGHT_GRADIENTS[forward]
@@ -406,6 +407,7 @@ def test_right_code_passes(name):
         assert torch.equal(thing.state_dict()[key], value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [nn.Linear(4, 3), nn.LayerNorm(4)])
 def test_a_float32_module_takes_the_float64_inputs_that_numpy_makes(module):
     assert check(module, X.numpy()).verdict == "PASS"

@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+from conftest import sampled
 from complex_arrays import PYTORCH, W, X, Z, slips, verdicts
 from tensors import one_thread, same_weights  # noqa: F401 the fixtures act by being here
 
@@ -38,6 +39,7 @@ IN_TORCH = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_TORCH)
 def test_a_conjugate_in_a_function_of_pytorch_is_named(name):
     forward, at, right, wrong, leaves = IN_TORCH[name]
@@ -49,6 +51,7 @@ def test_a_conjugate_in_a_function_of_pytorch_is_named(name):
     assert ("dout * conj(f'(x))" if name == "rotation" else "dout * conj(f'(z))") in sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backward", [lambda z, g: g * z / z.abs() / 2, lambda z, g: (g * z / z.abs()).real + 0j])
 def test_other_faults_in_a_function_of_pytorch_fail(backward):
     report = check(function_of(torch.abs, backward), torch.tensor(Z))
@@ -72,7 +75,7 @@ RIGHT_IN_TORCH = {
 }
 
 
-@pytest.mark.parametrize("name", RIGHT_IN_TORCH)
+@pytest.mark.parametrize("name", sampled(RIGHT_IN_TORCH, 3))
 def test_complex_tensors_pass(name):
     f, inputs = RIGHT_IN_TORCH[name]
     before = [tensor.clone() for tensor in inputs]
@@ -82,6 +85,7 @@ def test_complex_tensors_pass(name):
     assert all(torch.equal(tensor, copy) for tensor, copy in zip(inputs, before, strict=True))
 
 
+@pytest.mark.slow
 def test_parts_of_complex_parameters_are_leaves():
     report = check(torch.nn.Linear(3, 2, dtype=torch.complex128), T)
     assert {"weight.real", "weight.imag", "bias.real", "bias.imag"} <= verdicts(report).keys()
@@ -114,6 +118,7 @@ def test_forward_mode_of_complex_tensors_is_compared():
     assert any("forward mode" in sentence for sentence in report.behaviour)
 
 
+@pytest.mark.slow
 def test_second_derivatives_and_vmap_of_complex_tensors():
     assert check(lambda z: z * z * z.conj(), T, order=2, transforms=("vmap", "checkpoint")).verdict is Verdict.PASS
 
@@ -123,6 +128,7 @@ def test_second_derivatives_and_vmap_of_complex_tensors():
     assert check(function_of(lambda z: z * z, half), T, order=2).verdict is Verdict.FAIL
 
 
+@pytest.mark.slow
 def test_a_reference_in_jax_takes_the_parts_of_tensors():
     assert check(lambda z, w: z @ w, T, torch.tensor(W), reference=lambda z, w: z @ w).verdict is Verdict.PASS
     assert check(lambda z, w: z @ w, T, torch.tensor(W), reference=lambda z, w: z @ w.conj()).verdict is Verdict.FAIL

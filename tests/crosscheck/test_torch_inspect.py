@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from conftest import sampled
 from tensors import T, custom, one_thread, same_weights, scale, tanh  # noqa: F401 the fixtures act by being here
 
 from jaxnet.crosscheck import SubjectError, check, check_function, check_layer
@@ -129,6 +130,7 @@ def uses_globals(x):
     return LAYER(beside(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["closure", "method", "partial", "object", "globals", "nested"])
 def test_parameters_that_a_callable_refers_to_are_leaves(style):
     net, w = nn.Linear(4, 3).double(), torch.ones(4, dtype=torch.float64, requires_grad=True)
@@ -240,6 +242,7 @@ def test_a_transposed_tensor_keeps_its_strides():
     assert subject.tensor("x", subject.leaves).stride() == (1, 5)
 
 
+@pytest.mark.slow
 def test_a_reference_in_jax_is_called_with_the_parameters_and_the_inputs():
     import jax.numpy as jnp
 
@@ -341,7 +344,7 @@ class AsksAutograd:
         return dx
 
 
-@pytest.mark.parametrize("kind", [Linear, SetsGrad, AsksAutograd])
+@pytest.mark.parametrize("kind", sampled([Linear, SetsGrad, AsksAutograd], 3))
 @pytest.mark.parametrize("run", [check, check_layer])
 def test_layer_of_tensors_with_a_hand_written_backward(kind, run):
     layer = kind()
@@ -354,6 +357,7 @@ def test_layer_of_tensors_with_a_hand_written_backward(kind, run):
     assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] in (["weight"], ["w"])
 
 
+@pytest.mark.slow
 def test_a_float32_layer_of_tensors_takes_float64_inputs():
     assert check(Linear(dtype=torch.float32), X).verdict == "PASS"
 
@@ -444,6 +448,7 @@ def test_a_script_is_rejected():
         check(script, X)
 
 
+@pytest.mark.slow
 def test_a_view_of_a_parameter_is_a_leaf():
     theta = T(8).requires_grad_()
     w = theta.view(4, 2)

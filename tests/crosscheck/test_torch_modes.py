@@ -42,6 +42,7 @@ def second(report):
     return derivative
 
 
+@pytest.mark.slow
 def test_a_function_that_is_right_in_every_mode_passes():
     report = check(Product, X, W, order=2, transforms=("vmap", "batched-dout", "checkpoint"))
     assert report.verdict is Verdict.PASS
@@ -102,6 +103,7 @@ def test_a_backward_that_reads_the_wrong_flag_fails():
     assert check(Wrong, X, W).faults == (Behaviour.PARTIAL_DIFFERS,)
 
 
+@pytest.mark.slow
 def test_a_detached_factor_fails_in_second_order_alone():
     class Wrong(Product):
         @staticmethod
@@ -114,6 +116,7 @@ def test_a_detached_factor_fails_in_second_order_alone():
     assert [leaf.verdict for leaf in report.leaves] == ["FAIL", "PASS", "PASS"]
 
 
+@pytest.mark.slow
 def test_a_backward_without_a_graph_fails_in_second_order():
     class Wrong(Product):
         @staticmethod
@@ -146,6 +149,7 @@ def test_a_batching_rule_that_mixes_samples_fails():
     assert "under vmap" in report.text(width=None)
 
 
+@pytest.mark.slow
 def test_a_function_without_a_batching_rule_passes_unless_it_must_have_one():
     class Plain(Product):
         generate_vmap_rule = False
@@ -154,6 +158,7 @@ def test_a_function_without_a_batching_rule_passes_unless_it_must_have_one():
     assert check(Plain, X, W, transforms="vmap").faults == (Behaviour.TRANSFORM_RAISES,)
 
 
+@pytest.mark.slow
 def test_a_backward_that_cannot_take_a_batch_of_douts_fails_where_it_must():
     class Wrong(Product):
         @staticmethod
@@ -165,6 +170,7 @@ def test_a_backward_that_cannot_take_a_batch_of_douts_fails_where_it_must():
     assert check(Wrong, X, W, transforms="batched-dout").faults == (Behaviour.TRANSFORM_RAISES,)
 
 
+@pytest.mark.slow
 def test_the_parameters_of_a_module_move_in_every_mode():
     net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh()).double()
     report = check(net, X, order=2, transforms=("vmap", "batched-dout", "checkpoint"))

@@ -92,6 +92,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_windows_that_overwrite_each_other_are_named(name):
     kind, settings, which = CASES[name]

@@ -307,6 +307,7 @@ print(data.t_train.tolist(), data.t_test.tolist())
 """
 
 
+@pytest.mark.slow
 def test_two_processes_may_download_at_the_same_time(serve: Serve, cache: Path) -> None:
     barrier = threading.Barrier(2, timeout=5)
 

@@ -60,6 +60,7 @@ def read(image, path, side):
     return own_images.read_image(path, side)
 
 
+@pytest.mark.slow
 @NEEDS_MNIST
 @pytest.mark.parametrize("colors", COLORS)
 def test_mnist_digits_are_recovered_from_large_images(colors, tmp_path):

@@ -81,6 +81,7 @@ def sample_one_by_one(params, prompt, keys, temperature):
     return ids[len(prompt) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompt", sampled([[0, 1, 2, 3, 4, 0, 1, 2, 3], [3, 1, 0, 2], [1, 2, 3, 4, 0, 1]], every=3))
 def test_each_sample_is_drawn_from_the_logits_of_the_last_characters(prompt):
     params, key = random_params(NET, dtype=np.float32), jax.random.key(3)

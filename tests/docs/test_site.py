@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import sampled
 
 from jaxnet import crosscheck
 
@@ -23,6 +24,7 @@ def hook(name):
     return import_module(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["formulas", "pages"])
 def test_the_examples_of_the_hooks_print_what_they_say(name):
     results = doctest.testmod(hook(name))
@@ -81,7 +83,9 @@ except SystemExit as stopped:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", ["os.getppid(), signal.SIGTERM", "os.getppid(), signal.SIGINT", "os.getpid(), 9"])
+@pytest.mark.parametrize(
+    "killed", sampled(["os.getppid(), signal.SIGTERM", "os.getppid(), signal.SIGINT", "os.getpid(), 9"], 3)
+)
 def test_a_killed_build_ends_in_one_line(tmp_path, killed):
     hook("pages")
     (tmp_path / "n.py").write_text(f"# %%\nimport os, signal, time\nos.kill({killed})\ntime.sleep(100)\n")

@@ -159,6 +159,7 @@ def test_right_gradients_of_two_different_functions_are_reported_as_such(rng):
     assert "the forwards are different functions" in report.text(width=None)
 
 
+@pytest.mark.slow
 def test_a_wrong_reference_is_reported_as_wrong(rng):
     def detached(x):
         return jnp.tanh(x) * jax.lax.stop_gradient(x)
@@ -175,6 +176,7 @@ def test_a_wrong_reference_is_reported_as_wrong(rng):
     assert "autodiff is wrong" in report.text(width=None)
 
 
+@pytest.mark.slow
 def test_a_check_does_not_change_the_network_or_its_inputs(rng):
     net = NETWORKS["book"]
     hand = hand_built(net, random_params(net))

@@ -278,6 +278,7 @@ def test_gelu_approximates_x_times_the_normal_distribution():
     assert 1e-4 < error < 5e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(200, 300), (10, 4, 20, 30)])
 def test_dropout_keeps_the_requested_share_and_the_mean(shape):
     layer, x = jaxnet.nn.dropout(0.3), np.ones(shape, np.float32)

@@ -64,12 +64,14 @@ def test_initial_weights_depend_on_the_key():
     assert (net.init(KEY, 0.1)["Affine1"]["W"] != net.init(jax.random.key(1), 0.1)["Affine1"]["W"]).all()
 
 
+@pytest.mark.slow
 def test_init_std_may_be_traced():
     net = jaxnet.two_layer_net(4, 3, 2)
     stacked = jax.vmap(lambda init_std: net.init(KEY, init_std))(jnp.array([0.1, 0.2]))
     np.testing.assert_allclose(stacked["Affine1"]["W"][1], 2 * stacked["Affine1"]["W"][0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_infer_can_be_vmapped_over_parameters(rng):
     net, x = jaxnet.two_layer_net(4, 3, 2), jnp.asarray(rng.standard_normal((5, 4)), jnp.float32)
     several = [net.init(jax.random.key(i), 0.5) for i in range(3)]

@@ -88,6 +88,7 @@ def test_defect_1_the_backward_pass_is_not_the_gradient_of_the_loss(rng):
     np.testing.assert_allclose(corrected.backward().sum(axis=1), 0, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_defect_1_training_ends_in_nan(dataset):
     """The notebook's loss is 7.0 at step 0, 117 at 200, nan at 300. It begins at log 1000 = 6.9, because the thousand
     probabilities of a batch sum to 1. The corrected loss begins at log 10."""
@@ -144,6 +145,7 @@ def test_defect_2_the_check_leaves_every_parameter_shifted(digits):
         np.testing.assert_array_equal(leaf, before[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("defects", "low", "high"), [((1,), 5e-7, 1e-4), ((1, 2), 0, 1e-9)], ids=["1", "1 and 2"])
 def test_defect_2_causes_the_difference_that_remains_without_defect_1(digits, correct, defects, low, high):
     """The notebook's figures are 2e-5 with defect 1 corrected, and at most 5e-11 with both. The latter is truncation:
@@ -216,6 +218,7 @@ def test_defect_7_a_dead_logit_gets_no_gradient(digits):
     assert np.abs(alive["W"][:, 3]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_defect_7_makes_a_digit_unrecognizable(digits, correct):
     """With defects 1 and 8 corrected, a logit dies in training, and its digit is never recognized."""
     correct(1)
@@ -230,6 +233,7 @@ def test_defect_7_makes_a_digit_unrecognizable(digits, correct):
     assert corrected > 0.7
 
 
+@pytest.mark.slow
 def test_defect_8_the_learning_rate_is_too_small(dataset, correct):
     """Compares test accuracies after 1,000 steps, with defects 1 and 7 corrected as well. The expected values are the
     notebook's for MNIST, and those of seeds 0 to 2 for digits; other seeds change either by 0.01."""
@@ -244,6 +248,7 @@ def test_defect_8_the_learning_rate_is_too_small(dataset, correct):
     assert history.test_accuracy[-1] == pytest.approx(fast, abs=0.02)
 
 
+@pytest.mark.slow
 def test_defect_9_a_failed_gradient_check_does_not_stop_the_notebook(digits, capsys):
     x, t = digits[0][:3], digits[1][:3]
     means = notebook.gradient_check(notebook.TwoLayerNet(64, 50, 10), x, t)

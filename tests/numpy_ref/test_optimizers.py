@@ -103,6 +103,7 @@ def test_numpy_and_jax_loops_have_one_trajectory(name, clip_norm, net, data, bat
     np.testing.assert_allclose(compiled.test_accuracy, by_hand.test_accuracy, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_both_loops_use_the_given_learning_rate(net, data, batches):
     params = random_params(net)
     network = hand_built(net, params)
@@ -113,6 +114,7 @@ def test_both_loops_use_the_given_learning_rate(net, data, batches):
     assert largest_difference(network.params, jax.device_get(at_default_rate.params)) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_norm", [0.5, 1e3])
 def test_clipping_scales_the_whole_gradient_or_returns_it_unchanged(clip_norm, net, data):
     grads = hand_built(net, random_params(net)).gradient(data.x_train, data.t_train)

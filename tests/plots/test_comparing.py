@@ -18,6 +18,7 @@ def texts(axes):
     return [text.get_text() for text in axes.texts]
 
 
+@pytest.mark.slow
 def test_optimizer_paths_show_every_point_and_the_final_value():
     paths = {"sgd": np.array([[-7.0, 2.0], [-3.0, 1.0], [-1.0, 0.5]]), "adam": np.array([[-7.0, 2.0], [0.0, 0.0]])}
     figure = rendered(plots.optimizer_paths(lambda x, y: x**2 / 20 + y**2, paths))
@@ -43,6 +44,7 @@ def test_losses_are_running_medians_with_labels_in_the_order_of_the_final_losses
     assert axes.get_yscale() == "log"
 
 
+@pytest.mark.slow
 def test_activations_show_their_standard_deviation():
     rng = np.random.default_rng(0)
     rows = {"wide": [rng.standard_normal(500), 200 * rng.standard_normal(500)], "dead": [np.zeros(50), np.zeros(50)]}
@@ -136,6 +138,7 @@ def test_losses_of_a_sweep_are_labelled_by_rate_standard_deviation_and_seed():
         plots.losses("sweep", sweep._replace(diverged=np.zeros((13, 1, 1), bool)))
 
 
+@pytest.mark.slow
 def test_progress_is_drawn_like_its_history():
     history = History(np.ones(4), np.array([0, 2, 4]), np.array([0.1, 0.9, 1.0]), np.array([0.1, 0.6, 0.7]))
     run = Progress(None, history)
@@ -152,6 +155,7 @@ def test_progress_is_drawn_like_its_history():
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_lines_are_told_apart_by_dashes_or_markers_and_their_names_do_not_overlap():
     loss = np.geomspace(2, 0.1, 100)
     figure = rendered(plots.losses("many", {f"run {i}": loss for i in range(12)}))
@@ -168,6 +172,7 @@ def assert_no_overlap(labels):
         assert not a.overlaps(b)
 
 
+@pytest.mark.slow
 def test_titles_and_ticks_of_activations_do_not_overlap():
     rng = np.random.default_rng(0)
     rows = {name: [scale * rng.standard_normal(500) for _ in range(5)] for name, scale in (("a", 1e4), ("b", 1e-6))}

@@ -150,6 +150,7 @@ def test_the_ticks_of_less_than_a_decade_are_where_they_say():
     assert all(0 <= axis.at(float(label)) <= 1 and value == float(label) for value, label in axis.ticks())
 
 
+@pytest.mark.slow
 def test_importing_jaxnet_imports_nothing_for_notebooks():
     code = "import sys, jaxnet.crosscheck; print('jaxnet.plots.svg' in sys.modules, 'jaxnet.plots.html' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -52,6 +52,7 @@ def test_accuracy_labels_show_name_and_final_value_and_do_not_overlap(train, tes
     assert not first.overlaps(second)
 
 
+@pytest.mark.slow
 def test_the_smoothed_loss_is_the_median_of_as_many_steps_as_the_title_says_and_begins_at_step_0():
     run = history(3000, 3)
     above = rendered(plots.learning_curves(run)).axes[0]
@@ -89,6 +90,7 @@ def test_a_short_run_is_not_smoothed():
     assert above.get_title(loc="left") == "batch of each step"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "loss", [np.geomspace(2, 1e30, 150), np.zeros(150), np.where(np.arange(150) % 2, 1e-6, 0), np.full(150, 2.0)]
 )

@@ -68,6 +68,7 @@ def bits(progress):
     return [(str(a.dtype), a.shape, np.asarray(a).tobytes()) for a in jax.tree.leaves(progress)]
 
 
+@pytest.mark.slow
 def test_the_last_three_checkpoints_are_kept_and_the_last_is_read_bit_for_bit(run, tmp_path):
     yielded = save_all(run, tmp_path)
     steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
@@ -102,6 +103,7 @@ def test_the_network_and_an_option_called_network_are_both_compared(run):
     assert described["option network"] == "deep"
 
 
+@pytest.mark.slow
 def test_an_optax_optimizer_needs_an_identifying_text_in_the_settings(run, tmp_path):
     """A transformation does not reveal its hyperparameters, so runs with different ones would have one identity."""
     (net, params, data, batches), settings = run
@@ -134,6 +136,7 @@ def largest(folder):
     return max((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, flip_bit, Path.unlink])
 def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_read(run, tmp_path, damage):
     yielded, warnings = save_all(run, tmp_path), []
@@ -147,6 +150,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_previous_one_is_read(run, tmp_
     assert bits(jaxnet.fit(*arguments, eval_every=20, **settings, resume=restored)) == bits(yielded[-1])
 
 
+@pytest.mark.slow
 def test_the_digest_detects_changed_arrays_in_undamaged_files(run, tmp_path, monkeypatch):
     """Simulates memory that is corrupted between the computation of the digest and the write."""
     monkeypatch.setattr(checkpoints, "_digest", lambda leaves: "0" * 64)
@@ -174,6 +178,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_resume_refuses_another_run_and_names_the_difference(run, tmp_path, name):
     change, message = OTHERS[name]
@@ -182,6 +187,7 @@ def test_resume_refuses_another_run_and_names_the_difference(run, tmp_path, name
         folder_of(run, tmp_path, **change(run)).latest(initial(run), no_warning)
 
 
+@pytest.mark.slow
 def test_resume_refuses_another_version(run, tmp_path, monkeypatch):
     save_all(run, tmp_path)
     monkeypatch.setattr(jaxnet, "__version__", "99")
@@ -189,6 +195,7 @@ def test_resume_refuses_another_version(run, tmp_path, monkeypatch):
         folder_of(run, tmp_path).latest(initial(run), no_warning)
 
 
+@pytest.mark.slow
 def test_resume_refuses_another_optimizer(run, tmp_path):
     (net, params, *_), settings = run
     save_all(run, tmp_path)
@@ -227,6 +234,7 @@ def test_a_full_disk_is_reported_and_training_continues(run, tmp_path):
     assert bits(folder_of(run, tmp_path).latest(initial(run), no_warning)) == bits(progress)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_during_a_write_is_reported(run, tmp_path, monkeypatch):
     arguments, settings = run
     saved, (*earlier, last) = folder_of(run, tmp_path), jaxnet.iter_fit(*arguments, eval_every=20, **settings)
@@ -281,6 +289,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
         assert all(a[name].tobytes() == b[name].tobytes() for name in a.files)
 
 
+@pytest.mark.slow
 def test_a_float64_run_with_integer_counts_is_read_bit_for_bit(run, tmp_path, x64):
     """Adam counts its steps."""
     (net, _, data, batches), settings = run

@@ -57,6 +57,7 @@ def test_500_steps_in_numpy_and_compiled_are_one_trajectory_in_float64(make, dat
         np.testing.assert_allclose(getattr(compiled, name), getattr(by_hand, name), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_500_steps_in_float32_drift_by_their_rounding_errors(net, data, x64):
     """A float64 run whose start is moved by one float32 unit roundoff measures the growth of one rounding error. A
     float32 run has such an error at every step, so it drifts, and at most 500 times as far."""
@@ -73,6 +74,7 @@ def test_500_steps_in_float32_drift_by_their_rounding_errors(net, data, x64):
     assert largest_difference(rounded, exact) < STEPS * largest_difference(nudged, exact) < 1e-2
 
 
+@pytest.mark.slow
 def test_a_difference_in_one_batch_changes_the_trajectory(net, data, x64):
     params, batches = random_params(net), np.array(batches_for(data, STEPS))
     other = batches.copy()
@@ -108,6 +110,7 @@ def test_runs_of_one_shape_compile_once(rng, data, compiled_programs):
     assert compiled_programs() - before > first  # another interval is another program, so the count can rise
 
 
+@pytest.mark.slow
 def test_another_clip_norm_does_not_compile_another_program(data, compiled_programs):
     net, batches = jaxnet.two_layer_net(12, 11, 5), batches_for(data, 40)
     params = random_params(net, dtype=np.float32)
@@ -119,6 +122,7 @@ def test_another_clip_norm_does_not_compile_another_program(data, compiled_progr
     assert compiled_programs() > before  # without clip_norm it is another program, so the count can rise
 
 
+@pytest.mark.slow
 def test_evaluations_do_not_add_programs(data, compiled_programs):
     net = jaxnet.two_layer_net(12, 10, 5)
     params = random_params(net, dtype=np.float32)
@@ -142,6 +146,7 @@ def test_the_same_seed_gives_the_same_bits_with_and_without_a_callback(net, data
     np.testing.assert_array_equal(np.array(reports)[:, 3], watched.test_accuracy[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "eval_every", "expected"),
     [(30, 10, [0, 10, 20, 30]), (25, 10, [0, 10, 20, 25]), (5, 10, [0, 5]), (1, 1, [0, 1])],
@@ -154,6 +159,7 @@ def test_evaluations_are_at_the_documented_steps(net, data, steps, eval_every, e
     assert history.train_accuracy.shape == history.test_accuracy.shape == (len(expected),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "custom", [{"optimizer": optax.sgd, "learning_rate": 0.1}, {"optimizer": optax.sgd(0.1)}], ids=["function", "optax"]
 )
@@ -166,6 +172,7 @@ def test_an_optax_optimizer_equals_the_optimizer_with_its_name(net, data, custom
         jax.tree.map(np.testing.assert_array_equal, run.state.params, by_name.state.params)
 
 
+@pytest.mark.slow
 def test_an_optax_optimizer_is_resumed_bit_for_bit(net, data):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 20)
     whole = jaxnet.fit(net, params, data, batches, optimizer=optax.adam(1e-2))
@@ -174,6 +181,7 @@ def test_an_optax_optimizer_is_resumed_bit_for_bit(net, data):
     jax.tree.map(np.testing.assert_array_equal, resumed.state.params, whole.state.params)
 
 
+@pytest.mark.slow
 def test_the_same_optax_optimizer_compiles_once(data, compiled_programs):
     net, batches, optimizer = jaxnet.two_layer_net(12, 13, 5), batches_for(data, 20), optax.adam(1e-2)
     params = random_params(net, dtype=np.float32)
@@ -185,6 +193,7 @@ def test_the_same_optax_optimizer_compiles_once(data, compiled_programs):
     assert compiled_programs() > before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -210,11 +219,13 @@ def test_a_learning_rate_with_an_optax_optimizer_is_refused_by_name(net, data):
         jaxnet.fit(net, params, data, batches, optimizer=optax.adam)
 
 
+@pytest.mark.slow
 def test_a_divergence_with_an_optax_optimizer_names_the_optimizer(net, data):
     with pytest.raises(jaxnet.DivergedError, match="the learning rate of the optimizer is probably too high"):
         jaxnet.fit(net, random_params(net, dtype=np.float32), data, batches_for(data, 300), optimizer=optax.sgd(1e25))
 
 
+@pytest.mark.slow
 def test_a_training_step_takes_an_optimizer_by_name(net, data):
     params, key = random_params(net, dtype=np.float32), jax.random.key(0)
     x, t = data.x_train[:4], data.t_train[:4]
@@ -227,6 +238,7 @@ def test_a_training_step_takes_an_optimizer_by_name(net, data):
         jaxnet.train_step(net, "sdg", states[0], x, t)
 
 
+@pytest.mark.slow
 def test_labels_may_be_one_hot(net, data, x64):
     """Allows rounding errors, because the program differs from that for class numbers."""
     params, batches = random_params(net), batches_for(data, 20)
@@ -236,6 +248,7 @@ def test_labels_may_be_one_hot(net, data, x64):
     assert largest_difference((one.params, history), (two.params, same)) < 1e-12
 
 
+@pytest.mark.slow
 def test_batches_are_uniform_and_determined_by_their_key():
     batches = np.asarray(jaxnet.draw_batches(jax.random.key(3), 20, 10, 4000))
     assert batches.shape == (4000, 10)
@@ -245,6 +258,7 @@ def test_batches_are_uniform_and_determined_by_their_key():
     assert (np.sort(batches, axis=1)[:, 1:] == np.sort(batches, axis=1)[:, :-1]).any()  # with replacement
 
 
+@pytest.mark.slow
 def test_divergence_is_reported_at_its_step_with_the_history_before_it(net, data):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 300)
     with pytest.raises(jaxnet.DivergedError, match=r"learning rate 1e\+25 is probably too high, try 0.1") as caught:
@@ -257,6 +271,7 @@ def test_divergence_is_reported_at_its_step_with_the_history_before_it(net, data
     assert error.history.eval_step.max() < error.step
 
 
+@pytest.mark.slow
 def test_training_stops_soon_after_it_diverges(net, data):
     params, reports = random_params(net, dtype=np.float32), []
     with pytest.raises(jaxnet.DivergedError) as caught:
@@ -267,6 +282,7 @@ def test_training_stops_soon_after_it_diverges(net, data):
     assert reports == list(range(10, caught.value.step, 10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "what"),
     [
@@ -294,6 +310,7 @@ def _identity(x):
 _identity.defvjp(lambda x: (x, x), lambda x, g: (jnp.where(x.max() > 0, jnp.inf, g),))
 
 
+@pytest.mark.slow
 def test_a_nonfinite_gradient_of_a_finite_loss_is_named_with_its_step(data):
     """The backward pass of the layer between overflows, so Affine2's gradient is finite and Affine1's is not."""
     bad = jaxnet.nn.stateless(("Bad",), lambda *_: {}, lambda _, x: _identity(x))
@@ -306,6 +323,7 @@ def test_a_nonfinite_gradient_of_a_finite_loss_is_named_with_its_step(data):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(caught.value.state.params))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "batch_norm", "scale", "what"),
     [
@@ -325,6 +343,7 @@ def test_an_overflow_in_optimizer_or_layer_state_is_reported(data, optimizer, ba
     assert "look for samples out of range" in str(caught.value)  # the learning rate is not the cause
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_overflows_in_the_first_step_is_reported(net, data):
     params = jax.tree.map(lambda a: np.float32(5) * a, random_params(net, dtype=np.float32))
     with pytest.raises(jaxnet.DivergedError, match=r"updated, is .* at step 1; the learning rate 1e\+38 is probably"):
@@ -345,6 +364,7 @@ def test_an_update_that_overflows_is_named_by_its_parameter(net, data):
     assert caught.value.history.eval_step.tolist() == [0, 20]
 
 
+@pytest.mark.slow
 def test_initial_parameters_that_overflow_are_reported_as_the_cause(net, data):
     params = jax.tree.map(lambda a: np.float32(1e38) * a, random_params(net, dtype=np.float32))
     with pytest.raises(
@@ -471,6 +491,7 @@ def test_resume_refuses_the_progress_of_another_run(net, data):
         jaxnet.fit(net, params, data, batches[:10], resume=run)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_reports_only_its_new_evaluations(net, data):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 40).tolist()  # a list is accepted too
     steps = []
@@ -505,6 +526,7 @@ def test_counts_below_1_are_refused_when_drawing_batches(counts):
         jaxnet.draw_batches(jax.random.key(0), *counts)
 
 
+@pytest.mark.slow
 def test_a_training_step_of_sgd_is_the_gradient_step(net, data, x64):
     params = random_params(net)
     x, t = jnp.asarray(data.x_train[:4], jnp.float64), jnp.asarray(data.t_train[:4])
@@ -557,6 +579,7 @@ def test_200_steps_with_batch_norm_and_dropout_are_one_trajectory(data, x64, wei
     np.testing.assert_allclose(numpy_ref.Network(resumed).predict(data.x_test), logits, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_dropout_depends_on_the_key_alone(data):
     net = deep_net(True)
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 30)
@@ -580,6 +603,7 @@ def test_a_run_is_resumed_bit_for_bit(data, stopped_at):
     assert all(jax.tree.leaves(same))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropped", [True, False])
 def test_random_bits_are_drawn_only_for_layers_that_need_them(data, dropped):
     """Looks for the shifts and xors of Threefry, which occur nowhere else in a training step."""
@@ -597,6 +621,7 @@ def test_random_bits_are_drawn_only_for_layers_that_need_them(data, dropped):
     assert ("shift-left(" in program) == dropped
 
 
+@pytest.mark.slow
 def test_a_network_with_dropout_needs_a_key(data):
     net = deep_net(True)
     with pytest.raises(ValueError, match="key: None, but the network draws random numbers"):

@@ -14,6 +14,7 @@ from jaxnet.train import compiled_steps, matmul_layout, step_config
 from jaxnet.train.matmul_layout import Layout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", [(), (3,)], ids=["rows", "positions"])
 def test_transposed_and_as_written_networks_have_equal_outputs_and_gradients(rng, x64, positions):
     net = jaxnet.multi_layer_net(6, [5, 4], 3, "tanh")
@@ -87,6 +88,7 @@ def test_xla_has_the_option_to_disable_ynnpack_or_does_not_use_it():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("small_product", [0, matmul_layout.SMALL_PRODUCT], ids=["as written", "transposed"])
 @pytest.mark.parametrize("gathered", sampled([3, 1, 100], every=3), ids="gathered {}".format)
 def test_the_trajectory_does_not_depend_on_the_layout_or_the_number_of_gathered_batches(
@@ -109,6 +111,7 @@ def test_the_trajectory_does_not_depend_on_the_layout_or_the_number_of_gathered_
         np.testing.assert_allclose(array, other, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_every_product_of_the_compiled_program_is_transposed():
     """Without the barriers, XLA swaps the operands: then one of them is (784, 50) or (1000, 50)."""
     net = jaxnet.two_layer_net(784, 50, 10)

@@ -128,6 +128,7 @@ def trained_state(net):
 NET = jaxnet.multi_layer_net(12, [8], 5, batch_norm=True, dropout=0.1)
 
 
+@pytest.mark.slow
 def test_parameters_are_read_by_name_with_statistics_key_and_step(tmp_path):
     state = trained_state(NET)
     run_folder.write_parameters(tmp_path / "parameters.npz", state, vocabulary="añb")

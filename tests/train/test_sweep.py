@@ -76,6 +76,7 @@ def test_bad_input_is_refused_by_name(data, message):
         jaxnet.sweep(jaxnet.two_layer_net(12, 8, 5), data, batches_for(data, 10), **BAD[message])
 
 
+@pytest.mark.slow
 def test_large_seeds_and_rates_of_any_float_type_are_accepted(data):
     net, batches = jaxnet.two_layer_net(12, 8, 5), batches_for(data, 3)
     result = jaxnet.sweep(net, data, batches, learning_rates=[np.float16(0.5), 0.1], seeds=[2**31])
@@ -84,6 +85,7 @@ def test_large_seeds_and_rates_of_any_float_type_are_accepted(data):
     np.testing.assert_allclose(result.loss[1, 0, 0], alone.loss, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_overflow_in_the_optimizer_state_is_reported(data):
     data = data._replace(x_train=np.float32(1e25) * data.x_train)
     net = jaxnet.two_layer_net(12, 8, 5)

@@ -94,6 +94,7 @@ def test_what_is_no_folder_is_refused(folder):
         jaxnet.load(folder / "summary.json")
 
 
+@pytest.mark.slow
 def test_flipped_bytes_are_an_error_or_change_nothing(folder):
     path = folder / "parameters.npz"
     content, rng = path.read_bytes(), np.random.default_rng(0)

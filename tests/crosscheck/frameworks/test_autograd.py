@@ -136,6 +136,7 @@ def sine(rule):
     return sin
 
 
+@pytest.mark.slow
 def test_right_second_derivative_passes():
     report = check(sine(lambda ans, x: lambda g: g * anp.cos(x)), X, order=2)
     assert report.verdict.value == "PASS", str(report)
@@ -160,6 +161,7 @@ def test_second_derivative_that_is_wrong_where_the_gradient_is_right_fails(rule)
     assert verdicts == [("x", "FAIL"), ("dout", "PASS")], str(report)
 
 
+@pytest.mark.slow
 def test_third_derivative_is_checked_too():
     @primitive
     def cosine(x):
@@ -184,6 +186,7 @@ def test_second_derivative_that_cannot_be_had_is_refused():
         check(subject, X, order=2)
 
 
+@pytest.mark.slow
 def test_reference_gets_the_arguments():
     import jax.numpy as jnp
 

@@ -23,6 +23,7 @@ def jacobian(x, factor=1.0):
 FORMS = [np.asarray, sparse.csr_array, sparse.coo_matrix, aslinearoperator]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_jacobian_in_any_form(form):
     report = check_function(residuals, X, gradient=lambda x: form(jacobian(x)))
@@ -109,6 +110,7 @@ def test_callable_objects_stay_as_they_were():
 PROBLEM = {"fun": optimize.rosen, "jac": optimize.rosen_der}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "second"),
     [

@@ -113,6 +113,7 @@ def of_the_first(dout, x):
     return dout[0] * middle + dout[1] + dout[2] * x.prod() / x
 
 
+@pytest.mark.slow
 def test_the_median_of_three_tied_values_is_neither_convex_nor_concave():
     """The median does not bend along any line, and a correct gradient need not be its slope along any line."""
     x = np.array([1.0, 1.0, 1.0])
