@@ -42,6 +42,7 @@ LAYER_STYLES = (
     bound_arguments.adapt,
     updates.adapt,
     gradient_dicts.adapt_returned,
+    gradient_dicts.adapt_lists,
     plain_numbers.adapt,
     returned_parameters.adapt,
 )
