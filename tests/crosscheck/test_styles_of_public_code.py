@@ -326,6 +326,167 @@ def an_engine_whose_output_has_several_elements(k):
     return sine, (Node(draw(4)),)
 
 
+@style
+def backward_as_the_derivative_at_the_input(k):
+    class Softplus:
+        def forward(self, x):
+            return np.log1p(np.exp(x))
+
+        def backward(self, x):
+            return k * sigmoid(x)
+
+    return Softplus(), (draw(5, 3),)
+
+
+@style
+def a_network_whose_gradient_is_grad(k):
+    class Regression:
+        def __init__(self):
+            self.params = {"w": draw(4), "b": np.array(0.3)}
+
+        def loss(self, x, t):
+            return ((x @ self.params["w"] + self.params["b"] - t) ** 2).mean()
+
+        def grad(self, x, t):
+            error = 2 * (x @ self.params["w"] + self.params["b"] - t) / len(t)
+            return {"w": k * x.T @ error, "b": error.sum()}
+
+    return Regression(), (draw(6, 4), draw(6))
+
+
+@style
+def a_loss_that_stores_the_gradient_of_its_inputs(k):
+    class Logistic:
+        def forward(self, y_pred, y_true):
+            return np.log1p(np.exp(-y_pred * (2 * y_true - 1))).mean(axis=-1)
+
+        def backward(self, y_pred, y_true):
+            self.dInputs = k * (sigmoid(y_pred) - y_true) / y_pred.size
+
+    return Logistic(), (draw(5, 2), (draw(5, 2) > 0) * 1.0)
+
+
+@style
+def an_energy_with_forces_and_the_energy_of_each_particle(k):
+    def trap(positions):
+        energies = 0.25 * (positions**4).sum(axis=1)
+        forces = -k * positions**3
+        return energies.sum(), forces, energies
+
+    return trap, (draw(4, 3),)
+
+
+@style
+def a_flag_that_returns_a_jacobian(k):
+    def normalized(x, derivative=False):
+        y = x / np.linalg.norm(x)
+        return k * (np.eye(len(x)) - np.outer(y, y)) / np.linalg.norm(x) if derivative else y
+
+    return normalized, (draw(4),)
+
+
+class Quantity:
+    """A value with a private gradient, which may not be read before backward."""
+
+    def __init__(self, value, parents=()):
+        self._value, self._parents, self._grad = value, parents, None
+
+    @property
+    def grad(self):
+        if self._grad is None:
+            raise ValueError("call backward() first")
+        return self._grad
+
+    def backward(self, seed=1.0):
+        self._grad = seed if self._grad is None else self._grad + seed
+        for parent, slope in self._parents:
+            parent.backward(seed * slope)
+
+
+def squared_error(k):
+    def loss(predictions, target, weight=2.0):
+        total = Quantity(sum(weight * (p._value - target) ** 2 for p in predictions))
+        total._parents = [(p, 2 * k * weight * (p._value - target)) for p in predictions]
+        return total, [p._value for p in predictions]
+
+    return loss
+
+
+@style
+def an_engine_with_a_list_of_values_and_a_target(k):
+    return squared_error(k), ([Quantity(1.5), Quantity(-0.4), Quantity(0.2)], 1.0)
+
+
+@style
+def an_engine_of_arrays_with_labels(k):
+    def negative_log_likelihood(logits, labels):
+        p = np.exp(logits._value) / np.exp(logits._value).sum(axis=1, keepdims=True)
+        slope = k * (p - np.eye(3)[labels]) / len(labels)
+        return Quantity(-np.log(p[np.arange(len(labels)), labels]).mean(), ((logits, slope),))
+
+    return negative_log_likelihood, (Quantity(draw(4, 3)), np.array([0, 2, 1, 2]))
+
+
+@style
+def an_upstream_gradient_as_a_row(k):
+    class Cell:
+        def __init__(self):
+            self.W = draw(2, 4)
+
+        def forward(self, x):
+            self.x, self.h = x[:, None], np.tanh(self.W @ x[:, None])
+            return self.h.ravel()
+
+        def backward(self, delta):
+            dz = np.zeros((2, 1))
+            dz += delta.T * (1 - self.h**2)
+            self.dW = k * dz @ self.x.T
+            return (self.W.T @ dz).T
+
+    return Cell(), (draw(4),)
+
+
+class Affine:
+    """An affine layer with the bias in the last row of its weights, and a private gradient."""
+
+    factor = 1.0
+
+    def __init__(self):
+        self.weights, self._gradient_weights = draw(5, 3), None
+
+    def forward(self, x):
+        self.x = np.hstack([x, np.ones((len(x), 1))])
+        return self.x @ self.weights
+
+    def backward(self, error):
+        self._gradient_weights = self.factor * self.x.T @ error
+        return error @ self.weights[:-1].T
+
+
+@style
+def a_dict_of_lists_of_gradients(k):
+    class Network:
+        def __init__(self):
+            self.weights, self.biases = [draw(4, 3), draw(3, 2)], [draw(3), draw(2)]
+
+        def forward(self, x):
+            self.x, self.h = x, np.tanh(x @ self.weights[0] + self.biases[0])
+            return self.h @ self.weights[1] + self.biases[1]
+
+        def backward(self, dout=None):
+            dz = dout @ self.weights[1].T * (1 - self.h**2)
+            return {"weights": [self.x.T @ dz, k * self.h.T @ dout], "biases": [dz.sum(axis=0), dout.sum(axis=0)]}
+
+    return Network(), (draw(5, 4),)
+
+
+@style
+def a_private_gradient(k):
+    layer = Affine()
+    layer.factor = k
+    return layer, (draw(6, 4),)
+
+
 @pytest.mark.parametrize("name", sampled(STYLES, 2))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name](1.0)
@@ -449,3 +610,71 @@ def test_a_file_with_the_name_of_a_framework_is_not_taken_for_it(monkeypatch):
     f.__module__ = "autograd"
     with pytest.raises(SubjectError, match="JAX cannot trace it"):
         check(f, draw(3))
+
+
+def test_the_gradient_of_the_last_step_of_an_inner_layer_is_not_taken_for_that_of_all():
+    class Steps:
+        def __init__(self):
+            self.inner = Affine()
+
+        def forward(self, x):
+            self.x = x
+            return np.vstack([self.inner.forward(row[None]) for row in x])
+
+        def backward(self, error):
+            dx = []
+            for row, part in zip(self.x, error, strict=True):
+                self.inner.forward(row[None])
+                dx.append(self.inner.backward(part[None]))
+            return np.vstack(dx)
+
+    report = check(Steps(), draw(6, 4))
+    assert [(leaf.name, str(leaf.verdict)) for leaf in report.leaves] == [
+        ("x", "PASS"),
+        ("inner.weights", "INCONCLUSIVE"),
+    ]
+
+
+def test_weights_that_backward_updates_at_a_rate_held_elsewhere_are_not_certified():
+    class Dense:
+        def __init__(self):
+            self.network, self.weights = types.SimpleNamespace(rate=0.1), [draw(3, 4)]
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.weights[0].T
+
+        def backward(self, delta):
+            dx = delta @ self.weights[0]
+            self.weights[0] -= self.network.rate * np.outer(delta, self.x)
+            return dx
+
+    report = check(Dense(), draw(4))
+    assert (report.verdict, [leaf.name for leaf in report.leaves]) == ("INCONCLUSIVE", ["x", "weights[0]"])
+
+
+def test_an_output_taken_for_the_upstream_gradient_fails():
+    class Sigmoid:
+        def forward(self, x):
+            self.out = sigmoid(x)
+            return self.out
+
+        def backward(self, x):
+            return x * (1 - x)
+
+    assert check(Sigmoid(), draw(5, 3)).verdict == "FAIL"
+
+
+def test_a_note_names_what_an_engine_holds_fixed():
+    thing, inputs = STYLES["an_engine_with_a_list_of_values_and_a_target"](1.0)
+    report = check(thing, *inputs)
+    assert [leaf.name for leaf in report.leaves] == ["predictions.0", "predictions.1", "predictions.2"]
+    assert any("target is held fixed" in note for note in report.notes)
+
+
+def test_a_third_result_that_is_no_gradient_is_not_taken_for_one():
+    def loss(x):
+        return (x**2).sum(), np.sin(3 * x), x.mean(axis=1)
+
+    with pytest.raises(SubjectError, match="JAX cannot trace it"):
+        check(loss, draw(4, 3))

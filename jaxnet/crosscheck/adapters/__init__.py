@@ -13,6 +13,7 @@ from jaxnet.crosscheck.adapters import (
     bound_inputs,
     contexts,
     derivatives,
+    dout_shapes,
     gradient_dicts,
     loss_and_gradients,
     loss_objects,
@@ -33,6 +34,7 @@ __all__ = ["Style", "adapt"]
 
 LAYER_STYLES = (
     methods.adapt,
+    dout_shapes.adapt,
     method_pairs.adapt,
     tuple_inputs.adapt,
     unpaired_outputs.adapt,
@@ -40,6 +42,7 @@ LAYER_STYLES = (
     bound_arguments.adapt,
     updates.adapt,
     gradient_dicts.adapt_returned,
+    gradient_dicts.adapt_lists,
     plain_numbers.adapt,
     returned_parameters.adapt,
 )

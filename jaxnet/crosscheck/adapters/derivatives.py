@@ -22,6 +22,7 @@ from jaxnet.crosscheck.adapters.style import (
     undecorated,
 )
 from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.objects import attributes_of
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
@@ -45,6 +46,7 @@ FORCE_IN_TEXT = re.compile(
 NO_FORCE_IN_TEXT = re.compile(r"grad|minus|negative|constant|field|-\s*(the )?force", re.IGNORECASE)
 AS_FORCE = "{} is checked as minus the gradient of {}"
 ON_COPIES = "{} overwrites its input, so it is given a copy"
+OF_INPUT = "backward takes the input of forward, no upstream gradient, and is checked as the derivative there"
 OF_OUTPUT = "{} takes the output of {}, not its input"
 
 
@@ -63,9 +65,46 @@ def adapt(style: Style) -> Style | None:
     if np.ndim(y) == 0:
         return style._replace(thing=f, gradient=derivative, takes_dout=False)
     x: Any = style.inputs[0] if style.inputs else None
+    if is_float(x) and np.shape(called(derivative, *style.inputs)) == np.shape(y) + np.shape(x) != np.shape(x):
+        return style._replace(thing=f, gradient=derivative)  # a Jacobian
     if not is_float(x) or np.shape(x) != np.shape(y) or len(required_parameters_of(derivative)) > len(style.inputs):
         return None
     return _elementwise(style, f, derivative, np.asarray(y))
+
+
+def adapt_backward_of_input(style: Style) -> Style | None:
+    """Turns an object whose `backward(x)` is the derivative at the input x of `forward(x)` into a function with it.
+
+    Such a backward needs no earlier forward pass. It is told from one that takes an upstream gradient by the name of
+    its argument, which is that of forward, and because it is not linear.
+    """
+    layer: Any = style.thing
+    if isinstance(layer, tuple | list | type) or len(style.inputs) != 1 or not is_float(style.inputs[0]):
+        return None
+    names, takes = (parameters_of(getattr(layer, method, None)) for method in ("forward", "backward"))
+    if len(names) != 1 or takes != names or _keeps_arrays(layer, style.inputs[0]):
+        return None
+
+    def slope(x: Any) -> Any:
+        return duplicate(layer).backward(x)
+
+    def forward(x: Any) -> Any:
+        return duplicate(layer).forward(x)
+
+    x = np.asarray(style.inputs[0])
+    at_input, at_negative = called(slope, x), called(slope, -2 * x)
+    if not (is_float(at_input) and is_float(at_negative)) or np.allclose(at_negative, -2 * np.asarray(at_input)):
+        return None
+    forward.__name__, slope.__name__ = type(layer).__name__, "backward"
+    adapted = _elementwise(style, forward, slope, np.asarray(called(forward, x)), may_be_of_output=False)
+    return adapted and adapted._replace(note="; ".join(filter(None, [OF_INPUT, adapted.note])))
+
+
+def _keeps_arrays(layer: Any, x: Any) -> bool:
+    """Returns whether a layer holds arrays after a forward pass, which backward may need."""
+    trial = duplicate(layer)
+    called(trial.forward, x)
+    return any(map(is_float, attributes_of(trial).values()))
 
 
 def _overwrites(f: Callable[..., Any], inputs: tuple[Any, ...]) -> bool:
@@ -97,7 +136,9 @@ def _negative(force: Callable[..., Any]) -> Callable[..., Any]:
     return gradient
 
 
-def _elementwise(style: Style, f: Callable[..., Any], derivative: Callable[..., Any], y: np.ndarray) -> Style | None:
+def _elementwise(
+    style: Style, f: Callable[..., Any], derivative: Callable[..., Any], y: np.ndarray, *, may_be_of_output: bool = True
+) -> Style | None:
     x, rest = np.asarray(style.inputs[0]), style.inputs[1:]
     rest_of_derivative = rest[: max(0, len(parameters_of(derivative)) - 1)]
     of_input, of_output = (called(derivative, value, *rest_of_derivative) for value in (x, y))
@@ -106,7 +147,7 @@ def _elementwise(style: Style, f: Callable[..., Any], derivative: Callable[..., 
     h = STEP * max(1.0, float(np.abs(x).max(initial=0)))
     quotient = (np.asarray(called(f, x + h, *rest)) - np.asarray(called(f, x - h, *rest))) / (2 * h)
     is_loss = any(is_float(value) and np.shape(value) == y.shape for value in rest_of_derivative)
-    by_output = not is_loss and _fit(of_output, quotient) > _fit(of_input, quotient)
+    by_output = may_be_of_output and not is_loss and _fit(of_output, quotient) > _fit(of_input, quotient)
 
     def gradient(x: Any, *rest_and_dout: Any) -> Any:
         *rest, dout = rest_and_dout

@@ -28,6 +28,7 @@ from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.stored_gradients import LOOSE_GRADIENT_NAMES, PARAMETER_DICTS
 from jaxnet.crosscheck.inspect.trees import is_float
 
+PARAMETERS_ALONE = "{}.backward returns the gradients of its parameters alone, so {} is not checked"
 PATH = re.compile(r"[/.:]")
 Owner = tuple[Any, str]
 
@@ -90,6 +91,42 @@ def adapt_returned(style: Style) -> Style | None:
         return {name: gradients[key] for key, name in inputs.items()}
 
     return style._replace(thing=_with_backward(layer, backward, required_parameters_of(layer.backward)))
+
+
+def adapt_lists(style: Style) -> Style | None:
+    """Stores the gradients of lists of parameters, which a dict has by the names of the lists: `{"weights": [...]}`."""
+    layer: Any = style.thing
+    if isinstance(layer, type) or not (has_method(layer, "forward") and has_method(layer, "backward")):
+        return None
+    trial: Any = duplicate(layer)
+    returned = called(trial.backward, called(trial.forward, *style.inputs))
+    attributes = attributes_of(layer)
+    if not isinstance(returned, Mapping) or not returned or {"params", "grads"} & attributes.keys():
+        return None
+    forms = {form.format(name): name for name in attributes for form in (*GRADIENT_NAMES, "{}")}
+    lists: dict[Any, Any] = {key: attributes.get(forms.get(key, "")) for key in returned}
+    if not all(isinstance(own, list) and _alike(own, returned[key]) for key, own in lists.items()):
+        return None
+    kind: Any = type(layer)
+
+    def backward(self: Any, *dout: Any) -> Any:
+        gradients = kind.backward(self, *dout)
+        self.grads = [gradient for key in lists for gradient in gradients[key]]
+        return ()
+
+    adapted = _with_backward(layer, backward, parameters_of(layer.backward)[:1])
+    adapted.params = [array for own in lists.values() for array in own]
+    names = input_names(layer.forward, len(style.inputs))
+    note = PARAMETERS_ALONE.format(kind.__name__, " and ".join(names))
+    return style._replace(thing=adapted, note=note, data=tuple(names))
+
+
+def _alike(arrays: Any, gradients: Any) -> bool:
+    """Returns whether these are two lists of float arrays of the same shapes."""
+    if not isinstance(gradients, tuple | list) or len(gradients) != len(arrays):
+        return False
+    pairs = zip(arrays, gradients, strict=True)
+    return all(is_float(a) and is_float(g) and np.shape(a) == np.shape(g) for a, g in pairs)
 
 
 def _fills(style: Style, argument: str, free: list[str]) -> bool:

@@ -11,8 +11,10 @@ from jaxnet.crosscheck.adapters.derivatives import AS_FORCE, FORCE, is_force
 from jaxnet.crosscheck.adapters.style import (
     Style,
     called,
+    has_method,
     named_gradients,
     parameters_of,
+    required_parameters_of,
     with_methods,
 )
 from jaxnet.crosscheck.inspect.copying import duplicate
@@ -22,6 +24,7 @@ from jaxnet.crosscheck.inspect.trees import is_float
 
 STEP = 2.0**-16
 QUOTIENTS = 6
+GRADIENT_METHODS = ("grad", "gradients", "compute_gradient", "compute_gradients", "compute_grads", "get_gradients")
 MIN_CORRELATION = 0.9  # of quotients and gradients, also for a gradient that is wrong by a factor or in a few elements
 
 
@@ -36,6 +39,9 @@ def adapt(style: Style) -> Style | None:
         return None
     result = called(thing, *inputs)
     places = _places(result)
+    is_mixed = places is not None and isinstance(places[1], slice) and _named(result[1:], thing, inputs) is None
+    if is_mixed:
+        places = _places_among_others(result, inputs)
     if places is None or _named(result[places[1]], thing, inputs) is None:
         return None
     value, rest = places
@@ -44,8 +50,10 @@ def adapt(style: Style) -> Style | None:
     def loss(*args: Any) -> Any:
         return thing(*args)[value]
 
-    names = returned_names(thing, 2)
-    returns_force = isinstance(rest, int) and (FORCE.fullmatch(names[rest]) is not None if names else is_force(thing))
+    names = returned_names(thing, len(result), partly=True)
+    value_name, name = (names[value], names[rest]) if names and isinstance(rest, int) else ("", "")
+    is_force_by_text = not (value_name and name) and is_force(thing)
+    returns_force = isinstance(rest, int) and (FORCE.fullmatch(name) is not None or is_force_by_text)
 
     def gradient(*args: Any) -> Any:
         gradients = thing(*args)[rest]
@@ -54,8 +62,9 @@ def adapt(style: Style) -> Style | None:
     gradient.__signature__ = loss.__signature__ = inspect.signature(thing)  # type: ignore[attr-defined]
     note = f"{getattr(thing, '__name__', 'f')} returns its value and its gradient together"
     if returns_force and isinstance(rest, int):
-        note = AS_FORCE.format(*(names[rest], names[value]) if names else ("the second result", "the first"))
-    return style._replace(thing=loss, gradient=gradient, takes_dout=False, note=note)
+        note = AS_FORCE.format(name or "the second result", value_name or "the first")
+    adapted = style._replace(thing=loss, gradient=gradient, takes_dout=False, note=note)
+    return None if is_mixed and not _is_plausible(adapted) else adapted
 
 
 def adapt_if_plausible(style: Style) -> Style | None:
@@ -70,6 +79,9 @@ def adapt_if_plausible(style: Style) -> Style | None:
 
 def _network(style: Style) -> Style | None:
     kind: Any = type(style.thing)
+    own = next((name for name in GRADIENT_METHODS if has_method(style.thing, name)), None)
+    if own is not None and len(required_parameters_of(getattr(style.thing, own))) == len(style.inputs):
+        return style._replace(thing=with_methods(style.thing, {"gradient": getattr(kind, own)}))
     trial = duplicate(style.thing)
     result = called(trial.loss, *style.inputs)
     if isinstance(result, Exception):
@@ -103,6 +115,13 @@ def _places(result: Any) -> tuple[int, int | slice] | None:
         return None
     other = result[1 - scalars[0]]
     return (scalars[0], 1 - scalars[0]) if isinstance(other, Mapping | tuple | list | np.ndarray) else None
+
+
+def _places_among_others(result: tuple[Any, ...], inputs: tuple[Any, ...]) -> tuple[int, int] | None:
+    """Returns the positions of a value and of the only other result with the shape of the first float input."""
+    shape = next((np.shape(arg) for arg in inputs if is_float(arg)), None)
+    alike = [i for i, part in enumerate(result) if i and np.shape(part) == shape]
+    return (0, alike[0]) if len(alike) == 1 else None
 
 
 def _named(gradients: Any, function: Any, args: tuple[Any, ...]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnet.crosscheck.adapters.gradient_dicts import PARAMETERS_ALONE
 from jaxnet.crosscheck.adapters.style import Style, called, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of
@@ -16,8 +17,6 @@ from jaxnet.crosscheck.inspect.returned_names import returned_names
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
 from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.trees import is_float
-
-PARAMETERS_ALONE = "{}.backward returns the gradients of its parameters alone, so {} is not checked"
 
 
 def adapt(style: Style) -> Style | None:

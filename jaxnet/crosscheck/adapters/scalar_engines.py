@@ -5,47 +5,88 @@ may give its values by `numpy()` alone, as in needle, and be made of an array by
 """
 
 import copy
-import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.style import Style
-from jaxnet.crosscheck.inspect.objects import attributes_of
+from jaxnet.crosscheck.adapters.style import Style, called, parameters_of
+from jaxnet.crosscheck.inspect.objects import attributes_of, safe_getattr
+from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
 NOTE = "{} objects are checked by their data and the grad that backward() leaves"
+OF_SUM = "that of an output with several elements is the gradient of their sum"
+HELD = "{} held fixed, since only such objects get a gradient"
 
 
 def adapt(style: Style) -> Style | None:
-    """Turns a function of objects with `data` and `grad` into a function of their numbers, with its gradient."""
+    """Turns a function of objects with `data` and `grad` into a function of their numbers, with its gradient.
+
+    Objects may lie in lists. Other arguments, as labels, are held fixed.
+    """
     f, inputs = style.thing, style.inputs
-    if not callable(f) or not inputs or not all(map(_is_variable, inputs)):
+    places = [i for i, arg in enumerate(inputs) if _variables_in(arg)]
+    if not callable(f) or isinstance(f, type) or not places:
         return None
+    names = parameters_of(f)[: len(inputs)]
 
-    def variables(values: tuple[Any, ...]) -> list[Any]:
-        return [_with_data(variable, value) for variable, value in zip(inputs, values, strict=True)]
+    def with_values(values: tuple[Any, ...]) -> list[Any]:
+        given = dict(zip(places, values, strict=True))
+        return [_mapped(_with_data, arg, given[i]) if i in given else arg for i, arg in enumerate(inputs)]
 
-    @functools.wraps(f)
     def value(*values: Any) -> Any:
-        return np.sum(np.asarray(_data_of(f(*variables(values))), float))
+        return np.sum(np.asarray(_data_of(_first(f(*with_values(values)))), float))
 
     def gradient(*values: Any) -> Any:
-        made = variables(values)
-        f(*made).backward()
-        return tuple(np.asarray(_number(variable.grad), float) for variable in made)
+        made = with_values(values)
+        _first(f(*made)).backward()
+        return tuple(_mapped(_gradient_of, made[i]) for i in places)
 
-    numbers = tuple(np.asarray(_data_of(variable), float) for variable in inputs)
-    note = NOTE.format(type(inputs[0]).__name__)
-    output = f(*variables(numbers))
-    if not _is_number(_data_of(output)):
+    if len(names) == len(inputs):
+        kept = [parameter for i, parameter in enumerate(positional(f)) if i in places]
+        value.__signature__ = gradient.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+    value.__name__ = getattr(f, "__name__", "f")
+    numbers = tuple(_mapped(lambda variable: np.asarray(_data_of(variable), float), inputs[i]) for i in places)
+    output = called(lambda: _first(f(*with_values(numbers))))
+    if not _is_variable(output):
         return None
+    note = NOTE.format(type(_leftmost(inputs[places[0]])).__name__)
     if np.size(_data_of(output)) != 1:
         if not _starts_from_ones(output):
             return None
-        note = f"{note}; that of an output with several elements is the gradient of their sum"
+        note = f"{note}; {OF_SUM}"
+    if held := [name for i, name in enumerate(names) if i not in places]:
+        note = f"{note}; {HELD.format(', '.join(held) + (' is' if len(held) == 1 else ' are'))}"
     return style._replace(thing=value, inputs=numbers, gradient=gradient, takes_dout=False, note=note)
+
+
+def _first(output: Any) -> Any:
+    """Returns the loss of a function that returns `(loss, probs)`."""
+    return output[0] if isinstance(output, tuple | list) and output else output
+
+
+def _leftmost(arg: Any) -> Any:
+    return _leftmost(arg[0]) if isinstance(arg, tuple | list) else arg
+
+
+def _variables_in(arg: Any) -> bool:
+    """Returns whether an argument is an object of an engine, or a list of them."""
+    if isinstance(arg, tuple | list):
+        return bool(arg) and all(map(_variables_in, arg))
+    return _is_variable(arg)
+
+
+def _mapped(function: Callable[..., Any], arg: Any, *others: Any) -> Any:
+    """Returns the results of a function for an object, or for those in a list, with the values in others like it."""
+    if isinstance(arg, tuple | list):
+        return [_mapped(function, *parts) for parts in zip(arg, *others, strict=True)]
+    return function(arg, *others)
+
+
+def _gradient_of(variable: Any) -> Any:
+    return np.asarray(_number(variable.grad), float)
 
 
 def _starts_from_ones(output: Any) -> bool:
@@ -61,7 +102,8 @@ def _starts_from_ones(output: Any) -> bool:
 def _is_variable(value: Any) -> bool:
     if is_float(value) or type(value).__module__.partition(".")[0] in ("torch", "jax", "jaxlib", "numpy"):
         return False
-    return hasattr(value, "grad") and callable(getattr(value, "backward", None)) and _is_number(_data_of(value))
+    has_grad = "grad" in dir(value)  # reading it may raise, before backward
+    return has_grad and callable(getattr(value, "backward", None)) and _is_number(_data_of(value))
 
 
 def _is_number(value: Any) -> bool:
@@ -102,5 +144,10 @@ def _with_data(variable: Any, data: Any) -> Any:
         return type(variable)(np.array(data), **({"dtype": str(np.asarray(data).dtype)} if takes_dtype else {}))
     made = copy.copy(variable)
     setattr(made, _data_name(variable), np.array(data) if isinstance(_data_of(variable), np.ndarray) else float(data))
-    made.grad = None if variable.grad is None else np.zeros_like(_number(variable.grad))[()]
+    gradient = safe_getattr(variable, "grad")
+    if isinstance(getattr(type(variable), "grad", None), property):
+        for name in (name for name in attributes_of(variable) if name.strip("_") in ("grad", "gradient")):
+            setattr(made, name, None if gradient is None else np.zeros_like(gradient))
+    else:
+        made.grad = None if gradient is None else np.zeros_like(_number(gradient))[()]
     return made

@@ -13,6 +13,7 @@ from jaxnet.crosscheck.adapters import (
     methods,
     plain_numbers,
     resets,
+    scalar_engines,
     updates,
 )
 from jaxnet.crosscheck.frameworks.array_protocol import foreign_array, on_numpy_arrays, with_numpy_arrays
@@ -58,7 +59,7 @@ def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     if _is_function(thing, inputs):
         style = loss_and_gradients.adapt_if_plausible(Style(thing, inputs))
         # JAX may derive the function too, but then the derivative that was written by hand would not be checked
-        style = style or derivatives.adapt(Style(thing, _drawn(thing, inputs, seed)))
+        style = style or derivatives.adapt(_drawn_style(thing, inputs, seed))
         if style is not None:
             return _styled(style, seed)
     return in_any_style(_as_it_is, thing, inputs, seed)
@@ -90,15 +91,12 @@ def in_any_style(
     Raises:
         SubjectError: If it cannot be taken in any style; the error in the recognized style, if there is one.
     """
-    if _is_of_arrays(thing, inputs) and (style := resets.adapt(Style(thing, _drawn(thing, inputs, seed)))) is not None:
+    if _is_of_arrays(thing, inputs) and (style := resets.adapt(_drawn_style(thing, inputs, seed))) is not None:
         with_resets = in_any_style(make, style.thing, inputs, seed)
         with_resets.notes = (*with_resets.notes, style.note)
         return with_resets
-    # a layer that updates its own arrays can be run as it is, but these would look like buffers
-    if _is_of_arrays(thing, inputs) and (own := updates.adapt_own_rate(Style(thing, _drawn(thing, inputs, seed)))):
-        return _styled(own, seed)
-    if _is_of_arrays(thing, inputs) and (loss := loss_objects.adapt_labels_alone(Style(thing, inputs))) is not None:
-        return _styled(loss, seed)
+    if _is_of_arrays(thing, inputs) and (style := _style_that_looks_plain(thing, inputs, seed)) is not None:
+        return _styled(style, seed)
     try:
         checkable = make(thing, inputs, seed)
         if not checkable.fault:
@@ -117,6 +115,17 @@ def in_any_style(
         with naming_missing_inputs(thing, inputs):
             raise first
     return checkable
+
+
+def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> Style | None:
+    """Returns code in a style that can be run as it is, but would be read as another one."""
+    drawn = _drawn_style(thing, inputs, seed)
+    return (
+        updates.adapt_own_rate(drawn)  # whose own arrays would look like buffers
+        or loss_objects.adapt_labels_alone(Style(thing, inputs))
+        or derivatives.adapt_backward_of_input(drawn)
+        or scalar_engines.adapt(Style(thing, inputs))  # JAX would derive numbers beside the objects alone
+    )
 
 
 @contextmanager
@@ -154,6 +163,10 @@ def _drawn(thing: Any, inputs: tuple[Any, ...], seed: int) -> tuple[Any, ...]:
         return draw_inputs(None, inputs, thing, seed)
     except Exception:
         return inputs
+
+
+def _drawn_style(thing: Any, inputs: tuple[Any, ...], seed: int) -> Style:
+    return Style(thing, _drawn(thing, inputs, seed))
 
 
 def _is_of_arrays(thing: Any, inputs: tuple[Any, ...]) -> bool:

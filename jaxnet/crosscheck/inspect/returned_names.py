@@ -12,13 +12,14 @@ from jaxnet.crosscheck.inspect.stored_gradients import LOOSE_GRADIENT_NAMES
 MOST_CALLS = 3  # of other methods, that a method may return the result of
 
 
-def returned_names(function: Any, count: int, owner: Any = None) -> list[str]:
+def returned_names(function: Any, count: int, owner: Any = None, *, partly: bool = False) -> list[str]:
     """Returns the names in `return a, b` with so many parts in the source of a function; none if it has none.
 
     Args:
         function: A function or a method written in Python.
         count: The number of values that it returned.
         owner: The class of the method, to follow `return self.other(...)`. Defaults to none.
+        partly: Whether the name of a part that is an expression is empty. By default, there are no names then.
 
     Returns:
         The names; those of attributes for `return self.a, self.b`. None if several returns differ.
@@ -28,7 +29,7 @@ def returned_names(function: Any, count: int, owner: Any = None) -> list[str]:
         parts = [v.elts for v in returned if isinstance(v, ast.Tuple | ast.List) and len(v.elts) == count]
         if parts:
             names = [[_name(part) for part in some] for some in parts]
-            return names[0] if all(names[0]) and all(some == names[0] for some in names) else []
+            return names[0] if (partly or all(names[0])) and all(some == names[0] for some in names) else []
         calls = [name for value in returned if isinstance(value, ast.Call) and (name := _method_of_self(value.func))]
         if owner is None or len(returned) != 1 or not calls:
             return []

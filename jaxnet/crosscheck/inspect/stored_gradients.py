@@ -43,6 +43,8 @@ def gradients_by_place(layer: Any, inputs: Collection[str] | None = None) -> dic
         for prefix, part in layers_within(layer)
         for name, value in gradients_beside(part, inputs).items()
     }
+    if inputs is not None:
+        beside = _private(layer) | beside
     return beside | objects
 
 
@@ -99,6 +101,20 @@ def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[
         if parameters in attributes:
             found |= _by_entry(parameters, attributes[parameters], safe_getattr(layer, gradients))
     return _beside_entries(attributes) | found
+
+
+def _private(layer: Any) -> dict[str, Any]:
+    """Returns the gradients of a layer's own attributes that private names hold: `_gradient_weights` for `weights`.
+
+    Those of layers within it may be of their last call alone, as of a cell in a loop over time, and do not count.
+    """
+    attributes, found = attributes_of(layer), {}
+    for name in attributes:
+        places = (f"_{form.format(name)}" for form in (*GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES))
+        gradient = next((attributes[place] for place in places if is_inexact(attributes.get(place))), None)
+        if gradient is not None:
+            found[name] = gradient
+    return found
 
 
 def _beside_entries(attributes: Mapping[str, Any]) -> dict[str, Any]:

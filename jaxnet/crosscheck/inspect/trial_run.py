@@ -3,7 +3,7 @@
 Each copy's backward is called once, so that code which frees its cache in backward is supported.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Any
@@ -30,7 +30,7 @@ MOST_REORDERED = 5  # gradients whose shapes are compared in every order
 BY_SOURCE = "{} returns gradients of {} in this order, by the names in its source"
 BY_SHAPE = "{} returns gradients of {} in this order, by their shapes"
 # Attributes in which a backward that returns nothing stores the gradient of its input.
-INPUT_GRADIENT_ATTRIBUTES = ("dinputs", "dinput", "dx", "dX", "d_input", "d_inputs", "grad_input")
+INPUT_GRADIENT_ATTRIBUTES = ("dinputs", "dinput", "dx", "dX", "d_input", "d_inputs", "grad_input", "dInputs", "dInput")
 
 
 @dataclass
@@ -103,6 +103,7 @@ def run_trial(subject: Subject, *, warmed: bool = False) -> TrialRun:
 
     trial = TrialRun(subject, has_complex_output=outputs.has_complex)
     lasting = _unchanged(before, after)
+    moved = {n for n, value in values.items() if n in after and not np.array_equal(value, after[n], equal_nan=True)}
     wrongly_typed = _unchanged(wrongly_typed, wrongly_typed_parameters(adapter.owner))
     earlier = {n: (g, np.array(g) if is_inexact(g) else g) for n, g in gradients_by_place(adapter.owner, names).items()}
     douts = outputs.unpack(np.ones_like(y))
@@ -121,7 +122,7 @@ def run_trial(subject: Subject, *, warmed: bool = False) -> TrialRun:
 
     own = tuple(name for name in lasting if name not in names)
     returned = _assign(trial, result, adapter, calls[1], own)
-    _sort_arrays(trial, lasting, stored, new | strict, returned, values)
+    _sort_arrays(trial, lasting, stored, new | strict, returned, moved)
     if trial.without_gradient:
         _drop(trial.without_gradient, _written_by_forward(subject))
     _choose_inputs(trial, returned, new, result is None)
@@ -250,12 +251,12 @@ def _sort_arrays(
     stored: Mapping[str, Any],
     with_gradient: set[str],
     returned: Mapping[str, Any],
-    values: Mapping[str, Array],
+    moved: Set[str],
 ) -> None:
     """Sorts the lasting arrays into parameters, arrays without a gradient, and others such as buffers.
 
     `stored` are the gradients by place, of which those at `with_gradient` count, `returned` are those by name, and
-    `values` are copies of the arrays from before forward.
+    `moved` are the places of the arrays that forward changed: one that backward alone changed may be a parameter.
     """
     own = {n: a for n, a in lasting.items() if n not in trial.names}
     gradients = {n: g for n, g in stored.items() if n in own and n in with_gradient}
@@ -266,8 +267,7 @@ def _sort_arrays(
     gradient_ids = {id(g) for g in stored.values()}
     like_inputs = {n: a for n, a in lasting.items() if n in trial.names and not any(a is b for b in own.values())}
     for name, array in [*((n, a) for n, a in chosen.items() if n not in arrays), *like_inputs.items()]:
-        changed = name in values and not np.array_equal(values[name], array, equal_nan=True)
-        if not changed and id(array) not in gradient_ids and not is_covered(array, arrays.values()):
+        if name not in moved and id(array) not in gradient_ids and not is_covered(array, arrays.values()):
             trial.without_gradient[f"self.{name}" if name in like_inputs else name] = array
     pairs = [(n, m) for n in arrays for m in arrays if n < m and same_memory(arrays[n], arrays[m])]
     trial.shared_gradients = tuple(frozenset(p) for p in pairs if same_memory(gradients.get(p[0]), gradients.get(p[1])))
