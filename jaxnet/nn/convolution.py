@@ -44,7 +44,7 @@ def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padd
         return jnp.einsum("fck,nckij->nfij", W.reshape(*W.shape[:2], -1), windows)
 
     def apply(params: Params, x: Array) -> Array:
-        _check_images(x, in_channels, size, padding)
+        check_images(x.shape, in_channels, size, padding)
         dtype = jnp.result_type(x, params["W"])  # lax, unlike NumPy, requires one dtype
         y = lax.platform_dependent(x.astype(dtype), jnp.asarray(params["W"], dtype), cpu=by_windows, default=by_lax)
         return y + params["b"][:, None, None]  # (N, F, OH, OW) + (F, 1, 1)
@@ -86,7 +86,7 @@ def _pool(
         raise ValueError(f"padding: {padding}, expected less than the size, {size}")
 
     def apply(_params: Params, x: Array) -> Array:
-        _check_images(x, None, size, padding)
+        check_images(x.shape, None, size, padding)
         return function(_shifted(x, size, stride, padding, fill))  # (N, C, OH, OW)
 
     return stateless((kind, size, stride, padding), lambda _key, _init_std: {}, apply)
@@ -99,7 +99,8 @@ def _shifted(x: Array, size: int, stride: int, padding: int, fill: float) -> lis
     return [x[:, :, i : i + bottom + 1 : stride, j : j + right + 1 : stride] for i in range(size) for j in range(size)]
 
 
-def _check_images(x: Array, channels: int | None, size: int, padding: int) -> None:
-    if x.ndim != 4 or channels not in (None, x.shape[1]) or min(x.shape[2:]) + 2 * padding < size:
+def check_images(shape: tuple[int, ...], channels: int | None, size: int, padding: int) -> None:
+    """Raises a ValueError if x has no such shape (N, C, H, W), or no room for a window."""
+    if len(shape) != 4 or channels not in (None, shape[1]) or min(shape[2:]) + 2 * padding < size:
         wanted = f"(N, {'C' if channels is None else channels}, H, W)"
-        raise ValueError(f"x: shape {x.shape}, expected {wanted} with H and W at least {size - 2 * padding}")
+        raise ValueError(f"x: shape {shape}, expected {wanted} with H and W at least {size - 2 * padding}")

@@ -15,7 +15,7 @@ from jaxnet.nn.inference import by_chunks, chunk_of
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.losses import correct
 from jaxnet.train.device_data import to_floats
-from jaxnet.train.matmul_layout import choose_layout, compiler_options, eigen_is_faster
+from jaxnet.train.matmul_layout import Layout, choose_layout, compiler_options, eigen_is_faster
 from jaxnet.train.sharding import AXIS, ONE_DEVICE, OneDevice
 from jaxnet.train.step import Criterion, MakeOptimizer, Objective, TrainState, params_dtype, update
 
@@ -86,6 +86,8 @@ def run_steps(
     """
     first, dtype = state.step, params_dtype(state.params)
     layout = choose_layout(config.net, data.batches.shape[1])
+    if config.devices != ONE_DEVICE and layout is Layout.CHANNELS_LAST:
+        layout = Layout.AS_WRITTEN  # it takes a few images at a time, which would gather those of other devices
     block = steps_per_gather(config, state.params, data)
     devices, config = config.devices, config._replace(net=layout.network(config.net))
 

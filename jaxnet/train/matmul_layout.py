@@ -1,4 +1,4 @@
-"""The memory layout of weights, and XLA's choice of a matrix product library on a CPU.
+"""The memory layout of weights and images, and XLA's choice of a matrix product library on a CPU.
 
 YNNPACK is fastest where the long side of the result is along its rows. For x W, (N, D) (D, M) with few hidden units M,
 that is Wᵀ xᵀ, (M, D) (D, N); for the gradient with respect to W it is dᵀ x, (M, N) (N, D). A program may therefore
@@ -14,6 +14,7 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxnet.nn.channels_last import channels_last, has_convolution
 from jaxnet.nn.layers import Layer, Params, sequential, stateless
 
 SMALL_PRODUCT = 2_000_000  # multiplications, below which a product gains nothing from a second core
@@ -22,14 +23,15 @@ WIDE_MATRIX = 256  # columns of a weight matrix, from which YNNPACK is faster th
 
 
 class Layout(Enum):
-    """How a program stores its weight matrices."""
+    """How a program stores its weight matrices and its images."""
 
     AS_WRITTEN = "W"
     TRANSPOSED = "Wᵀ"
+    CHANNELS_LAST = "(N, H, W, C)"  # images within the program; weights are as written
 
     def convert(self, tree: Any) -> Any:
         """Converts the matrices of a tree from W to this layout, or back: the conversion is its own inverse."""
-        if self is Layout.AS_WRITTEN:
+        if self is not Layout.TRANSPOSED:
             return tree
         return jax.tree.map(lambda leaf: leaf.T if leaf.ndim == 2 else leaf, tree)
 
@@ -37,6 +39,8 @@ class Layout(Enum):
         """Returns a network with the same parameters and outputs whose products suit this layout."""
         if self is Layout.AS_WRITTEN:
             return net
+        if self is Layout.CHANNELS_LAST:
+            return channels_last(net)
         return sequential({name: _transposed(layer) for name, layer in net.layers.items()})
 
 
@@ -51,6 +55,8 @@ def choose_layout(net: Layer, rows: int) -> Layout:
     | 100 | 172 | 219 | 195 |
     | 1,000 | 1,645 | 1,510 | 1,070 |
     """
+    if jax.default_backend() == "cpu" and has_convolution(net):
+        return Layout.CHANNELS_LAST
     flat = bool(net.layers) and not any(layer.layers for layer in net.layers.values())
     if jax.default_backend() != "cpu" or not flat or not net.last_axis_only:
         return Layout.AS_WRITTEN
@@ -63,7 +69,7 @@ def eigen_is_faster(net: Layer, params: Params, rows: int) -> bool:
     """Returns whether Eigen multiplies faster in such a program than YNNPACK, which is XLA's own choice."""
     columns = max((leaf.shape[-1] for leaf in jax.tree.leaves(params) if leaf.ndim == 2), default=0)
     narrow = jax.default_backend() == "cpu" and columns < WIDE_MATRIX
-    return narrow and choose_layout(net, rows) is Layout.AS_WRITTEN
+    return narrow and choose_layout(net, rows) is not Layout.TRANSPOSED
 
 
 def compiler_options(net: Layer, params: Params, rows: int) -> dict[str, str]:

@@ -49,7 +49,7 @@ def test_converting_twice_changes_nothing():
         (jaxnet.multi_layer_net(784, [512, 512], 10), 128, Layout.AS_WRITTEN),
         (jaxnet.multi_layer_net(64, [50], 10, batch_norm=True), 32, Layout.AS_WRITTEN),
         (jaxnet.multi_layer_net(64, [50], 10, dropout=0.5), 32, Layout.AS_WRITTEN),
-        (jaxnet.simple_conv_net(), 1000, Layout.AS_WRITTEN),
+        (jaxnet.simple_conv_net(), 1000, Layout.CHANNELS_LAST),
         (jaxnet.transformer(20, 8, size=16), 1000, Layout.AS_WRITTEN),
         (jaxnet.nn.affine(4, 3), 32, Layout.AS_WRITTEN),
         (jaxnet.nn.sequential({}), 32, Layout.AS_WRITTEN),

@@ -1,0 +1,112 @@
+"""Networks with the channels last equal those with the channels first, which are checked against NumPy, to rounding."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_params
+
+import jaxnet
+from jaxnet.nn import (
+    average_pool,
+    batch_norm,
+    convolution,
+    dropout,
+    flatten,
+    group_norm,
+    max_pool,
+    relu,
+    residual,
+    sequential,
+)
+from jaxnet.nn.channels_last import channels_last, has_convolution
+from jaxnet.train.step import step_noise
+
+
+def chain(*layers):
+    return sequential({f"{layer.description[0]}{i}": layer for i, layer in enumerate(layers, start=1)})
+
+
+BLOCK = {"Convolution": convolution(4, 4, 3, padding=1), "BatchNorm": batch_norm(4), "ReLU": relu()}
+NETWORKS = {  # with the shape of a batch
+    "simple": (jaxnet.simple_conv_net((1, 10, 9), 5, 3, 7, 4), (6, 1, 10, 9)),
+    "deep": (jaxnet.deep_conv_net((2, 8, 8), (3, 4), 6, 5), (5, 2, 8, 8)),
+    "a single convolution": (convolution(3, 5, 2), (4, 3, 6, 5)),
+    "one image": (convolution(3, 5, 2), (1, 3, 6, 5)),
+    "1 by 1": (convolution(3, 5, 1), (4, 3, 6, 5)),
+    "padding of more than a window": (convolution(2, 3, 2, padding=4), (3, 2, 4, 5)),
+    "strides": (chain(convolution(2, 3, 3, 2), relu(), convolution(3, 4, 2)), (3, 2, 9, 8)),
+    "statistics and masks": (
+        chain(
+            *(convolution(1, 4, 3), batch_norm(4), dropout(0.4), convolution(4, 6, 2), group_norm(2, 6), relu()),
+            *(flatten(), batch_norm(54)),
+        ),
+        (7, 1, 6, 6),
+    ),
+    "pools": (
+        chain(max_pool(2, 1), convolution(2, 3, 2), average_pool(3, 2, padding=1), max_pool(3, 2, padding=1)),
+        (3, 2, 9, 9),
+    ),
+    "residual connections": (
+        chain(convolution(1, 4, 3), residual(BLOCK), residual({"GN": group_norm(2, 4)})),
+        (3, 1, 6, 5),
+    ),
+    "several chunks of images": (convolution(40, 40, 3, padding=1), (9, 40, 32, 30)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_outputs_gradients_and_statistics_are_equal(name, x64):
+    net, shape = NETWORKS[name]
+    rng = np.random.default_rng(0)
+    params, x = random_params(net), jnp.asarray(rng.standard_normal(shape))
+    noise = step_noise(net, jax.random.key(0), 0, x)
+    dout = rng.standard_normal(jax.eval_shape(net.infer, params, net.state, x).shape)
+
+    def results(net):
+        def loss(params, x):
+            y, state = net.train(params, net.state, x, noise)
+            return (y * dout).sum(), state
+
+        gradients, state = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+        return net.infer(params, net.state, x), net.train(params, net.state, x, noise)[0], gradients, state
+
+    expected, actual = jax.tree.leaves(results(net)), jax.tree.leaves(jax.jit(lambda: results(channels_last(net)))())
+    largest = max(np.abs(b).max() for b in expected)
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12 * largest)
+
+
+def test_images_are_copied_into_another_order_only_at_both_ends():
+    """Counts what XLA copies in the program of a gradient by the parameters, with five layers of images."""
+    net = jaxnet.deep_conv_net((1, 12, 12), (8,), 6, 5)
+    params = jax.eval_shape(lambda: net.init(jax.random.key(0), 0.1))
+    x = jax.ShapeDtypeStruct((5, 1, 12, 12), jnp.float32)
+
+    def copies(net):
+        gradient = jax.grad(lambda params, x: net.infer(params, net.state, x).sum())
+        program = jax.jit(gradient).lower(params, x).compile().as_text()
+        return re.findall(r"f32\[(5,[\d,]+)\]\S* (?:copy|transpose)\(", program)
+
+    assert len(copies(channels_last(net))) <= 4
+    assert len(copies(net)) > 20
+
+
+def test_networks_without_convolution_stay_as_they_are():
+    for net in (jaxnet.two_layer_net(4, 3, 2), jaxnet.transformer(5, 4, 8, 2, 1)):
+        assert not has_convolution(net)
+
+
+def test_images_that_do_not_fit_are_refused_by_their_shape():
+    net = channels_last(convolution(3, 5, 2))
+    params = random_params(net)
+    for shape, expected in {
+        (4, 2, 6, 5): r"\(4, 2, 6, 5\), expected \(N, 3, H, W\)",
+        (4, 3, 1, 5): "at least 2",
+    }.items():
+        with pytest.raises(ValueError, match=expected):
+            net.infer(params, {}, jnp.zeros(shape))
+    with pytest.raises(ValueError, match=r"x: shape \(4, 3\), expected \(N, 3, H, W\)"):
+        net.infer(params, {}, jnp.zeros((4, 3)))
