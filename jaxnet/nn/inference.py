@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxnet.common.validation import check_counts
+from jaxnet.nn.channels_last import channels_last
 from jaxnet.nn.layers import Layer, Params, Tree
 
 __all__ = ["predict", "sample"]
@@ -23,6 +24,8 @@ def predict(net: Layer, params: Params, state: Tree, x: Array) -> Array:
         ValueError: If N is 0, or the samples do not fit the network.
     """
     check_counts(samples=len(x))
+    if jax.default_backend() == "cpu":
+        net = channels_last(net)
     return by_chunks(partial(net.infer, params, state), x)
 
 

@@ -115,9 +115,10 @@ def sweep(
     arrays, arrays_axes = ((tree.params, tree.net_state, tree.opt_state) for tree in (state, axes))
     diverged = ~(np.isfinite(loss).all(axis=1) & np.asarray(jax.vmap(all_finite, (arrays_axes,))(arrays)))
     loss[np.maximum.accumulate(~np.isfinite(loss), axis=1)] = np.nan
-    accuracy_of = jax.jit(jax.vmap(partial(evaluate, net), (axes.params, axes.net_state, None, None)))
+    runs = [_run_of(i, (state.params, state.net_state), (axes.params, axes.net_state)) for i in range(len(rates))]
+    accuracy_of = jax.jit(partial(evaluate, net))  # run by run: XLA's convolution by several weights is slow on a CPU
     accuracies = (
-        np.where(diverged, np.nan, accuracy_of(state.params, state.net_state, x, t))
+        np.where(diverged, np.nan, np.array([accuracy_of(*run, x, t) for run in runs]))
         for x, t in ((x_train, t_train), (x_test, t_test))
     )
     shape = tuple(map(len, grid.values()))
@@ -152,6 +153,11 @@ def _initial_states(
     shapes = jax.eval_shape(initial_state, rates[0], jax.tree.map(lambda leaf: leaf[0], params))
     axes = jax.tree.map(lambda leaf: max(0, leaf.ndim - 1), shapes)._replace(key=None, step=None)
     return axes, jax.vmap(initial_state, out_axes=axes)(rates, params)
+
+
+def _run_of(run: int, trees: Any, axes: Any) -> Any:
+    """Returns the leaves of one run."""
+    return jax.tree.map(lambda leaf, axis: jnp.take(leaf, run, axis), trees, axes)
 
 
 def _train(
