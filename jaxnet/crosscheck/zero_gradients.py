@@ -87,7 +87,7 @@ def _combined(context: Context, leaf: Leaf, elsewhere: _Elsewhere) -> Leaf:
     decided = elsewhere.decided
     wrong = [other for other in decided if other.verdict is Verdict.FAIL]
     if len(wrong) == 1:
-        return _wrong_elsewhere(leaf)
+        return _wrong_elsewhere(leaf) if leaf.cause is Cause.ZERO_AT_POINT else leaf
     if decided:
         other = wrong[0] if wrong else decided[0]
         return other if leaf.cause is Cause.ZERO_AT_POINT else replace(other, notes=_lost_here(other))

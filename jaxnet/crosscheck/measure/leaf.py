@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.inspect.checkable import Array
-from jaxnet.crosscheck.measure.contradiction import is_contradicted
+from jaxnet.crosscheck.measure.contradiction import is_contradicted, is_plateau
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Derivations, Gap, Probe
 from jaxnet.crosscheck.measure.finite_differences import Derivative, Limit
 from jaxnet.crosscheck.measure.kinks import Element, Goal, Roughness, Tie, broken_tie, examine_elements, rough_elements
@@ -48,7 +48,7 @@ class LeafMeasurement:
         confirmed: Whether quotients at several step sizes contradict the gradient.
         limit: The reason why the least accurate probe is not more accurate.
         is_small: Whether the gradient and the quotients are smaller than their tolerance, which is far smaller than a
-            typical gradient.
+            typical gradient, or the output stands still because it is rounded.
         is_zero: Whether the gradient is zero, up to its own rounding, as well as small.
         with_autodiff: The largest difference of an element to the reference's gradient, if there is a reference.
         autodiff: The reference's gradient along the same directions.
@@ -192,7 +192,7 @@ def measure_leaf(
     weakest = _tolerance(probes) / float(weights[weights > 0].min(initial=1.0))
     exact, probes = probes, [_allowing(probe, accuracy * size) for probe in probes]
     elements = rough.elements
-    is_small = _is_small(analytic, size, probes, elements)
+    is_small = _is_small(analytic, size, probes, elements) or (not contradicted and _is_hidden(analytic, name, probes))
     return LeafMeasurement(
         name,
         size,
@@ -284,6 +284,12 @@ def _is_small(analytic: Derivation, size: float, probes: list[Probe], elements: 
     values = [abs(p.numerical.value) for p in probes] + [max(abs(e.low), abs(e.high)) for e in elements]
     hidden = size <= tolerance and all(value <= tolerance for value in values)
     return (hidden and tolerance <= MAX_ZERO_TOLERANCE * analytic.typical_size) or (size == 0 and not any(values))
+
+
+def _is_hidden(analytic: Derivation, name: str, probes: list[Probe]) -> bool:
+    """Returns whether the output stands still along each direction, but only because it is rounded."""
+    flat = all(q.value == 0.0 for probe in probes for q in probe.numerical.quotients)
+    return flat and all(is_plateau(analytic, name, probe, probe.numerical.step) for probe in probes if probe.claimed)
 
 
 def _allowing(probe: Probe, error: float) -> Probe:

@@ -17,6 +17,7 @@ FAR_STEPS = 0.25 * 2.3 ** np.arange(20)
 # Over the noise: a smaller change is not visible, and a larger one that was not visible at the step before is a jump,
 # or the end of a flat part, as of a ReLU.
 MIN_CHANGE, MAX_CHANGE = 64.0, 6400.0
+MAX_QUANTUM = 2.0**-21  # the largest first change that may be rounding, relative to phi: a few units of float32
 NEARBY_STEPS = np.linspace(0.875, 1.125, 17)  # relative to the step at which a change is visible
 SMOOTH_DEGREE = 3
 MAX_ROUGHNESS = 1 / 16  # the largest deviation from a polynomial, relative to the range of the values
@@ -51,11 +52,15 @@ def is_lost(derivation: Derivation, name: str, rng: np.random.Generator) -> bool
     def change(step: float) -> float:
         return (phi(step) - phi(-step)) / 2
 
+    noise, previous = derivation.phi_noise, 0.0
     with np.errstate(all="ignore"):
         for step in FAR_STEPS:
             size = abs(change(step))
-            if not size <= MIN_CHANGE * derivation.phi_noise:  # or nan
-                emerges = size <= MAX_CHANGE * derivation.phi_noise
+            if not previous and size <= MAX_QUANTUM * derivation.phi_size:  # an output that stood still hides its noise
+                noise = max(noise, size)
+            previous = size
+            if not size <= MIN_CHANGE * noise:  # or nan
+                emerges = size <= MAX_CHANGE * noise
                 return emerges and _is_smooth(np.array([change(step * ratio) for ratio in NEARBY_STEPS]))
     return False
 
