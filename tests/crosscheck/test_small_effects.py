@@ -1,4 +1,4 @@
-"""Checks leaves whose effect is small beside the output: a right gradient is no FAIL, and a zero in its place no PASS."""
+"""Checks leaves of small effect beside the output: a right gradient is no FAIL, and a zero in its place no PASS."""
 
 import jax
 import jax.numpy as jnp
