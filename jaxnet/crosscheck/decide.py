@@ -48,6 +48,7 @@ class Cause(Enum):
     WRONG_AT_ANOTHER_POINT = "the gradient is zero at the given point, and wrong at one other point"
     STRUCTURED_ONLY = "the gradient is correct only along directions that keep the structure of the value"
     ZERO_AT_POINT = "the gradient is zero at the given point, and inconclusive at other points"
+    LOST_IN_ROUNDING = "the effect of the leaf is lost in the rounding of the output"
     SYSTEMATIC_ERROR = "the error in 16 bits is as small as rounding may cause, but does not average out"
     BEYOND_RANGE = "the gradient itself is beyond the range of the 16-bit format"
     OUT_OF_TIME = "max_seconds passed"
@@ -58,6 +59,7 @@ HALF_CAUSES = {
     Origin.OVERFLOW: Cause.OVERFLOW,
     Origin.UNDERFLOW: Cause.UNDERFLOW,
 }
+SMALL_CAUSES = frozenset({Cause.ZERO_AT_POINT, Cause.LOST_IN_ROUNDING})
 WRONG_CAUSES = frozenset({Cause.ANALYTIC_WRONG, Cause.OUTSIDE_SLOPES, Cause.OUTSIDE_TIED_SLOPES})
 
 
@@ -95,8 +97,8 @@ def decide(
         return (Verdict.PASS, Cause.AGREES) if passes else (Verdict.INCONCLUSIVE, Cause.TOO_MANY_KINKS)
     if measured.compared == 0:
         return Verdict.INCONCLUSIVE, Cause.UNRESOLVED if measured.unresolved else Cause.ALL_AT_KINKS
-    if measured.is_zero:
-        return Verdict.INCONCLUSIVE, Cause.ZERO_AT_POINT
+    if measured.is_small:
+        return Verdict.INCONCLUSIVE, Cause.ZERO_AT_POINT if measured.is_zero else Cause.LOST_IN_ROUNDING
     if agrees and (decided := _decide_own_dtype(low_precision, half)) is not None:
         return decided
     verdict, cause = _compare_derivations(measured, forward, agrees)

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from jaxnet.crosscheck.context import Context, Outcome
-from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
+from jaxnet.crosscheck.decide import SMALL_CAUSES, WRONG_CAUSES, Cause, Verdict
 from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.element_errors import ElementErrors, element_errors
 from jaxnet.crosscheck.explain import half_sentences, report_lines
@@ -50,7 +50,7 @@ def report_leaf(context: Context, outcome: Outcome) -> Leaf:
         gaps["autodiff - numerical"] = measured.autodiff_with_numerical.scaled(unit)
     if outcome.point is Point.GIVEN and name in context.low_precision:
         gaps[f"{context.checkable.leaves[name].dtype} - float64"] = context.low_precision[name].scaled(unit)
-    size = (analytic.typical_size if measured.is_zero else measured.true_size) or 1.0
+    size = (analytic.typical_size if measured.is_small else measured.true_size) or 1.0
     reliable = measured.compared and measured.coverage is not Coverage.SPOILED
     detectable = 2 * MISSED * measured.tolerance_of_elements / (1 - PROBABILITY) ** (1 / PROBES_PER_LEAF) * unit
     worst = _worst_element(context, outcome)
@@ -92,7 +92,7 @@ def _in_half(context: Context, leaf: Leaf) -> Leaf:
     if known is None:
         return leaf
     if half is None:
-        measurable = leaf.cause not in (*WRONG_CAUSES, Cause.ZERO_AT_POINT)
+        measurable = leaf.cause not in (*WRONG_CAUSES, *SMALL_CAUSES)
         return replace(leaf, notes=(half_sentences.UNMEASURED.format(format=known.name),)) if measurable else leaf
     leaf = replace(leaf, rounding_ratio=half.ratio)
     if leaf.cause in HALF_REASONS:

@@ -1,20 +1,30 @@
-"""Examines gradients that are zero at the given point, at other points where they may not be zero."""
+"""Examines gradients that are zero or lost in rounding at the given point, at other points where they may not be."""
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.context import Context
-from jaxnet.crosscheck.decide import WRONG_CAUSES, Cause, Verdict
+from jaxnet.crosscheck.context import Context, Outcome
+from jaxnet.crosscheck.decide import SMALL_CAUSES, WRONG_CAUSES, Cause, Verdict
 from jaxnet.crosscheck.explain import report_lines
 from jaxnet.crosscheck.leaf_report import report_leaf
 from jaxnet.crosscheck.measure.derivation import Derivations
+from jaxnet.crosscheck.measure.lost_effects import is_lost
 from jaxnet.crosscheck.measure.other_points import distant_points, other_integers
 from jaxnet.crosscheck.report import Leaf
 
 # Relative to the size of a typical gradient: smaller ones are mostly rounding.
 NEGLIGIBLE = 1e-6
+MIN_ZERO_POINTS = 2  # at which a gradient must be zero, besides the given point
+
+
+class _Elsewhere(NamedTuple):
+    """The verdicts on a leaf at points where its gradient is decided, and the outcomes at those where it is small."""
+
+    decided: list[Leaf]
+    small: list[Outcome]
 
 
 def is_lost_to_rounding(context: Context, name: str) -> bool:
@@ -33,29 +43,25 @@ def is_lost_to_rounding(context: Context, name: str) -> bool:
 
 
 def examine_zeros(context: Context, names: list[str], leaves: list[Leaf]) -> list[Leaf]:
-    """Returns the leaves, with the verdict at other points for those whose gradients are zero at the given point."""
-    zeros = {leaf.name for leaf in leaves if leaf.cause is Cause.ZERO_AT_POINT}
-    if not zeros:
+    """Returns the leaves, with the verdict at other points for those whose gradients are small at the given point."""
+    small = {leaf.name: leaf for leaf in leaves if leaf.cause in SMALL_CAUSES}
+    if not small:
         return leaves
-    decided: dict[str, list[Leaf]] = {name: [] for name in zeros}
-    zero_points = dict.fromkeys(zeros, 0)
+    elsewhere = {name: _Elsewhere([], []) for name in small}
     for point, at in distant_points(context.at, context.points):
-        distant = context.try_derivation(at, sorted(zeros))
+        distant = context.try_derivation(at, sorted(small))
         if distant is None:
             continue
-        for name in [n for n in names if n in zeros]:
+        for name in [n for n in names if n in small]:
             outcome = context.outcome(name, Derivations(distant), point=point)
-            if outcome.cause is Cause.ZERO_AT_POINT:
-                zero_points[name] += 1
+            if outcome.cause in SMALL_CAUSES:
+                elsewhere[name].small.append(outcome)
             elif outcome.verdict is not Verdict.INCONCLUSIVE:
-                decided[name].append(report_leaf(context, outcome))
-    wrong = _wrong_at_other_integers(context, {name for name in zeros if not decided[name]})
+                elsewhere[name].decided.append(report_leaf(context, outcome))
+    wrong = _wrong_at_other_integers(context, {name for name in small if not elsewhere[name].decided})
     examined = {
-        leaf.name: _wrong_elsewhere(leaf)
-        if leaf.name in wrong
-        else _combined(leaf, decided[leaf.name], zero_points[leaf.name])
-        for leaf in leaves
-        if leaf.name in zeros
+        name: _wrong_elsewhere(leaf) if name in wrong else _combined(context, leaf, elsewhere[name])
+        for name, leaf in small.items()
     }
     return [examined.get(leaf.name, leaf) for leaf in leaves]
 
@@ -76,17 +82,37 @@ def _wrong_at_other_integers(context: Context, names: set[str]) -> set[str]:
     return {name for name in names if context.outcome(name, Derivations(distant)).cause in WRONG_CAUSES}
 
 
-def _combined(leaf: Leaf, decided: list[Leaf], zero_points: int) -> Leaf:
-    """Combines a zero gradient with its verdicts at other points and the number of those at which it is zero."""
+def _combined(context: Context, leaf: Leaf, elsewhere: _Elsewhere) -> Leaf:
+    """Combines a small gradient with its verdicts at other points, and with its effect where it is small there, too."""
+    decided = elsewhere.decided
     wrong = [other for other in decided if other.verdict is Verdict.FAIL]
     if len(wrong) == 1:
-        return _wrong_elsewhere(leaf)
+        return _wrong_elsewhere(leaf) if leaf.cause is Cause.ZERO_AT_POINT else leaf
     if decided:
-        return wrong[0] if wrong else decided[0]
-    if zero_points < 2:
+        other = wrong[0] if wrong else decided[0]
+        return other if leaf.cause is Cause.ZERO_AT_POINT else replace(other, notes=_lost_here(other))
+    lost = leaf.cause is Cause.LOST_IN_ROUNDING or any(o.cause is Cause.LOST_IN_ROUNDING for o in elsewhere.small)
+    if lost or _is_lost_anywhere(context, leaf, elsewhere.small):
+        return replace(leaf, cause=Cause.LOST_IN_ROUNDING, min_detectable_error=math.nan)
+    if len(elsewhere.small) < MIN_ZERO_POINTS:
         return leaf
-    passing = replace(leaf, verdict=Verdict.PASS, cause=Cause.ZERO_EVERYWHERE, min_detectable_error=math.nan)
+    passing = replace(leaf, verdict=Verdict.PASS, cause=Cause.ZERO_EVERYWHERE)
     return replace(passing, notes=tuple(report_lines.notes(passing)))
+
+
+def _is_lost_anywhere(context: Context, leaf: Leaf, small: list[Outcome]) -> bool:
+    """Returns whether the leaf changes the output where it moves far from any of the points."""
+    points = (context.analytic, *(outcome.analytic for outcome in small))
+    return any(is_lost(derivation, leaf.name, context.directions) for derivation in points)
+
+
+def _lost_here(leaf: Leaf) -> tuple[str, ...]:
+    """Returns the notes of a leaf that was judged elsewhere because its effect is lost at the given point."""
+    judged = report_lines.judged_elsewhere(leaf.point, Cause.ZERO_AT_POINT)
+    return tuple(
+        report_lines.judged_elsewhere(leaf.point, Cause.LOST_IN_ROUNDING) if note == judged else note
+        for note in leaf.notes
+    )
 
 
 def _wrong_elsewhere(leaf: Leaf) -> Leaf:

@@ -30,7 +30,7 @@ def measurement(error=0.0, tolerance=1e-9, **fields):
     usual = {
         "name": "x", "size": 1.0, "probes": (probe(error, tolerance),), "elements": (), "tie": None,
         "coverage": Coverage.WHOLE, "compared": 1, "resolution": 1e-8, "confirmed": error > tolerance,
-        "limit": Limit.NONE, "is_zero": False, "factor": 1.0, "weakest": 1e-9,
+        "limit": Limit.NONE, "is_small": False, "is_zero": False, "factor": 1.0, "weakest": 1e-9,
     }  # fmt: skip
     return LeafMeasurement(**(usual | fields))
 
@@ -86,7 +86,8 @@ TABLE = {
         measurement(0.0, 1e-3, coverage=Coverage.SPOILED), {"coarse": True}, P, Cause.AGREES,
     ),
     # zero
-    "zero": (measurement(is_zero=True), {}, I, Cause.ZERO_AT_POINT),
+    "zero": (measurement(is_small=True, is_zero=True), {}, I, Cause.ZERO_AT_POINT),
+    "smaller than the tolerance, and not zero": (measurement(is_small=True), {}, I, Cause.LOST_IN_ROUNDING),
     # the arrays' own precision
     "right in float64, wrong in float32": (measurement(), {"low_precision": WRONG}, F, Cause.LOW_PRECISION),
     "wrong in both": (measurement(1.0), {"low_precision": WRONG}, F, Cause.ANALYTIC_WRONG),

@@ -69,6 +69,10 @@ REASONS = {
         "{name} has a structure ({detail}), and its gradient is right only along directions that keep it: "
         "if {name} always has it, pass structure={{{name!r}: {detail!r}}}; if not, pass another value"
     ),
+    Cause.LOST_IN_ROUNDING: (
+        "the effect of {name} is lost in the rounding of the output, so its gradient cannot be told from zero: "
+        "scale it up, or leave a large constant or the other terms out of the output"
+    ),
     Cause.ZERO_AT_POINT: "the gradient is zero at these inputs and could not be judged at others: pass other inputs",
     Cause.WRONG_AT_ANOTHER_POINT: "the gradient is zero at these inputs and looks wrong at others: check it there",
     Cause.OUT_OF_TIME: "max_seconds ran out before the gradient was judged: allow more time",
@@ -107,11 +111,14 @@ def reason(leaf: "Leaf") -> str:
 def notes(leaf: "Leaf") -> Iterator[str]:
     """Yields remarks on how a leaf was judged."""
     if leaf.cause is Cause.ZERO_EVERYWHERE:
-        yield "the gradient is zero at all inputs tried: the given ones, and moved, negated and newly drawn ones"
+        caught = leaf.min_detectable_error
+        limit = f"; one of norm {caught:.0e} would have been caught" if caught > 0 else ""
+        points = "the given ones, and moved, negated and newly drawn ones"
+        yield f"the gradient is zero at all inputs tried: {points}{limit}"
     elif leaf.point is Point.BESIDE:
         yield "many elements are at a kink: judged at inputs a thousandth away"
     elif leaf.point is not Point.GIVEN:
-        yield f"the gradient is zero at these inputs: judged with all leaves {POINTS[leaf.point]}"
+        yield judged_elsewhere(leaf.point, Cause.ZERO_AT_POINT)
     if leaf.kinks and leaf.point is Point.GIVEN and leaf.cause is not Cause.OUTSIDE_TIED_SLOPES:
         at_kinks = f"{leaf.kinks} of {counted(leaf.size, 'element')} {'is' if leaf.kinks == 1 else 'are'} at a kink"
         yield f"{at_kinks}, where any slope between those of its sides is right"
@@ -119,7 +126,7 @@ def notes(leaf: "Leaf") -> Iterator[str]:
         yield f"{leaf.unresolved} of {counted(leaf.size, 'element')} could not be judged: no step size resolves them"
     if (
         leaf.verdict is Verdict.FAIL
-        or leaf.cause is Cause.ZERO_EVERYWHERE
+        or leaf.cause in (Cause.ZERO_EVERYWHERE, Cause.LOST_IN_ROUNDING)
         or not leaf.relative_tolerance < UNINFORMATIVE
     ):
         return
@@ -127,6 +134,12 @@ def notes(leaf: "Leaf") -> Iterator[str]:
         yield f"computes in {precision}: judged to {leaf.relative_tolerance:.0e}"
     elif precision := _precision(leaf.gradient_noise):
         yield f"{maker(leaf)} computes in {precision}, but forward does not: judged to {leaf.relative_tolerance:.0e}"
+
+
+def judged_elsewhere(point: Point, cause: Cause) -> str:
+    """Returns the remark that a leaf was judged at another point, because its gradient is small at the given one."""
+    small = "the gradient is zero" if cause is Cause.ZERO_AT_POINT else "the leaf's effect is lost in rounding"
+    return f"{small} at these inputs: judged with all leaves {POINTS[point]}"
 
 
 def _precision(noise: float) -> str:

@@ -17,6 +17,7 @@ from jaxnet.crosscheck.measure.leaf_steps import copies, scale_of, stepped
 
 # Irrational: where one step is a multiple of an oscillation's period, the other one is not.
 CONFIRMING_STEP_RATIO = (math.sqrt(5) - 1) / 2
+FARTHEST = 2.0**21  # at which a phi that is constant near 0 is expected to change
 BISECTIONS = 12  # to find the first change of a phi that is constant near 0
 
 
@@ -57,7 +58,7 @@ def is_plateau(derivation: Derivation, name: str, probe: Probe, step: float) -> 
     phi = derivation.phi(name, probe.direction)
     for sign in (1.0, -1.0):
         below, above = 0.0, step
-        while phi(sign * above) == 0.0 and above <= 1.0:
+        while phi(sign * above) == 0.0 and above <= FARTHEST:
             below, above = above, 2 * above
         for _ in range(BISECTIONS):
             middle = (below + above) / 2

@@ -9,10 +9,11 @@ import numpy as np
 
 from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.inspect.checkable import Array
-from jaxnet.crosscheck.measure.contradiction import is_contradicted
+from jaxnet.crosscheck.measure.contradiction import is_contradicted, is_plateau
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Derivations, Gap, Probe
 from jaxnet.crosscheck.measure.finite_differences import Derivative, Limit
 from jaxnet.crosscheck.measure.kinks import Element, Goal, Roughness, Tie, broken_tie, examine_elements, rough_elements
+from jaxnet.crosscheck.measure.lost_effects import is_rounding_error
 from jaxnet.crosscheck.measure.probing import Probing
 from jaxnet.crosscheck.measure.structures import Structure
 
@@ -46,7 +47,9 @@ class LeafMeasurement:
         resolution: The smallest relative error to be detected.
         confirmed: Whether quotients at several step sizes contradict the gradient.
         limit: The reason why the least accurate probe is not more accurate.
-        is_zero: Whether the gradient and the quotients are zero, up to rounding.
+        is_small: Whether the gradient and the quotients are smaller than their tolerance, which is far smaller than a
+            typical gradient, or the output stands still because it is rounded.
+        is_zero: Whether the gradient is zero, up to its own rounding, as well as small.
         with_autodiff: The largest difference of an element to the reference's gradient, if there is a reference.
         autodiff: The reference's gradient along the same directions.
         factor: G over the gradient.
@@ -64,6 +67,7 @@ class LeafMeasurement:
     resolution: float
     confirmed: bool
     limit: Limit
+    is_small: bool
     is_zero: bool
     factor: float
     weakest: float
@@ -174,6 +178,8 @@ def measure_leaf(
     if not probing.sufficient(probes, weights) and not contradicted and structure is None:
         weights, probes = probing.by_own_size(weights, probes)
     size = analytic.size(name, weights)
+    if size <= _tolerance(probes) and not contradicted:
+        probes = probing.along(weights, target=0.0)
     rough = _Rough([], None, Coverage.WHOLE, weights)
     if structure is None and (probing.inaccurate(probes, weights) or probing.near_kink(probes)):
         target = analytic.target(name, weights, resolution)
@@ -186,6 +192,7 @@ def measure_leaf(
     weakest = _tolerance(probes) / float(weights[weights > 0].min(initial=1.0))
     exact, probes = probes, [_allowing(probe, accuracy * size) for probe in probes]
     elements = rough.elements
+    is_small = _is_small(analytic, size, probes, elements) or (not contradicted and _is_hidden(analytic, name, probes))
     return LeafMeasurement(
         name,
         size,
@@ -197,7 +204,8 @@ def measure_leaf(
         resolution,
         confirmed=contradicted,
         limit=max(probes or first_probes, key=lambda probe: probe.gap.tolerance).numerical.limit,
-        is_zero=_is_zero(analytic, size, probes, elements),
+        is_small=is_small,
+        is_zero=is_small and is_rounding_error(analytic, name),
         factor=analytic.factor(name),
         weakest=min(weakest, _tolerance(first_probes)),
         uses_accuracy=any(a.gap.ratio > 1 >= b.gap.ratio for a, b in zip(exact, probes, strict=True)),
@@ -270,12 +278,18 @@ def _tolerance(probes: list[Probe]) -> float:
     return max((probe.gap.tolerance for probe in probes), default=math.inf)
 
 
-def _is_zero(analytic: Derivation, size: float, probes: list[Probe], elements: list[Element]) -> bool:
-    """Returns whether the gradient and all quotients are zero, up to errors far smaller than a typical gradient."""
+def _is_small(analytic: Derivation, size: float, probes: list[Probe], elements: list[Element]) -> bool:
+    """Returns whether the gradient and all quotients are within a tolerance far smaller than a typical gradient."""
     tolerance = max([p.gap.tolerance for p in probes] + [e.error for e in elements], default=0.0)
     values = [abs(p.numerical.value) for p in probes] + [max(abs(e.low), abs(e.high)) for e in elements]
     hidden = size <= tolerance and all(value <= tolerance for value in values)
     return (hidden and tolerance <= MAX_ZERO_TOLERANCE * analytic.typical_size) or (size == 0 and not any(values))
+
+
+def _is_hidden(analytic: Derivation, name: str, probes: list[Probe]) -> bool:
+    """Returns whether the output stands still along each direction, but only because it is rounded."""
+    flat = all(q.value == 0.0 for probe in probes for q in probe.numerical.quotients)
+    return flat and all(is_plateau(analytic, name, probe, probe.numerical.step) for probe in probes if probe.claimed)
 
 
 def _allowing(probe: Probe, error: float) -> Probe:

@@ -134,7 +134,9 @@ def measure_noise(
     output, slopes = (_extended(sampled, dout.size) for sampled in (noise.output, slopes))
     gradients = {name: _extended(sampled, at[name].size) for name, sampled in noise.gradients.items()}
     # Float32 values that change by the same number of units at every step look smooth, and are rounded nevertheless.
-    unit = effective_unit(walk.outputs) if walk.outputs.dtype == np.float64 else 0.0
+    # Elements that stand still, such as a constant of 1.0, have few digits in any precision.
+    moving = walk.outputs[:, np.ptp(walk.outputs, axis=0) > 0]
+    unit = effective_unit(moving) if moving.size and moving.dtype == np.float64 else 0.0
     if unit > FLOAT64_ROUNDOFF:
         output = np.maximum(output, unit / 2 * _extended(np.abs(walk.outputs[4]), dout.size))
     relative = max(noise.relative[""], unit / 2 if unit > FLOAT64_ROUNDOFF else 0.0)

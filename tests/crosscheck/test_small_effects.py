@@ -1,0 +1,160 @@
+"""Checks leaves of small effect beside the output: a right gradient is no FAIL, and a zero in its place no PASS."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnet.crosscheck import check_function, check_layer
+from jaxnet.crosscheck.decide import Cause
+
+RIGHT, ZERO, FLIPPED = 1.0, 0.0, -1.0
+P, F, I = "PASS", "FAIL", "INCONCLUSIVE"  # noqa: E741
+ALL_TOLD, NONE_TOLD = (P, F, F), (I, I, I)  # the verdicts on the three factors
+LOST = "is lost in the rounding of the output"
+ZERO_NOTE = "zero at all inputs tried"
+
+
+def draw(*shape, dtype=np.float64, seed=1):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def verdicts(check, leaf):
+    """Returns the verdicts on the right gradient, on zeros and on the flipped one; checks what the reports say."""
+    reports = [check(factor) for factor in (RIGHT, ZERO, FLIPPED)]
+    leaves = [next(each for each in report.leaves if each.name == leaf) for report in reports]
+    assert all(ZERO_NOTE not in report.text(width=None) for report in reports)
+    assert all((each.cause is Cause.LOST_IN_ROUNDING) == (LOST in each.reason) for each in leaves)
+    return tuple(each.verdict for each in leaves)
+
+
+def layer_with(effect, factor, dtype=np.float64):
+    class Layer:
+        def __init__(self):
+            self.W, self.b = draw(4, 3, dtype=dtype), draw(3, dtype=dtype, seed=2)
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.W + self.b * dtype(effect)
+
+        def backward(self, dout):
+            self.dW, self.db = self.x.T @ dout, dout.sum(axis=0) * dtype(effect * factor)
+            return dout @ self.W.T
+
+    return check_layer(Layer(), draw(5, 4, dtype=dtype, seed=3))
+
+
+# Roundoff is 1e-16 of the output: an effect of 1e-12 is resolved to 1e-3 or better, and one of 1e-18 by no step.
+@pytest.mark.parametrize(("effect", "expected"), [(1e-6, ALL_TOLD), (1e-10, ALL_TOLD), (1e-18, NONE_TOLD)])
+def test_the_bias_of_a_layer(effect, expected):
+    assert verdicts(lambda factor: layer_with(effect, factor), "b") == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("effect", 10.0 ** -np.arange(0, 19, 2))
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_no_effect_is_taken_for_zero_or_for_wrong(effect, dtype):
+    right, zero, flipped = verdicts(lambda factor: layer_with(effect, factor, dtype), "b")
+    assert right != F
+    assert P not in (zero, flipped)
+
+
+def beside_constant(constant, effect, factor):
+    def forward(x, w):
+        return constant + effect * (x * w).sum()
+
+    return check_function(
+        forward, draw(5), draw(5, seed=2), gradient=lambda x, w: (effect * w, factor * effect * x), constants=()
+    )
+
+
+@pytest.mark.parametrize(
+    ("constant", "effect", "expected"), [(1e6, 1e-6, ALL_TOLD), (1e8, 1e-9, NONE_TOLD), (1e8, 1e-12, NONE_TOLD)]
+)
+def test_a_term_beside_a_constant(constant, effect, expected):
+    assert verdicts(lambda factor: beside_constant(constant, effect, factor), "w") == expected
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1e3, ALL_TOLD), (1e7, NONE_TOLD)])
+def test_a_prior_beside_a_loss(size, expected):
+    X, y = size * draw(50, 5), size * draw(50, seed=2)
+
+    def check(factor):
+        return check_function(
+            lambda w, b: ((X @ w - y) ** 2).sum() + 1e-3 * (b**2).sum(),
+            draw(5, seed=3),
+            draw(3, seed=4),
+            gradient=lambda w, b: (2 * X.T @ (X @ w - y), factor * 2e-3 * b),
+            constants=("X", "y"),
+        )
+
+    assert verdicts(check, "b") == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("effect", [1e-8, 1e-10])
+def test_a_term_that_float32_rounds_off_is_no_fault(effect):
+    def forward(x, w):
+        return np.float32(1) + np.float32(effect) * (x * w).astype(np.float32).sum()
+
+    def check(factor):
+        return check_function(
+            forward, draw(5), draw(5, seed=2), gradient=lambda x, w: (effect * w, factor * effect * x)
+        )
+
+    assert verdicts(check, "w") == NONE_TOLD
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("effect", "expected"), [(1e-10, ALL_TOLD), (1e-18, NONE_TOLD)])
+def test_a_rule_of_jax(effect, expected):
+    def check(factor):
+        scaled = jax.custom_vjp(lambda x, b: jnp.sin(x) + effect * b)
+        scaled.defvjp(lambda x, b: (scaled(x, b), x), lambda x, g: (g * jnp.cos(x), factor * effect * g))
+        return check_function(scaled, draw(6), draw(6, seed=2))
+
+    assert verdicts(check, "b") == expected
+
+
+# Each with the leaf whose gradient is zero, exactly or up to rounding.
+def centered(x, b):
+    return (x + b) - (x + b).mean(axis=0)
+
+
+def centered_gradient(x, b, dout):
+    dx = dout - dout.mean(axis=0)
+    return dx, dx.sum(axis=0)
+
+
+TRUE_ZEROS = {
+    "unused": (lambda x, b: np.sin(x), lambda x, b, dout: (dout * np.cos(x), 0 * b)),
+    "beside a constant": (lambda x, b: 1e8 + np.sin(x), lambda x, b, dout: (dout * np.cos(x), 0 * b)),
+    "dead": (lambda x, b: x + np.maximum(b - 1e3, 0), lambda x, b, dout: (dout, 0 * b)),
+    "steps": (lambda x, b: x + np.round(b), lambda x, b, dout: (dout, 0 * b)),
+    "a bias before a mean is subtracted": (centered, centered_gradient),
+}
+
+
+@pytest.mark.parametrize("name", TRUE_ZEROS)
+def test_a_true_zero_passes_with_what_would_have_been_caught(name):
+    forward, gradient = TRUE_ZEROS[name]
+    b = draw(1, 4, seed=2) if name.startswith("a bias") else draw(5, 4, seed=2)
+    if name.startswith("a bias"):
+        b = b[0]
+    report = check_function(forward, draw(5, 4), b, gradient=gradient)
+    assert report.verdict == P
+    zero = report.leaves[1]
+    assert zero.cause is Cause.ZERO_EVERYWHERE
+    assert f"one of norm {zero.min_detectable_error:.0e} would have been caught" in " ".join(zero.notes)
+
+
+@pytest.mark.parametrize("norm", [0.5, 2.0])
+def test_what_a_true_zero_states_is_caught(norm):
+    x, b = draw(5, 4), draw(4, seed=2)
+    stated = check_function(centered, x, b, gradient=centered_gradient).leaves[1].min_detectable_error
+    error = draw(4, seed=3)
+    error *= 4 * norm * stated / np.linalg.norm(error)
+    report = check_function(
+        centered, x, b, gradient=lambda x, b, dout: (dout - dout.mean(axis=0), error * np.abs(dout).max())
+    )
+    assert report.verdict != P
