@@ -3,8 +3,8 @@
 import warnings
 
 import pytest
-from conftest import sampled
 from complex_arrays import PYTORCH, W, X, Z, slips, verdicts
+from conftest import sampled
 from tensors import one_thread, same_weights  # noqa: F401 the fixtures act by being here
 
 from jaxnet.crosscheck import SubjectError, Verdict, check, check_function
