@@ -38,7 +38,7 @@ from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_counts
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, check_function, inspected, shell_values, targets
 from jaxnet.crosscheck.explain.printed_report import WIDTH, wrapped
-from jaxnet.crosscheck.gradient_line import SourceLine, line_of_wrong_gradient
+from jaxnet.crosscheck.gradient_line import SourceLine, computed_at, lines_of_wrong_gradients
 from jaxnet.crosscheck.input_files import in_order
 from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.inspect.signatures import missing_arguments, wrong_call
@@ -50,7 +50,7 @@ TARGET_OPTIONS = (
     "init", "inputs", "gradient", "reference", "constants", "dtype", "float32", "accuracy", "resolution", "order",
     "points", "max_seconds", "plot", "watch",
 )  # fmt: skip
-Checked = tuple[Report, SourceLine | None]
+Checked = tuple[Report, dict[str, SourceLine]]  # a report, and the line of each wrong gradient
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Options:
 
 
 def check_targets(options: Options) -> Iterator[Checked]:
-    """Yields a report for each target, and the line that computes its gradient."""
+    """Yields a report for each target, and the lines that compute its wrong gradients."""
     with progress_line(f"importing {options.reference}"):
         reference = targets.load(options.reference) if options.reference else None
     for target in options.target:
@@ -124,7 +124,7 @@ def check_targets(options: Options) -> Iterator[Checked]:
                     instance, inputs = draw_arguments(target, subject, options, seed)
                 reports.append(check_arrays_or_tensors(partial(run, instance, seed=seed, name=title), inputs))
         report = at_points(name, reports)
-        yield report, line_of_wrong_gradient(report, instance, gradient)
+        yield report, lines_of_wrong_gradients(report, instance, gradient)
         if options.plot:
             with progress_line(f"drawing {options.plot}"):
                 from jaxnet import plots  # imports matplotlib
@@ -210,15 +210,15 @@ def stdout_to_stderr() -> Iterator[None]:
         os.close(stdout)
 
 
-def print_report(options: Options, report: Report, place: SourceLine | None) -> None:
-    """Prints a report, for a FAIL with the line that computes the gradient, and the annotation for GitHub."""
+def print_report(options: Options, report: Report, lines: dict[str, SourceLine]) -> None:
+    """Prints a report, for a FAIL with the lines that compute the gradients, and the annotation for GitHub."""
     text = in_shell(report.details() if options.verbose else report.text())
+    if report.verdict is Verdict.FAIL and lines:
+        text += f"\n  {computed_at(lines)}"
     text = "\n".join(part for line in text.splitlines() for part in wrapped(line, WIDTH))
-    if report.verdict is Verdict.FAIL and place is not None:
-        text += f"\n  the gradient is computed at {place}"
     end = "\n\n" if "\n" in text else "\n"
     print(colored(text) if has_color() else text, end=end, flush=True)
-    if options.github and (command := annotation(report, place)):
+    if options.github and (command := annotation(report, next(iter(lines.values()), None))):
         print(in_shell(command), flush=True)
 
 
@@ -232,13 +232,13 @@ def run_checks(options: Options) -> int:
         with progress_line("importing JAX"):
             from jaxnet.cli import own_networks
 
-        checks = ((report, None) for report in own_networks.check_own(options.network, options.seed, rng))
+        checks = ((report, {}) for report in own_networks.check_own(options.network, options.seed, rng))
     reports = []
     with stdout_to_stderr() if options.json else nullcontext():
-        for report, place in checks:
+        for report, lines in checks:
             reports.append(report)
             if not options.json:
-                print_report(options, report, place)
+                print_report(options, report, lines)
     verdict = next(verdict for verdict in STATUS if verdict in {report.verdict for report in reports})
     if options.json:
         from jaxnet.cli.check_document import document

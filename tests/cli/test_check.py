@@ -70,6 +70,12 @@ def cube(x):
 def cube_grad(x):
     return 3 * x**2
 
+class Unsummed(Affine):
+    def backward(self, dout):
+        self.dW = 3 * self.x.T @ dout
+        self.db = dout
+        return dout @ self.W.T
+
 class Half:
     def forward(self, x):
         return x / 2
@@ -150,6 +156,17 @@ def test_a_report_names_the_options_of_the_shell(check):
     out = " ".join(check("mine.py:Fixed --init 4x3 3 --inputs 5x4 --github")[1].split())
     assert out.count("pass --constants W") == 2
     assert "constants=" not in out
+
+
+def test_each_wrong_gradient_has_a_row_and_its_line(check):
+    status, out, _ = check("mine.py:Unsummed --init 4x3 3 --inputs 5x4")
+    first = 1 + CODE.splitlines().index("        self.dW = 3 * self.x.T @ dout")
+    assert status == 1
+    assert "  the gradient for b has shape (5, 3), expected (3,): sum over axis 0 as well" in out.splitlines()
+    assert [line.split()[:2] for line in out.splitlines() if re.match(r"  . +[A-Z]{4}", line)] == [
+        ["W", "FAIL"], ["b", "FAIL"], ["x", "PASS"],
+    ]  # fmt: skip
+    assert f"  the gradient is computed at mine.py:{first} for W, mine.py:{first + 1} for b" in out.splitlines()
 
 
 def test_the_worst_of_several_points_counts(check):
@@ -375,6 +392,7 @@ def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_p
         "jaxnet check mine.py:sine --gradient sine_gradient --inputs x=SHAPE,",
         "jaxnet check mine.py:scale_forward,scale_backward --inputs x=SHAPE, times=1",
         "jaxnet check mine.py:cube --gradient cube_grad --inputs x=SHAPE,",
+        "jaxnet check mine.py:Unsummed --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
         "jaxnet check mine.py:product --gradient grad_product --inputs x=SHAPE,",
         "jaxnet check mine.py:Fixed --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
         "jaxnet check mine.py:Windows --init size=VALUE stride=VALUE --inputs x=SHAPE,",
