@@ -29,7 +29,7 @@ import tyro
 
 from jaxnet.cli.candidates import arguments, candidates, incomplete
 from jaxnet.cli.check_errors import in_file_of, in_words_of_the_shell
-from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_writable
+from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_writable, computed_default
 from jaxnet.cli.errors import INTERRUPTED, USAGE_ERROR, one_line_errors, program
 from jaxnet.cli.github_annotation import annotation
 from jaxnet.cli.option_spelling import in_shell, respelled
@@ -57,19 +57,19 @@ Checked = tuple[Report, dict[str, SourceLine]]  # a report, and the line of each
 class Options:
     """Cross-check gradients."""
 
-    target: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    target: Annotated[tuple[str, ...], tyro.conf.Positional, computed_default("[TARGET ...]")] = ()
     """FILE.py:NAME, FILE.py:FORWARD,BACKWARD or module.name:NAME. Several are checked with the same values."""
-    init: tuple[str, ...] = ()
-    """Arguments of the class's constructor. 4x3: float array. 5<10: five integers below 10. 0.5, =3: numbers.
+    init: Annotated[tuple[str, ...], computed_default("[VALUE ...]")] = ()
+    """Arguments of the class's constructor. 4x3: float array. '5<10': five integers below 10. 0.5, =3: numbers.
     stride=2, W=4x3, b=3, (with a comma: an array), p.W=4x3 (an item of a dict): named arguments. FILE.npz, FILE.npy,
     FILE.pt: arrays from a file. None, True, str:TEXT, (2,2), [..], {W:4x3}, py:EXPRESSION: other values."""
-    inputs: tuple[str, ...] = ()
+    inputs: Annotated[tuple[str, ...], computed_default("[VALUE ...]")] = ()
     """Arguments of the forward pass, in the same form, but (5,6) is the shape 5x6, as in Python."""
     gradient: OptionalStr = None
     """Function that returns the gradient of the target, a function: a NAME of the same file, or FILE.py:NAME."""
     reference: OptionalStr = None
     """FILE.py:NAME of the same function in JAX, of (params, *inputs), or of (*inputs) if there are no parameters."""
-    constants: tuple[str, ...] = ()
+    constants: Annotated[tuple[str, ...], computed_default("[NAME ...]")] = ()
     """Names of arrays that affect the output and need no gradient."""
     dtype: Literal["float64", "float32"] = "float64"
     """Dtype of the float arrays."""

@@ -331,6 +331,7 @@ REFUSED = {
     "two colons": ("mine.py::Affine", "did you mean mine.py:Affine?"),
     "a dot": ("mine.Affine", "did you mean mine.py:Affine?"),
     "the file twice": ("mine.py:sine,mine.py:slope", "did you mean mine.py:sine,slope?"),
+    "no file of arrays": ("mine.py:Affine --init x.npz --inputs 5x4", "check: x.npz: there is no such file; name a"),
     "a method": ("mine.py:Affine.forward --inputs 5x4", "is a method, expected its class: check mine.py:Affine"),
     "the forward pass alone": ("mine.py:scale_forward --inputs 5", "mean mine.py:scale_forward,scale_backward?"),
     "a function with its gradient beside": ("mine.py:cube --inputs 5", "pass --gradient cube_grad, or use jax.numpy"),
@@ -354,6 +355,12 @@ def test_a_misspelled_option_names_the_near_one(check):
     status, _, err = check("mine.py:Affine --intputs 5x4")
     assert status == 2
     assert "--inputs" in err
+
+
+def test_the_help_has_no_noise_around_options(check):
+    out = check("--help")[1]
+    assert "--inputs [VALUE ...]" in out
+    assert not re.search(r"\[\[|\(default: \)|--no-", out)
 
 
 def test_ctrl_c_is_one_line_and_status_130(check):
