@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+from jaxnet.crosscheck.inspect.function import lacks_backward
+from jaxnet.crosscheck.inspect.partners import backward_name, gradient_names
 from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name
-
-GRADIENT_NAMES = ("{}_gradient", "{}_grad", "gradient_of_{}", "grad_{}", "d_{}", "d{}")
 
 
 def candidates(file: str, module: ModuleType) -> Iterator[str]:
@@ -22,24 +22,56 @@ def candidates(file: str, module: ModuleType) -> Iterator[str]:
         if isinstance(value, type):
             passes = [method for method in ("forward", "loss") if hasattr(value, method)]
             if passes and (hasattr(value, "backward") or hasattr(value, "gradient")):
-                init = arguments("--init", value) if "__init__" in vars(value) else ""
+                init = arguments("--init", value) if value.__init__ is not object.__init__ else ""  # type: ignore[misc]
                 yield f"jaxnet check {file}:{name}{init}{arguments('--inputs', getattr(value, passes[0]), skip=1)}"
         elif inspect.isfunction(value):
-            backward = name.removesuffix("forward") + "backward"
-            if name.endswith("forward") and inspect.isfunction(own.get(backward)):
+            if backward := backward_name(name, own):
                 yield f"jaxnet check {file}:{name},{backward}{arguments('--inputs', value)}"
-            for gradient in (form.format(name) for form in GRADIENT_NAMES):
-                if inspect.isfunction(own.get(gradient)):
-                    yield f"jaxnet check {file}:{name} --gradient {gradient}{arguments('--inputs', value)}"
+            for gradient in gradient_names(name, own):
+                yield f"jaxnet check {file}:{name} --gradient {gradient}{arguments('--inputs', value)}"
+
+
+def incomplete(module: ModuleType) -> Iterator[str]:
+    """Yields what is missing in each class of a module that has a forward pass alone.
+
+    A class whose objects are called, such as a `torch.nn.Module`, is left out: a framework may derive its gradient.
+
+    Args:
+        module: The module.
+    """
+    for name, value in vars(module).items():
+        is_own = isinstance(value, type) and value.__module__ == module.__name__
+        if is_own and hasattr(value, "forward") and not (hasattr(value, "backward") or _is_called(value)):
+            yield f"{name} {lacks_backward(value)}"
+
+
+def _is_called(layer: type) -> bool:
+    return any("__call__" in vars(base) for base in layer.__mro__)
 
 
 def arguments(option: str, function: Callable[..., Any], skip: int = 0) -> str:
-    """Returns an option with a placeholder for each argument that has no default, or "" if there are none."""
+    """Returns an option with each argument, to be filled in unless it has a default, or "" if there are none.
+
+    A default is written out if it is a number, None, or a short string; other ones are left out.
+    """
     variadic = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    parameters = [*inspect.signature(function).parameters.values()][skip:]
-    required = [p for p in parameters if p.default is p.empty and p.kind not in variadic]
+    try:
+        parameters = [p for p in [*inspect.signature(function).parameters.values()][skip:] if p.kind not in variadic]
+    except (TypeError, ValueError):  # written in C
+        return ""
     is_init = option == "--init"
-    return "".join([f" {option}", *(placeholder(p, is_init=is_init) for p in required)]) if required else ""
+    listed = [
+        placeholder(parameter, is_init=is_init) if parameter.default is parameter.empty else _default(parameter)
+        for parameter in parameters
+    ]
+    return "".join([f" {option}", *listed]) if any(listed) else ""
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    value = parameter.default
+    if isinstance(value, str) and value.isidentifier():
+        return f" {parameter.name}=str:{value}"
+    return f" {parameter.name}={value!r}" if value is None or isinstance(value, int | float) else ""
 
 
 def placeholder(parameter: inspect.Parameter, *, is_init: bool) -> str:

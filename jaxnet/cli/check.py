@@ -15,6 +15,7 @@ original notebook and explains why it fails. docs/shell.md describes values, pro
 Exit status: 0 PASS, 1 FAIL, 2 the code cannot be checked or an option is invalid, 3 INCONCLUSIVE.
 """
 
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -26,18 +27,20 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jaxnet.cli.candidates import arguments, candidates
-from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_writable
+from jaxnet.cli.candidates import arguments, candidates, incomplete
+from jaxnet.cli.check_errors import in_file_of, in_words_of_the_shell
+from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_writable, computed_default
 from jaxnet.cli.errors import INTERRUPTED, USAGE_ERROR, one_line_errors, program
 from jaxnet.cli.github_annotation import annotation
+from jaxnet.cli.option_spelling import in_shell, respelled
 from jaxnet.cli.terminal_color import colored, has_color
 from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_counts
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, check_function, inspected, shell_values, targets
 from jaxnet.crosscheck.explain.printed_report import WIDTH, wrapped
-from jaxnet.crosscheck.gradient_line import SourceLine, line_of_wrong_gradient
+from jaxnet.crosscheck.gradient_line import SourceLine, computed_at, lines_of_wrong_gradients
 from jaxnet.crosscheck.input_files import in_order
-from jaxnet.crosscheck.inspect.errors import MissingInputError, describe
+from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.inspect.signatures import missing_arguments, wrong_call
 from jaxnet.crosscheck.measure.step_sweep import step_errors
 
@@ -47,26 +50,26 @@ TARGET_OPTIONS = (
     "init", "inputs", "gradient", "reference", "constants", "dtype", "float32", "accuracy", "resolution", "order",
     "points", "max_seconds", "plot", "watch",
 )  # fmt: skip
-Checked = tuple[Report, SourceLine | None]
+Checked = tuple[Report, dict[str, SourceLine]]  # a report, and the line of each wrong gradient
 
 
 @dataclass(frozen=True)
 class Options:
     """Cross-check gradients."""
 
-    target: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    target: Annotated[tuple[str, ...], tyro.conf.Positional, computed_default("[TARGET ...]")] = ()
     """FILE.py:NAME, FILE.py:FORWARD,BACKWARD or module.name:NAME. Several are checked with the same values."""
-    init: tuple[str, ...] = ()
-    """Arguments of the class's constructor. 4x3: float array. 5<10: five integers below 10. 0.5, =3: numbers.
+    init: Annotated[tuple[str, ...], computed_default("[VALUE ...]")] = ()
+    """Arguments of the class's constructor. 4x3: float array. '5<10': five integers below 10. 0.5, =3: numbers.
     stride=2, W=4x3, b=3, (with a comma: an array), p.W=4x3 (an item of a dict): named arguments. FILE.npz, FILE.npy,
     FILE.pt: arrays from a file. None, True, str:TEXT, (2,2), [..], {W:4x3}, py:EXPRESSION: other values."""
-    inputs: tuple[str, ...] = ()
+    inputs: Annotated[tuple[str, ...], computed_default("[VALUE ...]")] = ()
     """Arguments of the forward pass, in the same form, but (5,6) is the shape 5x6, as in Python."""
     gradient: OptionalStr = None
     """Function that returns the gradient of the target, a function: a NAME of the same file, or FILE.py:NAME."""
     reference: OptionalStr = None
     """FILE.py:NAME of the same function in JAX, of (params, *inputs), or of (*inputs) if there are no parameters."""
-    constants: tuple[str, ...] = ()
+    constants: Annotated[tuple[str, ...], computed_default("[NAME ...]")] = ()
     """Names of arrays that affect the output and need no gradient."""
     dtype: Literal["float64", "float32"] = "float64"
     """Dtype of the float arrays."""
@@ -99,7 +102,7 @@ class Options:
 
 
 def check_targets(options: Options) -> Iterator[Checked]:
-    """Yields a report for each target, and the line that computes its gradient."""
+    """Yields a report for each target, and the lines that compute its wrong gradients."""
     with progress_line(f"importing {options.reference}"):
         reference = targets.load(options.reference) if options.reference else None
     for target in options.target:
@@ -116,12 +119,12 @@ def check_targets(options: Options) -> Iterator[Checked]:
         reports = []
         for seed in range(options.seed, options.seed + options.points):
             title = name if options.points == 1 else f"{name} with seed {seed}"
-            with naming_inputs_option(target, options):
+            with in_words_of_the_shell(target, subject, options.init, options.inputs):
                 with progress_line(f"drawing the arguments of {title}"):
                     instance, inputs = draw_arguments(target, subject, options, seed)
                 reports.append(check_arrays_or_tensors(partial(run, instance, seed=seed, name=title), inputs))
         report = at_points(name, reports)
-        yield report, line_of_wrong_gradient(report, instance, gradient)
+        yield report, lines_of_wrong_gradients(report, instance, gradient)
         if options.plot:
             with progress_line(f"drawing {options.plot}"):
                 from jaxnet import plots  # imports matplotlib
@@ -131,25 +134,12 @@ def check_targets(options: Options) -> Iterator[Checked]:
                 plots.save(plots.step_sizes(name, errors, failed), options.plot)
 
 
-@contextmanager
-def naming_inputs_option(target: str, options: Options) -> Iterator[None]:
-    """Turns an error about missing inputs into one that says how to pass them on the command line."""
-    try:
-        yield
-    except MissingInputError as error:
-        listed = " ".join(f"{name}=SHAPE," for name in error.names)
-        pass_ = f"add {listed} to --inputs" if options.inputs else f"pass --inputs {listed}"
-        raise targets.TargetError(f"{target}: {error.reason}; {pass_} with a shape such as 5x4") from error
-
-
-def in_file_of(target: str, name: str) -> str:
-    """Returns the full name of a function that is named alone if it is in the file of a target."""
-    return name if ":" in name else f"{target.rpartition(':')[0]}:{name}"
-
-
 def load_subject(target: str) -> Any:
     """Returns what a target names; of a `torch.autograd.Function` the function that PyTorch calls."""
     subject = targets.load(target)
+    owner = target.rpartition(".")[0]
+    if inspect.isfunction(subject) and ":" in owner and [*inspect.signature(subject).parameters][:1] == ["self"]:
+        raise targets.TargetError(f"{target}: is a method, expected its class: check {owner}")
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(subject, type) and issubclass(subject, torch.autograd.Function):
         return subject.apply  # type: ignore[attr-defined]
@@ -186,7 +176,7 @@ def check_arrays_or_tensors(run: Callable[..., Report], inputs: list[Any]) -> Re
         try:
             return run(*shell_values.as_tensors(inputs))
         except SubjectError:
-            raise error from None
+            raise error from error.__cause__
 
 
 def at_points(name: str, reports: list[Report]) -> Report:
@@ -220,15 +210,16 @@ def stdout_to_stderr() -> Iterator[None]:
         os.close(stdout)
 
 
-def print_report(options: Options, report: Report, place: SourceLine | None) -> None:
-    """Prints a report, for a FAIL with the line that computes the gradient, and the annotation for GitHub."""
-    text = report.details(width=WIDTH) if options.verbose else report.text(width=WIDTH)
-    if report.verdict is Verdict.FAIL and place is not None:
-        text += f"\n  the gradient is computed at {place}"
+def print_report(options: Options, report: Report, lines: dict[str, SourceLine]) -> None:
+    """Prints a report, for a FAIL with the lines that compute the gradients, and the annotation for GitHub."""
+    text = in_shell(report.details() if options.verbose else report.text())
+    if report.verdict is Verdict.FAIL and lines:
+        text += f"\n  {computed_at(lines)}"
+    text = "\n".join(part for line in text.splitlines() for part in wrapped(line, WIDTH))
     end = "\n\n" if "\n" in text else "\n"
     print(colored(text) if has_color() else text, end=end, flush=True)
-    if options.github and (command := annotation(report, place)):
-        print(command, flush=True)
+    if options.github and (command := annotation(report, next(iter(lines.values()), None))):
+        print(in_shell(command), flush=True)
 
 
 def run_checks(options: Options) -> int:
@@ -241,13 +232,13 @@ def run_checks(options: Options) -> int:
         with progress_line("importing JAX"):
             from jaxnet.cli import own_networks
 
-        checks = ((report, None) for report in own_networks.check_own(options.network, options.seed, rng))
+        checks = ((report, {}) for report in own_networks.check_own(options.network, options.seed, rng))
     reports = []
     with stdout_to_stderr() if options.json else nullcontext():
-        for report, place in checks:
+        for report, lines in checks:
             reports.append(report)
             if not options.json:
-                print_report(options, report, place)
+                print_report(options, report, lines)
     verdict = next(verdict for verdict in STATUS if verdict in {report.verdict for report in reports})
     if options.json:
         from jaxnet.cli.check_document import document
@@ -263,12 +254,18 @@ def run_checks(options: Options) -> int:
 def list_candidates(file: str) -> int:
     """Prints a command for everything in a file that could be checked, and returns the status of an invalid target."""
     with progress_line(f"importing {file}"):
-        commands = list(candidates(file, targets.load_module(file)))
+        module = targets.load_module(file)
+        commands, lacking = list(candidates(file, module)), "; ".join(incomplete(module))
     if not commands:
-        raise targets.TargetError(f"{file}: nothing in it has a forward and a backward pass; name it as {file}:NAME")
+        reason = lacking or f"nothing in it has a forward and a backward pass; name it as {file}:NAME"
+        raise targets.TargetError(f"{file}: {reason}")
     print(*commands, sep="\n")
-    help_ = "with shapes such as 4x3 for SHAPE, and numbers for VALUE"
-    print(f"{program()}: {file}: name one of these, {file}:NAME, {help_}", file=sys.stderr)
+    if lacking:
+        print(f"{program()}: {file}: not listed: {lacking}", file=sys.stderr)
+    fillings = {"=SHAPE": "shapes such as 4x3 for SHAPE", "=VALUE": "numbers for VALUE"}
+    needed = " and ".join(text for mark, text in fillings.items() if mark in "".join(commands))
+    end = f", with {needed}" if needed else ""
+    print(f"{program()}: {file}: name one of these, {file}:NAME{end}", file=sys.stderr)
     return USAGE_ERROR
 
 
@@ -282,9 +279,12 @@ def main(options: Options) -> int:
     if options.float32:
         options = replace(options, dtype="float32")
     if options.json and (options.watch or options.github):
-        raise ValueError(f"json: given beside {'watch' if options.watch else 'github'}, expected one of them")
+        raise ValueError(f"--json: given beside {'--watch' if options.watch else '--github'}, expected one of them")
     if options.plot and options.gradient:
-        raise ValueError("plot: given beside gradient, expected one of them: it draws what has its own gradient")
+        raise ValueError("--plot: given beside --gradient, expected one of them: it draws what has its own gradient")
+    misspelled, meant = respelled(options.target)
+    if meant:
+        raise targets.TargetError(f"{misspelled}: expected FILE.py:NAME, or module.name:NAME; did you mean {meant}?")
     if files := [target for target in options.target if target.endswith(".py")]:
         return list_candidates(files[0])
     if options.watch:

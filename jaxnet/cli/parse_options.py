@@ -14,7 +14,10 @@ import tyro
 from jaxnet.crosscheck.inspect.errors import did_you_mean
 
 RULE = re.compile(r"[-─╰╯│ ]{5,}")  # of a box in Unicode, or of indented ASCII where stderr takes no more
-VALUE_ERROR = re.compile(r"Error parsing (--[\w-]+): .*?\[(.*?)\]")
+VALUE_ERROR = re.compile(
+    r"Error parsing (--[\w-]+): .*(?:(?:instantiated from|for arguments:) \[(.*?)\]|(?:base 10|to float): (.*?)$)"
+)
+KINDS = {"INT": "a whole number", "FLOAT": "a number"}
 OPTION = re.compile(r"--[^\W\d].*|-[^\W\d]{1,2}")  # unlike the numbers -3 and -inf
 HELP = ("--help", "-h")
 OTHER_NAMES = {  # the option, in the singular: its names in other programs
@@ -66,7 +69,7 @@ def parse(options: type, description: str | None) -> Any:
     printed = io.StringIO()
     try:
         with redirect_stderr(printed):
-            return tyro.cli(options, description=description)
+            return tyro.cli(options, description=description, config=(tyro.conf.FlagCreatePairsOff,))
     except SystemExit as stopped:
         if not stopped.code:
             raise
@@ -80,7 +83,7 @@ def unknown_option(options: type, arguments: Sequence[str]) -> str:
         field.name.replace("_", "-"): tyro.conf.Positional in get_args(hints[field.name])[1:]
         for field in fields(options)
     }
-    switches = [f"--no-{field.name.replace('_', '-')}" for field in fields(options) if field.default is False]
+    switches = [f"--no-{field.name.replace('_', '-')}" for field in fields(options) if field.default is True]
     named = [name for name, is_positional in names.items() if not is_positional]
     known = {*HELP, *switches, *(f"--{name}" for name in named)}
     for argument in arguments:
@@ -133,7 +136,19 @@ def one_line(box: str) -> str:
         near = did_you_mean(value, names)
         return f"{option}: {value!r}, expected one of {', '.join(names)}" + (f"; {near}" if near else "")
     if match := VALUE_ERROR.search(message):
-        option, values = match.groups()
+        option, several, value = match.groups()
         metavar = next((line.partition(" ")[2] for line in chain(*more) if line.startswith(f"{option} ")), "")
-        return f"{option}: {values}, expected {metavar or 'another value'}"
+        kind = metavar.strip("[ ").partition(" ")[0]
+        return f"{option}: {_wrong(several or value, kind)}, expected {KINDS.get(kind, metavar or 'another value')}"
     return message or "an option is invalid; --help lists them"
+
+
+def _wrong(values: str, kind: str) -> str:
+    """Returns the first of several quoted values that is no number of its kind; all if each is one."""
+    convert = {"INT": int, "FLOAT": float}.get(kind, str)
+    for value in values.split(", "):
+        try:
+            convert(value.strip("'"))
+        except ValueError:
+            return value
+    return values

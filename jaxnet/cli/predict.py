@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 
@@ -17,7 +18,7 @@ import jaxnet
 from jaxnet.cli.common_options import OptionalStr, Seed, computed_default
 from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_counts, check_positive
-from jaxnet.data import DatasetError, own_images, text
+from jaxnet.data import DatasetError, text
 
 ERRORS = (DatasetError,)
 LIKELIEST = 3  # classes that are printed
@@ -60,25 +61,16 @@ def classify(run: jaxnet.TrainedRun, options: Options) -> None:
         raise ValueError(f"text: {options.folder} was trained on images; name images instead")
     if not options.images:
         raise ValueError("images: none, expected at least one image file after the folder")
-    data = run.summary.get("dataset")
-    if data not in own_images.SIDES:
-        raise ValueError(f"{options.folder}: trained on {data!r}, expected one of {', '.join(own_images.SIDES)}")
-    side = own_images.SIDES[data]
-    adapted = [own_images.read_image(path, side) for path in options.images]
-    x = np.stack([image.pixels for image in adapted]).reshape(-1, *input_shape(run.net, side))
+    x, changes = run.read_images(*options.images)
     with progress_line(f"classifying {len(x)} image{'s'[: len(x) - 1]}"):
-        probabilities = np.asarray(jax.nn.softmax(jaxnet.predict(run.net, run.params, run.state, x), axis=1))
+        probabilities = np.asarray(
+            jax.nn.softmax(jaxnet.predict(run.net, run.params, run.state, jnp.asarray(x)), axis=1)
+        )
     rows = []
-    for path, image, p in zip(options.images, adapted, probabilities, strict=True):
+    for path, changed, p in zip(options.images, changes, probabilities, strict=True):
         likeliest = [{"class": int(k), "probability": float(p[k])} for k in np.argsort(-p, kind="stable")[:LIKELIEST]]
-        rows.append({"image": str(path), "classes": likeliest, "changes": image.changes})
+        rows.append({"image": str(path), "classes": likeliest, "changes": changed})
     print(json.dumps(rows, indent=1) if options.json else "\n".join(map(line, rows)))
-
-
-def input_shape(net: jaxnet.nn.Layer, side: int) -> tuple[int, ...]:
-    """Returns the shape of an image for a network: with channels for a Convolution, else a row of pixels."""
-    first = next(iter(net.layers.values()))
-    return (1, side, side) if first.description[0] == "Convolution" else (side * side,)
 
 
 def line(row: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@
 """
 
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -15,7 +16,8 @@ import jaxnet
 from jaxnet.common.progress_line import is_terminal
 
 T = TypeVar("T")
-LINES = 10  # printed by a run whose output is not a terminal
+LINES = 10  # printed by a run whose output is not a terminal, and more if it is a long one:
+FIRST_LINE, LONGEST_PAUSE = 4.0, 10.0  # seconds after which a line is printed
 
 
 def track(items: Collection[T], description: str, name: Callable[[T], str] = lambda _item: "") -> Iterable[T]:
@@ -56,7 +58,7 @@ def sweep_progress(steps: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def training_progress(console: Console, steps: int, held_out: str) -> Iterator[Callable[[jaxnet.Progress], None]]:
-    """Yields a function that shows the progress of a run: a bar on a terminal, about ten lines elsewhere."""
+    """Yields a function that shows the progress of a run: a bar on a terminal, lines elsewhere."""
     if is_terminal(sys.stdout):
         with Progress(*_columns(), console=console) as bar:
             task = bar.add_task("compiling", total=steps)
@@ -68,14 +70,16 @@ def training_progress(console: Console, steps: int, held_out: str) -> Iterator[C
             yield update
         return
 
-    interval, last_printed = max(1, steps // LINES), -1
+    interval, last_printed, due = max(1, steps // LINES), -1, time.perf_counter() + FIRST_LINE
 
     def print_line(progress: jaxnet.Progress) -> None:
-        nonlocal last_printed
-        step = len(progress.history.loss)
-        if step == progress.history.eval_step[-1] and (step // interval > last_printed or step == steps):
+        nonlocal last_printed, due
+        step, evaluated = len(progress.history.loss), progress.history.eval_step[-1]
+        is_tenth = step == evaluated and (step // interval > last_printed or step == steps)
+        if is_tenth or time.perf_counter() >= due:
             if step and last_printed >= 0:
                 console.print(f"step {step:>6}  {_latest_figures(progress, held_out)}", highlight=False, soft_wrap=True)
+                due = time.perf_counter() + LONGEST_PAUSE
             last_printed = step // interval
 
     yield print_line

@@ -66,6 +66,7 @@ def set_up(options: SimpleNamespace) -> Setup:
     key_steps, key_sampling = jax.random.split(jax.random.fold_in(key, 1))
     name, net = build_network(options, data, vocabulary)
     batches = jaxnet.draw_batches(key_batches, len(data.x_train), options.batch_size, options.steps)
+    batches.block_until_ready()  # otherwise the next progress line would name what is not done yet
     optimization = {
         "optimizer": make_optimizer(options),
         "learning_rate": options.learning_rate,

@@ -3,7 +3,7 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaxnet.crosscheck.report import Report
 
 BACKWARDS = ("backward", "backward_pass", "backprop", "gradient", "grad", "vjp", "derivative", "bwd", "jacobian")
+MOST_LINES = 4  # that a sentence lists
 
 
 class SourceLine(NamedTuple):
@@ -89,11 +90,32 @@ def _names(target: ast.expr, gradients: Collection[str], leaf: str) -> bool:
     return isinstance(target, ast.Name) and target.id in gradients
 
 
-def line_of_wrong_gradient(report: "Report", subject: Any, gradient: Any = None) -> SourceLine | None:
-    """Returns the line of the gradient of the first leaf that fails in a report, as `gradient_line` finds it."""
+def lines_of_wrong_gradients(report: "Report", subject: Any, gradient: Any = None) -> dict[str, SourceLine]:
+    """Returns the line of the gradient of each leaf that fails in a report, as `gradient_line` finds it.
+
+    If no single leaf fails, the only name is "".
+    """
     parts = [report, *report.points]
-    wrong = (leaf.name for part in parts for leaf in part.leaves if leaf.verdict is Verdict.FAIL)
-    return gradient_line(subject, gradient, next(wrong, ""))
+    wrong = dict.fromkeys(leaf.name for part in parts for leaf in part.leaves if leaf.verdict is Verdict.FAIL)
+    lines = {name: gradient_line(subject, gradient, name) for name in wrong or [""]}
+    return {name: line for name, line in lines.items() if line is not None}
+
+
+def computed_at(lines: Mapping[str, SourceLine]) -> str:
+    """Returns the sentence that says where gradients are computed, each by its leaf if they are at several lines.
+
+    Args:
+        lines: The line of each leaf, at least one.
+
+    Examples:
+        >>> computed_at({"W": SourceLine(Path("mine.py"), 7), "b": SourceLine(Path("mine.py"), 8)})
+        'the gradient is computed at mine.py:7 for W, mine.py:8 for b'
+    """
+    places = [(str(line), name) for name, line in lines.items()]
+    if len({place for place, _ in places}) == 1:
+        return f"the gradient is computed at {places[0][0]}"
+    listed = [f"{place} for {name}" for place, name in places[:MOST_LINES]] + ["..."] * (len(places) > MOST_LINES)
+    return f"the gradient is computed at {', '.join(listed)}"
 
 
 def relative(file: Path, folder: Path) -> str:

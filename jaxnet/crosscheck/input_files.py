@@ -70,6 +70,8 @@ def read_file(path: PurePath | str) -> Any:
         return loaded if isinstance(loaded, np.ndarray) else dict(loaded)
     except SubjectError:
         raise
+    except FileNotFoundError:
+        raise SubjectError(f"{name}: there is no such file; name a file of arrays: {', '.join(SUFFIXES)}") from None
     except Exception as error:  # numpy and zipfile raise many kinds
         raise SubjectError(f"{name}: cannot be read: {describe(error)}") from error
 

@@ -1,5 +1,6 @@
 """Inference with a trained network: logits of many samples, or ids that continue a text."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,13 +17,20 @@ from jaxnet.nn.layers import Layer, Params, Tree
 __all__ = ["predict", "sample"]
 
 
-@partial(jax.jit, static_argnames="net")
 def predict(net: Layer, params: Params, state: Tree, x: Array) -> Array:
     """Returns the logits in inference, (N, ...) -> (N, ..., C). It works in chunks, so N may be large.
 
     Raises:
-        ValueError: If N is 0, or the samples do not fit the network.
+        ValueError: If N is 0, the samples do not fit the network, or are no numbers.
     """
+    if isinstance(x, str | os.PathLike):
+        preparing = f"run.read_images({str(x)!r}) prepares an image, where run = jaxnet.load(folder)"
+        raise ValueError(f"x: {x!r}, expected an array of samples (N, ...); {preparing}")
+    return _predict(net, params, state, x)
+
+
+@partial(jax.jit, static_argnames="net")
+def _predict(net: Layer, params: Params, state: Tree, x: Array) -> Array:
     check_counts(samples=len(x))
     if jax.default_backend() == "cpu":
         net = channels_last(net)

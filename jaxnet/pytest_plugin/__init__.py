@@ -64,19 +64,24 @@ def crosscheck(request: pytest.FixtureRequest) -> Crosscheck:
     """
     config, node = request.config, request.node
     case: Case | None = getattr(request, "param", None)
+    checks = node.stash.setdefault(CHECKS, [])
+    wrong, options = "", {}
     try:
         options = marker_options(node)
         if case is None and is_split(options):
             cases(options)  # raises the error for which the test was not split
     except OptionError as error:
-        pytest.fail(f"@pytest.mark.crosscheck: {error}", pytrace=False)
+        wrong = f"@pytest.mark.crosscheck: {error}"
+    if wrong:  # outside of the block, so that the message is not followed by a second one of the exception
+        checks.append(Check(test=node.nodeid, subject="the marker", outcome="refused", seconds=0.0))
+        pytest.fail(wrong, pytrace=False)
     properties = node.user_properties if config.getoption("xmlpath", None) else None  # of --junitxml
     return Crosscheck(
         node.nodeid,
         options,
         case,
         config.getini("crosscheck_inconclusive"),
-        node.stash.setdefault(CHECKS, []),
+        checks,
         properties,
     )
 

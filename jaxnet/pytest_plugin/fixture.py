@@ -97,11 +97,11 @@ class Crosscheck:
         """Raises an AssertionError for a FAIL; does for INCONCLUSIVE what the setting says."""
         __tracebackhide__ = True
         from jaxnet.crosscheck import InconclusiveWarning, Verdict
-        from jaxnet.crosscheck.gradient_line import line_of_wrong_gradient
+        from jaxnet.crosscheck.gradient_line import computed_at, lines_of_wrong_gradients
 
         origin = "the test's id" if seed == self.seed else "seed="
-        place = line_of_wrong_gradient(report, *code) if report.verdict is Verdict.FAIL else None
-        at_line = f"the gradient is computed at {place}\n" if place is not None else ""
+        lines = lines_of_wrong_gradients(report, *code) if report.verdict is Verdict.FAIL else {}
+        at_line = f"{computed_at(lines)}\n" if lines else ""
         text = message(report, f"{at_line}seed {seed}, from {origin}")
         if report.verdict is Verdict.FAIL or self._inconclusive == "fail":
             raise AssertionError(text)

@@ -4,7 +4,11 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Float32
+
 from jaxnet.common.outline import number_count
+from jaxnet.data import own_images
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.train import run_folder
 
@@ -30,6 +34,36 @@ class TrainedRun(NamedTuple):
             f"TrainedRun in {self.folder}: {name} on {data}, {number_count(self.params):,} parameters\n"
             f"  {', '.join(figures) or 'no figures'}\n  fields: {', '.join(self._fields)}"
         )
+
+    def read_images(self, *paths: str | os.PathLike[str]) -> tuple[Float32[np.ndarray, "N ..."], list[list[str]]]:
+        """Reads images of one digit each, and brings them into the form that the network was trained on.
+
+        Args:
+            paths: Files that Pillow can read, of any size and color, at least one.
+
+        Returns:
+            The samples in [0, 1], of the shape that the network takes, and what was changed in each image.
+
+        Raises:
+            DatasetError: If Pillow is not installed.
+            ValueError: If the network was not trained on images, or a file is not a readable image or is blank.
+
+        Examples:
+            >>> x, changes = run.read_images("seven.png")  # doctest: +SKIP
+            >>> jaxnet.predict(run.net, run.params, run.state, x).argmax(axis=1)  # doctest: +SKIP
+            Array([7], dtype=int32)
+        """
+        data = self.summary.get("dataset")
+        if data not in own_images.SIDES:
+            raise ValueError(f"{self.folder}: trained on {data!r}, expected one of {', '.join(own_images.SIDES)}")
+        if not paths:
+            raise ValueError("paths: none, expected at least one image file")
+        side = own_images.SIDES[data]
+        images = [own_images.read_image(Path(path), side) for path in paths]
+        first = next(iter(self.net.layers.values()))
+        shape = (1, side, side) if first.description[0] == "Convolution" else (side * side,)
+        x = np.stack([image.pixels for image in images]).reshape(-1, *shape).astype(np.float32)
+        return x, [image.changes for image in images]
 
 
 def load(folder: str | os.PathLike[str]) -> TrainedRun:

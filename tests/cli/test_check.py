@@ -59,6 +59,39 @@ def nothing(x):
 
 def sine(x):
     return np.sin(x)
+
+def scale_forward(x, times=1):
+    return np.sin(x) * [times, times][times - 1], times
+def scale_backward(dout, times):
+    return dout
+
+def cube(x):
+    return np.power(np.asarray(x), 3)
+def cube_grad(x):
+    return 3 * x**2
+
+class Unsummed(Affine):
+    def backward(self, dout):
+        self.dW = 3 * self.x.T @ dout
+        self.db = dout
+        return dout @ self.W.T
+
+class Half:
+    def forward(self, x):
+        return x / 2
+    def backwards(self, dout):
+        return dout / 2
+
+def product(x):
+    return x * x
+def grad_product(x):
+    return 3 * x
+
+class Fixed(Affine):
+    def backward(self, dout):
+        super().backward(dout)
+        del self.dW
+        return dout @ self.W.T
 """
 AFFINE = "mine.py:Affine --init 4x3 3 --inputs 5x4"
 DW_LINE = 2 + CODE.splitlines().index("    def backward(self, dout):")
@@ -109,6 +142,31 @@ def test_the_gradient_of_a_function_is_another_function(check):
     assert status == 1
     assert "times 1.5" in out
     assert f"mine.py:{WRONG_SLOPE_LINE}" in out
+
+
+def test_the_derivative_of_jax_is_not_taken_for_the_gradient_that_is_beside_a_function(check):
+    status, out, _ = check("mine.py:product --inputs 5")
+    note = "note: product has no rule of its own: JAX's derivative was checked, not grad_product; pass --gradient"
+    assert status == 0
+    assert note in " ".join(out.split())
+    assert check("mine.py:product --inputs 5 --gradient grad_product")[0] == 1
+
+
+def test_a_report_names_the_options_of_the_shell(check):
+    out = " ".join(check("mine.py:Fixed --init 4x3 3 --inputs 5x4 --github")[1].split())
+    assert out.count("pass --constants W") == 2
+    assert "constants=" not in out
+
+
+def test_each_wrong_gradient_has_a_row_and_its_line(check):
+    status, out, _ = check("mine.py:Unsummed --init 4x3 3 --inputs 5x4")
+    first = 1 + CODE.splitlines().index("        self.dW = 3 * self.x.T @ dout")
+    assert status == 1
+    assert "  the gradient for b has shape (5, 3), expected (3,): sum over axis 0 as well" in out.splitlines()
+    assert [line.split()[:2] for line in out.splitlines() if re.match(r"  . +[A-Z]{4}", line)] == [
+        ["W", "FAIL"], ["b", "FAIL"], ["x", "PASS"],
+    ]  # fmt: skip
+    assert f"  the gradient is computed at mine.py:{first} for W, mine.py:{first + 1} for b" in out.splitlines()
 
 
 def test_the_worst_of_several_points_counts(check):
@@ -258,15 +316,29 @@ def test_the_line_of_a_gradient_that_is_not_written_in_python_is_unknown():
 
 REFUSED = {
     "no points": (f"{AFFINE} --points 0", "points: 0, expected"),
-    "json and watch": (f"{AFFINE} --json --watch", "json: given beside watch, expected one of them"),
-    "json and github": (f"{AFFINE} --json --github", "json: given beside github"),
-    "plot and gradient": ("mine.py:squares --gradient slope --inputs 5 --plot v.png", "plot: given beside gradient"),
+    "json and watch": (f"{AFFINE} --json --watch", "--json: given beside --watch, expected one of them"),
+    "json and github": (f"{AFFINE} --json --github", "--json: given beside --github"),
+    "plot and gradient": ("mine.py:squares --gradient slope --inputs 5 --plot v.png", "--plot: given beside"),
     "points of nothing": ("--points 3", "points: applies only to FILE.py:NAME"),
     "no such gradient": ("mine.py:squares --gradient slop --inputs 5", "no slop in mine.py"),
     "arguments of no class": ("mine.py:squares --init 3 --inputs 5", "init: mine.py:squares is no class"),
     "a folder": (".:f --inputs 5", "is a folder, expected FILE.py:NAME"),
     "no gradient": ("mine.py:sine --inputs 5", "jaxnet check: sine: "),
     "a near name": ("mine.py:Afine --inputs 5", "did you mean Affine?"),
+    "a file and a name": ("mine.py Affine", "mine.py Affine: expected FILE.py:NAME, or module.name:NAME; did you mean "
+                          "mine.py:Affine?"),
+    "a pair with a space": ("mine.py:sine slope --inputs 5", "did you mean mine.py:sine,slope?"),
+    "two colons": ("mine.py::Affine", "did you mean mine.py:Affine?"),
+    "a dot": ("mine.Affine", "did you mean mine.py:Affine?"),
+    "the file twice": ("mine.py:sine,mine.py:slope", "did you mean mine.py:sine,slope?"),
+    "no file of arrays": ("mine.py:Affine --init x.npz --inputs 5x4", "check: x.npz: there is no such file; name a"),
+    "a method": ("mine.py:Affine.forward --inputs 5x4", "is a method, expected its class: check mine.py:Affine"),
+    "the forward pass alone": ("mine.py:scale_forward --inputs 5", "mean mine.py:scale_forward,scale_backward?"),
+    "a function with its gradient beside": ("mine.py:cube --inputs 5", "pass --gradient cube_grad, or use jax.numpy"),
+    "a forward pass without a backward": ("mine.py:Half --inputs 5", "Half has forward and no backward(dout); did you "
+                                          "mean backwards?"),
+    "a number as a shape": ("mine.py:scale_forward,scale_backward --inputs 5 2", "; times got 2, which is read as a "
+                            "shape: =2 is the number"),
 }  # fmt: skip
 
 
@@ -283,6 +355,12 @@ def test_a_misspelled_option_names_the_near_one(check):
     status, _, err = check("mine.py:Affine --intputs 5x4")
     assert status == 2
     assert "--inputs" in err
+
+
+def test_the_help_has_no_noise_around_options(check):
+    out = check("--help")[1]
+    assert "--inputs [VALUE ...]" in out
+    assert not re.search(r"\[\[|\(default: \)|--no-", out)
 
 
 def test_ctrl_c_is_one_line_and_status_130(check):
@@ -316,13 +394,27 @@ def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_p
     status, out, err = check("mine.py")
     assert status == 2
     assert out.splitlines() == [
-        "jaxnet check mine.py:Affine --init W=SHAPE, b=SHAPE, --inputs x=SHAPE,",
+        "jaxnet check mine.py:Affine --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
         "jaxnet check mine.py:WrongForOne --init w=SHAPE, --inputs x=SHAPE,",
         "jaxnet check mine.py:sine --gradient sine_gradient --inputs x=SHAPE,",
+        "jaxnet check mine.py:scale_forward,scale_backward --inputs x=SHAPE, times=1",
+        "jaxnet check mine.py:cube --gradient cube_grad --inputs x=SHAPE,",
+        "jaxnet check mine.py:Unsummed --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
+        "jaxnet check mine.py:product --gradient grad_product --inputs x=SHAPE,",
+        "jaxnet check mine.py:Fixed --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
         "jaxnet check mine.py:Windows --init size=VALUE stride=VALUE --inputs x=SHAPE,",
         "jaxnet check mine.py:f_forward,f_backward --inputs x=SHAPE, w=SHAPE,",
     ]
-    assert err.endswith("name one of these, mine.py:NAME, with shapes such as 4x3 for SHAPE, and numbers for VALUE\n")
+    assert err.splitlines() == [
+        "jaxnet check: mine.py: not listed: Half has forward and no backward(dout); did you mean backwards?",
+        "jaxnet check: mine.py: name one of these, mine.py:NAME, "
+        "with shapes such as 4x3 for SHAPE and numbers for VALUE",
+    ]
+    (tmp_path / "mine.py").write_text("def f(x=2):\n    pass\ndef df(x=2):\n    pass\n")
+    assert check("mine.py")[1:] == (
+        "jaxnet check mine.py:f --gradient df --inputs x=2\n",
+        "jaxnet check: mine.py: name one of these, mine.py:NAME\n",
+    )
     (tmp_path / "mine.py").write_text("x = 1")
     assert check("mine.py")[2].startswith("jaxnet check: mine.py: nothing in it has a forward and a backward pass")
 

@@ -1,5 +1,6 @@
 """Tests what commands show on a terminal while they work, and that they show nothing of it elsewhere."""
 
+import io
 import os
 import pty
 import re
@@ -8,8 +9,12 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
+from rich.console import Console
 
+import jaxnet
+from jaxnet.cli import progress
 from jaxnet.cli.chapter6 import FIGURES
 from jaxnet.common import progress_line as module
 from jaxnet.common.progress_line import progress_line
@@ -175,3 +180,21 @@ def test_a_terminal_that_cannot_replace_lines_shows_nothing(monkeypatch):
     with progress_line("text"):
         time.sleep(0.1)
     assert terminal.text() == ""
+
+
+def test_a_long_run_without_a_terminal_prints_a_line_each_ten_seconds(monkeypatch):
+    clock = iter([0, 1, 3, 5, 6, 14, 15, 16, 26])
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(progress, "is_terminal", lambda _: False)
+    printed = io.StringIO()
+    with progress.training_progress(Console(file=printed), 100_000, "test") as show:
+        for step in (0, 100, 200, 300, 400, 500, 600):
+            history = jaxnet.History(np.ones(step), np.array([step]), np.ones(1), np.ones(1))
+            if step:
+                show(jaxnet.Progress(None, history))
+            else:
+                show(jaxnet.Progress(None, history._replace(loss=np.ones(0))))
+    assert [line.split()[1] for line in printed.getvalue().splitlines()] == [
+        "300",
+        "600",
+    ]  # after 5 s, and 10 s after 6

@@ -102,7 +102,7 @@ MALFORMED = {
     "(4x3]": "closes nothing",
     "(2,2)x": "text after the closing ')'", "{W1}": "'W1' in braces, expected NAME:VALUE",
     "py:nope(3)": "raised NameError: name 'nope' is not defined; expected an expression of np",
-    "x.y.npz": "cannot be read",
+    "x.y.npz": "there is no such file",
     "(1,three)": "a string is written str:three",
 }  # fmt: skip
 

@@ -1226,7 +1226,11 @@ OF_OTHER_WAYS = {  # test_other_ways.py and test_torch_ways.py
 FORMS = {
     Behaviour.NO_GRADIENT: ((3,), None, "backward returns None for W, expected an array of shape (3,)"),
     Behaviour.NOT_FLOATING: ((3,), np.ones(3, complex), "the gradient for W is complex128, expected float64"),
-    Behaviour.WRONG_SHAPE: ((3,), np.ones(2), "the gradient for W has shape (2,), expected (3,)"),
+    Behaviour.WRONG_SHAPE: (
+        (3,),
+        np.ones((5, 2, 3)),
+        "the gradient for W has shape (5, 2, 3), expected (3,): sum over axes 0 and 1 as well",
+    ),
     Behaviour.TRANSPOSED: (
         (2, 3),
         np.ones((3, 2)),

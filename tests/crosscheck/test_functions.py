@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from conftest import sampled
 
 from jaxnet.crosscheck import SubjectError, check_function
@@ -501,3 +502,43 @@ def test_report_names_the_source_of_the_gradient():
     with preserve_global_state():
         assert CheckableJax(jnp.sin, (draw(2),)).derived_by == "JAX"
     assert subject(lambda x, w: (w, x)).derived_by == "analytic"
+
+
+def squares(x):
+    return x**2
+
+
+def squares_grad(x):
+    return 3 * x
+
+
+FUNCTIONS_OF_JAX = {
+    "none": (lambda x: jnp.tanh(x), True),
+    "of JAX": (lambda x: jax.nn.relu(x), True),
+    "custom_vjp": (
+        lambda x: 2 * with_rule(jnp.tanh, lambda x: (jnp.tanh(x), x), lambda x, d: (d * (1 - jnp.tanh(x) ** 2),))(x),
+        False,
+    ),
+    "custom_vjp in a branch": (
+        lambda x: jax.lax.cond(
+            x[0] > 0, jax.jit(with_rule(jnp.sin, lambda x: (jnp.sin(x), x), lambda x, d: (d * jnp.cos(x),))), jnp.sin, x
+        ),
+        False,
+    ),
+    "JAX itself": (jnp.tanh, False),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS_OF_JAX)
+def test_a_note_says_that_the_derivative_of_jax_was_checked_unless_there_is_a_rule(name):
+    f, is_noted = FUNCTIONS_OF_JAX[name]
+    notes = check_function(f, np.array([0.3, -0.2, 0.7])).notes
+    assert notes == ("f has no rule of its own: JAX's derivative was checked",) * is_noted
+
+
+def test_a_gradient_beside_a_function_is_named_if_it_was_not_checked():
+    x = np.array([0.3, -0.2, 0.7])
+    not_checked = "derivative was checked, not squares_grad; pass gradient=squares_grad"
+    assert check_function(squares, x).notes == (f"squares has no rule of its own: JAX's {not_checked}",)
+    assert check_function(squares, torch.tensor(x)).notes == (f"PyTorch's {not_checked}",)
+    assert not check_function(squares, x, gradient=squares_grad)

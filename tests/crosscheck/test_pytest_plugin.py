@@ -151,6 +151,8 @@ def test_a_wrong_option_of_a_marker_is_an_error_of_its_test_alone(run, marker, m
     result = run(f"@pytest.mark.crosscheck({marker})\ndef test_call(crosscheck):\n    pass\n{RIGHT}")
     result.assert_outcomes(errors=1, passed=1)
     result.stdout.fnmatch_lines([message])
+    assert not [line for line in result.outlines if "exception" in line]
+    assert next(line for line in result.outlines if line.startswith("2 checks")).endswith(": 1 refused, 1 passed")
 
 
 def test_inconclusive_fails_by_default(run):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import random_params
+from PIL import Image
 
 import jaxnet
 from jaxnet.train import run_folder
@@ -109,3 +110,29 @@ def test_flipped_bytes_are_an_error_or_change_nothing(folder):
         else:
             jax.tree.map(np.testing.assert_array_equal, run.params, expected)
     assert refused > 50
+
+
+@pytest.mark.parametrize(("net", "shape"), [
+    (jaxnet.two_layer_net(64, 5, 10), (2, 64)),
+    (jaxnet.simple_conv_net((1, 8, 8), filter_size=3, output_size=10), (2, 1, 8, 8)),
+])  # fmt: skip
+def test_images_are_read_in_the_shape_that_the_network_takes(tmp_path, net, shape):
+    run = jaxnet.TrainedRun(net, {}, {}, "", {"dataset": "digits"}, tmp_path)
+    ink = jaxnet.data.digits().x_test[:2].reshape(2, 8, 8)
+    paths = [tmp_path / f"{i}.png" for i in range(2)]
+    for path, pixels in zip(paths, ink, strict=True):
+        Image.fromarray(np.uint8(np.rint(255 * (1 - pixels)))).save(path)
+    x, changes = run.read_images(*paths)
+    np.testing.assert_allclose(x, ink.reshape(shape), atol=0.5 / 255)
+    assert changes == [["dark on light: inverted"]] * 2
+
+
+def test_an_image_is_refused_where_an_array_is_expected_and_by_a_network_of_text(folder):
+    run = jaxnet.load(folder)
+    message = r"x: 'seven.png', expected an array .*run.read_images\('seven.png'\)"
+    with pytest.raises(ValueError, match=message):
+        jaxnet.predict(run.net, run.params, run.state, "seven.png")
+    with pytest.raises(ValueError, match="paths: none, expected at least one"):
+        run.read_images()
+    with pytest.raises(ValueError, match=r"trained on 'a\.txt', expected one of digits, mnist"):
+        run._replace(summary={"dataset": "a.txt"}).read_images("seven.png")

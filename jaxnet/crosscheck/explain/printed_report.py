@@ -96,7 +96,7 @@ def wrapped(line: str, width: int | None) -> list[str]:
 
 
 def _table(leaves: "tuple[Leaf, ...]", *, whole: bool) -> Iterator[str]:
-    compared = [leaf for leaf in leaves if not math.isnan(leaf.relative_error)]
+    compared = [leaf for leaf in leaves if not math.isnan(leaf.relative_error) or leaf.verdict is Verdict.FAIL]
     is_long = len(compared) > LONGEST_TABLE and not whole
     rows = [leaf for leaf in compared if leaf.verdict is not Verdict.PASS] if is_long else compared
     if not rows:
@@ -107,7 +107,8 @@ def _table(leaves: "tuple[Leaf, ...]", *, whole: bool) -> Iterator[str]:
     yield f"  {'':<{width}}  {'':<12}  {'relative error':<14}  {'explained':<9}  worst at"
     for leaf, index in zip(rows, indices, strict=True):
         name = leaf.name if len(leaf.name) <= width else ELLIPSIS + leaf.name[len(ELLIPSIS) - width :]
-        error, explained = f"{leaf.relative_error:.1e}", f"{leaf.relative_tolerance:.0e}"
+        numbers = (leaf.relative_error, ".1e"), (leaf.relative_tolerance, ".0e")
+        error, explained = ("" if math.isnan(number) else f"{number:{form}}" for number, form in numbers)
         yield f"  {name:<{width}}  {leaf.verdict:<12}  {error:<14}  {explained:<9}  {index}".rstrip()
     if is_long and (hidden := len(compared) - len(rows)):
         yield f"  and {hidden:,} that {'passes' if hidden == 1 else 'pass'}"

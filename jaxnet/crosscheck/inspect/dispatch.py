@@ -33,6 +33,7 @@ from jaxnet.crosscheck.inspect.network import inspect_network
 from jaxnet.crosscheck.inspect.optional_jax import single_precision
 from jaxnet.crosscheck.inspect.other_frameworks import other_framework, reject_foreign_function, reject_other_framework
 from jaxnet.crosscheck.inspect.pair import as_pair, inspect_pair
+from jaxnet.crosscheck.inspect.partners import derived_instead, gradient_names, values_beside
 from jaxnet.crosscheck.inspect.random_inputs import draw_inputs
 from jaxnet.crosscheck.inspect.signatures import forward_pass_of, missing_arguments, wrong_call
 from jaxnet.crosscheck.inspect.single_precision import SinglePrecision, has_no_double
@@ -245,11 +246,11 @@ def function_to_checkable(
         return checkable
     if is_torch(f, args):
         if gradient is None:
-            return CheckableTorch(f, draw_inputs(forward_of(f), args, None, seed))
+            return _noting_partner(CheckableTorch(f, draw_inputs(forward_of(f), args, None, seed)), f)
         f, gradient, args = in_numpy(f), in_numpy(gradient), arrays_from(args)
     elif gradient is None:
         if (engine := engine_for(f, args)) is not None:
-            return FrameworkProgram(engine, f, draw_inputs(f, args, None, seed))
+            return _noting_partner(FrameworkProgram(engine, f, draw_inputs(f, args, None, seed)), f)
         reject_other_framework(f, args)
     elif (example := foreign_array(args)) is not None:
         f, gradient = on_numpy_arrays(f, example), on_numpy_arrays(gradient, example)
@@ -263,6 +264,13 @@ def function_to_checkable(
     gradient, takes_dout, note = product
     checkable = _in_either_precision(lambda: in_parts(inspect_function(f, args, gradient, takes_dout)), args)
     checkable.notes = (*checkable.notes, note) if note else checkable.notes
+    return checkable
+
+
+def _noting_partner(checkable: Checkable, f: Callable[..., Any]) -> Checkable:
+    """Adds the note that the hand-written gradient beside a function was not checked, if there is one."""
+    if gradient_names(checkable.name, values_beside(f)):
+        checkable.notes = (*checkable.notes, derived_instead(checkable.name, f, checkable.derived_by))
     return checkable
 
 

@@ -29,6 +29,19 @@ class MissingInputError(SubjectError):
         self.reason, self.names = reason, names
 
 
+class MissingGradientError(SubjectError):
+    """A function cannot be differentiated, but there is a backward pass beside it.
+
+    Args:
+        reason: Why it cannot be differentiated.
+        pair: The names of the function and of the backward pass.
+    """
+
+    def __init__(self, reason: str, pair: tuple[str, str]) -> None:
+        super().__init__(f"{reason}; did you mean the pair ({', '.join(pair)})?")
+        self.reason, self.pair = reason, pair
+
+
 @contextmanager
 def as_subject_error(name: str) -> Iterator[None]:
     """Turns an exception in the user's code into a SubjectError that names the code.

@@ -9,7 +9,7 @@ import numpy as np
 from jaxnet.crosscheck.inspect.arguments import Arguments
 from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, Instance
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, kind_of
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, did_you_mean, kind_of
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.gradient_readings import Form, Reading, gradients_by_leaf, possible_readings
 from jaxnet.crosscheck.inspect.inputs import integers_in, numbers_in
@@ -194,8 +194,28 @@ def inspect_forward_mode(f: Callable[..., Any], args: tuple[Any, ...]) -> Checka
 
 def expect_function(f: Any) -> None:
     """Raises a SubjectError if f is not callable."""
-    if not callable(f):
-        raise SubjectError(f"f: {kind_of(f)}, expected a function{_methods_hint(f)}")
+    if callable(f):
+        return
+    if callable(getattr(f, "forward", None)) and not isinstance(f, type):
+        raise SubjectError(f"{type(f).__name__} {lacks_backward(type(f))}")
+    raise SubjectError(f"f: {kind_of(f)}, expected a function{_methods_hint(f)}")
+
+
+def lacks_backward(layer: type) -> str:
+    """Returns what a class lacks that has a forward pass alone, with the method that may be the misspelled one.
+
+    Examples:
+        >>> class Double:
+        ...     def forward(self, x):
+        ...         return 2 * x
+        ...     def backwards(self, dout):
+        ...         return 2 * dout
+        >>> lacks_backward(Double)
+        'has forward and no backward(dout); did you mean backwards?'
+    """
+    own = [name for name in dir(layer) if not name.startswith("_") and name != "forward"]
+    near = did_you_mean("backward", own)
+    return "has forward and no backward(dout)" + (f"; {near}" if near else "")
 
 
 def _methods_hint(thing: Any) -> str:

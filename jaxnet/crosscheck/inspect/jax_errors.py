@@ -43,12 +43,12 @@ def origin(error: Exception) -> Origin:
     if isinstance(error, NOT_TRACEABLE):
         return Origin.NOT_TRACEABLE
     files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, NotImplementedError) and files and _is_inside(files[-1]):
+    if isinstance(error, NotImplementedError) and files and is_inside_jax(files[-1]):
         return Origin.NOT_DIFFERENTIABLE
     rules = [i for i, file in enumerate(files) if file.endswith(RULES)]
     if rules and (rules[-1] == len(files) - 1 or any(_is_users(file) for file in files[rules[0] :])):
         return Origin.RULE
-    return Origin.NOT_DIFFERENTIABLE if files and _is_inside(files[-1]) else Origin.RULE
+    return Origin.NOT_DIFFERENTIABLE if files and is_inside_jax(files[-1]) else Origin.RULE
 
 
 def reason(error: Exception) -> str:
@@ -69,7 +69,8 @@ def whole_tracebacks() -> Iterator[None]:
         jax.config.update("jax_traceback_filtering", before)  # type: ignore[no-untyped-call]
 
 
-def _is_inside(file: str) -> bool:
+def is_inside_jax(file: str) -> bool:
+    """Returns whether a file is one of JAX or NumPy."""
     return file.startswith(INSIDE)
 
 

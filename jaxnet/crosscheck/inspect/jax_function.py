@@ -1,5 +1,6 @@
 """Inspects functions that JAX differentiates, by its own rules or by a `jax.custom_vjp`."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,16 +14,19 @@ from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, I
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.compiled import Compiled, is_close
 from jaxnet.crosscheck.inspect.convention import Convention
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, describe
+from jaxnet.crosscheck.inspect.derivative_rules import has_own_rule
+from jaxnet.crosscheck.inspect.errors import MissingGradientError, SubjectError, as_subject_error, describe
 from jaxnet.crosscheck.inspect.function import NOTHING_TO_CHECK, expect_function, name_of
 from jaxnet.crosscheck.inspect.inputs import numbers_in
-from jaxnet.crosscheck.inspect.jax_errors import Origin, origin, reason, whole_tracebacks
+from jaxnet.crosscheck.inspect.jax_errors import Origin, is_inside_jax, origin, reason, whole_tracebacks
 from jaxnet.crosscheck.inspect.jax_program import Derive, JaxProgram, imaginary, packed, vjp_by_forward_mode, vjp_of
 from jaxnet.crosscheck.inspect.optional_jax import double_precision, is_jax_array
+from jaxnet.crosscheck.inspect.partners import backward_name, derived_instead, gradient_names, values_beside
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float
 
 MAX_HINTED_ELEMENTS = 4096  # of the leaves, each of which takes one Jacobian-vector product in forward mode
 ALL_OUTPUTS = "it returns a number and other outputs without gradient=, so JAX's gradient of all outputs is checked"
+NO_OWN_RULE = "{} has no rule of its own: {}"
 
 
 class CheckableJax(JaxProgram):
@@ -54,6 +58,7 @@ class CheckableJax(JaxProgram):
             raise SubjectError(NOTHING_TO_CHECK.format(self.name))
         self.numbers = numbers_in(dict(zip(self.names, args, strict=True)))
         self._has_number_first = False
+        self._has_own_rule = True  # unless a trace shows the opposite
         self._is_imaginary = np.zeros(0, bool)
         self._captured_names: list[str] = []  # the captured arrays that are leaves
         self.others, self.constants = {}, set()
@@ -71,6 +76,8 @@ class CheckableJax(JaxProgram):
             self._differentiate_by(nothing, y)
         if self._has_number_first:
             self.notes = [ALL_OUTPUTS]
+        if derive is vjp_of and not (self._has_own_rule or self.fault):
+            self.notes = [*self.notes, NO_OWN_RULE.format(self.name, derived_instead(self.name, f, "JAX"))]
         if derive is vjp_of and not self.fault:
             for name in self._numbers_without_gradient():
                 self.others[name] = self.leaves.pop(name)
@@ -212,9 +219,12 @@ class CheckableJax(JaxProgram):
 
     def _untraceable(self, error: Exception) -> SubjectError:
         hint = f"; if it returns its value and its gradient, {TWO_FUNCTIONS_HINT}" if self._has_number_first else ""
-        return SubjectError(
-            f"{self.name}: JAX cannot trace it ({type(error).__name__}); pass gradient=, or use jax.numpy{hint}"
-        )
+        why = f"{self.name}: JAX cannot trace it ({type(error).__name__})"
+        beside = values_beside(self.f)
+        if backward := backward_name(self.name, beside):
+            return MissingGradientError(why, (self.name, backward))
+        gradients = gradient_names(self.name, beside)
+        return SubjectError(f"{why}; pass gradient={''.join(gradients[:1])}, or use jax.numpy{hint}")
 
     def _leaves_read(self, captured: Leaves) -> tuple[set[str], Callable[[Array], bool]]:
         """Returns the captured leaves that the computation reads, and a test for arrays that it reads as constants.
@@ -227,12 +237,18 @@ class CheckableJax(JaxProgram):
                 closed = jax.make_jaxpr(self._function)(values)
         except Exception:
             return set(captured), lambda _: True
+        self._has_own_rule = _is_of_jax(self.f) or has_own_rule(closed.jaxpr)
         read = {id(v) for equation in closed.jaxpr.eqns for v in equation.invars} | {
             id(v) for v in closed.jaxpr.outvars
         }
         constants = [np.asarray(c) for c in closed.consts if is_float(c)]
         names = {n for n, v in zip(values, closed.jaxpr.invars, strict=True) if n in captured and id(v) in read}
         return names, lambda array: any(c.shape == array.shape and np.array_equal(c, array) for c in constants)
+
+
+def _is_of_jax(f: Callable[..., Any]) -> bool:
+    code = getattr(inspect.unwrap(f), "__code__", None)
+    return code is not None and is_inside_jax(code.co_filename)
 
 
 class JaxReference(Checkable):
