@@ -26,7 +26,9 @@ from jaxnet.crosscheck.adapters import (
     scalar_engines,
     tuple_inputs,
     unpaired_outputs,
+    unread_arguments,
     updates,
+    upstream_pairs,
 )
 from jaxnet.crosscheck.adapters.style import Style
 
@@ -41,6 +43,7 @@ LAYER_STYLES = (
     gradient_dicts.adapt_filled,
     bound_arguments.adapt,
     updates.adapt,
+    unread_arguments.adapt,
     gradient_dicts.adapt_returned,
     gradient_dicts.adapt_lists,
     plain_numbers.adapt,
@@ -55,6 +58,7 @@ OTHER_STYLES = (
     model_losses.adapt,
     loss_and_gradients.adapt,
     derivatives.adapt,
+    upstream_pairs.adapt,
     scalar_engines.adapt,
 )
 
