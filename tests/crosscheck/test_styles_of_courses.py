@@ -381,6 +381,42 @@ def an_argument_that_backward_never_reads(k):
     return Cube(), (draw(5, 3),)
 
 
+class Recurrent:
+    """A network whose methods pass values on by name."""
+
+    def __init__(self, factor=1.0):
+        self.Wx, self.Wh, self.Wy, self.b = draw(2, 3), draw(2, 2) / 2, draw(3, 2), draw(2)
+        self.factor = factor
+
+    def forward(self, tokens, h):
+        hs, ps = {-1: h}, {}
+        for t, token in enumerate(tokens):
+            hs[t] = np.tanh(self.Wx[:, token] + self.Wh @ hs[t - 1] + self.b)
+            ps[t] = np.exp(self.Wy @ hs[t]) / np.exp(self.Wy @ hs[t]).sum()
+        return hs, ps
+
+    def loss(self, ps, targets):
+        return -sum(np.log(ps[t][target]) for t, target in enumerate(targets))
+
+    def backward(self, tokens, hs, ps, targets):
+        dWx, dWh, dWy, db = (np.zeros_like(a) for a in (self.Wx, self.Wh, self.Wy, self.b))
+        dh = np.zeros(2)
+        for t in reversed(range(len(tokens))):
+            dy = ps[t] - np.eye(3)[targets[t]]
+            dWy += np.outer(dy, hs[t])
+            da = (self.Wy.T @ dy + dh) * (1 - hs[t] ** 2)
+            dWx[:, tokens[t]] += da
+            dWh += self.factor * np.outer(da, hs[t - 1])
+            db += da
+            dh = self.Wh.T @ da
+        return dWx, dWh, dWy, db
+
+
+@style
+def values_that_are_passed_on_by_name(k):
+    return Recurrent(k), ([0, 2], draw(2), [2, 1])
+
+
 class Node:
     """A tensor of an engine whose backward takes the gradient of the output, and that asks for one if told to."""
 
@@ -474,3 +510,29 @@ def test_a_backward_without_any_forward_is_refused():
 
     with pytest.raises(SubjectError, match="Half"):
         check(Half(), draw(3))
+
+
+def test_a_weight_without_a_gradient_among_values_passed_on_by_name_is_not_certified():
+    class Partial(Recurrent):
+        def backward(self, tokens, hs, ps, targets):
+            dWx, dWh, dWy, _ = super().backward(tokens, hs, ps, targets)
+            return dWx, dWh, dWy
+
+    report = check(Partial(), [0, 2], draw(2), [2, 1])
+    assert report.verdict == "INCONCLUSIVE"
+    assert "params.b" in str(report)
+
+
+def test_the_call_that_is_proposed_names_parameters_and_no_other_dict():
+    class Tagger:
+        def __init__(self):
+            self.states, self.W_f, self.last = {-1: np.zeros(3)}, draw(3, 3), np.zeros(3)
+
+        def forward(self, xs):
+            return [self.W_f @ x for x in xs]
+
+        def backward(self, labels):
+            self.W_f -= 0.1 * labels[0]
+
+    with pytest.raises(SubjectError, match=r"\{n: vars\(net\)\[n\] for n in \['W_f'\]\}"):
+        check(Tagger(), [draw(3)], [draw(3)])

@@ -22,7 +22,7 @@ def adapt(style: Style) -> Style | None:
     if isinstance(thing, tuple | list | type) or isinstance(getattr(thing, "backward", None), property):
         return None
     forward, backward = _method(thing, ("forward", *FORWARD)), _method(thing, ("backward", *BACKWARD))
-    forward = forward or _value(thing)
+    forward = forward or value_method(thing)
     if forward is None or backward is None or (forward, backward) == ("forward", "backward"):
         return None
     kind = type(thing)
@@ -30,8 +30,8 @@ def adapt(style: Style) -> Style | None:
     return style._replace(thing=with_methods(thing, methods))
 
 
-def _value(thing: Any) -> str | None:
-    """Returns the only method that a loss without a forward pass computes its value by, `loss(pred, labels)`."""
+def value_method(thing: Any) -> str | None:
+    """Returns the name of the only method that computes the value of a loss, as `loss(pred, labels)`; or None."""
     names = [name for name in dir(type(thing)) if VALUE.fullmatch(name) and has_method(thing, name)]
     return names[0] if len(names) == 1 else None
 
