@@ -9,7 +9,7 @@ from jaxnet.crosscheck.inspect.signatures import positional
 
 
 def adapt(style: Style) -> Style | None:
-    """Removes such arguments, if the upstream gradient and others that are read remain."""
+    """Removes such arguments after the first, which is the upstream gradient."""
     layer: Any = style.thing
     backward = getattr(layer, "backward", None)
     if isinstance(layer, tuple | list | type) or not inspect.ismethod(backward):
@@ -17,7 +17,7 @@ def adapt(style: Style) -> Style | None:
     required = [p.name for p in positional(backward) if p.default is p.empty]
     unread = [name for name in required if not _reads(backward, name)]
     left = [name for name in required if name not in unread]
-    if not unread or not left:
+    if not unread or required[0] in unread:
         return None
     kind = type(layer)
 
