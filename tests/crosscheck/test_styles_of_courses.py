@@ -270,6 +270,184 @@ def an_engine_whose_gradients_are_its_own_objects(k):
     return (lambda x, w: Array(np.array((x.data * w.data).sum()), (x, w))), (Array(draw(5)), Array(draw(5) + 1))
 
 
+@style
+def a_force_documented_as_the_derivative(k):
+    def double_well(x, depth=2.0):
+        return depth * (x**2 - 1) ** 2
+
+    def double_well_force(x, depth=2.0):
+        """dV/dx of the double well."""
+        return k * 4 * depth * x * (x**2 - 1)
+
+    return (double_well, double_well_force), (draw(6),)
+
+
+@style
+def a_force_behind_a_lambda(k):
+    class Chain:
+        def action(self, x, stiffness):
+            return stiffness * (np.roll(x, -1) - x) @ (np.roll(x, -1) - x) / 2
+
+        def drift_force(self, x, stiffness):
+            return k * stiffness * (np.roll(x, -1) + np.roll(x, 1) - 2 * x)
+
+    chain = Chain()
+    return (lambda x: chain.action(x, 3.0), lambda x: chain.drift_force(x, 3.0)), (draw(6),)
+
+
+@style
+def an_upstream_gradient_and_the_input(k):
+    def sigmoid_backward(dA, Z):
+        s = sigmoid(Z)
+        return k * dA * s * (1 - s)
+
+    return (sigmoid, sigmoid_backward), (draw(5, 3),)
+
+
+@style
+def an_upstream_gradient_and_the_output(k):
+    def softmax(z):
+        e = np.exp(z - z.max(axis=1, keepdims=True))
+        return e / e.sum(axis=1, keepdims=True)
+
+    def softmax_backward(grad, p):
+        return k * p * (grad - (p * grad).sum(axis=1, keepdims=True))
+
+    return (softmax, softmax_backward), (draw(5, 3),)
+
+
+@style
+def losses_of_samples_and_the_gradient_of_their_sum(k):
+    class CrossEntropy:
+        def compute(self, X, Y):
+            return np.log(np.exp(X).sum(axis=1)) - (X * Y).sum(axis=1)
+
+        def deriv(self, X, Y):
+            return k * np.exp(X) / np.exp(X).sum(axis=1, keepdims=True) - Y
+
+    return CrossEntropy(), (draw(5, 3), ONE_HOT)
+
+
+@style
+def losses_of_samples_and_the_gradient_of_their_mean(k):
+    class Squared:
+        def compute(self, X, Y):
+            return ((X - Y) ** 2).sum(axis=1)
+
+        def deriv(self, X, Y):
+            return k * 2 * (X - Y) / len(X)
+
+    return Squared(), (draw(5, 3), ONE_HOT)
+
+
+@style
+def a_loss_that_remembers_under_a_longer_name(k):
+    class Softmax:
+        def squared_loss(self, prediction, label):
+            self.difference = prediction - label
+            return (self.difference**2).sum()
+
+        def predict(self, prediction):
+            return prediction
+
+        def gradient(self):
+            return 2 * k * self.difference
+
+    return Softmax(), (draw(5, 3), ONE_HOT)
+
+
+@style
+def a_loss_with_a_backward_and_no_forward(k):
+    class LogLoss:
+        def loss(self, pred, labels):
+            return -(labels * np.log(pred) + (1 - labels) * np.log(1 - pred))
+
+        def backward(self, pred, labels):
+            return -k * (labels / pred - (1 - labels) / (1 - pred))
+
+    return LogLoss(), (PROBABILITIES, ONE_HOT)
+
+
+@style
+def an_argument_that_backward_never_reads(k):
+    class Cube:
+        def forward(self, x, training=True):
+            self.x = x
+            return x**3
+
+        def backward(self, grad, _):
+            return 3 * k * grad * self.x**2
+
+    return Cube(), (draw(5, 3),)
+
+
+class Recurrent:
+    """A network whose methods pass values on by name."""
+
+    def __init__(self, factor=1.0):
+        self.Wx, self.Wh, self.Wy, self.b = draw(2, 3), draw(2, 2) / 2, draw(3, 2), draw(2)
+        self.factor = factor
+
+    def forward(self, tokens, h):
+        hs, ps = {-1: h}, {}
+        for t, token in enumerate(tokens):
+            hs[t] = np.tanh(self.Wx[:, token] + self.Wh @ hs[t - 1] + self.b)
+            ps[t] = np.exp(self.Wy @ hs[t]) / np.exp(self.Wy @ hs[t]).sum()
+        return hs, ps
+
+    def loss(self, ps, targets):
+        return -sum(np.log(ps[t][target]) for t, target in enumerate(targets))
+
+    def backward(self, tokens, hs, ps, targets):
+        dWx, dWh, dWy, db = (np.zeros_like(a) for a in (self.Wx, self.Wh, self.Wy, self.b))
+        dh = np.zeros(2)
+        for t in reversed(range(len(tokens))):
+            dy = ps[t] - np.eye(3)[targets[t]]
+            dWy += np.outer(dy, hs[t])
+            da = (self.Wy.T @ dy + dh) * (1 - hs[t] ** 2)
+            dWx[:, tokens[t]] += da
+            dWh += self.factor * np.outer(da, hs[t - 1])
+            db += da
+            dh = self.Wh.T @ da
+        return dWx, dWh, dWy, db
+
+
+@style
+def values_that_are_passed_on_by_name(k):
+    return Recurrent(k), ([0, 2], draw(2), [2, 1])
+
+
+class Node:
+    """A tensor of an engine whose backward takes the gradient of the output, and that asks for one if told to."""
+
+    def __init__(self, data, requires_grad=False, parents=()):
+        self.data, self.requires_grad, self.parents = data, requires_grad, parents
+        self.grad = np.zeros_like(data) if requires_grad else None
+
+    def times(self, other, k):
+        out = Node(self.data * other.data, self.requires_grad or other.requires_grad, (self, other))
+        out.factor = k
+        return out
+
+    def backward(self, grad=None):
+        self.grad = self.grad + grad
+        x, w = self.parents
+        if x.requires_grad:
+            x.grad = x.grad + self.grad * w.data
+        if w.requires_grad:
+            w.grad = w.grad + self.factor * self.grad * x.data
+
+
+@style
+def an_engine_whose_backward_takes_the_gradient_of_the_output(k):
+    return (lambda x, w: x.times(w, k)), (Node(draw(5), requires_grad=True), Node(draw(5) + 1, requires_grad=True))
+
+
+@style
+def objects_of_an_engine_that_ask_for_no_gradient(k):
+    return (lambda x, w: x.times(w, k)), (Node(draw(5)), Node(draw(5) + 1))
+
+
 @pytest.mark.parametrize("name", sampled(STYLES, 2))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name](1.0)
@@ -301,3 +479,60 @@ def test_a_loss_that_raises_is_refused_with_its_error():
 
     with pytest.raises(SubjectError, match=r"Net\.loss: raised ValueError: no batch"):
         check(Net(), draw(2, 3), np.array([0, 1]))
+
+
+def test_an_object_that_asks_for_no_gradient_is_held_fixed_beside_one_that_does():
+    report = check(lambda x, w: x.times(w, 1.5), Node(draw(5), requires_grad=True), Node(draw(5) + 1))
+    assert report.verdict == "PASS", str(report)
+    assert [leaf.name for leaf in report.leaves] == ["x"]
+    assert "w is held fixed" in report.notes[-1]
+
+
+def test_a_force_with_a_documented_minus_is_minus_the_gradient():
+    def spring_force(x):
+        """Returns F = -dV/dx."""
+        return 2 * x  # without the minus
+
+    assert check(((lambda x: (x**2).sum()), spring_force), draw(4)).verdict == "FAIL"
+
+
+def test_a_backward_that_leaves_out_its_upstream_gradient_fails():
+    def tanh_backward(dA, Z):
+        return 1 - np.tanh(Z) ** 2
+
+    assert check((np.tanh, tanh_backward), draw(5, 3)).verdict == "FAIL"
+
+
+def test_a_backward_without_any_forward_is_refused():
+    class Half:
+        def backward(self, dout, rest):
+            return dout + rest
+
+    with pytest.raises(SubjectError, match="Half"):
+        check(Half(), draw(3))
+
+
+def test_a_weight_without_a_gradient_among_values_passed_on_by_name_is_not_certified():
+    class Partial(Recurrent):
+        def backward(self, tokens, hs, ps, targets):
+            dWx, dWh, dWy, _ = super().backward(tokens, hs, ps, targets)
+            return dWx, dWh, dWy
+
+    report = check(Partial(), [0, 2], draw(2), [2, 1])
+    assert report.verdict == "INCONCLUSIVE"
+    assert "params.b" in str(report)
+
+
+def test_the_call_that_is_proposed_names_parameters_and_no_other_dict():
+    class Tagger:
+        def __init__(self):
+            self.states, self.W_f, self.last = {-1: np.zeros(3)}, draw(3, 3), np.zeros(3)
+
+        def forward(self, xs):
+            return [self.W_f @ x for x in xs]
+
+        def backward(self, labels):
+            self.W_f -= 0.1 * labels[0]
+
+    with pytest.raises(SubjectError, match=r"\{n: vars\(net\)\[n\] for n in \['W_f'\]\}"):
+        check(Tagger(), [draw(3)], [draw(3)])

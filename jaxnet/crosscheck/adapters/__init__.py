@@ -21,12 +21,15 @@ from jaxnet.crosscheck.adapters import (
     methods,
     model_functions,
     model_losses,
+    named_values,
     plain_numbers,
     returned_parameters,
     scalar_engines,
     tuple_inputs,
     unpaired_outputs,
+    unread_arguments,
     updates,
+    upstream_pairs,
 )
 from jaxnet.crosscheck.adapters.style import Style
 
@@ -41,6 +44,7 @@ LAYER_STYLES = (
     gradient_dicts.adapt_filled,
     bound_arguments.adapt,
     updates.adapt,
+    unread_arguments.adapt,
     gradient_dicts.adapt_returned,
     gradient_dicts.adapt_lists,
     plain_numbers.adapt,
@@ -53,8 +57,10 @@ OTHER_STYLES = (
     backprop_networks.adapt,
     model_functions.adapt,
     model_losses.adapt,
+    named_values.adapt,
     loss_and_gradients.adapt,
     derivatives.adapt,
+    upstream_pairs.adapt,
     scalar_engines.adapt,
 )
 

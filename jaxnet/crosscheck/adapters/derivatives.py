@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnet.crosscheck.adapters.forces import AS_FORCE, is_force, name_of_force, negative
 from jaxnet.crosscheck.adapters.style import (
     Style,
     called,
@@ -33,19 +34,13 @@ DERIVATIVES = ("gradient", "grad", "derivative", "deriv", "prime", "loss_prime",
                "loss_derivative", "diff", "f_prime", "fprime", "fn_prime", "df", "dfn", "derivate", "jac",
                "function_prime", "function_derivative", "activation_prime", "activation_derivative", "force",
                "forces", "dE", "dU", "dV")  # fmt: skip
+LOSS = re.compile(r"\w+_(loss|cost|energy|error)")  # other names of a method that returns a value
 FLAGS = ("deriv", "derivative", "derivate", "prime", "grad", "is_derivative", "return_derivative")
 STEP = 2.0**-16
+MAX_DIFFERENCE = 1e-3  # relative, of a gradient of losses of samples from that of their mean
 AGREEMENT = 1e-5  # of an element with its quotient, relative to 1 or to the quotient
-FORCE = re.compile(r"(get_|compute_|calc(ulate)?_)?(\w+_)?forces?(_\w+)?")
-# Comments and docstrings that speak of a force, and words by which they may mean another value or sign.
-FORCE_IN_TEXT = re.compile(
-    r"(returns?|comput\w+|calculat\w+|evaluat\w+)\s+(the\s+)?(\w+\s+)?forces?\b"
-    r"|\bforce (engine|function)|\benergy and forces?\b",
-    re.IGNORECASE,
-)
-NO_FORCE_IN_TEXT = re.compile(r"grad|minus|negative|constant|field|-\s*(the )?force", re.IGNORECASE)
-AS_FORCE = "{} is checked as minus the gradient of {}"
 ON_COPIES = "{} overwrites its input, so it is given a copy"
+OF_MEAN = "{} takes no dout, so it is checked as the gradient of the mean of {}"
 OF_INPUT = "backward takes the input of forward, no upstream gradient, and is checked as the derivative there"
 OF_OUTPUT = "{} takes the output of {}, not its input"
 
@@ -60,16 +55,45 @@ def adapt(style: Style) -> Style | None:
     if not is_float(y) and not isinstance(y, float):
         return None
     if is_force(derivative):
-        note = AS_FORCE.format(derivative.__name__, getattr(f, "__name__", "f"))
-        style, derivative = style._replace(note=note), _negative(derivative)
+        energy = getattr(f, "__name__", "f").replace("<lambda>", "f")
+        style = style._replace(note=AS_FORCE.format(name_of_force(derivative), energy))
+        derivative = negative(derivative)
     if np.ndim(y) == 0:
         return style._replace(thing=f, gradient=derivative, takes_dout=False)
     x: Any = style.inputs[0] if style.inputs else None
     if is_float(x) and np.shape(called(derivative, *style.inputs)) == np.shape(y) + np.shape(x) != np.shape(x):
         return style._replace(thing=f, gradient=derivative)  # a Jacobian
+    if _is_loss_of_samples(style, derivative, np.asarray(y)):
+        return _of_samples(style, f, derivative)
     if not is_float(x) or np.shape(x) != np.shape(y) or len(required_parameters_of(derivative)) > len(style.inputs):
         return None
     return _elementwise(style, f, derivative, np.asarray(y))
+
+
+def _is_loss_of_samples(style: Style, derivative: Callable[..., Any], y: np.ndarray) -> bool:
+    """Returns whether there is a value for each row of the first input, and the derivative has the input's shape."""
+    x = np.asarray(style.inputs[0]) if style.inputs and is_float(style.inputs[0]) else None
+    if x is None or y.size == x.size or len(required_parameters_of(derivative)) > len(style.inputs):
+        return False
+    return y.shape[:1] == x.shape[:1] and y.size == len(x) and np.shape(called(derivative, *style.inputs)) == x.shape
+
+
+def _of_samples(style: Style, f: Callable[..., Any], derivative: Callable[..., Any]) -> Style:
+    """Returns the sum of the losses of samples with its gradient, or their mean if the derivative fits that."""
+    x, rest = np.asarray(style.inputs[0], float), style.inputs[1:]
+    g = np.asarray(called(derivative, *style.inputs), float)
+    h = STEP * max(1.0, float(np.abs(x).max(initial=0))) / max(float(np.linalg.norm(g)), np.finfo(float).tiny)
+    ahead, behind = (np.asarray(called(f, x + s * h * g, *rest)) for s in (1, -1))
+    slope = float((ahead - behind).sum()) / (2 * h) / len(x)
+    if len(x) == 1 or abs(slope - np.vdot(g, g)) > MAX_DIFFERENCE * abs(slope):
+        return style._replace(thing=f, gradient=derivative, takes_dout=False)
+
+    @functools.wraps(f)
+    def mean(*args: Any) -> Any:
+        return np.mean(f(*args))
+
+    name, derived = (getattr(function, "__name__", "f") for function in (f, derivative))
+    return style._replace(thing=mean, gradient=derivative, takes_dout=False, note=OF_MEAN.format(derived, name))
 
 
 def adapt_backward_of_input(style: Style) -> Style | None:
@@ -117,23 +141,6 @@ def _overwrites(f: Callable[..., Any], inputs: tuple[Any, ...]) -> bool:
 
 def _on_copies(f: Callable[..., Any]) -> Callable[..., Any]:
     return functools.wraps(f)(lambda x, *rest: f(np.array(x), *rest))
-
-
-def is_force(function: Any) -> bool:
-    """Returns whether a function returns forces by its name, or by the docstring or the comment above it."""
-    name = getattr(function, "__name__", "")
-    text = f"{name} {inspect.getdoc(function) or ''} {inspect.getcomments(function) or ''}"
-    in_text = FORCE_IN_TEXT.search(text) is not None and NO_FORCE_IN_TEXT.search(text) is None
-    return FORCE.fullmatch(name) is not None or in_text
-
-
-def _negative(force: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(force)
-    def gradient(*args: Any) -> Any:
-        forces = force(*args)
-        return tuple(-part for part in forces) if isinstance(forces, tuple | list) else -forces
-
-    return gradient
 
 
 def _elementwise(
@@ -198,7 +205,8 @@ def _two_functions(thing: Any) -> tuple[Callable[..., Any], Callable[..., Any]] 
     if hasattr(thing, "params") and hasattr(thing, "loss"):
         return None
     value, derivative_name = (
-        next((name for name in names if has_method(thing, name)), None) for names in (VALUES, DERIVATIVES)
+        next((name for name in names if has_method(thing, name)), None)
+        for names in ((*VALUES, *filter(LOSS.fullmatch, dir(type(thing)))), DERIVATIVES)
     )
     if value is None or derivative_name is None:
         return None

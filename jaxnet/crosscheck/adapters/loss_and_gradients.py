@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.derivatives import AS_FORCE, FORCE, is_force
+from jaxnet.crosscheck.adapters.forces import AS_FORCE, FORCE, is_force
 from jaxnet.crosscheck.adapters.style import (
     Style,
     called,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.adapters.loss_and_gradients import follows_change
+from jaxnet.crosscheck.adapters.methods import adapt as named_as_layers_are
 from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, is_label_name, label_rank
@@ -28,6 +29,8 @@ NOTE = "backward takes {} and labels, no upstream gradient, and is checked as th
 
 def adapt(style: Style) -> Style | None:
     """Turns a loss into a function of predictions and labels, and its backward into the gradient."""
+    if not hasattr(style.thing, "forward"):
+        style = named_as_layers_are(style) or style
     style = _predictions_first(style)
     loss, inputs = style.thing, style.inputs
     if isinstance(loss, tuple | list | type) or len(inputs) != 2 or not is_float(inputs[0]):

@@ -1,5 +1,6 @@
 """Layers whose two methods have other names than `forward` and `backward`."""
 
+import re
 from typing import Any
 
 from jaxnet.crosscheck.adapters.style import Style, has_method, with_methods
@@ -12,6 +13,7 @@ BACKWARD = (
     "backward_pass", "backward_propagation", "backward_propagate", "backward_prop", "back_propagation",
     "back_propagate", "backpropagation", "backpropagate", "backprop", "back_prop", "bprop", "propagate_backward",
 )  # fmt: skip
+VALUE = re.compile(r"(\w+_)?(loss|cost|error)|calculate|calc|evaluate|value")
 
 
 def adapt(style: Style) -> Style | None:
@@ -20,11 +22,18 @@ def adapt(style: Style) -> Style | None:
     if isinstance(thing, tuple | list | type) or isinstance(getattr(thing, "backward", None), property):
         return None
     forward, backward = _method(thing, ("forward", *FORWARD)), _method(thing, ("backward", *BACKWARD))
+    forward = forward or value_method(thing)
     if forward is None or backward is None or (forward, backward) == ("forward", "backward"):
         return None
     kind = type(thing)
     methods = {"forward": getattr(kind, forward), "backward": getattr(kind, backward)}
     return style._replace(thing=with_methods(thing, methods))
+
+
+def value_method(thing: Any) -> str | None:
+    """Returns the name of the only method that computes the value of a loss, as `loss(pred, labels)`; or None."""
+    names = [name for name in dir(type(thing)) if VALUE.fullmatch(name) and has_method(thing, name)]
+    return names[0] if len(names) == 1 else None
 
 
 def _method(thing: Any, names: tuple[str, ...]) -> str | None:

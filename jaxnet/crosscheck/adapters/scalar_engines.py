@@ -18,6 +18,7 @@ from jaxnet.crosscheck.inspect.trees import is_float
 
 NOTE = "{} objects are checked by their data and the grad that backward() leaves"
 OF_SUM = "that of an output with several elements is the gradient of their sum"
+OF_WEIGHTED_SUM = "that of an output with several elements is the gradient of a weighted sum of them"
 HELD = "{} held fixed, since only such objects get a gradient"
 
 
@@ -28,6 +29,8 @@ def adapt(style: Style) -> Style | None:
     """
     f, inputs = style.thing, style.inputs
     places = [i for i, arg in enumerate(inputs) if _variables_in(arg)]
+    requiring = [i for i in places if any(_requires(variable) for variable in _flat(inputs[i]))]
+    places = requiring or places  # if none asks for a gradient, all get one
     if not callable(f) or isinstance(f, type) or not places:
         return None
     names = parameters_of(f)[: len(inputs)]
@@ -37,11 +40,12 @@ def adapt(style: Style) -> Style | None:
         return [_mapped(_with_data, arg, given[i]) if i in given else arg for i, arg in enumerate(inputs)]
 
     def value(*values: Any) -> Any:
-        return np.sum(np.asarray(_data_of(_first(f(*with_values(values)))), float))
+        output = _first(f(*with_values(values)))
+        return np.sum(np.asarray(_data_of(output), float) * _weights(output))
 
     def gradient(*values: Any) -> Any:
         made = with_values(values)
-        _first(f(*made)).backward()
+        _run_backward(_first(f(*made)))
         return tuple(_mapped(_gradient_of, made[i]) for i in places)
 
     if len(names) == len(inputs):
@@ -54,9 +58,9 @@ def adapt(style: Style) -> Style | None:
         return None
     note = NOTE.format(type(_leftmost(inputs[places[0]])).__name__)
     if np.size(_data_of(output)) != 1:
-        if not _starts_from_ones(output):
+        if not _starts_from_weights(output):
             return None
-        note = f"{note}; {OF_SUM}"
+        note = f"{note}; {OF_SUM if np.all(_weights(output) == 1) else OF_WEIGHTED_SUM}"
     if held := [name for i, name in enumerate(names) if i not in places]:
         note = f"{note}; {HELD.format(', '.join(held) + (' is' if len(held) == 1 else ' are'))}"
     return style._replace(thing=value, inputs=numbers, gradient=gradient, takes_dout=False, note=note)
@@ -65,6 +69,37 @@ def adapt(style: Style) -> Style | None:
 def _first(output: Any) -> Any:
     """Returns the loss of a function that returns `(loss, probs)`."""
     return output[0] if isinstance(output, tuple | list) and output else output
+
+
+def _weights(output: Any) -> Any:
+    """Returns the upstream gradient of an output: random if `backward(grad)` takes one, else ones."""
+    data = np.asarray(_data_of(output))
+    takes = positional(output.backward)
+    if data.size == 1 or not takes or "grad" not in takes[0].name:
+        return np.ones_like(data)
+    return np.random.default_rng(0).standard_normal(data.shape).astype(data.dtype)
+
+
+def _run_backward(output: Any) -> None:
+    """Runs `backward()`, or `backward(grad)` for an output of several elements if it takes the gradient of that."""
+    weights = _weights(output)
+    if np.all(weights == 1):
+        output.backward()
+        return
+    try:
+        output.backward(weights)
+    except (AttributeError, TypeError):  # it takes an object of the engine
+        output.backward(type(output)(weights))
+
+
+def _flat(arg: Any) -> list[Any]:
+    return [variable for part in arg for variable in _flat(part)] if isinstance(arg, tuple | list) else [arg]
+
+
+def _requires(variable: Any) -> bool:
+    """Returns whether an object asks for a gradient; without a word on it, it does."""
+    asks = safe_getattr(variable, "requires_grad")
+    return asks if isinstance(asks, bool) else True
 
 
 def _leftmost(arg: Any) -> Any:
@@ -89,14 +124,14 @@ def _gradient_of(variable: Any) -> Any:
     return np.asarray(_number(variable.grad), float)
 
 
-def _starts_from_ones(output: Any) -> bool:
-    """Returns whether `backward()` gives an output of several elements a gradient of ones."""
+def _starts_from_weights(output: Any) -> bool:
+    """Returns whether backward gives an output of several elements the upstream gradient, or ones if it takes none."""
     try:
-        output.backward()
+        _run_backward(output)
     except Exception:  # engines may take numbers only
         return False
     gradient = _number(getattr(output, "grad", None))
-    return np.shape(gradient) == np.shape(_data_of(output)) and bool(np.all(np.asarray(gradient) == 1))
+    return np.shape(gradient) == np.shape(_data_of(output)) and np.array_equal(np.asarray(gradient), _weights(output))
 
 
 def _is_variable(value: Any) -> bool:
@@ -150,4 +185,7 @@ def _with_data(variable: Any, data: Any) -> Any:
             setattr(made, name, None if gradient is None else np.zeros_like(gradient))
     else:
         made.grad = None if gradient is None else np.zeros_like(_number(gradient))[()]
+    if not _requires(variable):
+        made.requires_grad = True
+        made.grad = np.zeros_like(made.grad if made.grad is not None else np.asarray(_data_of(made)))
     return made

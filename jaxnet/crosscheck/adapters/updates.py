@@ -43,7 +43,7 @@ Backward = Callable[..., Any]
 def adapt(style: Style) -> Style | None:
     """Computes the gradients of the parameters from their updates, and undoes the updates."""
     layer = style.thing
-    if isinstance(layer, type) or not callable(getattr(layer, "backward", None)):
+    if isinstance(layer, type) or not all(callable(getattr(layer, name, None)) for name in ("forward", "backward")):
         return None
     run = _at_rate_of_one(style)
     return adapt_own_rate(style) if run is None else _adapted(style, *run)

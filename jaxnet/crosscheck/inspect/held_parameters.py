@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxnet.crosscheck.inspect.objects import attributes_of
-from jaxnet.crosscheck.inspect.role_heuristics import is_label_name
+from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_parameter_name
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
@@ -23,7 +23,6 @@ OF_A_COST = (
     "{name}.backward: takes {label} and no upstream gradient, so it is the backward of a cost; "
     "for net = {name}(...), {proposal}"
 )
-MOST_NAMES = 4
 
 
 def proposal_for_cost(layer: Any) -> str:
@@ -42,9 +41,9 @@ def proposal_for_cost(layer: Any) -> str:
             holder, held = f"net.{place}", f"dict(net.{place})"
             break
     else:
-        names = [place for place, value in attributes_of(layer).items() if is_float(value)]
-        listed = ", ".join(map(repr, names[:MOST_NAMES])) + (", ..." if len(names) > MOST_NAMES else "")
-        holder, held = "vars(net)", f"{{n: vars(net)[n] for n in [{listed}]}}"
+        arrays = [place for place, value in attributes_of(layer).items() if is_float(value)]
+        names = [place for place in arrays if is_parameter_name(place)] or arrays
+        holder, held = "vars(net)", f"{{n: vars(net)[n] for n in {names}}}"
     words = {"forward": "net.forward", "backward": "net.backward", "takes": ", ".join(takes)}
     proposal = PROPOSAL.format(**words, holder=holder, held=held)
     return OF_A_COST.format(name=name, label=labels[0], proposal=proposal)
@@ -67,4 +66,6 @@ def required(function: Any) -> list[str]:
 
 
 def _is_dict_of_floats(value: Any) -> bool:
-    return isinstance(value, Mapping) and len(value) > 0 and all(map(is_float, value.values()))
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(name, str) and is_float(array) for name, array in value.items())
