@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_params
+from conftest import random_params, sampled
 
 import jaxnet
 from jaxnet.nn import (
@@ -32,7 +32,7 @@ def chain(*layers):
 BLOCK = {"Convolution": convolution(4, 4, 3, padding=1), "BatchNorm": batch_norm(4), "ReLU": relu()}
 NETWORKS = {  # with the shape of a batch
     "simple": (jaxnet.simple_conv_net((1, 10, 9), 5, 3, 7, 4), (6, 1, 10, 9)),
-    "deep": (jaxnet.deep_conv_net((2, 8, 8), (3, 4), 6, 5), (5, 2, 8, 8)),
+    "deep": (jaxnet.deep_conv_net((2, 8, 8), (3,), 6, 5), (5, 2, 8, 8)),
     "a single convolution": (convolution(3, 5, 2), (4, 3, 6, 5)),
     "one image": (convolution(3, 5, 2), (1, 3, 6, 5)),
     "1 by 1": (convolution(3, 5, 1), (4, 3, 6, 5)),
@@ -57,7 +57,7 @@ NETWORKS = {  # with the shape of a batch
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", sampled(NETWORKS, 3))
 def test_outputs_gradients_and_statistics_are_equal(name, x64):
     net, shape = NETWORKS[name]
     rng = np.random.default_rng(0)
@@ -73,7 +73,7 @@ def test_outputs_gradients_and_statistics_are_equal(name, x64):
         gradients, state = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
         return net.infer(params, net.state, x), net.train(params, net.state, x, noise)[0], gradients, state
 
-    expected, actual = jax.tree.leaves(results(net)), jax.tree.leaves(jax.jit(lambda: results(channels_last(net)))())
+    expected, actual = jax.tree.leaves(jax.jit(lambda: results(net))()), jax.tree.leaves(jax.jit(lambda: results(channels_last(net)))())
     largest = max(np.abs(b).max() for b in expected)
     for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12 * largest)
