@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxnet.common.validation import check_counts
-from jaxnet.nn.channels_last import channels_last
+from jaxnet.nn.cpu_layers import for_cpu, is_faster_for_cpu
 from jaxnet.nn.layers import Layer, Params, Tree
 
 __all__ = ["predict", "sample"]
@@ -32,8 +32,8 @@ def predict(net: Layer, params: Params, state: Tree, x: Array) -> Array:
 @partial(jax.jit, static_argnames="net")
 def _predict(net: Layer, params: Params, state: Tree, x: Array) -> Array:
     check_counts(samples=len(x))
-    if jax.default_backend() == "cpu":
-        net = channels_last(net)
+    if jax.default_backend() == "cpu" and is_faster_for_cpu(net):
+        net = for_cpu(net)
     return by_chunks(partial(net.infer, params, state), x)
 
 

@@ -86,8 +86,8 @@ def run_steps(
     """
     first, dtype = state.step, params_dtype(state.params)
     layout = choose_layout(config.net, data.batches.shape[1])
-    if config.devices != ONE_DEVICE and layout is Layout.CHANNELS_LAST:
-        layout = Layout.AS_WRITTEN  # it takes a few images at a time, which would gather those of other devices
+    if config.devices != ONE_DEVICE and layout is Layout.FOR_CPU:
+        layout = Layout.AS_WRITTEN  # a few images at a time would be gathered from all devices
     block = steps_per_gather(config, state.params, data)
     devices, config = config.devices, config._replace(net=layout.network(config.net))
 

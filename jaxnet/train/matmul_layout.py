@@ -1,4 +1,4 @@
-"""The memory layout of weights and images, and XLA's choice of a matrix product library on a CPU.
+"""The memory layout of weights, the form of layers, and XLA's choice of a matrix product library on a CPU.
 
 YNNPACK is fastest where the long side of the result is along its rows. For x W, (N, D) (D, M) with few hidden units M,
 that is Wᵀ xᵀ, (M, D) (D, N); for the gradient with respect to W it is dᵀ x, (M, N) (N, D). A program may therefore
@@ -14,7 +14,7 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnet.nn.channels_last import channels_last, has_convolution
+from jaxnet.nn.cpu_layers import for_cpu, is_faster_for_cpu
 from jaxnet.nn.layers import Layer, Params, sequential, stateless
 
 SMALL_PRODUCT = 2_000_000  # multiplications, below which a product gains nothing from a second core
@@ -23,11 +23,11 @@ WIDE_MATRIX = 256  # columns of a weight matrix, from which YNNPACK is faster th
 
 
 class Layout(Enum):
-    """How a program stores its weight matrices and its images."""
+    """How a program stores its weight matrices, and in which form it computes layers."""
 
     AS_WRITTEN = "W"
     TRANSPOSED = "Wᵀ"
-    CHANNELS_LAST = "(N, H, W, C)"  # images within the program; weights are as written
+    FOR_CPU = "for a CPU"  # the layers of `for_cpu`, with W as written
 
     def convert(self, tree: Any) -> Any:
         """Converts the matrices of a tree from W to this layout, or back: the conversion is its own inverse."""
@@ -39,8 +39,8 @@ class Layout(Enum):
         """Returns a network with the same parameters and outputs whose products suit this layout."""
         if self is Layout.AS_WRITTEN:
             return net
-        if self is Layout.CHANNELS_LAST:
-            return channels_last(net)
+        if self is Layout.FOR_CPU:
+            return for_cpu(net)
         return sequential({name: _transposed(layer) for name, layer in net.layers.items()})
 
 
@@ -55,8 +55,8 @@ def choose_layout(net: Layer, rows: int) -> Layout:
     | 100 | 172 | 219 | 195 |
     | 1,000 | 1,645 | 1,510 | 1,070 |
     """
-    if jax.default_backend() == "cpu" and has_convolution(net):
-        return Layout.CHANNELS_LAST
+    if jax.default_backend() == "cpu" and is_faster_for_cpu(net):
+        return Layout.FOR_CPU
     flat = bool(net.layers) and not any(layer.layers for layer in net.layers.values())
     if jax.default_backend() != "cpu" or not flat or not net.last_axis_only:
         return Layout.AS_WRITTEN

@@ -56,7 +56,10 @@ def run(monkeypatch, capsys):
     return lambda *command: Result(run_script(monkeypatch, *command), *capsys.readouterr())
 
 
-@pytest.fixture(scope="module", params=["in this process", pytest.param("on a new machine", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(kind, marks=pytest.mark.slow) for kind in ("in this process", "on a new machine")],
+)
 def default_run(request, tmp_path_factory):
     """Returns the result of the default run and its folder."""
     output = tmp_path_factory.mktemp("runs") / "digits"

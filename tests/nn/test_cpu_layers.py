@@ -1,4 +1,4 @@
-"""Networks with the channels last equal those with the channels first, which are checked against NumPy, to rounding."""
+"""Layers as a CPU computes them equal those that readers see, which are checked against NumPy, up to rounding."""
 
 import re
 
@@ -10,10 +10,12 @@ from conftest import random_params, sampled
 
 import jaxnet
 from jaxnet.nn import (
+    attention,
     average_pool,
     batch_norm,
     convolution,
     dropout,
+    embedding,
     flatten,
     group_norm,
     max_pool,
@@ -21,7 +23,7 @@ from jaxnet.nn import (
     residual,
     sequential,
 )
-from jaxnet.nn.channels_last import channels_last, has_convolution
+from jaxnet.nn.cpu_layers import for_cpu, is_faster_for_cpu
 from jaxnet.train.step import step_noise
 
 
@@ -53,6 +55,10 @@ NETWORKS = {  # with the shape of a batch
         chain(convolution(1, 4, 3), residual(BLOCK), residual({"GN": group_norm(2, 4)})),
         (3, 1, 6, 5),
     ),
+    "transformer": (jaxnet.transformer(7, 5, 8, heads=2, blocks=2), (3, 5)),
+    "attention": (attention(6, 3), (4, 5, 6)),
+    "embedding of few rows": (embedding(5, 3), (4, 6)),
+    "embedding of many rows": (embedding(600, 3), (4, 6)),
     "several chunks of images": (convolution(40, 40, 3, padding=1), (9, 40, 32, 30)),
 }
 
@@ -62,6 +68,8 @@ def test_outputs_gradients_and_statistics_are_equal(name, x64):
     net, shape = NETWORKS[name]
     rng = np.random.default_rng(0)
     params, x = random_params(net), jnp.asarray(rng.standard_normal(shape))
+    if any("Embedding" in part for part in (net.description[0], *net.layers)):
+        x = jnp.asarray(rng.integers(0, 5, shape))
     noise = step_noise(net, jax.random.key(0), 0, x)
     dout = rng.standard_normal(jax.eval_shape(net.infer, params, net.state, x).shape)
 
@@ -70,12 +78,12 @@ def test_outputs_gradients_and_statistics_are_equal(name, x64):
             y, state = net.train(params, net.state, x, noise)
             return (y * dout).sum(), state
 
-        gradients, state = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+        gradients, state = jax.grad(loss, argnums=(0, 1) if x.dtype == float else (0,), has_aux=True)(params, x)
         return net.infer(params, net.state, x), net.train(params, net.state, x, noise)[0], gradients, state
 
     expected, actual = (
         jax.tree.leaves(jax.jit(lambda: results(net))()),
-        jax.tree.leaves(jax.jit(lambda: results(channels_last(net)))()),
+        jax.tree.leaves(jax.jit(lambda: results(for_cpu(net)))()),
     )
     largest = max(np.abs(b).max() for b in expected)
     for a, b in zip(actual, expected, strict=True):
@@ -93,17 +101,27 @@ def test_images_are_copied_into_another_order_only_at_both_ends():
         program = jax.jit(gradient).lower(params, x).compile().as_text()
         return re.findall(r"f32\[(5,[\d,]+)\]\S* (?:copy|transpose)\(", program)
 
-    assert len(copies(channels_last(net))) <= 4
+    assert len(copies(for_cpu(net))) <= 4
     assert len(copies(net)) > 20
 
 
-def test_networks_without_convolution_stay_as_they_are():
-    for net in (jaxnet.two_layer_net(4, 3, 2), jaxnet.transformer(5, 4, 8, 2, 1)):
-        assert not has_convolution(net)
+def test_only_convolutions_and_attention_gain():
+    assert is_faster_for_cpu(jaxnet.transformer(5, 4, 8, 2, 1))
+    assert not is_faster_for_cpu(jaxnet.multi_layer_net(4, [3, 3], 2, batch_norm=True))
+
+
+def test_ids_out_of_range_give_nan_and_no_gradient(x64):
+    for layer in (embedding(4, 3), embedding(600, 3)):
+        E, ids = random_params(layer)["E"], jnp.array([[0, 9999, -1, 2]])
+        y, gradient = (
+            [form.infer({"E": E}, {}, ids), jax.grad(lambda E: jnp.nansum(form.infer({"E": E}, {}, ids)))(E)]  # noqa: B023
+            for form in (layer, for_cpu(layer))
+        )
+        jax.tree.map(np.testing.assert_array_equal, y, gradient)
 
 
 def test_images_that_do_not_fit_are_refused_by_their_shape():
-    net = channels_last(convolution(3, 5, 2))
+    net = for_cpu(convolution(3, 5, 2))
     params = random_params(net)
     for shape, expected in {
         (4, 2, 6, 5): r"\(4, 2, 6, 5\), expected \(N, 3, H, W\)",

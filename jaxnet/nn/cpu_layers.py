@@ -1,10 +1,17 @@
-"""Networks of images as a CPU computes them fastest: with the channels last, (N, H, W, C).
+"""Layers as a CPU computes them fastest, with the same parameters, state, noise, outputs and gradients.
 
-Layers take images (N, C, H, W), as in most libraries. In that order, and within a loop, XLA's convolution for a CPU
-takes some ten times as long as in this one. On a CPU, training and prediction therefore use `channels_last(net)`, which
-has the same parameters, state and noise, and the same outputs and gradients up to rounding.
+The layers that readers see are the shortest correct ones. Programs that train or predict on a CPU take `for_cpu(net)`:
+
+- Images have their channels last, (N, H, W, C). With them first, and within a loop, XLA's convolution for a CPU takes
+  some ten times as long.
+- The gradient of a weight matrix is xᵀ dout by rows. From autodiff's doutᵀ x, XLA copies a transposed dout first.
+- Attention makes q, k and v in one product, and its backward pass multiplies by no transposed attention matrix.
+- The gradient of a small embedding is a product by one-hot rows, as adding row by row takes one core.
+
+Outputs and gradients are equal up to rounding. Derivatives of these forms are taken in reverse mode alone.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -13,42 +20,48 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxnet.nn.convolution import check_images
 from jaxnet.nn.description import COMPOSED
 from jaxnet.nn.layers import ACTIVATIONS, Layer, Params, Tree
 
-__all__ = ["channels_last", "has_convolution"]
+__all__ = ["for_cpu", "is_faster_for_cpu"]
 
 ELEMENTWISE = {make().description[0] for make in ACTIVATIONS.values()}
+MAX_ONE_HOT = 512  # rows of an embedding: by more, the product takes longer than adding row by row
 CACHE_BYTES = 2**21  # of copies that stay in a core's cache until a product reads them
 
 Images = Float[Array, "N H W C"]
 Apply = Callable[[Params, Images], Images]
 
 
-def has_convolution(net: Layer) -> bool:
-    """Returns whether the network is a convolution, or one of the layers within it is."""
-    return net.description[0] == "Convolution" or any(map(has_convolution, net.layers.values()))
+def is_faster_for_cpu(net: Layer) -> bool:
+    """Returns whether a CPU gains from `for_cpu`: whether there are convolutions or attention in the network."""
+    return net.description[0] in ("Convolution", "Attention") or any(map(is_faster_for_cpu, net.layers.values()))
 
 
-def channels_last(net: Layer) -> Layer:
-    """Returns the network with those of its layers that take images computing in the order (N, H, W, C).
+def for_cpu(net: Layer) -> Layer:
+    """Returns the network with each layer in its form for a CPU, if it has one. Images stay (N, C, H, W) outside of it.
 
-    Its inputs and outputs stay (N, C, H, W). Each layer transposes its images and transposes them back; XLA removes the
-    pairs of transposes between two such layers.
+    Each layer of images transposes its input and its output; XLA removes the pairs between two such layers.
 
     Example:
         >>> net = jaxnet.simple_conv_net()
-        >>> channels_last(net) == net  # which means: one description, and one tree of parameters
+        >>> for_cpu(net) == net  # which means: one description, and one tree of parameters
         True
     """
+    kind = net.description[0]
     image_layer = _image_layer(net)
     if image_layer is not None:
         return _between_transposes(net, image_layer)
-    kind = net.description[0]
-    return COMPOSED[kind]({n: channels_last(layer) for n, layer in net.layers.items()}) if kind in COMPOSED else net
+    if kind in COMPOSED:
+        return COMPOSED[kind]({name: for_cpu(layer) for name, layer in net.layers.items()})
+    apply = {"Affine": _affine, "Attention": _attention, "Embedding": _embedding}.get(kind)
+    return net if apply is None else _stateless(net, partial(apply, net))
+
+
+# Images
 
 
 def _between_transposes(layer: Layer, image_layer: Layer) -> Layer:
@@ -166,3 +179,92 @@ def _gradient_of_weights(x: Array, dout: Array, size: int, padding: int) -> Floa
     zero = jnp.zeros((size * channels, size * filters), dout.dtype)
     total: Any = product(x, dout) if chunk == n else lax.fori_loop(0, n // chunk, add, zero)
     return total.reshape(size, channels, size, filters).transpose(0, 2, 1, 3)
+
+
+# Products
+
+
+def _affine(layer: Layer, params: Params, x: Array) -> Array:
+    jax.eval_shape(layer.infer, params, {}, x)  # refuses what the layer refuses
+    y = _multiply(x.reshape(-1, x.shape[-1]), params["W"]) + params["b"]
+    return y.reshape(*x.shape[:-1], -1)
+
+
+def _embedding(layer: Layer, params: Params, x: Array) -> Array:
+    jax.eval_shape(layer.infer, params, {}, x)
+    return _look_up(jnp.asarray(params["E"]), x)
+
+
+def _attention(layer: Layer, params: Params, x: Array) -> Array:
+    jax.eval_shape(layer.infer, params, {}, x)
+    (N, T, D), heads = x.shape, layer.description[2]
+    W = jnp.concatenate([params["Wq"], params["Wk"], params["Wv"]], axis=1)  # (D, 3D)
+    qkv = _multiply(x.reshape(-1, D), W).reshape(N, T, 3, heads, D // heads)
+    q, k, v = (qkv[:, :, i].swapaxes(1, 2).reshape(N * heads, T, D // heads) for i in range(3))
+    o = _attend(q, k, v).reshape(N, heads, T, D // heads).swapaxes(1, 2)  # (N, T, heads, K)
+    return _multiply(o.reshape(-1, D), params["Wo"]).reshape(N, T, D)
+
+
+@jax.custom_vjp
+def _multiply(x: Float[Array, "N D"], W: Float[Array, "D M"]) -> Float[Array, "N M"]:
+    return x @ W
+
+
+def _multiply_forward(x: Array, W: Array) -> tuple[Array, tuple[Array, Array]]:
+    return x @ W, (x, W)
+
+
+def _multiply_backward(cache: tuple[Array, Array], dout: Float[Array, "N M"]) -> tuple[Array, Array]:
+    x, W = cache
+    return _contract(dout, W, 1, 1), _contract(x, dout, 0, 0)  # dout Wᵀ (N, D), xᵀ dout (D, M)
+
+
+_multiply.defvjp(_multiply_forward, _multiply_backward)
+
+
+def _contract(a: Array, b: Array, axis_of_a: int, axis_of_b: int, batch: tuple[int, ...] = ()) -> Array:
+    return lax.dot_general(a, b, (((axis_of_a,), (axis_of_b,)), (batch, batch)))
+
+
+@jax.custom_vjp
+def _attend(q: Float[Array, "G T K"], k: Float[Array, "G T K"], v: Float[Array, "G T K"]) -> Float[Array, "G T K"]:
+    """Returns A v with A = softmax(q kᵀ / √K), where t sees s <= t, for each of G sequences and heads."""
+    return _attend_forward(q, k, v)[0]
+
+
+def _attend_forward(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, Array, Array, Array]]:
+    visible = jnp.tri(q.shape[1], dtype=bool)
+    scores = _contract(q, k, 2, 2, (0,)) / math.sqrt(q.shape[2])  # (G, T, T)
+    A = jax.nn.softmax(jnp.where(visible, scores, -jnp.inf), axis=-1)
+    return _contract(A, v, 2, 1, (0,)), (q, k, v, A)
+
+
+def _attend_backward(cache: tuple[Array, Array, Array, Array], dout: Array) -> tuple[Array, Array, Array]:
+    q, k, v, A = cache
+    dA = _contract(dout, v, 2, 2, (0,))  # (G, T, T)
+    dscores = A * (dA - (A * dA).sum(axis=-1, keepdims=True)) / math.sqrt(q.shape[2])
+    dq = _contract(dscores, k, 2, 1, (0,))
+    return dq, _contract(dscores.swapaxes(1, 2), q, 2, 1, (0,)), _contract(A.swapaxes(1, 2), dout, 2, 1, (0,))
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+
+
+@jax.custom_vjp
+def _look_up(E: Float[Array, "V D"], ids: Int[Array, "N T"]) -> Float[Array, "N T D"]:
+    return E.at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+
+def _look_up_forward(E: Array, ids: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _look_up(E, ids), (E, ids)
+
+
+def _look_up_backward(cache: tuple[Array, Array], dout: Array) -> tuple[Array, None]:
+    E, ids = cache
+    if len(E) > MAX_ONE_HOT:
+        return jnp.zeros_like(E, dout.dtype).at[ids].add(dout, mode="drop", wrap_negative_indices=False), None
+    one_hot = jax.nn.one_hot(ids.reshape(-1), len(E), dtype=dout.dtype)  # (N T, V); a row of zeros if out of range
+    return _contract(one_hot, dout.reshape(-1, E.shape[1]), 0, 0), None
+
+
+_look_up.defvjp(_look_up_forward, _look_up_backward)
