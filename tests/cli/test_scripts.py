@@ -771,7 +771,7 @@ CHECKED = {
     ),
     "a JAX function": (":sine --inputs 3x4", 0, "PASS  sine"),
     "inconclusive": (":sine --inputs 3x4 --resolution 1e-15", 3, "INCONCLUSIVE  sine"),
-    "without a gradient": (":scaled,unscaled --inputs 5x4 5x4 --accuracy 1e-3", 3, "constants=('factor',)"),
+    "without a gradient": (":scaled,unscaled --inputs 5x4 5x4 --accuracy 1e-3", 3, "pass --constants factor"),
     "a constant": (
         ":scaled,unscaled --inputs 5x4 5x4 --accuracy 1e-3 --constants factor",
         0,
@@ -850,7 +850,7 @@ INVALID_TARGETS = {
     "no arguments": ("USER_CODE:Affine --inputs 3x4", "W, b are missing; pass --init W=SHAPE, b=SHAPE,"),
     "no value": ("USER_CODE:Affine --init 4x3 three --inputs 3x4", "'three': expected a shape"),
     "no shape": ("USER_CODE:Affine --init 4x0 3 --inputs 3x4", "a size is below 1"),
-    "no weights": ("USER_CODE:Affine --init weights.npz --inputs 3x4", "weights.npz: cannot be read"),
+    "no weights": ("USER_CODE:Affine --init weights.npz --inputs 3x4", "weights.npz: there is no such file"),
     "no inputs": ("USER_CODE:Lookup --init 4x3", "is missing; pass --inputs"),
     "no such input": (
         "USER_CODE:stretch,unstretch --inputs 5x4 shft=3",
