@@ -42,6 +42,7 @@ from jaxnet.crosscheck.gradient_line import SourceLine, computed_at, lines_of_wr
 from jaxnet.crosscheck.input_files import in_order
 from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.inspect.signatures import missing_arguments, wrong_call
+from jaxnet.crosscheck.inspect.torch_tensors import tensors_from
 from jaxnet.crosscheck.measure.step_sweep import step_errors
 
 ERRORS = (SubjectError,)
@@ -71,7 +72,7 @@ class Options:
     """FILE.py:NAME of the same function in JAX, of (params, *inputs), or of (*inputs) if there are no parameters."""
     constants: Annotated[tuple[str, ...], computed_default("[NAME ...]")] = ()
     """Names of arrays that affect the output and need no gradient."""
-    dtype: Literal["float64", "float32"] = "float64"
+    dtype: Literal["float64", "float32", "float16", "bfloat16"] = "float64"
     """Dtype of the float arrays."""
     float32: bool = False
     """The same as --dtype float32."""
@@ -174,7 +175,7 @@ def check_arrays_or_tensors(run: Callable[..., Report], inputs: list[Any]) -> Re
         if "torch" not in sys.modules:
             raise
         try:
-            return run(*shell_values.as_tensors(inputs))
+            return run(*tensors_from(inputs))
         except SubjectError:
             raise error from error.__cause__
 
