@@ -133,6 +133,7 @@ def check_targets(options: Options) -> Iterator[Checked]:
                 errors = step_errors(inspected(instance, *inputs, seed=options.seed), options.seed)
                 failed = [leaf.name for leaf in reports[-1].leaves if leaf.verdict is Verdict.FAIL]
                 plots.save(plots.step_sizes(name, errors, failed), options.plot)
+            print(options.plot, flush=True)
 
 
 def load_subject(target: str) -> Any:
@@ -272,7 +273,7 @@ def list_candidates(file: str) -> int:
 
 def main(options: Options) -> int:
     """Checks the targets once, or whenever they change, and returns the exit status."""
-    check_writable("plot", options.plot)
+    check_writable("plot", options.plot, ".png")
     check_counts(points=options.points)
     for name in ("network",) if options.target else TARGET_OPTIONS:
         if getattr(options, name) != getattr(Options(), name):

@@ -65,7 +65,17 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"seed: {seed}, expected a whole number from 0 to 2^32 - 1")
 
 
-def check_writable(option: str, path: Path | None) -> None:
-    """Raises ValueError unless a file can be written there, before the work whose result it stores."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+def check_writable(option: str, path: Path | None, suffix: str = "") -> None:
+    """Raises ValueError unless a file can be written there, before the work whose result it stores.
+
+    Args:
+        option: The name of the option.
+        path: The file; None is accepted.
+        suffix: The end of its name, such as ".png". Defaults to any.
+    """
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{option}: {path}, expected a file in an existing folder")
+    if suffix and path.suffix.lower() != suffix:
+        raise ValueError(f"{option}: {path}, expected a name that ends in {suffix}, such as {path.stem}{suffix}")
