@@ -31,10 +31,13 @@ OptionalPath = Annotated[Path | None, computed_default("PATH")]
 Floats = Annotated[tuple[float, ...], computed_default("FLOAT [FLOAT ...]")]
 Strings = Annotated[tuple[str, ...], computed_default("STR [STR ...]")]
 
+Integers = Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT [INT ...]")]
+Switch = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+
 Seed = Annotated[int, tyro.conf.arg(help="Seed of all random numbers. The same seed gives the same results.")]
 Steps = Annotated[int, tyro.conf.arg(help="Training steps of a run.")]
 BatchSize = Annotated[int, tyro.conf.arg(help="Samples per step, drawn with replacement.")]
-HiddenSizes = Annotated[tuple[int, ...], tyro.conf.arg(help="Units of each hidden layer, first to last.")]
+HiddenSizes = Annotated[Integers, tyro.conf.arg(help="Units of each hidden layer, first to last.")]
 ValidationShare = Annotated[
     float,
     tyro.conf.arg(

@@ -405,6 +405,16 @@ def test_completions_are_printed_for_the_command(check, shell):
     assert "--gradient" in out
 
 
+def test_each_of_several_files_is_listed(check, tmp_path):
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "other.py").write_text("def f(x): pass\ndef f_grad(x): pass\n")
+    status, out, err = check("empty.py mine.py other.py")
+    assert status == 2
+    assert err.startswith("jaxnet check: empty.py: nothing in it")
+    assert "jaxnet check mine.py:Affine " in out
+    assert out.endswith("jaxnet check other.py:f --gradient f_grad --inputs x=SHAPE,\n")
+
+
 def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_path):
     (tmp_path / "mine.py").write_text(
         CODE

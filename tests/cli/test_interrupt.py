@@ -16,7 +16,8 @@ from jaxnet.cli.train import what_is_saved
 ROOT = Path(__file__).parents[2]
 
 # Sends a signal to its own process when a module is imported, or when a function is called: at once, in a callback of
-# the garbage collector, where Python ignores exceptions, or in a call that does not return to Python, like a compilation.
+# the garbage collector, where Python ignores exceptions, or in a call that does not return to Python, such as a
+# compilation.
 DRIVER = """
 import gc, hashlib, importlib, os, signal, sys, threading, time
 
