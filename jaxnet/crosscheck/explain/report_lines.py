@@ -165,10 +165,11 @@ def findings(report: "Report") -> Iterator[str]:
         )
     yield from (f"  {reason}" for reason in report.undecided)
     for leaf in report.leaves:
-        yield from _leaf_findings(leaf)
+        yield from findings_of(leaf)
 
 
-def _leaf_findings(leaf: "Leaf") -> Iterator[str]:
+def findings_of(leaf: "Leaf") -> Iterator[str]:
+    """Yields the lines about a leaf that did not pass: its derivatives at the worst element, and the reason."""
     text = reason(leaf)
     if not text:
         return
