@@ -29,7 +29,7 @@ import jaxnet
 from jaxnet.cli.bench_bound import multipliers
 from jaxnet.cli.bench_contenders import CONTENDERS, LEARNING_RATE, Problem, Skip, Train
 from jaxnet.cli.bench_timing import StepTimer, fastest, make_timers, summarize, time_run
-from jaxnet.cli.common_options import OptionalPath, Strings, check_writable
+from jaxnet.cli.common_options import OptionalPath, Strings, Switch, check_writable
 from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.errors import program
 from jaxnet.cli.progress import track
@@ -52,7 +52,7 @@ EVALUATION_BATCH = 1000  # rows of a product in the bound of an evaluation
 class Options:
     """Compare training loops."""
 
-    sizes: tuple[str, ...] = SIZES
+    sizes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="STR [STR ...]")] = SIZES
     """Sizes of the layers, and the batch size after @."""
     only: Annotated[Strings, tyro.conf.arg(help=ONLY_HELP)] = ()
     rounds: int = 5
@@ -61,7 +61,7 @@ class Options:
     """Approximate duration of each measurement."""
     dataset: Literal["mnist", "random"] = "mnist"
     """mnist: as for `jaxnet train`. random: random pixels and classes, for any sizes."""
-    whole_run: bool = False
+    whole_run: Switch = False
     """Measure a run of `jaxnet.fit` instead: 10,000 steps of 784-50-10@100 on MNIST, with 101 evaluations."""
     output: OptionalPath = None
     """JSON file for all measurements."""

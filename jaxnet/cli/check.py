@@ -18,7 +18,7 @@ Exit status: 0 PASS, 1 FAIL, 2 the code cannot be checked or an option is invali
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +29,15 @@ import tyro
 
 from jaxnet.cli.candidates import arguments, candidates, incomplete
 from jaxnet.cli.check_errors import in_file_of, in_words_of_the_shell
-from jaxnet.cli.common_options import OptionalFloat, OptionalPath, OptionalStr, Seed, check_writable, computed_default
+from jaxnet.cli.common_options import (
+    OptionalFloat,
+    OptionalPath,
+    OptionalStr,
+    Seed,
+    Switch,
+    check_writable,
+    computed_default,
+)
 from jaxnet.cli.errors import INTERRUPTED, USAGE_ERROR, one_line_errors, program
 from jaxnet.cli.github_annotation import annotation
 from jaxnet.cli.option_spelling import in_shell, respelled
@@ -42,6 +50,7 @@ from jaxnet.crosscheck.gradient_line import SourceLine, computed_at, lines_of_wr
 from jaxnet.crosscheck.input_files import in_order
 from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.inspect.signatures import missing_arguments, wrong_call
+from jaxnet.crosscheck.inspect.torch_tensors import tensors_from
 from jaxnet.crosscheck.measure.step_sweep import step_errors
 
 ERRORS = (SubjectError,)
@@ -71,9 +80,9 @@ class Options:
     """FILE.py:NAME of the same function in JAX, of (params, *inputs), or of (*inputs) if there are no parameters."""
     constants: Annotated[tuple[str, ...], computed_default("[NAME ...]")] = ()
     """Names of arrays that affect the output and need no gradient."""
-    dtype: Literal["float64", "float32"] = "float64"
+    dtype: Literal["float64", "float32", "float16", "bfloat16"] = "float64"
     """Dtype of the float arrays."""
-    float32: bool = False
+    float32: Switch = False
     """The same as --dtype float32."""
     accuracy: OptionalFloat = None
     """Relative error of the gradient that is intended, as in an iterative solver. Defaults to none."""
@@ -85,13 +94,13 @@ class Options:
     """Number of random inputs at which the target is checked. The worst verdict counts."""
     max_seconds: OptionalFloat = None
     """Time limit. A leaf without a verdict by then is INCONCLUSIVE. Defaults to no limit."""
-    verbose: bool = False
+    verbose: Switch = False
     """Also print all leaves, errors and tolerances of each pair of derivations, forward passes and seconds."""
-    json: bool = False
+    json: Switch = False
     """Print the reports as one JSON object. What the checked code prints goes to stderr."""
-    github: bool = False
+    github: Switch = False
     """Also print annotations that GitHub shows at the line of the gradient, for FAIL and INCONCLUSIVE."""
-    watch: bool = False
+    watch: Switch = False
     """Check again whenever the file, or a module of its project, changes. Ctrl-C ends it."""
     plot: OptionalPath = None
     """PNG file for a plot of the error of each leaf over the step size."""
@@ -132,6 +141,7 @@ def check_targets(options: Options) -> Iterator[Checked]:
                 errors = step_errors(inspected(instance, *inputs, seed=options.seed), options.seed)
                 failed = [leaf.name for leaf in reports[-1].leaves if leaf.verdict is Verdict.FAIL]
                 plots.save(plots.step_sizes(name, errors, failed), options.plot)
+            print(options.plot, flush=True)
 
 
 def load_subject(target: str) -> Any:
@@ -174,7 +184,7 @@ def check_arrays_or_tensors(run: Callable[..., Report], inputs: list[Any]) -> Re
         if "torch" not in sys.modules:
             raise
         try:
-            return run(*shell_values.as_tensors(inputs))
+            return run(*tensors_from(inputs))
         except SubjectError:
             raise error from error.__cause__
 
@@ -251,8 +261,12 @@ def run_checks(options: Options) -> int:
     return STATUS[verdict]
 
 
-def list_candidates(file: str) -> int:
-    """Prints a command for everything in a file that could be checked, and returns the status of an invalid target."""
+def list_candidates(file: str) -> None:
+    """Prints a command for everything in a file that could be checked.
+
+    Raises:
+        TargetError: If there is nothing, or the file cannot be imported.
+    """
     with progress_line(f"importing {file}"):
         module = targets.load_module(file)
         commands, lacking = list(candidates(file, module)), "; ".join(incomplete(module))
@@ -266,12 +280,21 @@ def list_candidates(file: str) -> int:
     needed = " and ".join(text for mark, text in fillings.items() if mark in "".join(commands))
     end = f", with {needed}" if needed else ""
     print(f"{program()}: {file}: name one of these, {file}:NAME{end}", file=sys.stderr)
+
+
+def list_all_candidates(files: Sequence[str]) -> int:
+    """Prints the candidates of each file, or why it has none, and returns the status of an invalid target."""
+    for file in files:
+        try:
+            list_candidates(file)
+        except targets.TargetError as error:
+            print(f"{program()}: {' '.join(str(error).split())}", file=sys.stderr)
     return USAGE_ERROR
 
 
 def main(options: Options) -> int:
     """Checks the targets once, or whenever they change, and returns the exit status."""
-    check_writable("plot", options.plot)
+    check_writable("plot", options.plot, ".png")
     check_counts(points=options.points)
     for name in ("network",) if options.target else TARGET_OPTIONS:
         if getattr(options, name) != getattr(Options(), name):
@@ -286,7 +309,7 @@ def main(options: Options) -> int:
     if meant:
         raise targets.TargetError(f"{misspelled}: expected FILE.py:NAME, or module.name:NAME; did you mean {meant}?")
     if files := [target for target in options.target if target.endswith(".py")]:
-        return list_candidates(files[0])
+        return list_all_candidates(files)
     if options.watch:
         from jaxnet.cli.watch import watch
 

@@ -31,10 +31,13 @@ OptionalPath = Annotated[Path | None, computed_default("PATH")]
 Floats = Annotated[tuple[float, ...], computed_default("FLOAT [FLOAT ...]")]
 Strings = Annotated[tuple[str, ...], computed_default("STR [STR ...]")]
 
+Integers = Annotated[tuple[int, ...], tyro.conf.arg(metavar="INT [INT ...]")]
+Switch = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+
 Seed = Annotated[int, tyro.conf.arg(help="Seed of all random numbers. The same seed gives the same results.")]
 Steps = Annotated[int, tyro.conf.arg(help="Training steps of a run.")]
 BatchSize = Annotated[int, tyro.conf.arg(help="Samples per step, drawn with replacement.")]
-HiddenSizes = Annotated[tuple[int, ...], tyro.conf.arg(help="Units of each hidden layer, first to last.")]
+HiddenSizes = Annotated[Integers, tyro.conf.arg(help="Units of each hidden layer, first to last.")]
 ValidationShare = Annotated[
     float,
     tyro.conf.arg(
@@ -65,7 +68,17 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"seed: {seed}, expected a whole number from 0 to 2^32 - 1")
 
 
-def check_writable(option: str, path: Path | None) -> None:
-    """Raises ValueError unless a file can be written there, before the work whose result it stores."""
-    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+def check_writable(option: str, path: Path | None, suffix: str = "") -> None:
+    """Raises ValueError unless a file can be written there, before the work whose result it stores.
+
+    Args:
+        option: The name of the option.
+        path: The file; None is accepted.
+        suffix: The end of its name, such as ".png". Defaults to any.
+    """
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{option}: {path}, expected a file in an existing folder")
+    if suffix and path.suffix.lower() != suffix:
+        raise ValueError(f"{option}: {path}, expected a name that ends in {suffix}, such as {path.stem}{suffix}")

@@ -1,4 +1,6 @@
-"""Ends a command on Ctrl-C with one line and status 130, also while it imports, compiles or runs a callback.
+"""Ends a command on Ctrl-C or SIGTERM with one line, also while it imports, compiles or runs a callback.
+
+The status is 130 or 143, 128 plus the number of the signal.
 
 The handler does not raise KeyboardInterrupt, because Python ignores exceptions in callbacks, such as those of JAX when
 garbage is collected. Python calls a handler only between two instructions of the main thread, which may be compiling
@@ -15,23 +17,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from jaxnet.cli.errors import INTERRUPTED, program
+from jaxnet.cli.errors import program
 from jaxnet.common.cleanup import clean_up
 
 PATIENCE = 0.1  # seconds in which the main thread may end the process itself, between two instructions
 CLEAR_LINE = b"\r\x1b[K\x1b[?25h"  # deletes a progress bar and shows the cursor again
 
 _ending = threading.Lock()
-_acknowledged: list[int] = []  # the interrupts that a command handles itself
+DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+_acknowledged: list[int] = []  # the signals that a command handles itself
 _message: list[Callable[[], str]] = [lambda: "interrupted"]
 
 
 def end_on_interrupt() -> None:
-    """Lets Ctrl-C end this process from now on, unless it is ignored, as in a background job, or is handled already."""
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    """Lets Ctrl-C and SIGTERM end this process from now on.
+
+    One of them that is ignored, as Ctrl-C in a background job, or is handled already, is left as it is.
+    """
+    numbers = [number for number, default in DEFAULTS.items() if signal.getsignal(number) == default]
+    if threading.current_thread() is not threading.main_thread() or not numbers:
         return
-    signal.signal(signal.SIGINT, _handle)
+    for number in numbers:
+        signal.signal(number, _handle)
     if os.name == "posix":  # elsewhere the system's handler writes to sockets only
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
@@ -42,7 +49,7 @@ def end_on_interrupt() -> None:
 
 @contextmanager
 def interrupt_message(message: Callable[[], str]) -> Iterator[None]:
-    """Replaces the word "interrupted" in the line that Ctrl-C prints during the block."""
+    """Replaces the word "interrupted" in the line that Ctrl-C or SIGTERM prints during the block."""
     _message.append(message)
     try:
         yield
@@ -57,41 +64,43 @@ def what_is_written(folder: str) -> str:
     return "interrupted; nothing is saved, and the command cannot be resumed; start it again"
 
 
-def acknowledge_interrupt() -> None:
-    """Tells that a command handles a Ctrl-C itself, such as by saving its work. Another one ends the process."""
-    _acknowledged.append(signal.SIGINT)
+def acknowledge_interrupt(number: int) -> None:
+    """Tells that a command handles a signal itself, such as by saving its work. Another one ends the process."""
+    _acknowledged.append(number)
 
 
-def _handle(_number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends the process at once
+def _handle(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
     with suppress(Exception):  # a print that was interrupted
         sys.stdout.flush()
-    _end()
+    _end(number)
 
 
 def _watch(reader: int) -> None:
-    """Ends the process if the main thread does not, and on a second Ctrl-C even if a command handles the first."""
-    interrupts = 0
+    """Ends the process if the main thread does not, and on a second signal even if a command handles the first."""
+    received: list[int] = []
     while data := os.read(reader, 64):
-        interrupts += data.count(signal.SIGINT)
-        if interrupts == 1:
+        received += [number for number in data if number in DEFAULTS]
+        if len(received) == 1:
             threading.Event().wait(PATIENCE)
-        is_left = interrupts > len(_acknowledged) and signal.getsignal(signal.SIGINT) is _handle
-        if is_left or interrupts > 1:
-            _end()
+        is_left = len(received) > len(_acknowledged) and signal.getsignal(received[-1]) is _handle
+        if is_left or len(received) > 1:
+            _end(received[-1])
 
 
-def _end() -> None:
+def _end(number: int) -> None:
     _ending.acquire()  # never released: the other thread waits until the process ends
     try:
         clean_up()
         clear = CLEAR_LINE if os.isatty(2) else b""
         os.write(2, clear + f"{program()}: {_message[-1]()}\n".encode())
     finally:
-        os._exit(INTERRUPTED)
+        os._exit(128 + number)
 
 
 def _restore() -> None:
-    """Lets Ctrl-C end a forked child without a line: the process that forked it prints one."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Lets the signals end a forked child without a line: the process that forked it prints one."""
+    for number in DEFAULTS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)

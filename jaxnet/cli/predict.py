@@ -15,7 +15,7 @@ import numpy as np
 import tyro
 
 import jaxnet
-from jaxnet.cli.common_options import OptionalStr, Seed, computed_default
+from jaxnet.cli.common_options import OptionalStr, Seed, Switch, computed_default
 from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_counts, check_positive
 from jaxnet.data import DatasetError, text
@@ -39,7 +39,7 @@ class Options:
     temperature: float = 0.8
     """transformer: temperature of the text. The lower, the more often the likely characters are chosen."""
     seed: Seed = 0
-    json: bool = False
+    json: Switch = False
     """Print the same as JSON."""
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxnet
-from jaxnet.cli.common_options import BatchSize, HiddenSizes, Processes, ProcessIndex, Steps
+from jaxnet.cli.common_options import BatchSize, HiddenSizes, Integers, Processes, ProcessIndex, Steps, Switch
 from jaxnet.common.progress_line import progress_line
 from jaxnet.train import compiled_steps, sharding, step_config
 from jaxnet.train.device_data import to_device
@@ -34,14 +34,14 @@ COLLECTIVE = re.compile(r"= (.*?) (all-reduce|all-gather|reduce-scatter|all-to-a
 class Options:
     """Measure training over several devices."""
 
-    devices: tuple[int, ...] = (1, 2, 4, 8)
+    devices: Integers = (1, 2, 4, 8)
     """Numbers of simulated devices, one row of the table each."""
     hidden: HiddenSizes = (50,)
     batch_size: BatchSize = 96
-    weak: bool = False
+    weak: Switch = False
     """Weak scaling: the batch size is that of each device, not of all together."""
     steps: Steps = 200
-    model: bool = False
+    model: Switch = False
     """Print the times that a model predicts from assumed devices, and measure nothing."""
     coordinator: str = "localhost:12355"
     """HOST:PORT on which process 0 of several listens."""

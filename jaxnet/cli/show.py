@@ -30,7 +30,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Prints a table with a row for each run, and draws their learning curves."""
-    check_writable("plot", options.plot)
+    check_writable("plot", options.plot, ".png")
     folders = options.folders or tuple(sorted(filter(is_run, Path("runs").glob("*"))))
     if not folders:
         raise ValueError("folders: none, and no run in runs; name the folders of runs, or train one with jaxnet train")

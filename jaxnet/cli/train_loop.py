@@ -84,8 +84,7 @@ def stop_signals() -> Iterator[list[int]]:
 
     def receive(number: int, _frame: FrameType | None) -> None:
         received.append(number)
-        if number == signal.SIGINT:
-            acknowledge_interrupt()
+        acknowledge_interrupt(number)
         restore()
 
     for number in handlers:

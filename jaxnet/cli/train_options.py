@@ -16,6 +16,7 @@ from jaxnet.cli.common_options import (
     Processes,
     ProcessIndex,
     Seed,
+    Switch,
     ValidationShare,
     check_common,
     choice,
@@ -76,7 +77,7 @@ class Options:
     """two-layer, deep: units of each hidden layer. Defaults to 50 for two-layer, to 100 100 100 100 100 for deep."""
     activation: Annotated[str | None, choice(ACTIVATIONS)] = None
     """two-layer, deep: activation after each hidden layer. Defaults to relu."""
-    batch_norm: bool = False
+    batch_norm: Switch = False
     """two-layer, deep: put a BatchNorm before each activation."""
     dropout: OptionalFloat = None
     """Dropout rate, not for simple-conv. Defaults to 0.5 for deep-conv, 0.3 for transformer, otherwise 0."""
@@ -117,7 +118,7 @@ class Options:
     """Folder of an unfinished run, which continues from its last checkpoint with the options it was started with."""
     checkpoint_seconds: float = 10.0
     """Seconds between checkpoints; 0 saves as often as possible."""
-    tensorboard: bool = False
+    tensorboard: Switch = False
     """Also write an event file, which `tensorboard --logdir runs` shows. A resumed run continues the one it has."""
     devices: OptionalInt = None
     """Number of devices that share the data and each batch; a CPU simulates them. Defaults to one."""

@@ -57,7 +57,7 @@ def watch(files: Iterable[Path], run: Callable[[], int]) -> None:
         before = stamps(watched) | before
         verdict, seconds = CHECKED.get(status, "not checked"), time.perf_counter() - start
         clock = time.strftime("%H:%M:%S")
-        print(f"{clock}  {verdict} in {seconds:.2f} s; watching {in_words(watched)}, Ctrl-C ends", flush=True)
+        print(f"{clock}  {verdict} in {seconds:.2f} s; watching {in_words(watched, targets)}, Ctrl-C ends", flush=True)
         if stamps(watched) == before:
             folders = {str(Path(file).parent) for file in watched}
             changes = watchfiles.watch(
@@ -71,15 +71,19 @@ def watch(files: Iterable[Path], run: Callable[[], int]) -> None:
                 forget_bytecode(Path(file))
 
 
-def in_words(files: Collection[str]) -> str:
-    """Returns the names of a few files, and the number of more.
+def in_words(files: Collection[str], targets: Collection[Path]) -> str:
+    """Returns the names of a few files; of many, those of the targets and the number of the others.
 
     Examples:
-        >>> in_words(["/a/mine.py"]), in_words(["/a/mine.py", "/a/b.py", "/a/c.py", "/a/d.py"])
-        ('mine.py', '4 files')
+        >>> in_words(["/a/mine.py", "/a/b.py"], [Path("/a/mine.py")])
+        'b.py, mine.py'
+        >>> in_words(["/a/mine.py", "/a/b.py", "/a/c.py", "/a/d.py"], [Path("/a/mine.py")])
+        'mine.py and 3 more files'
     """
-    names = sorted(Path(file).name for file in files)
-    return ", ".join(names) if len(names) <= MOST_NAMED else f"{len(names)} files"
+    if len(files) <= MOST_NAMED:
+        return ", ".join(sorted(Path(file).name for file in files))
+    named = sorted({file.name for file in targets})[:MOST_NAMED]
+    return f"{', '.join(named)} and {len(files) - len(named)} more files"
 
 
 def wait_until_saved(files: Iterable[str]) -> None:
@@ -154,7 +158,9 @@ def project_files(targets: Iterable[Path], *, is_imported: bool) -> set[str]:
             which may be what raised.
     """
     roots = [import_root(file) for file in targets]
-    loaded = [Path(file) for module in [*sys.modules.values()] if (file := getattr(module, "__file__", None))]
+    command = sys.modules["__main__"]  # multiprocessing has another name for it
+    modules = [module for module in [*sys.modules.values()] if module is not command]
+    loaded = [Path(file) for module in modules if (file := getattr(module, "__file__", None))]
     beside = [] if is_imported else [other for file in targets for other in file.parent.glob("*.py")]
     installed = Path(sys.prefix)
     return {

@@ -3,7 +3,6 @@
 import ast
 import importlib
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -203,17 +202,10 @@ def _import(spec: str, module: str) -> Any:
 
 def in_dtype(value: Any, dtype: str) -> Any:
     """Returns a value with its float arrays, also those in tuples, lists and dicts, in another dtype."""
+    if dtype == "bfloat16":
+        importlib.import_module("ml_dtypes")  # NumPy has the dtype once it is imported
     if isinstance(value, dict):
         return {key: in_dtype(part, dtype) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(in_dtype(part, dtype) for part in value) if type(value) in (list, tuple) else value
     return value.astype(dtype) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
-
-
-def as_tensors(value: Any) -> Any:
-    """Returns a value with its arrays, also those in tuples, lists and dicts, as tensors of the loaded PyTorch."""
-    if isinstance(value, dict):
-        return {key: as_tensors(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(as_tensors(part) for part in value) if type(value) in (list, tuple) else value
-    return sys.modules["torch"].from_numpy(value.copy()) if isinstance(value, np.ndarray) else value

@@ -51,7 +51,7 @@ def kind_of(layer: "Layer") -> str:
 def _rows(net: "Layer") -> list[Sequence[str]]:
     """Returns the rows of the table, with the sum in the last one."""
     rows = list(_layers(net))
-    total = "", "", "", sum(count for *_, count in rows)
+    total = "total", "", "", sum(count for *_, count in rows)
     return [(*cells, f"{count:,}") for *cells, count in (*rows, total)]
 
 

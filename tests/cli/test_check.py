@@ -185,6 +185,25 @@ def test_several_points_that_pass_are_one_line(check):
     assert re.fullmatch(r"PASS  Affine \(W, b, x\) at 2 inputs: relative error .*, detects .*\n", out)
 
 
+def test_verbose_prints_the_table_at_each_point(check):
+    _, out, _ = check(f"{AFFINE} --points 2 --verbose")
+    assert out.count("relative error  explained") == 2
+    assert all(f"PASS  Affine with seed {seed} (W, b, x)" in out for seed in range(2))
+
+
+def test_the_table_of_float32_says_that_its_errors_are_those_of_float64(check):
+    line = "these errors are of the code in float64; the gradients in float32 were"
+    assert line in check(f"{AFFINE} --float32 --verbose")[1]
+    assert line not in check(f"{AFFINE} --verbose")[1]
+
+
+@pytest.mark.slow
+def test_a_plot_ends_with_its_name_and_is_a_png(check, tmp_path):
+    status, out, _ = check(f"{AFFINE} --plot v.png")
+    assert (status, out.splitlines()[-1]) == (0, "v.png")
+    assert (tmp_path / "v.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.slow
 def test_order_2_checks_the_second_derivative_too(check):
     assert (
@@ -267,6 +286,7 @@ def test_json_is_one_object_with_versions_and_costs(check):
     assert data["versions"]["jaxnet"] == jaxnet.__version__
     assert data["versions"]["python"] == platform.python_version()
     assert data["versions"]["numpy"] == np.__version__
+    assert {leaf["detail"] for report in data["reports"] for leaf in report["leaves"]} == {""}
     assert data["calls"] == sum(report["calls"] for report in data["reports"]) > 50
     assert data["seconds"] == pytest.approx(sum(report["seconds"] for report in data["reports"]))
     (wrong, *right) = data["reports"][0]["leaves"]
@@ -318,6 +338,7 @@ REFUSED = {
     "no points": (f"{AFFINE} --points 0", "points: 0, expected"),
     "json and watch": (f"{AFFINE} --json --watch", "--json: given beside --watch, expected one of them"),
     "json and github": (f"{AFFINE} --json --github", "--json: given beside --github"),
+    "a plot that is no PNG": (f"{AFFINE} --plot c.xyz", "plot: c.xyz, expected a name that ends in .png"),
     "plot and gradient": ("mine.py:squares --gradient slope --inputs 5 --plot v.png", "--plot: given beside"),
     "points of nothing": ("--points 3", "points: applies only to FILE.py:NAME"),
     "no such gradient": ("mine.py:squares --gradient slop --inputs 5", "no slop in mine.py"),
@@ -382,6 +403,16 @@ def test_completions_are_printed_for_the_command(check, shell):
     assert not status
     assert "--points" in out
     assert "--gradient" in out
+
+
+def test_each_of_several_files_is_listed(check, tmp_path):
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "other.py").write_text("def f(x): pass\ndef f_grad(x): pass\n")
+    status, out, err = check("empty.py mine.py other.py")
+    assert status == 2
+    assert err.startswith("jaxnet check: empty.py: nothing in it")
+    assert "jaxnet check mine.py:Affine " in out
+    assert out.endswith("jaxnet check other.py:f --gradient f_grad --inputs x=SHAPE,\n")
 
 
 def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_path):

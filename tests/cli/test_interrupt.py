@@ -1,6 +1,7 @@
-"""Tests Ctrl-C in processes of their own: one line, status 130 and nothing half-written, at any moment of a command."""
+"""Tests Ctrl-C and SIGTERM in processes of their own: one line, a status and nothing half-written, at any moment."""
 
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -14,15 +15,16 @@ from jaxnet.cli.train import what_is_saved
 
 ROOT = Path(__file__).parents[2]
 
-# Sends SIGINT to its own process when a module is imported, or when a function is called: at once, in a callback of the
-# garbage collector, where Python ignores exceptions, or in a call that does not return to Python, like a compilation.
+# Sends a signal to its own process when a module is imported, or when a function is called: at once, in a callback of
+# the garbage collector, where Python ignores exceptions, or in a call that does not return to Python, such as a
+# compilation.
 DRIVER = """
 import gc, hashlib, importlib, os, signal, sys, threading, time
 
 moment, place, *sys.argv = sys.argv[1:]
 
 def interrupt(*_):
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), int(os.environ["SIGNAL"]))
 
 def in_callback():
     gc.callbacks.append(interrupt)
@@ -83,10 +85,11 @@ WRITING = {
 }
 
 
-def interrupted(moment, place, arguments, folder):
+def interrupted(moment, place, arguments, folder, number=signal.SIGINT):
     """Returns status, stderr, and the files that are left in a folder."""
     command = [sys.executable, "-c", DRIVER, moment, place, "jaxnet", *arguments.split()]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=100)
+    environment = os.environ | {"SIGNAL": str(int(number))}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=100, env=environment)
     return (
         done.returncode,
         done.stderr,
@@ -102,6 +105,14 @@ def test_ctrl_c_is_one_line(tmp_path, name, moment):
     result = interrupted(kind, place.replace("NAME", name), f"{name} {ARGUMENTS.get(name, '')}", tmp_path)
     assert result == (130, f"jaxnet {name}: interrupted\n", [])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["import of the command", "call", "long call"])
+def test_sigterm_is_one_line(tmp_path, moment):
+    kind, place = MOMENTS[moment]
+    result = interrupted(kind, place.replace("NAME", "check"), "check", tmp_path, signal.SIGTERM)
+    assert result == (143, "jaxnet check: interrupted\n", [])
 
 
 @pytest.mark.slow

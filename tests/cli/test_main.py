@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 import subprocess
 import sys
 
@@ -66,6 +67,18 @@ def test_a_new_activation_is_an_option_of_train_without_further_edits():
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:2] == ["softsign", "softsign"]
     assert ",gelu,softsign}" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_the_help_has_no_noise_around_options(monkeypatch, capsys, name):
+    monkeypatch.setattr(sys, "argv", ["jaxnet", name, "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert not stopped.value.code
+    assert f"usage: jaxnet {name}" in out
+    assert not re.search(r"\[\[|\(default: (False|None|\[\])?\)|--no-", out)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxnet.crosscheck.shell_values import as_tensors, in_dtype, values
+from jaxnet.crosscheck.inspect.torch_tensors import tensors_from
+from jaxnet.crosscheck.shell_values import in_dtype, values
 from jaxnet.crosscheck.targets import TargetError
 
 
@@ -128,8 +129,17 @@ def test_the_dtype_applies_to_float_arrays_inside_collections():
     assert in_dtype(ids, "float32").dtype == ids.dtype
 
 
+@pytest.mark.parametrize(("dtype", "rounded"), [("float16", 1.0009765625), ("bfloat16", 1.0)])
+def test_arrays_and_tensors_have_sixteen_bits_if_asked(dtype, rounded):
+    torch = pytest.importorskip("torch")
+    array = in_dtype(np.array([1 + 2.0**-10]), dtype)  # float16 has 10 bits after the point, bfloat16 has 7
+    assert (array.dtype.name, float(array[0])) == (dtype, rounded)
+    assert tensors_from(array).dtype == getattr(torch, dtype)
+    assert tensors_from(array).item() == rounded
+
+
 def test_arrays_inside_collections_become_tensors():
     torch = pytest.importorskip("torch")
-    tensors = as_tensors({"a": (np.ones(2), "x")})
+    tensors = tensors_from({"a": (np.ones(2), "x")})
     assert torch.equal(tensors["a"][0], torch.ones(2, dtype=torch.float64))
     assert tensors["a"][1] == "x"

@@ -152,6 +152,12 @@ def test_without_watchfiles_one_line_says_what_to_install(monkeypatch):
         watch.watch([], lambda: 0)
 
 
+def test_the_command_itself_is_not_watched(monkeypatch, tmp_path):
+    (tmp_path / "mine.py").write_text("")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "jaxnet"))
+    assert watch.project_files([tmp_path / "mine.py"], is_imported=True) == set()
+
+
 def test_a_change_is_seen_by_time_or_size(tmp_path):
     file = tmp_path / "mine.py"
     assert watch.stamps([str(file)]) == {str(file): None}

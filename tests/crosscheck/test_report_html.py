@@ -203,6 +203,13 @@ def test_curves_print_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_failure_shows_the_derivatives_at_its_worst_element():
+    report = check((lambda x: (x**2, x), lambda dout, x: 6 * x * dout), np.array([2.0, 3.0, 5.0]), name="f")
+    first, second = [paragraph.text for paragraph in parsed(report._repr_html_()).findall("./p")][:2]
+    assert "times 3" in first
+    assert re.match(r"x\[\d\]: analytic .*, numerical ", second)
+
+
 def test_many_inputs_are_listed_and_the_first_failure_is_whole():
     def backward(dout, x):
         return dout * (1 if len(x) < 3 else 2)
@@ -213,6 +220,9 @@ def test_many_inputs_are_listed_and_the_first_failure_is_whole():
     verdicts = [row[:2] for row in rows_of(tree) if row[0].startswith("f at")]
     assert verdicts == [["f at (1, 4)", "✓ PASS"], ["f at (5, 4)", "✗ FAIL"], ["f at (6, 4)", "✗ FAIL"]]
     assert sum(element.get("class") == "head" for element in tree.iter("div")) == 1  # the summary names the part
+    failures = [part for part in tree.iter("details") if (part.find("summary").text or "").startswith("FAIL: ")]
+    assert [part.find("summary").text for part in failures] == ["FAIL: f at (5, 4)", "FAIL: f at (6, 4)"]
+    assert [part.get("open") is not None for part in failures] == [True, False]
     assert [header.text for header in tree.iter("th")][:3] == ["input", "verdict", "finding"]
 
 

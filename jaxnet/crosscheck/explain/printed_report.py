@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from jaxnet.crosscheck.decide import Verdict
@@ -43,6 +44,7 @@ def lines(report: "Report", *, details: bool) -> Iterator[str]:
         return
     if details or report.verdict is not Verdict.PASS:
         yield from _table(report.leaves, whole=details)
+        yield from (f"  {line}" for line in report_lines.measured_in_double(report.leaves))
     whole_certificate = details or not report_lines.certifies_every_element(report)
     yield from (f"  {line}" for line in report_lines.certificate(report) if whole_certificate)
     yield from _remarks(report)
@@ -125,7 +127,10 @@ def _remarks(report: "Report") -> Iterator[str]:
 
 
 def _points(report: "Report", *, details: bool) -> Iterator[str]:
-    """Yields the verdict at each of several inputs, and the whole report of the first one of each verdict but PASS."""
+    """Yields the verdict at each of several inputs, and whole reports.
+
+    With details, these are all reports, otherwise the first one of each verdict but PASS.
+    """
     counts = {v: sum(part.verdict is v for part in report.points) for v in (Verdict.FAIL, Verdict.INCONCLUSIVE)}
     if report.verdict is not Verdict.PASS:
         at = f"{report.subject} at {counted(len(report.points), 'input')}"
@@ -135,9 +140,9 @@ def _points(report: "Report", *, details: bool) -> Iterator[str]:
         yield from (f"  {part.subject:<{width}}  {part.verdict}" for part in report.points)
     warnings = {warning: part for part in reversed(report.points) for warning in part.warnings if part}
     yield from (f"  warning: {part.subject}: {warning}" for warning, part in warnings.items())
-    for verdict in counts:
-        for part in [part for part in report.points if part.verdict is verdict][:1]:
-            yield from lines(part, details=details)
+    first = [[part for part in report.points if part.verdict is verdict][:1] for verdict in counts]
+    for part in report.points if details else chain.from_iterable(first):
+        yield from lines(part, details=details)
 
 
 def _details(report: "Report") -> Iterator[str]:

@@ -24,6 +24,7 @@ MARKS = {Verdict.PASS: ("ok", "✓"), Verdict.FAIL: ("bad", "✗"), Verdict.INCO
 WORST_FIRST = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
 CURVE_WIDTH = 225  # in pixels: three side by side
 ROUNDING = 1e-16  # on every axis of errors, so that a flat curve looks flat
+MAX_WHOLE = 4  # reports within a report that can be unfolded
 MAX_CURVES = 6  # leaves whose curves are drawn, those that do not pass first
 # A leaf may pass along other directions or at another point than those of its curve, which then stays above this.
 MAX_FLOOR_OF_PASS = 1e-2
@@ -66,6 +67,7 @@ def _whole(report: "Report") -> str:
 def _below_head(report: "Report") -> str:
     return "".join([
         paragraph(sentence(report)),
+        paragraph(_derivatives(report)),
         _leaves(report.leaves),
         _warnings(report),
         _maps(report.leaves),
@@ -74,6 +76,13 @@ def _below_head(report: "Report") -> str:
         _parts("layer", "layers, each on its own", report.layers),
         *(folded("the gradient's own derivative", _whole(part), is_open=not part) for part in report.derivatives),
     ])  # fmt: skip
+
+
+def _derivatives(report: "Report") -> str:
+    """Returns the derivatives at the worst element of the first leaf that is wrong, unless the sentence has them."""
+    failing = [leaf for leaf in report.leaves if leaf.verdict is Verdict.FAIL and leaf.values]
+    lines = [line.strip() for leaf in failing[:1] for line in report_lines.findings_of(leaf)]
+    return "" if lines[:1] == [sentence(report)] else "".join(lines[:1])
 
 
 def _leaves(leaves: Sequence["Leaf"]) -> str:
@@ -102,15 +111,14 @@ def _warnings(report: "Report") -> str:
 
 
 def _parts(kind: str, title: str, reports: Sequence["Report"]) -> str:
-    """Returns the table of reports within a report, and the whole of the first of each verdict but PASS."""
+    """Returns the table of reports within a report, and whole ones that do not pass, of which the first is unfolded."""
     if not reports:
         return ""
     rows = [[escape(part.subject), verdict_mark(part.verdict), unbroken(sentence(part))] for part in reports]
-    firsts = [next((part for part in reports if part.verdict is verdict), None) for verdict in WORST_FIRST[:2]]
+    worst = [part for verdict in WORST_FIRST[:2] for part in reports if part.verdict is verdict]
     wholes = [
-        folded(f"{part.verdict}: {part.subject}", _below_head(part), is_open=part.verdict is Verdict.FAIL)
-        for part in firsts
-        if part is not None
+        folded(f"{part.verdict}: {part.subject}", _below_head(part), is_open=i == 0 and part.verdict is Verdict.FAIL)
+        for i, part in enumerate(worst[:MAX_WHOLE])
     ]
     listed = table((kind, "verdict", "finding"), rows)
     return folded(f"{len(reports)} {title}", listed, *wholes, is_open=not all(reports))
@@ -132,9 +140,9 @@ def _curves(report: "Report") -> str:
         return ""
     drawn = [_curve(name, each, Axis.of([ROUNDING, *values], log=True)) for name, each in shown.items()]
     left_out = f", of {MAX_CURVES} of {len(leaves)} gradients" if len(leaves) > MAX_CURVES else ""
-    explanation = paragraph(_explained(list(shown.values())))
+    explanation = folded("how to read the curves", paragraph(_explained(list(shown.values()))))
     title = f"error of the difference quotient by step size{left_out}"
-    return folded(title, explanation, figures(*drawn), is_open=report.verdict is Verdict.FAIL)
+    return folded(title, figures(*drawn), explanation, is_open=report.verdict is Verdict.FAIL)
 
 
 def _explained(curves: Sequence[StepErrors]) -> str:

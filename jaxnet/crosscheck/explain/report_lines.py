@@ -81,7 +81,7 @@ LIMITS = {
     "roundoff": ", because forward rounds: scale or move the inputs, or pass resolution=",
     "truncation": ", because forward is curved: scale or move the inputs, or pass resolution=",
     "domain": ", because steps leave the domain of the function: pass inputs further inside",
-    "none": ": scale or move the inputs, or pass resolution=",
+    "": ": scale or move the inputs, or pass resolution=",
 }
 POINTS = {Point.MOVED: "moved", Point.DRAWN: "newly drawn", Point.FLIPPED: "negated"}
 TIED = "it shares memory with another leaf: its gradient is the sum of the gradients for both"
@@ -165,10 +165,11 @@ def findings(report: "Report") -> Iterator[str]:
         )
     yield from (f"  {reason}" for reason in report.undecided)
     for leaf in report.leaves:
-        yield from _leaf_findings(leaf)
+        yield from findings_of(leaf)
 
 
-def _leaf_findings(leaf: "Leaf") -> Iterator[str]:
+def findings_of(leaf: "Leaf") -> Iterator[str]:
+    """Yields the lines about a leaf that did not pass: its derivatives at the worst element, and the reason."""
     text = reason(leaf)
     if not text:
         return
@@ -214,6 +215,14 @@ def certificate(report: "Report") -> Iterator[str]:
 def constant(name: str) -> str:
     """Returns the warning about an array that is treated as a constant because no gradient was returned for it."""
     return f"{name} affects the output and has no gradient: it is treated as a constant"
+
+
+def measured_in_double(leaves: Sequence["Leaf"]) -> Iterator[str]:
+    """Yields why the errors of a table are below the precision of the arrays, if they are in float32 or 16 bits."""
+    pairs = (pair.partition(" - ") for leaf in leaves for pair in leaf.gaps)
+    if dtypes := sorted({dtype for dtype, _, other in pairs if other == "float64"}):
+        listed = " and ".join(dtypes)
+        yield f"these errors are of the code in float64; the gradients in {listed} were compared with those in float64"
 
 
 def brackets(index: tuple[int, ...]) -> str:

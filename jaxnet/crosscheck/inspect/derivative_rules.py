@@ -1,9 +1,13 @@
 """Finds out whether a computation of JAX has a rule for its derivative that somebody else than JAX wrote."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from jaxnet.crosscheck.inspect.jax_errors import is_inside_jax
+
+MACHINERY = ("custom_derivatives.py", "partial_eval.py", "linear_util.py")  # of JAX, around rules of anybody
+DEPTH = 4  # of the closures that JAX wraps around a rule
 
 
 def has_own_rule(jaxpr: Any) -> bool:
@@ -28,7 +32,22 @@ def _is_of_jax(params: dict[str, Any]) -> bool:
     call = params.get("call_jaxpr")
     if rule is None or call is None:
         return False
-    return all(is_inside_jax(traced.debug_info.func_filename or "") for traced in (rule, call.jaxpr))
+    of_rule = {rule.debug_info.func_filename or "", *_files_of(rule)}
+    written = [file for file in of_rule if not file.endswith(MACHINERY)]
+    return bool(written) and all(map(is_inside_jax, [*written, call.jaxpr.debug_info.func_filename or ""]))
+
+
+def _files_of(function: Any, depth: int = DEPTH) -> Iterator[str]:
+    """Yields the files of a function and of those in its closure: `defjvps` wraps the rules that it is given."""
+    function = getattr(function, "f", getattr(function, "func", function))
+    if (code := getattr(function, "__code__", None)) is None:
+        return
+    yield code.co_filename
+    for cell in (function.__closure__ or ()) if depth else ():
+        with suppress(ValueError):  # the cell is empty
+            content = cell.cell_contents
+            for part in content if isinstance(content, tuple | list) else (content,):
+                yield from _files_of(part, depth - 1)
 
 
 def _inner(params: dict[str, Any]) -> Iterator[Any]:

@@ -41,7 +41,7 @@ SIXTH_DIFFERENCE_VARIANCE, THIRD_DIFFERENCE_VARIANCE = 924.0, 20.0
 class Limit(Enum):
     """The reason why a difference quotient is not more accurate."""
 
-    NONE = "none"
+    NONE = ""
     ROUNDOFF = "roundoff"
     TRUNCATION = "truncation"
     DOMAIN = "domain"
