@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnet.crosscheck import check_function, check_layer
+from jaxnet.crosscheck import check_function, check_layer, check_network
 from jaxnet.crosscheck.decide import SMALL_CAUSES, Cause
 from jaxnet.crosscheck.explain.report_lines import notes
 
@@ -92,6 +92,27 @@ def test_a_prior_beside_a_loss(size, expected):
         )
 
     assert verdicts(check, "b") == expected
+
+
+class Regression:
+    """A network whose loss depends on b by a weak prior alone, with its gradients in a dict."""
+
+    def __init__(self, factor):
+        self.params = {"w": draw(5, 1, seed=3), "b": draw(3, seed=4)}
+        self.factor = factor
+
+    def loss(self, x, t):
+        return ((x @ self.params["w"] - t) ** 2).sum() + 1e-3 * (self.params["b"] ** 2).sum()
+
+    def gradient(self, x, t):
+        w, b = self.params["w"], self.params["b"]
+        return {"w": 2 * x.T @ (x @ w - t), "b": self.factor * 2e-3 * b}
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1e3, ALL_TOLD), (1e7, NONE_TOLD)])
+def test_a_prior_beside_the_loss_of_a_network(size, expected):
+    x, t = size * draw(50, 5), size * draw(50, 1, seed=2)
+    assert verdicts(lambda factor: check_network(Regression(factor), x, t), "b") == expected
 
 
 @pytest.mark.slow
