@@ -101,8 +101,8 @@ def _combined(context: Context, leaf: Leaf, elsewhere: _Elsewhere) -> Leaf:
 
 
 def _is_lost_anywhere(context: Context, leaf: Leaf, small: list[Outcome]) -> bool:
-    """Returns whether the leaf changes the output where it moves far from any of the points."""
-    points = (context.analytic, *(outcome.analytic for outcome in small))
+    """Returns whether the leaf changes the output where it moves far from the given point or the last of the others."""
+    points = (context.analytic, *(outcome.analytic for outcome in small[-1:]))
     return any(is_lost(derivation, leaf.name, context.directions) for derivation in points)
 
 

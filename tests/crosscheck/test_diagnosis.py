@@ -592,6 +592,31 @@ def _(rng):
     return claimed, claimed / n, {"leaves": {"x": x}, "dout": dout, "output": x / n}
 
 
+# -- the product rule
+
+PRODUCT_RULES = (
+    ("first-term-alone", lambda s, x, c: s, Slip.TERM_MISSING, "the term beta x sigmoid'(beta x) of the product rule"),
+    ("second-term-alone", lambda s, x, c: c * x * s * (1 - s), Slip.TERM_MISSING, "the term sigmoid(beta x) of the"),
+    (
+        "without-beta",
+        lambda s, x, c: s + x * s * (1 - s),
+        Slip.MISSING_FACTOR,
+        "the factor beta is missing in the term",
+    ),
+    ("without-x", lambda s, x, c: s + c * s * (1 - s), Slip.MISSING_FACTOR, "the factor x is missing in the term"),
+)
+for name, wrong, slip, says in PRODUCT_RULES:
+    for kind, beta in (("number", np.array(1.7)), ("leaf", np.array([0.5, 0.8, 1.1, 1.4, 1.7, 2.0, 2.3, 2.6, 2.9]))):
+
+        @case(f"swish-{name}-{kind}", slip, says)
+        def _(rng, wrong=wrong, beta=beta):
+            x, dout = rng.standard_normal((2, 13, 9))
+            s, epsilon = sigmoid(beta * x), 1e-20
+            true = dout * np.imag((x + 1j * epsilon) * sigmoid(beta * (x + 1j * epsilon))) / epsilon  # a complex step
+            fields = {"leaves": {"x": x, "beta": beta}} if beta.ndim else {"numbers": {"beta": 1.7}, "leaves": {"x": x}}
+            return dout * wrong(s, x, beta), true, {"dout": dout, "output": x * s, **fields}
+
+
 # -- terms and products
 
 

@@ -381,3 +381,16 @@ def test_elements_at_a_kink_do_not_count_as_errors():
             return (d @ w.T).astype(x.dtype), (x.T @ d).astype(x.dtype)
 
         assert check_layer((forward, backward), x, w).verdict is not Verdict.FAIL
+
+
+# 1 / 300 lies near the middle of two numbers of bfloat16, so that the nearest one is off by nearly half a spacing.
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.01, "FAIL")])
+def test_equal_elements_that_are_rounded_once_are_right(factor, verdict):
+    def mean(x):
+        return x.astype(np.float32).mean().astype(x.dtype)
+
+    def gradient(x):
+        return np.full(x.shape, factor / x.size).astype(x.dtype)
+
+    x = np.random.default_rng(0).standard_normal(300).astype(BF16)
+    assert check_function(mean, x, gradient=gradient).verdict == verdict

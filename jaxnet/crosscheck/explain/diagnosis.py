@@ -18,6 +18,7 @@ from jaxnet.crosscheck.explain import (
     missing_terms,
     normalization,
     overlaps,
+    product_rules,
     reductions,
     scalar_factors,
 )
@@ -36,6 +37,7 @@ SEARCHES: tuple[Callable[[Evidence], Iterator[Diagnosis]], ...] = (
     local_errors.slips,
     losses.slips,
     array_factors.slips,
+    product_rules.slips,
     reductions.slips,
     missing_terms.slips,
     normalization.slips,

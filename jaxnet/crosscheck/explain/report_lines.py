@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from jaxnet.crosscheck.decide import Cause, Verdict
+from jaxnet.crosscheck.decide import SMALL_CAUSES, Cause, Verdict
 from jaxnet.crosscheck.inspect.convention import Convention
 from jaxnet.crosscheck.inspect.errors import counted
 from jaxnet.crosscheck.measure.other_points import Point
@@ -126,7 +126,7 @@ def notes(leaf: "Leaf") -> Iterator[str]:
         yield f"{leaf.unresolved} of {counted(leaf.size, 'element')} could not be judged: no step size resolves them"
     if (
         leaf.verdict is Verdict.FAIL
-        or leaf.cause in (Cause.ZERO_EVERYWHERE, Cause.LOST_IN_ROUNDING)
+        or leaf.cause in (Cause.ZERO_EVERYWHERE, *SMALL_CAUSES)
         or not leaf.relative_tolerance < UNINFORMATIVE
     ):
         return

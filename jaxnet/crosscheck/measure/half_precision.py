@@ -210,7 +210,10 @@ class HalfMeter:
             lost = rms(known.rounded(true) - true) > MAX_LOSS * known.roundoff * rms(true)
             if lost:
                 half = replace(half, origin=Origin.TOO_SMALL)
-            measured[name] = half if lost or half.ratio <= ONCE else self._explained(name, half, error, unit)
+            # The error of equal elements, as of a mean, is up to sqrt(3) times the root mean square of rounding.
+            is_nearest = np.array_equal(own, known.rounded(true))
+            settled = lost or is_nearest or half.ratio <= ONCE
+            measured[name] = half if settled else self._explained(name, half, error, unit)
         return measured
 
     def _explained(self, name: str, half: HalfPrecision, error: float, unit: float) -> HalfPrecision:

@@ -173,12 +173,13 @@ def measure_leaf(
     directions = [_direction(analytic.at[name], structure, rng) for _ in range(PROBES_PER_LEAF)]
     weights = np.where(np.isfinite(np.asarray(analytic.at[name], np.float64)), 1.0, 0.0)
     probing = Probing(name, analytic, directions, resolution, start, rounded=structure is None)
-    probes = first_probes = probing.along(weights)
+    still = probing.standing_still(weights)
+    probes = first_probes = still or probing.along(weights)
     contradicted = any(is_contradicted(analytic, name, probe) for probe in probes)
     if not probing.sufficient(probes, weights) and not contradicted and structure is None:
         weights, probes = probing.by_own_size(weights, probes)
     size = analytic.size(name, weights)
-    if size <= _tolerance(probes) and not contradicted:
+    if size <= _tolerance(probes) and not contradicted and not still:
         probes = probing.along(weights, target=0.0)
     rough = _Rough([], None, Coverage.WHOLE, weights)
     if structure is None and (probing.inaccurate(probes, weights) or probing.near_kink(probes)):

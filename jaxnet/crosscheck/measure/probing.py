@@ -4,9 +4,11 @@ import math
 
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.derivation import TARGET_MARGIN, Derivation, Probe
-from jaxnet.crosscheck.measure.finite_differences import MAX_NEAR_STEP, MIN_STEP
+from jaxnet.crosscheck.measure.finite_differences import MAX_NEAR_STEP, MIN_STEP, Quotient
 from jaxnet.crosscheck.measure.kink_detection import has_kink_nearby
 from jaxnet.crosscheck.measure.leaf_steps import own_scales
+
+MAX_STILL = 16.0  # the most that an output that stands still moves, in units of its noise
 
 
 class Probing:
@@ -40,6 +42,26 @@ class Probing:
             if math.isfinite(numerical.error):
                 self.step = min(max(numerical.step, MIN_STEP), MAX_NEAR_STEP)
         return probes
+
+    def standing_still(self, weights: Array) -> list[Probe]:
+        """Probes a gradient of zero at the largest step near the point, where the smallest gradients are resolved.
+
+        Returns:
+            The probes; none if the gradient is not zero, or if the output moves by more than its noise.
+        """
+        if self.derivation.size(self.name, weights) > self.derivation.phi_noise:
+            return []
+        probes: list[Probe] = []
+        probe = self.derivation.probe if self.rounded else self.derivation.probe_unrounded
+        for direction in self.directions:
+            probes.append(probe(self.name, direction * weights, math.inf, MAX_NEAR_STEP))
+            if not self._stands_still(probes[-1].numerical.quotients[0]):
+                return []
+        return probes
+
+    def _stands_still(self, quotient: Quotient) -> bool:
+        changes = (4 * quotient.step * (abs(quotient.value) + quotient.truncation), *map(abs, quotient.bends))
+        return quotient.finite and max(changes) <= MAX_STILL * self.derivation.phi_noise
 
     def target(self, weights: Array) -> float:
         """Returns the error at which a quotient is accurate enough."""
