@@ -774,11 +774,7 @@ CHECKED = {
     ),
     "a JAX function": (":sine --inputs 3x4", 0, "PASS  sine"),
     "inconclusive": (":sine --inputs 3x4 --resolution 1e-15", 3, "INCONCLUSIVE  sine"),
-<<<<<<< HEAD
-    "without a gradient": (":scaled,unscaled --inputs 5x4 5x4 --accuracy 1e-3", 3, "--constants factor"),
-=======
     "without a gradient": (":scaled,unscaled --inputs 5x4 5x4 --accuracy 1e-3", 3, "pass --constants factor"),
->>>>>>> f8bf6febd00bb89633a017faa0d80f2e121723af
     "a constant": (
         ":scaled,unscaled --inputs 5x4 5x4 --accuracy 1e-3 --constants factor",
         0,
