@@ -64,6 +64,7 @@ def test_bench_measures_every_contender_and_the_bound(run, tmp_path):
         assert row["min_ratio"] == pytest.approx(row["min"] / size["bound"]["min"])
 
 
+@pytest.mark.slow
 def test_a_contender_with_other_final_weights_is_reported_and_not_timed(run, contenders, tmp_path):
     def too_fast(problem):
         train = contenders["numpy_ref"](problem)
@@ -85,6 +86,7 @@ def test_weights_that_are_nan_or_have_another_shape_differ(run, contenders, wron
     assert "differs: planted" in run(*SMALL, "--only", "planted")[1]
 
 
+@pytest.mark.slow
 def test_a_missing_library_is_reported_and_skipped(run, contenders, monkeypatch):
     monkeypatch.setitem(sys.modules, "equinox", None)
     monkeypatch.setitem(sys.modules, "sklearn.neural_network", None)

@@ -144,6 +144,7 @@ def test_the_gradient_of_a_function_is_another_function(check):
     assert f"mine.py:{WRONG_SLOPE_LINE}" in out
 
 
+@pytest.mark.slow
 def test_the_derivative_of_jax_is_not_taken_for_the_gradient_that_is_beside_a_function(check):
     status, out, _ = check("mine.py:product --inputs 5")
     note = "note: product has no rule of its own: JAX's derivative was checked, not grad_product; pass --gradient"
@@ -169,6 +170,7 @@ def test_each_wrong_gradient_has_a_row_and_its_line(check):
     assert f"  the gradient is computed at mine.py:{first} for W, mine.py:{first + 1} for b" in out.splitlines()
 
 
+@pytest.mark.slow
 def test_the_worst_of_several_points_counts(check):
     assert check("mine.py:WrongForOne --init 1 --inputs 2x3 --seed 0")[0] == 0
     status, out, _ = check("mine.py:WrongForOne --init 1 --inputs 2x3 --points 6")
@@ -227,6 +229,7 @@ def test_functions_of_pytorch_take_tensors(check):
     assert check("functions.py:f --inputs 4x3 3x2")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_function_of_autograd_is_checked_by_its_apply(check):
     pytest.importorskip("torch")
     Path("squares.py").write_text(

@@ -367,6 +367,7 @@ AT_THE_EDGE = {
 OUTSIDE = "steps leave the domain of the function: pass inputs further inside"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", sampled(range(20), every=20))
 @pytest.mark.parametrize("name", AT_THE_EDGE)
 def test_near_the_edge_of_a_domain_a_correct_gradient_does_not_fail_and_a_wrong_one_fails(name, seed):

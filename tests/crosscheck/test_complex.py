@@ -106,6 +106,7 @@ def test_arguments_that_follow_different_conventions_fail():
     assert slips(report) == {"z.real": Slip.CONJUGATE, "z.imag": Slip.CONJUGATE}
 
 
+@pytest.mark.slow
 def test_a_kink_of_abs_at_zero_is_no_fault():
     def subgradient(z, dout):
         return dout * z / np.where(z == 0, 1, np.abs(z))

@@ -536,6 +536,7 @@ FUNCTIONS_OF_JAX = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS_OF_JAX)
 def test_a_note_says_that_the_derivative_of_jax_was_checked_unless_there_is_a_rule(name):
     f, is_noted = FUNCTIONS_OF_JAX[name]
@@ -543,6 +544,7 @@ def test_a_note_says_that_the_derivative_of_jax_was_checked_unless_there_is_a_ru
     assert notes == ("f has no rule of its own: JAX's derivative was checked",) * is_noted
 
 
+@pytest.mark.slow
 def test_a_gradient_beside_a_function_is_named_if_it_was_not_checked():
     x = np.array([0.3, -0.2, 0.7])
     not_checked = "derivative was checked, not squares_grad; pass gradient=squares_grad"

@@ -59,6 +59,7 @@ def test_any_labels_are_accepted_or_refused_by_name(t, samples, classes):
     assert refused(r"t[:\[]", check_labels, "t", t, (samples, classes)) != good
 
 
+@pytest.mark.slow
 @quick
 @given(ARRAYS, st.integers(1, 5))
 def test_any_batches_are_accepted_or_refused_by_name(batches, samples):

@@ -122,6 +122,7 @@ def test_inputs_come_from_files_by_name(tmp_path):
     assert check(Blocked(), tmp_path / "x.npy").verdict is Verdict.PASS
 
 
+@pytest.mark.slow
 def test_tensors_come_from_a_file(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"w": torch.randn(4, 3).double(), "x": torch.randn(5, 4).double()}, tmp_path / "run.pt")

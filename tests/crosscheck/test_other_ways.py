@@ -124,6 +124,7 @@ class TestSingleArguments:
 
         return product_with(forward, backward, symbolic_zeros=True)
 
+    @pytest.mark.slow
     def test_a_rule_by_symbolic_zeros_that_is_right_passes(self):
         assert check(self.rule(1.0), X, W).verdict is Verdict.PASS
 

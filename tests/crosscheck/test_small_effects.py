@@ -48,6 +48,7 @@ def layer_with(effect, factor, dtype=np.float64):
 
 
 # Roundoff is 1e-16 of the output: an effect of 1e-12 is resolved to 1e-3 or better, and one of 1e-18 by no step.
+@pytest.mark.slow
 @pytest.mark.parametrize(("effect", "expected"), [(1e-6, ALL_TOLD), (1e-10, ALL_TOLD), (1e-18, NONE_TOLD)])
 def test_the_bias_of_a_layer(effect, expected):
     assert verdicts(lambda factor: layer_with(effect, factor), "b") == expected
@@ -233,6 +234,7 @@ def test_rounding_is_not_taken_for_an_effect(dtype, size):
 
 
 # Without what tells a zero from a lost effect, the checks took 247 and 242 forward passes.
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "most"), [((5, 10_000), 370), ((10_000,), 363)])
 def test_a_true_zero_costs_at_most_half_as_much_again(shape, most):
     calls = [0]

@@ -49,6 +49,7 @@ def test_a_function_that_is_right_in_every_mode_passes():
     assert [leaf.name for leaf in second(report).leaves] == ["x", "w", "dout"]
 
 
+@pytest.mark.slow
 def test_a_wrong_jvp_fails_though_backward_is_right():
     class Wrong(Product):
         @staticmethod
@@ -127,6 +128,7 @@ def test_a_backward_without_a_graph_fails_in_second_order():
     assert check(Wrong, X, W, order=2).verdict is Verdict.FAIL
 
 
+@pytest.mark.slow
 def test_a_backward_for_one_order_alone_is_refused_for_two():
     class Once(Product):
         backward = staticmethod(torch.autograd.function.once_differentiable(Product.backward))

@@ -94,6 +94,7 @@ class TestSecondOrder:
         assert report_of(name).verdict is Verdict.PASS
         assert report_of(name, order=2).verdict is Verdict.FAIL
 
+    @pytest.mark.slow
     def test_a_right_one_passes(self):
         assert report_of("DoubleBackward", order=2).verdict is Verdict.PASS
 

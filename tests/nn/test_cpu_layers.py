@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_params, sampled
+from conftest import random_params
 
 import jaxnet
 from jaxnet.nn import (
@@ -63,7 +63,12 @@ NETWORKS = {  # with the shape of a batch
 }
 
 
-@pytest.mark.parametrize("name", sampled(NETWORKS, 2))
+SMALL = "a single convolution", "attention", "embedding of few rows"
+
+
+@pytest.mark.parametrize(
+    "name", [*SMALL, *(pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS if n not in SMALL)]
+)
 def test_outputs_gradients_and_statistics_are_equal(name, x64):
     net, shape = NETWORKS[name]
     rng = np.random.default_rng(0)
@@ -90,6 +95,7 @@ def test_outputs_gradients_and_statistics_are_equal(name, x64):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12 * largest)
 
 
+@pytest.mark.slow
 def test_images_are_copied_into_another_order_only_at_both_ends():
     """Counts what XLA copies in the program of a gradient by the parameters, with five layers of images."""
     net = jaxnet.deep_conv_net((1, 12, 12), (8,), 6, 5)
@@ -110,6 +116,7 @@ def test_only_convolutions_and_attention_gain():
     assert not is_faster_for_cpu(jaxnet.multi_layer_net(4, [3, 3], 2, batch_norm=True))
 
 
+@pytest.mark.slow
 def test_ids_out_of_range_give_nan_and_no_gradient(x64):
     for layer in (embedding(4, 3), embedding(600, 3)):
         E, ids = random_params(layer)["E"], jnp.array([[0, 9999, -1, 2]])

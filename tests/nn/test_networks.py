@@ -41,6 +41,7 @@ def test_networks_with_equal_descriptions_are_equal():
     assert net != jaxnet.notebook_net(4, 3, 2)
 
 
+@pytest.mark.slow
 def test_parameters_have_the_notebooks_tree_and_shapes():
     params = jaxnet.two_layer_net(7, 5, 3).init(KEY, 0.1)
     shapes = {name: leaf.shape for name, leaf in leaves_by_path(params).items()}

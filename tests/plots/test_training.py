@@ -41,6 +41,7 @@ def test_learning_curves_show_the_numbers_of_the_history(steps, evaluations):
     assert train.get_linestyle() != test.get_linestyle()  # distinct without color
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("train", "test"), [(0.9, 0.8), (0.8, 0.9), (0.9, 0.9)])
 def test_accuracy_labels_show_name_and_final_value_and_do_not_overlap(train, test):
     run = history(10, 2)._replace(train_accuracy=np.array([0.1, train]), test_accuracy=np.array([0.1, test]))
@@ -107,6 +108,7 @@ def test_a_run_without_steps_is_titled_as_such():
     assert list(above.get_yticks()) == [0]
 
 
+@pytest.mark.slow
 def test_the_accuracy_axis_shows_all_from_0_to_1_and_tells_97_from_98_percent():
     accuracies = np.array([0.1, 0.9, 1.0])
     run = history(300, 3)._replace(train_accuracy=accuracies, test_accuracy=accuracies)

@@ -76,6 +76,7 @@ def test_the_last_three_checkpoints_are_kept_and_the_last_is_read_bit_for_bit(ru
     assert bits(folder_of(run, tmp_path).latest(initial(run), no_warning)) == bits(yielded[-1])
 
 
+@pytest.mark.slow
 def test_progress_before_the_first_step_can_be_resumed(run, tmp_path):
     arguments, settings = run
     whole = list(jaxnet.iter_fit(*arguments, eval_every=20, **settings))

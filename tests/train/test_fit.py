@@ -479,6 +479,7 @@ def test_an_unknown_argument_is_refused_by_name(net, data):
         jaxnet.fit(net, params, data, np.zeros((2, 3), int), lr=0.5)
 
 
+@pytest.mark.slow
 def test_resume_refuses_the_progress_of_another_run(net, data):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 20)
     run = jaxnet.fit(net, params, data, batches)

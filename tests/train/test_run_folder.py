@@ -148,6 +148,7 @@ def test_parameters_are_read_by_name_with_statistics_key_and_step(tmp_path):
     assert not (saved.net_state["BatchNorm1"]["mean"] == NET.state["BatchNorm1"]["mean"]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "message"),
     [
