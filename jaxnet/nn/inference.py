@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxnet.common.validation import check_counts
 from jaxnet.nn.cpu_layers import for_cpu, is_faster_for_cpu
+from jaxnet.nn.decoding import Position, can_decode, decode, empty_cache
 from jaxnet.nn.layers import Layer, Params, Tree
 
 __all__ = ["predict", "sample"]
@@ -74,6 +75,8 @@ def sample(
 ) -> Int[Array, "N {count}"]:
     """Returns `count` ids that continue each prompt, drawn one by one from softmax(logits / temperature).
 
+    Until `length` ids are known, a new one costs one position, by `jaxnet.nn.decoding`; from then on, a whole window.
+
     Args:
         net: A network of ids, such as `transformer`, where later positions do not change the logits of earlier ones.
         params: Its parameters; `state` is its state.
@@ -91,15 +94,47 @@ def sample(
     if length < 1 or count < 1:
         raise ValueError(f"length, count: {length}, {count}, expected at least 1")
     prompt = prompt[:, -length:]
+    keys = jax.random.split(key, count)
+    with_cache = min(count, length - prompt.shape[1] + 1) if can_decode(net) else 0  # then all positions move
+    infer = partial(net.infer, params, state)
 
-    def draw_next(carry: tuple[Array, Any], key: PRNGKeyArray) -> tuple[tuple[Array, Any], Array]:
-        window, known = carry  # (N, length), and how many of its columns are known
-        logits = net.infer(params, state, window)[:, known - 1]  # (N, V)
-        ids = jax.random.categorical(key, logits / temperature).astype(window.dtype)  # (N,)
-        window = jnp.where(known == length, jnp.roll(window, -1, axis=1), window)
-        known = jnp.minimum(known + 1, length)
-        return (window.at[:, known - 1].set(ids), known), ids
+    def append(window: Window, logits: Array, key: PRNGKeyArray) -> tuple[Window, Array]:
+        ids = jax.random.categorical(key, logits / temperature).astype(prompt.dtype)  # (N,)
+        full = window.known == length
+        columns = jnp.where(full, jnp.roll(window.ids, -1, axis=1), window.ids)
+        known = jnp.minimum(window.known + 1, length)
+        return Window(columns.at[:, known - 1].set(ids), known), ids
 
-    window = jnp.pad(prompt, ((0, 0), (0, length - prompt.shape[1])))
-    _, ids = lax.scan(draw_next, (window, jnp.array(prompt.shape[1])), jax.random.split(key, count))
-    return ids.T
+    def draw_by_window(window: Window, key: PRNGKeyArray) -> tuple[Window, Array]:
+        return append(window, infer(window.ids)[:, window.known - 1], key)  # of (N, length, V)
+
+    def draw_by_cache(carry: tuple[Window, Tree], key: PRNGKeyArray) -> tuple[tuple[Window, Tree], Array]:
+        window, cache = carry
+        logits, cache = decode(net, params, state, cache, window.position(window.known - 1))
+        window, ids = append(window, logits[:, 0], key)
+        return (window, cache), ids
+
+    def read(cache: Tree, number: Array) -> tuple[Tree, None]:
+        return decode(net, params, state, cache, window.position(number))[1], None
+
+    window = Window(jnp.pad(prompt, ((0, 0), (0, length - prompt.shape[1]))), jnp.array(prompt.shape[1]))
+    drawn = []
+    if with_cache:
+        cache = empty_cache(net, len(prompt), length, jnp.result_type(float, *jax.tree.leaves(params)))
+        cache, _ = lax.scan(read, cache, jnp.arange(prompt.shape[1] - 1))
+        (window, _), ids = lax.scan(draw_by_cache, (window, cache), keys[:with_cache])
+        drawn.append(ids)
+    if with_cache < count:
+        drawn.append(lax.scan(draw_by_window, window, keys[with_cache:])[1])
+    return jnp.concatenate(drawn).T
+
+
+class Window(NamedTuple):
+    """The last ids of N texts, in the first columns of (N, length)."""
+
+    ids: Int[Array, "N length"]
+    known: Int[Array, ""]  # the number of these columns
+
+    def position(self, number: Int[Array, ""]) -> Position:
+        """Returns the position of this number."""
+        return Position(number, lax.dynamic_slice_in_dim(self.ids, number, 1, axis=1))

@@ -8,6 +8,8 @@ from conftest import random_params, sampled
 
 import jaxnet
 from jaxnet.data import DatasetError, datasets, text
+from jaxnet.nn import decoding
+from jaxnet.nn.layers import stateless
 
 
 def test_decode_inverts_encode():
@@ -79,6 +81,25 @@ def sample_one_by_one(params, prompt, keys, temperature):
         logits = infer(params, {}, jnp.array([ids[-LENGTH:]]))[0, -1]
         ids.append(int(jax.random.categorical(key, logits[None] / temperature)[0]))
     return ids[len(prompt) :]
+
+
+def test_each_position_with_a_cache_has_the_logits_of_the_whole_window(x64):
+    net = jaxnet.transformer(5, 6, size=8, heads=2, blocks=2, dropout=0.1)
+    params, ids = random_params(net), np.random.default_rng(0).integers(0, 5, (3, 6))
+    expected, cache = net.infer(params, {}, ids), decoding.empty_cache(net, 3, 6, float)
+    for i in range(6):
+        position = decoding.Position(np.array(i), ids[:, i : i + 1])
+        logits, cache = decoding.decode(net, params, {}, cache, position)
+        np.testing.assert_allclose(logits[:, 0], expected[:, i], rtol=1e-12, atol=1e-14)
+
+
+def test_networks_without_causal_attention_are_sampled_by_whole_windows():
+    """Logits that depend on all ids before: the next id is their sum modulo 5, for certain."""
+    count_up = stateless(("Sum",), lambda _key, _std: {}, lambda _, x: 1e4 * jax.nn.one_hot(x.cumsum(axis=1) % 5, 5))
+    assert not decoding.can_decode(count_up)
+    assert decoding.can_decode(NET)
+    ids = jaxnet.sample(count_up, {}, {}, jax.random.key(0), np.array([[1, 3]]), length=3, count=4)
+    assert ids.tolist() == [[4, 3, 0, 2]]  # 1 + 3, 1 + 3 + 4, 3 + 4 + 3, 4 + 3 + 0
 
 
 @pytest.mark.slow
