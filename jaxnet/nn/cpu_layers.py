@@ -91,6 +91,8 @@ def _image_layer(layer: Layer) -> Layer | None:
     if kind == "Convolution":
         channels, _, size, stride, padding = sizes
         return _stateless(layer, partial(_convolution, channels, size, padding)) if stride == 1 else None
+    if kind == "MaxPool" and sizes[1:] == [sizes[0], 0]:
+        return _stateless(layer, partial(_max_of_blocks, sizes[0]))
     if kind in ("AveragePool", "MaxPool"):  # which treat each channel by itself
         return _stateless(layer, jax.vmap(partial(_one_channel, layer), in_axes=(None, -1), out_axes=-1))
     if kind == "BatchNorm":
@@ -106,6 +108,38 @@ def _stateless(layer: Layer, apply: Apply) -> Layer:
         train=lambda params, state, x, _noise: (apply(params, x), state),
         infer=lambda params, _state, x: apply(params, x),
     )
+
+
+def _max_of_blocks(size: int, _params: Params, x: Images) -> Images:
+    check_images((x.shape[0], x.shape[3], *x.shape[1:3]), None, size, 0)
+    (N, H, W, C), (OH, OW) = x.shape, (x.shape[1] // size, x.shape[2] // size)
+    blocks = x[:, : OH * size, : OW * size].reshape(N, OH, size, OW, size, C)
+    return _max_of_block(size, blocks)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _max_of_block(size: int, blocks: Float[Array, "N OH K OW K C"]) -> Float[Array, "N OH OW C"]:
+    return _max_forward(size, blocks)[0]
+
+
+def _max_forward(size: int, blocks: Array) -> tuple[Array, Array]:
+    """Returns the largest elements, and their places in the blocks, by rows, which is all that the gradient needs."""
+    y = blocks[:, :, 0, :, 0]
+    place = jnp.zeros(y.shape, jnp.int32)
+    for i in range(1, size**2):
+        e = blocks[:, :, i // size, :, i % size]
+        larger = (e > y) | jnp.isnan(e)
+        y, place = jnp.where(larger, e, y), jnp.where(larger, i, place)
+    return y, place
+
+
+def _max_backward(size: int, place: Array, dout: Array) -> tuple[Array]:
+    places = jnp.arange(size**2).reshape(size, 1, size, 1)  # (K, 1, K, 1)
+    chosen = place[:, :, None, :, None] == places  # (N, OH, K, OW, K, C)
+    return (jnp.where(chosen, dout[:, :, None, :, None], 0),)
+
+
+_max_of_block.defvjp(_max_forward, _max_backward)
 
 
 def _one_channel(layer: Layer, params: Params, x: Float[Array, "N H W"]) -> Float[Array, "N OH OW"]:
