@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from jaxnet.cli.progress import track
+
 Run = Callable[[int], object]  # makes this number of steps, or the products of as many
 
 
@@ -60,3 +62,17 @@ def summarize(times: Sequence[float], bound: Sequence[float]) -> dict[str, Any]:
     ratios = [time / least for time, least in zip(times, bound, strict=True)]
     times_of_rounds = {"times": list(times), "min": min(times), "median": median(times)}
     return times_of_rounds | {"ratios": ratios, "min_ratio": min(ratios), "median_ratio": median(ratios)}
+
+
+def measure(
+    label: str, products: Mapping[str, StepTimer], contenders: Mapping[str, StepTimer], rounds: int
+) -> dict[str, Any]:
+    """Measures everything once in each round, and returns the bound, and all times beside it."""
+    for timer in track([*products.values(), *contenders.values()] * rounds, f"{label}: measuring"):
+        timer.measure()
+    library, least = fastest(products)
+    tables = {"products": products, "contenders": contenders}
+    return {"bound": {"by": library} | summarize(least, least)} | {
+        kind: {name: summarize(timer.microseconds, least) for name, timer in timers.items()}
+        for kind, timers in tables.items()
+    }
