@@ -179,10 +179,13 @@ def small_problem(name, *, keep=False):
 
 NETWORKS = "affine", "deep", "simple-conv", "deep-conv", "transformer"
 LIBRARIES = "torch", "torch-fused", "torch-channels-last", "equinox", "flax-nnx", "keras", "scikit-learn"
-COMPILED = [pytest.param(n, "torch-compile", marks=pytest.mark.exhaustive) for n in NETWORKS]  # minutes of C++
+OF_KERAS = "ignore:__array__ implementation doesn't accept a copy:DeprecationWarning"
+WITH_COMPILER = [pytest.mark.exhaustive, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # minutes of C++
+COMPILED = [pytest.param(name, "torch-compile", marks=WITH_COMPILER) for name in NETWORKS]
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(OF_KERAS)
 @pytest.mark.parametrize(("name", "library"), [*product(NETWORKS, ("plain-scan", "numpy_ref", *LIBRARIES)), *COMPILED])
 def test_a_contender_makes_the_weights_of_fit(name, library):
     from jaxnet.cli import bench_contenders, bench_problem
@@ -198,6 +201,7 @@ def test_a_contender_makes_the_weights_of_fit(name, library):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(OF_KERAS)
 @pytest.mark.parametrize("library", ["jaxnet.fit", "plain-scan", "numpy_ref", "torch", "equinox", "flax-nnx", "keras"])
 @pytest.mark.parametrize("name", ["deep", "transformer"])
 def test_a_contender_is_timed_with_dropout(name, library):
@@ -213,8 +217,9 @@ def test_a_contender_is_timed_with_dropout(name, library):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(
-    ("library", "name"), [(library, name) for library in ("torch", "torch-channels-last") for name in NETWORKS]
+    "library", ["torch", "torch-channels-last", pytest.param("torch-compile", marks=WITH_COMPILER)]
 )
 def test_a_predictor_returns_the_logits_of_predict(name, library):
     pytest.importorskip("torch")
@@ -312,12 +317,10 @@ def test_every_way_to_compute_the_bound_has_the_shapes_of_the_network():
     steps = bench_bound.multiplications(products, True)
     for step in steps:
         if step.convolution and step.result != "dW":
+            (n, channels, height, _), filters, size, _, padding = step.convolution
+            side = height + 2 * padding - size + 1
+            expected = (n, height, height, channels) if step.result == "dx" else (n, side, side, filters)
             arrays, (left, right, function, _) = bench_bound._xla_convolution(step)
-            n, channels, height, width = step.convolution.shape
-            side = height + 2 * step.convolution.padding - step.convolution.size + 1
-            expected = (
-                (n, height, width, channels) if step.result == "dx" else (n, side, side, step.convolution.filters)
-            )
             assert function(arrays[left], arrays[right]).shape == expected
     ways = bench_bound.multipliers(products, 1)
     assert {"numpy, 1 thread", "xla", "xla, transposed", "xla, convolutions"} <= set(ways)
