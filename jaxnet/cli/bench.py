@@ -51,8 +51,7 @@ ONLY_HELP = (
 )
 NETWORKS_HELP = (
     f"Sizes of the layers, and the batch size after @, such as 784-50-10@100; or {', '.join(DEFAULTS)}, as `jaxnet "
-    "train` has them (deep with BatchNorm and Dropout), with @ and a batch size if wanted. Defaults to five sizes and "
-    "all names but two-layer."
+    "train` has them (deep with BatchNorm and Dropout), with @ and a batch size if wanted."
 )
 NETWORKS = (
     "784-50-10@32", "784-50-10@100", "784-50-10@1000", "784-512-512-10@128", "784-1024-1024-10@1024",
