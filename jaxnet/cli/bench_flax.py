@@ -110,10 +110,14 @@ def train_flax(problem: Problem) -> Any:
     problem = channels_last(problem)
     x_train, t_train = problem.data.x_train, problem.data.t_train
 
+    sgd = optax.sgd(LEARNING_RATE)  # another object would be compiled for anew
+    initial = nnx.Sequential(*counterparts("Flax", LAYERS, problem.net.description[1], problem.params))
+    initial.train()
+    graph, arrays = nnx.split(initial)  # training replaces arrays, and leaves these as they are
+
     def train(batches: np.ndarray) -> np.ndarray:
-        model = nnx.Sequential(*counterparts("Flax", LAYERS, problem.net.description[1], problem.params))
-        model.train()
-        optimizer = nnx.Optimizer(model, optax.sgd(LEARNING_RATE), wrt=nnx.Param)
+        model = nnx.merge(graph, arrays)
+        optimizer = nnx.Optimizer(model, sgd, wrt=nnx.Param)
         for batch in batches:
             train_step(model, optimizer, x_train[batch], t_train[batch])
         first = model.layers[0]
