@@ -9,7 +9,7 @@ from jaxnet.cli.bench_bound import multipliers
 from jaxnet.cli.bench_contenders import PREDICTORS, Predict
 from jaxnet.cli.bench_problem import Problem, Skip, relative_difference
 from jaxnet.cli.bench_products import gigaflops
-from jaxnet.cli.bench_timing import Run, StepTimer, make_timers, measure
+from jaxnet.cli.bench_timing import Run, StepTimer, measure
 from jaxnet.cli.progress import track
 from jaxnet.common.progress_line import progress_line
 
@@ -23,7 +23,7 @@ def compare_predictions(problem: Problem, only: tuple[str, ...], rounds: int, se
     count = TEXTS if problem.has_text else IMAGES
     x = np.resize(problem.data.x_train, (count, *problem.data.x_train.shape[1:]))
     with progress_line(f"{problem.name}: measuring the bound"):
-        products = make_timers(forward_products(problem, count), seconds)
+        products = forward_products(problem, count, seconds)
     predictors, results = prepare(problem, x, only, seconds)
     results |= {"samples": count} | measure(problem.name, products, predictors, rounds)
     results["bound"]["gigaflops"] = gigaflops(problem.products(count), backward=False)
@@ -35,17 +35,13 @@ def compare_predictions(problem: Problem, only: tuple[str, ...], rounds: int, se
     return results
 
 
-def forward_products(problem: Problem, count: int) -> dict[str, Run]:
-    """Returns the products of a prediction of this many samples by library, for each batch size."""
-    runs: dict[str, Run] = {}
+def forward_products(problem: Problem, count: int, seconds: float) -> dict[str, StepTimer]:
+    """Returns timers of the products of this many samples by library, for each batch size; they run single batches."""
+    timers = {}
     for size in BATCH_SIZES:
         for library, run in multipliers(problem.products(size), problem.threads, backward=False).items():
-            runs[f"{library}, batches of {size}"] = partial(_several, run, count // size)
-    return runs
-
-
-def _several(run: Run, batches: int, times: int) -> object:
-    return run(batches * times)
+            timers[f"{library}, batches of {size}"] = StepTimer(run, seconds, count // size)
+    return timers
 
 
 def prepare(

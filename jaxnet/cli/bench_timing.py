@@ -21,9 +21,12 @@ def time_run(run: Run, steps: int) -> float:
 class StepTimer:
     """Measures a run in several rounds. Its fixed cost is the least time of all runs of one step, in any round."""
 
-    def __init__(self, run: Run, seconds: float) -> None:
-        """Compiles the run, and finds a number of steps that takes about this long and twice the fixed cost."""
-        self.run, self.steps, self.short, self.long = run, 2, list[float](), list[float]()
+    def __init__(self, run: Run, seconds: float, count: int = 1) -> None:
+        """Compiles the run, and finds a number of steps that takes about this long and twice the fixed cost.
+
+        Microseconds are those of `count` steps.
+        """
+        self.run, self.count, self.steps, self.short, self.long = run, count, 2, list[float](), list[float]()
         while True:
             run(1), run(self.steps)
             fixed = min(time_run(run, 1) for _ in range(3))
@@ -40,9 +43,9 @@ class StepTimer:
 
     @property
     def microseconds(self) -> list[float]:
-        """Microseconds per step in each round."""
+        """Microseconds of `count` steps in each round."""
         fixed = min(self.short)
-        return [1e6 * (long - fixed) / (self.steps - 1) for long in self.long]
+        return [1e6 * self.count * (long - fixed) / (self.steps - 1) for long in self.long]
 
 
 def make_timers(runs: Mapping[str, Run], seconds: float) -> dict[str, StepTimer]:
