@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from jaxnet.cli.progress import track
+
 Run = Callable[[int], object]  # makes this number of steps, or the products of as many
 
 
@@ -19,9 +21,12 @@ def time_run(run: Run, steps: int) -> float:
 class StepTimer:
     """Measures a run in several rounds. Its fixed cost is the least time of all runs of one step, in any round."""
 
-    def __init__(self, run: Run, seconds: float) -> None:
-        """Compiles the run, and finds a number of steps that takes about this long and twice the fixed cost."""
-        self.run, self.steps, self.short, self.long = run, 2, list[float](), list[float]()
+    def __init__(self, run: Run, seconds: float, count: int = 1) -> None:
+        """Compiles the run, and finds a number of steps that takes about this long and twice the fixed cost.
+
+        Microseconds are those of `count` steps.
+        """
+        self.run, self.count, self.steps, self.short, self.long = run, count, 2, list[float](), list[float]()
         while True:
             run(1), run(self.steps)
             fixed = min(time_run(run, 1) for _ in range(3))
@@ -38,9 +43,9 @@ class StepTimer:
 
     @property
     def microseconds(self) -> list[float]:
-        """Microseconds per step in each round."""
+        """Microseconds of `count` steps in each round."""
         fixed = min(self.short)
-        return [1e6 * (long - fixed) / (self.steps - 1) for long in self.long]
+        return [1e6 * self.count * (long - fixed) / (self.steps - 1) for long in self.long]
 
 
 def make_timers(runs: Mapping[str, Run], seconds: float) -> dict[str, StepTimer]:
@@ -60,3 +65,17 @@ def summarize(times: Sequence[float], bound: Sequence[float]) -> dict[str, Any]:
     ratios = [time / least for time, least in zip(times, bound, strict=True)]
     times_of_rounds = {"times": list(times), "min": min(times), "median": median(times)}
     return times_of_rounds | {"ratios": ratios, "min_ratio": min(ratios), "median_ratio": median(ratios)}
+
+
+def measure(
+    label: str, products: Mapping[str, StepTimer], contenders: Mapping[str, StepTimer], rounds: int
+) -> dict[str, Any]:
+    """Measures everything once in each round, and returns the bound, and all times beside it."""
+    for timer in track([*products.values(), *contenders.values()] * rounds, f"{label}: measuring"):
+        timer.measure()
+    library, least = fastest(products)
+    tables = {"products": products, "contenders": contenders}
+    return {"bound": {"by": library} | summarize(least, least)} | {
+        kind: {name: summarize(timer.microseconds, least) for name, timer in timers.items()}
+        for kind, timers in tables.items()
+    }

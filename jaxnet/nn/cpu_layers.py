@@ -112,8 +112,8 @@ def _stateless(layer: Layer, apply: Apply) -> Layer:
 
 def _max_of_blocks(size: int, _params: Params, x: Images) -> Images:
     check_images((x.shape[0], x.shape[3], *x.shape[1:3]), None, size, 0)
-    (N, H, W, C), (OH, OW) = x.shape, (x.shape[1] // size, x.shape[2] // size)
-    blocks = x[:, : OH * size, : OW * size].reshape(N, OH, size, OW, size, C)
+    OH, OW = x.shape[1] // size, x.shape[2] // size
+    blocks = x[:, : OH * size, : OW * size].reshape(-1, OH, size, OW, size, x.shape[3])
     return _max_of_block(size, blocks)
 
 

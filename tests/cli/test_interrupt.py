@@ -77,7 +77,7 @@ MOMENTS = {
     "long call": ("long call", "jaxnet.cli.NAME:main"),
 }
 SWEEP = "sweep --learning-rates 0.1 --init-stds 0.1 --hidden 2 --steps 2 --validation 0"
-BENCH = "bench --dataset random --sizes 4-3-2@5 --only jaxnet.fit --rounds 1 --seconds 0.001 --output b.json"
+BENCH = "bench 4-3-2@5 --dataset random --only jaxnet.fit --rounds 1 --seconds 0.001 --output b.json"
 WRITING = {
     "sweep": (SWEEP, "matplotlib.figure:Figure.savefig"),
     "bench": (BENCH, "pathlib:Path.replace"),

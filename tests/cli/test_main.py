@@ -156,7 +156,7 @@ def test_the_names_of_other_programs_lead_to_options_of_some_command():
 def test_every_option_of_a_command_is_known(name):
     options = importlib.import_module(f"jaxnet.cli.{name}").Options
     for field in dataclasses.fields(options):
-        is_positional = field.name in {"folder", "folders", "images", "target"}
+        is_positional = field.name in {"folder", "folders", "images", "networks", "target"}
         expected = f"--{field.name}: no such option; write its value without --{field.name}" if is_positional else ""
         assert unknown_option(options, [f"--{field.name}", "3"]) == expected
     assert unknown_option(options, ["-3", "-1e-3", "-inf", "-h"]) == ""

@@ -52,7 +52,7 @@ SLOW_COMMANDS = {
         "training the best again, for the test data,",
     ],
     "chapter6 --steps 5 --hidden 4": [f"drawing {name}" for name in FIGURES],
-    "bench --dataset random --sizes 4-3-2@5 --only jaxnet.fit --rounds 1 --seconds 0.001": [
+    "bench 4-3-2@5 --dataset random --only jaxnet.fit --rounds 1 --seconds 0.001": [
         "4-3-2@5: measuring the bound,", "4-3-2@5: compiling the reference,", "4-3-2@5: compiling jaxnet.fit",
     ],
     "scaling --devices 1 --steps 2 --hidden 4": ["measuring 1 device,"],
