@@ -44,7 +44,7 @@ COMMANDS = {
 }
 SLOW_COMMANDS = {
     "train --steps 20 --output run": [
-        "importing,", "loading digits,", "drawing the initial weights and the batches,", "checking 64-50-10: ",
+        "importing,", "drawing the initial weights and the batches,", "checking 64-50-10: ",
         "compiling", "saving the last checkpoint,", "drawing the learning curves,", "drawing weights and mistakes,",
     ],
     "sweep --learning-rates 0.1 --init-stds 0.1 --steps 200": [

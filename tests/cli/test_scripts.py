@@ -58,7 +58,7 @@ def run(monkeypatch, capsys):
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(kind, marks=pytest.mark.slow) for kind in ("in this process", "on a new machine")],
+    params=[pytest.param("in this process", marks=pytest.mark.slow), exhaustive("on a new machine")],
 )
 def default_run(request, tmp_path_factory):
     """Returns the result of the default run and its folder."""
@@ -90,9 +90,9 @@ def test_the_default_run_reports_at_least_96_percent(default_run):
 
 def test_progress_is_plain_lines_without_a_terminal(default_run):
     done, _ = default_run
-    lines = [line for line in done.stdout.splitlines() if line.startswith("step ")]
-    assert len(lines) == 10
-    assert lines[-1].split()[1] == "2000"
+    steps = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("step ")]
+    assert {*range(200, 2001, 200)} <= {*steps}  # a slow machine prints one after some seconds, too
+    assert steps == sorted({*steps})
     assert "\x1b" not in done.stdout + done.stderr
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_params
+from conftest import exhaustive, random_params
 
 import jaxnet
 from jaxnet.nn import (
@@ -64,10 +64,16 @@ NETWORKS = {  # with the shape of a batch
 
 
 SMALL = "a single convolution", "attention", "embedding of few rows"
+LARGE = "statistics and masks", "residual connections", "transformer", "simple"
 
 
 @pytest.mark.parametrize(
-    "name", [*SMALL, *(pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS if n not in SMALL)]
+    "name",
+    [
+        *SMALL,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE),
+        *(exhaustive(name) for name in NETWORKS if name not in SMALL + LARGE),
+    ],
 )
 def test_outputs_gradients_and_statistics_are_equal(name, x64):
     net, shape = NETWORKS[name]

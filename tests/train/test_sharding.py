@@ -73,7 +73,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("count", [1, 2, 8])
+@pytest.mark.parametrize("count", [exhaustive(1), 2, exhaustive(8)])
 def test_a_mesh_of_simulated_devices_has_the_trajectory_of_one_device(folder, count):
     """Compares losses, accuracies, parameters, running statistics and momentum of 20 steps with Dropout, in float64."""
     assert largest_difference(folder / "alone.npz", folder / f"{count}.npz") < 1e-12

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from conftest import a_dataset
+from conftest import a_dataset, exhaustive
 
 import jaxnet
 
@@ -21,7 +21,7 @@ def batches_for(data, steps):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", ["adam", *map(exhaustive, ("sgd", "momentum"))])
 def test_every_run_equals_that_of_fit(data, x64, optimizer):
     """Compares in float64, up to rounding, with running statistics and Dropout masks, over more than one chunk."""
     data = data._replace(x_train=data.x_train.astype(float), x_test=data.x_test.astype(float))
