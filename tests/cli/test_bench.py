@@ -262,6 +262,7 @@ def test_predictions_are_measured_beside_the_bound_of_their_products(run, monkey
     assert set(network["products"]) == {"numpy, batches of 100", "numpy, batches of 1000"}
 
 
+@pytest.mark.slow
 def test_the_products_of_a_network_are_as_many_as_by_hand():
     from jaxnet.cli import bench_products
 

@@ -124,6 +124,7 @@ def test_a_pass_is_one_line(check):
     assert re.fullmatch(r"PASS  Affine \(W, b, x\): relative error \d\.\de-\d\d, detects \de-\d\d\n", out)
 
 
+@pytest.mark.slow
 def test_a_fail_begins_with_the_sentence_and_ends_with_the_line_of_the_backward(check):
     status, out, _ = check("mine.py:Affine --init 4x3 3 factor=2 --inputs 5x4")
     lines = out.rstrip().splitlines()
@@ -181,18 +182,21 @@ def test_the_worst_of_several_points_counts(check):
         assert f"  WrongForOne with seed {seed}  {'PASS' if right else 'FAIL'}" in out.splitlines()
 
 
+@pytest.mark.slow
 def test_several_points_that_pass_are_one_line(check):
     status, out, _ = check(f"{AFFINE} --points 2")
     assert status == 0
     assert re.fullmatch(r"PASS  Affine \(W, b, x\) at 2 inputs: relative error .*, detects .*\n", out)
 
 
+@pytest.mark.slow
 def test_verbose_prints_the_table_at_each_point(check):
     _, out, _ = check(f"{AFFINE} --points 2 --verbose")
     assert out.count("relative error  explained") == 2
     assert all(f"PASS  Affine with seed {seed} (W, b, x)" in out for seed in range(2))
 
 
+@pytest.mark.slow
 def test_the_table_of_float32_says_that_its_errors_are_those_of_float64(check):
     line = "these errors are of the code in float64; the gradients in float32 were"
     assert line in check(f"{AFFINE} --float32 --verbose")[1]
@@ -312,6 +316,7 @@ def test_every_key_of_the_json_is_documented(check):
     assert keys - {"jaxnet", "python", "numpy", "jax", "torch"} == documented
 
 
+@pytest.mark.slow
 def test_a_github_annotation_names_the_line_of_the_gradient(check, tmp_path):
     (tmp_path / ".git").mkdir()
     (tmp_path / "sub").mkdir()

@@ -154,7 +154,7 @@ def test_without_watchfiles_one_line_says_what_to_install(monkeypatch):
 
 def test_the_command_itself_is_not_watched(monkeypatch, tmp_path):
     (tmp_path / "mine.py").write_text("")
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "jaxnet"))
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "jaxnet"), raising=False)
     assert watch.project_files([tmp_path / "mine.py"], is_imported=True) == set()
 
 

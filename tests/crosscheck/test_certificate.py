@@ -139,6 +139,7 @@ def test_forward_passes_grow_with_leaves_not_with_parameters(features):
     assert calls < 160
 
 
+@pytest.mark.slow
 def test_a_report_is_plain_data_and_a_readable_failure():
     layer = Planted(np.eye(3) + 1.0, np.ones(3))
     layer.factor = 1.5

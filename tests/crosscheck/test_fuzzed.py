@@ -108,6 +108,7 @@ def test_run_with_any_options_ends_in_a_result_or_a_documented_error(dtype, feat
         assert len(ended[0].loss) <= 5
 
 
+@pytest.mark.slow
 @quick
 @given(st.binary(max_size=60), st.booleans())
 def test_an_idx_file_of_any_bytes_is_read_or_refused(tmp_path, content, zipped):

@@ -279,6 +279,7 @@ def samples(n=7):
     return rng.standard_normal((n, 6)), rng.integers(0, 3, n)
 
 
+@pytest.mark.slow
 def test_network_without_division_by_the_batch_size_is_diagnosed():
     check_network(Net(), *samples()).raise_if_failed()
     forgotten = type("Forgotten", (Net,), {"divisor": lambda self, x: 1})()

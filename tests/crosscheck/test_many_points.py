@@ -41,6 +41,7 @@ def matmul(x, w):
     return x @ w
 
 
+@pytest.mark.slow
 def test_only_the_sizes_that_are_wrong_fail():
     report = check(Blocked(), shapes=[(3, 4), (3, 8), (3, 6), (1, 4), (2, 3, 4), (3, 1)])
     assert [part.verdict for part in report.points] == ["PASS", "PASS", "FAIL", "PASS", "PASS", "FAIL"]

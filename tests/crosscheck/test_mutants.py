@@ -52,6 +52,7 @@ def test_a_right_layer_does_not_fail(name, dtype, seed):
     assert report.verdict == "PASS" or "cannot resolve errors below" in report.text(width=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sampled(RIGHT, 40))
 def test_a_right_layer_agrees_with_jax(name):
     """Compares the forward passes and the gradients."""

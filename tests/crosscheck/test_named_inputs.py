@@ -21,6 +21,7 @@ class Affine:
         return dout @ self.W.T, self.x.T @ dout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thing", [AFFINE, Affine()], ids=["pair", "layer"])
 def test_names_bind_in_any_order(thing):
     for checked in (check, check_layer):

@@ -160,6 +160,7 @@ class Rounds:
         return self.factor * dout
 
 
+@pytest.mark.slow
 def test_a_surrogate_gradient_is_compared_with_the_expected_function():
     x = draw(5, 4)
     assert check_layer(Rounds(), x).verdict != "PASS"
@@ -232,6 +233,7 @@ def test_a_declared_constant_causes_only_a_warning():
     assert "pattern affects the output and has no gradient: it is treated as a constant" in declared.warnings
 
 
+@pytest.mark.slow
 def test_a_declared_constant_hides_no_other_error():
     class Wrong(Masked):
         factor = 1.01

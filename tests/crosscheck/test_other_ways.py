@@ -60,27 +60,32 @@ class TestForwardMode:
         assert report.verdict is Verdict.PASS
         assert not report.notes
 
+    @pytest.mark.slow
     def test_wrong_in_forward_mode_alone_fails_and_says_so(self):
         report = check(sine_with(1.5, 1), X)
         assert report.verdict is Verdict.FAIL
         assert report.faults == (Behaviour.FORWARD_MODE_WRONG,)
         assert report.leaves[0].verdict is Verdict.PASS
 
+    @pytest.mark.slow
     def test_wrong_in_reverse_mode_alone_says_that_forward_mode_is_right(self):
         report = check(sine_with(1, 1.5), X)
         assert report.leaves[0].verdict is Verdict.FAIL
         assert not report.faults
         assert "only reverse mode is wrong" in report.text(width=None)
 
+    @pytest.mark.slow
     def test_wrong_in_both_modes_is_no_difference_of_modes(self):
         report = check(sine_with(1.5, 1.5), X)
         assert report.leaves[0].verdict is Verdict.FAIL
         assert not report.faults
         assert not report.notes
 
+    @pytest.mark.slow
     def test_modes_that_differ_by_less_than_quotients_resolve_fail(self):
         assert check(sine_with(1, 1 + 1e-11), X).faults == (Behaviour.MODES_DIFFER,)
 
+    @pytest.mark.slow
     def test_differences_due_to_rounding_pass(self):
         assert check(sine_with(1, 1 + 1e-15), X).verdict is Verdict.PASS
 
@@ -128,6 +133,7 @@ class TestSingleArguments:
     def test_a_rule_by_symbolic_zeros_that_is_right_passes(self):
         assert check(self.rule(1.0), X, W).verdict is Verdict.PASS
 
+    @pytest.mark.slow
     def test_a_gradient_that_is_wrong_for_one_argument_alone_fails(self):
         report = check(self.rule(2.0), X, W)
         assert report.faults == (Behaviour.PARTIAL_DIFFERS,)
@@ -166,6 +172,7 @@ class TestTransforms:
         sine.defvjp(lambda x: (sine(x), x), lambda x, g: (g * jnp.cos(x),))
         return sine
 
+    @pytest.mark.slow
     def test_a_batch_that_is_computed_right_passes(self):
         assert check(self.callback(np.sin), X).verdict is Verdict.PASS
 

@@ -109,6 +109,7 @@ def test_an_integer_with_a_stored_gradient_is_no_leaf_and_a_note_says_so(name):
     assert any("is not checked; pass 1.0" in note for note in report.notes)
 
 
+@pytest.mark.slow
 def test_a_size_in_place_of_an_array_is_noted_with_what_to_pass():
     assert check(LayerNorm(6, 6), X).notes == tuple(
         f"{name} is the number 6, not an array: its gradient d{name} is not checked; pass an array "

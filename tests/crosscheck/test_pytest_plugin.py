@@ -77,6 +77,7 @@ def test_a_right_layer_passes_and_its_report_is_returned(run):
     run(RIGHT).assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_a_wrong_layer_fails_with_one_sentence_and_then_the_report(run):
     result = run(WRONG)
     result.assert_outcomes(failed=1)
@@ -179,6 +180,7 @@ def test_the_warning_names_the_line_of_the_user(run):
     result.stdout.fnmatch_lines([f"*test_mine.py:{line}: InconclusiveWarning: in_half: undecided: *"])
 
 
+@pytest.mark.slow
 def test_inconclusive_may_pass_and_wrong_may_not(run):
     result = run(UNDECIDED + WRONG, ini="crosscheck_inconclusive = pass")
     result.assert_outcomes(passed=1, failed=1)
@@ -234,6 +236,7 @@ def test_a_shape_that_is_wrong_fails_alone(run):
     result.stdout.fnmatch_lines(["FAILED test_mine.py::test_square[[]1x3]*"])
 
 
+@pytest.mark.slow
 def test_several_inputs_are_one_case(run):
     marker = "@pytest.mark.crosscheck(shapes=[((5, 4), (4, 3)), ((1, 2), (2, 3))])\n"
     test = (
@@ -251,6 +254,7 @@ def test_a_function_that_draws_inputs_is_no_list_of_cases(run):
     run(marker + test).assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_the_closest_marker_wins_and_a_call_wins_over_markers(run):
     tests = "pytestmark = pytest.mark.crosscheck(seed=1, name='module')\n" + (
         "def test_of_module(crosscheck):\n    report = crosscheck(Scale(W), (5, 3))\n"

@@ -53,6 +53,7 @@ def cells_of(tree):
     return {title.text: rect.get("class") == "filled" for rect, title in titled.items() if title is not None}
 
 
+@pytest.mark.slow
 def test_a_pass_shows_sign_word_sentence_and_every_leaf(passing):
     tree = parsed(passing._repr_html_())
     head = next(element for element in tree.iter("div") if element.get("class") == "head")
@@ -62,6 +63,7 @@ def test_a_pass_shows_sign_word_sentence_and_every_leaf(passing):
     assert not cells_of(tree)
 
 
+@pytest.mark.slow
 def test_a_failure_marks_the_planted_elements_alone(failing):
     tree = parsed(failing._repr_html_())
     cells = cells_of(tree)
@@ -73,6 +75,7 @@ def test_a_failure_marks_the_planted_elements_alone(failing):
     assert float(rows[1][2]) == pytest.approx(failing.leaves[0].relative_error, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_error_of_a_cell_is_relative_to_the_norm_of_the_right_gradient():
     x, dout = draw(5, 3), stream(Stream.DOUT, 0).standard_normal((5, 2))
     cells = cells_of(parsed(check(Affine(3, 2, [(2, 1)]), x)._repr_html_()))
@@ -118,6 +121,7 @@ def affine_in_jax(params, x):
     return x @ params["W"] + params["b"]
 
 
+@pytest.mark.slow
 def test_a_sampled_map_says_what_was_not_compared():
     html = check(Affine(20, 10, [np.s_[3]]), (5, 20))._repr_html_()
     cells = cells_of(parsed(html))

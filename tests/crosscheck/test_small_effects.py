@@ -73,6 +73,7 @@ def beside_constant(constant, effect, factor):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("constant", "effect", "expected"), [(1e6, 1e-6, ALL_TOLD), (1e8, 1e-9, NONE_TOLD), (1e8, 1e-12, NONE_TOLD)]
 )
@@ -80,6 +81,7 @@ def test_a_term_beside_a_constant(constant, effect, expected):
     assert verdicts(lambda factor: beside_constant(constant, effect, factor), "w") == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "expected"), [(1e3, ALL_TOLD), (1e7, NONE_TOLD)])
 def test_a_prior_beside_a_loss(size, expected):
     X, y = size * draw(50, 5), size * draw(50, seed=2)
@@ -111,6 +113,7 @@ class Regression:
         return {"w": 2 * x.T @ (x @ w - t), "b": self.factor * 2e-3 * b}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "expected"), [(1e3, ALL_TOLD), (1e7, NONE_TOLD)])
 def test_a_prior_beside_the_loss_of_a_network(size, expected):
     x, t = size * draw(50, 5), size * draw(50, 1, seed=2)

@@ -107,6 +107,7 @@ def arrays_of_user():
 ALIKE = 0.85  # 30 independent numbers exceed this correlation once in 10⁹ draws
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_no_dout_and_no_direction_of_a_check_equals_numbers_of_the_user(seed):
     kind = watched(X, seed=seed)

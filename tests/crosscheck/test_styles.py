@@ -348,6 +348,7 @@ def single(value):
     return value.astype(np.float32) if isinstance(value, np.ndarray) and value.dtype == np.float64 else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gradients in lists", "a recurrent layer", "layers within", "lstm functions"])
 def test_right_layers_in_single_precision_pass(name):
     layer, inputs, _ = RIGHT[name]

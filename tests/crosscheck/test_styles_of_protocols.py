@@ -332,6 +332,7 @@ def test_every_gradient_of_a_protocol_is_checked(name, leaves):
     assert {leaf.name for leaf in check(thing, *inputs).leaves} == leaves
 
 
+@pytest.mark.slow
 def test_a_note_says_how_the_order_and_the_optimizer_were_read():
     thing, inputs = STYLES["gradients_in_another_order_by_their_names"](1.0)
     assert "returns gradients of y, x in this order, by the names" in " ".join(check(thing, *inputs).notes)

@@ -141,6 +141,7 @@ WRONG_GRADIENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sampled(WRONG_GRADIENTS, 6))
 def test_a_wrong_gradient_fails(name):
     forward, backward = WRONG_GRADIENTS[name]
@@ -261,6 +262,7 @@ STYLES_WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sampled(STYLES_WRONG, 4))
 def test_a_wrong_function_of_any_style_is_found(name):
     thing, (x, w, *rest) = STYLES_WRONG[name]
@@ -422,6 +424,7 @@ def test_a_float32_module_takes_the_float64_inputs_that_numpy_makes(module):
 FLOAT32 = ["linear", "conv2d", "layer norm", "group norm", "gelu", "attention", "lstm", "batch norm", "dropout"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sampled(FLOAT32, 4))
 def test_right_float32_modules_pass(name):
     make, inputs = RIGHT_MODULES[name]

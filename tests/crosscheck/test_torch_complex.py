@@ -75,6 +75,7 @@ RIGHT_IN_TORCH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sampled(RIGHT_IN_TORCH, 3))
 def test_complex_tensors_pass(name):
     f, inputs = RIGHT_IN_TORCH[name]

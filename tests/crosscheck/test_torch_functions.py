@@ -20,6 +20,7 @@ def test_the_numbers_of_cases_are_those_in_the_readme():
     assert {case.ability for case in TORCH_CASES.values()} == set(Ability)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sampled(WRONG, 24))
 def test_a_planted_bug_is_found(name):
     expected = "unsure" if name in UNDECIDED else "right" if name in MISSED else "wrong"

@@ -252,6 +252,7 @@ def test_a_reference_in_jax_is_called_with_the_parameters_and_the_inputs():
     assert report.verdict == "PASS", str(report)
 
 
+@pytest.mark.slow
 def test_a_gradient_written_for_tensors_is_checked():
     def gradient(x, dout):
         return dout * torch.cos(x)

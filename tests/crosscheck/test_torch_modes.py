@@ -72,6 +72,7 @@ def test_a_jvp_that_raises_fails():
     assert check(Wrong, X, W).faults == (Behaviour.FORWARD_MODE_RAISES,)
 
 
+@pytest.mark.slow
 def test_a_right_jvp_shows_that_only_backward_is_wrong():
     class Wrong(Product):
         @staticmethod

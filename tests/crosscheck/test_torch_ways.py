@@ -102,6 +102,7 @@ class TestSecondOrder:
         with pytest.raises(SubjectError, match="once_differentiable"):
             report_of("Once", order=2)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("factor", "verdict"), [(1, Verdict.PASS), (1.5, Verdict.FAIL)])
     def test_forward_mode_of_the_gradient_is_compared(self, factor, verdict):
         class Slope(Function):

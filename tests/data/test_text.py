@@ -83,6 +83,7 @@ def sample_one_by_one(params, prompt, keys, temperature):
     return ids[len(prompt) :]
 
 
+@pytest.mark.slow
 def test_each_position_with_a_cache_has_the_logits_of_the_whole_window(x64):
     net = jaxnet.transformer(5, 6, size=8, heads=2, blocks=2, dropout=0.1)
     params, ids = random_params(net), np.random.default_rng(0).integers(0, 5, (3, 6))
@@ -93,6 +94,7 @@ def test_each_position_with_a_cache_has_the_logits_of_the_whole_window(x64):
         np.testing.assert_allclose(logits[:, 0], expected[:, i], rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_networks_without_causal_attention_are_sampled_by_whole_windows():
     """Logits that depend on all ids before: the next id is their sum modulo 5, for certain."""
     count_up = stateless(("Sum",), lambda _key, _std: {}, lambda _, x: 1e4 * jax.nn.one_hot(x.cumsum(axis=1) % 5, 5))

@@ -303,6 +303,7 @@ def test_batch_norm_normalizes_the_batch_and_updates_running_statistics(rng):
     np.testing.assert_allclose(hand.infer(x), y, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_dropout_layers_draw_different_masks(rng):
     layer = CATALOGUE["Sequential"].layer
     noise = layer.draw_noise(KEY, np.zeros((50, 6)))
@@ -312,6 +313,7 @@ def test_dropout_layers_draw_different_masks(rng):
     assert leaves_by_path(hand.draw_noise(rng, np.zeros((50, 6)))).keys() == leaves_by_path(noise).keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [pytest.param((1, 4), marks=pytest.mark.slow), (5, 4), (2, 3, 4)])
 @pytest.mark.parametrize(
     ("name", "labels"),

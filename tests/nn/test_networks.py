@@ -59,6 +59,7 @@ def test_initial_weights_have_the_requested_standard_deviation(init_std, expecte
     assert abs(W.mean()) <= 0.02 * expected
 
 
+@pytest.mark.slow
 def test_initial_weights_depend_on_the_key():
     net = jaxnet.two_layer_net(7, 5, 3)
     np.testing.assert_array_equal(net.init(KEY, 0.1)["Affine1"]["W"], net.init(KEY, 0.1)["Affine1"]["W"])

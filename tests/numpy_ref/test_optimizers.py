@@ -60,6 +60,7 @@ PAIRS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "clip_norm"),
     sampled([(name, None) for name in PAIRS], every=2)

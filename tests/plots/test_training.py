@@ -28,6 +28,7 @@ def images_of(figure):
     return [image for axes in figure.axes for image in axes.images]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "evaluations"), [(0, 1), (1, 2), (10, 2), (3000, 31), (3000, 300)])
 def test_learning_curves_show_the_numbers_of_the_history(steps, evaluations):
     run = history(steps, evaluations)

@@ -86,6 +86,7 @@ def test_progress_before_the_first_step_can_be_resumed(run, tmp_path):
     assert bits(jaxnet.fit(*arguments, eval_every=20, **settings, resume=resume)) == bits(whole[-1])
 
 
+@pytest.mark.slow
 def test_without_checkpoints_there_is_nothing_to_resume(run, tmp_path):
     assert folder_of(run, tmp_path).latest(initial(run), no_warning) is None
     assert not (tmp_path / "checkpoints").exists()
@@ -218,6 +219,7 @@ def full_disk():
         signal.signal(signal.SIGXFSZ, ignored)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_and_training_continues(run, tmp_path):
     arguments, settings = run
     saved, failures = folder_of(run, tmp_path), []

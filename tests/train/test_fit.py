@@ -208,6 +208,7 @@ def test_optax_optimizers_that_need_the_loss_learn(net, data, optimizer):
     assert history.loss[-10:].mean() < 0.7 * history.loss[:10].mean()
 
 
+@pytest.mark.slow
 def test_a_learning_rate_with_an_optax_optimizer_is_refused_by_name(net, data):
     params, batches = random_params(net, dtype=np.float32), batches_for(data, 3)
     for function in (jaxnet.fit, jaxnet.iter_fit):
