@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from conftest import sampled
 
 from jaxnet.crosscheck import SubjectError, check_function
@@ -549,5 +548,4 @@ def test_a_gradient_beside_a_function_is_named_if_it_was_not_checked():
     x = np.array([0.3, -0.2, 0.7])
     not_checked = "derivative was checked, not squares_grad; pass gradient=squares_grad"
     assert check_function(squares, x).notes == (f"squares has no rule of its own: JAX's {not_checked}",)
-    assert check_function(squares, torch.tensor(x)).notes == (f"PyTorch's {not_checked}",)
     assert not check_function(squares, x, gradient=squares_grad)

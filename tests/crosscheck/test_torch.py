@@ -478,3 +478,16 @@ def test_functions_that_compute_in_float32_pass_if_right_and_fail_if_wrong(name,
     make, dtype = FLOAT32_FUNCTIONS[name]
     report = check(make(factor), X.to(dtype), T(4).to(dtype))
     assert report.verdict == ("PASS" if factor == 1 else "FAIL"), str(report)
+
+
+def squares(x):
+    return (x**2).sum()
+
+
+def squares_grad(x):
+    return 3 * x
+
+
+def test_a_gradient_beside_a_function_of_tensors_is_named_if_it_was_not_checked():
+    expected = "PyTorch's derivative was checked, not squares_grad; pass gradient=squares_grad"
+    assert check(squares, torch.tensor([0.3, -0.2, 0.7], dtype=torch.float64)).notes == (expected,)
