@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +29,7 @@ __all__ = ["for_cpu", "is_faster_for_cpu"]
 
 ELEMENTWISE = {make().description[0] for make in ACTIVATIONS.values()}
 MAX_ONE_HOT = 512  # rows of an embedding: by more, the product takes longer than adding row by row
-CACHE_BYTES = 2**21  # of copies that stay in a core's cache until a product reads them
+CACHE_BYTES = 2**22  # of copies that stay in a core's cache until a product reads them
 
 Images = Float[Array, "N H W C"]
 Apply = Callable[[Params, Images], Images]
@@ -165,54 +164,90 @@ def _convolution(channels: int, size: int, padding: int, params: Params, x: Imag
     check_images((x.shape[0], x.shape[3], *x.shape[1:3]), channels, size, padding)
     dtype = jnp.result_type(x, params["W"])
     W = jnp.asarray(params["W"], dtype).transpose(2, 3, 1, 0)  # (F, C, K, K) -> (K, K, C, F)
-    return _convolve(x.astype(dtype), W, padding) + params["b"]  # (N, OH, OW, F) + (F,)
+    return _convolve(x.astype(dtype), W, jnp.asarray(params["b"]), padding)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve(x: Images, W: Float[Array, "K K C F"], padding: int) -> Float[Array, "N OH OW F"]:
-    """y[n, i, j, f] = Σ_k,l,c x[n, i + k - p, j + l - p, c] W[k, l, c, f]."""
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _convolve(x: Images, W: Float[Array, "K K C F"], b: Float[Array, " F"], padding: int) -> Float[Array, "N OH OW F"]:
+    """y[n, i, j, f] = Σ_k,l,c x[n, i + k - p, j + l - p, c] W[k, l, c, f] + b[f]."""
+    return _correlate(x, W, padding) + b
+
+
+def _correlate(x: Array, W: Array, padding: int) -> Array:
     borders, axes = [(padding, padding)] * 2, ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(x, W, (1, 1), borders, dimension_numbers=axes)
 
 
-def _convolve_forward(x: Array, W: Array, padding: int) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve(x, W, padding), (x, W)
+def _convolve_forward(x: Array, W: Array, b: Array, padding: int) -> tuple[Array, tuple[Array, Array, Array]]:
+    return _convolve(x, W, b, padding), (x, W, b)
 
 
-def _convolve_backward(padding: int, cache: tuple[Array, Array], dout: Array) -> tuple[Array, Array]:
-    x, W = cache
+def _convolve_backward(padding: int, cache: tuple[Array, Array, Array], dout: Array) -> tuple[Array, Array, Array]:
+    x, W, b = cache
+    size, channels = len(W), x.shape[3]
     turned = jnp.flip(W, (0, 1)).swapaxes(2, 3)  # (K, K, F, C)
-    dx = _convolve(dout, turned, len(W) - 1 - padding)  # (N, H, W, C): x[i] meets W[k] at dout[i + p - k]
-    return dx, _gradient_of_weights(x, dout, len(W), padding)
+    dx = _correlate(dout, turned, size - 1 - padding)  # (N, H, W, C): x[i] meets W[k] at dout[i + p - k]
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    fewer_windows = size**2 * channels <= size * (channels + dout.shape[3])
+    dW, db = (_by_windows if fewer_windows else _by_rows_and_columns)(x, dout, size)
+    return dx, dW, db.astype(b.dtype)
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-def _gradient_of_weights(x: Array, dout: Array, size: int, padding: int) -> Float[Array, "K K C F"]:
-    """dW[k, l, c, f] = Σ_n,i,j x[n, i + k - p, j + l - p, c] dout[n, i, j, f], as a product for some images at a time.
+def _by_windows(x: Images, dout: Float[Array, "N OH OW F"], size: int) -> tuple[Array, Array]:
+    """Returns dW and db of padded images, dW[k, l, c, f] = Σ_n,i,j x[n, i + k, j + l, c] dout[n, i, j, f].
 
-    With j' = j + l, it is Σ_n,i,j' x[n, i + k - p, j' - p, c] dout[n, i, j' - l, f]: K copies of x beside each other,
-    shifted by k rows, times K copies of dout, shifted by l columns. That makes 2K copies, where windows make K².
+    It is the product of all windows, K² copies of x beside each other, and dout. A column of ones adds db.
     """
-    n, oh, _, filters = dout.shape
-    channels, width = x.shape[-1], x.shape[2] + 2 * padding
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    bytes_of_copies = size * oh * width * (channels + filters) * dout.dtype.itemsize  # of one image
-    chunk = max(i for i in range(1, n + 1) if n % i == 0 and (i == 1 or i * bytes_of_copies <= CACHE_BYTES))
+    _, oh, ow, filters = dout.shape
+    channels = x.shape[3]
+
+    def product(x: Array, dout: Array) -> Array:
+        windows = [x[:, k : k + oh, i : i + ow] for k in range(size) for i in range(size)]
+        ones = jnp.ones((*dout.shape[:3], 1), dout.dtype)
+        rows = jnp.concatenate([*windows, ones], -1)  # (chunk, OH, OW, K²C + 1)
+        return rows.reshape(-1, size**2 * channels + 1).T @ dout.reshape(-1, filters)
+
+    total = _sum_of_chunks(product, x, dout, oh * ow * (size**2 * channels + 1 + filters))
+    return total[:-1].reshape(size, size, channels, filters), total[-1]
+
+
+def _by_rows_and_columns(x: Images, dout: Float[Array, "N OH OW F"], size: int) -> tuple[Array, Array]:
+    """Returns what `_by_windows` returns, by 2K copies in place of K².
+
+    With j' = j + l, dW is Σ_n,i,j' x[n, i + k, j', c] dout[n, i, j' - l, f]: K copies of x beside each other, shifted
+    by k rows, times K copies of dout, shifted by l columns.
+    """
+    _, oh, _, filters = dout.shape
+    width, channels = x.shape[2:]
 
     def product(x: Array, dout: Array) -> Array:
         dout = jnp.pad(dout, ((0, 0), (0, 0), (size - 1, size - 1), (0, 0)))
-        rows = jnp.concatenate([x[:, k : k + oh] for k in range(size)], -1)  # (chunk, OH, W + 2p, KC)
+        ones = jnp.ones((len(x), oh, width, 1), dout.dtype)
+        rows = jnp.concatenate([*(x[:, k : k + oh] for k in range(size)), ones], -1)  # (chunk, OH, W, KC + 1)
         columns = jnp.concatenate([dout[:, :, i : i + width] for i in reversed(range(size))], -1)  # (..., KF)
-        return rows.reshape(-1, size * channels).T @ columns.reshape(-1, size * filters)  # (KC, KF)
+        return rows.reshape(-1, size * channels + 1).T @ columns.reshape(-1, size * filters)
+
+    total = _sum_of_chunks(product, x, dout, oh * width * (size * (channels + filters) + 1))
+    dW = total[:-1].reshape(size, channels, size, filters).transpose(0, 2, 1, 3)
+    return dW, total[-1, :filters]
+
+
+def _sum_of_chunks(product: Callable[[Array, Array], Array], x: Array, dout: Array, copied: int) -> Array:
+    """Returns product(x, dout), added up over as many images at a time as have their copied elements in the cache."""
+    n, image_bytes = len(x), copied * dout.dtype.itemsize
+    chunk = max(i for i in range(1, n + 1) if n % i == 0 and (i == 1 or i * image_bytes <= CACHE_BYTES))
+    if chunk == n:
+        return product(x, dout)
 
     def add(i: Array, total: Array) -> Array:
         return total + product(*(lax.dynamic_slice_in_dim(a, i * chunk, chunk) for a in (x, dout)))
 
-    zero = jnp.zeros((size * channels, size * filters), dout.dtype)
-    total: Any = product(x, dout) if chunk == n else lax.fori_loop(0, n // chunk, add, zero)
-    return total.reshape(size, channels, size, filters).transpose(0, 2, 1, 3)
+    shape = jax.eval_shape(product, x[:chunk], dout[:chunk])
+    total: Array = lax.fori_loop(0, n // chunk, add, jnp.zeros(shape.shape, shape.dtype))
+    return total
 
 
 # Products
