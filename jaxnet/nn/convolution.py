@@ -23,7 +23,8 @@ def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padd
 
     x (N, in_channels, H, W) -> y (N, filters, OH, OW). W is normal, with the standard deviation `init_std` for
     in_channels * size² inputs, and b zero. On a CPU the windows are copied next to each other for one product: within a
-    loop, XLA's own convolution takes 5 to 30 times as long (https://github.com/jax-ml/jax/issues/12868).
+    loop, XLA's own convolution takes 5 to 30 times as long (https://github.com/jax-ml/jax/issues/12868). Training and
+    prediction on a CPU take the faster form of `jaxnet/nn/cpu_layers.py`.
 
     Raises:
         ValueError: If a size is out of range; in use, if x has other channels or no room for a window.

@@ -4,6 +4,8 @@ The layers that readers see are the shortest correct ones. Programs that train o
 
 - Images have their channels last, (N, H, W, C). With them first, and within a loop, XLA's convolution for a CPU takes
   some ten times as long.
+- The gradients of a convolution's weights and bias are one product, for as many images at a time as a cache holds.
+- Max pooling remembers the place of each largest element, so that its gradient is one comparison.
 - The gradient of a weight matrix is xᵀ dout by rows. From autodiff's doutᵀ x, XLA copies a transposed dout first.
 - Attention makes q, k and v in one product, and its backward pass multiplies by no transposed attention matrix.
 - The gradient of a small embedding is a product by one-hot rows, as adding row by row takes one core.
@@ -110,6 +112,7 @@ def _stateless(layer: Layer, apply: Apply) -> Layer:
 
 
 def _max_of_blocks(size: int, _params: Params, x: Images) -> Images:
+    """Returns the largest element of each block of size by size pixels; pixels beyond the last whole one are unused."""
     check_images((x.shape[0], x.shape[3], *x.shape[1:3]), None, size, 0)
     OH, OW = x.shape[1] // size, x.shape[2] // size
     blocks = x[:, : OH * size, : OW * size].reshape(-1, OH, size, OW, size, x.shape[3])
