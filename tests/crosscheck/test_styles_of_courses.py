@@ -536,3 +536,18 @@ def test_the_call_that_is_proposed_names_parameters_and_no_other_dict():
 
     with pytest.raises(SubjectError, match=r"\{n: vars\(net\)\[n\] for n in \['W_f'\]\}"):
         check(Tagger(), [draw(3)], [draw(3)])
+
+
+def test_a_right_pair_that_raises_beside_its_input_does_not_fail():
+    """The function takes positive numbers alone, and its input is as small as the step of a difference quotient."""
+
+    def root(z):
+        if (z < 0).any():
+            raise ValueError("negative")
+        return np.sqrt(z)
+
+    def root_backward(dA, Z):
+        return dA / (2 * np.sqrt(Z))
+
+    report = check((root, root_backward), np.array([1e-9, 1.0, 2.0]))
+    assert report.verdict.name != "FAIL", str(report)

@@ -64,9 +64,9 @@ def _behind_lambda(function: Any) -> Any:
     if len(calls) != 1 or calls[0] != len(code) - 2:
         return function
     variables = inspect.getclosurevars(function)
-    found: Any = {**variables.globals, **variables.nonlocals}.get(str(code[0].argval))
+    force: Any = {**variables.globals, **variables.nonlocals}.get(str(code[0].argval))
     for step in code[1:]:
         if step.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
             break
-        found = getattr(found, str(step.argval), None)
-    return found if callable(found) else function
+        force = getattr(force, str(step.argval), None)
+    return force if callable(force) else function

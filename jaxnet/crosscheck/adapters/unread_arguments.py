@@ -25,8 +25,8 @@ def adapt(style: Style) -> Style | None:
         return kind.backward(self, **dict(zip(left, args, strict=False)), **dict.fromkeys(unread), **others)
 
     signature = inspect.signature(kind.backward)
-    kept = [p for name, p in signature.parameters.items() if name not in unread]
-    without_unread.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    remaining = [p for name, p in signature.parameters.items() if name not in unread]
+    without_unread.__signature__ = signature.replace(parameters=remaining)  # type: ignore[attr-defined]
     return style._replace(thing=with_methods(layer, {"backward": without_unread}))
 
 

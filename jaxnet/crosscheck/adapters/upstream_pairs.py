@@ -50,10 +50,11 @@ def _error(f: Callable[..., Any], gradient: Callable[..., Any], x: np.ndarray, y
     h = STEP * max(1.0, float(np.abs(x).max(initial=0)))
     for _ in range(DIRECTIONS):
         dout, direction = rng.standard_normal(y.shape), rng.standard_normal(x.shape)
-        found = called(gradient, x, dout)
-        if not is_float(found) or np.shape(found) != x.shape:
+        dx = called(gradient, x, dout)
+        ahead, behind = (called(f, x + s * h * direction) for s in (1, -1))
+        if not is_float(dx) or np.shape(dx) != x.shape or not is_float(ahead) or not is_float(behind):
             return np.inf
-        ahead, behind = (np.asarray(called(f, x + s * h * direction)) for s in (1, -1))
-        slope, product = float(np.vdot(dout, ahead - behind)) / (2 * h), float(np.vdot(found, direction))
+        slope = float(np.vdot(dout, np.asarray(ahead) - np.asarray(behind))) / (2 * h)
+        product = float(np.vdot(dx, direction))
         errors.append(abs(product - slope) / max(abs(slope), np.finfo(float).tiny))
     return float(np.nan_to_num(max(errors), nan=np.inf))
