@@ -5,17 +5,8 @@ from .nn.losses import accuracy, mean_squared_error, softmax_cross_entropy
 from .nn.networks import deep_conv_net, multi_layer_net, notebook_net, simple_conv_net, transformer, two_layer_net
 from .train.divergence import DivergedError
 from .train.fit import fit, initial_state, iter_fit
-from .train.step import (
-    OPTIMIZERS,
-    History,
-    Progress,
-    TrainState,
-    draw_batches,
-    init_train_state,
-    loss,
-    step_noise,
-    train_step,
-)
+from .train.history import History, Progress
+from .train.step import OPTIMIZERS, TrainState, draw_batches, init_train_state, loss, step_noise, train_step
 from .train.sweep import Sweep, sweep
 from .train.trained_run import TrainedRun, load
 

@@ -29,7 +29,7 @@ from jaxnet.plots.style import (
     set_step_axis,
     set_title,
 )  # fmt: skip
-from jaxnet.train.step import History, Progress
+from jaxnet.train.history import History, Progress
 from jaxnet.train.sweep import Sweep
 
 MAX_RUNS = 12  # of a sweep, as lines

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from jaxnet.train.step import History, Progress
+from jaxnet.train.history import History, Progress
 
 WIDTH, DPI = 6.0, 150  # inches, dots per inch
 WINDOWS = 50  # of a running median, in a whole run

@@ -31,7 +31,7 @@ from jaxnet.plots.style import (
     set_step_axis,
     set_title,
 )  # fmt: skip
-from jaxnet.train.step import History, Progress
+from jaxnet.train.history import History, Progress
 
 MAX_MARKERS = 50  # on a curve; more would hide its dashes
 

@@ -26,7 +26,8 @@ from jaxtyping import Array, Int
 import jaxnet
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer
-from jaxnet.train.step import History, Progress, TrainState, params_dtype
+from jaxnet.train.history import History, Progress
+from jaxnet.train.step import TrainState, params_dtype
 
 
 class CheckpointError(RuntimeError):

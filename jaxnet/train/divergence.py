@@ -11,7 +11,8 @@ from jaxtyping import Array
 
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.tree_paths import leaves_by_path
-from jaxnet.train.step import History, Objective, TrainState, step_noise, update
+from jaxnet.train.history import History
+from jaxnet.train.step import Objective, TrainState, step_noise, update
 
 
 class DivergedError(ArithmeticError):

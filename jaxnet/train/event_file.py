@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxnet.data.datasets import DISTRIBUTION
-from jaxnet.train.step import History, Progress
+from jaxnet.train.history import History, Progress
 
 PATTERN = "events.out.tfevents.*"  # the names by which TensorBoard knows event files
 FILE_VERSION = "brain.Event:2"  # with which every event file begins

@@ -4,6 +4,7 @@ The data is on the device and the batches are drawn in advance. Control returns 
 after about a second. At these points a run can be watched, saved, stopped and resumed without changing its results.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,7 +23,8 @@ from jaxnet.nn.losses import softmax_cross_entropy
 from jaxnet.train.compiled_steps import Hyperparameters, StepConfig, TrainingData, compile_for, evaluate, run_steps
 from jaxnet.train.device_data import to_device, to_floats
 from jaxnet.train.divergence import DivergedError, diverged_error, nonfinite_finder
-from jaxnet.train.step import Criterion, History, Optimizer, Progress, TrainState, init_train_state, params_dtype
+from jaxnet.train.history import GrowingHistory, History, Progress
+from jaxnet.train.step import Criterion, Optimizer, TrainState, init_train_state, params_dtype
 from jaxnet.train.step_config import check_data, configure
 
 FIRST_CHUNK = 10  # steps before control first returns to Python
@@ -148,10 +150,7 @@ def iter_fit(
     progress = resume or Progress(first, History(none, none.astype(np.int32), none, none))
     if _structure(progress.state) != _structure(first):
         raise ValueError("resume: the progress of another network or optimizer, expected that of this run")
-    if progress.state.step > len(batches):
-        raise ValueError(
-            f"resume: a run after {progress.state.step} steps, expected at most the {len(batches)} of batches"
-        )
+    _check_resumed(progress, len(batches))
     state, hyperparameters, batches = config.devices.replicate((progress.state, hyperparameters, batches))
     programs = _Programs(config, hyperparameters, state.params, data, batches, min(eval_every, len(batches)))
     return _iterate(programs, state, progress.history, eval_every)
@@ -185,24 +184,25 @@ def _initial_state(
     return init_train_state(config.net, config.build(hyperparameters)[1], params, key)
 
 
-def _iterate(programs: "_Programs", state: TrainState, history: History, eval_every: int) -> Iterator[Progress]:
-    devices, steps = programs.config.devices, len(programs.data.batches)
-    if not len(history.eval_step):
-        history = programs.evaluate(state, history)
-    yield Progress(state, history)
-    done, chunk = int(state.step), FIRST_CHUNK
+def _iterate(programs: "_Programs", state: TrainState, start: History, eval_every: int) -> Iterator[Progress]:
+    devices, steps, done, chunk = programs.config.devices, len(programs.data.batches), int(state.step), FIRST_CHUNK
+    evaluations = 1 + math.ceil(steps / eval_every) - done // eval_every
+    record = GrowingHistory(start, steps - done, evaluations)
+    if not len(start.eval_step):
+        record.append_evaluation(*programs.evaluate(state))
+    yield Progress(state, record.history())
     while done < steps:
         next_evaluation = min((done // eval_every + 1) * eval_every, steps)
         stop, started = min(done + chunk, next_evaluation), time.perf_counter()
         new_state, losses, finite = programs.advance(state, stop)
         chunk_losses = np.asarray(losses)[: stop - done]
-        history = history._replace(loss=np.append(history.loss, chunk_losses))
+        record.append_losses(chunk_losses)
         if not (finite and np.isfinite(chunk_losses).all()):
-            raise programs.replay(state, history)
+            raise programs.replay(state, record.history())
         state, done = new_state, stop
         if done == next_evaluation:
-            history = programs.evaluate(state, history)
-        yield Progress(state, history)
+            record.append_evaluation(*programs.evaluate(state))
+        yield Progress(state, record.history())
         slow = devices.any(time.perf_counter() - started > CHUNK_SECONDS)
         chunk = max(1, chunk // 2 if slow else min(2 * chunk, programs.max_steps))
 
@@ -232,15 +232,14 @@ class _Programs:
         """Makes the steps from `state.step` up to but not including `stop`."""
         return self._run(self.config, self.hyperparameters, state, self.data, stop, max_steps=self.max_steps)
 
-    def evaluate(self, state: TrainState, history: History) -> History:
-        """Returns the history with the accuracies of this state appended."""
+    def evaluate(self, state: TrainState) -> tuple[Array, Array]:
+        """Returns the accuracies of this state on the training and the test samples."""
         net, devices = self.config.net, self.config.devices
         train, test = (
             self._evaluate(net, state.params, state.net_state, x, t, count=count, devices=devices)
             for x, t, count in self.evaluated
         )
-        new = history.loss[:0], int(state.step), train, test
-        return History(*(np.append(old, np.asarray(more, old.dtype)) for old, more in zip(history, new, strict=True)))
+        return train, test
 
     def replay(self, state: TrainState, history: History) -> DivergedError:
         """Repeats the steps after `state` one by one, to the first with a non-finite value, and returns the error."""
@@ -256,6 +255,17 @@ class _Programs:
                 rate = self.hyperparameters.learning_rate
                 return diverged_error(what, history, state, None if rate is None else float(rate))
             state, _, _ = self.advance(state, int(state.step) + 1)
+
+
+def _check_resumed(progress: Progress, steps: int) -> None:
+    done, history = int(progress.state.step), progress.history
+    if done > steps:
+        raise ValueError(f"resume: a run after {done} steps, expected at most the {steps} of batches")
+    if len(history.loss) != done:
+        raise ValueError(f"resume: a history of {len(history.loss)} losses, expected one for each of {done} steps")
+    if len(set(map(len, history[1:]))) > 1:
+        lengths = ", ".join(str(len(values)) for values in history[1:])
+        raise ValueError(f"resume: eval_step and the accuracies have {lengths} entries, expected as many of each")
 
 
 def _structure(state: TrainState) -> tuple[Any, list[tuple[Any, ...]]]:

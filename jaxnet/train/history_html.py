@@ -8,7 +8,7 @@ from jaxnet.plots.html import figures, framed, table
 from jaxnet.plots.svg import Axis, Curve, line_chart
 
 if TYPE_CHECKING:
-    from jaxnet.train.step import History
+    from jaxnet.train.history import History
 
 POINTS = 100  # of the loss: medians of blocks of steps
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Int
 
-from jaxnet.train.step import History
+from jaxnet.train.history import History
 
 MIN_STEPS = 30  # of a run that can be judged
 FAR_ABOVE = 2.0  # times the first loss, and that of guessing

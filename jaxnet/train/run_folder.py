@@ -24,7 +24,8 @@ from jaxnet.nn.description import from_description
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.summary import param_shapes
 from jaxnet.nn.tree_paths import leaves_by_path, tree_from_paths
-from jaxnet.train.step import History, TrainState
+from jaxnet.train.history import History
+from jaxnet.train.step import TrainState
 
 OPTIONS = "options.json"  # present until the run is complete
 SUMMARY = "summary.json"  # present once it is

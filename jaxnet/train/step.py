@@ -53,42 +53,6 @@ class TrainState(NamedTuple):
         return outline(self)
 
 
-class History(NamedTuple):
-    """The losses of S steps and E evaluations: before the first step, every `eval_every` steps, after the last."""
-
-    loss: Float[Array | np.ndarray, " S"]  # of each step's batch before its update, in nats
-    eval_step: Int[Array | np.ndarray, " E"]  # steps done at each evaluation
-    train_accuracy: Float[Array | np.ndarray, " E"]  # in [0, 1]
-    test_accuracy: Float[Array | np.ndarray, " E"]
-
-    def __repr__(self) -> str:
-        """Returns the last figures; the shapes of the fields while JAX traces a function."""
-        if not all(isinstance(values, np.ndarray) for values in self):
-            return outline(self)
-        figures = [f"{len(self.loss):,} steps", f"{len(self.eval_step):,} evaluations"]
-        figures += [f"loss {loss:.4f}" for loss in self.loss[-1:]]
-        figures += [f"train accuracy {accuracy:.2%}" for accuracy in self.train_accuracy[-1:]]
-        figures += [f"test accuracy {accuracy:.2%}" for accuracy in self.test_accuracy[-1:]]
-        return f"History({', '.join(figures)})"
-
-    def _repr_html_(self) -> str:
-        """Returns the curves as a notebook shows them."""
-        from jaxnet.train.history_html import history_html  # only a notebook needs it
-
-        return history_html(self)
-
-
-class Progress(NamedTuple):
-    """The state of a run after some of its steps, and its history until then."""
-
-    state: TrainState
-    history: History
-
-    def _repr_html_(self) -> str:
-        """Returns the history as a notebook shows it."""
-        return self.history._repr_html_()
-
-
 class Objective(NamedTuple):
     """The function that training minimizes: criterion(y, t) + weight_decay/2 Σ W², with y the network's output."""
 

@@ -7,8 +7,9 @@ import pytest
 
 import jaxnet
 from jaxnet.data import Dataset
+from jaxnet.train.history import History, Progress
 from jaxnet.train.run_folder import SavedParameters
-from jaxnet.train.step import History, Progress, TrainState
+from jaxnet.train.step import TrainState
 from jaxnet.train.sweep import Sweep
 
 NET = jaxnet.two_layer_net(300, 50, 10)

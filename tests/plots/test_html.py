@@ -12,7 +12,7 @@ from html_tree import parsed, rows_of, texts_of
 import jaxnet
 from jaxnet.plots.html import folded, framed, paragraph, table
 from jaxnet.plots.svg import Axis, Cell, Curve, cell_map, line_chart
-from jaxnet.train.step import History, Progress
+from jaxnet.train.history import History, Progress
 
 HISTORY = History(
     np.array([2.0, 1.0, 0.5, 0.25]), np.array([0, 2, 4]), np.array([0.1, 0.5, 0.875]), np.array([0.1, 0.4, 0.75])

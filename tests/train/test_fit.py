@@ -491,6 +491,15 @@ def test_resume_refuses_the_progress_of_another_run(net, data):
         jaxnet.fit(narrower, random_params(narrower, dtype=np.float32), data, batches, resume=run)
     with pytest.raises(ValueError, match="resume: a run after 20 steps, expected at most the 10 of batches"):
         jaxnet.fit(net, params, data, batches[:10], resume=run)
+    shorter = run._replace(history=run.history._replace(loss=run.history.loss[:19]))
+    with pytest.raises(ValueError, match="resume: a history of 19 losses, expected one for each of 20 steps"):
+        jaxnet.fit(net, params, data, batches, resume=shorter)
+    before_the_start = run._replace(state=run.state._replace(step=jnp.array(-5, jnp.int32)))
+    with pytest.raises(ValueError, match="resume: a history of 20 losses, expected one for each of -5 steps"):
+        jaxnet.fit(net, params, data, batches, resume=before_the_start)
+    unequal = run._replace(history=run.history._replace(train_accuracy=run.history.train_accuracy[1:]))
+    with pytest.raises(ValueError, match="resume: eval_step and the accuracies have 2, 1, 2 entries, expected as many"):
+        jaxnet.fit(net, params, data, batches, resume=unequal)
 
 
 @pytest.mark.slow
