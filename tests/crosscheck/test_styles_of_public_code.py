@@ -884,15 +884,15 @@ class Steps:
         return dx
 
 
-@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "INCONCLUSIVE"), (1.001, "FAIL")])
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.001, "FAIL")])
 def test_a_backward_of_the_first_of_several_outputs_is_checked_by_that(factor, verdict):
     layer = Steps()
     layer.factor = factor
     report = check(layer, draw(5, 3), draw(4))
     assert report.verdict == verdict, str(report)
-    found = {leaf.name: str(leaf.verdict) for leaf in report.leaves}
-    assert found["h"] == "INCONCLUSIVE"  # has no gradient
-    assert (found["x"], found["W"]) == ("PASS", "PASS")
+    assert [(leaf.name, str(leaf.verdict)) for leaf in report.leaves] == [("W", "PASS"), ("U", verdict), ("x", "PASS")]
+    assert "h affects the output and has no gradient: it is treated as a constant" in report.warnings
+    assert any("for the first output of Steps.forward" in note for note in report.notes)
 
 
 def test_a_generator_of_the_module_is_restored():

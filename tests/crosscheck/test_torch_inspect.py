@@ -462,3 +462,14 @@ def test_outputs_without_a_graph_are_named():
     assert CheckableTorch(lambda x: (x * 2, {"mean": x.detach().mean()}), (X,)).outputs_without_gradient == [
         "output.1.mean"
     ]
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.001, "FAIL")])
+def test_a_function_of_tensors_beside_its_derivative_is_checked_as_one_of_arrays_is(factor, verdict):
+    def softplus(x):
+        return torch.log1p(torch.exp(x))
+
+    def softplus_derivative(x):
+        return factor * torch.sigmoid(x)
+
+    assert check((softplus, softplus_derivative), T(5, 4)).verdict == verdict
