@@ -4,11 +4,13 @@ It takes labels, or the derivative of the cost, in place of an upstream gradient
 a function that puts them back: `lambda p: (model.update(p), loss())[1]`.
 """
 
+import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from jaxnet.crosscheck.inspect.objects import attributes_of
+from jaxnet.crosscheck.inspect.returned_names import owners_of_returned
 from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_parameter_name
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
@@ -54,6 +56,28 @@ def proposal_for_cost(layer: Any, of_forward: str = "forward", of_backward: str 
     words = {"forward": f"net.{of_forward}", "backward": f"net.{of_backward}", "takes": ", ".join(takes)}
     proposal = PROPOSAL.format(**words, holder=holder, held=held)
     return OF_A_COST.format(name=name, backward=of_backward, label=labels[0], proposal=proposal)
+
+
+def proposal_for_attributes(thing: Any) -> str:
+    """Returns a proposal for an object with one method that speaks of a gradient, by its attributes; or nothing.
+
+    The value is taken from the method whose name is most like that of the gradient.
+    """
+    own = [name for name in dir(type(thing)) if not name.startswith("_") and callable(getattr(thing, name))]
+    gradients = [name for name in own if "grad" in name.lower()]
+    held = [place for place, value in attributes_of(thing).items() if getattr(value, "ndim", None) is not None]
+    if len(gradients) != 1 or len(own) < 2 or not held:
+        return ""
+    method = gradients[0]
+    value = difflib.get_close_matches(method, [name for name in own if name != method], n=1, cutoff=0.0)[0]
+    names = owners_of_returned(getattr(thing, method), len(held), held) or held
+    takes = ", ".join(required(getattr(thing, value)))
+    return (
+        f"; if {method} returns the gradients of {', '.join(names)}, for net = {type(thing).__name__}(...): "
+        f"check_function(lambda p: (vars(net).update(p), net.{value}({takes}).mean())[1], "
+        f"{{n: vars(net)[n] for n in {names}}}, "
+        f"gradient=lambda p: (vars(net).update(p), dict(zip({names}, net.{method}({takes}))))[1])"
+    )
 
 
 def proposal_for_global(forward: Any, backward: Any) -> str:
