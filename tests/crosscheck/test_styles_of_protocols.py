@@ -406,7 +406,8 @@ def test_the_call_that_is_proposed_for_parameters_in_a_global_works():
         return policy_backward(xs, hs, np.eye(3)[[0]] - p)
 
     with pytest.raises(
-        SubjectError, match=r"policy_backward\(xs, hs, dlogits\), a dict by the names in model"
+        SubjectError,
+        match=r"policy_backward\(xs, hs, dlogits\) and returns the gradients, a dict by the names in model",
     ) as raised:
         check((policy_forward, policy_backward), x)
     report = _run(raised.value, model=model, loss=loss, gradients=gradients)
@@ -425,5 +426,36 @@ def test_the_call_that_is_proposed_for_a_backward_of_the_cost_of_an_object_works
 
     with pytest.raises(SubjectError, match=r"Policy.backward: takes y and no upstream gradient") as raised:
         check(net, x, y)
+    report = _run(raised.value, net=net, loss=loss, gradients=gradients)
+    assert (report.verdict, [leaf.name for leaf in report.leaves]) == ("PASS", ["p.W"])
+
+
+def test_the_call_that_is_proposed_for_a_cost_outside_has_the_names_of_the_methods():
+    class Net:
+        def __init__(self):
+            self.params = {"W": np.array([[0.3], [-0.2]])}
+
+        def forward_pass(self, X):
+            self.X, self.A = X, 1 / (1 + np.exp(-X @ self.params["W"]))
+            return self.A
+
+        def backward_pass(self, y):
+            self.grads = {"W": self.X.T @ (self.A - y)}
+
+    net, X, y = Net(), draw(6, 2), np.array([[0.0], [1], [1], [0], [1], [0]])
+
+    def loss():
+        A = net.forward_pass(X)
+        return -(y * np.log(A) + (1 - y) * np.log(1 - A)).sum()
+
+    def gradients():
+        net.forward_pass(X)
+        net.backward_pass(y)
+        return net.grads
+
+    with pytest.raises(
+        SubjectError, match=r"loss\(\), which runs net.forward_pass .* runs net.backward_pass\(y\)"
+    ) as raised:
+        check(net, X, y)
     report = _run(raised.value, net=net, loss=loss, gradients=gradients)
     assert (report.verdict, [leaf.name for leaf in report.leaves]) == ("PASS", ["p.W"])

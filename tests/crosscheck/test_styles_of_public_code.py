@@ -487,6 +487,186 @@ def a_private_gradient(k):
     return layer, (draw(6, 4),)
 
 
+@style
+def losses_of_elements_whose_backward_takes_labels_alone(k):
+    class Hinges:
+        def forward(self, scores, labels):
+            self.active = 1 - scores * labels > 0
+            return self.active * (1 - scores * labels)
+
+        def backward(self, labels):
+            return -k * labels * self.active
+
+    return Hinges(), (draw(6, 2), np.sign(draw(2, 6).T))
+
+
+@style
+def a_backward_that_takes_its_cache_last_and_returns_gradients_in_an_order_of_its_own(k):
+    def rnn_forward(x, W, U):
+        h, steps = np.zeros(len(U)), []
+        for row in x:
+            steps.append((row, h))
+            h = np.tanh(W @ row + U @ h)
+        return np.array([h for _, h in steps[1:]] + [h]), steps
+
+    def rnn_backward(dhs, W, U, cache):
+        dW, dU, dx, dh = np.zeros_like(W), np.zeros_like(U), [], np.zeros(len(U))
+        for d, (row, before) in zip(dhs[::-1], cache[::-1], strict=True):
+            dz = (d + dh) * (1 - np.tanh(W @ row + U @ before) ** 2)
+            dW, dU, dh = dW + np.outer(dz, row), dU + k * np.outer(dz, before), U.T @ dz
+            dx.insert(0, W.T @ dz)
+        dx = np.array(dx)
+        return dW, dU, dx
+
+    return (rnn_forward, rnn_backward), (draw(5, 3), draw(4, 3), draw(4, 4))
+
+
+@style
+def a_backward_that_takes_further_results_of_forward_by_name(k):
+    def norm_forward(x, gamma):
+        scale = np.sqrt((x**2).mean(axis=1, keepdims=True))
+        unit = x / scale
+        return unit * gamma, unit, scale
+
+    def norm_backward(dy, unit, scale, gamma):
+        d = dy * gamma
+        dgamma = k * (dy * unit).sum(axis=0)
+        dx = (d - unit * (d * unit).mean(axis=1, keepdims=True)) / scale
+        return dx, dgamma
+
+    return (norm_forward, norm_backward), (draw(5, 4), draw(4))
+
+
+@style
+def a_function_that_adds_to_a_dict_of_gradients(k):
+    def mlp_forward(x, params, name):
+        h = np.tanh(x @ params[name + ".W"])
+        return h @ params[name + ".V"], (x, h)
+
+    def mlp_backward(dout, cache, grads, name, params):
+        x, h = cache
+        grads[name + ".V"] += h.T @ dout
+        dh = dout @ params[name + ".V"].T * (1 - h**2)
+        grads[name + ".W"] += k * x.T @ dh
+        return dh @ params[name + ".W"].T
+
+    return (mlp_forward, mlp_backward), (draw(5, 3), {"m.W": draw(3, 4), "m.V": draw(4, 2)}, "m")
+
+
+@style
+def an_activation_whose_gradient_takes_the_input_and_what_is_above(k):
+    class Softsign:
+        def forward(self, x):
+            return x / (1 + np.abs(x))
+
+        def gradient(self, given, previous):
+            return k * previous / (1 + np.abs(given)) ** 2
+
+    return Softsign(), (draw(5, 4),)
+
+
+@style
+def an_object_with_one_method_that_speaks_of_a_gradient(k):
+    class Poisson:
+        def compute_loss(self, labels, rates):
+            return (rates - labels * np.log(rates)).sum()
+
+        def compute_grad(self, labels, rates):
+            return k * (1 - labels / rates)
+
+    return Poisson(), (np.array([0.0, 2, 1, 3]), np.exp(draw(4)))
+
+
+@style
+def a_switch_of_another_name_that_turns_a_function_into_its_derivative(k):
+    def swish(x, dx=False):
+        s = sigmoid(x)
+        return k * (s + x * s * (1 - s)) if dx else x * s
+
+    return swish, (draw(5, 4),)
+
+
+@style
+def an_engine_whose_backward_starts_from_one_number(k):
+    class Tensor:
+        def __init__(self, data, parents=()):
+            self.data, self.parents, self.grad = np.array(data, float), parents, None
+
+        def __mul__(self, other):
+            return Tensor(self.data * other.data, ((self, other.data), (other, k * self.data)))
+
+        def sum(self):
+            return Tensor(self.data.sum(), ((self, np.ones_like(self.data)),))
+
+        def backward(self, above=None):
+            if self.data.size != 1 and above is None:
+                raise RuntimeError("backward of several numbers")
+            above = np.ones_like(self.data) if above is None else above
+            self.grad = above if self.grad is None else self.grad + above
+            for parent, slope in self.parents:
+                parent.backward(above * slope)
+
+    return (lambda a, b: a * b), (Tensor(draw(3, 2)), Tensor(draw(2, 3).T))
+
+
+@style
+def a_model_with_a_dict_of_parameters_and_a_plain_number(k):
+    class Logistic:
+        def __init__(self):
+            self.weights, self.b = {"W": draw(1, 3)}, 0
+
+        def forward_propagation(self, X):
+            A = sigmoid(self.weights["W"] @ X + self.b)
+            self.count = A.size
+            return A
+
+        def compute_cost(self, A, Y):
+            return -np.mean(Y * np.log(A) + (1 - Y) * np.log(1 - A))
+
+        def backward_propagation(self, X, Y, A):
+            dZ = (A - Y) / X.shape[1]
+            return {"dW": dZ @ X.T, "db": k * dZ.sum()}
+
+    return Logistic(), (draw(3, 6), np.array([[0.0, 1, 1, 0, 1, 0]]))
+
+
+@style
+def a_model_whose_loss_is_one_of_its_outputs(k):
+    class Bigram:
+        def __init__(self):
+            self.params = {"table": draw(4, 4)}
+
+        def forward(self, ids, targets):
+            logits = self.params["table"][ids]
+            probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+            loss = float(-np.log(probs[np.arange(len(ids)), targets]).mean())
+            cache = ids, targets, probs
+            return logits, loss, cache
+
+        def backward(self, cache):
+            ids, targets, probs = cache
+            table = np.zeros((4, 4))
+            np.add.at(table, ids, k * (probs - np.eye(4)[targets]) / len(ids))
+            return {"table": table}
+
+    return Bigram(), (np.array([0, 2, 1, 2]), np.array([1, 3, 3, 0]))
+
+
+NOISE = np.random.default_rng(11)
+
+
+@style
+def noise_from_a_generator_of_the_module(k):
+    def elbo(params):
+        mean, log_scale = params
+        eps = NOISE.standard_normal(mean.shape)
+        z = mean + np.exp(log_scale) * eps
+        loss = (z**4).sum() / 4 - log_scale.sum()
+        return loss, [z**3, k * (z**3 * np.exp(log_scale) * eps - 1)]
+
+    return elbo, ([draw(4), draw(4)],)
+
+
 @pytest.mark.parametrize("name", sampled(STYLES, 2))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name](1.0)
@@ -678,3 +858,59 @@ def test_a_third_result_that_is_no_gradient_is_not_taken_for_one():
 
     with pytest.raises(SubjectError, match="JAX cannot trace it"):
         check(loss, draw(4, 3))
+
+
+class Steps:
+    """A recurrent layer that returns all states and the last one; backward takes the gradient of all states."""
+
+    factor = 1.0
+
+    def __init__(self):
+        self.W, self.U = draw(3, 4), draw(4, 4)
+
+    def forward(self, x, h):
+        self.x, self.h = x, [h]
+        for row in x:
+            self.h.append(np.tanh(row @ self.W + self.h[-1] @ self.U))
+        return np.array(self.h[1:]), self.h[-1]
+
+    def backward(self, above):
+        self.dW, self.dU, dx, dh = np.zeros((3, 4)), np.zeros((4, 4)), np.zeros_like(self.x), np.zeros(4)
+        for t in range(len(self.x) - 1, -1, -1):
+            dz = (above[t] + dh) * (1 - self.h[t + 1] ** 2)
+            self.dW += np.outer(self.x[t], dz)
+            self.dU += self.factor * np.outer(self.h[t], dz)
+            dx[t], dh = dz @ self.W.T, dz @ self.U.T
+        return dx
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.001, "FAIL")])
+def test_a_backward_of_the_first_of_several_outputs_is_checked_by_that(factor, verdict):
+    layer = Steps()
+    layer.factor = factor
+    report = check(layer, draw(5, 3), draw(4))
+    assert report.verdict == verdict, str(report)
+    assert [(leaf.name, str(leaf.verdict)) for leaf in report.leaves] == [("W", "PASS"), ("U", verdict), ("x", "PASS")]
+    assert "h affects the output and has no gradient: it is treated as a constant" in report.warnings
+    assert any("for the first output of Steps.forward" in note for note in report.notes)
+
+
+def test_a_generator_of_the_module_is_restored():
+    before = NOISE.bit_generator.state
+    thing, inputs = STYLES["noise_from_a_generator_of_the_module"](1.0)
+    check(thing, *inputs)
+    assert NOISE.bit_generator.state == before
+
+
+def test_a_note_names_the_argument_in_which_a_gradient_is_linear():
+    thing, inputs = STYLES["an_activation_whose_gradient_takes_the_input_and_what_is_above"](1.0)
+    assert "gradient is linear in previous, which is taken for the upstream gradient" in check(thing, *inputs).notes
+
+
+def test_a_switch_that_is_no_derivative_is_not_taken_for_one():
+    def dropped(x, training=False):
+        x = np.array(x)
+        return x**3 / 2 if training else x**3
+
+    with pytest.raises(SubjectError, match="JAX cannot trace it"):
+        check(dropped, draw(5))

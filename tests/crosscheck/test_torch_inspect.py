@@ -462,3 +462,36 @@ def test_outputs_without_a_graph_are_named():
     assert CheckableTorch(lambda x: (x * 2, {"mean": x.detach().mean()}), (X,)).outputs_without_gradient == [
         "output.1.mean"
     ]
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.001, "FAIL")])
+def test_a_function_of_tensors_beside_its_derivative_is_checked_as_one_of_arrays_is(factor, verdict):
+    def softplus(x):
+        return torch.log1p(torch.exp(x))
+
+    def softplus_derivative(x):
+        return factor * torch.sigmoid(x)
+
+    assert check((softplus, softplus_derivative), T(5, 4)).verdict == verdict
+
+
+def test_the_call_that_is_proposed_for_gradients_of_attributes_works():
+    class Energy:
+        def __init__(self):
+            self.w, self.b = T(4, 3), T(3)
+
+        def energy(self, v):
+            return (v @ self.w + self.b).square().sum(dim=1)
+
+        def energy_gradient(self, v):
+            grad_b = 2 * (v @ self.w + self.b)
+            grad_w = v.T @ grad_b / len(v)
+            grad_b = grad_b.mean(dim=0)
+            return grad_b, grad_w
+
+    net, v = Energy(), T(5, 4)
+    with pytest.raises(SubjectError, match="if energy_gradient returns the gradients of b, w, for net") as raised:
+        check(net, v)
+    call = str(raised.value).rpartition("(...): ")[2]
+    report = eval(call, {"check_function": check_function, "net": net, "v": v})
+    assert (report.verdict, [leaf.name for leaf in report.leaves]) == ("PASS", ["p.b", "p.w"])

@@ -40,6 +40,7 @@ LAYER_STYLES = (
     dout_shapes.adapt,
     method_pairs.adapt,
     tuple_inputs.adapt,
+    gradient_dicts.adapt_filled_pair,
     unpaired_outputs.adapt,
     gradient_dicts.adapt_filled,
     bound_arguments.adapt,

@@ -1,6 +1,7 @@
 """Code without a cache: `backward(dout, x, W)` takes inputs of the forward pass again, by their names.
 
-A backward of a layer may also take outputs of the forward pass again, in their order: `backward(y, h, x, dout)`.
+A backward of a layer may also take outputs of the forward pass again, in their order: `backward(y, h, x, dout)`, and
+that of a pair those after the first, by the names that forward has for them.
 """
 
 import functools
@@ -21,6 +22,7 @@ from jaxnet.crosscheck.adapters.style import (
 )
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.pair import CACHE, reject_labels
+from jaxnet.crosscheck.inspect.returned_names import owners_of_returned, returned_names
 from jaxnet.crosscheck.inspect.trees import is_float
 
 FIRST_OUTPUT = (
@@ -62,25 +64,59 @@ def adapt(style: Style) -> Style | None:
 def _adapted_pair(style: Style) -> Style | None:
     forward, backward = style.thing
     reject_labels(forward, backward)
-    binding = _bind(forward, backward, most=2)
+    binding = _bind(forward, backward, most=2) or _bind_named_outputs(style)
     if binding is None:
         return None
     names, has_cache = parameters_of(forward), len(binding.rest) == 2
-    dout_first = not has_cache or UPSTREAM.fullmatch(binding.rest[0]) is not None
+    dout_first = not has_cache or _is_cache(binding.rest[1]) or UPSTREAM.fullmatch(binding.rest[0]) is not None
 
     @functools.wraps(forward)
     def forward_with_inputs(*inputs: Any) -> Any:
         result = forward(*inputs)
+        known = dict(zip(names, inputs, strict=False))
+        if binding.outputs:
+            return result[0], (None, known | _outputs_by_name(forward, result))
         y, cache = result if has_cache else (result, None)
-        return y, (cache, dict(zip(names, inputs, strict=False)))
+        return y, (cache, known)
 
     def backward_with_inputs(dout: Any, cache: Any) -> Any:
-        own_cache, inputs = cache
+        own_cache, known = cache
         rest = ((dout, own_cache) if dout_first else (own_cache, dout)) if has_cache else (dout,)
-        gradients = binding.call(inputs, rest)
-        return named_gradients(gradients, names, tuple(inputs.values())) or gradients
+        gradients = binding.call(known, rest)
+        inputs = tuple(known[name] for name in names if name in known)
+        if isinstance(gradients, tuple | list):
+            owners = owners_of_returned(backward, len(gradients), names)
+            return dict(zip(owners, gradients, strict=True)) if owners else gradients
+        return named_gradients(gradients, names, inputs) or gradients
 
     return style._replace(thing=(forward_with_inputs, backward_with_inputs))
+
+
+def _bind_named_outputs(style: Style) -> _Binding | None:
+    """Returns the binding of a backward that takes further results of forward by the names that forward has for them.
+
+    Forward returns `(y, xhat, rstd)`, and backward takes `(dy, xhat, rstd, gamma)`.
+    """
+    forward, backward = style.thing
+    result = called(forward, *style.inputs)
+    if not isinstance(result, tuple) or len(result) < 2 or not is_float(result[0]):
+        return None
+    takes, own = required_parameters_of(backward), parameters_of(forward)
+    outputs = [name for name in takes if name in _outputs_by_name(forward, result) and name not in own]
+    rest = [name for name in takes if name not in own and name not in outputs]
+    if not outputs or len(rest) != 1 or _is_cache(rest[0]):
+        return None
+    return _Binding(backward, [name for name in takes if name in own], rest, tuple(outputs))
+
+
+def _outputs_by_name(forward: Any, result: tuple[Any, ...]) -> dict[str, Any]:
+    """Returns what forward returns after its output, by the names in its source."""
+    names = returned_names(forward, len(result), partly=True)
+    return {name: value for name, value in list(zip(names, result, strict=False))[1:] if name}
+
+
+def _is_cache(name: str) -> bool:
+    return name in CACHE or "cache" in name.lower()
 
 
 def _adapted_layer(style: Style) -> Style | None:
@@ -91,7 +127,7 @@ def _adapted_layer(style: Style) -> Style | None:
     has_states = isinstance(y, tuple | list) and len(y) > 1 and is_float(y[0])  # (y, h), of which backward takes dy
     binding = _bind(layer.forward, getattr(layer, "backward", None), most=1)
     if binding is None and has_states:
-        binding = _bind_outputs(layer.forward, getattr(layer, "backward", None), y)
+        binding = _bind_outputs(layer.forward, getattr(layer, "backward", None), y) or _bind_first(layer, style.inputs)
     if binding is None:
         return None
     known = dict(zip(names, style.inputs, strict=False)) | binding.named(y)
@@ -138,6 +174,20 @@ def _bind_outputs(forward: Any, backward: Any, outputs: Any) -> _Binding | None:
     if len(upstream) != (np.ndim(outputs[0]) > 0) or not len(outputs) - 1 <= len(again) <= len(outputs):
         return None
     return _Binding(backward, own, upstream, tuple(again))
+
+
+def _bind_first(layer: Any, inputs: tuple[Any, ...]) -> _Binding | None:
+    """Returns the binding of a backward that takes one value, the upstream gradient of the first of several outputs.
+
+    It raises an error if it gets one for each output.
+    """
+    takes = required_parameters_of(layer.backward)
+    if len(takes) != 1 or takes[0] in CACHE:
+        return None
+    trial = duplicate(layer)
+    y = called(trial.forward, *inputs)
+    is_of_all = isinstance(y, Exception) or not isinstance(called(duplicate(trial).backward, y), Exception)
+    return None if is_of_all else _Binding(layer.backward, [], takes)
 
 
 def _bind(forward: Any, backward: Any, most: int) -> _Binding | None:

@@ -36,6 +36,8 @@ DERIVATIVES = ("gradient", "grad", "derivative", "deriv", "prime", "loss_prime",
                "forces", "dE", "dU", "dV")  # fmt: skip
 LOSS = re.compile(r"\w+_(loss|cost|energy|error)")  # other names of a method that returns a value
 FLAGS = ("deriv", "derivative", "derivate", "prime", "grad", "is_derivative", "return_derivative")
+DERIVATIVE = re.compile(r"grad|deriv|prime", re.IGNORECASE)  # in the name of a method
+MIN_CORRELATION = 0.95  # of the values of a derivative with quotients, also where it is wrong in a few elements
 STEP = 2.0**-16
 MAX_DIFFERENCE = 1e-3  # relative, of a gradient of losses of samples from that of their mean
 AGREEMENT = 1e-5  # of an element with its quotient, relative to 1 or to the quotient
@@ -47,7 +49,7 @@ OF_OUTPUT = "{} takes the output of {}, not its input"
 
 def adapt(style: Style) -> Style | None:
     """Turns a function and its derivative into a function and its gradient."""
-    functions = _two_functions(style.thing)
+    functions = two_functions(style.thing, style.inputs)
     if functions is None:
         return None
     f, derivative = functions
@@ -191,7 +193,13 @@ def _flagged(function: Any, own: Any, flag: str, setting: bool) -> Callable[...,
     return flagged
 
 
-def _two_functions(thing: Any) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+def two_functions(thing: Any, inputs: tuple[Any, ...]) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+    """Returns a function and its derivative: a pair, two methods, or one function with a flag; None for other code.
+
+    Args:
+        thing: The pair, object, class or function.
+        inputs: The inputs of the function, with which a flag without a known name is tried.
+    """
     if isinstance(thing, tuple | list):
         return (thing[0], thing[1]) if len(thing) == 2 and all(map(callable, thing)) else None
     if isinstance(thing, type):
@@ -199,7 +207,7 @@ def _two_functions(thing: Any) -> tuple[Callable[..., Any], Callable[..., Any]] 
     if callable(getattr(thing, "backward", None)):
         return None
     own = undecorated(thing)
-    flag = next((name for name in FLAGS if name in parameters_of(own)), None) if callable(thing) else None
+    flag = _flag(thing, own, inputs) if callable(thing) else None
     if flag is not None:
         return _flagged(thing, own, flag, False), _flagged(thing, own, flag, True)
     if hasattr(thing, "params") and hasattr(thing, "loss"):
@@ -208,10 +216,47 @@ def _two_functions(thing: Any) -> tuple[Callable[..., Any], Callable[..., Any]] 
         next((name for name in names if has_method(thing, name)), None)
         for names in ((*VALUES, *filter(LOSS.fullmatch, dir(type(thing)))), DERIVATIVES)
     )
+    derivative_name = derivative_name or _only_derivative(thing)
     if value is None or derivative_name is None:
         return None
     f, derivative = getattr(thing, value), getattr(thing, derivative_name)
     return (f, derivative) if parameters_of(derivative) else (f, _after(thing, value, derivative_name))
+
+
+def _only_derivative(thing: Any) -> str | None:
+    """Returns the name of the only method that speaks of a derivative, as `compute_grad`; None if there are several."""
+    named = [name for name in dir(type(thing)) if not name.startswith("_") and DERIVATIVE.search(name)]
+    names = [name for name in named if has_method(thing, name)]
+    return names[0] if len(names) == 1 else None
+
+
+def _flag(function: Any, own: Any, inputs: tuple[Any, ...]) -> str | None:
+    """Returns the parameter that turns a function into its derivative: by name, or one with the default False.
+
+    With the latter, the values follow the difference quotients of the function, and are not those of the function.
+    """
+    parameters = positional(own)
+    if (known := next((p.name for p in parameters if p.name in FLAGS), None)) is not None:
+        return known
+    if len(inputs) != 1 or not is_float(inputs[0]):
+        return None
+    switches = [p.name for p in parameters if p.default is False]
+    return next(
+        (name for name in switches if _is_slope(_flagged(function, own, name, True), function, inputs[0])), None
+    )
+
+
+def _is_slope(derivative: Callable[..., Any], f: Callable[..., Any], x: Any) -> bool:
+    """Returns whether the values of a function follow the quotients of another one, element by element."""
+    x = np.asarray(x)
+    h = STEP * max(1.0, float(np.abs(x).max(initial=0)))
+    y, slopes, ahead, behind = called(f, x), called(derivative, x), called(f, x + h), called(f, x - h)
+    if any(not is_float(values) or np.shape(values) != x.shape for values in (y, slopes, ahead, behind)):
+        return False
+    quotients = (np.asarray(ahead) - np.asarray(behind)) / (2 * h)
+    size = float(np.linalg.norm(quotients) * np.linalg.norm(slopes))
+    follows = size > 0 and abs(float(np.vdot(quotients, slopes))) > MIN_CORRELATION * size
+    return follows and not np.allclose(y, slopes)
 
 
 def _static_methods(kind: type) -> tuple[Callable[..., Any], Callable[..., Any]] | None:

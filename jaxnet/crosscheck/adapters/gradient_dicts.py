@@ -23,6 +23,7 @@ from jaxnet.crosscheck.adapters.style import (
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of, layers_within
 from jaxnet.crosscheck.inspect.pair import CACHE
+from jaxnet.crosscheck.inspect.returned_names import owners_of_returned
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
 from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.stored_gradients import LOOSE_GRADIENT_NAMES, PARAMETER_DICTS
@@ -55,6 +56,60 @@ def adapt_filled(style: Style) -> Style | None:
         return returned
 
     return style._replace(thing=_with_backward(layer, backward, rest))
+
+
+def adapt_filled_pair(style: Style) -> Style | None:
+    """Passes a dict of zeros to the parameter of a backward function that adds the gradients of a dict to it.
+
+    Forward takes the parameters in a dict, as `attention(x, params)`, and backward is called with a dict that has their
+    names: `backward(dout, cache, grads)`.
+    """
+    thing, inputs = style.thing, style.inputs
+    if not isinstance(thing, tuple | list) or len(thing) != 2 or not all(map(callable, thing)):
+        return None
+    forward, backward = thing
+    named = dict(zip(parameters_of(forward), inputs, strict=False))
+    dicts = [
+        name for name, arg in named.items() if isinstance(arg, Mapping) and arg and all(map(is_float, arg.values()))
+    ]
+    free = [
+        n for n in required_parameters_of(backward) if n not in named and n not in CACHE and "cache" not in n.lower()
+    ]
+    if len(dicts) != 1 or len(free) != 2:
+        return None
+    holder, others = dicts[0], [name for name, arg in named.items() if is_float(arg)]
+    result = called(forward, *inputs)
+    argument = next((name for name in free if _adds_to(backward, name, free, named, holder, result)), None)
+    if argument is None:
+        return None
+    rest = [name for name in required_parameters_of(backward) if name != argument]
+    shapes = {key: np.zeros_like(array) for key, array in named[holder].items()}
+
+    def backward_into_dict(*values: Any, **by_name: Any) -> Any:
+        gradients = {key: np.array(zeros) for key, zeros in shapes.items()}
+        returned = backward(**dict(zip(rest, values, strict=False)), **by_name, **{argument: gradients})
+        parts = returned if isinstance(returned, tuple | list) else () if returned is None else (returned,)
+        owners = owners_of_returned(backward, len(parts), others) or others
+        return dict(zip(owners, parts, strict=False)) | {holder: gradients}
+
+    functools.update_wrapper(backward_into_dict, backward)
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.Signature([inspect.Parameter(name, kind) for name in rest])
+    backward_into_dict.__signature__ = signature  # type: ignore[attr-defined]
+    return style._replace(thing=(forward, backward_into_dict))
+
+
+def _adds_to(backward: Any, argument: str, free: list[str], named: Mapping[str, Any], holder: str, result: Any) -> bool:
+    """Returns whether backward adds gradients to this argument, if the other free one is an upstream gradient."""
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        return False
+    gradients = {key: np.zeros_like(array) for key, array in named[holder].items()}
+    values = dict.fromkeys(required_parameters_of(backward), result[1]) | dict.fromkeys(free, result[0]) | dict(named)
+    values[argument] = gradients
+    failed = called(lambda: backward(**{name: values[name] for name in required_parameters_of(backward)}))
+    is_same = gradients.keys() == named[holder].keys()
+    fits = is_same and all(np.shape(gradients[key]) == np.shape(array) for key, array in named[holder].items())
+    return not isinstance(failed, Exception) and fits and any(np.any(array) for array in gradients.values())
 
 
 def adapt_returned(style: Style) -> Style | None:

@@ -129,6 +129,10 @@ def _named(gradients: Any, function: Any, args: tuple[Any, ...]) -> Any:
     if isinstance(gradients, Mapping):
         return named_gradients(gradients, parameters_of(function), args)
     parts = gradients if isinstance(gradients, tuple | list) else [gradients]
+    for name, arg in zip(parameters_of(function), args, strict=False):
+        is_of_list = isinstance(arg, list) and arg and all(map(is_float, (*arg, *parts)))
+        if is_of_list and list(map(np.shape, arg)) == list(map(np.shape, parts)):
+            return {name: list(parts)}
     shapes = [np.shape(arg) for arg in args if is_float(arg)]
     return gradients if parts and all(is_float(part) and np.shape(part) in shapes for part in parts) else None
 
@@ -147,13 +151,13 @@ def follows_change(value: Any, gradient: Any, inputs: tuple[Any, ...]) -> bool:
         inputs: The arguments.
     """
     rng = np.random.default_rng(QUOTIENTS)
-    place = next(i for i, arg in enumerate(inputs) if is_float(arg))
-    x = np.asarray(inputs[place], np.float64)
     gradients = called(gradient, *inputs)
-    candidates = gradients if isinstance(gradients, tuple | list) else [gradients]
-    first = next((np.asarray(g, np.float64) for g in candidates if is_float(g) and np.shape(g) == x.shape), None)
     if isinstance(gradients, Mapping):
         return True
+    place = next(i for i, arg in enumerate(inputs) if is_float(arg))
+    x = np.asarray(inputs[place], np.float64)
+    candidates = gradients if isinstance(gradients, tuple | list) else [gradients]
+    first = next((np.asarray(g, np.float64) for g in candidates if is_float(g) and np.shape(g) == x.shape), None)
     if first is None:
         return not candidates or not any(isinstance(g, Exception) or g is None for g in candidates)
     h, pairs = STEP * max(1.0, float(np.abs(x).max(initial=0))), []

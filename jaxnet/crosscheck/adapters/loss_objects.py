@@ -81,11 +81,16 @@ def adapt_labels_alone(style: Style) -> Style | None:
         copied.forward(*ordered(y_pred, y_true))
         return copied.backward(y_true)
 
+    def total(y_pred: Any, y_true: Any) -> Any:
+        return np.sum(duplicate(loss).forward(*ordered(y_pred, y_true)))
+
     inputs = style.inputs[::-1] if place == 0 else style.inputs
-    value.__name__ = "mean"
+    value.__name__, total.__name__ = "mean", "sum of the"
     if not is_float(inputs[0]) or not follows_change(value, gradient, inputs):
         return None
-    return _style(style._replace(inputs=inputs), value, gradient, LABELS_ALONE)
+    count = np.size(called(duplicate(loss).forward, *style.inputs))
+    reduced = total if _is_of_sum(value, gradient, inputs, count) else value
+    return _style(style._replace(inputs=inputs), reduced, gradient, LABELS_ALONE)
 
 
 def _predictions_first(style: Style) -> Style:

@@ -21,13 +21,18 @@ def adapt(style: Style) -> Style | None:
     thing = style.thing
     if isinstance(thing, tuple | list | type) or isinstance(getattr(thing, "backward", None), property):
         return None
-    forward, backward = _method(thing, ("forward", *FORWARD)), _method(thing, ("backward", *BACKWARD))
-    forward = forward or value_method(thing)
-    if forward is None or backward is None or (forward, backward) == ("forward", "backward"):
+    forward, backward = names_of(thing)
+    forward = forward or value_method(thing) or ""
+    if not forward or not backward or (forward, backward) == ("forward", "backward"):
         return None
     kind = type(thing)
     methods = {"forward": getattr(kind, forward), "backward": getattr(kind, backward)}
     return style._replace(thing=with_methods(thing, methods))
+
+
+def names_of(thing: Any) -> tuple[str, str]:
+    """Returns the names of the methods of an object that run its two passes; "" for one that it lacks."""
+    return _method(thing, ("forward", *FORWARD)), _method(thing, ("backward", *BACKWARD))
 
 
 def value_method(thing: Any) -> str | None:
@@ -36,5 +41,5 @@ def value_method(thing: Any) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def _method(thing: Any, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if has_method(thing, name)), None)
+def _method(thing: Any, names: tuple[str, ...]) -> str:
+    return next((name for name in names if has_method(thing, name)), "")

@@ -5,6 +5,7 @@ may give its values by `numpy()` alone, as in needle, and be made of an array by
 """
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -59,8 +60,12 @@ def adapt(style: Style) -> Style | None:
     note = NOTE.format(type(_leftmost(inputs[places[0]])).__name__)
     if np.size(_data_of(output)) != 1:
         if not _starts_from_weights(output):
-            return None
+            in_total = called(_with_total, f, output)  # of an engine whose backward starts from a number alone
+            total = called(in_total, *with_values(numbers)) if callable(in_total) else None
+            is_number = not isinstance(total, Exception) and _is_variable(total) and np.size(_data_of(total)) == 1
+            return adapt(style._replace(thing=in_total, note=OF_WEIGHTED_SUM)) if is_number else None
         note = f"{note}; {OF_SUM if np.all(_weights(output) == 1) else OF_WEIGHTED_SUM}"
+    note = f"{note}; {style.note}" if style.note else note
     if held := [name for i, name in enumerate(names) if i not in places]:
         note = f"{note}; {HELD.format(', '.join(held) + (' is' if len(held) == 1 else ' are'))}"
     return style._replace(thing=value, inputs=numbers, gradient=gradient, takes_dout=False, note=note)
@@ -69,6 +74,18 @@ def adapt(style: Style) -> Style | None:
 def _first(output: Any) -> Any:
     """Returns the loss of a function that returns `(loss, probs)`."""
     return output[0] if isinstance(output, tuple | list) and output else output
+
+
+def _with_total(f: Callable[..., Any], output: Any) -> Callable[..., Any]:
+    """Returns a function of the weighted sum of the output of f, in the operations of its engine."""
+    weights = np.random.default_rng(0).standard_normal(np.shape(_data_of(output)))
+
+    @functools.wraps(f)
+    def total(*args: Any) -> Any:
+        y = _first(f(*args))
+        return (y * type(y)(weights.astype(np.asarray(_data_of(y)).dtype))).sum()
+
+    return total
 
 
 def _weights(output: Any) -> Any:

@@ -7,6 +7,7 @@ from types import CellType, FunctionType
 from typing import Any, NamedTuple
 
 from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.optional_jax import is_jax_array
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
 from jaxnet.crosscheck.inspect.signatures import positional
@@ -71,7 +72,11 @@ def with_methods(thing: Any, methods: Mapping[str, Any]) -> Any:
 
 
 def called(function: Callable[..., Any], *args: Any) -> Any:
-    """Returns the result of a trial call with copies of the arguments; an exception if it raises one."""
+    """Returns the result of a trial call with copies of the arguments; an exception if it raises one.
+
+    Random numbers are the same in each call.
+    """
+    restart_generators()
     try:
         return function(*(map_leaves(_duplicate, arg) for arg in args))
     except Exception as error:

@@ -1,6 +1,8 @@
-"""Pairs of functions without a cache: `sigmoid(z)` and `sigmoid_backward(dA, z)`, which takes an upstream gradient.
+"""Functions without a cache: `sigmoid(z)` and `sigmoid_backward(dA, z)`, which takes an upstream gradient.
 
-The second argument of backward is the input of forward or its output. Difference quotients tell which is meant.
+They may be methods: `forward(x)` and `gradient(x, dout)`. The other argument of backward is the input of forward or its
+output: difference quotients tell which is meant. Which argument is the upstream gradient tells its name, or else that
+the result is linear in it alone.
 """
 
 from collections.abc import Callable
@@ -9,39 +11,55 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.adapters.bound_arguments import UPSTREAM
+from jaxnet.crosscheck.adapters.derivatives import two_functions
 from jaxnet.crosscheck.adapters.style import Style, called, required_parameters_of
 from jaxnet.crosscheck.inspect.pair import CACHE
 from jaxnet.crosscheck.inspect.trees import is_float
 
 STEP, DIRECTIONS = 2.0**-16, 3
 BY_OUTPUT = "{} takes an upstream gradient and the output of {}, not its input"
+AS_UPSTREAM = "{} is linear in {}, which is taken for the upstream gradient"
 
 
 def adapt(style: Style) -> Style | None:
-    """Turns such a pair into a function and its gradient."""
-    thing = style.thing
-    if not isinstance(thing, tuple | list) or len(thing) != 2 or not all(map(callable, thing)):
+    """Turns such functions into a function and its gradient."""
+    functions = two_functions(style.thing, style.inputs)
+    if functions is None or len(style.inputs) != 1 or not is_float(style.inputs[0]):
         return None
-    f, backward = thing
+    f, backward = functions
     takes = required_parameters_of(backward)
-    is_plausible = len(takes) == 2 and UPSTREAM.fullmatch(takes[0]) is not None and takes[1] not in CACHE
-    if len(style.inputs) != 1 or not is_float(style.inputs[0]) or not is_plausible:
-        return None
     x = np.asarray(style.inputs[0])
     y = called(f, x)
-    if not is_float(y):
+    if len(takes) != 2 or any(name in CACHE for name in takes) or not is_float(y):
+        return None
+    named = [i for i, name in enumerate(takes) if UPSTREAM.fullmatch(name)]
+    places = named if len(named) == 1 else [i for i in (0, 1) if _is_linear(backward, i, x, np.asarray(y))]
+    if len(places) != 1:
         return None
 
     def of_input(x: Any, dout: Any) -> Any:
-        return backward(dout, x)
+        return backward(*((dout, x) if places[0] == 0 else (x, dout)))
 
     def of_output(x: Any, dout: Any) -> Any:
-        return backward(dout, f(np.array(x)))
+        return of_input(f(np.array(x)), dout)
 
     of_input.__name__ = of_output.__name__ = getattr(backward, "__name__", "backward")
     by_output = _error(f, of_output, x, np.asarray(y)) < _error(f, of_input, x, np.asarray(y))
-    note = BY_OUTPUT.format(of_input.__name__, getattr(f, "__name__", "f")) if by_output else style.note
-    return style._replace(thing=f, gradient=of_output if by_output else of_input, takes_dout=True, note=note)
+    notes = [style.note] if style.note else []
+    notes += [] if len(named) == 1 else [AS_UPSTREAM.format(of_input.__name__, takes[places[0]])]
+    notes += [BY_OUTPUT.format(of_input.__name__, getattr(f, "__name__", "f"))] if by_output else []
+    gradient = of_output if by_output else of_input
+    return style._replace(thing=f, gradient=gradient, takes_dout=True, note="; ".join(notes))
+
+
+def _is_linear(backward: Callable[..., Any], place: int, x: np.ndarray, y: np.ndarray) -> bool:
+    """Returns whether a function of x and an upstream gradient, which is its argument at `place`, is linear in that."""
+    rng = np.random.default_rng(0)
+    douts = [rng.standard_normal(y.shape) for _ in range(2)]
+    results = [called(backward, *((d, x) if place == 0 else (x, d))) for d in (*douts, douts[0] + douts[1])]
+    if any(not is_float(result) or np.shape(result) != x.shape for result in results):
+        return False
+    return bool(np.allclose(np.asarray(results[0]) + np.asarray(results[1]), results[2]))
 
 
 def _error(f: Callable[..., Any], gradient: Callable[..., Any], x: np.ndarray, y: np.ndarray) -> float:

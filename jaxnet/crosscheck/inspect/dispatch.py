@@ -1,7 +1,7 @@
 """Recognizes layers, networks, pairs of functions and functions, and returns each as a Checkable."""
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from jaxnet.crosscheck.adapters import (
@@ -26,6 +26,7 @@ from jaxnet.crosscheck.inspect.complex_parts import in_parts
 from jaxnet.crosscheck.inspect.errors import MissingInputError, SubjectError, counted
 from jaxnet.crosscheck.inspect.flax_module import functional_form, is_nnx_module
 from jaxnet.crosscheck.inspect.function import inspect_forward_mode, inspect_function, name_of
+from jaxnet.crosscheck.inspect.global_state import include_generators_of
 from jaxnet.crosscheck.inspect.held_parameters import proposal_for_cost
 from jaxnet.crosscheck.inspect.jacobians import as_product
 from jaxnet.crosscheck.inspect.layer import inspect_layer
@@ -53,6 +54,7 @@ def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     Raises:
         SubjectError: If none fits, or it cannot be run.
     """
+    include_generators_of(thing)
     if is_nnx_module(thing):  # which a trial call would change
         return function_to_checkable(thing, inputs, seed)
     if (problem := as_problem(thing)) is not None:
@@ -110,8 +112,12 @@ def in_any_style(
                 return _styled(style, seed)
         except SubjectError as error:
             first = error  # which speaks of the methods and functions that were recognized
+    elif isinstance(thing, tuple | list) and len(thing) == 2 and is_torch(thing, inputs):
+        on_arrays = tuple(map(in_numpy, thing)), arrays_from(inputs)  # in a style of functions of arrays
+        with suppress(SubjectError):
+            return in_any_style(make, *on_arrays, seed)
     if checkable is None:
-        if proposal := proposal_for_cost(thing):
+        if proposal := proposal_for_cost(thing, *methods.names_of(thing)):
             raise SubjectError(proposal) from first
         with naming_missing_inputs(thing, inputs):
             raise first

@@ -4,30 +4,39 @@ It takes labels, or the derivative of the cost, in place of an upstream gradient
 a function that puts them back: `lambda p: (model.update(p), loss())[1]`.
 """
 
+import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from jaxnet.crosscheck.inspect.objects import attributes_of
+from jaxnet.crosscheck.inspect.returned_names import owners_of_returned
 from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_parameter_name
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
 UPSTREAM = re.compile(r"d|grad|delta|err|up|g$|v$|ct|bar|above|seed", re.IGNORECASE)  # names of upstream gradients
 PROPOSAL = (
-    "write loss(), which runs {forward} and returns the cost, and gradients(), which returns {backward}({takes}), "
-    "a dict by the names in {holder}; then check_function(lambda p: ({holder}.update(p), loss())[1], {held}, "
+    "write loss(), which runs {forward} and returns the cost, and gradients(), which runs {backward}({takes}) and "
+    "returns the gradients, a dict by the names in {holder}; "
+    "then check_function(lambda p: ({holder}.update(p), loss())[1], {held}, "
     "gradient=lambda p: ({holder}.update(p), gradients())[1])"
 )
 OF_A_COST = (
-    "{name}.backward: takes {label} and no upstream gradient, so it is the backward of a cost; "
+    "{name}.{backward}: takes {label} and no upstream gradient, so it is the backward of a cost; "
     "for net = {name}(...), {proposal}"
 )
 
 
-def proposal_for_cost(layer: Any) -> str:
-    """Returns a message for an object whose backward takes labels and no upstream gradient; empty for other things."""
-    forward, backward = (getattr(layer, name, None) for name in ("forward", "backward"))
+def proposal_for_cost(layer: Any, of_forward: str = "forward", of_backward: str = "backward") -> str:
+    """Returns a message for an object whose backward takes labels and no upstream gradient; empty for other things.
+
+    Args:
+        layer: The object.
+        of_forward: The name of its method for the forward pass.
+        of_backward: The name of that for the backward pass.
+    """
+    forward, backward = (getattr(layer, name, None) for name in (of_forward, of_backward))
     if isinstance(layer, type) or not callable(forward) or not callable(backward):
         return ""
     takes = required(backward)
@@ -44,9 +53,31 @@ def proposal_for_cost(layer: Any) -> str:
         arrays = [place for place, value in attributes_of(layer).items() if is_float(value)]
         names = [place for place in arrays if is_parameter_name(place)] or arrays
         holder, held = "vars(net)", f"{{n: vars(net)[n] for n in {names}}}"
-    words = {"forward": "net.forward", "backward": "net.backward", "takes": ", ".join(takes)}
+    words = {"forward": f"net.{of_forward}", "backward": f"net.{of_backward}", "takes": ", ".join(takes)}
     proposal = PROPOSAL.format(**words, holder=holder, held=held)
-    return OF_A_COST.format(name=name, label=labels[0], proposal=proposal)
+    return OF_A_COST.format(name=name, backward=of_backward, label=labels[0], proposal=proposal)
+
+
+def proposal_for_attributes(thing: Any) -> str:
+    """Returns a proposal for an object with one method that speaks of a gradient, by its attributes; or nothing.
+
+    The value is taken from the method whose name is most like that of the gradient.
+    """
+    own = [name for name in dir(type(thing)) if not name.startswith("_") and callable(getattr(thing, name))]
+    gradients = [name for name in own if "grad" in name.lower()]
+    held = [place for place, value in attributes_of(thing).items() if getattr(value, "ndim", None) is not None]
+    if len(gradients) != 1 or len(own) < 2 or not held:
+        return ""
+    method = gradients[0]
+    value = difflib.get_close_matches(method, [name for name in own if name != method], n=1, cutoff=0.0)[0]
+    names = owners_of_returned(getattr(thing, method), len(held), held) or held
+    takes = ", ".join(required(getattr(thing, value)))
+    return (
+        f"; if {method} returns the gradients of {', '.join(names)}, for net = {type(thing).__name__}(...): "
+        f"check_function(lambda p: (vars(net).update(p), net.{value}({takes}).mean())[1], "
+        f"{{n: vars(net)[n] for n in {names}}}, "
+        f"gradient=lambda p: (vars(net).update(p), dict(zip({names}, net.{method}({takes}))))[1])"
+    )
 
 
 def proposal_for_global(forward: Any, backward: Any) -> str:

@@ -27,6 +27,8 @@ def returned_names(function: Any, count: int, owner: Any = None, *, partly: bool
     for _ in range(MOST_CALLS):
         returned = _returned(function)
         parts = [v.elts for v in returned if isinstance(v, ast.Tuple | ast.List) and len(v.elts) == count]
+        if count == 1 and returned and not any(isinstance(v, ast.Tuple | ast.List | ast.Call) for v in returned):
+            parts = [[value] for value in returned]
         if parts:
             names = [[_name(part) for part in some] for some in parts]
             return names[0] if (partly or all(names[0])) and all(some == names[0] for some in names) else []

@@ -16,6 +16,7 @@ from jaxnet.crosscheck.inspect.arguments import IMAG, REAL, as_complex
 from jaxnet.crosscheck.inspect.checkable import Instance
 from jaxnet.crosscheck.inspect.convention import Convention
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.held_parameters import proposal_for_attributes
 from jaxnet.crosscheck.inspect.inputs import clearly_moved
 from jaxnet.crosscheck.inspect.signatures import input_names
 from jaxnet.crosscheck.inspect.torch_copying import copy_with, tensors_in
@@ -116,7 +117,8 @@ class CheckableTorch(TorchProgram):
         self.name = getattr(owner if isinstance(owner, type) else thing, "__name__", type(thing).__name__)
         self.name = self.name.replace("<lambda>", "f")
         if not callable(thing):
-            raise SubjectError(f"{self.name}: expected a module, a torch.autograd.Function or a callable of tensors")
+            expected = "expected a module, a torch.autograd.Function or a callable of tensors"
+            raise SubjectError(f"{self.name}: {expected}{proposal_for_attributes(thing)}")
         if isinstance(owner, torch.jit.ScriptModule):
             raise SubjectError(f"{self.name}: TorchScript holds its parameters itself; pass the original module")
         if not is_function and callable(getattr(thing, "backward", None)):
