@@ -9,7 +9,10 @@ from tyro.extras import literal_type_from_choices
 
 from jaxnet.common.validation import check_counts
 
-COUNTS = ("hidden", "steps", "batch_size", "eval_every", "context", "width", "blocks", "seeds", "devices", "rounds")
+COUNTS = (
+    "hidden", "steps", "batch_size", "eval_every", "context", "width", "blocks", "seeds", "devices", "model_devices",
+    "rounds",
+)  # fmt: skip
 
 
 def computed_default(metavar: str) -> Any:

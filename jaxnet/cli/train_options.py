@@ -29,7 +29,10 @@ from jaxnet.train.step import OPTIMIZERS
 SCHEDULES = ("constant", "cosine")
 CLASSES = 10  # of the digits and of MNIST
 HEADS = 4  # of the transformer's attention
-LAUNCH = ("resume", "output", "checkpoint_seconds", "tensorboard", "devices", "coordinator", "processes", "process")
+LAUNCH = (
+    "resume", "output", "checkpoint_seconds", "tensorboard", "devices", "model_devices", "coordinator", "processes",
+    "process",
+)  # fmt: skip
 """Options that say where and how a run is executed. They do not affect its results and are not recorded."""
 
 COMMON: dict[str, Any] = {
@@ -122,6 +125,8 @@ class Options:
     """Also write an event file, which `tensorboard --logdir runs` shows. A resumed run continues the one it has."""
     devices: OptionalInt = None
     """Number of devices that share the data and each batch; a CPU simulates them. Defaults to one."""
+    model_devices: int = 1
+    """Number of them that share the same rows, each with a part of every large weight. Must divide their number."""
     coordinator: OptionalStr = None
     """HOST:PORT on which process 0 of several listens. Start this command once for each process, with its number as
     --process. Process 0 alone prints and writes."""

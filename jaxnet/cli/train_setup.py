@@ -74,7 +74,8 @@ def set_up(options: SimpleNamespace) -> Setup:
         "key": key_steps,
     }
     params = net.init(key_params, options.init_std)
-    mesh = sharding.mesh(options.devices) if options.devices is not None or options.processes > 1 else None
+    several = options.devices is not None or options.processes > 1 or options.model_devices > 1
+    mesh = sharding.mesh(options.devices, model_devices=options.model_devices) if several else None
     recorded = {option: value for option, value in vars(options).items() if option not in LAUNCH}
     recorded = json.loads(json.dumps(recorded, default=str))
     return Setup(

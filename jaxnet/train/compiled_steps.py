@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,7 @@ from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.losses import correct
 from jaxnet.train.device_data import to_floats
 from jaxnet.train.matmul_layout import Layout, choose_layout, compiler_options, eigen_is_faster
-from jaxnet.train.sharding import AXIS, ONE_DEVICE, OneDevice
+from jaxnet.train.sharding import ONE_DEVICE, OneDevice
 from jaxnet.train.step import Criterion, MakeOptimizer, Objective, TrainState, params_dtype, update
 
 IN_BOUNDS = "promise_in_bounds"  # `fit` has checked the row numbers
@@ -92,11 +92,11 @@ def run_steps(
     devices, config = config.devices, config._replace(net=layout.network(config.net))
 
     def step(carry: _Carry, x: Array, t: Array) -> _Carry:
-        batch = devices.constrain((to_floats(x, dtype), t), AXIS)
+        batch = devices.constrain_rows((to_floats(x, dtype), t))
         state, loss = update(*config.build(hyperparameters), layout.convert(carry.state), *batch)
         done = carry.state.step - first
         losses = lax.dynamic_update_index_in_dim(carry.losses, loss.astype(dtype), done, 0)
-        return _Carry(layout.convert(state), losses)
+        return _Carry(layout.convert(devices.constrain_state(state)), losses)
 
     def block_of_steps(carry: _Carry) -> _Carry:
         start = jnp.minimum(carry.state.step, len(data.batches) - block)
@@ -112,7 +112,8 @@ def run_steps(
 
     carry = _Carry(layout.convert(state), jnp.full(max_steps, jnp.nan, dtype)).advance(stop, block_of_steps)
     state = layout.convert(carry.state)
-    return devices.constrain((state, carry.losses, all_finite((state.params, state.net_state, state.opt_state))))
+    finite = all_finite((state.params, state.net_state, state.opt_state))
+    return devices.constrain_result(state), *devices.constrain_whole((carry.losses, finite))
 
 
 def steps_per_gather(config: StepConfig, params: Params, data: TrainingData) -> int:
@@ -146,12 +147,16 @@ def evaluate(
     """Returns the accuracy in inference, in [0, 1], of the first `count` samples on the device. Defaults to all."""
     dtype = params_dtype(params)
     layout = choose_layout(net, chunk_of(x))
-    stored, net = layout.convert(params), layout.network(net)
+    net = layout.network(net)
 
-    def is_correct(x: Array, t: Array) -> Array:
-        return correct(net.infer(layout.convert(stored), net_state, to_floats(x, dtype)), t)
+    def are_correct(stored: tuple[Params, Tree], x: Array, t: Array) -> Array:
+        def of_chunk(x: Array, t: Array) -> Array:
+            params, net_state = stored
+            return correct(net.infer(layout.convert(params), net_state, to_floats(x, dtype)), t)
 
-    return devices.map_rows(partial(by_chunks, is_correct))(x, t)[:count].mean(dtype=dtype)
+        return by_chunks(of_chunk, x, t)
+
+    return devices.map_rows(are_correct, (layout.convert(params), net_state), x, t)[:count].mean(dtype=dtype)
 
 
 def compile_for(

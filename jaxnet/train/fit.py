@@ -151,7 +151,8 @@ def iter_fit(
     if _structure(progress.state) != _structure(first):
         raise ValueError("resume: the progress of another network or optimizer, expected that of this run")
     _check_resumed(progress, len(batches))
-    state, hyperparameters, batches = config.devices.replicate((progress.state, hyperparameters, batches))
+    state = config.devices.place_state(progress.state)
+    hyperparameters, batches = config.devices.replicate((hyperparameters, batches))
     programs = _Programs(config, hyperparameters, state.params, data, batches, min(eval_every, len(batches)))
     return _iterate(programs, state, progress.history, eval_every)
 

@@ -1,9 +1,12 @@
 """Training on several devices and processes: the same program, with its arrays sharded over a mesh.
 
-Every device holds the whole state and its shard of the rows, and computes with its shard of every batch. The compiler
-inserts the sums that this needs: "Distributed arrays and automatic parallelization" in https://docs.jax.dev/en/latest/.
+The devices stand in rows and columns. Those of one row share a shard of the samples and of every batch; each of them
+holds one part of every large weight and of what the optimizer keeps for it, and the whole of all else. With a single
+column, every device holds the whole state. The compiler inserts the sums and the exchanges that this needs:
+"Distributed arrays and automatic parallelization" in https://docs.jax.dev/en/latest/.
 """
 
+import math
 import os
 import sys
 import zlib
@@ -24,7 +27,8 @@ from jaxtyping import Array
 
 from jaxnet.common.validation import check_counts
 
-AXIS = "batch"
+BATCH, MODEL = "batch", "model"  # the axes of a mesh: samples are divided along one, large weights along the other
+LARGE_WEIGHT = 2**14  # elements, from which a weight is divided
 HEARTBEAT_SECONDS = 30  # of silence, after which a process is considered dead and the others exit
 
 
@@ -62,15 +66,22 @@ def join(coordinator: str | None = None, processes: int = 1, process: int = 0) -
     )
 
 
-def mesh(devices: int | None = None) -> Mesh:
-    """Returns a mesh with one axis, "batch", over this many devices.
+def mesh(devices: int | None = None, *, model_devices: int = 1) -> Mesh:
+    """Returns a mesh over this many devices, with the axes "batch" and "model".
 
     Args:
         devices: Number of devices. Defaults to all devices of all processes.
+        model_devices: Number >= 1 of devices that share the same rows, and of the parts that each weight of at least
+            LARGE_WEIGHT elements is divided into; a divisor of `devices`. Defaults to 1: weights are whole.
 
     Raises:
-        ValueError: If JAX has fewer devices, or a process would have none.
+        ValueError: If JAX has fewer devices, a process would have none, or `model_devices` does not divide them.
+
+    Example:
+        >>> dict(jaxnet.train.sharding.mesh(1).shape)
+        {'batch': 1, 'model': 1}
     """
+    check_counts(model_devices=model_devices)
     available = jax.devices()
     count = len(available) if devices is None else devices
     if not 1 <= count <= len(available):
@@ -83,7 +94,23 @@ def mesh(devices: int | None = None) -> Mesh:
             f"devices: {count}, expected all {len(available)} with {jax.process_count()} processes; "
             "leave it out, or start fewer processes"
         )
-    return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=available[:count])
+    if count % model_devices:
+        raise ValueError(f"model_devices: {model_devices}, expected a divisor of {count}, the number of devices")
+    shape, types = (count // model_devices, model_devices), (AxisType.Auto,) * 2
+    return jax.make_mesh(shape, (BATCH, MODEL), axis_types=types, devices=available[:count])
+
+
+def divided_axis(shape: tuple[int, ...], parts: int) -> int | None:
+    """Returns the axis along which an array of a state is divided: the longest that can be, of a large weight.
+
+    Example:
+        >>> jaxnet.train.sharding.divided_axis((784, 50), 2), jaxnet.train.sharding.divided_axis((50, 10), 2)
+        (0, None)
+    """
+    divisible = [axis for axis, size in enumerate(shape) if size % parts == 0]
+    if parts == 1 or len(shape) < 2 or math.prod(shape) < LARGE_WEIGHT or not divisible:
+        return None
+    return max(divisible, key=lambda axis: shape[axis])
 
 
 def any_process(flag: bool) -> bool:
@@ -130,6 +157,10 @@ class OneDevice:
         """Copies the arrays to every device. Raises AssertionError if the processes pass different ones."""
         return tree
 
+    def place_state(self, state: Any) -> Any:
+        """Places a state as `constrain_state` does. Raises AssertionError if the processes pass different ones."""
+        return state
+
     def shard_rows(self, x: Any) -> Any:
         """Distributes samples or labels over the devices, padded so that all shards have the same size."""
         return x
@@ -138,13 +169,25 @@ class OneDevice:
         """Yields the slices of rows that this process holds, each with a suffix for the array's name in errors."""
         yield "", slice(None)
 
-    def constrain(self, tree: Any, *axes: str) -> Any:  # noqa: ARG002
-        """Within a program, shards arrays along AXIS, or puts whole ones on every device, for every process to read."""
+    def constrain_rows(self, tree: Any) -> Any:
+        """Within a program, shards arrays along their first axis."""
         return tree
 
-    def map_rows(self, function: Callable[..., Array]) -> Callable[..., Array]:
-        """Within a program, returns a function that applies a function of rows to each device's own shard."""
-        return function
+    def constrain_state(self, state: Any) -> Any:
+        """Within a program, divides large weights between the devices that share rows."""
+        return state
+
+    def constrain_result(self, state: Any) -> Any:
+        """Within a program, does as `constrain_state`, but keeps weights whole that several processes must read."""
+        return state
+
+    def constrain_whole(self, tree: Any) -> Any:
+        """Within a program, puts whole arrays on every device, for every process to read."""
+        return tree
+
+    def map_rows(self, function: Callable[..., Array], tree: Any, *rows: Array) -> Array:
+        """Within a program, returns function(tree, *rows), computed by each device for its own shard of the rows."""
+        return function(tree, *rows)
 
     def any(self, flag: bool) -> bool:
         """Returns whether the flag is true in any process, so that all decide alike what depends on a clock."""
@@ -156,17 +199,23 @@ class OneDevice:
 
 @dataclass(frozen=True)
 class ManyDevices(OneDevice):
-    """The placement over a mesh: state and row numbers on every device, the data's rows sharded."""
+    """The placement over a mesh: row numbers on every device, rows and large weights sharded."""
 
     mesh: Mesh
 
     def replicate(self, tree: Any) -> Any:  # noqa: D102
+        return self._place(tree, lambda _leaf: self._sharding())
+
+    def place_state(self, state: Any) -> Any:  # noqa: D102
+        return self._place(state, self._sharding_of_weight)
+
+    def _place(self, tree: Any, sharding_of: Callable[[Any], NamedSharding]) -> Any:
         numbers = jax.tree.map(_numbers, tree)
         checksum = reduce(lambda crc, leaf: zlib.crc32(leaf.tobytes(), crc), jax.tree.leaves(numbers), 0)
         multihost_utils.assert_equal(np.uint32(checksum), "the processes have different parameters, keys or batches")
 
         def place(leaf: Any, numbers: np.ndarray) -> Array:
-            array = jax.make_array_from_callback(numbers.shape, self._sharding(), numbers.__getitem__)
+            array = jax.make_array_from_callback(numbers.shape, sharding_of(leaf), numbers.__getitem__)
             return _with_kind_of(leaf, array)
 
         return jax.tree.map(place, tree, numbers)
@@ -178,47 +227,83 @@ class ManyDevices(OneDevice):
             rows = np.arange(padded)[index[0]]
             return np.asarray(x[np.minimum(rows, len(x) - 1)], dtype)  # the padding repeats the last row
 
-        return jax.make_array_from_callback((padded, *x.shape[1:]), self._sharding(AXIS), shard, dtype)
+        return jax.make_array_from_callback((padded, *x.shape[1:]), self._sharding(BATCH), shard, dtype)
 
     def held_rows(self, samples: int) -> Iterator[tuple[str, slice]]:  # noqa: D102
         padded = self._padded(samples)
-        shards: Any = self._sharding(AXIS).addressable_devices_indices_map((padded,))
+        shards: Any = self._sharding(BATCH).addressable_devices_indices_map((padded,))
         for (index,) in shards.values():
             start, stop, _ = index.indices(padded)
             if start < max(samples, 1):
                 last = stop >= samples  # then open-ended, so that a check sees an array that is too long
                 yield f"[{start}:{min(stop, samples)}]", slice(start, None if last else stop)
 
-    def constrain(self, tree: Any, *axes: str) -> Any:  # noqa: D102
-        return lax.with_sharding_constraint(tree, self._sharding(*axes))  # type: ignore[no-untyped-call]
+    def constrain_rows(self, tree: Any) -> Any:  # noqa: D102
+        return _constrain(tree, self._sharding(BATCH))
 
-    def map_rows(self, function: Callable[..., Array]) -> Callable[..., Array]:  # noqa: D102
-        by_rows = self._sharding(AXIS).spec
-        return jax.shard_map(function, mesh=self.mesh, in_specs=by_rows, out_specs=by_rows)
+    def constrain_state(self, state: Any) -> Any:  # noqa: D102
+        return jax.tree.map(lambda leaf: _constrain(leaf, self._sharding_of_weight(leaf)), state)
+
+    def constrain_result(self, state: Any) -> Any:  # noqa: D102
+        return self.constrain_state(state) if jax.process_count() == 1 else self.constrain_whole(state)
+
+    def constrain_whole(self, tree: Any) -> Any:  # noqa: D102
+        return _constrain(tree, self._sharding())
+
+    def map_rows(self, function: Callable[..., Array], tree: Any, *rows: Array) -> Array:  # noqa: D102
+        whole, by_rows = PartitionSpec(), PartitionSpec(BATCH)  # type: ignore[no-untyped-call]
+        shardings = (whole, *[by_rows] * len(rows))  # along "model", the compiler divides the work as in a step
+        mapped = jax.shard_map(
+            function, mesh=self.mesh, in_specs=shardings, out_specs=by_rows, axis_names=frozenset({BATCH})
+        )
+        result: Array = mapped(tree, *rows)
+        return result
 
     def any(self, flag: bool) -> bool:  # noqa: D102
         return any_process(flag)
 
     def check_batch_size(self, size: int) -> None:  # noqa: D102
-        if size % self.mesh.size:
+        if size % self._shards:
             raise ValueError(
-                f"batches: {size} rows a step, expected a multiple of {self.mesh.size}, the number of devices; "
-                f"change the batch size, or take a number of devices that divides {size}"
+                f"batches: {size} rows a step, expected a multiple of {self._shards}, the number of devices that "
+                f"divide the rows; change the batch size, or take a number of devices that divides {size}"
             )
 
-    def _sharding(self, *axes: str) -> NamedSharding:
+    @property
+    def _shards(self) -> int:
+        return self.mesh.shape[BATCH]
+
+    def _sharding(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*axes))  # type: ignore[no-untyped-call]
 
+    def _sharding_of_weight(self, leaf: Any) -> NamedSharding:
+        """Returns the sharding of a leaf of a state."""
+        axis = divided_axis(leaf.shape, self.mesh.shape.get(MODEL, 1))
+        return self._sharding() if axis is None else self._sharding(*[None] * axis, MODEL)
+
     def _padded(self, samples: int) -> int:
-        return -(-samples // self.mesh.size) * self.mesh.size  # rounded up to a multiple of the number of devices
+        return -(-samples // self._shards) * self._shards  # rounded up to a multiple of the number of shards
 
 
 ONE_DEVICE = OneDevice()
 
 
 def placement(mesh: Mesh | None) -> OneDevice:
-    """Returns the placement for `fit(mesh=mesh)`."""
-    return ONE_DEVICE if mesh is None else ManyDevices(mesh)
+    """Returns the placement for `fit(mesh=mesh)`.
+
+    Raises:
+        ValueError: If it is no mesh with an axis "batch", and "model" if there is another.
+    """
+    if mesh is None:
+        return ONE_DEVICE
+    if not isinstance(mesh, Mesh) or not {BATCH} <= set(mesh.axis_names) <= {BATCH, MODEL}:
+        axes = f"a mesh with the axes {mesh.axis_names}" if isinstance(mesh, Mesh) else repr(mesh)
+        raise ValueError(f"mesh: {axes}, expected one as from jaxnet.train.sharding.mesh(devices)")
+    return ManyDevices(mesh)
+
+
+def _constrain(tree: Any, sharding: NamedSharding) -> Any:
+    return lax.with_sharding_constraint(tree, sharding)  # type: ignore[no-untyped-call]
 
 
 def _numbers(leaf: Any) -> np.ndarray:

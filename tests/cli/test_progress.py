@@ -55,7 +55,7 @@ SLOW_COMMANDS = {
     "bench 4-3-2@5 --dataset random --only jaxnet.fit --rounds 1 --seconds 0.001": [
         "4-3-2@5: measuring the bound,", "4-3-2@5: compiling the reference,", "4-3-2@5: compiling jaxnet.fit",
     ],
-    "scaling --devices 1 --steps 2 --hidden 4": ["measuring 1 device,"],
+    "scaling 784-4-10@8 --devices 1 --steps 2": ["measuring 1 device,"],
     "check --network notebook": ["importing JAX,", "checking the notebook as written", "measuring the defects"],
 }  # fmt: skip
 

@@ -16,6 +16,15 @@ from jaxnet.train.checkpoints import Checkpoints
 
 STEPS, ROWS = 20, 61  # no number of devices divides 61
 EVALUATED = {"eval_every": 10, "weight_decay": 0.01}
+MESHES = [(1, 1), (2, 1), (8, 1), (8, 2), (4, 4)]  # devices, and parts of each large weight
+SIDE, LETTERS, LENGTH = 8, 7, 6
+NETWORKS = {  # functions, as no array may exist before the number of devices is set
+    "two-layer": lambda: jaxnet.two_layer_net(SIDE**2, 8, 10),
+    "deep": lambda: jaxnet.multi_layer_net(SIDE**2, [8, 8], 10, batch_norm=True, dropout=0.2),
+    "simple-conv": lambda: jaxnet.simple_conv_net((1, SIDE, SIDE)),
+    "deep-conv": lambda: jaxnet.deep_conv_net((1, SIDE, SIDE), dropout=0.5),
+    "transformer": lambda: jaxnet.transformer(LETTERS, LENGTH, 8, 2, 1, dropout=0.2),
+}
 
 
 def fit_arguments():
@@ -49,6 +58,50 @@ def simulated(folder, *counts):
         run = jaxnet.fit(*arguments, mesh=sharding.mesh(count), **EVALUATED, **settings)
         save(folder / f"{count}.npz", run)
         assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(run.state))
+
+
+def network_arguments(name):
+    """Returns the positional and named arguments of `fit` for 6 steps of a network."""
+    net, rng = NETWORKS[name](), np.random.default_rng(0)
+    if name == "transformer":
+        arrays = [rng.integers(0, LETTERS, (n, LENGTH)) for n in (ROWS, ROWS, 30, 30)]
+    else:
+        shape = (1, SIDE, SIDE) if name.endswith("conv") else (SIDE**2,)
+        images = [rng.integers(0, 256, (n, *shape)) / 255 for n in (ROWS, 30)]
+        arrays = [images[0], rng.integers(0, 10, ROWS), images[1], rng.integers(0, 10, 30)]
+    batches = jaxnet.draw_batches(jax.random.key(7), ROWS, 16, 6)
+    params = net.init(jax.random.key(0), "he")
+    return (net, params, jaxnet.Dataset(*arrays), batches), {
+        "optimizer": "momentum", "learning_rate": 0.05, "key": jax.random.key(3), "eval_every": 3,
+    }  # fmt: skip
+
+
+def network_over_meshes(folder, number, meshes):
+    """Trains a network on one device without a mesh, then over the first of MESHES."""
+    arguments, settings = network_arguments(list(NETWORKS)[number])
+    save(folder / "alone.npz", jaxnet.fit(*arguments, **settings))
+    for count, model in MESHES[:meshes]:
+        run = jaxnet.fit(*arguments, mesh=sharding.mesh(count, model_devices=model), **settings)
+        save(folder / f"{count}-{model}.npz", run)
+        assert_weights_are_divided(run.state, model)
+        jaxnet.predict(arguments[0], run.state.params, run.state.net_state, arguments[2].x_test)
+
+
+def assert_weights_are_divided(state, model):
+    """Fails unless each device has one part of each large array of a state, momentum included, and all of the rest."""
+    for leaf in jax.tree.leaves(state._replace(key=0)):
+        shape = np.shape(leaf)
+        divided = len(shape) > 1 and np.prod(shape) >= sharding.LARGE_WEIGHT and any(n % model == 0 for n in shape)
+        for shard in leaf.addressable_shards if hasattr(leaf, "addressable_shards") else ():
+            assert shard.data.size == (leaf.size // model if divided else leaf.size), (shape, shard.data.shape)
+
+
+def network_over_processes(folder, number):
+    """Trains a network over all devices of all processes, with whole weights and with divided ones."""
+    arguments, settings = network_arguments(list(NETWORKS)[number])
+    for model in (1, 2):
+        run = jaxnet.fit(*arguments, mesh=sharding.mesh(model_devices=model), **settings)
+        save(folder / f"{model}-process{jax.process_index()}.npz", run)
 
 
 def one_of(folder, steps):
@@ -113,7 +166,10 @@ def main():
     jax.config.update("jax_enable_x64", task != "endless")
     sharding.HEARTBEAT_SECONDS = 10
     sharding.join(f"localhost:{port}", int(processes), int(process))
-    {"simulated": simulated, "one_of": one_of, "endless": endless}[task](Path(folder), *map(int, rest))
+    if task.startswith("network"):
+        sharding.LARGE_WEIGHT = 64
+    tasks = (simulated, network_over_meshes, network_over_processes, one_of, endless)
+    next(function for function in tasks if function.__name__ == task)(Path(folder), *map(int, rest))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import a_dataset, exhaustive, random_params
-from meshed import ROWS, STEPS
+from meshed import MESHES, NETWORKS, ROWS, STEPS
 
 import jaxnet
 from jaxnet.train import sharding
@@ -79,16 +79,35 @@ def test_a_mesh_of_simulated_devices_has_the_trajectory_of_one_device(folder, co
     assert largest_difference(folder / "alone.npz", folder / f"{count}.npz") < 1e-12
 
 
+@pytest.mark.parametrize("name", [name if name == "transformer" else exhaustive(name) for name in NETWORKS])
+def test_a_network_has_the_trajectory_of_one_device_over_devices_that_divide_rows_and_weights(tmp_path, name):
+    run("network_over_meshes", tmp_path, list(NETWORKS).index(name), len(MESHES), local=8)
+    for count, model in MESHES:
+        assert largest_difference(tmp_path / "alone.npz", tmp_path / f"{count}-{model}.npz") < 1e-12, (count, model)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_has_the_trajectory_of_one_device_over_two_processes(tmp_path, name):
+    number = list(NETWORKS).index(name)
+    run("network_over_meshes", tmp_path, number, 0)
+    run("network_over_processes", tmp_path, number, local=2, processes=2)
+    for model, process in [(1, 0), (1, 1), (2, 0), (2, 1)]:
+        together = tmp_path / f"{model}-process{process}.npz"
+        assert largest_difference(tmp_path / "alone.npz", together) < 1e-12, (model, process)
+
+
 def test_each_device_computes_with_its_shard_and_gradients_are_summed():
     """Reads the compiled step. Without `constrain`, every device would compute with the whole batch."""
     script = TESTS.parent / "scripts" / "scaling.py"
-    arguments = ["--devices", "1", "2", "--hidden", "8", "--batch-size", "16", "--steps", "2"]
+    arguments = ["784-8-10@16", "--devices", "1", "2", "--steps", "2"]
     result = subprocess.run([sys.executable, script, *arguments], env=ENVIRONMENT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     gradient = 4 * (785 * 8 + 9 * 10)
-    lines = [line.split()[:4] for line in result.stdout.splitlines()[-2:]]
-    assert lines[0] == ["1", "0", "0", "0"]
-    assert lines[1] == ["2", f"{gradient + 4:,}", f"{16 * 784 + 16 * 4:,}", f"{2 * 16 * 4}"]
+    lines = [line.replace("/", " ").split() for line in result.stdout.splitlines()[-2:]]
+    assert lines[0][:9] == ["1", *["0"] * 8]
+    bytes_of = {"gradients": gradient + 4, "activations": 0, "rows": 16 * 784 + 16 * 4, "row numbers": 2 * 16 * 4}
+    assert lines[1][:9] == ["2", *[f"{size:,}" for size in bytes_of.values() for _ in ("measured", "predicted")]]
 
 
 @pytest.mark.exhaustive
@@ -141,6 +160,15 @@ def test_more_devices_than_available_are_refused_with_the_option_to_change():
         sharding.mesh(count)
     with pytest.raises(ValueError, match="devices: 0, expected 1 to"):
         sharding.mesh(0)
+    with pytest.raises(ValueError, match="model_devices: 2, expected a divisor of 1, the number of devices"):
+        sharding.mesh(1, model_devices=2)
+
+
+@pytest.mark.parametrize("wrong", [2, "batch", jax.make_mesh((1,), ("x",))])
+def test_what_is_no_mesh_is_refused(rng, wrong):
+    data, net = a_dataset(rng, ROWS), jaxnet.two_layer_net(12, 8, 5)
+    with pytest.raises(ValueError, match=r"mesh: .*, expected one as from jaxnet\.train\.sharding\.mesh\(devices\)"):
+        jaxnet.fit(net, random_params(net, dtype=np.float32), data, np.zeros((2, 3), int), mesh=wrong)
 
 
 @pytest.mark.parametrize(
