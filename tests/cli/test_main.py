@@ -115,7 +115,7 @@ WRONG_OPTIONS = {
     "sweep --learning-rates a b": "--learning-rates: 'a', expected a number",
     "sweep --optimizer sdg": "--optimizer: 'sdg', expected one of sgd, momentum, nesterov",
     "bench --dataset rndom": "--dataset: 'rndom', expected one of mnist, random; did you mean random?",
-    "scaling extra": "Unrecognized options: extra",
+    "chapter6 extra": "Unrecognized options: extra",
     "train --lr 0.1": "--lr: no such option; did you mean --learning-rate?",
     "train --lr=0.1": "--lr: no such option; did you mean --learning-rate?",
     "sweep --lr 0.1": "--lr: no such option; did you mean --learning-rates?",
@@ -152,11 +152,17 @@ def test_the_names_of_other_programs_lead_to_options_of_some_command():
         assert {option, f"{option}s"} & options, option
 
 
+POSITIONAL = {
+    "check": {"target"}, "predict": {"folder", "images"}, "show": {"folders"}, "bench": {"networks"},
+    "scaling": {"network"},
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", main.COMMANDS)
 def test_every_option_of_a_command_is_known(name):
     options = importlib.import_module(f"jaxnet.cli.{name}").Options
     for field in dataclasses.fields(options):
-        is_positional = field.name in {"folder", "folders", "images", "networks", "target"}
+        is_positional = field.name in POSITIONAL.get(name, ())
         expected = f"--{field.name}: no such option; write its value without --{field.name}" if is_positional else ""
         assert unknown_option(options, [f"--{field.name}", "3"]) == expected
     assert unknown_option(options, ["-3", "-1e-3", "-inf", "-h"]) == ""
