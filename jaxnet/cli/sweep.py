@@ -18,17 +18,26 @@ import jax
 import numpy as np
 
 import jaxnet
-from jaxnet.cli.common_options import BatchSize, Floats, OptionalPath, Seed, Steps, check_seed
+from jaxnet.cli.common_options import (
+    BatchSize,
+    Floats,
+    OptionalInt,
+    OptionalPath,
+    Seed,
+    Steps,
+    check_seed,
+)
 from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.errors import program
 from jaxnet.cli.interrupt import interrupt_message, what_is_written
 from jaxnet.cli.progress import sweep_progress
 from jaxnet.cli.train_options import CLASSES, DatasetName, OptimizerName
 from jaxnet.common.progress_line import progress_line
+from jaxnet.common.validation import check_counts
 from jaxnet.data import DatasetError
 from jaxnet.data.validation_split import split_validation
 from jaxnet.plots.comparing import sweep_map
-from jaxnet.train import run_folder
+from jaxnet.train import run_folder, sharding
 
 ERRORS = (DatasetError,)
 FRAMES = {"the notebook's": (0.01, 0.1), "the default": (0.1, 0.1)}
@@ -55,6 +64,8 @@ class Options:
     validation: float = 0.1
     """Share of the training data that is held out, to choose the best combination. 0 chooses it on the test data."""
     seed: Seed = 0
+    devices: OptionalInt = None
+    """Number of devices that share the runs; a CPU simulates them. Defaults to one."""
     output: OptionalPath = None
     """New folder for the results. Defaults to runs/sweep-TIME."""
 
@@ -62,6 +73,9 @@ class Options:
 def main(options: Options) -> None:
     """Trains all runs, draws the map, and prints the best combination."""
     check_seed(options.seed + options.seeds - 1)
+    if options.devices is not None:
+        check_counts(devices=options.devices)
+        jax.config.update("jax_num_cpu_devices", options.devices)  # type: ignore[no-untyped-call]
     with (
         run_folder.named_or_reserved(options.output, "sweep") as path,
         interrupt_message(partial(what_is_written, str(path))),
@@ -86,6 +100,7 @@ def sweep_in(path: Path, options: Options) -> None:
             results = jaxnet.sweep(
                 net, data, batches, learning_rates=options.learning_rates, init_stds=options.init_stds,
                 seeds=range(options.seed, options.seed + options.seeds), optimizer=options.optimizer, on_steps=on_steps,
+                mesh=None if options.devices is None else sharding.mesh(options.devices),
             )  # fmt: skip
         seconds = time.perf_counter() - started
         held_out = "validation" if options.validation else "test"

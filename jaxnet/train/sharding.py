@@ -161,6 +161,10 @@ class OneDevice:
         """Places a state as `constrain_state` does. Raises AssertionError if the processes pass different ones."""
         return state
 
+    def place_along(self, tree: Any, axes: Any) -> Any:  # noqa: ARG002
+        """Divides each array between all devices along its axis in `axes`; those with None are on every device."""
+        return tree
+
     def shard_rows(self, x: Any) -> Any:
         """Distributes samples or labels over the devices, padded so that all shards have the same size."""
         return x
@@ -189,6 +193,14 @@ class OneDevice:
         """Within a program, returns function(tree, *rows), computed by each device for its own shard of the rows."""
         return function(tree, *rows)
 
+    def map_along(self, function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:  # noqa: ARG002
+        """Returns a function that each device applies to its own parts, without communication: see `place_along`."""
+        return function
+
+    def divisible(self, count: int) -> int:
+        """Returns the smallest number from `count` on that all devices can share evenly."""
+        return count
+
     def any(self, flag: bool) -> bool:
         """Returns whether the flag is true in any process, so that all decide alike what depends on a clock."""
         return flag
@@ -204,21 +216,27 @@ class ManyDevices(OneDevice):
     mesh: Mesh
 
     def replicate(self, tree: Any) -> Any:  # noqa: D102
-        return self._place(tree, lambda _leaf: self._sharding())
+        return self._place(tree, jax.tree.map(lambda _leaf: self._sharding(), tree))
 
     def place_state(self, state: Any) -> Any:  # noqa: D102
-        return self._place(state, self._sharding_of_weight)
+        return self._place(state, jax.tree.map(self._sharding_of_weight, state))
 
-    def _place(self, tree: Any, sharding_of: Callable[[Any], NamedSharding]) -> Any:
+    def place_along(self, tree: Any, axes: Any) -> Any:  # noqa: D102
+        specs = self._specs_along(axes)
+        return self._place(
+            tree, jax.tree.map(lambda spec, leaf: leaf if leaf is None else NamedSharding(self.mesh, spec), specs, tree)
+        )
+
+    def _place(self, tree: Any, shardings: Any) -> Any:
         numbers = jax.tree.map(_numbers, tree)
         checksum = reduce(lambda crc, leaf: zlib.crc32(leaf.tobytes(), crc), jax.tree.leaves(numbers), 0)
         multihost_utils.assert_equal(np.uint32(checksum), "the processes have different parameters, keys or batches")
 
-        def place(leaf: Any, numbers: np.ndarray) -> Array:
-            array = jax.make_array_from_callback(numbers.shape, sharding_of(leaf), numbers.__getitem__)
+        def place(leaf: Any, numbers: np.ndarray, sharding: NamedSharding) -> Array:
+            array = jax.make_array_from_callback(numbers.shape, sharding, numbers.__getitem__)
             return _with_kind_of(leaf, array)
 
-        return jax.tree.map(place, tree, numbers)
+        return jax.tree.map(place, tree, numbers, shardings)
 
     def shard_rows(self, x: Any) -> Any:  # noqa: D102
         padded, dtype = self._padded(len(x)), jax.dtypes.canonicalize_dtype(x.dtype)
@@ -259,6 +277,16 @@ class ManyDevices(OneDevice):
         result: Array = mapped(tree, *rows)
         return result
 
+    def map_along(self, function: Callable[..., Any], in_axes: Any, out_axes: Any) -> Callable[..., Any]:  # noqa: D102
+        in_specs, out_specs = self._specs_along(in_axes), self._specs_along(out_axes)
+        mapped: Callable[..., Any] = jax.shard_map(
+            function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+        )  # it would want a loop's initial values marked as different on each device
+        return mapped
+
+    def divisible(self, count: int) -> int:  # noqa: D102
+        return -(-count // self.mesh.size) * self.mesh.size
+
     def any(self, flag: bool) -> bool:  # noqa: D102
         return any_process(flag)
 
@@ -275,6 +303,14 @@ class ManyDevices(OneDevice):
 
     def _sharding(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*axes))  # type: ignore[no-untyped-call]
+
+    def _specs_along(self, axes: Any) -> Any:
+        """Returns the partition of arrays between all devices, along an axis each; whole arrays where it is None."""
+
+        def spec(axis: int | None) -> PartitionSpec:
+            return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, self.mesh.axis_names)  # type: ignore[no-untyped-call]
+
+        return jax.tree.map(spec, axes, is_leaf=lambda axis: axis is None)
 
     def _sharding_of_weight(self, leaf: Any) -> NamedSharding:
         """Returns the sharding of a leaf of a state."""

@@ -4,8 +4,8 @@ All runs take the same batches. They differ in what is swept and in nothing else
 for all of them: the first product is one matrix by the first layers of all runs side by side.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from jaxnet.common.outline import outline
@@ -23,6 +24,7 @@ from jaxnet.nn.layers import Layer, Params
 from jaxnet.nn.losses import softmax_cross_entropy
 from jaxnet.train.compiled_steps import Hyperparameters, StepConfig, TrainingData, all_finite, evaluate
 from jaxnet.train.device_data import to_device, to_floats
+from jaxnet.train.sharding import OneDevice, placement
 from jaxnet.train.step import Criterion, MakeOptimizer, TrainState, init_train_state, params_dtype, update
 from jaxnet.train.step_config import check_data, configure
 
@@ -57,6 +59,7 @@ def sweep(
     clip_norm: float | None = None,
     weight_decay: float = 0.0,
     criterion: Criterion = softmax_cross_entropy,
+    mesh: Mesh | None = None,
     on_steps: Callable[[int], None] | None = None,
 ) -> Sweep:
     """Trains every combination, each as `fit` does from `net.init(jax.random.key(seed), init_std)`.
@@ -67,11 +70,13 @@ def sweep(
         batches: Row numbers into `data.x_train`, one row for each step of all runs.
         learning_rates: Learning rates, each > 0 and finite.
         init_stds: Standard deviations of the initial weights, each > 0 and finite. Defaults to 0.1 alone.
-        seeds: Whole numbers >= 0. Defaults to 0 alone.
+        seeds: Whole numbers from 0 to 2³² - 1. Defaults to 0 alone.
         optimizer: A name in `OPTIMIZERS`, or a function from a learning rate to an optax optimizer. Defaults to "sgd".
         clip_norm: As for `fit`.
         weight_decay: As for `fit`.
         criterion: As for `fit`.
+        mesh: Devices to divide the runs between, as from `jaxnet.train.sharding.mesh`. Each has all of the data and
+            trains its own runs; nothing is communicated but their results. Every process passes the same arguments.
         on_steps: Called with the number of steps done after every 100 steps, and at the end.
 
     Returns:
@@ -94,7 +99,9 @@ def sweep(
         _check_swept(name, values)
     if isinstance(optimizer, optax.GradientTransformation):
         raise ValueError("optimizer: an optax.GradientTransformation, expected a name or a function of learning rates")
-    rates, stds, run_seeds = zip(*product(*grid.values()), strict=True)
+    devices, count = placement(mesh), math.prod(map(len, grid.values()))
+    runs = list(product(*grid.values()))
+    rates, stds, run_seeds = zip(*runs, *[runs[-1]] * (devices.divisible(count) - count), strict=True)
     params = jax.vmap(net.init)(jnp.stack([jax.random.key(seed) for seed in run_seeds]), jnp.array(stds, float))
     first_params = jax.tree.map(lambda leaf: leaf[0], params)
     check_data(net, first_params, data)
@@ -107,20 +114,17 @@ def sweep(
     hyperparameters = hyperparameters._replace(learning_rate=jnp.array(rates, dtype))
 
     x_train, x_test = (to_device(x, dtype) for x in (data.x_train, data.x_test))
-    t_train, t_test = jnp.asarray(data.t_train), jnp.asarray(data.t_test)
-    training_data = TrainingData(x_train, t_train, jnp.asarray(batches))
-    axes, state = _initial_states(config, hyperparameters, params)
-    state, loss = _train(config, hyperparameters, axes, state, training_data, on_steps)
-
-    arrays, arrays_axes = ((tree.params, tree.net_state, tree.opt_state) for tree in (state, axes))
-    diverged = ~(np.isfinite(loss).all(axis=1) & np.asarray(jax.vmap(all_finite, (arrays_axes,))(arrays)))
-    loss[np.maximum.accumulate(~np.isfinite(loss), axis=1)] = np.nan
-    runs = [_run_of(i, (state.params, state.net_state), (axes.params, axes.net_state)) for i in range(len(rates))]
-    accuracy_of = jax.jit(partial(evaluate, net))  # run by run: XLA's convolution by several weights is slow on a CPU
-    accuracies = (
-        np.where(diverged, np.nan, np.array([accuracy_of(*run, x, t) for run in runs]))
-        for x, t in ((x_train, t_train), (x_test, t_test))
+    x_train, t_train, x_test, t_test, rows = devices.replicate(
+        (x_train, jnp.asarray(data.t_train), x_test, jnp.asarray(data.t_test), jnp.asarray(batches))
     )
+    axes, state = _initial_states(config, hyperparameters, params)
+    state, loss = _train(config, hyperparameters, axes, devices, state, TrainingData(x_train, t_train, rows), on_steps)
+    results = _evaluate(net, axes, devices, state, ((x_train, t_train), (x_test, t_test)))
+
+    loss, finite, *accuracies = (np.asarray(values)[:count] for values in (loss, *results))
+    diverged = ~(np.isfinite(loss).all(axis=1) & finite)
+    loss[np.maximum.accumulate(~np.isfinite(loss), axis=1)] = np.nan
+    accuracies = [np.where(diverged, np.nan, accuracy) for accuracy in accuracies]
     shape = tuple(map(len, grid.values()))
     by_run = (values.reshape(*shape, *values.shape[1:]) for values in (loss, *accuracies, diverged))
     return Sweep(np.array(learning_rates), np.array(init_stds), np.array(seeds), *by_run)
@@ -132,6 +136,8 @@ def _check_swept(name: str, values: Sequence[Any]) -> None:
     for i, value in enumerate(values):
         if name == "seeds":
             check_counts(0, **{f"seeds[{i}]": value})
+            if value >= 2**32:  # JAX's keys would take the remainder
+                raise ValueError(f"seeds[{i}]: {value}, expected a whole number from 0 to 2^32 - 1")
         else:
             check_positive(f"{name}[{i}]", value)
             check_fits_dtype(f"{name}[{i}]", value, jnp.result_type(float))
@@ -155,26 +161,21 @@ def _initial_states(
     return axes, jax.vmap(initial_state, out_axes=axes)(rates, params)
 
 
-def _run_of(run: int, trees: Any, axes: Any) -> Any:
-    """Returns the leaves of one run."""
-    return jax.tree.map(lambda leaf, axis: jnp.take(leaf, run, axis), trees, axes)
-
-
 def _train(
     config: StepConfig,
     hyperparameters: Hyperparameters,
     axes: TrainState,
+    devices: OneDevice,
     state: TrainState,
     data: TrainingData,
     on_steps: Callable[[int], None] | None,
 ) -> tuple[TrainState, np.ndarray]:
     """Trains all runs; returns their final states, and their losses (R, S)."""
 
-    @jax.jit
     def run_chunk(
         hyperparameters: Hyperparameters, state: TrainState, data: TrainingData, stop: Int[Array, ""]
     ) -> tuple[TrainState, Float[Array, "{CHUNK} R"]]:
-        """Makes the steps of all runs up to but not including `stop`, at most CHUNK."""
+        """Makes the steps of the runs of a device up to but not including `stop`, at most CHUNK."""
         rates: Any = hyperparameters.learning_rate
         first, dtype = state.step, rates.dtype
 
@@ -192,11 +193,47 @@ def _train(
         losses = jnp.full((CHUNK, len(rates)), jnp.nan, dtype)
         return lax.while_loop(lambda carry: carry[0].step < stop, step, (state, losses))
 
+    whole = jax.tree.map(lambda _: None, hyperparameters)
+    hyperparameter_axes = whole._replace(learning_rate=0)
+    divided = devices.map_along(run_chunk, (hyperparameter_axes, axes, None, None), (axes, 1))
+
+    @jax.jit
+    def program(*arguments: Any) -> tuple[TrainState, Array]:
+        state, losses = divided(*arguments)
+        return state, devices.constrain_whole(losses)
+
+    hyperparameters = devices.place_along(hyperparameters, hyperparameter_axes)
+    state = devices.place_along(state, axes)
     losses, steps = [], len(data.batches)
     for done in range(0, steps, CHUNK):
         stop = min(done + CHUNK, steps)
-        state, chunk_losses = run_chunk(hyperparameters, state, data, stop)
+        state, chunk_losses = program(hyperparameters, state, data, stop)
         losses.append(np.asarray(chunk_losses)[: stop - done].T)
         if on_steps is not None:
             on_steps(stop)
     return state, np.concatenate(losses, axis=1)
+
+
+def _evaluate(
+    net: Layer, axes: TrainState, devices: OneDevice, state: TrainState, samples: tuple[tuple[Array, Array], ...]
+) -> tuple[Array, ...]:
+    """Returns for each run whether its final state is finite, and its training and test accuracies.
+
+    A device evaluates its runs one by one: on a CPU, XLA's convolution by the weights of several runs is slow.
+    """
+
+    def evaluate_runs(state: TrainState, samples: tuple[tuple[Array, Array], ...]) -> tuple[Array, ...]:
+        arrays, arrays_axes = ((tree.params, tree.net_state, tree.opt_state) for tree in (state, axes))
+        runs = jax.tree.map(lambda leaf, axis: jnp.moveaxis(leaf, axis, 0), arrays, arrays_axes)
+
+        def evaluate_run(run: tuple[Any, ...]) -> tuple[Array, ...]:
+            params, net_state, _ = run
+            return all_finite(run), *(evaluate(net, params, net_state, x, t) for x, t in samples)
+
+        results: tuple[Array, ...] = lax.map(evaluate_run, runs)
+        return results
+
+    divided = devices.map_along(evaluate_runs, (axes, None), 0)
+    program = jax.jit(lambda *arguments: devices.constrain_whole(divided(*arguments)))
+    results: tuple[Array, ...] = program(state, samples)
+    return results

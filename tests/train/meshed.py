@@ -16,6 +16,7 @@ from jaxnet.train.checkpoints import Checkpoints
 
 STEPS, ROWS = 20, 61  # no number of devices divides 61
 EVALUATED = {"eval_every": 10, "weight_decay": 0.01}
+SWEPT = {"learning_rates": (0.01, 0.1, 0.3), "init_stds": (0.1, 0.3, 0.5), "optimizer": "adam", "clip_norm": 5.0}
 MESHES = [(1, 1), (2, 1), (8, 1), (8, 2), (4, 4)]  # devices, and parts of each large weight
 SIDE, LETTERS, LENGTH = 8, 7, 6
 NETWORKS = {  # functions, as no array may exist before the number of devices is set
@@ -104,6 +105,21 @@ def network_over_processes(folder, number):
         save(folder / f"{model}-process{jax.process_index()}.npz", run)
 
 
+def sweep_over_meshes(folder):
+    """Sweeps 9 runs on one device without a mesh, and over meshes whose numbers of devices do not divide 9."""
+    (net, _, data, batches), _ = fit_arguments()
+    np.savez(folder / "alone.npz", **jaxnet.sweep(net, data, batches, **SWEPT)._asdict())
+    for name, mesh in {"4": sharding.mesh(4), "8": sharding.mesh(8, model_devices=2)}.items():
+        np.savez(folder / f"{name}.npz", **jaxnet.sweep(net, data, batches, mesh=mesh, **SWEPT)._asdict())
+
+
+def sweep_over_processes(folder):
+    """Sweeps the same runs over all devices of all processes."""
+    (net, _, data, batches), _ = fit_arguments()
+    result = jaxnet.sweep(net, data, batches, mesh=sharding.mesh(), **SWEPT)
+    np.savez(folder / f"process{jax.process_index()}.npz", **result._asdict())
+
+
 def one_of(folder, steps):
     """Trains over all devices of all processes, from the last checkpoint to this step."""
     fit_module.FIRST_CHUNK = 2
@@ -168,7 +184,10 @@ def main():
     sharding.join(f"localhost:{port}", int(processes), int(process))
     if task.startswith("network"):
         sharding.LARGE_WEIGHT = 64
-    tasks = (simulated, network_over_meshes, network_over_processes, one_of, endless)
+    tasks = (
+        simulated, network_over_meshes, network_over_processes, sweep_over_meshes, sweep_over_processes, one_of,
+        endless,
+    )  # fmt: skip
     next(function for function in tasks if function.__name__ == task)(Path(folder), *map(int, rest))
 
 

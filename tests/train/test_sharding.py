@@ -62,7 +62,7 @@ def largest_difference(path_a, path_b):
     with np.load(path_a) as a, np.load(path_b) as b:
         assert set(a) == set(b)
         assert all(a[name].shape == b[name].shape for name in a)
-        return max(np.abs(a[name] - b[name]).max() for name in a)
+        return max(np.abs(np.subtract(a[name], b[name], dtype=float)).max() for name in a)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,20 @@ def test_a_network_has_the_trajectory_of_one_device_over_two_processes(tmp_path,
     for model, process in [(1, 0), (1, 1), (2, 0), (2, 1)]:
         together = tmp_path / f"{model}-process{process}.npz"
         assert largest_difference(tmp_path / "alone.npz", together) < 1e-12, (model, process)
+
+
+def test_a_sweep_over_devices_has_the_results_of_one_device(tmp_path):
+    run("sweep_over_meshes", tmp_path, local=8)
+    for devices in (4, 8):
+        assert largest_difference(tmp_path / "alone.npz", tmp_path / f"{devices}.npz") < 1e-12, devices
+
+
+@pytest.mark.exhaustive
+def test_a_sweep_over_two_processes_has_the_results_of_one_device(tmp_path):
+    run("sweep_over_meshes", tmp_path, local=8)
+    run("sweep_over_processes", tmp_path, local=2, processes=2)
+    for process in (0, 1):
+        assert largest_difference(tmp_path / "alone.npz", tmp_path / f"process{process}.npz") < 1e-12, process
 
 
 def test_each_device_computes_with_its_shard_and_gradients_are_summed():

@@ -65,6 +65,7 @@ BAD = {
     r"learning_rates\[0\]: 1e\+39, expected a number that float32 can hold": {"learning_rates": [1e39]},
     r"seeds\[0\]: -2": {"learning_rates": [0.1], "seeds": [-2]},
     r"seeds\[1\]: 1.5, expected a whole number": {"learning_rates": [0.1], "seeds": [1, 1.5]},
+    r"seeds\[0\]: 4294967296, expected a whole number from 0 to 2\^32 - 1": {"learning_rates": [0.1], "seeds": [2**32]},
     "optimizer: an optax.GradientTransformation": {"learning_rates": [0.1], "optimizer": optax.sgd(0.1)},
     "optimizer: 'sdg'": {"learning_rates": [0.1], "optimizer": "sdg"},
 }
