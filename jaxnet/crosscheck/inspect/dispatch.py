@@ -18,6 +18,7 @@ from jaxnet.crosscheck.adapters import (
     scalar_engines,
     updates,
 )
+from jaxnet.crosscheck.adapters.style import called
 from jaxnet.crosscheck.frameworks.array_protocol import foreign_array, on_numpy_arrays, with_numpy_arrays
 from jaxnet.crosscheck.frameworks.choose import engine_for
 from jaxnet.crosscheck.frameworks.program import FrameworkProgram
@@ -133,8 +134,10 @@ def _functions_of_tensors(thing: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any
         return None
     if isinstance(thing, tuple | list):
         return (thing[0], thing[1]) if len(thing) == 2 else None
-    is_plain = not callable(thing) and not hasattr(thing, "forward")
-    return derivatives.two_functions(thing, inputs) if is_plain else None
+    is_plain = not callable(thing) and not hasattr(thing, "forward") and inputs
+    functions = derivatives.two_functions(thing, inputs) if is_plain else None
+    shape = getattr(called(functions[1], *inputs), "shape", None) if functions else None
+    return functions if shape is not None and shape == getattr(inputs[0], "shape", None) else None
 
 
 def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> Style | None:
