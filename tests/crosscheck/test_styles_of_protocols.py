@@ -486,6 +486,55 @@ def an_energy_and_forces_of_tensors(k):
     return Springs(), (torch.tensor(draw(4, 2)),)
 
 
+class Labelled:
+    """A network whose backward starts from labels, and which knows no cost."""
+
+    def __init__(self, factor):
+        self.factor, self.W, self.V = factor, draw(3, 4), draw(4, 1)
+
+    def forward_pass(self, X):
+        self.X, A1 = X, np.tanh(X @ self.W)
+        A2 = sigmoid(A1 @ self.V)
+        return A1, A2
+
+    def backward_pass(self, y, A1, A2):
+        dz = (A2 - y) / len(y)
+        self.dV = A1.T @ dz
+        self.dW = self.factor * self.X.T @ (dz @ self.V.T * (1 - A1**2))
+
+
+def cross_entropy(y_true, p):
+    return -np.mean(y_true * np.log(p) + (1 - y_true) * np.log(1 - p))
+
+
+CLASSES = np.array([[0.0], [1], [1], [0], [1], [0]])
+
+
+@style
+def a_network_and_a_cost_outside(k):
+    return (Labelled(k), cross_entropy), (draw(6, 3), CLASSES)
+
+
+@style
+def a_network_that_holds_the_object_of_its_cost(k):
+    class CrossEntropy:
+        def compute(self, y_true, p):
+            return cross_entropy(y_true, p)
+
+    class Descending(Labelled):
+        def __init__(self):
+            super().__init__(k)
+            self.loss_fn, self.rate = CrossEntropy(), 0.1
+
+        def backward_pass(self, y, A1, A2):
+            super().backward_pass(y, A1, A2)
+            self.V -= self.rate * self.dV
+            self.W -= self.rate * self.dW
+            del self.dV, self.dW
+
+    return Descending(), (draw(6, 3), CLASSES)
+
+
 @pytest.mark.parametrize("name", sampled(STYLES, 2))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name](1.0)
@@ -679,3 +728,11 @@ def test_a_method_of_a_cell_without_a_gradient_for_an_input_is_inconclusive():
     assert {leaf.name: str(leaf.verdict) for leaf in report.leaves} == {
         "U": "PASS", "W": "PASS", "h_prev": "PASS", "x": "INCONCLUSIVE"
     }  # fmt: skip
+
+
+def test_a_note_names_the_cost_of_a_network():
+    thing, inputs = STYLES["a_network_and_a_cost_outside"](1.0)
+    report = check(thing, *inputs)
+    assert [leaf.name for leaf in report.leaves] == ["W", "V"]
+    note = "backward_pass of Labelled is checked as the gradient of cross_entropy by its parameters, so X is held fixed"
+    assert note in report.notes

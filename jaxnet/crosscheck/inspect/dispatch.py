@@ -12,6 +12,7 @@ from jaxnet.crosscheck.adapters import (
     loss_and_gradients,
     loss_objects,
     methods,
+    outside_costs,
     plain_numbers,
     resets,
     returned_order,
@@ -102,6 +103,11 @@ def in_any_style(
         with_resets = in_any_style(make, style.thing, inputs, seed)
         with_resets.notes = (*with_resets.notes, style.note)
         return with_resets
+    if _is_of_arrays(thing, inputs) and (style := outside_costs.adapt(_drawn_style(thing, inputs, seed))) is not None:
+        with_cost = in_any_style(make, style.thing, style.inputs, seed)
+        with_cost.notes = (*with_cost.notes, style.note)
+        with_cost.constants = {*with_cost.constants, *style.data}
+        return with_cost
     if _is_of_arrays(thing, inputs) and (style := _style_that_looks_plain(thing, inputs, seed)) is not None:
         return _styled(style, seed)
     try:
