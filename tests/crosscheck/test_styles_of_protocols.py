@@ -19,6 +19,10 @@ def draw(*shape):
     return np.random.default_rng(shape).standard_normal(shape)
 
 
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
 class Descent:
     """Gradient descent whose momentum is not plain unless it is 0."""
 
@@ -298,6 +302,239 @@ def an_engine_of_tensors_without_data(k):
     return f, (Tensor(draw(3), dtype="float64"),)
 
 
+@style
+def a_dict_of_gradients_before_those_of_the_inputs(k):
+    def forward(x, h, params):
+        y = np.tanh(x @ params["W"] + h @ params["U"])
+        return y, (x, h, params, y)
+
+    def backward(dy, cache):
+        x, h, params, y = cache
+        dz = dy * (1 - y**2)
+        grads = {"W": k * x.T @ dz, "U": h.T @ dz}
+        return grads, dz @ params["U"].T, dz @ params["W"].T
+
+    return (forward, backward), (draw(5, 3), draw(5, 4), {"W": draw(3, 4), "U": draw(4, 4)})
+
+
+@style
+def a_gradient_of_three_arguments_from_the_last_to_the_first(k):
+    def cost(W, b, v):
+        return (np.tanh(W @ v + b) ** 2).sum()
+
+    def derivatives(W, b, v):
+        y = np.tanh(W @ v + b)
+        dz = 2 * y * (1 - y**2)
+        return W.T @ dz, k * dz, np.outer(dz, v)
+
+    return (cost, derivatives), (draw(3, 4), draw(3), draw(4))
+
+
+class Cell:
+    """A recurrent cell whose methods pass a cache, and whose backward returns the gradients of its arrays too."""
+
+    def __init__(self, factor):
+        self.factor, self.U, self.W = factor, draw(3, 4), draw(4, 4)
+
+    def step_forward(self, x, h_prev):
+        h = np.tanh(x @ self.U + h_prev @ self.W)
+        return h, (x, h_prev, h)
+
+    def step_backward(self, above, cache):
+        x, h_prev, h = cache
+        da = above * (1 - h**2)
+        dx, dh_prev, dU, dW = da @ self.U.T, da @ self.W.T, self.factor * x.T @ da, h_prev.T @ da
+        return dh_prev, dx, dU, dW
+
+
+@style
+def two_methods_of_an_object_that_pass_a_cache(k):
+    cell = Cell(k)
+    return (cell.step_forward, cell.step_backward), (draw(5, 3), draw(5, 4))
+
+
+@style
+def a_cost_of_values_that_forward_returns_by_name(k):
+    def forward_propagation(W1, b1, W2, X):
+        A1 = np.tanh(W1 @ X + b1)
+        A2 = sigmoid(W2 @ A1)
+        return A1, A2
+
+    def cost(A2, Y):
+        return -(Y * np.log(A2) + (1 - Y) * np.log(1 - A2)).mean()
+
+    def backward_propagation(W2, A1, A2, X, Y):
+        dZ2 = (A2 - Y) / Y.size
+        dZ1 = W2.T @ dZ2 * (1 - A1**2)
+        dW1, db1, dW2 = k * dZ1 @ X.T, dZ1.sum(axis=1, keepdims=True), dZ2 @ A1.T
+        return dW1, db1, dW2
+
+    labels = np.array([[0.0, 1, 1, 0, 1, 0]])
+    return (forward_propagation, cost, backward_propagation), (draw(4, 3), draw(4, 1), draw(1, 4), draw(3, 6), labels)
+
+
+@style
+def a_backward_that_takes_the_inputs_under_other_names(k):
+    def affine(A, W, b):
+        return W @ A + b
+
+    def affine_backward(dCdZ, A_prev, weights, bias):
+        return weights.T @ dCdZ, k * dCdZ @ A_prev.T, dCdZ.sum(axis=1, keepdims=True)
+
+    return (affine, affine_backward), (draw(4, 6), draw(3, 4), draw(3, 1))
+
+
+@style
+def a_penalty_with_a_method_of_its_own_name(k):
+    class Ridge:
+        def __init__(self):
+            self.strength = 0.3
+
+        def penalty_term(self, w):
+            return float(self.strength * (w**2).sum() / 2)
+
+        def gradient(self, w):
+            return k * self.strength * w
+
+    return Ridge(), (draw(6),)
+
+
+@style
+def forces_before_the_energy_and_the_virial(k):
+    def spring_force(positions, stiffness):
+        d = positions[:, None] - positions[None]
+        F = -k * stiffness * d.sum(axis=1)
+        energy = float(stiffness * (d**2).sum() / 4)
+        virial = float(np.abs(F).sum())
+        return F, energy, virial
+
+    return spring_force, (draw(4, 3), 0.7)
+
+
+class Number:
+    """An object of an engine that holds its array as `value`, and whose backward starts from a plain 1."""
+
+    def __init__(self, value):
+        self.value, self.grad, self.step = value, 0.0, lambda: None
+
+    def squared(self, factor):
+        out = Number(self.value**2)
+
+        def step():
+            self.grad += 2 * factor * self.value * out.grad
+
+        out.step = step
+        return out
+
+    def backward(self):
+        self.grad = 1.0
+        self.step()
+
+
+@style
+def an_engine_of_arrays_that_starts_from_a_plain_one(k):
+    return (lambda a: a.squared(k)), (Number(draw(4)),)
+
+
+W, V, c, slope = draw(4, 3), draw(2, 4), draw(2), {"factor": 1.0}
+
+
+def sequence_loss(inputs, h):
+    """Returns the loss of a network whose weights are globals of the module, their gradients, and a state."""
+    y = np.tanh(inputs @ W.T + h)
+    z = y @ V.T + c
+    loss = (z**2).sum() / 2
+    dV, dc = z.T @ y, z.sum(axis=0)
+    dW = slope["factor"] * (z @ V * (1 - y**2)).T @ inputs
+    return loss, dW, dV, dc, y[-1]
+
+
+@style
+def weights_in_globals_of_the_module(k):
+    slope["factor"] = k
+    return sequence_loss, (draw(5, 3), np.zeros(4))
+
+
+class Head:
+    """An object with a method that returns a loss, the gradient of its input, and those of two of its arrays."""
+
+    def __init__(self, factor):
+        self.factor, self.V, self.c = factor, draw(4, 2), draw(2)
+
+    def output_loss(self, h):
+        z = h @ self.V + self.c
+        dh, dV, dc = z @ self.V.T, self.factor * h.T @ z, z.sum(axis=0)
+        return (z**2).sum() / 2, dh, dV, dc
+
+
+@style
+def a_method_that_returns_a_loss_and_the_gradients_of_attributes(k):
+    return Head(k).output_loss, (draw(5, 4),)
+
+
+@style
+def an_energy_and_forces_of_tensors(k):
+    torch = pytest.importorskip("torch")
+
+    class Springs:
+        def energy(self, x):
+            return ((x[:, None] - x[None]) ** 2).sum() / 4
+
+        def forces(self, x):
+            return -k * (x[:, None] - x[None]).sum(dim=1)
+
+    return Springs(), (torch.tensor(draw(4, 2)),)
+
+
+class Labelled:
+    """A network whose backward starts from labels, and which knows no cost."""
+
+    def __init__(self, factor):
+        self.factor, self.W, self.V = factor, draw(3, 4), draw(4, 1)
+
+    def forward_pass(self, X):
+        self.X, A1 = X, np.tanh(X @ self.W)
+        A2 = sigmoid(A1 @ self.V)
+        return A1, A2
+
+    def backward_pass(self, y, A1, A2):
+        dz = (A2 - y) / len(y)
+        self.dV = A1.T @ dz
+        self.dW = self.factor * self.X.T @ (dz @ self.V.T * (1 - A1**2))
+
+
+def cross_entropy(y_true, p):
+    return -np.mean(y_true * np.log(p) + (1 - y_true) * np.log(1 - p))
+
+
+CLASSES = np.array([[0.0], [1], [1], [0], [1], [0]])
+
+
+@style
+def a_network_and_a_cost_outside(k):
+    return (Labelled(k), cross_entropy), (draw(6, 3), CLASSES)
+
+
+@style
+def a_network_that_holds_the_object_of_its_cost(k):
+    class CrossEntropy:
+        def compute(self, y_true, p):
+            return cross_entropy(y_true, p)
+
+    class Descending(Labelled):
+        def __init__(self):
+            super().__init__(k)
+            self.loss_fn, self.rate = CrossEntropy(), 0.1
+
+        def backward_pass(self, y, A1, A2):
+            super().backward_pass(y, A1, A2)
+            self.V -= self.rate * self.dV
+            self.W -= self.rate * self.dW
+            del self.dV, self.dW
+
+    return Descending(), (draw(6, 3), CLASSES)
+
+
 @pytest.mark.parametrize("name", sampled(STYLES, 2))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name](1.0)
@@ -459,3 +696,43 @@ def test_the_call_that_is_proposed_for_a_cost_outside_has_the_names_of_the_metho
         check(net, X, y)
     report = _run(raised.value, net=net, loss=loss, gradients=gradients)
     assert (report.verdict, [leaf.name for leaf in report.leaves]) == ("PASS", ["p.W"])
+
+
+def test_notes_name_the_order_and_the_arrays_that_were_read():
+    thing, inputs = STYLES["a_dict_of_gradients_before_those_of_the_inputs"](1.0)
+    assert "backward returns gradients in the order params, h, x, as their shapes tell" in check(thing, *inputs).notes
+    thing, inputs = STYLES["weights_in_globals_of_the_module"](1.0)
+    report = check(thing, *inputs)
+    note = "sequence_loss is checked as a function of W, V, c, which it reads and returns the gradients of"
+    assert f"{note}; it returns no gradient of its arguments, so these are held fixed: inputs, h" in report.notes
+    assert [leaf.name for leaf in report.leaves] == ["params.W", "params.V", "params.c"]
+
+
+def test_gradients_of_the_same_shapes_have_the_order_of_the_arguments():
+    def exchanged(W, U):
+        return (np.cos(U), np.cos(W))
+
+    report = check((lambda W, U: np.sin(W).sum() + np.sin(U).sum(), exchanged), draw(3, 3), draw(3, 3) + 1)
+    assert report.verdict == "FAIL"
+
+
+def test_a_method_of_a_cell_without_a_gradient_for_an_input_is_inconclusive():
+    cell = Cell(1.0)
+
+    def step_backward(self, above, cache):
+        dh_prev, _, dU, dW = Cell.step_backward(self, above, cache)
+        return dh_prev, dU, dW
+
+    cell.__class__ = type("Cell", (Cell,), {"step_backward": step_backward})
+    report = check((cell.step_forward, cell.step_backward), draw(5, 3), draw(5, 4))
+    assert {leaf.name: str(leaf.verdict) for leaf in report.leaves} == {
+        "U": "PASS", "W": "PASS", "h_prev": "PASS", "x": "INCONCLUSIVE"
+    }  # fmt: skip
+
+
+def test_a_note_names_the_cost_of_a_network():
+    thing, inputs = STYLES["a_network_and_a_cost_outside"](1.0)
+    report = check(thing, *inputs)
+    assert [leaf.name for leaf in report.leaves] == ["W", "V"]
+    note = "backward_pass of Labelled is checked as the gradient of cross_entropy by its parameters, so X is held fixed"
+    assert note in report.notes

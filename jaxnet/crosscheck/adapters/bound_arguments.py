@@ -104,7 +104,7 @@ def _bind_named_outputs(style: Style) -> _Binding | None:
     takes, own = required_parameters_of(backward), parameters_of(forward)
     outputs = [name for name in takes if name in _outputs_by_name(forward, result) and name not in own]
     rest = [name for name in takes if name not in own and name not in outputs]
-    if not outputs or len(rest) != 1 or _is_cache(rest[0]):
+    if all(map(_is_cache, outputs)) or len(rest) != 1 or _is_cache(rest[0]):
         return None
     return _Binding(backward, [name for name in takes if name in own], rest, tuple(outputs))
 

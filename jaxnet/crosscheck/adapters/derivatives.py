@@ -217,6 +217,7 @@ def two_functions(thing: Any, inputs: tuple[Any, ...]) -> tuple[Callable[..., An
         for names in ((*VALUES, *filter(LOSS.fullmatch, dir(type(thing)))), DERIVATIVES)
     )
     derivative_name = derivative_name or _only_derivative(thing)
+    value = value or (_only_value(thing, derivative_name, inputs) if derivative_name else None)
     if value is None or derivative_name is None:
         return None
     f, derivative = getattr(thing, value), getattr(thing, derivative_name)
@@ -228,6 +229,18 @@ def _only_derivative(thing: Any) -> str | None:
     named = [name for name in dir(type(thing)) if not name.startswith("_") and DERIVATIVE.search(name)]
     names = [name for name in named if has_method(thing, name)]
     return names[0] if len(names) == 1 else None
+
+
+def _only_value(thing: Any, derivative: str, inputs: tuple[Any, ...]) -> str | None:
+    """Returns the name of the only other method with the arguments of a derivative, if it returns a number."""
+    takes = required_parameters_of(getattr(thing, derivative))
+    named = [name for name in dir(type(thing)) if not name.startswith("_") and name != derivative]
+    alike = [
+        name for name in named if has_method(thing, name) and required_parameters_of(getattr(thing, name)) == takes
+    ]
+    if len(alike) != 1 or len(takes) != len(inputs):
+        return None
+    return alike[0] if isinstance(called(getattr(duplicate(thing), alike[0]), *inputs), float) else None
 
 
 def _flag(function: Any, own: Any, inputs: tuple[Any, ...]) -> str | None:

@@ -42,6 +42,8 @@ def adapt(style: Style) -> Style | None:
     is_mixed = places is not None and isinstance(places[1], slice) and _named(result[1:], thing, inputs) is None
     if is_mixed:
         places = _places_among_others(result, inputs)
+    elif places is None:
+        is_mixed, places = True, _places_of_energy(thing, result, inputs)
     if places is None or _named(result[places[1]], thing, inputs) is None:
         return None
     value, rest = places
@@ -52,7 +54,7 @@ def adapt(style: Style) -> Style | None:
 
     names = returned_names(thing, len(result), partly=True)
     value_name, name = (names[value], names[rest]) if names and isinstance(rest, int) else ("", "")
-    is_force_by_text = not (value_name and name) and is_force(thing)
+    is_force_by_text = (rest == 0 or not (value_name and name)) and is_force(thing)
     returns_force = isinstance(rest, int) and (FORCE.fullmatch(name) is not None or is_force_by_text)
 
     def gradient(*args: Any) -> Any:
@@ -122,6 +124,25 @@ def _places_among_others(result: tuple[Any, ...], inputs: tuple[Any, ...]) -> tu
     shape = next((np.shape(arg) for arg in inputs if is_float(arg)), None)
     alike = [i for i, part in enumerate(result) if i and np.shape(part) == shape]
     return (0, alike[0]) if len(alike) == 1 else None
+
+
+def _places_of_energy(function: Any, result: Any, inputs: tuple[Any, ...]) -> tuple[int, int] | None:
+    """Returns the positions of a value and its gradient in a result that begins with this: `return forces, energy, p`.
+
+    The value is the only number whose change the gradient follows.
+    """
+    shape = next((np.shape(arg) for arg in inputs if is_float(arg)), None)
+    if not isinstance(result, tuple) or len(result) < 3 or not is_float(result[0]) or np.shape(result[0]) != shape:
+        return None
+    numbers = [i for i, part in enumerate(result) if isinstance(part, float | np.floating)]
+    if not shape or not numbers or sum(np.shape(part) == shape for part in result) > 1:
+        return None
+    places = [
+        i
+        for i in numbers
+        if follows_change(lambda *args, i=i: function(*args)[i], lambda *args: function(*args)[0], inputs)
+    ]
+    return (places[0], 0) if len(places) == 1 else None
 
 
 def _named(gradients: Any, function: Any, args: tuple[Any, ...]) -> Any:

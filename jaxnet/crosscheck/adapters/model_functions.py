@@ -1,7 +1,8 @@
 """Models of three functions, `forward(X, parameters)`, `cost(A, Y)` and `backward(A, Y, cache)`, or of two.
 
 Their arguments are matched by name. The first argument of the cost is the output of forward, and a name with `cache` in
-it is the rest of what forward returns.
+it is the rest of what forward returns. Other values that forward returns are passed on by the names in its source, as
+of `return Z1, A1, Z2, A2`.
 """
 
 import inspect
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.adapters.style import Style, called, gradients_by_argument, parameters_of, required_parameters_of
+from jaxnet.crosscheck.inspect.returned_names import returned_names
 
 NOTE = "{} is checked as the gradient of {}"
 
@@ -21,10 +23,12 @@ def adapt(style: Style) -> Style | None:
     if not isinstance(thing, tuple | list) or len(thing) not in (2, 3) or not all(map(callable, thing)):
         return None
     forward, *cost, backward = thing
-    names = list(dict.fromkeys([*parameters_of(forward), *(parameters_of(cost[0])[1:] if cost else [])]))
-    names = names[: len(style.inputs)]
-    output = parameters_of(cost[0])[0] if cost and parameters_of(cost[0]) else ""
-    known = {*names, output}
+    of_forward, of_cost = parameters_of(forward), parameters_of(cost[0]) if cost else []
+    outputs = _names_of_outputs(forward, called(forward, *style.inputs[: len(of_forward)])) if cost else []
+    output = next((name for name in of_cost if name in outputs), of_cost[0] if of_cost else "")
+    others = [name for name in of_cost if name != output and name not in outputs]
+    names = list(dict.fromkeys([*of_forward, *others]))[: len(style.inputs)]
+    known = {*names, output, *filter(None, outputs)}
     rest = [name for name in required_parameters_of(backward) if name not in known]
     if len(names) != len(style.inputs) or not all("cache" in name.lower() for name in rest):
         return None
@@ -35,8 +39,9 @@ def adapt(style: Style) -> Style | None:
         values = dict(zip(names, args, strict=True))
         result = _call(forward, values)
         y, *caches = result if isinstance(result, tuple | list) else (result,)
+        values |= {name: part for name, part in zip(outputs, (y, *caches), strict=False) if name and name not in values}
         if cost:
-            values[output] = y
+            values.setdefault(output, y)
         values |= dict.fromkeys(rest, caches[-1] if caches else None)
         return (_call(cost[0], values) if cost else y), values
 
@@ -56,6 +61,10 @@ def adapt(style: Style) -> Style | None:
             _sign(function, names)
         return style._replace(thing=value, gradient=gradient, takes_dout=False, note=note)
     return None
+
+
+def _names_of_outputs(forward: Callable[..., Any], result: Any) -> list[str]:
+    return returned_names(forward, len(result), partly=True) if isinstance(result, tuple) else []
 
 
 def _call(function: Callable[..., Any], values: Mapping[str, Any]) -> Any:

@@ -43,13 +43,14 @@ def adapt(style: Style) -> Style | None:
         for name in gradients.keys() - set(shapes):
             shape, gradient = np.shape(getattr(self, name)), gradients[name]
             setattr(self, f"d{name}", np.reshape(gradient, shape) if _broadcasts(gradient, shape) else gradient)
-        return gradients[checked[0]] if len(shapes) == 1 and checked else tuple(gradients[name] for name in checked)
+        if len(shapes) == 1 and checked:
+            return gradients[checked[0]]
+        own = {name: gradients[name] for name in checked}
+        return own if len(own) < len(shapes) and own else tuple(own.values())
 
     thing = with_methods(layer, {"backward": backward})
-    if len(checked) == len(shapes):
-        return style._replace(thing=thing)
     if checked:
-        return None
+        return style._replace(thing=thing)
     note = PARAMETERS_ALONE.format(kind.__name__, " and ".join(shapes))
     return style._replace(thing=thing, note=note, data=tuple(names))
 

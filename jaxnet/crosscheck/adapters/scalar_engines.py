@@ -147,8 +147,9 @@ def _starts_from_weights(output: Any) -> bool:
         _run_backward(output)
     except Exception:  # engines may take numbers only
         return False
-    gradient = _number(getattr(output, "grad", None))
-    return np.shape(gradient) == np.shape(_data_of(output)) and np.array_equal(np.asarray(gradient), _weights(output))
+    gradient, weights = _number(getattr(output, "grad", None)), _weights(output)
+    is_plain_one = np.shape(gradient) == () and np.all(weights == 1)  # which broadcasts in what the engine does next
+    return (is_plain_one or np.shape(gradient) == weights.shape) and bool(np.all(np.asarray(gradient) == weights))
 
 
 def _is_variable(value: Any) -> bool:

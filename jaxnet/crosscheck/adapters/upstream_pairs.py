@@ -2,7 +2,8 @@
 
 They may be methods: `forward(x)` and `gradient(x, dout)`. The other argument of backward is the input of forward or its
 output: difference quotients tell which is meant. Which argument is the upstream gradient tells its name, or else that
-the result is linear in it alone.
+the result is linear in it alone. Functions of several inputs, `linear(A, W, b)`, have a backward that takes all of them
+again, in their order, after or before an upstream gradient: `linear_backward(dZ, A_prev, W, b)`.
 """
 
 from collections.abc import Callable
@@ -24,9 +25,11 @@ AS_UPSTREAM = "{} is linear in {}, which is taken for the upstream gradient"
 def adapt(style: Style) -> Style | None:
     """Turns such functions into a function and its gradient."""
     functions = two_functions(style.thing, style.inputs)
-    if functions is None or len(style.inputs) != 1 or not is_float(style.inputs[0]):
+    if functions is None or not style.inputs or not is_float(style.inputs[0]):
         return None
     f, backward = functions
+    if len(style.inputs) > 1:
+        return _of_several_inputs(style, f, backward)
     takes = required_parameters_of(backward)
     x = np.asarray(style.inputs[0])
     y = called(f, x)
@@ -50,6 +53,25 @@ def adapt(style: Style) -> Style | None:
     notes += [BY_OUTPUT.format(of_input.__name__, getattr(f, "__name__", "f"))] if by_output else []
     gradient = of_output if by_output else of_input
     return style._replace(thing=f, gradient=gradient, takes_dout=True, note="; ".join(notes))
+
+
+def _of_several_inputs(style: Style, f: Callable[..., Any], backward: Callable[..., Any]) -> Style | None:
+    """Returns a function whose backward takes its inputs again, after or before an upstream gradient."""
+    takes, count = required_parameters_of(backward), len(style.inputs)
+    named = [i for i in (0, count) if len(takes) == count + 1 and UPSTREAM.fullmatch(takes[i])]
+    y = called(f, *style.inputs)
+    if len(named) != 1 or any(name in CACHE for name in takes) or not is_float(y) or np.ndim(y) == 0:
+        return None
+    dout_first = named[0] == 0
+
+    def gradient(*args: Any) -> Any:
+        *inputs, dout = args
+        return backward(dout, *inputs) if dout_first else backward(*inputs, dout)
+
+    if isinstance(called(gradient, *style.inputs, y), Exception):
+        return None
+    gradient.__name__ = getattr(backward, "__name__", "backward")
+    return style._replace(thing=f, gradient=gradient, takes_dout=True)
 
 
 def _is_linear(backward: Callable[..., Any], place: int, x: np.ndarray, y: np.ndarray) -> bool:

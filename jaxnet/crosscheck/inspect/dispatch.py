@@ -7,15 +7,19 @@ from typing import Any
 from jaxnet.crosscheck.adapters import (
     Style,
     adapt,
+    captured_parameters,
     derivatives,
     loss_and_gradients,
     loss_objects,
     methods,
+    outside_costs,
     plain_numbers,
     resets,
+    returned_order,
     scalar_engines,
     updates,
 )
+from jaxnet.crosscheck.adapters.style import called
 from jaxnet.crosscheck.frameworks.array_protocol import foreign_array, on_numpy_arrays, with_numpy_arrays
 from jaxnet.crosscheck.frameworks.choose import engine_for
 from jaxnet.crosscheck.frameworks.program import FrameworkProgram
@@ -60,7 +64,8 @@ def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     if (problem := as_problem(thing)) is not None:
         return _problem_to_checkable(problem, inputs, seed)
     if _is_function(thing, inputs):
-        style = loss_and_gradients.adapt_if_plausible(Style(thing, inputs))
+        style = captured_parameters.adapt(Style(thing, inputs))
+        style = style or loss_and_gradients.adapt_if_plausible(Style(thing, inputs))
         # JAX may derive the function too, but then the derivative that was written by hand would not be checked
         style = style or derivatives.adapt(_drawn_style(thing, inputs, seed))
         if style is not None:
@@ -98,6 +103,11 @@ def in_any_style(
         with_resets = in_any_style(make, style.thing, inputs, seed)
         with_resets.notes = (*with_resets.notes, style.note)
         return with_resets
+    if _is_of_arrays(thing, inputs) and (style := outside_costs.adapt(_drawn_style(thing, inputs, seed))) is not None:
+        with_cost = in_any_style(make, style.thing, style.inputs, seed)
+        with_cost.notes = (*with_cost.notes, style.note)
+        with_cost.constants = {*with_cost.constants, *style.data}
+        return with_cost
     if _is_of_arrays(thing, inputs) and (style := _style_that_looks_plain(thing, inputs, seed)) is not None:
         return _styled(style, seed)
     try:
@@ -112,8 +122,8 @@ def in_any_style(
                 return _styled(style, seed)
         except SubjectError as error:
             first = error  # which speaks of the methods and functions that were recognized
-    elif isinstance(thing, tuple | list) and len(thing) == 2 and is_torch(thing, inputs):
-        on_arrays = tuple(map(in_numpy, thing)), arrays_from(inputs)  # in a style of functions of arrays
+    elif (functions := _functions_of_tensors(thing, inputs)) is not None:
+        on_arrays = tuple(map(in_numpy, functions)), arrays_from(inputs)  # in a style of functions of arrays
         with suppress(SubjectError):
             return in_any_style(make, *on_arrays, seed)
     if checkable is None:
@@ -124,6 +134,18 @@ def in_any_style(
     return checkable
 
 
+def _functions_of_tensors(thing: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any] | None:
+    """Returns two functions of tensors, or two such methods of an object, as `energy` and `forces`; None for others."""
+    if not is_torch(thing, inputs):
+        return None
+    if isinstance(thing, tuple | list):
+        return (thing[0], thing[1]) if len(thing) == 2 else None
+    is_plain = not callable(thing) and not hasattr(thing, "forward") and inputs
+    functions = derivatives.two_functions(thing, inputs) if is_plain else None
+    shape = getattr(called(functions[1], *inputs), "shape", None) if functions else None
+    return functions if shape is not None and shape == getattr(inputs[0], "shape", None) else None
+
+
 def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> Style | None:
     """Returns code in a style that can be run as it is, but would be read as another one."""
     drawn = _drawn_style(thing, inputs, seed)
@@ -131,6 +153,7 @@ def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> S
         updates.adapt_own_rate(drawn)  # whose own arrays would look like buffers
         or loss_objects.adapt_labels_alone(Style(thing, inputs))
         or derivatives.adapt_backward_of_input(drawn)
+        or returned_order.adapt(drawn)
         or scalar_engines.adapt(Style(thing, inputs))  # JAX would derive numbers beside the objects alone
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxnet.crosscheck.inspect.arguments import Arguments
 from jaxnet.crosscheck.inspect.errors import SubjectError, counted, kind_of
 from jaxnet.crosscheck.inspect.returned_names import owners_of_returned
+from jaxnet.crosscheck.inspect.returned_order import order_by_structure
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, gradient_names, is_label_name, label_rank
 from jaxnet.crosscheck.inspect.trees import Array, distinct, is_array, leaves_of
 
@@ -59,6 +60,7 @@ def possible_readings(result: Any, args: Arguments, y: Array, gradient: Any = No
             if rest and _fits_all(result, rest[0], args):
                 return rest
     found = _with_order_of_source(_readings(result, args), result, args, gradient)
+    found = _with_order_of_shapes(found, result, args)
     if not found:
         raise SubjectError(_unreadable_message(result, args))
     return found
@@ -101,6 +103,17 @@ def _with_order_of_source(readings: list[Reading], result: Any, args: Arguments,
     if not named.owners or named in readings or not _fits_all(result, named, args):
         return readings
     return [readings[0], named, *readings[1:]] if _fits_all(result, readings[0], args) else [named, *readings]
+
+
+def _with_order_of_shapes(readings: list[Reading], result: Any, args: Arguments) -> list[Reading]:
+    """Puts the order that the shapes of the gradients tell first, if no other reading fits them."""
+    floats = args.with_floats()
+    if type(result) not in (tuple, list) or any(_fits_all(result, reading, args) for reading in readings):
+        return readings
+    if not all(args.single[name] for name in floats):
+        return readings
+    order = order_by_structure(result, [args.floats[name] for name in floats])
+    return readings if order is None else [Reading(Form.BY_POSITION, tuple(floats[i] for i in order)), *readings]
 
 
 def _readings_of_numbers(result: Any, args: Arguments) -> list[Reading]:
