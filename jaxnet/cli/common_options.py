@@ -11,7 +11,7 @@ from jaxnet.common.validation import check_counts
 
 COUNTS = (
     "hidden", "steps", "batch_size", "eval_every", "context", "width", "blocks", "seeds", "devices", "model_devices",
-    "rounds",
+    "max_data_bytes",    "rounds",
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_counts
 from jaxnet.nn.summary import param_shapes
 from jaxnet.train import compiled_steps, sharding, step_config
-from jaxnet.train.device_data import to_device
+from jaxnet.train.device_data import TrainingData, to_device
 
 REPEATS = 5  # of a measurement, of which the fastest counts
 ITEM_SIZES = {"pred": 1, "u8": 1, "s8": 1, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
@@ -156,7 +156,7 @@ def measure(problem: Problem, count: int, options: Options) -> tuple[str, float,
     state = devices.place_state(jaxnet.initial_state(net, params, learning_rate=0.01, key=jax.random.key(0)))
     hyperparameters, batches = devices.replicate((hyperparameters, batches))
     samples = to_device(devices.shard_rows(data.x_train), jnp.float32), devices.shard_rows(data.t_train)
-    arguments = hyperparameters, state, compiled_steps.TrainingData(*samples, batches), steps
+    arguments = hyperparameters, state, TrainingData(*samples, batches), steps
     run: Any = compiled_steps.compile_for(
         compiled_steps.run_steps, net, params, problem.batch_size, "config", "max_steps"
     )

@@ -98,7 +98,8 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console) -> None:
     with progress_line("checking the options of the run"):
         steps = jaxnet.iter_fit(  # checks its arguments before anything is written
             setup.net, setup.params, setup.data, setup.batches, weight_decay=options.weight_decay,
-            eval_every=options.eval_every, mesh=setup.mesh, resume=resume, **setup.optimization,
+            eval_every=options.eval_every, mesh=setup.mesh, max_data_bytes=options.max_data_bytes, resume=resume,
+            **setup.optimization,
         )  # fmt: skip
     if not options.resume:
         cross_check(setup, console)

@@ -30,8 +30,8 @@ SCHEDULES = ("constant", "cosine")
 CLASSES = 10  # of the digits and of MNIST
 HEADS = 4  # of the transformer's attention
 LAUNCH = (
-    "resume", "output", "checkpoint_seconds", "tensorboard", "devices", "model_devices", "coordinator", "processes",
-    "process",
+    "resume", "output", "checkpoint_seconds", "tensorboard", "max_data_bytes", "devices", "model_devices",
+    "coordinator", "processes", "process",
 )  # fmt: skip
 """Options that say where and how a run is executed. They do not affect its results and are not recorded."""
 
@@ -123,6 +123,8 @@ class Options:
     """Seconds between checkpoints; 0 saves as often as possible."""
     tensorboard: Switch = False
     """Also write an event file, which `tensorboard --logdir runs` shows. A resumed run continues the one it has."""
+    max_data_bytes: OptionalInt = None
+    """Bytes of samples that the devices may hold; a thread reads more as steps need them. Defaults to no limit."""
     devices: OptionalInt = None
     """Number of devices that share the data and each batch; a CPU simulates them. Defaults to one."""
     model_devices: int = 1

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+CHECKED_NUMBERS = 2**24  # at a time, as samples may be larger than the memory
+
 
 def check_samples(name: str, x: Any, dtype: Any = np.float64) -> None:
     """Checks that samples are (N, ...) with N >= 1: real numbers that are finite in this dtype, or 32-bit integers."""
@@ -18,13 +20,16 @@ def check_samples(name: str, x: Any, dtype: Any = np.float64) -> None:
         if not np.iinfo(np.int32).min <= array.min() <= array.max() <= np.iinfo(np.int32).max:
             raise ValueError(f"{name}: runs from {array.min()} to {array.max()}, expected 32-bit integers")
         return
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(array.astype(dtype) if np.dtype(dtype).itemsize < array.itemsize else array)
-    if not finite.all():
-        raise ValueError(
-            f"{name}{_first(~finite, array)}, expected numbers that are finite in {np.dtype(dtype)}; "
-            "clean the data first"
-        )
+    rows = max(1, CHECKED_NUMBERS // math.prod(array.shape[1:]))
+    for start in range(0, len(array), rows):
+        some = array[start : start + rows]
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(some.astype(dtype) if np.dtype(dtype).itemsize < array.itemsize else some)
+        if not finite.all():
+            raise ValueError(
+                f"{name}{_first(~finite, some, start)}, expected numbers that are finite in {np.dtype(dtype)}; "
+                "clean the data first"
+            )
 
 
 def check_labels(name: str, t: Any, shape: tuple[int, ...]) -> None:
@@ -87,7 +92,7 @@ def _is_finite_number(value: Any) -> bool:
     return isinstance(value, int) or (isinstance(value, (float, np.integer, np.floating)) and math.isfinite(value))
 
 
-def _first(wrong: np.ndarray, array: np.ndarray) -> str:
-    """Returns "[i, j]: value" for the first index where `wrong` is true."""
+def _first(wrong: np.ndarray, array: np.ndarray, start: int = 0) -> str:
+    """Returns "[i, j]: value" for the first index where `wrong` is true; rows count from `start`."""
     index = tuple(map(int, np.argwhere(wrong)[0]))
-    return f"[{', '.join(map(str, index))}]: {array[index]}"
+    return f"[{', '.join(map(str, (start + index[0], *index[1:])))}]: {array[index]}"

@@ -14,12 +14,11 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxnet.nn.inference import by_chunks, chunk_of
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.losses import correct
-from jaxnet.train.device_data import to_floats
+from jaxnet.train.device_data import BlockOfSteps, TrainingData, to_floats
 from jaxnet.train.matmul_layout import Layout, choose_layout, compiler_options, eigen_is_faster
 from jaxnet.train.sharding import ONE_DEVICE, OneDevice
 from jaxnet.train.step import Criterion, MakeOptimizer, Objective, TrainState, params_dtype, update
 
-IN_BOUNDS = "promise_in_bounds"  # `fit` has checked the row numbers
 GATHERED_BYTES = 4 * 2**20  # of samples, where those of several steps are gathered together
 
 
@@ -50,18 +49,6 @@ class StepConfig(NamedTuple):
         return Objective(self.net, self.criterion, weight_decay), optimizer
 
 
-class TrainingData(NamedTuple):
-    """The training samples on the device, and which of their rows each step takes."""
-
-    x: Array
-    t: Array
-    batches: Int[Array, "S B"]
-
-    def gather(self, rows: Int[Array, "*S B"]) -> tuple[Array, Array]:
-        """Returns the samples and labels in these rows."""
-        return self.x.at[rows].get(mode=IN_BOUNDS), self.t.at[rows].get(mode=IN_BOUNDS)
-
-
 class _Carry(NamedTuple):
     state: TrainState  # its matrices in the program's layout
     losses: Array
@@ -75,7 +62,7 @@ def run_steps(
     config: StepConfig,
     hyperparameters: Hyperparameters,
     state: TrainState,
-    data: TrainingData,
+    data: TrainingData | BlockOfSteps,
     stop: Int[Array, ""],
     max_steps: int,
 ) -> tuple[TrainState, Float[Array, " {max_steps}"], Bool[Array, ""]]:
@@ -85,7 +72,7 @@ def run_steps(
         The state after the last step, the losses (nan beyond the last step), and whether the state is finite.
     """
     first, dtype = state.step, params_dtype(state.params)
-    layout = choose_layout(config.net, data.batches.shape[1])
+    layout = choose_layout(config.net, data.batch_shape[0])
     if config.devices != ONE_DEVICE and layout is Layout.FOR_CPU:
         layout = Layout.AS_WRITTEN  # a few images at a time would be gathered from all devices
     block = steps_per_gather(config, state.params, data)
@@ -99,16 +86,16 @@ def run_steps(
         return _Carry(layout.convert(devices.constrain_state(state)), losses)
 
     def block_of_steps(carry: _Carry) -> _Carry:
-        start = jnp.minimum(carry.state.step, len(data.batches) - block)
-        gathered = data.gather(lax.dynamic_slice_in_dim(data.batches, start, block))  # (block, B, ...), (block, B)
+        start = jnp.minimum(carry.state.step - data.first_step, data.steps - block)
+        samples = data.of_steps(start, block)  # (block, B, ...), (block, B)
         if block == 1:
-            return step(carry, *(a[0] for a in gathered))
+            return step(carry, *(a[0] for a in samples))
 
         def step_in_block(carry: _Carry) -> _Carry:
-            i = carry.state.step - start
-            return step(carry, *(lax.dynamic_index_in_dim(a, i, keepdims=False) for a in gathered))
+            i = carry.state.step - data.first_step - start
+            return step(carry, *(lax.dynamic_index_in_dim(a, i, keepdims=False) for a in samples))
 
-        return carry.advance(jnp.minimum(stop, start + block), step_in_block)
+        return carry.advance(jnp.minimum(stop, data.first_step + start + block), step_in_block)
 
     carry = _Carry(layout.convert(state), jnp.full(max_steps, jnp.nan, dtype)).advance(stop, block_of_steps)
     state = layout.convert(carry.state)
@@ -116,17 +103,17 @@ def run_steps(
     return devices.constrain_result(state), *devices.constrain_whole((carry.losses, finite))
 
 
-def steps_per_gather(config: StepConfig, params: Params, data: TrainingData) -> int:
+def steps_per_gather(config: StepConfig, params: Params, data: TrainingData | BlockOfSteps) -> int:
     """Returns the number of steps whose rows are gathered together, so that memory serves many reads in parallel.
 
-    It is 1 over several devices, so that none holds more rows than it needs, and where Eigen multiplies: without a
-    gather between two products, its second thread would fall asleep and take some 25 microseconds to wake.
+    It is 1 where rows need no gathering, over several devices, so that none holds more rows than it needs, and where
+    Eigen multiplies: without a gather between two products, its second thread would fall asleep and take some 25
+    microseconds to wake.
     """
-    batch_size = data.batches.shape[1]
-    if config.devices != ONE_DEVICE or eigen_is_faster(config.net, params, batch_size):
+    gathered = isinstance(data, TrainingData) and config.devices == ONE_DEVICE
+    if not gathered or eigen_is_faster(config.net, params, data.batch_shape[0]):
         return 1
-    batch_bytes = batch_size * math.prod(data.x.shape[1:]) * data.x.dtype.itemsize
-    return max(1, min(len(data.batches), GATHERED_BYTES // batch_bytes))
+    return max(1, min(data.steps, GATHERED_BYTES // (math.prod(data.batch_shape) * data.x.dtype.itemsize)))
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
@@ -135,16 +122,16 @@ def all_finite(tree: Any) -> Bool[Array, ""]:
     return jnp.array([jnp.isfinite(leaf).all() for leaf in floats]).all()
 
 
-def evaluate(
+def count_correct(
     net: Layer,
     params: Params,
     net_state: Tree,
     x: Array,
     t: Array,
-    count: int | None = None,
+    count: int | Int[Array, ""],
     devices: OneDevice = ONE_DEVICE,
-) -> Float[Array, ""]:
-    """Returns the accuracy in inference, in [0, 1], of the first `count` samples on the device. Defaults to all."""
+) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    """Returns how many predictions in inference are correct, of the first `count` samples, and how many there are."""
     dtype = params_dtype(params)
     layout = choose_layout(net, chunk_of(x))
     net = layout.network(net)
@@ -156,7 +143,10 @@ def evaluate(
 
         return by_chunks(of_chunk, x, t)
 
-    return devices.map_rows(are_correct, (layout.convert(params), net_state), x, t)[:count].mean(dtype=dtype)
+    are_right = devices.map_rows(are_correct, (layout.convert(params), net_state), x, t)  # (N,), or (N, T)
+    counted = jnp.arange(len(are_right)) < count
+    predictions = count * math.prod(are_right.shape[1:])
+    return (are_right & jnp.expand_dims(counted, range(1, are_right.ndim))).sum(), jnp.asarray(predictions)
 
 
 def compile_for(

@@ -1,10 +1,66 @@
-"""Training samples in the device's memory: pixels are stored as bytes."""
+"""Training samples in the device's memory, where pixels are stored as bytes."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jax import lax
+from jaxtyping import Array, Int
+
+IN_BOUNDS = "promise_in_bounds"  # `fit` has checked the row numbers
+
+
+class TrainingData(NamedTuple):
+    """All training samples, and which of their rows each step takes."""
+
+    x: Array
+    t: Array
+    batches: Int[Array, "S B"]
+
+    @property
+    def first_step(self) -> int:
+        """The number of the first step that these samples are for."""
+        return 0
+
+    @property
+    def steps(self) -> int:
+        """The number of steps that these samples are for."""
+        return len(self.batches)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the samples in a step."""
+        return self.batches.shape[1], *self.x.shape[1:]
+
+    def of_steps(self, start: Int[Array, ""], count: int) -> tuple[Array, Array]:
+        """Returns the samples (count, B, ...) and labels of steps; `start` counts from `first_step`."""
+        return self.gather(lax.dynamic_slice_in_dim(self.batches, start, count))
+
+    def gather(self, rows: Int[Array, "*S B"]) -> tuple[Array, Array]:
+        """Returns the samples and labels in these rows."""
+        return self.x.at[rows].get(mode=IN_BOUNDS), self.t.at[rows].get(mode=IN_BOUNDS)
+
+
+class BlockOfSteps(NamedTuple):
+    """The samples of some steps, in the order in which the steps take them."""
+
+    x: Array  # (K, B, ...)
+    t: Array
+    first_step: Int[Array, ""]
+
+    @property
+    def steps(self) -> int:
+        """The number of steps that these samples are for."""
+        return len(self.x)
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The shape of the samples in a step."""
+        return self.x.shape[1:]
+
+    def of_steps(self, start: Int[Array, ""], count: int) -> tuple[Array, Array]:
+        """Returns the samples (count, B, ...) and labels of steps; `start` counts from `first_step`."""
+        return lax.dynamic_slice_in_dim(self.x, start, count), lax.dynamic_slice_in_dim(self.t, start, count)
 
 
 def to_device(x: Any, dtype: Any) -> Array:

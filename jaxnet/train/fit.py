@@ -13,17 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxnet.common.validation import check_batches, check_counts
 from jaxnet.data import Dataset
-from jaxnet.nn.inference import chunk_of
 from jaxnet.nn.layers import Layer, Params, no_noise
 from jaxnet.nn.losses import softmax_cross_entropy
-from jaxnet.train.compiled_steps import Hyperparameters, StepConfig, TrainingData, compile_for, evaluate, run_steps
-from jaxnet.train.device_data import to_device, to_floats
+from jaxnet.train.compiled_steps import Hyperparameters, StepConfig, compile_for, count_correct, run_steps
+from jaxnet.train.device_data import to_floats
 from jaxnet.train.divergence import DivergedError, diverged_error, nonfinite_finder
 from jaxnet.train.history import GrowingHistory, History, Progress
+from jaxnet.train.sample_sources import DeviceSamples, HostSamples, Part, bytes_of, require_grain
 from jaxnet.train.step import Criterion, Optimizer, TrainState, init_train_state, params_dtype
 from jaxnet.train.step_config import check_data, configure
 
@@ -45,6 +45,7 @@ def fit(
     eval_every: int = 100,
     key: PRNGKeyArray | None = None,
     mesh: Mesh | None = None,
+    max_data_bytes: int | None = None,
     resume: Progress | None = None,
     on_evaluation: Callable[[int, float, float, float], None] | None = None,
 ) -> Progress:
@@ -68,6 +69,9 @@ def fit(
         key: Source of the randomness of the steps, see `step_noise`. Required by networks with Dropout.
         mesh: Devices to divide the data and each batch between, as from `jaxnet.train.sharding.mesh`. Their number
             must divide the batch size. Every process passes the same arguments. Results differ by rounding only.
+        max_data_bytes: Bytes of samples that the devices may hold. Larger data, such as memory maps, stay on the host,
+            and a thread reads those of the next steps meanwhile, by the package grain; the numbers are the same.
+            Defaults to no limit.
         resume: The progress of an earlier run with the same arguments, to continue bit for bit as if it had not
             stopped; its state replaces `params` and `key`. Defaults to a new run.
         on_evaluation: Called with (step, loss, train accuracy, test accuracy) after every evaluation but the first.
@@ -90,7 +94,8 @@ def fit(
     done = len(resume.history.loss) if resume else 0
     for progress in iter_fit(
         net, params, data, batches, optimizer=optimizer, learning_rate=learning_rate, clip_norm=clip_norm,
-        weight_decay=weight_decay, criterion=criterion, eval_every=eval_every, key=key, mesh=mesh, resume=resume,
+        weight_decay=weight_decay, criterion=criterion, eval_every=eval_every, key=key, mesh=mesh,
+        max_data_bytes=max_data_bytes, resume=resume,
     ):  # fmt: skip
         history = progress.history
         if on_evaluation is not None and done < history.eval_step[-1] == len(history.loss):
@@ -113,6 +118,7 @@ def iter_fit(
     eval_every: int = 100,
     key: PRNGKeyArray | None = None,
     mesh: Mesh | None = None,
+    max_data_bytes: int | None = None,
     resume: Progress | None = None,
 ) -> Iterator[Progress]:
     """Trains as `fit` does, and yields the progress after every evaluation and about once a second in between.
@@ -141,19 +147,27 @@ def iter_fit(
         weight_decay=weight_decay, criterion=criterion, mesh=mesh,
     )  # fmt: skip
     check_counts(eval_every=eval_every)
+    if max_data_bytes is not None:
+        check_counts(max_data_bytes=max_data_bytes)
+        require_grain()
     check_data(net, params, data, config.devices)
     check_batches("batches", batches, len(data.x_train))
-    batches = jnp.asarray(batches)
+    batches, dtype = jnp.asarray(batches), params_dtype(params)
     config.devices.check_batch_size(batches.shape[1])
     first = _initial_state(config, hyperparameters, params, key)
-    none = np.zeros(0, params_dtype(params))
+    none = np.zeros(0, dtype)
     progress = resume or Progress(first, History(none, none.astype(np.int32), none, none))
     if _structure(progress.state) != _structure(first):
         raise ValueError("resume: the progress of another network or optimizer, expected that of this run")
     _check_resumed(progress, len(batches))
     state = config.devices.place_state(progress.state)
-    hyperparameters, batches = config.devices.replicate((hyperparameters, batches))
-    programs = _Programs(config, hyperparameters, state.params, data, batches, min(eval_every, len(batches)))
+    hyperparameters = config.devices.replicate(hyperparameters)
+    samples: DeviceSamples | HostSamples
+    if max_data_bytes is None or bytes_of(data, len(data.x_train) + len(data.x_test), dtype) <= max_data_bytes:
+        samples = DeviceSamples(data, config.devices.replicate(batches), config.devices, dtype)
+    else:
+        samples = HostSamples(data, np.asarray(batches), config.devices, dtype, max_data_bytes)
+    programs = _Programs(config, hyperparameters, state.params, samples, batches.shape, min(eval_every, len(batches)))
     return _iterate(programs, state, progress.history, eval_every)
 
 
@@ -186,7 +200,7 @@ def _initial_state(
 
 
 def _iterate(programs: "_Programs", state: TrainState, start: History, eval_every: int) -> Iterator[Progress]:
-    devices, steps, done, chunk = programs.config.devices, len(programs.data.batches), int(state.step), FIRST_CHUNK
+    devices, steps, done, chunk = programs.config.devices, programs.steps, int(state.step), FIRST_CHUNK
     evaluations = 1 + math.ceil(steps / eval_every) - done // eval_every
     record = GrowingHistory(start, steps - done, evaluations)
     if not len(start.eval_step):
@@ -196,9 +210,8 @@ def _iterate(programs: "_Programs", state: TrainState, start: History, eval_ever
         next_evaluation = min((done // eval_every + 1) * eval_every, steps)
         stop, started = min(done + chunk, next_evaluation), time.perf_counter()
         new_state, losses, finite = programs.advance(state, stop)
-        chunk_losses = np.asarray(losses)[: stop - done]
-        record.append_losses(chunk_losses)
-        if not (finite and np.isfinite(chunk_losses).all()):
+        record.append_losses(losses)
+        if not (finite and np.isfinite(losses).all()):
             raise programs.replay(state, record.history())
         state, done = new_state, stop
         if done == next_evaluation:
@@ -209,37 +222,47 @@ def _iterate(programs: "_Programs", state: TrainState, start: History, eval_ever
 
 
 class _Programs:
-    """The two compiled programs of a run, with the data on the device that they read."""
+    """The two compiled programs of a run, with the samples that they read."""
 
     def __init__(
         self,
         config: StepConfig,
         hyperparameters: Hyperparameters,
         params: Params,
-        data: Dataset,
-        batches: Int[Array, "S B"],
+        samples: DeviceSamples | HostSamples,
+        batches_shape: tuple[int, ...],
         max_steps: int,
     ) -> None:
-        net, rows, self.dtype = config.net, config.devices.shard_rows, params_dtype(params)
-        self.config, self.hyperparameters, self.max_steps = config, hyperparameters, max_steps
-        x_train, x_test = (to_device(rows(x), self.dtype) for x in (data.x_train, data.x_test))
-        t_train, t_test = (jnp.asarray(rows(t)) for t in (data.t_train, data.t_test))
-        self.data = TrainingData(x_train, t_train, batches)
-        self.evaluated = (x_train, t_train, len(data.x_train)), (x_test, t_test, len(data.x_test))  # before padding
-        self._run = compile_for(run_steps, net, params, batches.shape[1], "config", "max_steps")
-        self._evaluate = compile_for(evaluate, net, params, chunk_of(x_train), "net", "count", "devices")
+        net, (self.steps, batch_size), self.dtype = config.net, batches_shape, params_dtype(params)
+        self.config, self.hyperparameters, self.samples, self.max_steps = config, hyperparameters, samples, max_steps
+        self._run = compile_for(run_steps, net, params, batch_size, "config", "max_steps")
+        self._count_correct = compile_for(count_correct, net, params, samples.rows_at_a_time, "net", "devices")
 
-    def advance(self, state: TrainState, stop: int) -> tuple[TrainState, Float[Array, " K"], Bool[Array, ""]]:
-        """Makes the steps from `state.step` up to but not including `stop`."""
-        return self._run(self.config, self.hyperparameters, state, self.data, stop, max_steps=self.max_steps)
+    def advance(self, state: TrainState, stop: int) -> tuple[TrainState, Float[np.ndarray, " K"], bool]:
+        """Makes the steps from `state.step` up to but not including `stop`.
 
-    def evaluate(self, state: TrainState) -> tuple[Array, Array]:
-        """Returns the accuracies of this state on the training and the test samples."""
+        Returns:
+            The state after the last step, the losses, and whether the state is finite.
+        """
+        done, losses, finite = int(state.step), [], True
+        for data, end in self.samples.of_steps(done, stop):
+            arguments = self.config, self.hyperparameters, state, data, end
+            state, some_losses, some_finite = self._run(*arguments, max_steps=self.max_steps)
+            losses.append(np.asarray(some_losses)[: end - done])
+            done, finite = end, finite and bool(some_finite)
+        return state, np.concatenate(losses), finite
+
+    def evaluate(self, state: TrainState) -> tuple[float, float]:
+        """Returns the accuracies of this state, in [0, 1], on the training and the test samples."""
         net, devices = self.config.net, self.config.devices
-        train, test = (
-            self._evaluate(net, state.params, state.net_state, x, t, count=count, devices=devices)
-            for x, t, count in self.evaluated
-        )
+
+        def accuracy(parts: Iterator[Part]) -> float:
+            total = np.zeros(2, np.int64)
+            for x, t, rows in parts:
+                total += np.array(self._count_correct(net, state.params, state.net_state, x, t, rows, devices))
+            return float(total[0] / total[1])
+
+        train, test = map(accuracy, self.samples.evaluated())
         return train, test
 
     def replay(self, state: TrainState, history: History) -> DivergedError:
@@ -248,7 +271,7 @@ class _Programs:
         first_nonfinite = nonfinite_finder(objective, optimizer)
         last = next(iter(np.flatnonzero(~np.isfinite(history.loss))), len(history.loss) - 1)  # a fault shows by then
         while True:
-            x, t = self.data.gather(self.data.batches[state.step])
+            x, t = self.samples.of_step(int(state.step))
             what = first_nonfinite(state, to_floats(x, self.dtype), t)
             if what is None and state.step == last:  # the compiled loop rounds differently
                 what = f"the loss is {history.loss[last]}"

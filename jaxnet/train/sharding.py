@@ -169,6 +169,10 @@ class OneDevice:
         """Distributes samples or labels over the devices, padded so that all shards have the same size."""
         return x
 
+    def place_batches(self, rows: np.ndarray, read: Callable[[np.ndarray], np.ndarray]) -> Array:
+        """Returns read(rows), of row numbers (K, B), on the devices, each batch divided between them; in a thread."""
+        return jnp.asarray(read(rows))
+
     def held_rows(self, samples: int) -> Iterator[tuple[str, slice]]:  # noqa: ARG002
         """Yields the slices of rows that this process holds, each with a suffix for the array's name in errors."""
         yield "", slice(None)
@@ -246,6 +250,14 @@ class ManyDevices(OneDevice):
             return np.asarray(x[np.minimum(rows, len(x) - 1)], dtype)  # the padding repeats the last row
 
         return jax.make_array_from_callback((padded, *x.shape[1:]), self._sharding(BATCH), shard, dtype)
+
+    def place_batches(self, rows: np.ndarray, read: Callable[[np.ndarray], np.ndarray]) -> Array:  # noqa: D102
+        shape = (*rows.shape, *read(rows[:1, :1]).shape[2:])
+
+        def read_shard(index: Any) -> np.ndarray:
+            return read(rows[index[:2]])
+
+        return jax.make_array_from_callback(shape, self._sharding(None, BATCH), read_shard)
 
     def held_rows(self, samples: int) -> Iterator[tuple[str, slice]]:  # noqa: D102
         padded = self._padded(samples)

@@ -22,8 +22,8 @@ from jaxnet.common.validation import check_batches, check_counts, check_fits_dty
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer, Params
 from jaxnet.nn.losses import softmax_cross_entropy
-from jaxnet.train.compiled_steps import Hyperparameters, StepConfig, TrainingData, all_finite, evaluate
-from jaxnet.train.device_data import to_device, to_floats
+from jaxnet.train.compiled_steps import Hyperparameters, StepConfig, all_finite, count_correct
+from jaxnet.train.device_data import TrainingData, to_device, to_floats
 from jaxnet.train.sharding import OneDevice, placement
 from jaxnet.train.step import Criterion, MakeOptimizer, TrainState, init_train_state, params_dtype, update
 from jaxnet.train.step_config import check_data, configure
@@ -228,7 +228,8 @@ def _evaluate(
 
         def evaluate_run(run: tuple[Any, ...]) -> tuple[Array, ...]:
             params, net_state, _ = run
-            return all_finite(run), *(evaluate(net, params, net_state, x, t) for x, t in samples)
+            counts = [count_correct(net, params, net_state, x, t, len(x)) for x, t in samples]
+            return all_finite(run), *(right / predictions for right, predictions in counts)
 
         results: tuple[Array, ...] = lax.map(evaluate_run, runs)
         return results

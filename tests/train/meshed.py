@@ -19,6 +19,7 @@ EVALUATED = {"eval_every": 10, "weight_decay": 0.01}
 SWEPT = {"learning_rates": (0.01, 0.1, 0.3), "init_stds": (0.1, 0.3, 0.5), "optimizer": "adam", "clip_norm": 5.0}
 MESHES = [(1, 1), (2, 1), (8, 1), (8, 2), (4, 4)]  # devices, and parts of each large weight
 SIDE, LETTERS, LENGTH = 8, 7, 6
+MAX_BYTES = 6 * 16 * 8 * (LENGTH + LENGTH)  # of samples: 6 batches of texts
 NETWORKS = {  # functions, as no array may exist before the number of devices is set
     "two-layer": lambda: jaxnet.two_layer_net(SIDE**2, 8, 10),
     "deep": lambda: jaxnet.multi_layer_net(SIDE**2, [8, 8], 10, batch_norm=True, dropout=0.2),
@@ -86,6 +87,9 @@ def network_over_meshes(folder, number, meshes):
         save(folder / f"{count}-{model}.npz", run)
         assert_weights_are_divided(run.state, model)
         jaxnet.predict(arguments[0], run.state.params, run.state.net_state, arguments[2].x_test)
+    if meshes:
+        mesh = sharding.mesh(2)
+        save(folder / "read.npz", jaxnet.fit(*arguments, mesh=mesh, max_data_bytes=MAX_BYTES, **settings))
 
 
 def assert_weights_are_divided(state, model):
@@ -103,6 +107,8 @@ def network_over_processes(folder, number):
     for model in (1, 2):
         run = jaxnet.fit(*arguments, mesh=sharding.mesh(model_devices=model), **settings)
         save(folder / f"{model}-process{jax.process_index()}.npz", run)
+    run = jaxnet.fit(*arguments, mesh=sharding.mesh(), max_data_bytes=MAX_BYTES, **settings)
+    save(folder / f"read-process{jax.process_index()}.npz", run)
 
 
 def sweep_over_meshes(folder):

@@ -11,7 +11,7 @@ from conftest import a_dataset, hand_built, noise_of, random_params
 
 import jaxnet
 import numpy_ref
-from jaxnet.train import compiled_steps
+from jaxnet.train import compiled_steps, device_data
 
 STEPS = 500
 
@@ -624,7 +624,7 @@ def test_random_bits_are_drawn_only_for_layers_that_need_them(data, dropped):
     lowered = compiled_steps.compile_for(compiled_steps.run_steps, net, params, 10, "config", "max_steps").lower(
         compiled_steps.StepConfig(net, optax.sgd, jaxnet.softmax_cross_entropy),
         compiled_steps.Hyperparameters(jnp.array(0.1), None, None), first,
-        compiled_steps.TrainingData(jnp.asarray(data.x_train), jnp.asarray(data.t_train), batches_for(data, 10)),
+        device_data.TrainingData(jnp.asarray(data.x_train), jnp.asarray(data.t_train), batches_for(data, 10)),
         5, max_steps=5,
     )  # fmt: skip
     program = lowered.compile().as_text()

@@ -10,7 +10,7 @@ from conftest import a_dataset, hand_built, random_params, sampled
 
 import jaxnet
 import numpy_ref
-from jaxnet.train import compiled_steps, matmul_layout, step_config
+from jaxnet.train import compiled_steps, device_data, matmul_layout, step_config
 from jaxnet.train.matmul_layout import Layout
 
 
@@ -118,7 +118,7 @@ def test_every_product_of_the_compiled_program_is_transposed():
     params = net.init(jax.random.key(0), 0.1)
     config, hyperparameters = step_config.configure(net, params, learning_rate=0.1)
     state = jaxnet.initial_state(net, params, learning_rate=0.1)
-    data = compiled_steps.TrainingData(jnp.zeros((2000, 784)), jnp.zeros(2000, int), jnp.zeros((5, 1000), int))
+    data = device_data.TrainingData(jnp.zeros((2000, 784)), jnp.zeros(2000, int), jnp.zeros((5, 1000), int))
     lowered = compiled_steps.compile_for(compiled_steps.run_steps, net, params, 1000, "config", "max_steps").lower(
         config, hyperparameters, state, data, 5, max_steps=5
     )

@@ -84,6 +84,7 @@ def test_a_network_has_the_trajectory_of_one_device_over_devices_that_divide_row
     run("network_over_meshes", tmp_path, list(NETWORKS).index(name), len(MESHES), local=8)
     for count, model in MESHES:
         assert largest_difference(tmp_path / "alone.npz", tmp_path / f"{count}-{model}.npz") < 1e-12, (count, model)
+    assert largest_difference(tmp_path / "alone.npz", tmp_path / "read.npz") < 1e-12
 
 
 @pytest.mark.exhaustive
@@ -95,6 +96,8 @@ def test_a_network_has_the_trajectory_of_one_device_over_two_processes(tmp_path,
     for model, process in [(1, 0), (1, 1), (2, 0), (2, 1)]:
         together = tmp_path / f"{model}-process{process}.npz"
         assert largest_difference(tmp_path / "alone.npz", together) < 1e-12, (model, process)
+    for process in (0, 1):
+        assert largest_difference(tmp_path / "alone.npz", tmp_path / f"read-process{process}.npz") < 1e-12
 
 
 def test_a_sweep_over_devices_has_the_results_of_one_device(tmp_path):
