@@ -84,9 +84,10 @@ class Network:
         return self._loss(x, t)
 
     def accuracy(self, x: Array, t: ArrayLike) -> float:
-        """Returns the share of samples whose largest logit is the true class's, in [0, 1]."""
+        """Returns the share of samples whose largest logit is the true class's, in [0, 1]; those with nan are wrong."""
         logits = self.predict(x)
-        return float(np.mean(logits.argmax(axis=-1) == one_hot(t, logits).argmax(axis=-1)))
+        correct = logits.argmax(axis=-1) == one_hot(t, logits).argmax(axis=-1)
+        return float(np.mean(correct & ~np.isnan(logits).any(axis=-1)))
 
     def gradient(self, x: Array, t: ArrayLike) -> dict[str, Any]:
         """Returns the gradient of the loss with respect to `params`, in the same tree, by back propagation."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxnet.common.validation import check_counts
+from jaxnet.common.validation import check_counts, check_size
 from jaxnet.nn.layers import InitStd, Layer, Params, standard_deviation, stateless
 
 __all__ = ["attention", "embedding", "positional_embedding"]
@@ -22,6 +22,7 @@ def embedding(vocabulary: int, size: int) -> Layer:
         ValueError: If a size is below 1; in use, if x is no matrix of integers.
     """
     check_counts(vocabulary=vocabulary, size=size)
+    check_size(vocabulary=vocabulary, size=size)
 
     def apply(params: Params, x: Array) -> Array:
         if x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.integer):
@@ -39,6 +40,7 @@ def positional_embedding(length: int, size: int) -> Layer:
         ValueError: If a size is below 1; in use, if x has more positions or another width.
     """
     check_counts(length=length, size=size)
+    check_size(length=length, size=size)
 
     def apply(params: Params, x: Array) -> Array:
         if x.ndim != 3 or x.shape[1] > length or x.shape[2] != size:
@@ -62,6 +64,7 @@ def attention(size: int, heads: int) -> Layer:
         ValueError: If a number is below 1, or the heads do not divide the size; in use, if x has another width.
     """
     check_counts(size=size, heads=heads)
+    check_size(size=size, inner_size=size)
     if size % heads:
         raise ValueError(f"heads: {heads}, expected a divisor of the size, {size}")
 

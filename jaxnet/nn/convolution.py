@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxnet.common.validation import check_counts
+from jaxnet.common.validation import check_counts, check_size
 from jaxnet.nn.layers import InitStd, Layer, Params, standard_deviation, stateless
 
 __all__ = ["average_pool", "convolution", "max_pool"]
@@ -30,6 +30,7 @@ def convolution(in_channels: int, filters: int, size: int, stride: int = 1, padd
         ValueError: If a size is out of range; in use, if x has other channels or no room for a window.
     """
     check_counts(in_channels=in_channels, filters=filters, size=size, stride=stride)
+    check_size(filters=filters, in_channels=in_channels, height=size, width=size)
     check_counts(0, padding=padding)
 
     def init(key: PRNGKeyArray, init_std: InitStd) -> Params:

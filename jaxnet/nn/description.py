@@ -41,3 +41,15 @@ def from_description(description: Any) -> Layer:
     if expected != (kind, *sizes):  # of a function that makes no layer, or with sizes left out
         raise ValueError(f"description: {description!r}, expected {expected!r}, with all sizes")
     return layer
+
+
+def symbol_count(net: Layer) -> int | None:
+    """Returns how many symbols a network of ids knows, which its first layer embeds; None for another network.
+
+    Example:
+        >>> symbol_count(jaxnet.transformer(65, 8)), symbol_count(jaxnet.two_layer_net(4, 3, 2))
+        (65, None)
+    """
+    while net.layers:
+        net = next(iter(net.layers.values()))
+    return net.description[1] if net.description[0] == "Embedding" else None

@@ -7,18 +7,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxnet.common.validation import check_counts
+from jaxnet.common.validation import check_counts, check_ids, check_key, check_positive, native
 from jaxnet.nn.cpu_layers import for_cpu, is_faster_for_cpu
 from jaxnet.nn.decoding import Position, can_decode, decode, empty_cache
+from jaxnet.nn.description import symbol_count
 from jaxnet.nn.layers import Layer, Params, Tree
 
 __all__ = ["predict", "sample"]
 
 
-def predict(net: Layer, params: Params, state: Tree, x: Array) -> Array:
+def predict(net: Layer, params: Params, state: Tree, x: Any) -> Array:
     """Returns the logits in inference, (N, ...) -> (N, ..., C). It works in chunks, so N may be large.
 
     Raises:
@@ -27,6 +29,11 @@ def predict(net: Layer, params: Params, state: Tree, x: Array) -> Array:
     if isinstance(x, str | os.PathLike):
         preparing = f"run.read_images({str(x)!r}) prepares an image, where run = jaxnet.load(folder)"
         raise ValueError(f"x: {x!r}, expected an array of samples (N, ...); {preparing}")
+    if not isinstance(x, jax.Array):
+        x = native(np.asarray(x))
+    symbols = symbol_count(net)
+    if symbols is not None and not isinstance(x, jax.core.Tracer):
+        check_ids("x", x, symbols)
     return _predict(net, params, state, x)
 
 
@@ -61,13 +68,12 @@ def by_chunks(function: Callable[..., Array], *arrays: Array) -> Array:
     return jnp.concatenate(results)
 
 
-@partial(jax.jit, static_argnames=("net", "length", "count"))
 def sample(
     net: Layer,
     params: Params,
     state: Tree,
     key: PRNGKeyArray,
-    prompt: Int[Array, "N P"],
+    prompt: Int[Array | np.ndarray, "N P"],
     temperature: float | Float[Array, ""] = 1.0,
     *,
     length: int,
@@ -87,12 +93,35 @@ def sample(
         count: The number of ids to draw, >= 1.
 
     Raises:
-        ValueError: If the prompt is no such matrix, or a number is below 1.
+        ValueError: If the prompt is no such matrix or has ids that the network does not know, the temperature is not
+            above 0, a count is below 1, or the key is none.
     """
+    if not isinstance(prompt, jax.Array):
+        prompt = native(np.asarray(prompt))
     if prompt.ndim != 2 or prompt.shape[1] < 1 or not jnp.issubdtype(prompt.dtype, jnp.integer):
         raise ValueError(f"prompt: {prompt.dtype} of shape {prompt.shape}, expected integers (N, P) with P at least 1")
-    if length < 1 or count < 1:
-        raise ValueError(f"length, count: {length}, {count}, expected at least 1")
+    symbols = symbol_count(net)
+    if symbols is not None and not isinstance(prompt, jax.core.Tracer):
+        check_ids("prompt", prompt, symbols)
+    if not isinstance(temperature, jax.core.Tracer):
+        check_positive("temperature", temperature)
+    check_counts(length=length, count=count)
+    check_key("key", key)
+    return _sample(net, params, state, key, prompt, temperature, length=length, count=count)
+
+
+@partial(jax.jit, static_argnames=("net", "length", "count"))
+def _sample(
+    net: Layer,
+    params: Params,
+    state: Tree,
+    key: PRNGKeyArray,
+    prompt: Int[Array, "N P"],
+    temperature: float | Float[Array, ""],
+    *,
+    length: int,
+    count: int,
+) -> Int[Array, "N {count}"]:
     prompt = prompt[:, -length:]
     keys = jax.random.split(key, count)
     with_cache = min(count, length - prompt.shape[1] + 1) if can_decode(net) else 0  # then all positions move

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxnet.common.validation import check_counts
+from jaxnet.common.validation import check_counts, check_key, check_not_negative, check_share, check_size
 from jaxnet.nn.summary import kind_of, summary, summary_html
 
 __all__ = [
@@ -104,6 +104,7 @@ def affine(in_size: int, out_size: int) -> Layer:
         ValueError: If a size is below 1; in use, if x has another width or no floats.
     """
     check_counts(in_size=in_size, out_size=out_size)
+    check_size(in_size=in_size, out_size=out_size)
 
     def init(key: PRNGKeyArray, init_std: InitStd) -> Params:
         std = standard_deviation(init_std, in_size, out_size)
@@ -179,8 +180,7 @@ def dropout(rate: float) -> Layer:
     Raises:
         ValueError: If the rate is not in [0, 1); in use, if there is no mask in `noise`.
     """
-    if not 0 <= rate < 1:
-        raise ValueError(f"rate: {rate}, expected a share in [0, 1)")
+    check_share("rate", rate)
 
     def train(_params: Params, state: Tree, x: Array, noise: Tree) -> tuple[Array, Tree]:
         if "mask" not in noise:
@@ -204,6 +204,7 @@ def sequential(layers: Mapping[str, Layer]) -> Layer:
     layers = dict(layers)
 
     def init(key: PRNGKeyArray, init_std: InitStd) -> Params:
+        check_key("key", key)
         keys = jax.random.split(key, len(layers))
         return _nonempty({name: layer.init(k, init_std) for (name, layer), k in zip(layers.items(), keys, strict=True)})
 
@@ -279,8 +280,12 @@ def standard_deviation(init_std: InitStd, in_size: int, out_size: int) -> Any:
         if init_std not in named:
             raise ValueError(f"init_std: {init_std!r}, expected a number, 'he' or 'xavier'")
         return named[init_std]
-    if isinstance(init_std, (int, float)) and not 0 <= init_std < math.inf:
-        raise ValueError(f"init_std: {init_std}, expected a finite standard deviation >= 0")
+    if isinstance(init_std, jax.core.Tracer) and init_std.ndim == 0:
+        return init_std
+    try:
+        check_not_negative("init_std", init_std)
+    except ValueError as error:
+        raise ValueError(f"{error}, or 'he' or 'xavier'") from None
     return init_std
 
 

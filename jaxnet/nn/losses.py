@@ -57,7 +57,7 @@ def l2_penalty(params: Params, strength: float | Float[Array, ""]) -> Float[Arra
 
 
 def accuracy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C"]) -> Float[Array, ""]:
-    """Returns the share of samples whose largest logit is the true class's, in [0, 1].
+    """Returns the share of samples whose largest logit is the true class's, in [0, 1]; those with nan are wrong.
 
     Raises:
         ValueError: As for `softmax_cross_entropy`.
@@ -66,12 +66,13 @@ def accuracy(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N 
 
 
 def correct(logits: Float[Array, "*N C"], t: Int[Array, "*N"] | Num[Array, "*N C"]) -> Bool[Array, "*N"]:
-    """Returns whether each sample's largest logit is the true class's.
+    """Returns whether each sample's largest logit is the true class's; none is where a logit is nan.
 
     Raises:
         ValueError: As for `softmax_cross_entropy`.
     """
-    return jnp.argmax(logits, axis=-1) == jnp.argmax(_one_hot(t, logits), axis=-1)
+    predicted = jnp.argmax(logits, axis=-1)  # the place of the first nan, if there is one
+    return (predicted == jnp.argmax(_one_hot(t, logits), axis=-1)) & ~jnp.isnan(logits).any(axis=-1)
 
 
 def _one_hot(t: Array, logits: Array) -> Array:

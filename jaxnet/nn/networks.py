@@ -1,12 +1,13 @@
 """Networks, each defined once: `numpy_ref.build_layers` builds the hand-written one from `net.description`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from jaxnet.common.validation import check_counts
+from jaxnet.common.validation import as_list, check_counts
 from jaxnet.nn import normalization
 from jaxnet.nn.attention import attention, embedding, positional_embedding
 from jaxnet.nn.convolution import convolution, max_pool
@@ -60,7 +61,7 @@ def notebook_net(input_size: int, hidden_size: int, output_size: int) -> Layer:
 
 def multi_layer_net(
     input_size: int,
-    hidden_sizes: Sequence[int],
+    hidden_sizes: Iterable[int],
     output_size: int,
     activation: str = "relu",
     *,
@@ -84,17 +85,18 @@ def multi_layer_net(
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation: {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
-    hidden = {f"hidden_sizes[{i}]": size for i, size in enumerate(hidden_sizes)}
+    sizes = [input_size, *as_list("hidden_sizes", hidden_sizes), output_size]
+    hidden = {f"hidden_sizes[{i}]": size for i, size in enumerate(sizes[1:-1])}
     check_counts(input_size=input_size, **hidden, output_size=output_size)
-    layers, sizes = {}, [input_size, *hidden_sizes]
-    for i, (in_size, out_size) in enumerate(pairwise(sizes), start=1):
+    layers = {}
+    for i, (in_size, out_size) in enumerate(pairwise(sizes[:-1]), start=1):
         layers[f"Affine{i}"] = affine(in_size, out_size)
         if batch_norm:
             layers[f"BatchNorm{i}"] = normalization.batch_norm(out_size)
         layers[f"{activation.title().replace('_', '')}{i}"] = ACTIVATIONS[activation]()  # leaky_relu: LeakyRelu1
         if dropout:
             layers[f"Dropout{i}"] = dropout_layer(dropout)
-    return sequential(layers | {f"Affine{len(sizes)}": affine(sizes[-1], output_size)})
+    return sequential(layers | {f"Affine{len(sizes) - 1}": affine(*sizes[-2:])})
 
 
 def simple_conv_net(
@@ -128,7 +130,7 @@ def simple_conv_net(
 
 def deep_conv_net(
     input_shape: tuple[int, int, int] = (1, 28, 28),
-    filters: Sequence[int] = (16, 32, 64),
+    filters: Iterable[int] = (16, 32, 64),
     hidden_size: int = 50,
     output_size: int = 10,
     dropout: float = 0.5,
@@ -144,7 +146,7 @@ def deep_conv_net(
     """
     images: dict[str, Layer] = {}
     channels, i = input_shape[0], 0
-    for block, out in enumerate(filters, start=1):
+    for block, out in enumerate(as_list("filters", filters), start=1):
         for _ in range(2):
             i += 1
             images[f"Convolution{i}"] = convolution(channels, out, 3, padding=2 if i == 4 else 1)
@@ -192,6 +194,9 @@ def transformer(
 
 def _features(layers: dict[str, Layer], input_shape: tuple[int, int, int]) -> int:
     """Returns the width of the rows that these layers, the last of which is a Flatten, make of images."""
-    net, x = sequential(layers), jnp.zeros((1, *input_shape))
-    params = jax.eval_shape(lambda: net.init(jax.random.key(0), 1.0))
-    return int(jax.eval_shape(net.infer, params, net.state, x).shape[1])
+    net = sequential(layers)
+
+    def rows() -> Array:
+        return net.infer(net.init(jax.random.key(0), 1.0), net.state, jnp.zeros((1, *input_shape)))
+
+    return int(jax.eval_shape(rows).shape[1])

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxnet.common.validation import check_batches, check_counts
+from jaxnet.common.validation import check_batches, check_counts, check_key, native
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer, Params, no_noise
 from jaxnet.nn.losses import softmax_cross_entropy
@@ -91,12 +91,13 @@ def fit(
         >>> bool(history.test_accuracy[-1] > 0.95)
         True
     """
-    done = len(resume.history.loss) if resume else 0
-    for progress in iter_fit(
+    run = iter_fit(
         net, params, data, batches, optimizer=optimizer, learning_rate=learning_rate, clip_norm=clip_norm,
         weight_decay=weight_decay, criterion=criterion, eval_every=eval_every, key=key, mesh=mesh,
         max_data_bytes=max_data_bytes, resume=resume,
-    ):  # fmt: skip
+    )  # fmt: skip
+    done = len(resume.history.loss) if resume else 0
+    for progress in run:
         history = progress.history
         if on_evaluation is not None and done < history.eval_step[-1] == len(history.loss):
             latest = history.loss[-1], history.train_accuracy[-1], history.test_accuracy[-1]
@@ -147,6 +148,10 @@ def iter_fit(
         weight_decay=weight_decay, criterion=criterion, mesh=mesh,
     )  # fmt: skip
     check_counts(eval_every=eval_every)
+    if resume is not None and not isinstance(resume, Progress):
+        raise ValueError(f"resume: {resume!r}, expected the progress of an earlier run, such as `fit` returns")
+    if isinstance(data, Dataset):
+        data = Dataset(*map(native, data))
     if max_data_bytes is not None:
         check_counts(max_data_bytes=max_data_bytes)
         require_grain()
@@ -196,6 +201,7 @@ def _initial_state(
         if config.net.draw_noise is not no_noise:
             raise ValueError("key: None, but the network draws random numbers; pass jax.random.key(seed)")
         key = jax.random.key(0)
+    check_key("key", key)
     return init_train_state(config.net, config.build(hyperparameters)[1], params, key)
 
 

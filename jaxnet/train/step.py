@@ -11,14 +11,14 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxnet.common.outline import outline
-from jaxnet.common.validation import check_counts
+from jaxnet.common.validation import check_counts, check_key
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.losses import l2_penalty, softmax_cross_entropy
 
 Criterion = Callable[[Array, Array], Float[Array, ""]]  # (y, t) -> a scalar loss, such as mean_squared_error
 MakeOptimizer = Callable[[Any], optax.GradientTransformation]  # learning rate -> optimizer
 Optimizer = str | MakeOptimizer | optax.GradientTransformation
-MAX_ROW_NUMBERS = 2**31 - 1  # in one call of `draw_batches`
+MAX_ROW_NUMBERS = 2**31 - 1  # in one call of `draw_batches`, and the largest of them
 
 
 class OptimizerDefaults(NamedTuple):
@@ -64,6 +64,8 @@ class Objective(NamedTuple):
         """Returns the objective on a batch, and the layers' new state."""
         y, net_state = self.net.train(params, net_state, x, noise)
         loss = self.criterion(y, t)
+        if jnp.shape(loss) != ():
+            raise ValueError(f"criterion: returns an array of shape {jnp.shape(loss)}, expected a single number")
         if self.weight_decay is not None:
             loss += l2_penalty(params, self.weight_decay)
         return loss, net_state
@@ -93,7 +95,10 @@ def draw_batches(key: PRNGKeyArray, samples: int, batch_size: int, steps: int) -
         >>> jaxnet.draw_batches(jax.random.key(0), samples=1000, batch_size=32, steps=500).shape
         (500, 32)
     """
+    check_key("key", key)
     check_counts(samples=samples, batch_size=batch_size, steps=steps)
+    if samples > MAX_ROW_NUMBERS:
+        raise ValueError(f"samples: {samples}, expected at most {MAX_ROW_NUMBERS:,}, as row numbers have 32 bits")
     if steps * batch_size > MAX_ROW_NUMBERS:
         raise ValueError(
             f"steps, batch_size: {steps}, {batch_size}, expected fewer than {MAX_ROW_NUMBERS + 1:,} row numbers in all"

@@ -8,8 +8,16 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from jaxnet.common.validation import check_fits_dtype, check_labels, check_not_negative, check_positive, check_samples
+from jaxnet.common.validation import (
+    check_fits_dtype,
+    check_ids,
+    check_labels,
+    check_not_negative,
+    check_positive,
+    check_samples,
+)
 from jaxnet.data import Dataset
+from jaxnet.nn.description import symbol_count
 from jaxnet.nn.layers import Layer, Params
 from jaxnet.nn.losses import softmax_cross_entropy
 from jaxnet.nn.summary import param_shapes
@@ -36,6 +44,8 @@ def configure(
     if clip_norm is not None:
         check_positive("clip_norm", clip_norm)
     check_not_negative("weight_decay", weight_decay)
+    if not callable(criterion):
+        raise ValueError(f"criterion: {criterion!r}, expected a function of (y, t), such as jaxnet.mean_squared_error")
     dtype = params_dtype(params)
 
     def scalar(name: str, value: float | None) -> Any:
@@ -96,10 +106,12 @@ def check_data(net: Layer, params: Params, data: Dataset, devices: OneDevice = O
     for field, array in data._asdict().items():
         if not getattr(array, "ndim", 0):
             raise ValueError(f"data.{field}: {type(array).__name__}, expected an array with an entry for each sample")
-    dtype = params_dtype(params)
+    dtype, symbols = params_dtype(params), symbol_count(net)
     for name, x, t in (("train", data.x_train, data.t_train), ("test", data.x_test, data.t_test)):
         for suffix, rows in devices.held_rows(len(x)):
             check_samples(f"data.x_{name}{suffix}", x[rows], dtype)
+            if symbols is not None:
+                check_ids(f"data.x_{name}{suffix}", x[rows], symbols)
             try:
                 logits = jax.eval_shape(net.infer, params, net.state, x[:1])
             except ValueError as error:

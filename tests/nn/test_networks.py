@@ -107,6 +107,16 @@ def test_accuracy_of_known_logits():
     assert jaxnet.accuracy(logits, jax.nn.one_hot(jnp.array([1, 1, 1]), 2)) == pytest.approx(2 / 3)
 
 
+def test_logits_that_are_not_numbers_predict_no_class():
+    logits = jnp.array([[jnp.nan, 2], [3, 1], [0, jnp.nan]])
+    assert jaxnet.accuracy(logits, jnp.array([0, 0, 1])) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("sizes", [map(int, "45"), (n for n in (4, 5)), np.array([4, 5]), [np.int64(4), 5], (4, 5)])
+def test_hidden_sizes_may_be_anything_that_is_iterated_over_once(sizes):
+    assert jaxnet.multi_layer_net(3, sizes, 2) == jaxnet.multi_layer_net(3, [4, 5], 2)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -117,8 +127,25 @@ def test_accuracy_of_known_logits():
             lambda: jaxnet.multi_layer_net(7, [5], 3, "rulu"),
             "activation: 'rulu', expected one of relu, leaky_relu, sigmoid",
         ),
-        (lambda: jaxnet.nn.affine(2, 2).init(KEY, -1.0), "init_std: -1.0, expected a finite standard deviation >= 0"),
+        (
+            lambda: jaxnet.nn.affine(2, 2).init(KEY, -1.0),
+            "init_std: -1.0, expected a finite number >= 0, or .he. or .xavier.",
+        ),
         (lambda: jaxnet.nn.affine(2, 2).init(KEY, float("nan")), "init_std: nan"),
+        (lambda: jaxnet.nn.affine(2, 2).init(KEY, 1j), "init_std: 1j, expected a finite number >= 0"),
+        (lambda: jaxnet.nn.affine(2, 2).init(KEY, np.ones((2, 2))), r"init_std: float64 of shape \(2, 2\), expected"),
+        (lambda: jaxnet.nn.affine(2, 2).init(KEY, True), "init_std: True, expected a finite number"),
+        (lambda: jaxnet.two_layer_net(2, 2, 2).init(5, 0.1), r"key: 5, expected a key, such as jax.random.key\(0\)"),
+        (lambda: jaxnet.multi_layer_net(7, 5, 3), r"hidden_sizes: 5, expected a list of whole numbers, such as \[50\]"),
+        (lambda: jaxnet.multi_layer_net(7, "55", 3), "hidden_sizes: '55', expected a list"),
+        (lambda: jaxnet.multi_layer_net(7, [5], 3, dropout="0.5"), "rate: '0.5', expected a share in"),
+        (
+            lambda: jaxnet.two_layer_net(10**9, 10**9, 2),
+            "in_size, out_size: 1000000000, 1000000000, expected sizes whose",
+        ),
+        (lambda: jaxnet.two_layer_net(10**400, 5, 2), "in_size, out_size: 1000"),
+        (lambda: jaxnet.transformer(10**12, 64), "vocabulary, size: 1000000000000, 64, expected sizes whose product"),
+        (lambda: jaxnet.simple_conv_net((1, 10**6, 10**6)), "in_size, out_size: 7499940000120, 100, expected sizes"),
         (lambda: jaxnet.nn.affine(2, 2).init(KEY, "He"), "init_std: 'He', expected a number, 'he' or 'xavier'"),
         (
             lambda: jaxnet.nn.affine(4, 3).infer(jaxnet.nn.affine(4, 3).init(KEY, 0.1), {}, jnp.ones((5, 3))),

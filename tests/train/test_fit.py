@@ -384,6 +384,14 @@ BAD = {
     "nan rate": (None, {"learning_rate": float("nan")}, "learning_rate: nan"),
     "no interval": (None, {"eval_every": 0}, "eval_every: 0, expected a whole number of at least 1"),
     "half an interval": (None, {"eval_every": 2.5}, "eval_every: 2.5"),
+    "true as a rate": (None, {"learning_rate": True}, "learning_rate: True, expected a finite number > 0"),
+    "a rate that is 0 in float32": (None, {"learning_rate": 1e-60}, "1e-60, expected a number that float32 can hold"),
+    "two rates": (None, {"learning_rate": np.ones(2)}, r"learning_rate: float64 of shape \(2,\), expected a finite"),
+    "true as a decay": (None, {"weight_decay": True}, "weight_decay: True, expected a finite number >= 0"),
+    "no key": (None, {"key": 5}, r"key: 5, expected a key, such as jax\.random\.key\(0\)"),
+    "no progress": (None, {"resume": 5}, "resume: 5, expected the progress of an earlier run"),
+    "no criterion": (None, {"criterion": "mse"}, r"criterion: 'mse', expected a function of \(y, t\)"),
+    "many losses": (None, {"criterion": lambda y, _t: y}, r"criterion: returns an array of shape \(10, 5\), expected"),
     "unknown optimizer": (None, {"optimizer": "sdg"}, "optimizer: 'sdg', expected one of sgd, momentum"),
 }
 
@@ -469,6 +477,22 @@ def test_samples_out_of_range_are_refused(net, data, change, message):
         jaxnet.fit(net, random_params(net, dtype=np.float32), data._replace(**change), np.zeros((2, 3), int))
 
 
+def test_data_of_another_byte_order_and_a_rate_of_another_library_change_nothing(net, data):
+    params, batches = random_params(net, dtype=np.float32), batches_for(data, 10)
+    expected = jaxnet.fit(net, params, data, batches, learning_rate=0.125)
+    swapped = jaxnet.Dataset(*(array.astype(array.dtype.newbyteorder(">")) for array in data))
+    for rate in (jnp.float32(0.125), np.array(0.125), np.float16(0.125)):
+        run = jaxnet.fit(net, params, swapped, batches, learning_rate=rate)
+        np.testing.assert_array_equal(run.history.loss, expected.history.loss)
+
+
+def test_ids_that_the_network_does_not_know_are_refused_before_training(rng):
+    net, ids = jaxnet.transformer(7, 6, 8, 2, 1), rng.integers(0, 7, (20, 6))
+    data = jaxnet.Dataset(np.where(ids == 3, 7, ids), ids, ids, ids)
+    with pytest.raises(ValueError, match=r"data\.x_train: runs from 0 to 7, expected ids from 0 to 6"):
+        jaxnet.fit(net, random_params(net, dtype=np.float32), data, np.zeros((2, 3), int))
+
+
 def test_an_unknown_optimizer_is_refused(net, data):
     with pytest.raises(ValueError, match=r"optimizer: 3, expected one of sgd, .* or a function from a learning rate"):
         jaxnet.fit(net, random_params(net, dtype=np.float32), data, np.zeros((2, 3), int), optimizer=3)
@@ -518,6 +542,13 @@ def test_labels_out_of_range_are_refused_by_the_loss(t):
     """Their one-hot rows would be zero, and so would the loss."""
     with pytest.raises(ValueError, match="t: runs from"):
         jaxnet.softmax_cross_entropy(jnp.ones((2, 3)), jnp.asarray(t))
+
+
+def test_row_numbers_of_more_than_32_bits_are_refused():
+    with pytest.raises(ValueError, match="samples: 1099511627776, expected at most 2,147,483,647"):
+        jaxnet.draw_batches(jax.random.key(0), np.int64(2**40), 3, 2)
+    with pytest.raises(ValueError, match="key: 5, expected a key"):
+        jaxnet.draw_batches(5, 10, 3, 2)
 
 
 def test_more_batches_than_can_be_drawn_are_refused():
