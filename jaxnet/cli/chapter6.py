@@ -26,6 +26,7 @@ from jaxnet.cli.train_options import CLASSES, DatasetName
 from jaxnet.data import Dataset, DatasetError
 from jaxnet.nn.layers import ACTIVATIONS
 from jaxnet.train import run_folder
+from jaxnet.train.run_lock import locked
 from jaxnet.train.step import OPTIMIZERS
 
 ERRORS = (DatasetError,)
@@ -171,6 +172,7 @@ def main(options: Options) -> None:
     """Draws all figures and prints their names."""
     with (
         run_folder.named_or_reserved(options.output, "chapter6") as path,
+        locked("output", path),
         interrupt_message(partial(what_is_written, str(path))),
         run_folder.new_folder(path) as folder,
     ):

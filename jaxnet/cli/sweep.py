@@ -38,6 +38,7 @@ from jaxnet.data import DatasetError
 from jaxnet.data.validation_split import split_validation
 from jaxnet.plots.comparing import sweep_map
 from jaxnet.train import run_folder, sharding
+from jaxnet.train.run_lock import locked
 
 ERRORS = (DatasetError,)
 FRAMES = {"the notebook's": (0.01, 0.1), "the default": (0.1, 0.1)}
@@ -78,6 +79,7 @@ def main(options: Options) -> None:
         jax.config.update("jax_num_cpu_devices", options.devices)  # type: ignore[no-untyped-call]
     with (
         run_folder.named_or_reserved(options.output, "sweep") as path,
+        locked("output", path),
         interrupt_message(partial(what_is_written, str(path))),
     ):
         sweep_in(path, options)

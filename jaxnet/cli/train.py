@@ -12,7 +12,7 @@ an invalid option, 3 if something could not be saved, and 128 plus the number of
 
 import sys
 import time
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from jaxnet.data import DatasetError
 from jaxnet.train import run_folder, sharding
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints, identity
 from jaxnet.train.event_file import EventFile, has_event_file, require_tensorboardx
+from jaxnet.train.run_lock import locked
 
 ERRORS = (DatasetError, CheckpointError)
 LONG_DRAW = 50_000_000  # samples, which take seconds to draw
@@ -57,8 +58,9 @@ def run(options: SimpleNamespace, console: Console) -> None:
     with (
         run_folder.named_or_reserved(options.resume or options.output, name) as folder,
         interrupt_message(partial(what_is_saved, folder)),
+        ExitStack() as held,
     ):
-        train_in(folder, options, console)
+        train_in(folder, options, console, held)
 
 
 def what_is_saved(folder: Path) -> str:
@@ -72,10 +74,12 @@ def what_is_saved(folder: Path) -> str:
     return "interrupted; nothing is saved"
 
 
-def train_in(folder: Path, options: SimpleNamespace, console: Console) -> None:
-    """Runs in a folder, which is new unless a run is resumed."""
+def train_in(folder: Path, options: SimpleNamespace, console: Console, held: ExitStack) -> None:
+    """Runs in a folder, which is new unless a run is resumed; the first process enters its lock into `held`."""
     if not options.resume:
         sharding.check_on_first_process(lambda: run_folder.check_new(folder))
+    option = "resume" if options.resume else "output"
+    sharding.check_on_first_process(lambda: held.enter_context(locked(option, folder)))
     if options.steps * options.batch_size >= LONG_DRAW and not is_terminal(sys.stderr):
         console.print(f"Drawing {options.steps:,} batches of {options.batch_size}", style="bold")
     with progress_line("drawing the initial weights and the batches"):

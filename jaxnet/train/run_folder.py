@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from jaxnet import __version__
 from jaxnet.common.cleanup import cleanup, temporary_folder
 from jaxnet.common.outline import outline
+from jaxnet.common.validation import check_key, native
 from jaxnet.nn.description import from_description
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.summary import param_shapes
@@ -100,6 +101,7 @@ def write_options(path: Path, options: Mapping[str, Any]) -> None:
         with new_folder(path) as folder:
             write_summary(folder / OPTIONS, options)
     except OSError as error:
+        check_new(path)  # another run may have begun there meanwhile
         raise ValueError(f"output: {path} cannot be written ({error.strerror}); make room, or name another") from error
 
 
@@ -202,16 +204,24 @@ def read_parameters(path: Path, net: Layer) -> SavedParameters:
     """Reads what `write_parameters` wrote for this network.
 
     Raises:
-        ValueError: If the file cannot be read, or a leaf of the network is missing or has a different shape.
+        ValueError: If the file cannot be read, a leaf of the network is missing, has a different shape, or has values
+            other than finite floats, or the key or the step is none.
     """
-    leaves = read_arrays(path)
+    leaves = {name: native(array) for name, array in read_arrays(path).items()}
     shapes, state_shapes = param_shapes(net), {name: leaf.shape for name, leaf in leaves_by_path(net.state).items()}
     for name, shape in (shapes | state_shapes).items():
         if name not in leaves or leaves[name].shape != shape:
             actual = leaves[name].shape if name in leaves else "missing"
             raise ValueError(f"{path}: {name} is {actual}, expected shape {shape}; name this network's file")
+        if leaves[name].dtype.kind != "f" or not np.isfinite(leaves[name]).all():
+            actual = f"{leaves[name].dtype}, some not finite" if leaves[name].dtype.kind == "f" else leaves[name].dtype
+            raise ValueError(f"{path}: {name} is {actual}, expected finite floats; train again")
+    step = leaves["step"]
+    if step.ndim or step.dtype.kind not in "iu" or step < 0:
+        raise ValueError(f"{path}: step is {step.tolist()}, expected a whole number of at least 0; train again")
+    check_key(f"{path}: key", leaves["key"])
     params, net_state = (tree_from_paths({name: leaves[name] for name in names}) for names in (shapes, state_shapes))
-    return SavedParameters(params, net_state, jax.random.wrap_key_data(jnp.asarray(leaves["key"])), int(leaves["step"]))
+    return SavedParameters(params, net_state, jax.random.wrap_key_data(jnp.asarray(leaves["key"])), int(step))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from conftest import a_dataset, random_params
 
 import jaxnet
 from jaxnet import History
+from jaxnet.nn.summary import param_shapes
 from jaxnet.train import run_folder
 
 HISTORY = History(
@@ -160,6 +161,43 @@ def test_parameters_of_another_network_are_refused(tmp_path, other, message):
     run_folder.write_parameters(tmp_path / "parameters.npz", trained_state(NET))
     with pytest.raises(ValueError, match=message):
         run_folder.read_parameters(tmp_path / "parameters.npz", other)
+
+
+DAMAGED = {
+    "Affine1.W is <U3, expected finite floats": {"Affine1.W": np.full((12, 8), "1.0")},
+    "Affine1.W is complex128, expected finite floats": {"Affine1.W": np.ones((12, 8), complex)},
+    "Affine1.W is bool, expected finite floats": {"Affine1.W": np.ones((12, 8), bool)},
+    "Affine1.W is float32, some not finite, expected": {"Affine1.W": np.full((12, 8), np.nan, np.float32)},
+    "BatchNorm1.var is float64, some not finite": {"BatchNorm1.var": np.full(8, np.inf)},
+    "step is -3, expected a whole number of at least 0": {"step": np.array(-3)},
+    "step is 1.5, expected a whole number": {"step": np.array(1.5)},
+    r"step is \[1, 2\], expected a whole number": {"step": np.array([1, 2])},
+    r"key: uint32 of shape \(3,\), expected a key": {"key": np.zeros(3, np.uint32)},
+    r"key: float64 of shape \(2,\), expected a key": {"key": np.zeros(2)},
+}
+
+
+@pytest.mark.parametrize("message", DAMAGED)
+def test_parameters_that_no_run_wrote_are_refused_by_name(tmp_path, message):
+    leaves = {name: np.zeros(shape, np.float32) for name, shape in param_shapes(NET).items()}
+    statistics = {"BatchNorm1.mean": np.zeros(8, np.float32), "BatchNorm1.var": np.ones(8, np.float32)}
+    good = leaves | statistics | {"key": np.zeros(2, np.uint32), "step": np.array(7)}
+    np.savez(tmp_path / "parameters.npz", **good)
+    assert run_folder.read_parameters(tmp_path / "parameters.npz", NET).step == 7
+    np.savez(tmp_path / "parameters.npz", **good | DAMAGED[message])
+    with pytest.raises(ValueError, match=f"parameters.npz: {message}"):
+        run_folder.read_parameters(tmp_path / "parameters.npz", NET)
+
+
+def test_parameters_of_another_byte_order_are_converted(tmp_path):
+    state = jaxnet.init_train_state(NET, "sgd", random_params(NET, dtype=np.float32), jax.random.key(5))
+    run_folder.write_parameters(tmp_path / "parameters.npz", state)
+    leaves = dict(np.load(tmp_path / "parameters.npz"))
+    leaves["Affine1.W"] = leaves["Affine1.W"].astype(">f4")
+    np.savez(tmp_path / "parameters.npz", **leaves)
+    saved = run_folder.read_parameters(tmp_path / "parameters.npz", NET)
+    assert saved.params["Affine1"]["W"].dtype.isnative
+    np.testing.assert_array_equal(saved.params["Affine1"]["W"], state.params["Affine1"]["W"])
 
 
 def test_the_summary_is_json(tmp_path):
