@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, the status of a program that Ctrl-C ended
-BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 def program() -> str:
@@ -25,9 +24,6 @@ def one_line_errors(*errors: type[Exception]) -> Iterator[None]:
     expected: tuple[type[Exception], ...] = (ValueError, OSError, *errors)
     try:
         yield
-    except BrokenPipeError:  # the reader of stdout is gone, as after `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python reports it again at exit
-        sys.exit(BROKEN_PIPE)
     except KeyboardInterrupt:
         _exit("interrupted", INTERRUPTED)
     except expected as error:

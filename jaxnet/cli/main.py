@@ -6,6 +6,7 @@ from importlib import import_module
 from jaxnet import __version__
 from jaxnet.cli.errors import USAGE_ERROR, one_line_errors, program
 from jaxnet.cli.interrupt import end_on_interrupt
+from jaxnet.cli.lasting_output import lasting_output
 from jaxnet.common.progress_line import progress_line
 
 COMMANDS = {
@@ -30,10 +31,10 @@ def main() -> None:
     """
     end_on_interrupt()
     name, *arguments = sys.argv[1:] or ["--help"]
-    if name == "--version":
-        print(f"jaxnet {__version__}")
-    elif name in ("-h", "--help"):
-        print(USAGE, *(f"  {command:<10} {text}" for command, text in COMMANDS.items()), sep="\n")
+    if name in ("--version", "-h", "--help"):
+        help_text = [USAGE, *(f"  {command:<10} {text}" for command, text in COMMANDS.items())]
+        with lasting_output():
+            print(*([f"jaxnet {__version__}"] if name == "--version" else help_text), sep="\n")
     elif name in COMMANDS:
         sys.argv = [f"jaxnet {name}", *arguments]
         run_command(name)
@@ -63,7 +64,8 @@ def run_command(name: str, room: str = "jaxnet.cli") -> None:
 
         print(f'{program()}: a package is missing ({error}): pip install "{DISTRIBUTION}[train]"', file=sys.stderr)
         sys.exit(USAGE_ERROR)
-    with one_line_errors(*getattr(command, "ERRORS", ())):
+    with lasting_output(), one_line_errors(*getattr(command, "ERRORS", ())):
         options = parse(command.Options, command.__doc__)
         check_common(options)
-        sys.exit(command.main(options))
+        status = command.main(options)
+    sys.exit(status)
