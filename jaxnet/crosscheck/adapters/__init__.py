@@ -22,6 +22,7 @@ from jaxnet.crosscheck.adapters import (
     model_functions,
     model_losses,
     named_values,
+    outside_costs,
     plain_numbers,
     returned_order,
     returned_parameters,
@@ -65,6 +66,7 @@ OTHER_STYLES = (
     derivatives.adapt,
     upstream_pairs.adapt,
     scalar_engines.adapt,
+    outside_costs.adapt_own_cost,
 )
 
 

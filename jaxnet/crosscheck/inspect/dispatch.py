@@ -104,10 +104,7 @@ def in_any_style(
         with_resets.notes = (*with_resets.notes, style.note)
         return with_resets
     if _is_of_arrays(thing, inputs) and (style := outside_costs.adapt(_drawn_style(thing, inputs, seed))) is not None:
-        with_cost = in_any_style(make, style.thing, style.inputs, seed)
-        with_cost.notes = (*with_cost.notes, style.note)
-        with_cost.constants = {*with_cost.constants, *style.data}
-        return with_cost
+        return _styled(style, seed)
     if _is_of_arrays(thing, inputs) and (style := _style_that_looks_plain(thing, inputs, seed)) is not None:
         return _styled(style, seed)
     try:
@@ -210,7 +207,7 @@ def _styled(style: Style, seed: int) -> Checkable:
         checkable = function_to_checkable(style.thing, style.inputs, seed, style.gradient, style.takes_dout)
     if style.note:
         checkable.notes = (*checkable.notes, style.note)
-    checkable.constants = {*checkable.constants, *style.data}
+    checkable.constants = {*checkable.constants, *style.data} - {*style.lacking}
     return checkable
 
 
