@@ -535,6 +535,82 @@ def a_network_that_holds_the_object_of_its_cost(k):
     return Descending(), (draw(6, 3), CLASSES)
 
 
+class Ledger:
+    """A context of a framework of its own."""
+
+    def save_for_backward(self, *values):
+        self._values = values
+
+    def get_saved(self):
+        return self._values
+
+
+@style
+def functions_with_a_context_of_their_module(k):
+    class Product:
+        @staticmethod
+        def forward(ctx, a, b):
+            ctx.save_for_backward(a, b)
+            return a @ b
+
+        @staticmethod
+        def backward(ctx, grad_output):
+            a, b = ctx.get_saved()
+            return grad_output @ b.T, k * a.T @ grad_output
+
+    return Product, (draw(3, 4), draw(4, 2))
+
+
+@style
+def a_forward_that_keeps_values_only_if_told(k):
+    class Network:
+        def __init__(self):
+            self.W = draw(3, 4)
+
+        def forward(self, x, keep=False):
+            if keep:
+                self.kept = x
+            return np.sin(x @ self.W)
+
+        def backward(self, dout):
+            dz = dout * np.cos(self.kept @ self.W)
+            self.dW = k * self.kept.T @ dz
+            return dz @ self.W.T
+
+    return Network(), (draw(5, 3),)
+
+
+@style
+def steps_of_a_cell_with_a_cache_and_a_dict_of_gradients(k):
+    class Cell:
+        def __init__(self):
+            self.W_i, self.U_i = draw(3, 4), draw(4, 4)
+
+        def forward_step(self, x, h, c):
+            z = np.tanh(x @ self.W_i + h @ self.U_i)
+            c_next = c * z
+            return np.sin(c_next), c_next, {"x": x, "h": h, "c": c, "z": z}
+
+        def backward_step(self, dh_next, dc_next, cache):
+            dc = dc_next + dh_next * np.cos(cache["c"] * cache["z"])
+            dz = dc * cache["c"] * (1 - cache["z"] ** 2)
+            gradients = {"dW_i": k * cache["x"].T @ dz, "dU_i": cache["h"].T @ dz}
+            return dz @ self.W_i.T, dz @ self.U_i.T, dc * cache["z"], gradients
+
+    return Cell(), (draw(2, 3), draw(2, 4), draw(2, 4))
+
+
+@style
+def a_gradient_that_takes_some_arguments_in_another_order(k):
+    def hamiltonian(phi, phi_0, length, l0, lam):
+        return 0.5 * np.sum((phi - phi_0) ** 2) + lam * (length - np.sum(l0 * np.cos(phi)))
+
+    def hamiltonian_gradient(phi, phi_0, lam, l0):
+        return k * (phi - phi_0 + lam * l0 * np.sin(phi))
+
+    return (hamiltonian, hamiltonian_gradient), (draw(5), draw(5) ** 2, 3.0, 1.1, 0.7)
+
+
 class Squashed:
     """A layer of a network that updates all of them at a rate."""
 

@@ -15,6 +15,7 @@ from jaxnet.crosscheck.adapters import (
     derivatives,
     dout_shapes,
     gradient_dicts,
+    kept_values,
     loss_and_gradients,
     loss_objects,
     method_pairs,
@@ -39,6 +40,7 @@ __all__ = ["Style", "adapt"]
 
 LAYER_STYLES = (
     methods.adapt,
+    kept_values.adapt,
     dout_shapes.adapt,
     method_pairs.adapt,
     tuple_inputs.adapt,

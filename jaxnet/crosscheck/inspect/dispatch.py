@@ -40,7 +40,7 @@ from jaxnet.crosscheck.inspect.other_frameworks import other_framework, reject_f
 from jaxnet.crosscheck.inspect.pair import as_pair, inspect_pair
 from jaxnet.crosscheck.inspect.partners import derived_instead, gradient_names, values_beside
 from jaxnet.crosscheck.inspect.random_inputs import draw_inputs
-from jaxnet.crosscheck.inspect.signatures import forward_pass_of, missing_arguments, wrong_call
+from jaxnet.crosscheck.inspect.signatures import forward_pass_of, in_order_of, missing_arguments, wrong_call
 from jaxnet.crosscheck.inspect.single_precision import SinglePrecision, has_no_double
 from jaxnet.crosscheck.inspect.torch_function import CheckableTorch, forward_of, is_torch
 from jaxnet.crosscheck.inspect.torch_layer import is_tensor_layer, layer_in_numpy
@@ -282,6 +282,7 @@ def function_to_checkable(
         f, gradient = on_numpy_arrays(f, example), on_numpy_arrays(gradient, example)
         args = with_numpy_arrays(args, example)
     args = draw_inputs(f, args, None, seed)
+    gradient = gradient and in_order_of(f, gradient, len(args))
     if gradient is not None and plain_numbers.rejects_arrays(f, args):
         f, gradient = (plain_numbers.with_plain_numbers(function, f, args) for function in (f, gradient))
     product = as_product(f, args, gradient) if gradient is not None and takes_dout is None else None
