@@ -611,6 +611,85 @@ def a_gradient_that_takes_some_arguments_in_another_order(k):
     return (hamiltonian, hamiltonian_gradient), (draw(5), draw(5) ** 2, 3.0, 1.1, 0.7)
 
 
+@style
+def a_network_whose_backward_returns_nothing(k):
+    class Dense:
+        def __init__(self, shape, factor):
+            self.W, self.factor = draw(*shape), factor
+
+        def forward(self, x):
+            self.x = x
+            return np.sin(x @ self.W)
+
+        def backward(self, delta):
+            dz = delta * np.cos(self.x @ self.W)
+            self.dW = self.factor * self.x.T @ dz
+            return dz @ self.W.T
+
+    class Network:
+        def __init__(self):
+            self.layers = [Dense((3, 4), k), Dense((4, 2), 1.0)]
+
+        def forward(self, X):
+            for layer in self.layers:
+                X = layer.forward(X)
+            return X
+
+        def backward(self, delta):
+            for layer in reversed(self.layers):
+                delta = layer.backward(delta)
+
+    return Network(), (draw(5, 3),)
+
+
+@style
+def a_network_that_returns_a_list_like_that_of_its_parameters(k):
+    class Network:
+        def __init__(self):
+            self.W, self.b = draw(3, 4), draw(4)
+            self.params = [self.W, self.b]
+
+        def forward(self, x):
+            self.x = x
+            return np.sin(x @ self.W + self.b)
+
+        def backward(self, dout):
+            dz = dout * np.cos(self.x @ self.W + self.b)
+            return [k * self.x.T @ dz, dz.sum(axis=0)]
+
+    return Network(), (draw(5, 3),)
+
+
+class Node:
+    """A matrix of an engine, whose product with another one is differentiable."""
+
+    def __init__(self, data, parents=(), back=None):
+        self.data, self.grad, self.parents, self.back = data, np.zeros_like(data), parents, back
+
+    def __matmul__(self, other):
+        return Node(self.data @ other.data, (self, other), lambda g: (g @ other.data.T, self.data.T @ g))
+
+    def scaled_gradient(self, factor):
+        return Node(self.data, (self,), lambda g: (factor * g,))
+
+    def backward(self, grad):
+        self.grad = self.grad + grad
+        for parent, part in zip(self.parents, self.back(grad) if self.back else (), strict=True):
+            parent.backward(part)
+
+
+@style
+def a_module_of_an_engine_that_holds_weights(k):
+    class Linear:
+        def __init__(self):
+            self.layers = {"weight": Node(draw(3, 4))}
+
+        def __call__(self, x):
+            return x @ self.layers["weight"].scaled_gradient(k)
+
+    return Linear(), (Node(draw(5, 3)),)
+
+
 class Squashed:
     """A layer of a network that updates all of them at a rate."""
 

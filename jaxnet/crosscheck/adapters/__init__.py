@@ -33,6 +33,7 @@ from jaxnet.crosscheck.adapters import (
     unread_arguments,
     updates,
     upstream_pairs,
+    whole_networks,
 )
 from jaxnet.crosscheck.adapters.style import Style
 
@@ -41,6 +42,7 @@ __all__ = ["Style", "adapt"]
 LAYER_STYLES = (
     methods.adapt,
     kept_values.adapt,
+    whole_networks.adapt,
     dout_shapes.adapt,
     method_pairs.adapt,
     tuple_inputs.adapt,

@@ -13,6 +13,7 @@ from types import MethodType
 from typing import Any
 
 from jaxnet.crosscheck.adapters.style import Style, called, has_method, required_parameters_of, with_methods
+from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.trees import is_float
 
 
@@ -57,7 +58,7 @@ def _adapted_object(style: Style) -> Style | None:
     if isinstance(layer, type) or not (has_method(layer, "forward") and has_method(layer, "backward")):
         return None
     kind: Any = type(layer)
-    takes, result = required_parameters_of(layer.backward), called(layer.forward, *style.inputs)
+    takes, result = required_parameters_of(layer.backward), called(duplicate(layer).forward, *style.inputs)
     if not isinstance(result, tuple) or len(result) < 2 or len(takes) != len(result):
         return None
     if "cache" not in takes[-1].lower() or not all(map(is_float, result[:-1])):

@@ -18,6 +18,7 @@ from jaxnet.crosscheck.adapters import (
     returned_order,
     scalar_engines,
     updates,
+    whole_networks,
 )
 from jaxnet.crosscheck.adapters.style import called
 from jaxnet.crosscheck.frameworks.array_protocol import foreign_array, on_numpy_arrays, with_numpy_arrays
@@ -151,6 +152,7 @@ def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> S
         or loss_objects.adapt_labels_alone(Style(thing, inputs))
         or derivatives.adapt_backward_of_input(drawn)
         or returned_order.adapt(drawn)
+        or whole_networks.adapt(drawn)  # whose input would look as if its gradient were forgotten
         or scalar_engines.adapt(Style(thing, inputs))  # JAX would derive numbers beside the objects alone
     )
 
@@ -282,7 +284,7 @@ def function_to_checkable(
         f, gradient = on_numpy_arrays(f, example), on_numpy_arrays(gradient, example)
         args = with_numpy_arrays(args, example)
     args = draw_inputs(f, args, None, seed)
-    gradient = gradient and in_order_of(f, gradient, len(args))
+    gradient = in_order_of(f, gradient, len(args)) if callable(gradient) else gradient
     if gradient is not None and plain_numbers.rejects_arrays(f, args):
         f, gradient = (plain_numbers.with_plain_numbers(function, f, args) for function in (f, gradient))
     product = as_product(f, args, gradient) if gradient is not None and takes_dout is None else None
