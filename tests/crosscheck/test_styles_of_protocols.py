@@ -983,6 +983,9 @@ def test_the_call_that_is_proposed_for_a_cost_outside_has_the_names_of_the_metho
         check(net, X, y)
     report = _run(raised.value, net=net, loss=loss, gradients=gradients)
     assert (report.verdict, [leaf.name for leaf in report.leaves]) == ("PASS", ["p.W"])
+    assert "check((net, cost), X, y)" in str(raised.value)
+    report = check((net, lambda p, t: cross_entropy(t, p) * len(t)), X, y)
+    assert (report.verdict, [leaf.name for leaf in report.leaves]) == ("PASS", ["W"])
 
 
 def test_notes_name_the_order_and_the_arrays_that_were_read():
