@@ -535,6 +535,293 @@ def a_network_that_holds_the_object_of_its_cost(k):
     return Descending(), (draw(6, 3), CLASSES)
 
 
+class Ledger:
+    """A context of a framework of its own."""
+
+    def save_for_backward(self, *values):
+        self._values = values
+
+    def get_saved(self):
+        return self._values
+
+
+@style
+def functions_with_a_context_of_their_module(k):
+    class Product:
+        @staticmethod
+        def forward(ctx, a, b):
+            ctx.save_for_backward(a, b)
+            return a @ b
+
+        @staticmethod
+        def backward(ctx, grad_output):
+            a, b = ctx.get_saved()
+            return grad_output @ b.T, k * a.T @ grad_output
+
+    return Product, (draw(3, 4), draw(4, 2))
+
+
+@style
+def a_forward_that_keeps_values_only_if_told(k):
+    class Network:
+        def __init__(self):
+            self.W = draw(3, 4)
+
+        def forward(self, x, keep=False):
+            if keep:
+                self.kept = x
+            return np.sin(x @ self.W)
+
+        def backward(self, dout):
+            dz = dout * np.cos(self.kept @ self.W)
+            self.dW = k * self.kept.T @ dz
+            return dz @ self.W.T
+
+    return Network(), (draw(5, 3),)
+
+
+@style
+def steps_of_a_cell_with_a_cache_and_a_dict_of_gradients(k):
+    class Cell:
+        def __init__(self):
+            self.W_i, self.U_i = draw(3, 4), draw(4, 4)
+
+        def forward_step(self, x, h, c):
+            z = np.tanh(x @ self.W_i + h @ self.U_i)
+            c_next = c * z
+            return np.sin(c_next), c_next, {"x": x, "h": h, "c": c, "z": z}
+
+        def backward_step(self, dh_next, dc_next, cache):
+            dc = dc_next + dh_next * np.cos(cache["c"] * cache["z"])
+            dz = dc * cache["c"] * (1 - cache["z"] ** 2)
+            gradients = {"dW_i": k * cache["x"].T @ dz, "dU_i": cache["h"].T @ dz}
+            return dz @ self.W_i.T, dz @ self.U_i.T, dc * cache["z"], gradients
+
+    return Cell(), (draw(2, 3), draw(2, 4), draw(2, 4))
+
+
+@style
+def a_gradient_that_takes_some_arguments_in_another_order(k):
+    def hamiltonian(phi, phi_0, length, l0, lam):
+        return 0.5 * np.sum((phi - phi_0) ** 2) + lam * (length - np.sum(l0 * np.cos(phi)))
+
+    def hamiltonian_gradient(phi, phi_0, lam, l0):
+        return k * (phi - phi_0 + lam * l0 * np.sin(phi))
+
+    return (hamiltonian, hamiltonian_gradient), (draw(5), draw(5) ** 2, 3.0, 1.1, 0.7)
+
+
+@style
+def a_network_whose_backward_returns_nothing(k):
+    class Dense:
+        def __init__(self, shape, factor):
+            self.W, self.factor = draw(*shape), factor
+
+        def forward(self, x):
+            self.x = x
+            return np.sin(x @ self.W)
+
+        def backward(self, delta):
+            dz = delta * np.cos(self.x @ self.W)
+            self.dW = self.factor * self.x.T @ dz
+            return dz @ self.W.T
+
+    class Network:
+        def __init__(self):
+            self.layers = [Dense((3, 4), k), Dense((4, 2), 1.0)]
+
+        def forward(self, X):
+            for layer in self.layers:
+                X = layer.forward(X)
+            return X
+
+        def backward(self, delta):
+            for layer in reversed(self.layers):
+                delta = layer.backward(delta)
+
+    return Network(), (draw(5, 3),)
+
+
+@style
+def a_network_that_returns_a_list_like_that_of_its_parameters(k):
+    class Network:
+        def __init__(self):
+            self.W, self.b = draw(3, 4), draw(4)
+            self.params = [self.W, self.b]
+
+        def forward(self, x):
+            self.x = x
+            return np.sin(x @ self.W + self.b)
+
+        def backward(self, dout):
+            dz = dout * np.cos(self.x @ self.W + self.b)
+            return [k * self.x.T @ dz, dz.sum(axis=0)]
+
+    return Network(), (draw(5, 3),)
+
+
+class Node:
+    """A matrix of an engine, whose product with another one is differentiable."""
+
+    def __init__(self, data, parents=(), back=None):
+        self.data, self.grad, self.parents, self.back = data, np.zeros_like(data), parents, back
+
+    def __matmul__(self, other):
+        return Node(self.data @ other.data, (self, other), lambda g: (g @ other.data.T, self.data.T @ g))
+
+    def scaled_gradient(self, factor):
+        return Node(self.data, (self,), lambda g: (factor * g,))
+
+    def backward(self, grad):
+        self.grad = self.grad + grad
+        for parent, part in zip(self.parents, self.back(grad) if self.back else (), strict=True):
+            parent.backward(part)
+
+
+@style
+def a_module_of_an_engine_that_holds_weights(k):
+    class Linear:
+        def __init__(self):
+            self.layers = {"weight": Node(draw(3, 4))}
+
+        def __call__(self, x):
+            return x @ self.layers["weight"].scaled_gradient(k)
+
+    return Linear(), (Node(draw(5, 3)),)
+
+
+class Squashed:
+    """A layer of a network that updates all of them at a rate."""
+
+    def __init__(self, weight):
+        self.weight = weight
+
+    def forward(self, x):
+        self.x = x
+        return sigmoid(x @ self.weight)
+
+    def backward(self, delta):
+        self.delta = delta
+        return delta @ self.weight.T
+
+    def update(self, eta, factor):
+        self.weight -= eta * factor * self.x.T @ self.delta
+
+
+@style
+def a_network_with_its_cost_that_updates_its_layers_at_a_rate(k):
+    class Network:
+        def __init__(self):
+            self.layers = [Squashed(draw(3, 4)), Squashed(draw(4, 1))]
+
+        def feedforward(self, x):
+            for layer in self.layers:
+                x = layer.forward(x)
+            return x
+
+        def cost(self, y_hat, y):
+            return -np.sum(y * np.log(y_hat) + (1 - y) * np.log(1 - y_hat))
+
+        def backpropagation(self, y_hat, y, eta):
+            hidden = self.layers[1].x
+            delta = self.layers[1].backward(y_hat - y) * hidden * (1 - hidden)
+            self.layers[0].backward(delta)
+            self.layers[0].update(eta, k)
+            self.layers[1].update(eta, 1.0)
+
+    return Network(), (draw(6, 3), CLASSES)
+
+
+@style
+def a_network_with_private_dicts_and_a_cost_of_its_own(k):
+    class Network:
+        def __init__(self):
+            self._parameters, self._grads, self._cache = {"W1": draw(4, 3), "W2": draw(1, 4)}, {}, {}
+
+        def forward(self, X):
+            self._cache = {"A0": X, "A1": np.tanh(self._parameters["W1"] @ X)}
+            return sigmoid(self._parameters["W2"] @ self._cache["A1"])
+
+        def loss(self, AL, Y):
+            return cross_entropy(Y, AL)
+
+        def backward(self, Y):
+            delta = (sigmoid(self._parameters["W2"] @ self._cache["A1"]) - Y) / Y.size
+            self._grads["dW2"] = delta @ self._cache["A1"].T
+            below = self._parameters["W2"].T @ delta * (1 - self._cache["A1"] ** 2)
+            self._grads["dW1"] = k * below @ self._cache["A0"].T
+
+    return Network(), (draw(3, 6), CLASSES.T)
+
+
+@style
+def a_network_that_returns_lists_of_gradients_and_its_cost_with_an_accuracy(k):
+    class Network:
+        def __init__(self):
+            self.weights = [draw(3, 4), draw(4, 1)]
+
+        def forward(self, inputs):
+            activations = [inputs, np.tanh(inputs @ self.weights[0])]
+            predictions = sigmoid(activations[-1] @ self.weights[1])
+            return activations, predictions
+
+        def compute_loss(self, predictions, labels):
+            penalty = sum(np.sum(w**2) for w in self.weights) / 2
+            return cross_entropy(labels, predictions) + penalty, np.mean((predictions > 0.5) == labels)
+
+        def backpropagation(self, activations, predictions, labels):
+            delta = (predictions - labels) / len(labels)
+            below = delta @ self.weights[1].T * (1 - activations[1] ** 2)
+            return [[k * (activations[0].T @ below + self.weights[0]), activations[1].T @ delta + self.weights[1]]]
+
+    return Network(), (draw(6, 3), CLASSES)
+
+
+@style
+def a_network_with_a_cache_that_returns_gradients_by_the_names_of_parameters(k):
+    class Network:
+        def __init__(self):
+            self.params = {"W1": draw(3, 4), "W2": draw(4, 1)}
+
+        def forward(self, X):
+            A1 = np.tanh(X @ self.params["W1"])
+            cache = (X, A1)
+            y_pred = sigmoid(A1 @ self.params["W2"])
+            return y_pred, cache
+
+        def backward(self, y_pred, y_true, cache, penalty=0.0):
+            X, A1 = cache
+            delta = (y_pred - y_true) / len(y_true)
+            below = delta @ self.params["W2"].T * (1 - A1**2)
+            return {"W2": A1.T @ delta, "W1": k * X.T @ below + penalty * self.params["W1"]}
+
+    return (Network(), lambda p, t: cross_entropy(t, p)), (draw(6, 3), CLASSES)
+
+
+@style
+def a_network_whose_gradients_are_computed_after_its_backward(k):
+    class Network:
+        def __init__(self):
+            self.W, self.delta_W, self.e = {1: draw(4, 3), 2: draw(1, 4)}, {}, {}
+
+        def forward(self, sample):
+            self.a = np.tanh(self.W[1] @ sample)
+            self.out = sigmoid(self.W[2] @ self.a)
+            return self.out
+
+        def backward(self, target):
+            self.e[2] = self.out - target
+            self.e[1] = (1 - self.a**2) * (self.W[2].T @ self.e[2])
+
+        def gradient(self, sample):
+            self.delta_W = {1: k * np.outer(self.e[1], sample), 2: np.outer(self.e[2], self.a)}
+
+    def cost(target_onehot, out):
+        return cross_entropy(target_onehot, out)
+
+    return (Network(), cost), (draw(3), np.array([1.0]))
+
+
 @pytest.mark.parametrize("name", sampled(STYLES, 2))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name](1.0)
@@ -696,6 +983,9 @@ def test_the_call_that_is_proposed_for_a_cost_outside_has_the_names_of_the_metho
         check(net, X, y)
     report = _run(raised.value, net=net, loss=loss, gradients=gradients)
     assert (report.verdict, [leaf.name for leaf in report.leaves]) == ("PASS", ["p.W"])
+    assert "check((net, cost), X, y)" in str(raised.value)
+    report = check((net, lambda p, t: cross_entropy(t, p) * len(t)), X, y)
+    assert (report.verdict, [leaf.name for leaf in report.leaves]) == ("PASS", ["W"])
 
 
 def test_notes_name_the_order_and_the_arrays_that_were_read():
@@ -736,3 +1026,25 @@ def test_a_note_names_the_cost_of_a_network():
     assert [leaf.name for leaf in report.leaves] == ["W", "V"]
     note = "backward_pass of Labelled is checked as the gradient of cross_entropy by its parameters, so X is held fixed"
     assert note in report.notes
+
+
+def test_a_parameter_without_gradient_is_not_certified():
+    class Forgetful(Labelled):
+        def backward_pass(self, y, A1, A2):
+            super().backward_pass(y, A1, A2)
+            del self.dV
+
+    report = check((Forgetful(1.0), cross_entropy), draw(6, 3), CLASSES)
+    assert report.verdict == "INCONCLUSIVE", str(report)
+
+
+def test_a_network_that_takes_an_upstream_gradient_is_not_given_labels():
+    class Upstream(Labelled):
+        def forward_pass(self, X):
+            return super().forward_pass(X)[1]
+
+        def backward_pass(self, delta):
+            self.dV = delta
+
+    with pytest.raises(SubjectError):
+        check((Upstream(1.0), cross_entropy), draw(6, 3), CLASSES)

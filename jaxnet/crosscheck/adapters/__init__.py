@@ -15,6 +15,7 @@ from jaxnet.crosscheck.adapters import (
     derivatives,
     dout_shapes,
     gradient_dicts,
+    kept_values,
     loss_and_gradients,
     loss_objects,
     method_pairs,
@@ -22,6 +23,7 @@ from jaxnet.crosscheck.adapters import (
     model_functions,
     model_losses,
     named_values,
+    outside_costs,
     plain_numbers,
     returned_order,
     returned_parameters,
@@ -31,6 +33,7 @@ from jaxnet.crosscheck.adapters import (
     unread_arguments,
     updates,
     upstream_pairs,
+    whole_networks,
 )
 from jaxnet.crosscheck.adapters.style import Style
 
@@ -38,6 +41,8 @@ __all__ = ["Style", "adapt"]
 
 LAYER_STYLES = (
     methods.adapt,
+    kept_values.adapt,
+    whole_networks.adapt,
     dout_shapes.adapt,
     method_pairs.adapt,
     tuple_inputs.adapt,
@@ -65,6 +70,7 @@ OTHER_STYLES = (
     derivatives.adapt,
     upstream_pairs.adapt,
     scalar_engines.adapt,
+    outside_costs.adapt_own_cost,
 )
 
 

@@ -1,11 +1,14 @@
-"""Functions with a context, as PyTorch's but on arrays: `forward(ctx, x, w)` and `backward(ctx, dout)`."""
+"""Functions with a context, as PyTorch's but on arrays: `forward(ctx, x, w)` and `backward(ctx, dout)`.
+
+The context is of the class with `save_for_backward` that their module has, or else of one like PyTorch's.
+"""
 
 import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, cast
 
-from jaxnet.crosscheck.adapters.style import Style, parameters_of
+from jaxnet.crosscheck.adapters.style import Style, parameters_of, required_parameters_of
 
 NAMES = ("ctx", "context")
 
@@ -38,9 +41,11 @@ def adapt(style: Style) -> Style | None:
         return None
     forward, backward = (cast("Callable[..., Any]", f) for f in passes)
 
+    make = _context_of(forward)
+
     @functools.wraps(forward)
     def forward_in_context(*inputs: Any) -> Any:
-        context = Context()
+        context = make()
         return forward(context, *inputs), context
 
     signature = inspect.signature(forward)
@@ -48,3 +53,11 @@ def adapt(style: Style) -> Style | None:
     forward_in_context.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
     forward_in_context.__name__ = getattr(thing, "__name__", type(thing).__name__)
     return style._replace(thing=(forward_in_context, lambda dout, context: backward(context, dout)))
+
+
+def _context_of(forward: Callable[..., Any]) -> Callable[[], Any]:
+    """Returns the class of contexts in the module of a forward pass; `Context` if it has none or several."""
+    values = getattr(inspect.unwrap(forward), "__globals__", {}).values()
+    kinds = {value for value in values if isinstance(value, type) and hasattr(value, "save_for_backward")}
+    own = [kind for kind in kinds if not hasattr(kind, "backward") and not required_parameters_of(kind)]
+    return own[0] if len(own) == 1 else Context

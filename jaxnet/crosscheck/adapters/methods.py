@@ -32,7 +32,16 @@ def adapt(style: Style) -> Style | None:
 
 def names_of(thing: Any) -> tuple[str, str]:
     """Returns the names of the methods of an object that run its two passes; "" for one that it lacks."""
-    return _method(thing, ("forward", *FORWARD)), _method(thing, ("backward", *BACKWARD))
+    names = _method(thing, ("forward", *FORWARD)), _method(thing, ("backward", *BACKWARD))
+    return names if all(names) or any(name in names for name in ("forward", "backward")) else _alike(thing) or names
+
+
+def _alike(thing: Any) -> tuple[str, str] | None:
+    """Returns two names that differ in one word, as `forward_step` and `backward_step`; None if several do."""
+    forward = [name for name in dir(type(thing)) if "forward" in name and not name.startswith("_")]
+    pairs = [(name, name.replace("forward", "backward")) for name in forward]
+    pairs = [pair for pair in pairs if all(has_method(thing, name) for name in pair)]
+    return pairs[0] if len(pairs) == 1 else None
 
 
 def value_method(thing: Any) -> str | None:

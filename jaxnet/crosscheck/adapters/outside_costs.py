@@ -1,83 +1,225 @@
-"""Networks whose backward starts from labels, with a cost that is a function of its own: `check((net, cost), X, y)`.
+"""Networks whose backward starts from labels, with their cost: `check((net, cost), X, y)`, or `check(net, X, y)`.
 
-The cost takes the output and the labels, in the order that its names tell. Backward takes the labels, and what forward
-takes or returns by the names that forward has for it. Its gradients are those of the parameters that the object holds.
-The cost may also be a method of an object that the network holds, as `net.loss_fn.compute`, and of no other.
+The cost takes the output and the labels: a function beside the network, a method of it, or of one object that it holds.
+Backward takes by name what forward and the cost take and what forward returns, in whichever order, and a learning rate
+is 1. The parameters are the arrays of the network that move the cost; `model_gradients` finds theirs.
 """
 
+import inspect
+import re
+from collections.abc import Callable, Mapping
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnet.crosscheck.adapters.bound_arguments import UPSTREAM
 from jaxnet.crosscheck.adapters.derivatives import VALUES
-from jaxnet.crosscheck.adapters.methods import names_of
-from jaxnet.crosscheck.adapters.style import (
-    Style,
-    called,
-    has_method,
-    parameters_of,
-    required_parameters_of,
-    with_methods,
-)
+from jaxnet.crosscheck.adapters.methods import VALUE, names_of
+from jaxnet.crosscheck.adapters.model_gradients import Sources, find_sources, gradients_from, with_own_rates
+from jaxnet.crosscheck.adapters.plain_descent import RATES
+from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, required_parameters_of
 from jaxnet.crosscheck.inspect.copying import duplicate
-from jaxnet.crosscheck.inspect.objects import attributes_of
+from jaxnet.crosscheck.inspect.objects import attributes_of, walk
 from jaxnet.crosscheck.inspect.returned_names import returned_names
-from jaxnet.crosscheck.inspect.role_heuristics import is_label_name
-from jaxnet.crosscheck.inspect.trees import is_float
+from jaxnet.crosscheck.inspect.role_heuristics import LABELS, base_name, is_label_name, looks_constant
+from jaxnet.crosscheck.inspect.trees import distinct, is_float
 
 NOTE = "{} of {} is checked as the gradient of {} by its parameters, so {} is held fixed"
+LABEL_WORDS = LABELS - {"y", "ys"}  # within a name: y_onehot, target_seq
+RATE = 1.0
+Places = dict[str, Any]
+
+
+class _Network(NamedTuple):
+    """A network, the names of its passes, its cost, and the names of the values that they exchange."""
+
+    net: Any
+    passes: tuple[str, str]
+    cost: Callable[[Any], Callable[..., Any]]  # of a copy of the network
+    outputs: list[str]
+    of_cost: tuple[str, str]  # output, labels
+    labels: str
+    after: str = ""  # a method that computes the gradients after backward
+
+    def run(self, replaced: Mapping[int, Any], x: Any, t: Any) -> tuple[Any, dict[str, Any], Any]:
+        """Returns a copy of the network after a forward pass, the values by name, and the cost."""
+        net = duplicate(self.net, replaced)
+        forward = getattr(net, self.passes[0])
+        result = forward(x)
+        parts = result if isinstance(result, tuple | list) else (result,)
+        output, labels = self.of_cost
+        values = {parameters_of(forward)[0]: x, labels: t, self.labels: t}
+        values |= dict(zip(self.outputs, parts, strict=False))
+        alike = (part for part in parts if is_float(part) and np.shape(part) == np.shape(t))
+        y = values.setdefault(output, next(alike, parts[0]))
+        cost = self.cost(net)
+        total = cost(**{output: y, labels: t})
+        first = total[0] if isinstance(total, tuple) else total  # beside it an accuracy, say
+        rest = [name for name in required_parameters_of(getattr(net, self.passes[1])) if name not in values]
+        values |= {name: RATE if RATES.fullmatch(name) else parts[-1] for name in rest}
+        return net, values, np.asarray(first, float).sum()
+
+    def run_back(self, net: Any, values: Mapping[str, Any], rate: float = RATE) -> Any:
+        """Runs the backward pass of a copy, and returns what it returns."""
+        backward = getattr(net, self.passes[1])
+        takes = required_parameters_of(backward)
+        with_own_rates(net, rate)
+        returned = backward(**{name: rate if RATES.fullmatch(name) else values[name] for name in takes})
+        if not self.after:
+            return returned
+        last = getattr(net, self.after)
+        return last(**{name: values[name] for name in required_parameters_of(last)})
 
 
 def adapt(style: Style) -> Style | None:
-    """Turns a network and a cost into a layer whose output is the cost."""
-    thing, inputs = style.thing, style.inputs
-    net, cost = thing if isinstance(thing, tuple | list) and len(thing) == 2 else (thing, _held_cost(thing))
-    if len(inputs) != 2 or not callable(cost) or isinstance(net, FunctionType | MethodType | type | tuple | list):
+    """Turns a network and a cost, which stands beside it or belongs to an object in it, into a function."""
+    thing = style.thing
+    is_pair = isinstance(thing, tuple | list) and len(thing) == 2
+    net, cost = thing if is_pair else (thing, None)
+    if isinstance(net, FunctionType | MethodType | type | tuple | list) or (is_pair and not callable(cost)):
         return None
+    if isinstance(cost, MethodType) and cost.__self__ is net:
+        method = cost.__name__
+        return _adapted(style, net, lambda own: getattr(own, method), is_known=True)
+    if is_pair:
+        return _adapted(style, net, lambda _: cost, is_known=True)
+    if (held := _held_cost(net)) is None:
+        return None
+    place, name = held
+    return _adapted(style, net, lambda own: getattr(getattr(own, place), name), is_known=False)
+
+
+def adapt_own_cost(style: Style) -> Style | None:
+    """Turns a network with a method that computes its cost of output and labels into a function."""
+    net: Any = style.thing
+    if isinstance(net, FunctionType | MethodType | type | tuple | list):
+        return None
+    costs = [name for name in dir(type(net)) if VALUE.fullmatch(name) and has_method(net, name)]
+    costs = [name for name in costs if len(required_parameters_of(getattr(net, name))) == 2]
+    return _adapted(style, net, lambda own: getattr(own, costs[0]), is_known=False) if len(costs) == 1 else None
+
+
+def _adapted(style: Style, net: Any, cost: Callable[[Any], Any], *, is_known: bool) -> Style | None:
+    network = _network(net, cost, style.inputs, is_known=is_known)
+    if network is None:
+        return None
+    x, t = style.inputs
+    arrays = {place: part for place, part in walk(net) if isinstance(part, np.ndarray) and is_float(part)}
+    arrays = called(lambda: _that_move(network, arrays, x, t))
+    if isinstance(arrays, Exception) or not arrays:
+        return None
+    for way in (network, *(network._replace(after=name) for name in _further_methods(network))):
+        sources = called(lambda way=way: find_sources(way, arrays, x, t))
+        if not isinstance(sources, Exception) and sources.by_place:
+            return _as_function(style, way, arrays, sources)
+    return None
+
+
+def _further_methods(network: _Network) -> list[str]:
+    """Returns the names of the methods that speak of a gradient, other than backward, and take what forward takes."""
+    net: Any = network.net
+    named = [name for name in dir(type(net)) if "grad" in name.lower() and not name.startswith("__")]
+    takes = parameters_of(getattr(net, network.passes[0]))
+    methods = [name for name in named if has_method(net, name) and name not in network.passes]
+    return [name for name in methods if set(required_parameters_of(getattr(net, name))) <= set(takes)]
+
+
+def _as_function(style: Style, network: _Network, arrays: Places, sources: Sources) -> Style:
+    def value(*args: Any) -> Any:
+        *values, x, t = args
+        replaced = {id(array): np.array(new) for array, new in zip(arrays.values(), values, strict=True)}
+        return network.run(replaced, x, t)[2]
+
+    def gradient(*args: Any) -> Any:
+        *values, x, t = args
+        replaced = {id(array): np.array(new) for array, new in zip(arrays.values(), values, strict=True)}
+        gradients = gradients_from(network, sources, replaced, x, t)
+        return {name: gradients[place] for name, place in zip(names, arrays, strict=False) if place in gradients}
+
+    forward = getattr(network.net, network.passes[0])
+    of_x = parameters_of(forward)[0]
+    names = distinct([*_short_names(list(arrays)), of_x, network.labels])
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+    value.__signature__ = gradient.__signature__ = signature  # type: ignore[attr-defined]
+    cost = network.cost(network.net)
+    value.__name__ = type(network.net).__name__
+    words = (network.passes[1], type(network.net).__name__, getattr(cost, "__name__", "the cost"), of_x)
+    inputs = (*(np.array(array) for array in arrays.values()), *style.inputs)
+    lacking = [
+        name
+        for name, (place, array) in zip(names, arrays.items(), strict=False)
+        if place not in sources.by_place and not looks_constant(place, array, is_input=False)
+    ]
+    adapted = style._replace(thing=value, inputs=inputs, gradient=gradient, takes_dout=False)
+    return adapted._replace(data=tuple(names[-2:]), lacking=tuple(lacking), note=NOTE.format(*words))
+
+
+def _short_names(places: list[str]) -> list[str]:
+    """Returns the last names of places, or their whole names as identifiers where the last ones are not all different.
+
+    Examples:
+        >>> _short_names(["p['W']", "p['b']"]), _short_names(["layers[0].W", "layers[1].W"])
+        (['W', 'b'], ['layers_0_W', 'layers_1_W'])
+    """
+    short = [base_name(place) for place in places]
+    if len(set(short)) == len(short) and all(name.isidentifier() for name in short):
+        return short
+    return [re.sub(r"\W+", "_", place).strip("_") for place in places]
+
+
+def _network(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *, is_known: bool) -> _Network | None:
+    """Returns how the values of a network and a cost are exchanged; None if the names do not tell."""
     of_forward, of_backward = names_of(net)
-    if not of_forward or not of_backward or len(required_parameters_of(cost)) != 2:
+    of_cost = required_parameters_of(cost(net))
+    if len(inputs) != 2 or not of_forward or not of_backward or len(of_cost) != 2:
         return None
-    kind: Any = type(net)
-    names = parameters_of(getattr(net, of_forward))[:1]
-    outputs = _outputs(net, of_forward, called(getattr(duplicate(net), of_forward), inputs[0]))
-    takes = required_parameters_of(getattr(net, of_backward))
-    labels = [name for name in takes if name not in names and name not in outputs]
-    if len(labels) != 1 or not names or (net is thing and not is_label_name(labels[0])):
+    forward, backward = getattr(net, of_forward), getattr(net, of_backward)
+    if len(required_parameters_of(forward)) != 1:
         return None
-    first, second = required_parameters_of(cost)
-    labels_first = is_label_name(first) and not is_label_name(second)
-
-    def forward(self: Any, x: Any, t: Any) -> Any:
-        result = getattr(kind, of_forward)(self, x)
-        parts = result if isinstance(result, tuple) else (result,)
-        given = dict(zip(outputs, parts, strict=False)) | {names[0]: x, labels[0]: t}
-        self.__dict__["_recall_given"] = lambda: given
-        y = next((part for part in parts if np.shape(part) == np.shape(t)), parts[0])
-        return np.asarray(cost(t, y) if labels_first else cost(y, t), float).sum()
-
-    def backward(self: Any) -> dict[str, Any]:
-        given = self.__dict__["_recall_given"]()
-        returned = getattr(kind, of_backward)(self, **{name: given[name] for name in takes})
-        return returned if isinstance(returned, dict) else {}
-
-    words = (of_backward, kind.__name__, getattr(cost, "__name__", "the cost"), names[0])
-    adapted = with_methods(net, {"forward": forward, "backward": backward})
-    data = ("x",) if is_float(inputs[0]) else ()
-    return style._replace(thing=adapted, note=NOTE.format(*words), data=data)
-
-
-def _outputs(net: Any, of_forward: str, result: Any) -> list[str]:
-    """Returns the names of the values that forward returns together."""
-    kind: Any = type(net)
-    return returned_names(getattr(kind, of_forward), len(result), kind) if isinstance(result, tuple) else []
-
-
-def _held_cost(net: Any) -> Any:
-    """Returns the method of a value of labels and predictions that an object holds with its owner; None if several."""
-    if isinstance(net, tuple | list | type):
+    result = called(getattr(duplicate(net), of_forward), inputs[0])
+    if isinstance(result, Exception):
         return None
-    parts = [part for part in attributes_of(net).values() if hasattr(part, "__dict__")]
-    methods = [getattr(part, name) for part in parts for name in VALUES if has_method(part, name)]
-    costs = [method for method in methods if len(required_parameters_of(method)) == 2]
+    count = len(result) if isinstance(result, tuple | list) else 1
+    outputs = returned_names(getattr(type(net), of_forward), count, type(net), partly=True)
+    first, second = of_cost
+    if first not in outputs and (second in outputs or (_is_of_labels(first) and not _is_of_labels(second))):
+        first, second = second, first
+    known = {parameters_of(forward)[0], *outputs, first}
+    rest = [name for name in required_parameters_of(backward) if name not in known and not RATES.fullmatch(name)]
+    rest = [name for name in rest if not (count > 1 and "cache" in name.lower())]
+    labels = [name for name in rest if not UPSTREAM.fullmatch(name)]
+    if len(labels) != 1 or len(rest) != 1:
+        return None
+    if not is_known and labels[0] != second and not _is_of_labels(labels[0]):
+        return None
+    return _Network(net, (of_forward, of_backward), cost, outputs, (first, second), labels[0])
+
+
+def _is_of_labels(name: str) -> bool:
+    return is_label_name(name) or bool(LABEL_WORDS & set(name.lower().split("_")))
+
+
+def _that_move(network: _Network, arrays: Places, x: Any, t: Any) -> Places:
+    """Returns the arrays of which the cost is a function, and not those that forward writes itself."""
+    start = network.run({}, x, t)[2]
+    rng = np.random.default_rng(0)
+
+    def moves(array: Any) -> bool:
+        moved = array + rng.standard_normal(array.shape).astype(array.dtype)
+        return bool(network.run({id(array): moved}, x, t)[2] != start)
+
+    return {place: array for place, array in arrays.items() if moves(array)}
+
+
+def _held_cost(net: Any) -> tuple[str, str] | None:
+    """Returns the place and the name of the method of a value of two arrays in an object's parts; None if several."""
+    costs = [
+        (place, name)
+        for place, part in attributes_of(net).items()
+        if hasattr(part, "__dict__")
+        for name in VALUES
+        if has_method(part, name) and len(required_parameters_of(getattr(part, name))) == 2
+    ]
     return costs[0] if len(costs) == 1 else None

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.adapters.style import Style, called, parameters_of
-from jaxnet.crosscheck.inspect.objects import attributes_of, safe_getattr
+from jaxnet.crosscheck.inspect.copying import Template
+from jaxnet.crosscheck.inspect.objects import STATELESS, attributes_of, safe_getattr, walk
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
 NOTE = "{} objects are checked by their data and the grad that backward() leaves"
 OF_SUM = "that of an output with several elements is the gradient of their sum"
 OF_WEIGHTED_SUM = "that of an output with several elements is the gradient of a weighted sum of them"
+HELD_WITHIN = "the objects that {} holds are checked after its inputs: {}"
 HELD = "{} held fixed, since only such objects get a gradient"
 
 
@@ -28,6 +30,8 @@ def adapt(style: Style) -> Style | None:
 
     Objects may lie in lists. Other arguments, as labels, are held fixed.
     """
+    if (with_held := _with_held_objects(style)) is not None:
+        return adapt(with_held)
     f, inputs = style.thing, style.inputs
     places = [i for i, arg in enumerate(inputs) if _variables_in(arg)]
     requiring = [i for i in places if any(_requires(variable) for variable in _flat(inputs[i]))]
@@ -69,6 +73,33 @@ def adapt(style: Style) -> Style | None:
     if held := [name for i, name in enumerate(names) if i not in places]:
         note = f"{note}; {HELD.format(', '.join(held) + (' is' if len(held) == 1 else ' are'))}"
     return style._replace(thing=value, inputs=numbers, gradient=gradient, takes_dout=False, note=note)
+
+
+def _with_held_objects(style: Style) -> Style | None:
+    """Returns a module as a function of the objects that it holds too, as its weights; None if it holds none."""
+    module: Any = style.thing
+    if isinstance(module, STATELESS) or not callable(module) or not any(map(_variables_in, style.inputs)):
+        return None
+    held = {place: part for place, part in walk(module) if _is_variable(part) and _requires(part)}
+    held = {
+        place: part
+        for place, part in held.items()
+        if hasattr(part, "__dict__") and isinstance(_data_of(part), np.ndarray)
+    }
+    if not held:
+        return None
+    template = Template(module)
+
+    def call(*args: Any) -> Any:
+        *inputs, objects = args
+        copied, memo = template.copy_with_memo()
+        for part, given in zip(held.values(), objects, strict=True):
+            memo[id(part)].__dict__ = given.__dict__  # one object, whose gradient is left in both
+        return copied(*inputs)
+
+    call.__name__ = type(module).__name__
+    words = HELD_WITHIN.format(type(module).__name__, ", ".join(held))
+    return style._replace(thing=call, inputs=(*style.inputs, list(held.values())), note=words)
 
 
 def _first(output: Any) -> Any:

@@ -18,7 +18,8 @@ class Style(NamedTuple):
     """What is checked, and the arguments that it is called with.
 
     `gradient` is the gradient of a function, for the styles that become a function with its gradient. `note` is a
-    sentence for the report that says how the code was read. `data` are the names of inputs that get no gradient.
+    sentence for the report that says how the code was read. `data` are the names of inputs that get no gradient,
+    and `lacking` those of parameters that lack one.
     """
 
     thing: Any
@@ -27,6 +28,7 @@ class Style(NamedTuple):
     takes_dout: bool | None = None
     note: str = ""
     data: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
 
 
 def parameters_of(function: Any) -> list[str]:

@@ -18,6 +18,7 @@ from jaxnet.crosscheck.adapters import (
     returned_order,
     scalar_engines,
     updates,
+    whole_networks,
 )
 from jaxnet.crosscheck.adapters.style import called
 from jaxnet.crosscheck.frameworks.array_protocol import foreign_array, on_numpy_arrays, with_numpy_arrays
@@ -40,7 +41,7 @@ from jaxnet.crosscheck.inspect.other_frameworks import other_framework, reject_f
 from jaxnet.crosscheck.inspect.pair import as_pair, inspect_pair
 from jaxnet.crosscheck.inspect.partners import derived_instead, gradient_names, values_beside
 from jaxnet.crosscheck.inspect.random_inputs import draw_inputs
-from jaxnet.crosscheck.inspect.signatures import forward_pass_of, missing_arguments, wrong_call
+from jaxnet.crosscheck.inspect.signatures import forward_pass_of, in_order_of, missing_arguments, wrong_call
 from jaxnet.crosscheck.inspect.single_precision import SinglePrecision, has_no_double
 from jaxnet.crosscheck.inspect.torch_function import CheckableTorch, forward_of, is_torch
 from jaxnet.crosscheck.inspect.torch_layer import is_tensor_layer, layer_in_numpy
@@ -104,10 +105,7 @@ def in_any_style(
         with_resets.notes = (*with_resets.notes, style.note)
         return with_resets
     if _is_of_arrays(thing, inputs) and (style := outside_costs.adapt(_drawn_style(thing, inputs, seed))) is not None:
-        with_cost = in_any_style(make, style.thing, style.inputs, seed)
-        with_cost.notes = (*with_cost.notes, style.note)
-        with_cost.constants = {*with_cost.constants, *style.data}
-        return with_cost
+        return _styled(style, seed)
     if _is_of_arrays(thing, inputs) and (style := _style_that_looks_plain(thing, inputs, seed)) is not None:
         return _styled(style, seed)
     try:
@@ -154,6 +152,7 @@ def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> S
         or loss_objects.adapt_labels_alone(Style(thing, inputs))
         or derivatives.adapt_backward_of_input(drawn)
         or returned_order.adapt(drawn)
+        or whole_networks.adapt(drawn)  # whose input would look as if its gradient were forgotten
         or scalar_engines.adapt(Style(thing, inputs))  # JAX would derive numbers beside the objects alone
     )
 
@@ -210,7 +209,7 @@ def _styled(style: Style, seed: int) -> Checkable:
         checkable = function_to_checkable(style.thing, style.inputs, seed, style.gradient, style.takes_dout)
     if style.note:
         checkable.notes = (*checkable.notes, style.note)
-    checkable.constants = {*checkable.constants, *style.data}
+    checkable.constants = {*checkable.constants, *style.data} - {*style.lacking}
     return checkable
 
 
@@ -285,6 +284,7 @@ def function_to_checkable(
         f, gradient = on_numpy_arrays(f, example), on_numpy_arrays(gradient, example)
         args = with_numpy_arrays(args, example)
     args = draw_inputs(f, args, None, seed)
+    gradient = in_order_of(f, gradient, len(args)) if callable(gradient) else gradient
     if gradient is not None and plain_numbers.rejects_arrays(f, args):
         f, gradient = (plain_numbers.with_plain_numbers(function, f, args) for function in (f, gradient))
     product = as_product(f, args, gradient) if gradient is not None and takes_dout is None else None

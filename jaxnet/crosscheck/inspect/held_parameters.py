@@ -24,7 +24,8 @@ PROPOSAL = (
 )
 OF_A_COST = (
     "{name}.{backward}: takes {label} and no upstream gradient, so it is the backward of a cost; "
-    "for net = {name}(...), {proposal}"
+    "for net = {name}(...), pass the cost with it, check((net, cost), X, {label}), where cost(output, {label}) returns "
+    "a number, or {proposal}"
 )
 
 

@@ -1,5 +1,6 @@
 """Reads signatures: the names of inputs, and where a gradient takes the upstream gradient, `dout`."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,6 +131,39 @@ def from_above(
         found = _forced(f, gradient, names, outputs)
     _expect_gradient_call(gradient, names, found, outputs)
     return found
+
+
+def in_order_of(f: Callable[..., Any], gradient: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """Returns a gradient that takes the arguments of f in the order of f.
+
+    Args:
+        f: The function.
+        gradient: Its gradient, which may take some of the arguments alone, or in another order, by the names that f
+            has for them.
+        count: The number of arguments that f gets.
+
+    Returns:
+        The gradient itself if it takes them as f does, or others.
+
+    Examples:
+        >>> in_order_of(lambda x, a, b: a * x**b, lambda x, b, a: a * b * x ** (b - 1), 3)(2.0, 5.0, 3.0)
+        60.0
+    """
+    own, takes = [p.name for p in positional(f)][:count], [p.name for p in positional(gradient)]
+    required = [p.name for p in positional(gradient) if p.default is p.empty]
+    is_of_f = bool(takes) and set(takes) <= set(own) and len(own) == count and not takes_any_number(gradient)
+    if not is_of_f or takes == own or (takes == own[: len(takes)] and len(required) < len(takes)):
+        return gradient
+
+    def reordered(*args: Any, **options: Any) -> Any:
+        given = dict(zip(own, args, strict=True))
+        return gradient(**{name: given[name] for name in takes}, **options)
+
+    functools.update_wrapper(reordered, gradient)
+    signature = _signature(f)
+    if signature is not None:
+        reordered.__signature__ = signature  # type: ignore[attr-defined]
+    return reordered
 
 
 def expect_call(function: Callable[..., Any], count: int, name: str, expected: str, **named: Any) -> None:

@@ -1,0 +1,191 @@
+"""Finds where the backward pass of a network leaves the gradients of its arrays: stored, returned, or as updates.
+
+A gradient is stored beside its array, in the object or in a dict, and returned in a dict by name, in lists like those
+of the arrays, or in the order that the source tells. Updates are in proportion to a learning rate.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from jaxnet.crosscheck.inspect.objects import ARRAY_ATTRIBUTES, attributes_of, walk
+from jaxnet.crosscheck.inspect.returned_names import owners_of_returned
+from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, base_name
+from jaxnet.crosscheck.inspect.stored_gradients import GRADIENT_DICTS, LOOSE_GRADIENT_NAMES
+from jaxnet.crosscheck.inspect.trees import is_float
+
+OWN_RATES = re.compile(r"_?((learn(ing)?_?|l_?|training_?)?rate|lr|eta|alpha|step_?size)", re.IGNORECASE)
+LAST_NAME = re.compile(r"(.*?)(\w+)((?:\[\d+\])*)$")
+UPDATED = "by its update"
+Places = dict[str, Any]
+
+
+class Network(Protocol):
+    """A network of which both passes can be run on a copy."""
+
+    @property
+    def passes(self) -> tuple[str, str]:
+        """The names of the two methods."""
+
+    def run(self, replaced: Mapping[int, Any], x: Any, t: Any) -> tuple[Any, dict[str, Any], Any]:
+        """Returns a copy after a forward pass, the values by name, and the cost."""
+
+    def run_back(self, net: Any, values: Mapping[str, Any], rate: float = 1.0) -> Any:
+        """Runs the backward pass of a copy, and returns what it returns."""
+
+
+class Sources(NamedTuple):
+    """For each array the place of its gradient: in the network, in what backward returns, or `UPDATED`."""
+
+    by_place: dict[str, tuple[str, str]]
+
+
+def find_sources(network: Network, arrays: Places, x: Any, t: Any) -> Sources:
+    """Returns where backward leaves the gradients of the arrays, according to a trial run.
+
+    Args:
+        network: The network.
+        arrays: Its parameters, by place.
+        x: The samples.
+        t: The labels.
+    """
+    net, values, _ = network.run({}, x, t)
+    before = {place: np.copy(array) for place, array in _float_arrays(net)}
+    returned = network.run_back(net, values)
+    after = dict(_float_arrays(net))
+    written = {p: a for p, a in after.items() if p not in before or not _same(a, before[p])}
+    stored = _stored(arrays, {p: a for p, a in written.items() if p not in arrays})
+    parts = dict(_float_arrays(returned, "returned"))
+    given = _returned(arrays, returned, getattr(type(net), network.passes[1], None), type(net))
+    sources = {place: ("stored", where) for place, where in stored.items()}
+    sources |= {place: ("returned", where) for place, where in given.items() if where in parts}
+    updated = [place for place in arrays if place in written and place not in sources]
+    if updated and _in_proportion(network, updated, x, t):
+        sources |= {place: (UPDATED, place) for place in updated}
+    return Sources(sources)
+
+
+def gradients_from(network: Network, sources: Sources, replaced: Mapping[int, Any], x: Any, t: Any) -> Places:
+    """Returns the gradients of the arrays by place, of a network with other values in its arrays.
+
+    Args:
+        network: The network.
+        sources: Where its backward leaves the gradients.
+        replaced: The values, by the ids of the arrays of the network.
+        x: The samples.
+        t: The labels.
+    """
+    net, values, _ = network.run(replaced, x, t)
+    before = {place: np.copy(array) for place, array in _float_arrays(net)}
+    returned = dict(_float_arrays(network.run_back(net, values), "returned"))
+    after = dict(_float_arrays(net))
+    placed: Places = {}
+    for place, (kind, where) in sources.by_place.items():
+        if kind == UPDATED:
+            placed[place] = before[where] - after[where]
+        else:
+            placed[place] = (after if kind == "stored" else returned).get(where)
+    return placed
+
+
+def with_own_rates(net: Any, rate: float) -> None:
+    """Sets the learning rates that a network and the objects in it hold as attributes.
+
+    Args:
+        net: The network, which is changed.
+        rate: The rate.
+    """
+    for _, part in walk(net):
+        for name, value in attributes_of(part).items():
+            if OWN_RATES.fullmatch(name) and isinstance(value, float | np.floating):
+                setattr(part, name, rate)
+
+
+def _float_arrays(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    yield from ((where, part) for where, part in walk(value, place) if isinstance(part, np.ndarray) and is_float(part))
+
+
+def _stored(arrays: Places, written: Places) -> dict[str, str]:
+    """Returns the places of stored gradients by those of the arrays, the ones in the same object first."""
+    placed: dict[str, str] = {}
+    for place, array in arrays.items():
+        places = [where for where, gradient in written.items() if np.shape(gradient) == np.shape(array)]
+        forms = _forms(place)
+        beside = [where for where in places if where in forms]
+        elsewhere = [where for where in places if base_name(where) in map(base_name, forms) or _in_dict(where, place)]
+        choice = beside or elsewhere
+        if len(choice) == 1 and choice[0] not in placed.values():
+            placed[place] = choice[0]
+    return placed
+
+
+def _forms(place: str) -> list[str]:
+    """Returns the places that the gradient of an array may have in the same object.
+
+    Examples:
+        >>> {"net.dW[1]", "net.delta_W[1]"} <= set(_forms("net.W[1]")), "p['dW']" in _forms("p['W']")
+        (True, True)
+    """
+    forms = (*GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES)
+    if place.endswith("']") and (name := base_name(place)):
+        return [f"{place[: -len(name) - 2]}{form.format(name)}']" for form in forms]
+    match = LAST_NAME.fullmatch(place)
+    if match is None:
+        return []
+    above, name, index = match.groups()
+    as_object = [f"{above}grad"] if name in ARRAY_ATTRIBUTES else []
+    return [f"{above}{form.format(name)}{index}" for form in forms] + as_object
+
+
+def _in_dict(where: str, place: str) -> bool:
+    """Returns whether a place lies in a dict of gradients, under the name of the array."""
+    holder = where.rpartition("[")[0].rpartition(".")[2]
+    return base_name(where) == base_name(place) and GRADIENT_DICTS.fullmatch(holder) is not None
+
+
+def _returned(arrays: Places, returned: Any, backward: Any, owner: Any) -> dict[str, str]:
+    """Returns the places of returned gradients by those of the arrays."""
+    if isinstance(returned, Mapping):
+        keys = {form.format(base_name(p)): p for p in arrays for form in ("{}", *GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES)}
+        return {keys[str(key)]: f"returned[{key!r}]" for key in returned if str(key) in keys}
+    if not isinstance(returned, tuple | list) or not returned:
+        return {}
+    if all(isinstance(part, list) for part in returned):
+        return _in_lists(arrays, returned)
+    names = [base_name(place) for place in arrays]
+    owners = owners_of_returned(backward, len(returned), names, owner) if backward else []
+    return {list(arrays)[names.index(name)]: f"returned[{i}]" for i, name in enumerate(owners)}
+
+
+def _in_lists(arrays: Places, returned: Any) -> dict[str, str]:
+    """Returns them for lists of gradients that have the lengths and shapes of lists of arrays, in this order."""
+    lists: dict[str, list[str]] = {}
+    for place in arrays:
+        match = re.fullmatch(r"(.*)\[\d+\]", place)
+        if match:
+            lists.setdefault(match[1], []).append(place)
+    placed: dict[str, str] = {}
+    for i, part in enumerate(returned):
+        shapes = [np.shape(gradient) for gradient in part]
+        name = next((n for n, places in lists.items() if [np.shape(arrays[p]) for p in places] == shapes), None)
+        if name is not None:
+            placed |= {place: f"returned[{i}][{j}]" for j, place in enumerate(lists.pop(name))}
+    return placed
+
+
+def _in_proportion(network: Network, places: list[str], x: Any, t: Any) -> bool:
+    """Returns whether updates double with the learning rate, as those of plain gradient descent do."""
+    steps = []
+    for rate in (1.0, 2.0):
+        net, values, _ = network.run({}, x, t)
+        before = {place: np.copy(array) for place, array in _float_arrays(net)}
+        network.run_back(net, values, rate)
+        after = dict(_float_arrays(net))
+        steps.append([before[place] - after[place] for place in places])
+    return all(np.allclose(2 * first, second, rtol=1e-6, atol=1e-12) for first, second in zip(*steps, strict=True))
+
+
+def _same(first: Any, second: Any) -> bool:
+    return np.shape(first) == np.shape(second) and np.array_equal(first, second, equal_nan=True)
