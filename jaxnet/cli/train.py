@@ -27,6 +27,7 @@ from rich.console import Console
 import jaxnet
 from jaxnet.cli.errors import program
 from jaxnet.cli.interrupt import interrupt_message
+from jaxnet.cli.program_cache import use_program_cache
 from jaxnet.cli.train_loop import FAILED_TO_SAVE, Outcome, train, warn
 from jaxnet.cli.train_options import LAUNCH, Options, changed_options, command_line, from_record, resolve
 from jaxnet.cli.train_results import summarize, write_results
@@ -194,8 +195,7 @@ def start_jax(options: SimpleNamespace) -> None:
     """Turns on the cache of compiled programs, simulates devices, and connects to the other processes."""
     config: Any = jax.config
     if config.jax_compilation_cache_dir is None:  # compilation takes half the time of the default run
-        config.update("jax_compilation_cache_dir", str(pooch.os_cache("jaxnet") / "programs"))
-        config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        use_program_cache(pooch.os_cache("jaxnet") / "programs")
     if options.devices is not None and options.processes == 1:
         config.update("jax_num_cpu_devices", options.devices)  # has no effect on other kinds of devices
     if options.processes == 1 and options.coordinator is not None:
