@@ -16,9 +16,7 @@ def test_the_first_number_that_is_not_finite_is_named_by_its_row(monkeypatch, nu
     validation.check_samples("x", x)
     x[index] = np.inf
     x[6, 2] = np.inf
-    with pytest.raises(
-        ValueError, match=re.escape(f"x[{index[0]}, {index[1]}]: inf, expected numbers")
-    ):
+    with pytest.raises(ValueError, match=re.escape(f"x[{index[0]}, {index[1]}]: inf, expected numbers")):
         validation.check_samples("x", x)
 
 
