@@ -16,7 +16,7 @@ def unit_of(*arrays: Array) -> float:
 
     Division by it is exact, and squares of the result neither overflow nor underflow.
     """
-    largest = max((float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) for a in arrays), default=0.0)
+    largest = max((_largest(_finite(a)) for a in arrays), default=0.0)
     return 2.0 ** math.floor(math.log2(largest)) if largest > 0 else 1.0
 
 
@@ -25,14 +25,24 @@ def scale_of(array: Array) -> float:
 
     The size of a leaf of zeros, such as the bias of an untrained layer, is 1. Elements that are not finite are ignored.
     """
-    values = in_float64(array)
-    values = values[np.isfinite(values)]
+    values = _finite(in_float64(array))
     if not values.size:
         return 1.0
     unit = unit_of(values)
     values = values / unit
     size, spread = float(np.sqrt(np.mean(values**2))), float(np.std(values))
     return (spread if spread > 1e-3 * size else size) * unit or 1.0
+
+
+def _finite(values: Array) -> Array:
+    """Returns the finite elements, without a copy if all are."""
+    finite = np.isfinite(values)
+    return values.ravel() if finite.all() else values[finite]
+
+
+def _largest(values: Array) -> float:
+    """Returns the largest magnitude, 0 of no elements."""
+    return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
 
 
 def own_scales(array: Array) -> Array:
