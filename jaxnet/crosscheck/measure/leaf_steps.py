@@ -65,7 +65,11 @@ def stepped(array: Array, t: float, direction: Array) -> Array:
     """Returns array + t direction in the array's own dtype and memory order; elements that are not finite stay."""
     moved = np.empty_like(array)
     with np.errstate(invalid="ignore", over="ignore"):
-        moved[...] = array + t * direction if array.dtype == np.float64 else in_float64(array) + t * direction
+        if array.dtype == np.float64:  # without temporary arrays, because a large leaf moves a hundred times
+            np.multiply(direction, t, out=moved)
+            moved += array
+        else:
+            moved[...] = in_float64(array) + t * direction
     return moved
 
 
@@ -76,9 +80,12 @@ def copies(leaves: Leaves) -> Leaves:
 
 def exact_direction(array: Array, direction: Array, smallest: float) -> Array:
     """Returns the direction, rounded so that array + t direction is exact for all multiples t of a smallest step."""
-    values = in_float64(array)
-    grid = np.spacing(np.maximum(2 * np.abs(values), 16 * smallest * np.abs(direction)))
+    exact = np.zeros_like(direction)
+    moving = ... if direction.all() else direction != 0  # often one element of many
+    values, moves = in_float64(array[moving]), direction[moving]
+    grid = np.spacing(np.maximum(2 * np.abs(values), 16 * smallest * np.abs(moves)))
     if array.dtype != np.float64:
         grid = grid * float(eps_of(array) / np.finfo(np.float64).eps)
     grid = grid / smallest
-    return np.asarray(np.where(np.isfinite(values), np.round(direction / grid) * grid, 0.0))
+    exact[moving] = np.where(np.isfinite(values), np.round(moves / grid) * grid, 0.0)
+    return exact
