@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -19,6 +20,9 @@ import tyro
 from rich.console import Console
 
 from jaxnet.cli.bench_bound import multipliers
+from jaxnet.cli.bench_check import compare_checkers, parse_cases
+from jaxnet.cli.bench_check_layers import LAYERS
+from jaxnet.cli.bench_checkers import FRAMEWORKS
 from jaxnet.cli.bench_contenders import CONTENDERS, PREDICTORS, Train
 from jaxnet.cli.bench_predict import compare_predictions
 from jaxnet.cli.bench_problem import (
@@ -47,11 +51,12 @@ from jaxnet.data import DatasetError
 ERRORS = (DatasetError,)
 ONLY_HELP = (
     f"Contenders to measure, besides the bound, of {', '.join(CONTENDERS)}; with --predict, of "
-    f"{', '.join(PREDICTORS)}. Defaults to all."
+    f"{', '.join(PREDICTORS)}; with --check, of {', '.join(FRAMEWORKS)}. Defaults to all."
 )
 NETWORKS_HELP = (
     f"Sizes of the layers, and the batch size after @, such as 784-50-10@100; or {', '.join(DEFAULTS)}, as `jaxnet "
-    "train` has them (deep with BatchNorm and Dropout), with @ and a batch size if wanted."
+    "train` has them (deep with BatchNorm and Dropout), with @ and a batch size if wanted. With --check, layers of "
+    f"{', '.join(LAYERS)}, with @ and a number of elements if wanted. Defaults to all."
 )
 NETWORKS = (
     "784-50-10@32", "784-50-10@100", "784-50-10@1000", "784-512-512-10@128", "784-1024-1024-10@1024",
@@ -67,7 +72,7 @@ class Options:
 
     networks: Annotated[
         tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NETWORK ...]", help=NETWORKS_HELP)
-    ] = NETWORKS
+    ] = ()
     only: Annotated[Strings, tyro.conf.arg(help=ONLY_HELP)] = ()
     rounds: int = 5
     """Number of rounds, in each of which everything is measured once."""
@@ -79,6 +84,8 @@ class Options:
     """Measure inference instead: the logits of 10,000 images, or of 1,000 texts."""
     whole_run: Switch = False
     """Measure a run of `jaxnet.fit` instead: 10,000 steps of 784-50-10@100 on MNIST, with 101 evaluations."""
+    check: Switch = False
+    """Compare checkers of gradients instead: seconds and calls of the check, and of PyTorch's, JAX's and SciPy's."""
     output: OptionalPath = None
     """JSON file for all measurements."""
 
@@ -152,7 +159,7 @@ def benchmark(text: str, options: Options, console: Console) -> dict[str, Any]:
 def environment(options: Options) -> dict[str, Any]:
     """Returns the options, versions and machine that the results depend on."""
     versions = {"python": platform.python_version()}
-    for package in ("jax", "jaxlib", "numpy", "optax", "torch", "equinox", "flax", "keras", "scikit-learn"):
+    for package in ("jax", "jaxlib", "numpy", "optax", "torch", "equinox", "flax", "keras", "scikit-learn", "scipy"):
         with suppress(PackageNotFoundError):
             versions[package] = version(package)
     settings = {key: value for key, value in vars(options).items() if key != "output"}
@@ -163,18 +170,27 @@ def main(options: Options) -> None:
     """Measures, prints tables, and writes the results."""
     console = Console(highlight=False, soft_wrap=True)
     check_positive("seconds", options.seconds)
-    known = PREDICTORS if options.predict else CONTENDERS
+    known: Collection[str] = FRAMEWORKS if options.check else PREDICTORS if options.predict else CONTENDERS
     for name in options.only:
         if name not in known:
             raise ValueError(f"only: {name!r}, expected some of {', '.join(known)}")
-    for text in options.networks:
-        parse_network(text)
+    networks = options.networks or NETWORKS
+    if options.check:
+        for other in ("predict", "whole_run"):
+            if getattr(options, other):
+                raise ValueError(f"check: given beside --{other.replace('_', '-')}, expected one of them")
+        parse_cases(options.networks)
+    else:
+        for text in networks:
+            parse_network(text)
     check_writable("output", options.output)
     results = environment(options)
-    if options.whole_run:
+    if options.check:
+        results["checkers"] = compare_checkers(options.networks, options.only, options.rounds, console)
+    elif options.whole_run:
         results["whole_run"] = whole_run(options.rounds, options.seconds, console)
     else:
-        results["networks"] = {text: benchmark(text, options, console) for text in options.networks}
+        results["networks"] = {text: benchmark(text, options, console) for text in networks}
     if options.output:
         temporary = options.output.with_name(f"{options.output.name}.part")  # the file is complete or absent
         with cleanup(partial(temporary.unlink, missing_ok=True)):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 MIN_HALF_ROUNDOFF = 2.0**-16  # unit roundoffs above this one belong to 16-bit dtypes
 BFLOAT16_ROUNDOFF = 2.0**-8  # used when ml_dtypes is not loaded
+FIRST_ELEMENTS = 1024  # of an array, which mostly tell that it has more digits than a dtype
 
 
 def is_float_dtype(dtype: Any) -> bool:
@@ -37,14 +38,24 @@ def effective_unit(values: Array) -> float:
     A float64 array whose values all fit into float32 was probably computed in float32.
     """
     unit = unit_roundoff(values.dtype)
-    numbers = as_double(values)
-    numbers = numbers[np.isfinite(numbers)]
+    first = _finite_numbers(values.flat[:FIRST_ELEMENTS])
     for dtype in (np.float16, np.float32):
-        with np.errstate(all="ignore"):
-            fits = bool((numbers.astype(dtype).astype(np.float64) == numbers).all())
-        if fits and np.count_nonzero(numbers) > 1 and not _are_small_fractions(numbers):
+        if not _fit(first, dtype):
+            continue
+        numbers = _finite_numbers(values)
+        if _fit(numbers, dtype) and np.count_nonzero(numbers) > 1 and not _are_small_fractions(numbers):
             return max(unit, unit_roundoff(np.dtype(dtype)))
     return unit
+
+
+def _finite_numbers(values: Array) -> Array:
+    numbers = as_double(values)
+    return numbers[np.isfinite(numbers)]
+
+
+def _fit(numbers: Array, dtype: type[np.floating]) -> bool:
+    with np.errstate(all="ignore"):
+        return bool((numbers.astype(dtype).astype(np.float64) == numbers).all())
 
 
 def _are_small_fractions(numbers: Array) -> bool:

@@ -61,7 +61,7 @@ def to_tensor(array: Array, dtype: Any = None, device: Any = None) -> Any:
     """Returns a tensor that shares the memory of an array, or a copy if PyTorch does not support it as it is."""
     torch = torch_module()
     array = np.asarray(array)
-    if array.dtype.name == "bfloat16":  # of ml_dtypes, which PyTorch does not read
+    if array.dtype.kind == "V" and array.dtype.name == "bfloat16":  # of ml_dtypes, which PyTorch does not read
         return to_tensor(array.astype(np.float32), dtype or torch.bfloat16, device)
     if any(stride < 0 or stride % array.itemsize for stride in array.strides):
         array = array.copy()

@@ -13,7 +13,7 @@ from jaxnet.crosscheck.dtypes import in_float64
 from jaxnet.crosscheck.inspect.checkable import Array
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Probe
 from jaxnet.crosscheck.measure.finite_differences import Quotient, quotient_at
-from jaxnet.crosscheck.measure.leaf_steps import copies, scale_of, stepped
+from jaxnet.crosscheck.measure.leaf_steps import copies, stepped
 
 # Irrational: where one step is a multiple of an oscillation's period, the other one is not.
 CONFIRMING_STEP_RATIO = (math.sqrt(5) - 1) / 2
@@ -75,7 +75,7 @@ def is_steady(derivation: Derivation, name: str, direction: Array, step: float, 
     differs from the quotient. Curvature does not count: a(h) = (g(h) + g(-h)) / 2 - g(0) is of order h² where g is
     smooth, and (4 a(h) - a(2h)) / 3 is of order h⁴, as the truncation of a quotient is.
     """
-    scale, factor = scale_of(derivation.at[name]), derivation.factor(name)
+    scale, factor = derivation.scale(name), derivation.factor(name)
     at_point = float(np.vdot(derivation.scaled_gradient(name), direction))
 
     def claimed(t: float) -> float:

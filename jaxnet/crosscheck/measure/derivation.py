@@ -102,6 +102,9 @@ class Derivation:
         self, checkable: Checkable, at: Leaves, dout: Array, names: list[str], rng: np.random.Generator
     ) -> None:
         self.checkable, self.at, self.dout, self.names, self.rng = checkable, at, dout, names, rng
+        # Every probe reads these, and each takes several passes over a large leaf.
+        self._scales = dict[str, float]()
+        self._scaled_gradients, self._roundings = dict[str, Array](), dict[str, Array]()
         arguments = copies(at)
         instance = checkable.open(arguments)
         self.output = in_float64(instance.forward())
@@ -153,6 +156,7 @@ class Derivation:
         """Returns the same derivation with another gradient of one leaf."""
         other = copy.copy(self)
         other.gradient = self.gradient | {name: in_float64(gradient)}
+        other._scaled_gradients, other._roundings = {}, {}
         return other
 
     def output_rounding(self) -> float:
@@ -184,19 +188,32 @@ class Derivation:
 
     def factor(self, name: str) -> float:
         """Returns G over the gradient: the leaf's size over phi's unit."""
-        return scale_of(self.at[name]) / self.unit
+        return self.scale(name) / self.unit
+
+    def scale(self, name: str) -> float:
+        """Returns the size of a leaf's elements, s."""
+        if name not in self._scales:
+            self._scales[name] = scale_of(self.at[name])
+        return self._scales[name]
 
     def scaled_gradient(self, name: str) -> Array:
-        """Returns G = g s / unit, zero where the leaf's value is not finite, because it cannot move."""
-        G = self.gradient[name] * scale_of(self.at[name]) / self.unit
-        return np.where(np.isfinite(in_float64(self.at[name])), G, 0.0)
+        """Returns G = g s / unit, zero where the leaf's value is not finite, because it cannot move. Read-only."""
+        if name not in self._scaled_gradients:
+            G = self.gradient[name] * self.scale(name) / self.unit
+            self._scaled_gradients[name] = _read_only(np.where(np.isfinite(in_float64(self.at[name])), G, 0.0))
+        return self._scaled_gradients[name]
 
     def roundings(self, name: str) -> Array:
         """Returns the standard deviation of the noise in each element of G, which includes the rounding of sums.
 
         A sum of n terms is off by sqrt(n) u times its size: Higham and Mary, *A New Approach to Probabilistic Rounding
-        Error Analysis*, SIAM J. Sci. Comput. 41 (2019).
+        Error Analysis*, SIAM J. Sci. Comput. 41 (2019). The result is read-only.
         """
+        if name not in self._roundings:
+            self._roundings[name] = _read_only(self._measure_roundings(name))
+        return self._roundings[name]
+
+    def _measure_roundings(self, name: str) -> Array:
         terms = math.sqrt(sum(a.size for a in self.at.values()))
         unit_roundoff = max(self.unit_roundoff, self.noise.relative / 4, self._gradient_units[name])
         measured = self.noise.gradients[name].reshape(self.at[name].shape) * self.factor(name)
@@ -257,7 +274,7 @@ class Derivation:
             direction: An array of the leaf's shape, in units of its scale.
         """
         start, y, above = self.at[name], self.output, self.dout / self.unit
-        step = scale_of(start) * direction
+        step = self.scale(name) * direction
 
         def phi(t: float) -> float:
             moved = self.forward_at(self.at | {name: stepped(start, t, step)})
@@ -275,7 +292,7 @@ class Derivation:
             direction: An array of the leaf's shape, in units of its scale.
             step: A step at which both sides are smooth.
         """
-        start, scale = self.at[name], scale_of(self.at[name])
+        start, scale = self.at[name], self.scale(name)
 
         def change(t: float) -> Array:
             moved = self.forward_at(self.at | {name: stepped(start, t, scale * direction)})
@@ -288,12 +305,12 @@ class Derivation:
         """Returns the noise of phi along a direction, with that of a rounded leaf at steps too small to be exact."""
         values = np.abs(in_float64(self.at[name]))
         spacing = np.spacing(np.where(np.isfinite(values), values, 0.0)) * (2 * self.unit_roundoff * 2.0**52)
-        moving = np.where(direction != 0, self.scaled_gradient(name) * spacing / scale_of(self.at[name]), 0.0)
+        moving = np.where(direction != 0, self.scaled_gradient(name) * spacing / self.scale(name), 0.0)
         return PhiNoise(noise, float(np.linalg.norm(moving)), self.smallest_exact)
 
     def exact(self, name: str, direction: Array) -> Array:
         """Returns the direction rounded so that steps along it are exact."""
-        scale = scale_of(self.at[name])
+        scale = self.scale(name)
         return exact_direction(self.at[name], scale * direction, self.smallest_exact) / scale
 
     def probe(self, name: str, direction: Array, target: float, start: float) -> Probe:
@@ -331,6 +348,11 @@ class Derivations(NamedTuple):
     analytic: Derivation
     autodiff: Derivation | None = None
     forward: Gap | None = None
+
+
+def _read_only(array: Array) -> Array:
+    array.setflags(write=False)
+    return array
 
 
 def _with_noise(numerical: Derivative, noise: float) -> Derivative:

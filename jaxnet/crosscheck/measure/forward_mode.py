@@ -74,7 +74,7 @@ def _along(analytic: Derivation, tangents: Leaves) -> Along | None:
     if pushed is None:
         return None
     weighted = analytic.dout * in_float64(pushed).reshape(analytic.dout.shape) / analytic.unit
-    directions = {name: in_float64(tangent) / scale_of(analytic.at[name]) for name, tangent in tangents.items()}
+    directions = {name: in_float64(tangent) / analytic.scale(name) for name, tangent in tangents.items()}
     reverse = sum(float(np.vdot(analytic.scaled_gradient(name), moves)) for name, moves in directions.items())
     terms = math.sqrt(sum(leaf.size for leaf in analytic.at.values()))
     unit_roundoff = max(analytic.unit_roundoff, analytic.noise.relative / 4)
@@ -89,7 +89,7 @@ def _compare(analytic: Derivation, name: str, tangent: Array, accuracy: float) -
     along = _along(analytic, {name: tangent})
     if along is None or not along.differ(accuracy):
         return None
-    direction = in_float64(tangent) / scale_of(analytic.at[name])
+    direction = in_float64(tangent) / analytic.scale(name)
     size = max(abs(along.forward), abs(along.reverse))
     probe = analytic.probe(name, direction, RESOLVED * size / SAFETY, analytic.start)
     numerical, tolerance = probe.numerical.value, probe.gap.tolerance + SAFETY * along.rounding + accuracy * size

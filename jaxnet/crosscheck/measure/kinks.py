@@ -20,7 +20,7 @@ from jaxnet.crosscheck.measure.contradiction import is_confirmed
 from jaxnet.crosscheck.measure.derivation import SAFETY, Derivation, Gap, Probe
 from jaxnet.crosscheck.measure.finite_differences import STEP_RATIO, derivative
 from jaxnet.crosscheck.measure.kink_detection import Slopes, has_kink_nearby, one_sided_slopes
-from jaxnet.crosscheck.measure.leaf_steps import copies, own_scales, scale_of, stepped
+from jaxnet.crosscheck.measure.leaf_steps import copies, own_scales, stepped
 
 MAX_ROUGH_ELEMENTS = 64  # examined one by one
 MAX_GROUPS = 96  # moved in search of rough elements, with six forward passes each
@@ -278,7 +278,7 @@ def _stay_tied(
 
     Kinks at fixed values, such as those of a clip, are left behind: equal elements at such a kink are no tie.
     """
-    start, scale = derivation.at[name], scale_of(derivation.at[name])
+    start, scale = derivation.at[name], derivation.scale(name)
     masks = np.zeros((2, start.size))
     masks[0, places], masks[1, places] = 1.0, np.linspace(-1.0, 1.0, len(places))
     together, apart = (derivation.exact(name, mask.reshape(start.shape)) * scale for mask in masks)

@@ -16,7 +16,7 @@ def unit_of(*arrays: Array) -> float:
 
     Division by it is exact, and squares of the result neither overflow nor underflow.
     """
-    largest = max((float(np.abs(a[np.isfinite(a)]).max(initial=0.0)) for a in arrays), default=0.0)
+    largest = max((_largest(_finite(a)) for a in arrays), default=0.0)
     return 2.0 ** math.floor(math.log2(largest)) if largest > 0 else 1.0
 
 
@@ -25,14 +25,24 @@ def scale_of(array: Array) -> float:
 
     The size of a leaf of zeros, such as the bias of an untrained layer, is 1. Elements that are not finite are ignored.
     """
-    values = in_float64(array)
-    values = values[np.isfinite(values)]
+    values = _finite(in_float64(array))
     if not values.size:
         return 1.0
     unit = unit_of(values)
     values = values / unit
     size, spread = float(np.sqrt(np.mean(values**2))), float(np.std(values))
     return (spread if spread > 1e-3 * size else size) * unit or 1.0
+
+
+def _finite(values: Array) -> Array:
+    """Returns the finite elements, without a copy if all are."""
+    finite = np.isfinite(values)
+    return values.ravel() if finite.all() else values[finite]
+
+
+def _largest(values: Array) -> float:
+    """Returns the largest magnitude, 0 of no elements."""
+    return max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))
 
 
 def own_scales(array: Array) -> Array:
@@ -55,7 +65,11 @@ def stepped(array: Array, t: float, direction: Array) -> Array:
     """Returns array + t direction in the array's own dtype and memory order; elements that are not finite stay."""
     moved = np.empty_like(array)
     with np.errstate(invalid="ignore", over="ignore"):
-        moved[...] = array + t * direction if array.dtype == np.float64 else in_float64(array) + t * direction
+        if array.dtype == np.float64:  # without temporary arrays, because a large leaf moves a hundred times
+            np.multiply(direction, t, out=moved)
+            moved += array
+        else:
+            moved[...] = in_float64(array) + t * direction
     return moved
 
 
@@ -66,9 +80,12 @@ def copies(leaves: Leaves) -> Leaves:
 
 def exact_direction(array: Array, direction: Array, smallest: float) -> Array:
     """Returns the direction, rounded so that array + t direction is exact for all multiples t of a smallest step."""
-    values = in_float64(array)
-    grid = np.spacing(np.maximum(2 * np.abs(values), 16 * smallest * np.abs(direction)))
+    exact = np.zeros_like(direction)
+    moving = ... if direction.all() else direction != 0  # often one element of many
+    values, moves = in_float64(array[moving]), direction[moving]
+    grid = np.spacing(np.maximum(2 * np.abs(values), 16 * smallest * np.abs(moves)))
     if array.dtype != np.float64:
         grid = grid * float(eps_of(array) / np.finfo(np.float64).eps)
     grid = grid / smallest
-    return np.asarray(np.where(np.isfinite(values), np.round(direction / grid) * grid, 0.0))
+    exact[moving] = np.where(np.isfinite(values), np.round(moves / grid) * grid, 0.0)
+    return exact
