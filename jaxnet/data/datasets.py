@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int32
 
 from jaxnet.common.cleanup import temporary_folder
 from jaxnet.common.outline import outline
+from jaxnet.common.regular_files import open_regular
 from jaxnet.data.idx import IMAGES, LABELS, read_idx
 
 DISTRIBUTION = "jaxnet-crosscheck"  # the name on PyPI, where jaxnet is another project
@@ -193,7 +194,7 @@ def _download(
 
 def _sha256(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None

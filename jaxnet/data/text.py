@@ -1,14 +1,17 @@
 """Text as numbers: a vocabulary of characters, and windows for training a character model."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, Int32
 from numpy.lib.stride_tricks import sliding_window_view
 
+from jaxnet.common.regular_files import open_regular
 from jaxnet.data.datasets import Dataset, DatasetError, sklearn_datasets
 
 TEST_SHARE = 0.1  # of the text, at its end
+CHUNK = 2**20  # characters that are encoded at a time, so that a long text needs little memory
 MIN_WINDOWS = 2000  # for training; they overlap if the text is too short for as many
 
 
@@ -23,7 +26,8 @@ def read_text(path: Path | None = None) -> str:
     """
     try:
         if path is not None:
-            return path.read_text(encoding="utf-8")
+            with io.TextIOWrapper(open_regular(path), encoding="utf-8") as file:
+                return file.read()
         descriptions = sorted((sklearn_datasets("a transformer without --text") / "descr").glob("*.rst"))
         return "\n".join(description.read_text(encoding="utf-8") for description in descriptions)
     except (OSError, UnicodeDecodeError) as error:
@@ -41,10 +45,18 @@ def encode(text: str, vocabulary: str) -> Int32[np.ndarray, " T"]:
     Raises:
         ValueError: If a character is not in the vocabulary.
     """
-    ids = {character: i for i, character in enumerate(vocabulary)}
-    if unknown := set(text) - set(ids):
+    if unknown := set(text) - set(vocabulary):
         raise ValueError(f"text: {sorted(unknown)[0]!r} is not in the vocabulary, {vocabulary!r}")
-    return np.array([ids[character] for character in text], np.int32)
+    table = np.zeros(max(map(ord, vocabulary), default=0) + 1, np.int32)  # the id of each code point
+    table[_code_points(vocabulary)] = np.arange(len(vocabulary))
+    ids = np.empty(len(text), np.int32)
+    for start in range(0, len(text), CHUNK):
+        ids[start : start + CHUNK] = table[_code_points(text[start : start + CHUNK])]
+    return ids
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 def decode(ids: Int[np.ndarray, " T"], vocabulary: str) -> str:
