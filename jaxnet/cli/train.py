@@ -13,6 +13,7 @@ an invalid option, 3 if something could not be saved, and 128 plus the number of
 import sys
 import time
 from contextlib import ExitStack, closing, nullcontext
+from dataclasses import fields
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -202,4 +203,18 @@ def start_jax(options: SimpleNamespace) -> None:
         raise ValueError(f"coordinator: {options.coordinator}, but there is a single process; set --processes")
     if options.processes > 1 and options.output is None and options.resume is None:
         raise ValueError("output: missing, expected the same folder for all processes")
-    sharding.join(options.coordinator, options.processes, options.process)
+    with progress_line("waiting for the other processes" if options.processes > 1 else "starting JAX"):
+        sharding.join(options.coordinator, options.processes, options.process)
+    if options.processes > 1:
+        check_same_options(options)
+
+
+def check_same_options(options: SimpleNamespace) -> None:
+    """Raises ValueError in all processes, which name the options that they were not all started with."""
+    names = [field.name for field in fields(Options) if field.name not in ("process", "coordinator")]
+    texts = {name: repr(getattr(options, name, None)) for name in names}
+    if names := sharding.differing(texts):
+        own = ", ".join(f"--{name.replace('_', '-')} {texts[name]}" for name in names)
+        raise ValueError(
+            f"{', '.join(names)}: not the same in all processes, this one has {own}; start all with the same options"
+        )

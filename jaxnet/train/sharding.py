@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -26,6 +26,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from jaxnet.common.validation import check_counts
+from jaxnet.train.rendezvous import gather
 
 BATCH, MODEL = "batch", "model"  # the axes of a mesh: samples are divided along one, large weights along the other
 LARGE_WEIGHT = 2**14  # elements, from which a weight is divided
@@ -44,8 +45,9 @@ def join(coordinator: str | None = None, processes: int = 1, process: int = 0) -
         process: Number of this process, from 0.
 
     Raises:
-        ValueError: If `process` is out of range, or the address is missing or has no port.
-        RuntimeError: If JAX has been used before, or the other processes do not connect.
+        ValueError: If `process` is out of range, the address is missing, has no port or is in use, or the other
+            processes do not connect in time, see `jaxnet.train.rendezvous`.
+        RuntimeError: If JAX has been used before.
     """
     check_counts(processes=processes)
     if not 0 <= process < processes:
@@ -56,6 +58,10 @@ def join(coordinator: str | None = None, processes: int = 1, process: int = 0) -
         raise ValueError(
             f"coordinator: {coordinator}, expected host:port where process 0 listens, the same for all {processes}"
         )
+    host, _, port = coordinator.rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ValueError(f"coordinator: {coordinator}, expected host:port with a port from 1 to 65535")
+    gather(host, int(port), processes, process)
     jax.distributed.initialize(
         coordinator,
         processes,
@@ -64,6 +70,13 @@ def join(coordinator: str | None = None, processes: int = 1, process: int = 0) -
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=HEARTBEAT_SECONDS,
     )
+
+
+def differing(texts: Mapping[str, str]) -> list[str]:
+    """Returns the names whose texts are not the same in all processes; all must call it, with the same names."""
+    checksums = np.array([zlib.crc32(text.encode()) for text in texts.values()], np.uint32)
+    by_process = multihost_utils.process_allgather(checksums).reshape(jax.process_count(), -1)
+    return [name for name, column in zip(texts, by_process.T, strict=True) if len(set(column.tolist())) > 1]
 
 
 def mesh(devices: int | None = None, *, model_devices: int = 1) -> Mesh:
