@@ -23,7 +23,8 @@ def adapt(style: Style) -> Style | None:
     if isinstance(net, tuple | list | type) or not (has_method(net, "forward") and has_method(net, "backward")):
         return None
     kind: Any = type(net)
-    if len(parameters_of(net.backward)) != 1:
+    may_be_whole = _holds_layers(net) or isinstance(attributes_of(net).get(PARAMETERS), list)
+    if not may_be_whole or len(parameters_of(net.backward)) != 1:
         return None
     trial: Any = duplicate(net)
     y = called(trial.forward, *style.inputs)
