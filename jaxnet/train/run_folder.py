@@ -1,6 +1,7 @@
 """The folder of a training run: options, history, parameters and summary, written completely or not at all."""
 
 import csv
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ from jaxnet.train.history import History
 from jaxnet.train.step import TrainState
 
 OPTIONS = "options.json"  # present until the run is complete
+DIGEST = "digest"  # the name of the SHA-256 of the other options
 SUMMARY = "summary.json"  # present once it is
 HISTORY, PARAMETERS, NETWORK = "history.csv", "parameters.npz", "network.json"
 FORMAT = 1  # of network.json; a version that older ones cannot read has a higher number
@@ -99,7 +101,7 @@ def write_options(path: Path, options: Mapping[str, Any]) -> None:
     """
     try:
         with new_folder(path) as folder:
-            write_summary(folder / OPTIONS, options)
+            (folder / OPTIONS).write_text(options_text(options))
     except OSError as error:
         check_new(path)  # another run may have begun there meanwhile
         raise ValueError(f"output: {path} cannot be written ({error.strerror}); make room, or name another") from error
@@ -109,14 +111,26 @@ def read_options(path: Path) -> dict[str, Any]:
     """Reads the options of an unfinished run.
 
     Raises:
-        ValueError: If the folder does not exist, or has no readable options.
+        ValueError: If the folder does not exist, has no readable options, or they are not as they were written.
     """
     if not (path / OPTIONS).exists():
         reason = f"it has no {OPTIONS}" if path.is_dir() else "there is no such folder"
         raise ValueError(
             f"resume: {path} is not the folder of an unfinished run ({reason}); jaxnet show lists those in runs"
         )
-    return read_object(path / OPTIONS)
+    options = read_object(path / OPTIONS)
+    if options.pop(DIGEST, None) != _digest(options):
+        raise ValueError(f"resume: {path / OPTIONS} is damaged: its digest is another; start another run")
+    return options
+
+
+def options_text(options: Mapping[str, Any]) -> str:
+    """Returns the content of the file of a run's options: JSON with a digest, as one other digit is another run."""
+    return json.dumps({**options, DIGEST: _digest(options)}, indent=2, default=str) + "\n"
+
+
+def _digest(options: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def is_unfinished(path: Path) -> bool:

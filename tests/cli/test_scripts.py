@@ -437,7 +437,7 @@ def test_damaged_options_of_a_run_are_refused_by_name(run, default_run, tmp_path
     options = json.loads((output / "summary.json").read_text())["options"] | change
     (tmp_path / "unfinished").mkdir()
     recorded = {name: value for name, value in options.items() if value is not ...}
-    (tmp_path / "unfinished" / "options.json").write_text(json.dumps(recorded))
+    (tmp_path / "unfinished" / "options.json").write_text(run_folder.options_text(recorded))
     refused = run("train.py", "--resume", str(tmp_path / "unfinished"))
     assert refused.returncode == 2
     assert message in refused.stderr
@@ -458,9 +458,8 @@ def test_a_run_resumes_with_its_recorded_options(run, tmp_path, monkeypatch, net
     )
     assert done.returncode == 0, done.stderr
     Path("unfinished").mkdir()
-    Path("unfinished/options.json").write_text(
-        json.dumps(json.loads(Path("whole/summary.json").read_text())["options"])
-    )
+    recorded = json.loads(Path("whole/summary.json").read_text())["options"]
+    Path("unfinished/options.json").write_text(run_folder.options_text(recorded))
     again = run("train.py", "--resume", "unfinished")
     assert again.returncode == 0, again.stderr
     assert "No checkpoint: starting unfinished from step 0" in again.stdout
@@ -500,7 +499,7 @@ def test_an_invalid_resume_prints_one_line_and_exits_with_2(run, tmp_path, monke
     written = train_options.Options(hidden=(20,), optimizer="adam", steps=20)
     recorded = vars(train_options.resolve(written)).items()
     recorded = {option: value for option, value in recorded if option not in train_options.LAUNCH}
-    Path("unfinished/options.json").write_text(json.dumps(recorded))
+    Path("unfinished/options.json").write_text(run_folder.options_text(recorded))
     Path("complete/summary.json").write_text(json.dumps({"steps": 20, "options": recorded}))
     options, message = INVALID_RESUMES[name]
     done = run("train.py", *options.split())

@@ -149,7 +149,7 @@ def test_without_tensorboardx_one_line_says_what_to_install(run, monkeypatch):
     assert not Path("runs").exists()
 
     Path("unfinished").mkdir()
-    Path("unfinished/options.json").write_text("{}")
+    Path("unfinished/options.json").write_text(run_folder.options_text({}))
     Path("unfinished/events.out.tfevents.1700000000.host").touch()
     status, out, err = run("--resume unfinished")
     assert (status, out) == (2, "")

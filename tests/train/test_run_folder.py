@@ -90,7 +90,7 @@ def test_options_that_cannot_be_written_leave_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_folder, "write_summary", full)
+    monkeypatch.setattr(run_folder, "options_text", full)
     with pytest.raises(ValueError, match=r"output: .*run cannot be written \(No space left on device\); make room"):
         run_folder.write_options(tmp_path / "run", {})
     assert list(tmp_path.iterdir()) == []
@@ -161,6 +161,19 @@ def test_parameters_of_another_network_are_refused(tmp_path, other, message):
     run_folder.write_parameters(tmp_path / "parameters.npz", trained_state(NET))
     with pytest.raises(ValueError, match=message):
         run_folder.read_parameters(tmp_path / "parameters.npz", other)
+
+
+def test_options_are_read_as_they_were_written_and_not_with_one_other_digit(tmp_path):
+    options = {"seed": 10, "hidden": [50], "learning_rate": 0.5, "network": "two-layer"}
+    run_folder.write_options(tmp_path / "run", options)
+    path = tmp_path / "run" / "options.json"
+    assert run_folder.read_options(tmp_path / "run") == options
+    written = path.read_text()
+    for change in (("10", "11"), ("50", "51"), ("0.5", "0.4"), ('"seed"', '"seek"')):
+        assert written.count(change[0]) >= 1
+        path.write_text(written.replace(*change, 1))
+        with pytest.raises(ValueError, match=r"options.json is damaged: its digest is another; start another run"):
+            run_folder.read_options(tmp_path / "run")
 
 
 DAMAGED = {
