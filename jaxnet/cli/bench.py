@@ -62,6 +62,7 @@ NETWORKS = (
     "784-50-10@32", "784-50-10@100", "784-50-10@1000", "784-512-512-10@128", "784-1024-1024-10@1024",
     "deep", "simple-conv", "deep-conv", "transformer",
 )  # fmt: skip
+NETWORKS_ARGUMENT = tyro.conf.arg(metavar="[NETWORK ...]", help=NETWORKS_HELP, help_behavior_hint="")
 COMPARED_STEPS = 10
 WEIGHT_TOLERANCE = 1e-2  # of the change of the weights: a missing step is 1e-1, a ReLU that rounding flips 1e-3
 
@@ -70,9 +71,7 @@ WEIGHT_TOLERANCE = 1e-2  # of the change of the weights: a missing step is 1e-1,
 class Options:
     """Compare training loops."""
 
-    networks: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NETWORK ...]", help=NETWORKS_HELP)
-    ] = ()
+    networks: Annotated[tuple[str, ...], tyro.conf.Positional, NETWORKS_ARGUMENT] = ()
     only: Annotated[Strings, tyro.conf.arg(help=ONLY_HELP)] = ()
     rounds: int = 5
     """Number of rounds, in each of which everything is measured once."""

@@ -4,7 +4,10 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+
+from jaxnet.common.cleanup import cleanup
 
 
 @contextmanager
@@ -42,9 +45,9 @@ def locked(option: str, folder: Path) -> Iterator[None]:
     except OSError as error:
         raise ValueError(f"{option}: {folder} cannot be written ({error.strerror}); name another folder") from error
     try:
-        os.ftruncate(file, 0)
-        os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        yield
+        with cleanup(partial(path.unlink, missing_ok=True)):  # while it is held, so that nobody else has it by then
+            os.ftruncate(file, 0)
+            os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            yield
     finally:
-        path.unlink(missing_ok=True)
         os.close(file)

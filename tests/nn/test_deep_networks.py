@@ -163,7 +163,10 @@ def test_invalid_sizes_and_rates_are_refused_by_name(call, message):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda d: d._replace(x_train=d.x_train.astype(float)), "x: float32 .*expected integers"),
+        (
+            lambda d: d._replace(x_train=d.x_train.astype(float)),
+            r"data\.x_train: float64 of shape \(40, 7\), expected integers",
+        ),
         (lambda d: d._replace(t_train=d.t_train + 1), r"data\.t_train: runs from \d to 5"),
         (lambda d: d._replace(t_train=d.t_train[:, 0]), r"data\.t_train: .*expected integers of shape \(40, 7\)"),
         (lambda d: d._replace(x_train=d.x_train.repeat(2, axis=1)), "with T up to 7"),
