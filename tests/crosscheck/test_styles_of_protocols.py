@@ -822,6 +822,67 @@ def a_network_whose_gradients_are_computed_after_its_backward(k):
     return (Network(), cost), (draw(3), np.array([1.0]))
 
 
+@style
+def a_backward_that_takes_a_rate_and_a_batch_size(k):
+    class Rows:
+        def __init__(self):
+            self.matrix = draw(3, 4)
+
+        def forward(self, x):
+            self.x = x
+            return self.matrix @ x
+
+        def backward(self, delta, eta, batch_size):
+            dx = self.matrix.T @ delta
+            self.matrix -= eta * k * (delta @ self.x.T) / batch_size
+            return dx
+
+    return Rows(), (draw(4, 1),)
+
+
+@style
+def a_cost_and_its_derivative_by_the_input_of_the_last_sigmoid(k):
+    class Entropy:
+        @staticmethod
+        def fn(a, y):
+            return -np.sum(y * np.log(a) + (1 - y) * np.log(1 - a))
+
+        @staticmethod
+        def delta(z, a, y):
+            return k * (a - y)
+
+    return Entropy, (sigmoid(draw(4, 2)), np.eye(4)[:, :2])
+
+
+@style
+def a_cost_and_its_derivative_times_a_factor_of_the_layer(k):
+    def cost(y, a):
+        return ((a - y) ** 3).sum()
+
+    return (cost, lambda y, a, z: 3 * k * z * (a - y) ** 2), (draw(5, 3), draw(5, 3) + 1)
+
+
+@style
+def a_network_that_returns_a_dict_of_activations(k):
+    class Activations:
+        def __init__(self):
+            self.W, self.V = draw(3, 4), draw(4, 3)
+
+        def forward(self, X):
+            hidden = np.tanh(X @ self.W)
+            return {"H": hidden, "P": sigmoid(hidden @ self.V)}
+
+        def cost(self, P, y):
+            return ((P - y) ** 2).sum()
+
+        def backward(self, cache, X, y):
+            hidden, p = cache["H"], cache["P"]
+            delta = 2 * (p - y) * p * (1 - p)
+            return {"dW": k * X.T @ (delta @ self.V.T * (1 - hidden**2)), "dV": hidden.T @ delta}
+
+    return Activations(), (draw(6, 3), CLASSES)
+
+
 @pytest.mark.parametrize("name", sampled(STYLES, 2))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name](1.0)
@@ -1048,3 +1109,13 @@ def test_a_network_that_takes_an_upstream_gradient_is_not_given_labels():
 
     with pytest.raises(SubjectError):
         check((Upstream(1.0), cross_entropy), draw(6, 3), CLASSES)
+
+
+def test_a_derivative_that_fits_the_second_argument_but_for_a_factor_is_named_so():
+    def loss(real, predicted):
+        return np.mean((real - predicted) ** 2)
+
+    report = check((loss, lambda real, predicted: 2 * (predicted - real)), draw(5, 1), draw(5, 1) + 1)
+    (leaf,) = report.leaves
+    assert (leaf.name, str(leaf.verdict)) == ("predicted", "FAIL"), str(report)
+    assert "true gradient times 5" in leaf.diagnosis

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.adapters.forces import AS_FORCE, is_force, name_of_force, negative
+from jaxnet.crosscheck.adapters.loss_and_gradients import correlation
 from jaxnet.crosscheck.adapters.style import (
     Style,
     called,
@@ -24,6 +25,7 @@ from jaxnet.crosscheck.adapters.style import (
 )
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of
+from jaxnet.crosscheck.inspect.role_heuristics import label_rank
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
@@ -61,6 +63,9 @@ def adapt(style: Style) -> Style | None:
         style = style._replace(note=AS_FORCE.format(name_of_force(derivative), energy))
         derivative = negative(derivative)
     if np.ndim(y) == 0:
+        if (by_second := _of_second(f, derivative, style.inputs)) is not None:
+            labels = parameters_of(f)[:1]
+            return style._replace(thing=f, gradient=by_second, takes_dout=False, data=(*style.data, *labels))
         return style._replace(thing=f, gradient=derivative, takes_dout=False)
     x: Any = style.inputs[0] if style.inputs else None
     if is_float(x) and np.shape(called(derivative, *style.inputs)) == np.shape(y) + np.shape(x) != np.shape(x):
@@ -70,6 +75,29 @@ def adapt(style: Style) -> Style | None:
     if not is_float(x) or np.shape(x) != np.shape(y) or len(required_parameters_of(derivative)) > len(style.inputs):
         return None
     return _elementwise(style, f, derivative, np.asarray(y))
+
+
+def _of_second(
+    f: Callable[..., Any], derivative: Callable[..., Any], inputs: tuple[Any, ...]
+) -> Callable[..., Any] | None:
+    """Returns a derivative as one by the second argument, of `mse(real, predicted)`, if its sign and names allow that.
+
+    A function of the difference of its arguments has two gradients that differ in sign.
+    """
+    names, g = parameters_of(f), called(derivative, *inputs)
+    if len(names) != 2 or len(inputs) != 2 or not (is_float(g) and all(map(is_float, inputs))):
+        return None
+    if not np.shape(g) == np.shape(inputs[0]) == np.shape(inputs[1]) or label_rank(names[0]) < label_rank(names[1]):
+        return None
+    if correlation(f, g, inputs, 0) > -MIN_CORRELATION or correlation(f, g, inputs, 1) < MIN_CORRELATION:
+        return None
+
+    def by_second(first: Any, second: Any) -> Any:
+        return {names[1]: derivative(first, second)}
+
+    by_second.__name__ = getattr(derivative, "__name__", "derivative")
+    by_second.__signature__ = inspect.signature(f)  # type: ignore[attr-defined]
+    return by_second
 
 
 def _is_loss_of_samples(style: Style, derivative: Callable[..., Any], y: np.ndarray) -> bool:

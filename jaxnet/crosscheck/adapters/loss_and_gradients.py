@@ -171,7 +171,6 @@ def follows_change(value: Any, gradient: Any, inputs: tuple[Any, ...]) -> bool:
         gradient: The gradient by the first float input, or several, as a function of the same arguments.
         inputs: The arguments.
     """
-    rng = np.random.default_rng(QUOTIENTS)
     gradients = called(gradient, *inputs)
     if isinstance(gradients, Mapping):
         return True
@@ -181,17 +180,34 @@ def follows_change(value: Any, gradient: Any, inputs: tuple[Any, ...]) -> bool:
     first = next((np.asarray(g, np.float64) for g in candidates if is_float(g) and np.shape(g) == x.shape), None)
     if first is None:
         return not candidates or not any(isinstance(g, Exception) or g is None for g in candidates)
+    return abs(correlation(value, first, inputs, place)) > MIN_CORRELATION
+
+
+def correlation(value: Any, gradient: Any, inputs: tuple[Any, ...], place: int) -> float:
+    """Returns the correlation of an array with the change of a value along random directions of one input.
+
+    Args:
+        value: A function that returns a number.
+        gradient: An array that may be its gradient by that input.
+        inputs: The arguments.
+        place: The place of the input among them.
+
+    Returns:
+        1 for the gradient and its multiples, -1 for its negative; 0 if the value cannot be computed.
+    """
+    rng = np.random.default_rng(QUOTIENTS)
+    x = np.asarray(inputs[place], np.float64)
     h, pairs = STEP * max(1.0, float(np.abs(x).max(initial=0))), []
     for _ in range(QUOTIENTS):
         direction = rng.standard_normal(x.shape)
         ends = [called(value, *_replaced(inputs, place, x + s * h * direction)) for s in (1, -1)]
         if any(isinstance(end, Exception) for end in ends):
-            return False
+            return 0.0
         ahead, behind = map(float, ends)
-        pairs.append(((ahead - behind) / (2 * h), float(np.vdot(first, direction))))
+        pairs.append(((ahead - behind) / (2 * h), float(np.vdot(gradient, direction))))
     quotients, products = np.array(pairs).T
     size = float(np.linalg.norm(quotients) * np.linalg.norm(products))
-    return size > 0 and abs(float(quotients @ products)) > MIN_CORRELATION * size
+    return float(quotients @ products) / size if size > 0 else 0.0
 
 
 def _replaced(inputs: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:

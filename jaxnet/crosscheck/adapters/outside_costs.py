@@ -47,7 +47,7 @@ class _Network(NamedTuple):
         net = duplicate(self.net, replaced)
         forward = getattr(net, self.passes[0])
         result = forward(x)
-        parts = result if isinstance(result, tuple | list) else (result,)
+        parts = _parts(result)
         output, labels = self.of_cost
         values = {parameters_of(forward)[0]: x, labels: t, self.labels: t}
         values |= dict(zip(self.outputs, parts, strict=False))
@@ -57,7 +57,8 @@ class _Network(NamedTuple):
         total = cost(**{output: y, labels: t})
         first = total[0] if isinstance(total, tuple) else total  # beside it an accuracy, say
         rest = [name for name in required_parameters_of(getattr(net, self.passes[1])) if name not in values]
-        values |= {name: RATE if RATES.fullmatch(name) else parts[-1] for name in rest}
+        cache = result if isinstance(result, Mapping) else parts[-1]
+        values |= {name: RATE if RATES.fullmatch(name) else cache for name in rest}
         return net, values, np.asarray(first, float).sum()
 
     def run_back(self, net: Any, values: Mapping[str, Any], rate: float = RATE) -> Any:
@@ -181,8 +182,10 @@ def _network(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *, i
     result = called(getattr(duplicate(net), of_forward), inputs[0])
     if isinstance(result, Exception):
         return None
-    count = len(result) if isinstance(result, tuple | list) else 1
+    count = len(_parts(result))
     outputs = returned_names(getattr(type(net), of_forward), count, type(net), partly=True)
+    if isinstance(result, Mapping):
+        outputs = list(map(str, result))
     first, second = of_cost
     if first not in outputs and (second in outputs or (_is_of_labels(first) and not _is_of_labels(second))):
         first, second = second, first
@@ -195,6 +198,13 @@ def _network(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *, i
     if not is_known and labels[0] != second and not _is_of_labels(labels[0]):
         return None
     return _Network(net, (of_forward, of_backward), cost, outputs, (first, second), labels[0])
+
+
+def _parts(result: Any) -> tuple[Any, ...] | list[Any]:
+    """Returns the values that forward returns: one, several, or those of a dict of activations by their names."""
+    if isinstance(result, Mapping):
+        return list(result.values())
+    return result if isinstance(result, tuple | list) else (result,)
 
 
 def _is_of_labels(name: str) -> bool:

@@ -28,6 +28,7 @@ from jaxnet.crosscheck.inspect.trees import is_float
 
 OPTIMIZERS = re.compile(r"opt(im(izer|iser)?)?", re.IGNORECASE)
 OWN_RATES = re.compile(r"_?((learn(ing)?_?|l_?|training_?)rate|lr|eta|step_?size)", re.IGNORECASE)
+COUNTS = re.compile(r"(mini_?)?batch_?size|(n|num)_?(samples|examples)|[mn]", re.IGNORECASE)
 HISTORY = re.compile(r"([vms]|vel|velocity|mom|prev)_?d?[A-Zwb]\w*|.*(velocity|momentum|history|accum).*")
 RATE = 1.0
 NOTE = "gradients are computed from the updates that backward makes at a learning rate of 1"
@@ -119,6 +120,12 @@ def _at_rate_of_one(style: Style) -> tuple[Backward, str] | None:
     layer = style.thing
     kind: Any = type(layer)
     takes = parameters_of(layer.backward)
+    if len(takes) == 3 and (counts := [name for name in takes[1:] if COUNTS.fullmatch(name)]):
+        rate = next((name for name in takes[1:] if RATES.fullmatch(name)), None)
+        if rate is None:
+            return None
+        values = {rate: RATE, counts[0]: 1}
+        return (lambda self, dout: kind.backward(self, dout, **values)), f"{NOTE} and {counts[0]}=1"
     if len(takes) != 2:
         return None
     if OPTIMIZERS.fullmatch(takes[1]):

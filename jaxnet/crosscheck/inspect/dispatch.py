@@ -119,7 +119,7 @@ def in_any_style(
             if (style := adapt(thing, _drawn(thing, inputs, seed))).thing is not thing:
                 return _styled(style, seed)
         except SubjectError as error:
-            first = error  # which speaks of the methods and functions that were recognized
+            checkable, first = None, error  # which speaks of the methods and functions that were recognized
     elif (functions := _functions_of_tensors(thing, inputs)) is not None:
         on_arrays = tuple(map(in_numpy, functions)), arrays_from(inputs)  # in a style of functions of arrays
         with suppress(SubjectError):
