@@ -41,7 +41,7 @@ def adapt(style: Style) -> Style | None:
     places = _places(result)
     is_mixed = places is not None and isinstance(places[1], slice) and _named(result[1:], thing, inputs) is None
     if is_mixed:
-        places = _places_among_others(result, inputs)
+        places = _places_of_energy(thing, result, inputs) or _places_among_others(result, inputs)
     elif places is None:
         is_mixed, places = True, _places_of_energy(thing, result, inputs)
     if places is None or _named(result[places[1]], thing, inputs) is None:
@@ -127,22 +127,23 @@ def _places_among_others(result: tuple[Any, ...], inputs: tuple[Any, ...]) -> tu
 
 
 def _places_of_energy(function: Any, result: Any, inputs: tuple[Any, ...]) -> tuple[int, int] | None:
-    """Returns the positions of a value and its gradient in a result that begins with this: `return forces, energy, p`.
+    """Returns the positions of a value and its gradient in a result with other numbers: `return forces, energy, p`.
 
-    The value is the only number whose change the gradient follows.
+    The value is the only number whose change the gradient follows, which is the only array of the input's shape.
     """
     shape = next((np.shape(arg) for arg in inputs if is_float(arg)), None)
-    if not isinstance(result, tuple) or len(result) < 3 or not is_float(result[0]) or np.shape(result[0]) != shape:
+    if not isinstance(result, tuple) or len(result) < 3 or not shape:
         return None
     numbers = [i for i, part in enumerate(result) if isinstance(part, float | np.floating)]
-    if not shape or not numbers or sum(np.shape(part) == shape for part in result) > 1:
+    alike = [i for i, part in enumerate(result) if is_float(part) and np.shape(part) == shape]
+    if len(alike) != 1:
         return None
     places = [
         i
         for i in numbers
-        if follows_change(lambda *args, i=i: function(*args)[i], lambda *args: function(*args)[0], inputs)
+        if follows_change(lambda *args, i=i: function(*args)[i], lambda *args: function(*args)[alike[0]], inputs)
     ]
-    return (places[0], 0) if len(places) == 1 else None
+    return (places[0], alike[0]) if len(places) == 1 else None
 
 
 def _named(gradients: Any, function: Any, args: tuple[Any, ...]) -> Any:

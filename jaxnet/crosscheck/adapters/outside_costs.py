@@ -17,7 +17,7 @@ from jaxnet.crosscheck.adapters.bound_arguments import UPSTREAM
 from jaxnet.crosscheck.adapters.derivatives import VALUES
 from jaxnet.crosscheck.adapters.methods import VALUE, names_of
 from jaxnet.crosscheck.adapters.model_gradients import Sources, find_sources, gradients_from, with_own_rates
-from jaxnet.crosscheck.adapters.plain_descent import RATES
+from jaxnet.crosscheck.adapters.plain_descent import COUNTS, RATES
 from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, required_parameters_of
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of, walk
@@ -50,7 +50,7 @@ class _Network(NamedTuple):
         parts = _parts(result)
         output, labels = self.of_cost
         values = {parameters_of(forward)[0]: x, labels: t, self.labels: t}
-        values |= dict(zip(self.outputs, parts, strict=False))
+        values = dict(zip(self.outputs, parts, strict=False)) | values  # forward may call its output x, too
         alike = (part for part in parts if is_float(part) and np.shape(part) == np.shape(t))
         y = values.setdefault(output, next(alike, parts[0]))
         cost = self.cost(net)
@@ -59,6 +59,7 @@ class _Network(NamedTuple):
         rest = [name for name in required_parameters_of(getattr(net, self.passes[1])) if name not in values]
         cache = result if isinstance(result, Mapping) else parts[-1]
         values |= {name: RATE if RATES.fullmatch(name) else cache for name in rest}
+        values |= {name: len(x) for name in rest if COUNTS.fullmatch(name)}
         return net, values, np.asarray(first, float).sum()
 
     def run_back(self, net: Any, values: Mapping[str, Any], rate: float = RATE) -> Any:
@@ -191,7 +192,7 @@ def _network(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *, i
         first, second = second, first
     known = {parameters_of(forward)[0], *outputs, first}
     rest = [name for name in required_parameters_of(backward) if name not in known and not RATES.fullmatch(name)]
-    rest = [name for name in rest if not (count > 1 and "cache" in name.lower())]
+    rest = [name for name in rest if not (count > 1 and "cache" in name.lower()) and not COUNTS.fullmatch(name)]
     labels = [name for name in rest if not UPSTREAM.fullmatch(name)]
     if len(labels) != 1 or len(rest) != 1:
         return None

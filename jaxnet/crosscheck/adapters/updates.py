@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.plain_descent import RATES, describe_optimizer, plain_optimizer
+from jaxnet.crosscheck.adapters.plain_descent import COUNTS, RATES, describe_optimizer, plain_optimizer
 from jaxnet.crosscheck.adapters.resets import GRADIENTS
 from jaxnet.crosscheck.adapters.style import Style, called, parameters_of, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
@@ -28,7 +28,6 @@ from jaxnet.crosscheck.inspect.trees import is_float
 
 OPTIMIZERS = re.compile(r"opt(im(izer|iser)?)?", re.IGNORECASE)
 OWN_RATES = re.compile(r"_?((learn(ing)?_?|l_?|training_?)rate|lr|eta|step_?size)", re.IGNORECASE)
-COUNTS = re.compile(r"(mini_?)?batch_?size|(n|num)_?(samples|examples)|[mn]", re.IGNORECASE)
 HISTORY = re.compile(r"([vms]|vel|velocity|mom|prev)_?d?[A-Zwb]\w*|.*(velocity|momentum|history|accum).*")
 RATE = 1.0
 NOTE = "gradients are computed from the updates that backward makes at a learning rate of 1"
