@@ -994,12 +994,12 @@ def an_object_that_holds_a_function_and_its_derivative(k):
 def lists_of_gradients_by_a_batch_size_and_outputs_that_are_called_as_the_input(k):
     class Layers:
         def __init__(self):
-            self.weights = [draw(3, 4), draw(4, 3)]
+            self.weights, self.biases = [draw(3, 4), draw(4, 3)], [draw(1, 4), draw(1, 3)]
 
         def forward(self, x):
             activations = [x]
-            for w in self.weights:
-                x = np.tanh(x @ w)
+            for w, b in zip(self.weights, self.biases, strict=True):
+                x = np.tanh(x @ w + b)
                 activations.append(x)
             return x, activations
 
@@ -1007,7 +1007,7 @@ def lists_of_gradients_by_a_batch_size_and_outputs_that_are_called_as_the_input(
             _, (x, h, p) = self.forward(x)
             last = 2 * (p - y) * (1 - p**2) / batch_size
             first = last @ self.weights[1].T * (1 - h**2)
-            return [k * x.T @ first, h.T @ last], []
+            return [k * x.T @ first, h.T @ last], [first.sum(axis=0), k * last.sum(axis=0)]
 
     def cost(output, y):
         return ((output - y) ** 2).sum() / len(y)

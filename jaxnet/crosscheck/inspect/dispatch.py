@@ -124,7 +124,7 @@ def in_any_style(
             if (style := adapt(thing, _drawn(thing, inputs, seed))).thing is not thing:
                 return _styled(style, seed)
         except SubjectError as error:
-            checkable, first = None, error  # which speaks of the methods and functions that were recognized
+            first = error  # which speaks of the methods and functions that were recognized
     elif (functions := _functions_of_tensors(thing, inputs)) is not None:
         on_arrays = tuple(map(in_numpy, functions)), arrays_from(inputs)  # in a style of functions of arrays
         with suppress(SubjectError):
