@@ -1274,3 +1274,18 @@ def test_a_force_without_a_minus_has_the_wrong_sign():
 
     (leaf,) = (leaf for leaf in check(Spring(), draw(5), 2.0).leaves if leaf.name == "r")
     assert "sign is wrong" in leaf.diagnosis
+
+
+def test_an_exception_in_an_engine_is_reported_as_such():
+    class Value:
+        def __init__(self, data):
+            self.data, self.grad = data, 0.0
+
+        def exp(self):
+            return Value(undefined.exp(self.data))  # noqa: F821
+
+        def backward(self):
+            self.grad = 1.0
+
+    with pytest.raises(SubjectError, match="raised NameError: name 'undefined' is not defined"):
+        check(lambda a: a.exp(), Value(0.5))
