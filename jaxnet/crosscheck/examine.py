@@ -30,6 +30,7 @@ from jaxnet.crosscheck.measure.leaf_steps import copies
 from jaxnet.crosscheck.measure.other_ways import compare_other_ways
 from jaxnet.crosscheck.meter import OutOfTime, metered, name_leaf
 from jaxnet.crosscheck.report import Leaf, Report
+from jaxnet.crosscheck.small_constants import explain_small_errors
 from jaxnet.crosscheck.step_curves import StepCurves
 from jaxnet.crosscheck.streams import Stream, stream
 from jaxnet.crosscheck.zero_gradients import NEGLIGIBLE, examine_zeros
@@ -293,7 +294,7 @@ def _check_leaves(context: Context, names: list[str], leaves: list[Leaf]) -> lis
             leaves.append(check_leaf(context, name))
         name_leaf("")
         leaves = examine_zeros(context, names, leaves)
-        return name_conjugates(context, name_exchanged(context, leaves))
+        return explain_small_errors(context, name_conjugates(context, name_exchanged(context, leaves)))
     except OutOfTime:
         checked = {leaf.name for leaf in leaves}
         return leaves + [_leaf_out_of_time(context.checkable, name) for name in names if name not in checked]

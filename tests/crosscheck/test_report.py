@@ -224,3 +224,17 @@ def test_the_report_counts_the_forward_passes(factor):
 
     report = check_layer(Counting(draw(4, 3), draw(3)), draw(5, 4))
     assert report.calls == pytest.approx(calls, abs=4)  # except those made while the layer is inspected
+
+
+def guarded_entropy(p, t):
+    return -np.sum(t * np.log(p + 1e-8))
+
+
+@pytest.mark.parametrize(("factor", "is_named"), [(1.0, True), (1 + 1e-7, False)])
+def test_a_small_constant_of_the_forward_pass_alone_is_named(factor, is_named):
+    p, t = np.linspace(0.2, 0.8, 12).reshape(4, 3), np.eye(3)[[0, 1, 2, 0]]
+    report = check_function(guarded_entropy, p, t, gradient=lambda p, t: {"p": -factor * t / p}, constants=("t",))
+    assert report.verdict == "FAIL"
+    assert ("with 0 in place of 1e-08" in str(report)) is is_named
+    assert ("typical of a solver" in str(report)) is not is_named
+    assert guarded_entropy(np.zeros(1), np.ones(1)) == pytest.approx(-np.log(1e-8))  # is as it was

@@ -822,6 +822,199 @@ def a_network_whose_gradients_are_computed_after_its_backward(k):
     return (Network(), cost), (draw(3), np.array([1.0]))
 
 
+@style
+def a_backward_that_takes_a_rate_and_a_batch_size(k):
+    class Rows:
+        def __init__(self):
+            self.matrix = draw(3, 4)
+
+        def forward(self, x):
+            self.x = x
+            return self.matrix @ x
+
+        def backward(self, delta, eta, batch_size):
+            dx = self.matrix.T @ delta
+            self.matrix -= eta * k * (delta @ self.x.T) / batch_size
+            return dx
+
+    return Rows(), (draw(4, 1),)
+
+
+@style
+def a_cost_and_its_derivative_by_the_input_of_the_last_sigmoid(k):
+    class Entropy:
+        @staticmethod
+        def fn(a, y):
+            return -np.sum(y * np.log(a) + (1 - y) * np.log(1 - a))
+
+        @staticmethod
+        def delta(z, a, y):
+            return k * (a - y)
+
+    return Entropy, (sigmoid(draw(4, 2)), np.eye(4)[:, :2])
+
+
+@style
+def a_cost_and_its_derivative_times_a_factor_of_the_layer(k):
+    def cost(y, a):
+        return ((a - y) ** 3).sum()
+
+    return (cost, lambda y, a, z: 3 * k * z * (a - y) ** 2), (draw(5, 3), draw(5, 3) + 1)
+
+
+@style
+def a_network_that_returns_a_dict_of_activations(k):
+    class Activations:
+        def __init__(self):
+            self.W, self.V = draw(3, 4), draw(4, 3)
+
+        def forward(self, X):
+            hidden = np.tanh(X @ self.W)
+            return {"H": hidden, "P": sigmoid(hidden @ self.V)}
+
+        def cost(self, P, y):
+            return ((P - y) ** 2).sum()
+
+        def backward(self, cache, X, y):
+            hidden, p = cache["H"], cache["P"]
+            delta = 2 * (p - y) * p * (1 - p)
+            return {"dW": k * X.T @ (delta @ self.V.T * (1 - hidden**2)), "dV": hidden.T @ delta}
+
+    return Activations(), (draw(6, 3), CLASSES)
+
+
+class Divided:
+    def __init__(self, k):
+        self.k, self.W, self.dW = k, draw(4, 3), np.zeros((4, 3))
+
+    def forward(self, X):
+        return np.tanh(X @ self.W)
+
+    def _slope(self, inpt, delta):
+        return delta * (1 - np.tanh(inpt @ self.W) ** 2)
+
+    def backward_update_gradient(self, inpt, delta):
+        self.dW = self.k * inpt.T @ self._slope(inpt, delta)
+
+    def backward_delta(self, inpt, delta):
+        return self._slope(inpt, delta) @ self.W.T
+
+
+@style
+def two_methods_that_take_the_input_again(k):
+    return Divided(k), (draw(5, 4),)
+
+
+@style
+def a_backward_that_takes_the_input_under_another_name(k):
+    class Affine:
+        def __init__(self):
+            self.W = draw(3, 4)
+
+        def forward(self, x):
+            return np.einsum("ij,bj->bi", self.W, x)
+
+        def backward(self, g, h):
+            dW, dx = np.einsum("bi,bj->ij", g, h), g @ self.W
+            return k * dW, dx
+
+    return Affine(), (draw(5, 4),)
+
+
+@style
+def a_backward_pass_that_is_named_after_gradients(k):
+    class Weights:
+        def __init__(self):
+            self.params, self.grads = draw(4, 3), np.zeros((4, 3))
+
+    class Scores:
+        def __init__(self):
+            self.W = Weights()
+
+        def forward(self, inpt):
+            self.inpt = inpt
+            return inpt @ self.W.params
+
+        def compute_gradients(self, upper):
+            self.W.grads = k * self.inpt.T @ upper
+            return upper @ self.W.params.T
+
+    return Scores(), (draw(5, 4),)
+
+
+@style
+def gradients_of_inputs_beside_them_in_objects(k):
+    class Slot:
+        def __init__(self, value):
+            self.value, self.dvalue = value, None
+
+    class Slots:
+        def __init__(self):
+            self.slots = {"weights": Slot(draw(4, 3))}
+
+        def forward(self, x=None):
+            self.slots["x"] = Slot(x)
+            return x @ self.slots["weights"].value
+
+        def backward(self, doutput):
+            weights, x = self.slots["weights"], self.slots["x"]
+            weights.dvalue = k * x.value.T @ doutput
+            x.dvalue = doutput @ weights.value.T
+
+    return Slots(), (draw(5, 4),)
+
+
+@style
+def an_energy_and_forces_among_other_numbers(k):
+    def pairs(pos, scale=2.0):
+        energy, distance, force = 0.0, 0.0, np.zeros_like(pos)
+        for i in range(len(pos)):
+            for j in range(i):
+                apart = pos[i] - pos[j]
+                distance = float(np.sqrt(apart @ apart))
+                energy += scale * (distance - 1) ** 2
+                pull = -2 * k * scale * (distance - 1) * apart / distance
+                force[i] += pull
+                force[j] -= pull
+        return distance, energy, force
+
+    return pairs, (draw(4, 3),)
+
+
+@style
+def an_object_that_holds_a_function_and_its_derivative(k):
+    class Cost:
+        def __init__(self, func, dfunc):
+            self.func, self.dfunc = func, dfunc
+
+    return Cost(lambda y, t: (y - t) ** 4, lambda y, t: 4 * k * (y - t) ** 3), (0.3, 1.0)
+
+
+@style
+def lists_of_gradients_by_a_batch_size_and_outputs_that_are_called_as_the_input(k):
+    class Layers:
+        def __init__(self):
+            self.weights, self.biases = [draw(3, 4), draw(4, 3)], [draw(1, 4), draw(1, 3)]
+
+        def forward(self, x):
+            activations = [x]
+            for w, b in zip(self.weights, self.biases, strict=True):
+                x = np.tanh(x @ w + b)
+                activations.append(x)
+            return x, activations
+
+        def backpass(self, x, y, batch_size):
+            _, (x, h, p) = self.forward(x)
+            last = 2 * (p - y) * (1 - p**2) / batch_size
+            first = last @ self.weights[1].T * (1 - h**2)
+            return [k * x.T @ first, h.T @ last], [first.sum(axis=0), k * last.sum(axis=0)]
+
+    def cost(output, y):
+        return ((output - y) ** 2).sum() / len(y)
+
+    return (Layers(), cost), (draw(6, 3), CLASSES)
+
+
 @pytest.mark.parametrize("name", sampled(STYLES, 2))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name](1.0)
@@ -1048,3 +1241,51 @@ def test_a_network_that_takes_an_upstream_gradient_is_not_given_labels():
 
     with pytest.raises(SubjectError):
         check((Upstream(1.0), cross_entropy), draw(6, 3), CLASSES)
+
+
+def test_a_derivative_that_fits_the_second_argument_but_for_a_factor_is_named_so():
+    def loss(real, predicted):
+        return np.mean((real - predicted) ** 2)
+
+    report = check((loss, lambda real, predicted: 2 * (predicted - real)), draw(5, 1), draw(5, 1) + 1)
+    (leaf,) = report.leaves
+    assert (leaf.name, str(leaf.verdict)) == ("predicted", "FAIL"), str(report)
+    assert "true gradient times 5" in leaf.diagnosis
+
+
+def test_a_called_object_with_a_backward_of_its_own_is_not_derived_by_jax():
+    class Loss:
+        def __call__(self, target, predict):
+            return (target - predict) ** 2
+
+        def backprop(self, target, predict):
+            return predict - target
+
+    assert check(Loss(), draw(5, 3), draw(5, 3) + 1).verdict == "FAIL"
+
+
+def test_a_force_without_a_minus_has_the_wrong_sign():
+    class Spring:
+        def bond_energy(self, r, k):
+            return 0.5 * k * (r - 0.3) ** 2
+
+        def bond_force(self, r, k):
+            return k * (r - 0.3)
+
+    (leaf,) = (leaf for leaf in check(Spring(), draw(5), 2.0).leaves if leaf.name == "r")
+    assert "sign is wrong" in leaf.diagnosis
+
+
+def test_an_exception_in_an_engine_is_reported_as_such():
+    class Value:
+        def __init__(self, data):
+            self.data, self.grad = data, 0.0
+
+        def exp(self):
+            return Value(undefined.exp(self.data))  # noqa: F821
+
+        def backward(self):
+            self.grad = 1.0
+
+    with pytest.raises(SubjectError, match="raised NameError: name 'undefined' is not defined"):
+        check(lambda a: a.exp(), Value(0.5))

@@ -9,11 +9,13 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.forces import AS_FORCE, is_force, name_of_force, negative
+from jaxnet.crosscheck.adapters.forces import AS_FORCE, FORCE, is_force, name_of_force, negative
+from jaxnet.crosscheck.adapters.loss_and_gradients import correlation
 from jaxnet.crosscheck.adapters.style import (
     Style,
     called,
@@ -24,6 +26,7 @@ from jaxnet.crosscheck.adapters.style import (
 )
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of
+from jaxnet.crosscheck.inspect.role_heuristics import label_rank
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
@@ -31,7 +34,7 @@ VALUES = ("loss", "compute_loss", "cost", "compute_cost", "calculate", "forward"
           "activate", "activation", "evaluate", "compute", "value", "energy",
           "potential_energy", "potential", "call", "eval", "E", "U", "V", "__call__")  # fmt: skip
 DERIVATIVES = ("gradient", "grad", "derivative", "deriv", "prime", "loss_prime", "loss_gradient", "loss_grad",
-               "loss_derivative", "diff", "f_prime", "fprime", "fn_prime", "df", "dfn", "derivate", "jac",
+               "loss_derivative", "diff", "f_prime", "fprime", "fn_prime", "df", "dfn", "dfunc", "derivate", "jac",
                "function_prime", "function_derivative", "activation_prime", "activation_derivative", "force",
                "forces", "dE", "dU", "dV")  # fmt: skip
 LOSS = re.compile(r"\w+_(loss|cost|energy|error)")  # other names of a method that returns a value
@@ -61,6 +64,9 @@ def adapt(style: Style) -> Style | None:
         style = style._replace(note=AS_FORCE.format(name_of_force(derivative), energy))
         derivative = negative(derivative)
     if np.ndim(y) == 0:
+        if (by_second := _of_second(f, derivative, style.inputs)) is not None:
+            labels = parameters_of(f)[:1]
+            return style._replace(thing=f, gradient=by_second, takes_dout=False, data=(*style.data, *labels))
         return style._replace(thing=f, gradient=derivative, takes_dout=False)
     x: Any = style.inputs[0] if style.inputs else None
     if is_float(x) and np.shape(called(derivative, *style.inputs)) == np.shape(y) + np.shape(x) != np.shape(x):
@@ -69,7 +75,31 @@ def adapt(style: Style) -> Style | None:
         return _of_samples(style, f, derivative)
     if not is_float(x) or np.shape(x) != np.shape(y) or len(required_parameters_of(derivative)) > len(style.inputs):
         return None
-    return _elementwise(style, f, derivative, np.asarray(y))
+    of_force = bool(style.note)  # which is one of the positions, never of the energy
+    return _elementwise(style, f, derivative, np.asarray(y), may_be_of_output=not of_force)
+
+
+def _of_second(
+    f: Callable[..., Any], derivative: Callable[..., Any], inputs: tuple[Any, ...]
+) -> Callable[..., Any] | None:
+    """Returns a derivative as one by the second argument, of `mse(real, predicted)`, if its sign and names allow that.
+
+    A function of the difference of its arguments has two gradients that differ in sign.
+    """
+    names, g = parameters_of(f), called(derivative, *inputs)
+    if len(names) != 2 or len(inputs) != 2 or not (is_float(g) and all(map(is_float, inputs))):
+        return None
+    if not np.shape(g) == np.shape(inputs[0]) == np.shape(inputs[1]) or label_rank(names[0]) < label_rank(names[1]):
+        return None
+    if correlation(f, g, inputs, 0) > -MIN_CORRELATION or correlation(f, g, inputs, 1) < MIN_CORRELATION:
+        return None
+
+    def by_second(first: Any, second: Any) -> Any:
+        return {names[1]: derivative(first, second)}
+
+    by_second.__name__ = getattr(derivative, "__name__", "derivative")
+    by_second.__signature__ = inspect.signature(f)  # type: ignore[attr-defined]
+    return by_second
 
 
 def _is_loss_of_samples(style: Style, derivative: Callable[..., Any], y: np.ndarray) -> bool:
@@ -213,15 +243,29 @@ def two_functions(thing: Any, inputs: tuple[Any, ...]) -> tuple[Callable[..., An
     if hasattr(thing, "params") and hasattr(thing, "loss"):
         return None
     value, derivative_name = (
-        next((name for name in names if has_method(thing, name)), None)
+        next((name for name in names if has_method(thing, name) or _holds_function(thing, name)), None)
         for names in ((*VALUES, *filter(LOSS.fullmatch, dir(type(thing)))), DERIVATIVES)
     )
-    derivative_name = derivative_name or _only_derivative(thing)
+    derivative_name = derivative_name or _only_derivative(thing) or _force_of(thing, value)
     value = value or (_only_value(thing, derivative_name, inputs) if derivative_name else None)
     if value is None or derivative_name is None:
         return None
     f, derivative = getattr(thing, value), getattr(thing, derivative_name)
     return (f, derivative) if parameters_of(derivative) else (f, _after(thing, value, derivative_name))
+
+
+def _holds_function(thing: Any, name: str) -> bool:
+    return isinstance(attributes_of(thing).get(name), FunctionType)
+
+
+def _force_of(thing: Any, value: str | None) -> str | None:
+    """Returns the name of the only method that is named after a force and takes what an energy takes."""
+    if value is None:
+        return None
+    takes = required_parameters_of(getattr(thing, value))
+    named = [name for name in dir(type(thing)) if FORCE.fullmatch(name) and has_method(thing, name)]
+    forces = [name for name in named if required_parameters_of(getattr(thing, name)) == takes]
+    return forces[0] if len(forces) == 1 else None
 
 
 def _only_derivative(thing: Any) -> str | None:

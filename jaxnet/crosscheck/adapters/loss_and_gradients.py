@@ -41,7 +41,7 @@ def adapt(style: Style) -> Style | None:
     places = _places(result)
     is_mixed = places is not None and isinstance(places[1], slice) and _named(result[1:], thing, inputs) is None
     if is_mixed:
-        places = _places_among_others(result, inputs)
+        places = _places_of_energy(thing, result, inputs) or _places_among_others(result, inputs)
     elif places is None:
         is_mixed, places = True, _places_of_energy(thing, result, inputs)
     if places is None or _named(result[places[1]], thing, inputs) is None:
@@ -127,22 +127,23 @@ def _places_among_others(result: tuple[Any, ...], inputs: tuple[Any, ...]) -> tu
 
 
 def _places_of_energy(function: Any, result: Any, inputs: tuple[Any, ...]) -> tuple[int, int] | None:
-    """Returns the positions of a value and its gradient in a result that begins with this: `return forces, energy, p`.
+    """Returns the positions of a value and its gradient in a result with other numbers: `return forces, energy, p`.
 
-    The value is the only number whose change the gradient follows.
+    The value is the only number whose change the gradient follows, which is the only array of the input's shape.
     """
     shape = next((np.shape(arg) for arg in inputs if is_float(arg)), None)
-    if not isinstance(result, tuple) or len(result) < 3 or not is_float(result[0]) or np.shape(result[0]) != shape:
+    if not isinstance(result, tuple) or len(result) < 3 or not shape:
         return None
     numbers = [i for i, part in enumerate(result) if isinstance(part, float | np.floating)]
-    if not shape or not numbers or sum(np.shape(part) == shape for part in result) > 1:
+    alike = [i for i, part in enumerate(result) if is_float(part) and np.shape(part) == shape]
+    if len(alike) != 1:
         return None
     places = [
         i
         for i in numbers
-        if follows_change(lambda *args, i=i: function(*args)[i], lambda *args: function(*args)[0], inputs)
+        if follows_change(lambda *args, i=i: function(*args)[i], lambda *args: function(*args)[alike[0]], inputs)
     ]
-    return (places[0], 0) if len(places) == 1 else None
+    return (places[0], alike[0]) if len(places) == 1 else None
 
 
 def _named(gradients: Any, function: Any, args: tuple[Any, ...]) -> Any:
@@ -171,7 +172,6 @@ def follows_change(value: Any, gradient: Any, inputs: tuple[Any, ...]) -> bool:
         gradient: The gradient by the first float input, or several, as a function of the same arguments.
         inputs: The arguments.
     """
-    rng = np.random.default_rng(QUOTIENTS)
     gradients = called(gradient, *inputs)
     if isinstance(gradients, Mapping):
         return True
@@ -181,17 +181,34 @@ def follows_change(value: Any, gradient: Any, inputs: tuple[Any, ...]) -> bool:
     first = next((np.asarray(g, np.float64) for g in candidates if is_float(g) and np.shape(g) == x.shape), None)
     if first is None:
         return not candidates or not any(isinstance(g, Exception) or g is None for g in candidates)
+    return abs(correlation(value, first, inputs, place)) > MIN_CORRELATION
+
+
+def correlation(value: Any, gradient: Any, inputs: tuple[Any, ...], place: int) -> float:
+    """Returns the correlation of an array with the change of a value along random directions of one input.
+
+    Args:
+        value: A function that returns a number.
+        gradient: An array that may be its gradient by that input.
+        inputs: The arguments.
+        place: The place of the input among them.
+
+    Returns:
+        1 for the gradient and its multiples, -1 for its negative; 0 if the value cannot be computed.
+    """
+    rng = np.random.default_rng(QUOTIENTS)
+    x = np.asarray(inputs[place], np.float64)
     h, pairs = STEP * max(1.0, float(np.abs(x).max(initial=0))), []
     for _ in range(QUOTIENTS):
         direction = rng.standard_normal(x.shape)
         ends = [called(value, *_replaced(inputs, place, x + s * h * direction)) for s in (1, -1)]
         if any(isinstance(end, Exception) for end in ends):
-            return False
+            return 0.0
         ahead, behind = map(float, ends)
-        pairs.append(((ahead - behind) / (2 * h), float(np.vdot(first, direction))))
+        pairs.append(((ahead - behind) / (2 * h), float(np.vdot(gradient, direction))))
     quotients, products = np.array(pairs).T
     size = float(np.linalg.norm(quotients) * np.linalg.norm(products))
-    return size > 0 and abs(float(quotients @ products)) > MIN_CORRELATION * size
+    return float(quotients @ products) / size if size > 0 else 0.0
 
 
 def _replaced(inputs: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:

@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-from jaxnet.crosscheck.adapters.style import Style, has_method, with_methods
+from jaxnet.crosscheck.adapters.style import Style, has_method, parameters_of, required_parameters_of, with_methods
+from jaxnet.crosscheck.inspect.role_heuristics import is_label_name
 
 FORWARD = (
     "forward_pass", "forward_propagation", "forward_propagate", "forward_prop", "forwardprop", "feedforward",
@@ -13,6 +14,8 @@ BACKWARD = (
     "backward_pass", "backward_propagation", "backward_propagate", "backward_prop", "back_propagation",
     "back_propagate", "backpropagation", "backpropagate", "backprop", "back_prop", "bprop", "propagate_backward",
 )  # fmt: skip
+BACKWARD_LIKE = re.compile(r"back(wards?|pass|prop)?(_\w+)?|\w+_backwards?")
+GRADIENT_LIKE = re.compile(r"(compute_|calc(ulate)?_|get_)?(grads?|gradients?)", re.IGNORECASE)
 VALUE = re.compile(r"(\w+_)?(loss|cost|error)|calculate|calc|evaluate|value")
 
 
@@ -33,7 +36,25 @@ def adapt(style: Style) -> Style | None:
 def names_of(thing: Any) -> tuple[str, str]:
     """Returns the names of the methods of an object that run its two passes; "" for one that it lacks."""
     names = _method(thing, ("forward", *FORWARD)), _method(thing, ("backward", *BACKWARD))
+    if names[0] == "forward" and not names[1]:
+        return names[0], _only_backward(thing)
     return names if all(names) or any(name in names for name in ("forward", "backward")) else _alike(thing) or names
+
+
+def _only_backward(thing: Any) -> str:
+    """Returns the name of the only method beside `forward` that is a backward pass: `backpass`, `compute_gradients(g)`.
+
+    A method that speaks of gradients alone is one if it takes one value under another name than forward's.
+    """
+    own = [name for name in dir(type(thing)) if not name.startswith("_") and has_method(thing, name)]
+    named = [name for name in own if BACKWARD_LIKE.fullmatch(name) and required_parameters_of(getattr(thing, name))]
+    if named:
+        return named[0] if len(named) == 1 else ""
+    takes = parameters_of(thing.forward)
+    of_gradients = [name for name in own if GRADIENT_LIKE.fullmatch(name)]
+    required = [required_parameters_of(getattr(thing, name)) for name in of_gradients]
+    one = len(of_gradients) == 1 and len(required[0]) == 1 and required[0][0] not in takes
+    return of_gradients[0] if one and not is_label_name(required[0][0]) else ""
 
 
 def _alike(thing: Any) -> tuple[str, str] | None:

@@ -86,8 +86,14 @@ def gradients_from(network: Network, sources: Sources, replaced: Mapping[int, An
         if kind == UPDATED:
             placed[place] = before[where] - after[where]
         else:
-            placed[place] = (after if kind == "stored" else returned).get(where)
+            placed[place] = _as_broadcast((after if kind == "stored" else returned).get(where), before[place])
     return placed
+
+
+def _as_broadcast(gradient: Any, array: Any) -> Any:
+    """Returns a vector of gradients in the shape of a row that an update would broadcast it to."""
+    fits = np.ndim(gradient) == 1 and np.shape(array) == (1, *np.shape(gradient))
+    return np.reshape(gradient, np.shape(array)) if fits else gradient
 
 
 def with_own_rates(net: Any, rate: float) -> None:
@@ -168,11 +174,18 @@ def _in_lists(arrays: Places, returned: Any) -> dict[str, str]:
             lists.setdefault(match[1], []).append(place)
     placed: dict[str, str] = {}
     for i, part in enumerate(returned):
-        shapes = [np.shape(gradient) for gradient in part]
-        name = next((n for n, places in lists.items() if [np.shape(arrays[p]) for p in places] == shapes), None)
+        name = next((n for n, places in lists.items() if _fit(part, [arrays[p] for p in places])), None)
         if name is not None:
             placed |= {place: f"returned[{i}][{j}]" for j, place in enumerate(lists.pop(name))}
     return placed
+
+
+def _fit(gradients: list[Any], arrays: list[Any]) -> bool:
+    """Returns whether gradients have the shapes of arrays; one of shape (n,) fits a row of shape (1, n) too."""
+    return len(gradients) == len(arrays) and all(
+        np.shape(array) in (np.shape(gradient), (1, *np.shape(gradient)))
+        for gradient, array in zip(gradients, arrays, strict=True)
+    )
 
 
 def _in_proportion(network: Network, places: list[str], x: Any, t: Any) -> bool:

@@ -17,7 +17,7 @@ from jaxnet.crosscheck.adapters.bound_arguments import UPSTREAM
 from jaxnet.crosscheck.adapters.derivatives import VALUES
 from jaxnet.crosscheck.adapters.methods import VALUE, names_of
 from jaxnet.crosscheck.adapters.model_gradients import Sources, find_sources, gradients_from, with_own_rates
-from jaxnet.crosscheck.adapters.plain_descent import RATES
+from jaxnet.crosscheck.adapters.plain_descent import COUNTS, RATES
 from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, required_parameters_of
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of, walk
@@ -47,17 +47,19 @@ class _Network(NamedTuple):
         net = duplicate(self.net, replaced)
         forward = getattr(net, self.passes[0])
         result = forward(x)
-        parts = result if isinstance(result, tuple | list) else (result,)
+        parts = _parts(result)
         output, labels = self.of_cost
         values = {parameters_of(forward)[0]: x, labels: t, self.labels: t}
-        values |= dict(zip(self.outputs, parts, strict=False))
+        values = dict(zip(self.outputs, parts, strict=False)) | values  # forward may call its output x, too
         alike = (part for part in parts if is_float(part) and np.shape(part) == np.shape(t))
         y = values.setdefault(output, next(alike, parts[0]))
         cost = self.cost(net)
         total = cost(**{output: y, labels: t})
         first = total[0] if isinstance(total, tuple) else total  # beside it an accuracy, say
         rest = [name for name in required_parameters_of(getattr(net, self.passes[1])) if name not in values]
-        values |= {name: RATE if RATES.fullmatch(name) else parts[-1] for name in rest}
+        cache = result if isinstance(result, Mapping) else parts[-1]
+        values |= {name: RATE if RATES.fullmatch(name) else cache for name in rest}
+        values |= {name: len(x) for name in rest if COUNTS.fullmatch(name)}
         return net, values, np.asarray(first, float).sum()
 
     def run_back(self, net: Any, values: Mapping[str, Any], rate: float = RATE) -> Any:
@@ -181,20 +183,29 @@ def _network(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *, i
     result = called(getattr(duplicate(net), of_forward), inputs[0])
     if isinstance(result, Exception):
         return None
-    count = len(result) if isinstance(result, tuple | list) else 1
+    count = len(_parts(result))
     outputs = returned_names(getattr(type(net), of_forward), count, type(net), partly=True)
+    if isinstance(result, Mapping):
+        outputs = list(map(str, result))
     first, second = of_cost
     if first not in outputs and (second in outputs or (_is_of_labels(first) and not _is_of_labels(second))):
         first, second = second, first
     known = {parameters_of(forward)[0], *outputs, first}
     rest = [name for name in required_parameters_of(backward) if name not in known and not RATES.fullmatch(name)]
-    rest = [name for name in rest if not (count > 1 and "cache" in name.lower())]
+    rest = [name for name in rest if not (count > 1 and "cache" in name.lower()) and not COUNTS.fullmatch(name)]
     labels = [name for name in rest if not UPSTREAM.fullmatch(name)]
     if len(labels) != 1 or len(rest) != 1:
         return None
     if not is_known and labels[0] != second and not _is_of_labels(labels[0]):
         return None
     return _Network(net, (of_forward, of_backward), cost, outputs, (first, second), labels[0])
+
+
+def _parts(result: Any) -> tuple[Any, ...] | list[Any]:
+    """Returns the values that forward returns: one, several, or those of a dict of activations by their names."""
+    if isinstance(result, Mapping):
+        return list(result.values())
+    return result if isinstance(result, tuple | list) else (result,)
 
 
 def _is_of_labels(name: str) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxnet.crosscheck.adapters.style import Style, called, parameters_of
 from jaxnet.crosscheck.inspect.copying import Template
+from jaxnet.crosscheck.inspect.errors import SubjectError, describe
 from jaxnet.crosscheck.inspect.objects import STATELESS, attributes_of, safe_getattr, walk
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
@@ -59,6 +60,8 @@ def adapt(style: Style) -> Style | None:
     value.__name__ = getattr(f, "__name__", "f")
     numbers = tuple(_mapped(lambda variable: np.asarray(_data_of(variable), float), inputs[i]) for i in places)
     output = called(lambda: _first(f(*with_values(numbers))))
+    if isinstance(output, Exception) and isinstance(error := called(f, *inputs), Exception):
+        raise SubjectError(f"{value.__name__}: raised {describe(error)}")
     if not _is_variable(output):
         return None
     note = NOTE.format(type(_leftmost(inputs[places[0]])).__name__)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.plain_descent import RATES, describe_optimizer, plain_optimizer
+from jaxnet.crosscheck.adapters.plain_descent import COUNTS, RATES, describe_optimizer, plain_optimizer
 from jaxnet.crosscheck.adapters.resets import GRADIENTS
 from jaxnet.crosscheck.adapters.style import Style, called, parameters_of, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
@@ -119,6 +119,12 @@ def _at_rate_of_one(style: Style) -> tuple[Backward, str] | None:
     layer = style.thing
     kind: Any = type(layer)
     takes = parameters_of(layer.backward)
+    if len(takes) == 3 and (counts := [name for name in takes[1:] if COUNTS.fullmatch(name)]):
+        rate = next((name for name in takes[1:] if RATES.fullmatch(name)), None)
+        if rate is None:
+            return None
+        values = {rate: RATE, counts[0]: 1}
+        return (lambda self, dout: kind.backward(self, dout, **values)), f"{NOTE} and {counts[0]}=1"
     if len(takes) != 2:
         return None
     if OPTIMIZERS.fullmatch(takes[1]):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from jaxnet.crosscheck.decide import SMALL_CAUSES, Cause, Verdict
+from jaxnet.crosscheck.explain.slips import Slip
 from jaxnet.crosscheck.inspect.convention import Convention
 from jaxnet.crosscheck.inspect.errors import counted
 from jaxnet.crosscheck.measure.other_points import Point
@@ -182,9 +183,11 @@ def findings_of(leaf: "Leaf") -> Iterator[str]:
     else:
         yield f"  {leaf.name}: {text}"
     if leaf.cause is Cause.ANALYTIC_WRONG and leaf.verdict is Verdict.FAIL and leaf.relative_error <= SOLVER:
+        typical = ", which is typical of a solver's tolerance, a table or a lower precision"
         yield (
-            f"  {leaf.name}: the relative error is {leaf.relative_error:.1e}, which is typical of a solver's "
-            f"tolerance, a table or a lower precision: if that is intended, pass accuracy={2 * leaf.relative_error:.0e}"
+            f"  {leaf.name}: the relative error is {leaf.relative_error:.1e}"
+            f"{'' if leaf.slip is Slip.EPSILON else typical}: "
+            f"if that is intended, pass accuracy={2 * leaf.relative_error:.0e}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from types import FunctionType
 from typing import Any
 
 from jaxnet.crosscheck.adapters import (
@@ -17,6 +18,7 @@ from jaxnet.crosscheck.adapters import (
     resets,
     returned_order,
     scalar_engines,
+    stored_inputs,
     updates,
     whole_networks,
 )
@@ -69,6 +71,9 @@ def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
         style = style or loss_and_gradients.adapt_if_plausible(Style(thing, inputs))
         # JAX may derive the function too, but then the derivative that was written by hand would not be checked
         style = style or derivatives.adapt(_drawn_style(thing, inputs, seed))
+        if style is None and not isinstance(thing, FunctionType) and methods.names_of(thing)[1]:
+            own = adapt(thing, _drawn(thing, inputs, seed))
+            style = own if own.thing is not thing else None
         if style is not None:
             return _styled(style, seed)
     return in_any_style(_as_it_is, thing, inputs, seed)
@@ -152,6 +157,7 @@ def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> S
         or loss_objects.adapt_labels_alone(Style(thing, inputs))
         or derivatives.adapt_backward_of_input(drawn)
         or returned_order.adapt(drawn)
+        or stored_inputs.adapt(drawn)  # whose backward would look as if it forgot the gradient of its input
         or whole_networks.adapt(drawn)  # whose input would look as if its gradient were forgotten
         or scalar_engines.adapt(Style(thing, inputs))  # JAX would derive numbers beside the objects alone
     )

@@ -13,7 +13,7 @@ from jaxnet.crosscheck.inspect.optional_jax import is_jax_array
 from jaxnet.crosscheck.inspect.trees import Array, is_inexact
 
 DEEPEST = 8  # levels of nesting; layers may refer back to each other
-ARRAY_ATTRIBUTES = ("data", "value")  # where a parameter object keeps its array, with the gradient in `grad`
+ARRAY_ATTRIBUTES = ("data", "value", "params")  # where a parameter object keeps its array, beside its gradient
 STATELESS = (type, types.ModuleType, types.FunctionType, types.MethodType)
 SHARED = (
     types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.GeneratorType, types.CodeType, np.ufunc,
@@ -126,7 +126,7 @@ def _innermost(whole: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]
 
 
 def parameter_objects(layer: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Yields the objects with an array as their `data` or `value`: place, object and array."""
+    """Yields the objects with an array as their `data`, `value` or `params`: place, object and array."""
     for place, part in walk(layer):
         if is_ndarray(part) or is_layer(part):
             continue

@@ -37,7 +37,11 @@ def gradients_by_place(layer: Any, inputs: Collection[str] | None = None) -> dic
         inputs: The names of its inputs, to accept looser names too: `gW`, or `dw` for `W`. A `dx` is then the
             gradient of the input `x`, not of an attribute `X`. Defaults to strict names only.
     """
-    objects = {place: part.grad for place, part, _ in parameter_objects(layer) if _has_gradient(part)}
+    objects = {
+        place: getattr(part, gradient_attribute(part))
+        for place, part, _ in parameter_objects(layer)
+        if _has_gradient(part)
+    }
     beside = {
         prefix + name: value
         for prefix, part in layers_within(layer)
@@ -69,7 +73,7 @@ def set_gradients(
         if isinstance(gradient, np.ndarray) and gradient.flags.writeable:
             gradient[...] = np.asarray(change(gradient))
         elif place in owners:
-            object.__setattr__(owners[place], "grad", change(gradient))
+            object.__setattr__(owners[place], gradient_attribute(owners[place]), change(gradient))
         else:
             continue
         changed[place] = gradient
@@ -154,9 +158,15 @@ def _is_alone(name: str, attributes: Collection[str]) -> bool:
     return sum(other.lower() == name.lower() for other in attributes) == 1
 
 
+def gradient_attribute(owner: Any) -> str:
+    """Returns the name of the attribute in which a parameter object keeps its gradient: `grad`, `dvalue`, `grads`."""
+    return next((name for name in ("grad", "dvalue", "ddata", "grads") if name in attributes_of(owner)), "grad")
+
+
 def _has_gradient(owner: Any) -> bool:
-    """Returns whether the `grad` of a parameter object is set and belongs to no constant."""
-    return getattr(owner, "grad", None) is not None and getattr(owner, "requires_grad", True) is not False
+    """Returns whether the gradient of a parameter object is set and belongs to no constant."""
+    is_set = getattr(owner, gradient_attribute(owner), None) is not None
+    return is_set and getattr(owner, "requires_grad", True) is not False
 
 
 def _strict_names(name: str) -> Iterator[str]:
