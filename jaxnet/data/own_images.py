@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
+from jaxnet.common.regular_files import open_regular
 from jaxnet.data.datasets import needs_extra
 
 SIDES = {"digits": 8, "mnist": 28}
@@ -78,7 +79,7 @@ def _read_colors(path: Path) -> tuple[Colors, list[str]]:
     with needs_extra("reading images"):
         from PIL import Image, ImageOps
     try:
-        with Image.open(path) as file:
+        with open_regular(Path(path)) as opened, Image.open(opened) as file:
             frames = getattr(file, "n_frames", 1)
             changes = [f"the first of {frames} frames"] if frames > 1 else []
             image: Any = ImageOps.exif_transpose(file)

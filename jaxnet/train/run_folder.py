@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from jaxnet import __version__
 from jaxnet.common.cleanup import cleanup, temporary_folder
 from jaxnet.common.outline import outline
+from jaxnet.common.regular_files import open_regular
 from jaxnet.common.validation import check_key, native
 from jaxnet.nn.description import from_description
 from jaxnet.nn.layers import Layer, Params, Tree
@@ -245,7 +246,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         ValueError: If the file cannot be read, or has no `key` and `step` of a training run.
     """
     try:
-        with path.open("rb") as file:  # NumPy leaves a damaged file open that it opened itself
+        with open_regular(path) as file:  # NumPy leaves a damaged file open that it opened itself
             leaves = dict(np.load(file, allow_pickle=False))
         if not {"key", "step"} <= set(leaves):
             raise ValueError("it has no key and step")
@@ -286,7 +287,8 @@ def read_object(path: Path) -> dict[str, Any]:
         ValueError: If the file is missing, or is something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            content = json.loads(file.read().decode())
     except FileNotFoundError:
         raise ValueError(
             f"{path}: does not exist; name the folder of a run, or train it again if an older version wrote it"

@@ -11,6 +11,8 @@ import pytest
 
 from jaxnet.data import DatasetError, text
 from jaxnet.data.idx import IMAGES, LABELS, read_idx
+from jaxnet.data.own_images import read_image
+from jaxnet.train import run_folder
 
 
 def packed(header, body):
@@ -53,6 +55,12 @@ def test_what_is_no_regular_file_is_refused_at_once(endless):
         read_idx(endless, IMAGES)
     with pytest.raises(DatasetError, match=r"not a regular file.*name another file"):
         text.read_text(endless)
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        read_image(endless, 8)
+    with pytest.raises(ValueError, match="cannot be read"):
+        run_folder.read_object(endless)
+    with pytest.raises(ValueError, match="cannot be read"):
+        run_folder.read_arrays(endless)
 
 
 def test_a_long_text_takes_a_small_multiple_of_its_memory():
