@@ -79,7 +79,7 @@ class Unsummed(Affine):
 class Half:
     def forward(self, x):
         return x / 2
-    def backwards(self, dout):
+    def bakward(self, dout):
         return dout / 2
 
 def product(x):
@@ -365,7 +365,7 @@ REFUSED = {
     "the forward pass alone": ("mine.py:scale_forward --inputs 5", "mean mine.py:scale_forward,scale_backward?"),
     "a function with its gradient beside": ("mine.py:cube --inputs 5", "pass --gradient cube_grad, or use jax.numpy"),
     "a forward pass without a backward": ("mine.py:Half --inputs 5", "Half has forward and no backward(dout); did you "
-                                          "mean backwards?"),
+                                          "mean bakward?"),
     "a number as a shape": ("mine.py:scale_forward,scale_backward --inputs 5 2", "; times got 2, which is read as a "
                             "shape: =2 is the number"),
 }  # fmt: skip
@@ -445,7 +445,7 @@ def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_p
         "jaxnet check mine.py:f_forward,f_backward --inputs x=SHAPE, w=SHAPE,",
     ]
     assert err.splitlines() == [
-        "jaxnet check: mine.py: not listed: Half has forward and no backward(dout); did you mean backwards?",
+        "jaxnet check: mine.py: not listed: Half has forward and no backward(dout); did you mean bakward?",
         "jaxnet check: mine.py: name one of these, mine.py:NAME, "
         "with shapes such as 4x3 for SHAPE and numbers for VALUE",
     ]

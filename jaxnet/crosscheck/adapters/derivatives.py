@@ -26,7 +26,7 @@ from jaxnet.crosscheck.adapters.style import (
 )
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of
-from jaxnet.crosscheck.inspect.role_heuristics import label_rank
+from jaxnet.crosscheck.inspect.role_heuristics import is_prediction_name, label_rank
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
@@ -82,14 +82,16 @@ def adapt(style: Style) -> Style | None:
 def _of_second(
     f: Callable[..., Any], derivative: Callable[..., Any], inputs: tuple[Any, ...]
 ) -> Callable[..., Any] | None:
-    """Returns a derivative as one by the second argument, of `mse(real, predicted)`, if its sign and names allow that.
+    """Returns a derivative as one by the second argument, of `mse(real, predicted)`, if its sign and the names tell so.
 
     A function of the difference of its arguments has two gradients that differ in sign.
     """
     names, g = parameters_of(f), called(derivative, *inputs)
     if len(names) != 2 or len(inputs) != 2 or not (is_float(g) and all(map(is_float, inputs))):
         return None
-    if not np.shape(g) == np.shape(inputs[0]) == np.shape(inputs[1]) or label_rank(names[0]) < label_rank(names[1]):
+    ranks = [label_rank(name) for name in names]
+    is_named_so = ranks[0] > ranks[1] or (ranks[0] == ranks[1] and is_prediction_name(names[1]))
+    if not is_named_so or not np.shape(g) == np.shape(inputs[0]) == np.shape(inputs[1]):
         return None
     if correlation(f, g, inputs, 0) > -MIN_CORRELATION or correlation(f, g, inputs, 1) < MIN_CORRELATION:
         return None

@@ -23,9 +23,11 @@ def adapt(style: Style) -> Style | None:
     layer: Any = style.thing
     if isinstance(layer, tuple | list | type) or not all(has_method(layer, name) for name in ("forward", "backward")):
         return None
+    if not any(True for _ in parameter_objects(layer)):
+        return None
     trial = duplicate(layer)
     y = called(trial.forward, *style.inputs)
-    if isinstance(y, Exception) or not any(True for _ in parameter_objects(trial)):
+    if isinstance(y, Exception):
         return None
     takes_one = len(required_parameters_of(trial.backward)) == 1
     returned = called(trial.backward, *([np.ones_like(y)] if takes_one else []))

@@ -13,6 +13,7 @@ LABELS = frozenset({
     "ground_truth", "gt", "ids", "idx", "index", "indices", "tokens", "onehot", "one_hot", "actual", "expected",
 })  # fmt: skip
 EITHER = frozenset({"y", "ys"})  # labels beside a prediction, and predictions beside labels: loss(a, y), loss(y, t)
+PREDICTION = re.compile(r"(\w+_)?(preds?|predicted|predictions?|hat|yhat)")
 STATISTICS = frozenset({
     "mean", "var", "std", "mu", "sigma", "variance", "eps", "epsilon", "momentum", "pe", "pos", "position",
     "positions", "rng",
@@ -62,6 +63,16 @@ def label_rank(place: str) -> int:
     if base_name(place).lower() in EITHER:
         return 1
     return 2 if is_label_name(place) else 0
+
+
+def is_prediction_name(place: str) -> bool:
+    """Returns whether the name is one that predictions alone have.
+
+    Examples:
+        >>> [is_prediction_name(name) for name in ("predicted", "y_pred", "y_hat", "p", "y")]
+        [True, True, True, False, False]
+    """
+    return PREDICTION.fullmatch(base_name(place).lower()) is not None
 
 
 def looks_constant(place: str, array: Any, *, is_input: bool) -> bool:
