@@ -13,13 +13,13 @@ import jaxnet
 from jaxnet.train import fit as fit_module
 from jaxnet.train import sharding
 from jaxnet.train.checkpoints import Checkpoints
+from jaxnet.train.sample_sources import SHARES, bytes_of
 
 STEPS, ROWS = 20, 61  # no number of devices divides 61
 EVALUATED = {"eval_every": 10, "weight_decay": 0.01}
 SWEPT = {"learning_rates": (0.01, 0.1, 0.3), "init_stds": (0.1, 0.3, 0.5), "optimizer": "adam", "clip_norm": 5.0}
 MESHES = [(1, 1), (2, 1), (8, 1), (8, 2), (4, 4)]  # devices, and parts of each large weight
 SIDE, LETTERS, LENGTH = 8, 7, 6
-MAX_BYTES = 6 * 16 * 8 * (LENGTH + LENGTH)  # of samples: 6 batches of texts
 NETWORKS = {  # functions, as no array may exist before the number of devices is set
     "two-layer": lambda: jaxnet.two_layer_net(SIDE**2, 8, 10),
     "deep": lambda: jaxnet.multi_layer_net(SIDE**2, [8, 8], 10, batch_norm=True, dropout=0.2),
@@ -78,6 +78,12 @@ def network_arguments(name):
     }  # fmt: skip
 
 
+def few_bytes(arguments):
+    """Returns room for as many samples as `fit` needs at least, so that it reads them from the host."""
+    _, _, data, batches = arguments
+    return SHARES * bytes_of(data, batches.shape[1], np.float64)
+
+
 def network_over_meshes(folder, number, meshes):
     """Trains a network on one device without a mesh, then over the first of MESHES."""
     arguments, settings = network_arguments(list(NETWORKS)[number])
@@ -89,7 +95,7 @@ def network_over_meshes(folder, number, meshes):
         jaxnet.predict(arguments[0], run.state.params, run.state.net_state, arguments[2].x_test)
     if meshes:
         mesh = sharding.mesh(2)
-        save(folder / "read.npz", jaxnet.fit(*arguments, mesh=mesh, max_data_bytes=MAX_BYTES, **settings))
+        save(folder / "read.npz", jaxnet.fit(*arguments, mesh=mesh, max_data_bytes=few_bytes(arguments), **settings))
 
 
 def assert_weights_are_divided(state, model):
@@ -107,7 +113,7 @@ def network_over_processes(folder, number):
     for model in (1, 2):
         run = jaxnet.fit(*arguments, mesh=sharding.mesh(model_devices=model), **settings)
         save(folder / f"{model}-process{jax.process_index()}.npz", run)
-    run = jaxnet.fit(*arguments, mesh=sharding.mesh(), max_data_bytes=MAX_BYTES, **settings)
+    run = jaxnet.fit(*arguments, mesh=sharding.mesh(), max_data_bytes=few_bytes(arguments), **settings)
     save(folder / f"read-process{jax.process_index()}.npz", run)
 
 
