@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -97,8 +98,8 @@ def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[
         beside = [attributes[place] for place in _strict_names(name) if place in attributes]
         beside += [value for named in dicts for value in _under_its_name(name, named, attributes)]
         if inputs is not None:
-            loose = (attributes.get(place) for place in _loose_names(name, attributes, inputs))
-            beside += [value for value in loose if is_inexact(value)]
+            loose = _loose_names(name, frozenset(attributes), frozenset(inputs))
+            beside += [attributes[place] for place in loose if place in attributes and is_inexact(attributes[place])]
         if beside:
             found[name] = next((value for value in beside if value is not None), None)
     for parameters, gradients in COLLECTIONS:
@@ -114,8 +115,8 @@ def _private(layer: Any) -> dict[str, Any]:
     """
     attributes, found = attributes_of(layer), {}
     for name in attributes:
-        places = (f"_{form.format(name)}" for form in (*GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES))
-        gradient = next((attributes[place] for place in places if is_inexact(attributes.get(place))), None)
+        places = filter(attributes.__contains__, _private_names(name))
+        gradient = next((attributes[place] for place in places if is_inexact(attributes[place])), None)
         if gradient is not None:
             found[name] = gradient
     return found
@@ -169,23 +170,31 @@ def _has_gradient(owner: Any) -> bool:
     return is_set and getattr(owner, "requires_grad", True) is not False
 
 
-def _strict_names(name: str) -> Iterator[str]:
-    """Yields the names of the gradient of an attribute: `dW` for `W`, `_dW` for `_W`."""
-    yield from (form.format(name) for form in GRADIENT_NAMES)
-    if name.startswith("_"):
-        yield from (f"_{form.format(name[1:])}" for form in GRADIENT_NAMES)
+@cache  # the names of one layer are asked for at each of its many backward passes
+def _strict_names(name: str) -> tuple[str, ...]:
+    """Returns the names of the gradient of an attribute: `dW` for `W`, `_dW` for `_W`."""
+    private = [f"_{form.format(name[1:])}" for form in GRADIENT_NAMES] if name.startswith("_") else []
+    return *(form.format(name) for form in GRADIENT_NAMES), *private
 
 
-def _loose_names(name: str, attributes: Collection[str], inputs: Collection[str]) -> Iterator[str]:
-    """Yields ambiguous names of the gradient of an attribute: `gW`; `dw` for `W`, unless there is a `w`."""
-    yield from (form.format(name) for form in LOOSE_GRADIENT_NAMES)
+@cache
+def _private_names(name: str) -> tuple[str, ...]:
+    """Returns the private names of the gradient of an attribute: `_gradient_weights` for `weights`."""
+    return tuple(f"_{form.format(name)}" for form in (*GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES))
+
+
+@lru_cache(maxsize=4096)
+def _loose_names(name: str, attributes: frozenset[str], inputs: frozenset[str]) -> tuple[str, ...]:
+    """Returns ambiguous names of the gradient of an attribute: `gW`; `dw` for `W`, unless there is a `w`."""
     forms = (*GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES)
     lower = name.lower()
+    found = [form.format(name) for form in LOOSE_GRADIENT_NAMES]
     if lower not in attributes and lower not in inputs:
-        yield from (form.format(lower) for form in forms)
+        found += [form.format(lower) for form in forms]
     for word in _synonyms(name, attributes):
         if word not in map(str.lower, inputs):
-            yield from (form.format(own) for own in (word.upper(), word) for form in forms)
+            found += [form.format(own) for own in (word.upper(), word) for form in forms]
+    return tuple(found)
 
 
 def _by_entry(place: str, parameters: Any, gradients: Any) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def is_complex(value: Any) -> bool:
 
 def is_inexact(value: Any) -> bool:
     """Returns whether this is an array of floating-point or of complex numbers."""
-    return is_float(value) or is_complex(value)
+    return is_array(value) and (value.dtype.kind == "c" or is_float_dtype(value.dtype))
 
 
 def copied(tree: Any) -> Any:
