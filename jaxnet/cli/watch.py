@@ -12,6 +12,8 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterable
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ LONGEST_WAIT = 500  # milliseconds after which files are compared although no ch
 MOST_NAMED = 3  # files that are watched
 CHECKED = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE"}
 
-Stamps = dict[str, tuple[int, int] | None]
+Stamp = tuple[int, int]  # the time of the last change in nanoseconds, and the size
 
 
 def watch(files: Iterable[Path], run: Callable[[], int]) -> None:
@@ -51,23 +53,23 @@ def watch(files: Iterable[Path], run: Callable[[], int]) -> None:
     targets = [file.resolve() for file in files]
     watched = set(map(str, targets))
     while True:
-        before, start = stamps(watched), time.perf_counter()
+        before, start = contents(watched), time.perf_counter()
         status, imported = run_in_child(run, targets)
         watched = {*map(str, targets), *imported}
-        before = stamps(watched) | before
+        before = contents(watched) | before
         verdict, seconds = CHECKED.get(status, "not checked"), time.perf_counter() - start
         clock = time.strftime("%H:%M:%S")
         print(f"{clock}  {verdict} in {seconds:.2f} s; watching {in_words(watched, targets)}, Ctrl-C ends", flush=True)
-        if stamps(watched) == before:
+        if contents(watched) == before:
             folders = {str(Path(file).parent) for file in watched}
             changes = watchfiles.watch(
                 *[folder for folder in folders if Path(folder).is_dir()],
                 recursive=False, step=STEP, debounce=10 * STEP, rust_timeout=LONGEST_WAIT, yield_on_timeout=True,
             )  # fmt: skip
-            next(_ for _ in changes if stamps(watched) != before)
+            next(_ for _ in changes if contents(watched) != before)
         wait_until_saved(watched)
-        for file, stamp in stamps(watched).items():
-            if stamp != before.get(file):
+        for file, content in contents(watched).items():
+            if content != before.get(file):
                 forget_bytecode(Path(file))
 
 
@@ -89,7 +91,7 @@ def in_words(files: Collection[str], targets: Collection[Path]) -> str:
 def wait_until_saved(files: Iterable[str]) -> None:
     """Waits until files do not change for a moment: saving one may empty it first."""
     before = None
-    while (after := stamps(files)) != before:
+    while (after := contents(files)) != before:
         before = after
         time.sleep(STEP / 1000)
 
@@ -101,17 +103,24 @@ def warm_up() -> None:
     gc.freeze()
 
 
-def stamps(files: Iterable[str]) -> Stamps:
-    """Returns the time and the size of each file, None if there is no such file."""
+def contents(files: Iterable[str]) -> dict[str, bytes | None]:
+    """Returns a digest of each file, None if it cannot be read.
 
-    def stamp(file: str) -> tuple[int, int] | None:
+    A time stamp alone would not do: editors and formatters write a file several times for one save.
+    """
+    found: dict[str, bytes | None] = {}
+    for file in files:
         try:
             status = os.stat(file)
+            found[file] = _digest(file, (status.st_mtime_ns, status.st_size))
         except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size
+            found[file] = None
+    return found
 
-    return {file: stamp(file) for file in files}
+
+@cache  # a file is read again only after its stamp has changed
+def _digest(file: str, _stamp: Stamp) -> bytes:
+    return sha256(Path(file).read_bytes()).digest()
 
 
 def run_in_child(run: Callable[[], int], targets: Iterable[Path]) -> tuple[int, set[str]]:
