@@ -63,6 +63,14 @@ def test_a_pass_shows_sign_word_sentence_and_every_leaf(passing):
     assert not cells_of(tree)
 
 
+def test_a_table_says_which_errors_are_those_of_the_code_in_float64():
+    layer = Affine(4, 3)
+    layer.W, layer.b = np.float32(layer.W), np.float32(layer.b)
+    tree = parsed(check(layer, np.float32(draw(5, 4)))._repr_html_())
+    texts = ["".join(element.itertext()) for element in tree.iter("p")]
+    assert "these errors are of the code in float64; the gradients in float32 were compared with those in float64" in texts
+
+
 @pytest.mark.slow
 def test_a_failure_marks_the_planted_elements_alone(failing):
     tree = parsed(failing._repr_html_())

@@ -45,6 +45,8 @@ SUMS_IN_FORWARD = (
     "accumulated in {format}: with all axes of {length:,} cut to at most a 32nd, the two agree; accumulate in float32"
 )
 
+SMALLEST_FACTOR = 0.01  # below it, the result was not rounded to the format at all
+
 
 def sums_in_forward(checkable: Checkable, point: ChosenPoint) -> list[str]:
     """Returns the sentence on a forward pass that long sums in 16 bits make another function; none if they do not."""
@@ -56,11 +58,7 @@ def sums_in_forward(checkable: Checkable, point: ChosenPoint) -> list[str]:
 
 def ratio(half: HalfPrecision) -> str:
     """Returns the note on the ratio of one leaf."""
-    text = (
-        f"in {half.format.name}, its error is {half.ratio:.2g} times that of rounding the inputs, dout and the result"
-    )
-    origin = half.origin
-    return f"{text}: {_origin(half)}" if origin in ORIGINS else text
+    return f"{_times(half)}: {_origin(half)}" if half.origin in ORIGINS else _times(half)
 
 
 def reason(half: HalfPrecision) -> str:
@@ -68,10 +66,12 @@ def reason(half: HalfPrecision) -> str:
     if half.origin is Origin.TOO_SMALL:
         return TOO_SMALL.format(format=half.format.name, smallest=half.format.smallest_normal)
     limit = "" if half.is_explained else f", and rounding every step explains only {half.explained:.2g} times"
-    return (
-        f"in {half.format.name}, its error is {half.ratio:.2g} times that of rounding the inputs, dout and the result"
-        f"{limit}: {_origin(half)}"
-    )
+    return f"{_times(half)}{limit}: {_origin(half)}"
+
+
+def _times(half: HalfPrecision) -> str:
+    factor = f"{half.ratio:.2g}" if half.ratio >= SMALLEST_FACTOR else f"less than {SMALLEST_FACTOR}"
+    return f"in {half.format.name}, its error is {factor} times that of rounding the inputs, dout and the result"
 
 
 def _origin(half: HalfPrecision) -> str:

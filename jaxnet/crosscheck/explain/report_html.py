@@ -99,7 +99,8 @@ def _leaves(leaves: Sequence["Leaf"]) -> str:
         for leaf in leaves
     ]
     numbers = ("relative error", "explained")
-    return table(("gradient", "verdict", *numbers, "worst at"), rows, numbers=numbers)
+    listed = table(("gradient", "verdict", *numbers, "worst at"), rows, numbers=numbers)
+    return listed + "".join(map(paragraph, report_lines.measured_in_double(leaves)))
 
 
 def _number(value: float, form: str) -> str:
