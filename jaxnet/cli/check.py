@@ -46,11 +46,12 @@ from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_counts
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, check_function, inspected, shell_values, targets
 from jaxnet.crosscheck.explain.printed_report import WIDTH, wrapped
-from jaxnet.crosscheck.gradient_line import SourceLine, computed_at, lines_of_wrong_gradients
+from jaxnet.crosscheck.gradient_line import computed_at
 from jaxnet.crosscheck.input_files import in_order
 from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.inspect.signatures import missing_arguments, wrong_call
 from jaxnet.crosscheck.inspect.torch_tensors import tensors_from
+from jaxnet.crosscheck.many_points import at_points
 from jaxnet.crosscheck.measure.step_sweep import step_errors
 
 ERRORS = (SubjectError,)
@@ -59,7 +60,6 @@ TARGET_OPTIONS = (
     "init", "inputs", "gradient", "reference", "constants", "dtype", "float32", "accuracy", "resolution", "order",
     "points", "max_seconds", "plot", "watch",
 )  # fmt: skip
-Checked = tuple[Report, dict[str, SourceLine]]  # a report, and the line of each wrong gradient
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,8 @@ class Options:
     seed: Seed = 0
 
 
-def check_targets(options: Options) -> Iterator[Checked]:
-    """Yields a report for each target, and the lines that compute its wrong gradients."""
+def check_targets(options: Options) -> Iterator[Report]:
+    """Yields a report for each target."""
     with progress_line(f"importing {options.reference}"):
         reference = targets.load(options.reference) if options.reference else None
     for target in options.target:
@@ -132,8 +132,7 @@ def check_targets(options: Options) -> Iterator[Checked]:
                 with progress_line(f"drawing the arguments of {title}"):
                     instance, inputs = draw_arguments(target, subject, options, seed)
                 reports.append(check_arrays_or_tensors(partial(run, instance, seed=seed, name=title), inputs))
-        report = at_points(name, reports)
-        yield report, lines_of_wrong_gradients(report, instance, gradient)
+        yield reports[0] if options.points == 1 else at_points(name, reports)
         if options.plot:
             with progress_line(f"drawing {options.plot}"):
                 from jaxnet import plots  # imports matplotlib
@@ -189,14 +188,6 @@ def check_arrays_or_tensors(run: Callable[..., Report], inputs: list[Any]) -> Re
             raise error from error.__cause__
 
 
-def at_points(name: str, reports: list[Report]) -> Report:
-    """Returns the report at one point, or one report of several."""
-    if len(reports) == 1:
-        return reports[0]
-    calls, seconds = sum(report.calls for report in reports), sum(report.seconds for report in reports)
-    return Report(name, None, (), points=tuple(reports), calls=calls, seconds=seconds, seed=reports[0].seed)
-
-
 def parse_values(
     texts: tuple[str, ...], dtype: str, rng: np.random.Generator, *, tuples_are_shapes: bool = False
 ) -> tuple[list[Any], dict[str, Any]]:
@@ -220,35 +211,35 @@ def stdout_to_stderr() -> Iterator[None]:
         os.close(stdout)
 
 
-def print_report(options: Options, report: Report, lines: dict[str, SourceLine]) -> None:
+def print_report(options: Options, report: Report) -> None:
     """Prints a report, for a FAIL with the lines that compute the gradients, and the annotation for GitHub."""
     text = in_shell(report.details() if options.verbose else report.text())
-    if report.verdict is Verdict.FAIL and lines:
-        text += f"\n  {computed_at(lines)}"
+    if report.verdict is Verdict.FAIL and report.lines:
+        text += f"\n  {computed_at(report.lines)}"
     text = "\n".join(part for line in text.splitlines() for part in wrapped(line, WIDTH))
     end = "\n\n" if "\n" in text else "\n"
     print(colored(text) if has_color() else text, end=end, flush=True)
-    if options.github and (command := annotation(report, next(iter(lines.values()), None))):
+    if options.github and (command := annotation(report)):
         print(in_shell(command), flush=True)
 
 
 def run_checks(options: Options) -> int:
     """Checks the targets or this project's own code, prints the reports, and returns the exit status."""
     rng = np.random.default_rng(options.seed)
-    checks: Iterator[Checked]
+    checks: Iterator[Report]
     if options.target:
         checks = check_targets(options)
     else:
         with progress_line("importing JAX"):
             from jaxnet.cli import own_networks
 
-        checks = ((report, {}) for report in own_networks.check_own(options.network, options.seed, rng))
+        checks = own_networks.check_own(options.network, options.seed, rng)
     reports = []
     with stdout_to_stderr() if options.json else nullcontext():
-        for report, lines in checks:
+        for report in checks:
             reports.append(report)
             if not options.json:
-                print_report(options, report, lines)
+                print_report(options, report)
     verdict = next(verdict for verdict in STATUS if verdict in {report.verdict for report in reports})
     if options.json:
         from jaxnet.cli.check_document import document

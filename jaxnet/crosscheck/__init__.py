@@ -12,6 +12,7 @@ from jaxnet.common.validation import check_counts, check_positive
 from jaxnet.crosscheck.context import Options
 from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.examine import examine
+from jaxnet.crosscheck.gradient_line import lines_of_wrong_gradients
 from jaxnet.crosscheck.input_files import read_inputs
 from jaxnet.crosscheck.inspect import dispatch
 from jaxnet.crosscheck.inspect.checkable import Checkable
@@ -118,14 +119,8 @@ def check_layer(
         'it is dout times 1 - y, but should be dout times (1 - y**2)'
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
-    return _report(
-        dispatch.in_any_style(dispatch.layer_to_checkable, layer, read_inputs(layer, inputs, named), seed),
-        constants,
-        reference,
-        options,
-        name,
-        structure,
-    )
+    checkable = dispatch.in_any_style(dispatch.layer_to_checkable, layer, read_inputs(layer, inputs, named), seed)
+    return _at_lines(_report(checkable, constants, reference, options, name, structure), layer)
 
 
 @preserve_global_state()
@@ -179,14 +174,8 @@ def check_network(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
-    return _report(
-        dispatch.in_any_style(dispatch.network_to_checkable, network, (x, t), seed),
-        constants,
-        reference,
-        options,
-        name,
-        structure,
-    )
+    checkable = dispatch.in_any_style(dispatch.network_to_checkable, network, (x, t), seed)
+    return _at_lines(_report(checkable, constants, reference, options, name, structure), network)
 
 
 @preserve_global_state()
@@ -253,7 +242,7 @@ def check_function(
             checkable = dispatch.forward_mode_to_checkable(f, args, seed)
         else:
             checkable = dispatch.function_to_checkable(f, args, seed, gradient, takes_dout)
-    return _report(checkable, constants, reference, options, name, structure)
+    return _at_lines(_report(checkable, constants, reference, options, name, structure), f, gradient)
 
 
 @preserve_global_state()
@@ -305,7 +294,8 @@ def check(
 
     def at(inputs: tuple[Any, ...], seed: int) -> Report:
         checkable = dispatch.to_checkable(thing, read_inputs(thing, inputs, named), seed)
-        return _report(checkable, constants, reference, replace(options, seed=seed), name, structure)
+        report = _report(checkable, constants, reference, replace(options, seed=seed), name, structure)
+        return _at_lines(report, thing)
 
     if shapes is None:
         return at(inputs, seed)
@@ -390,6 +380,11 @@ def _report(
         in_jax = JaxReference(reference, checkable)
     run = examine_layers if isinstance(checkable, CheckableNetwork) else examine
     return run(name or checkable.name, checkable, in_jax, options)  # type: ignore[arg-type]
+
+
+def _at_lines(report: Report, subject: Any, gradient: Callable[..., Any] | None = None) -> Report:
+    """Returns a report with the lines of code that compute the wrong gradients."""
+    return replace(report, lines=lines_of_wrong_gradients(report, subject, gradient))
 
 
 def _expect_function(option: str, value: Any) -> None:

@@ -18,13 +18,16 @@ MOST_LINES = 4  # that a sentence lists
 
 
 class SourceLine(NamedTuple):
-    """A line of a file."""
+    """A line of a file, and what stands there."""
 
     file: Path
     line: int
+    code: str = ""
 
     def __str__(self) -> str:
-        """Returns FILE:LINE, with the file relative to the working folder if it is below."""
+        """Returns FILE:LINE, with the file relative to the working folder if it is below; a cell has no file."""
+        if not self.file.is_file():
+            return f"line {self.line} of a notebook cell"
         return f"{relative(self.file, Path.cwd())}:{self.line}"
 
 
@@ -52,7 +55,7 @@ def gradient_line(subject: Any, gradient: Any = None, leaf: str = "") -> SourceL
         if file:
             is_gradient = candidate in (gradient, *last, *methods)
             below = assignment_line("".join(lines), leaf) if leaf and is_gradient else 0
-            return SourceLine(Path(file).resolve(), max(line, 1) + below)
+            return SourceLine(Path(file).resolve(), max(line, 1) + below, lines[below].strip())
     return None
 
 
@@ -93,8 +96,10 @@ def _names(target: ast.expr, gradients: Collection[str], leaf: str) -> bool:
 def lines_of_wrong_gradients(report: "Report", subject: Any, gradient: Any = None) -> dict[str, SourceLine]:
     """Returns the line of the gradient of each leaf that fails in a report, as `gradient_line` finds it.
 
-    If no single leaf fails, the only name is "".
+    If no single leaf fails, the only name is "". A PASS has no lines.
     """
+    if report.verdict is Verdict.PASS:
+        return {}
     parts = [report, *report.points]
     wrong = dict.fromkeys(leaf.name for part in parts for leaf in part.leaves if leaf.verdict is Verdict.FAIL)
     lines = {name: gradient_line(subject, gradient, name) for name in wrong or [""]}
@@ -108,8 +113,8 @@ def computed_at(lines: Mapping[str, SourceLine]) -> str:
         lines: The line of each leaf, at least one.
 
     Examples:
-        >>> computed_at({"W": SourceLine(Path("mine.py"), 7), "b": SourceLine(Path("mine.py"), 8)})
-        'the gradient is computed at mine.py:7 for W, mine.py:8 for b'
+        >>> computed_at({"W": SourceLine(Path("cell"), 7), "b": SourceLine(Path("cell"), 8)})
+        'the gradient is computed at line 7 of a notebook cell for W, line 8 of a notebook cell for b'
     """
     places = [(str(line), name) for name, line in lines.items()]
     if len({place for place, _ in places}) == 1:

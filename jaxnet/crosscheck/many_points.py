@@ -36,12 +36,20 @@ def check_shapes(title: str, shapes: Shapes, seed: int, check: Callable[[tuple[A
             report = check(inputs, seed + i)
         except SubjectError as error:
             errors.append(error)
-            report = Report(label, None, (), undecided=(f"it cannot be checked: {error}",))
+            report = Report(label, None, (), undecided=(f"it cannot be checked: {error}",), seed=seed + i)
         reports.append(replace(report, subject=label))
     if len(errors) == len(reports):
         raise errors[0]
+    return at_points(title, reports)
+
+
+def at_points(title: str, reports: Sequence[Report]) -> Report:
+    """Returns one report of those at several points, of which there is at least one."""
+    lines = {name: line for report in reports for name, line in report.lines.items()}
     calls, seconds = sum(report.calls for report in reports), sum(report.seconds for report in reports)
-    return Report(title, None, (), points=tuple(reports), calls=calls, seconds=seconds, seed=seed)
+    return Report(
+        title, None, (), points=tuple(reports), calls=calls, seconds=seconds, seed=reports[0].seed, lines=lines
+    )
 
 
 def _cases(shapes: Shapes, seed: int) -> Iterator[tuple[Any, ...]]:

@@ -10,6 +10,7 @@ from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.element_errors import ElementErrors
 from jaxnet.crosscheck.explain import printed_report, report_lines
 from jaxnet.crosscheck.explain.slips import Slip
+from jaxnet.crosscheck.gradient_line import SourceLine
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.measure.findings import Behaviour
 from jaxnet.crosscheck.measure.other_points import Point
@@ -111,6 +112,8 @@ class Report:
         seconds: The time that the check took.
         seed: The seed of the check.
         step_curves: The errors by step size, for a figure; None if nothing was measured.
+        lines: The line of code that computes each gradient that fails, by leaf, or that of the backward pass by "" if
+            no single one fails. A PASS has none, and neither have gradients that are not written in Python.
     """
 
     subject: str
@@ -128,6 +131,7 @@ class Report:
     seconds: float = 0.0
     seed: int = 0
     step_curves: StepCurves | None = field(default=None, compare=False, repr=False)
+    lines: dict[str, SourceLine] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def verdict(self) -> Verdict:
@@ -172,6 +176,7 @@ class Report:
             "layers": [layer.to_dict() for layer in self.layers],
             "derivatives": [report.to_dict() for report in self.derivatives],
             "points": [report.to_dict() for report in self.points],
+            "lines": {name: str(line) for name, line in self.lines.items()},
         }
         return _plain(data)
 

@@ -90,18 +90,18 @@ class Crosscheck:
         if self._properties is not None:
             self._properties.append(("crosscheck", json.dumps(report.to_dict(), allow_nan=False)))
         if not report:
-            self._object(report, options["seed"], (thing, options.get("gradient")))
+            self._object(report, options["seed"])
         return report
 
-    def _object(self, report: "Report", seed: int, code: tuple[Any, Any]) -> None:
+    def _object(self, report: "Report", seed: int) -> None:
         """Raises an AssertionError for a FAIL; does for INCONCLUSIVE what the setting says."""
         __tracebackhide__ = True
         from jaxnet.crosscheck import InconclusiveWarning, Verdict
-        from jaxnet.crosscheck.gradient_line import computed_at, lines_of_wrong_gradients
+        from jaxnet.crosscheck.gradient_line import computed_at
 
         origin = "the test's id" if seed == self.seed else "seed="
-        lines = lines_of_wrong_gradients(report, *code) if report.verdict is Verdict.FAIL else {}
-        at_line = f"{computed_at(lines)}\n" if lines else ""
+        is_at_line = report.verdict is Verdict.FAIL and report.lines
+        at_line = f"{computed_at(report.lines)}\n" if is_at_line else ""
         text = message(report, f"{at_line}seed {seed}, from {origin}")
         if report.verdict is Verdict.FAIL or self._inconclusive == "fail":
             raise AssertionError(text)

@@ -5,6 +5,7 @@ import platform
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -330,12 +331,12 @@ def test_a_github_annotation_names_the_line_of_the_gradient(check, tmp_path):
 
 def test_an_annotation_escapes_what_github_reads():
     leaf = Leaf("x", Verdict.INCONCLUSIVE, Cause.WRONG_FORM, detail="100 % of\r\nb")
-    report = Report("f, g: 5%", None, (leaf,))
-    text = annotation(report, SourceLine(Path("/nowhere/a,b:c.py"), 7))
+    report = Report("f, g: 5%", None, (leaf,), lines={"x": SourceLine(Path("/nowhere/a,b:c.py"), 7)})
+    text = annotation(report)
     assert text == (
         "::warning file=/nowhere/a%2Cb%3Ac.py,line=7,title=INCONCLUSIVE%3A f%2C g%3A 5%25::100 %25 of%0D%0Ab"
     )
-    assert annotation(report, None).startswith("::warning title=")
+    assert annotation(replace(report, lines={})).startswith("::warning title=")
 
 
 def test_the_line_of_a_gradient_that_is_not_written_in_python_is_unknown():

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import linecache
 import pickle
 import re
 import weakref
@@ -12,6 +13,7 @@ from html_tree import parsed, rows_of, texts_of
 
 from jaxnet.crosscheck import Cause, Leaf, Report, SubjectError, Verdict, check, step_curves
 from jaxnet.crosscheck.element_errors import element_errors
+from jaxnet.crosscheck.gradient_line import computed_at
 from jaxnet.crosscheck.streams import Stream, stream
 from jaxnet.plots.html import unbroken
 
@@ -67,8 +69,8 @@ def test_a_table_says_which_errors_are_those_of_the_code_in_float64():
     layer = Affine(4, 3)
     layer.W, layer.b = np.float32(layer.W), np.float32(layer.b)
     tree = parsed(check(layer, np.float32(draw(5, 4)))._repr_html_())
-    texts = ["".join(element.itertext()) for element in tree.iter("p")]
-    assert "these errors are of the code in float64; the gradients in float32 were compared with those in float64" in texts
+    texts = "".join("".join(element.itertext()) for element in tree.iter("p"))
+    assert "the gradients in float32 were compared with those in float64" in texts
 
 
 @pytest.mark.slow
@@ -222,6 +224,25 @@ def test_a_failure_shows_the_derivatives_at_its_worst_element():
     assert re.match(r"x\[\d\]: analytic .*, numerical ", second)
 
 
+def test_a_failure_shows_the_line_that_computes_the_wrong_gradient():
+    report = check(Affine(4, 3, [(1, 2)]), (5, 4))
+    tree = parsed(report._repr_html_())
+    texts = ["".join(element.itertext()) for element in tree.iter("p")]
+    assert any(re.fullmatch(r"the gradient is computed at .*test_report_html.py:\d+:", text) for text in texts)
+    assert next(tree.iter("pre")).text == "self.dW[place] *= self.factor"
+    assert report.to_dict()["lines"].keys() == {"W"}
+
+
+def test_code_of_a_notebook_has_no_file():
+    cell = "def backward(dout, x):\n    return 3 * dout\n"
+    linecache.cache["<cell>"] = len(cell), None, cell.splitlines(keepends=True), "<cell>"
+    namespace = {}
+    exec(compile(cell, "<cell>", "exec"), namespace)
+    report = check((lambda x: (2 * x, x), namespace["backward"]), (5, 4))
+    assert computed_at(report.lines) == "the gradient is computed at line 1 of a notebook cell"
+    assert "<pre>def backward(dout, x):</pre>" in report._repr_html_()
+
+
 def test_many_inputs_are_listed_and_the_first_failure_is_whole():
     def backward(dout, x):
         return dout * (1 if len(x) < 3 else 2)
@@ -269,8 +290,8 @@ def test_a_network_names_the_wrong_layer():
 
 
 def test_the_whole_text_unfolds(failing):
-    (pre,) = parsed(failing._repr_html_()).iter("pre")
-    assert pre.text == failing.details(width=80)
+    *_, last = parsed(failing._repr_html_()).iter("pre")
+    assert last.text == failing.details(width=80)
 
 
 def test_names_and_messages_are_escaped():

@@ -12,6 +12,7 @@ from jaxnet.crosscheck.decide import Verdict
 from jaxnet.crosscheck.element_errors import ElementErrors
 from jaxnet.crosscheck.explain import report_lines
 from jaxnet.crosscheck.explain.printed_report import WIDTH
+from jaxnet.crosscheck.gradient_line import computed_at
 from jaxnet.crosscheck.inspect.errors import counted
 from jaxnet.crosscheck.measure.step_sweep import StepErrors
 from jaxnet.plots.html import figures, folded, framed, paragraph, table, unbroken
@@ -68,6 +69,7 @@ def _below_head(report: "Report") -> str:
     return "".join([
         paragraph(sentence(report)),
         paragraph(_derivatives(report)),
+        _lines(report),
         _leaves(report.leaves),
         _warnings(report),
         _maps(report.leaves),
@@ -83,6 +85,14 @@ def _derivatives(report: "Report") -> str:
     failing = [leaf for leaf in report.leaves if leaf.verdict is Verdict.FAIL and leaf.values]
     lines = [line.strip() for leaf in failing[:1] for line in report_lines.findings_of(leaf)]
     return "" if lines[:1] == [sentence(report)] else "".join(lines[:1])
+
+
+def _lines(report: "Report") -> str:
+    """Returns where the wrong gradients are computed, with the code of the first."""
+    if report.verdict is not Verdict.FAIL or not report.lines:
+        return ""
+    code = next(iter(report.lines.values())).code
+    return paragraph(f"{computed_at(report.lines)}:") + f"<pre>{escape(code)}</pre>"
 
 
 def _leaves(leaves: Sequence["Leaf"]) -> str:
