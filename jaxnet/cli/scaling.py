@@ -157,9 +157,8 @@ def measure(problem: Problem, count: int, options: Options) -> tuple[str, float,
     hyperparameters, batches = devices.replicate((hyperparameters, batches))
     samples = to_device(devices.shard_rows(data.x_train), jnp.float32), devices.shard_rows(data.t_train)
     arguments = hyperparameters, state, TrainingData(*samples, batches), steps
-    run: Any = compiled_steps.compile_for(
-        compiled_steps.run_steps, net, params, problem.batch_size, "config", "max_steps"
-    )
+    config = config._replace(form=compiled_steps.usual_form_of_steps(config, params, problem.batch_size))
+    run: Any = compiled_steps.compiled_in(config.form, compiled_steps.run_steps, "config", "max_steps")
     program = run.lower(config, *arguments, max_steps=steps).compile()
     seconds, sent = [], []
     for _ in range(REPEATS):

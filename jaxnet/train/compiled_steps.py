@@ -11,11 +11,11 @@ import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxnet.nn.inference import by_chunks, chunk_of
+from jaxnet.nn.inference import by_chunks
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.losses import correct
 from jaxnet.train.device_data import BlockOfSteps, TrainingData, to_floats
-from jaxnet.train.matmul_layout import Layout, choose_layout, compiler_options, eigen_is_faster
+from jaxnet.train.matmul_layout import Form, Layout, usual_form
 from jaxnet.train.sharding import ONE_DEVICE, OneDevice
 from jaxnet.train.step import Criterion, MakeOptimizer, Objective, TrainState, params_dtype, update
 
@@ -37,6 +37,7 @@ class StepConfig(NamedTuple):
     optimizer: MakeOptimizer | optax.GradientTransformation
     criterion: Criterion
     devices: OneDevice = ONE_DEVICE
+    form: Form = Form()
 
     def build(self, hyperparameters: Hyperparameters) -> tuple[Objective, optax.GradientTransformation]:
         """Returns the objective of a step and its optimizer, preceded by clipping where there is a `clip_norm`."""
@@ -72,11 +73,9 @@ def run_steps(
         The state after the last step, the losses (nan beyond the last step), and whether the state is finite.
     """
     first, dtype = state.step, params_dtype(state.params)
-    layout = choose_layout(config.net, data.batch_shape[0])
-    if config.devices != ONE_DEVICE and layout is Layout.FOR_CPU:
-        layout = Layout.AS_WRITTEN  # a few images at a time would be gathered from all devices
-    block = steps_per_gather(config, state.params, data)
-    devices, config = config.devices, config._replace(net=layout.network(config.net))
+    block = steps_per_gather(config, data)
+    devices, layout = config.devices, config.form.layout
+    config = config._replace(net=layout.network(config.net))
 
     def step(carry: _Carry, x: Array, t: Array) -> _Carry:
         batch = devices.constrain_rows((to_floats(x, dtype), t))
@@ -103,7 +102,7 @@ def run_steps(
     return devices.constrain_result(state), *devices.constrain_whole((carry.losses, finite))
 
 
-def steps_per_gather(config: StepConfig, params: Params, data: TrainingData | BlockOfSteps) -> int:
+def steps_per_gather(config: StepConfig, data: TrainingData | BlockOfSteps) -> int:
     """Returns the number of steps whose rows are gathered together, so that memory serves many reads in parallel.
 
     It is 1 where rows need no gathering, over several devices, so that none holds more rows than it needs, and where
@@ -111,7 +110,7 @@ def steps_per_gather(config: StepConfig, params: Params, data: TrainingData | Bl
     microseconds to wake.
     """
     gathered = isinstance(data, TrainingData) and config.devices == ONE_DEVICE
-    if not gathered or eigen_is_faster(config.net, params, data.batch_shape[0]):
+    if not gathered or config.form.uses_eigen:
         return 1
     return max(1, min(data.steps, GATHERED_BYTES // (math.prod(data.batch_shape) * data.x.dtype.itemsize)))
 
@@ -129,11 +128,12 @@ def count_correct(
     x: Array,
     t: Array,
     count: int | Int[Array, ""],
+    *,
     devices: OneDevice = ONE_DEVICE,
+    layout: Layout = Layout.AS_WRITTEN,
 ) -> tuple[Int[Array, ""], Int[Array, ""]]:
     """Returns how many predictions in inference are correct, of the first `count` samples, and how many there are."""
     dtype = params_dtype(params)
-    layout = choose_layout(net, chunk_of(x))
     net = layout.network(net)
 
     def are_correct(stored: tuple[Params, Tree], x: Array, t: Array) -> Array:
@@ -149,15 +149,17 @@ def count_correct(
     return (are_right & jnp.expand_dims(counted, range(1, are_right.ndim))).sum(), jnp.asarray(predictions)
 
 
-def compile_for(
-    function: Callable[..., Any], net: Layer, params: Params, rows: int, *static: str
-) -> Callable[..., Any]:
-    """Returns the function compiled for a network that takes this many rows at a time; `static` names arguments."""
-    return _compile(function, tuple(compiler_options(net, params, rows).items()), static)
+def usual_form_of_steps(config: StepConfig, params: Params, rows: int) -> Form:
+    """Returns the usually fastest form for steps of so many rows; over several devices, layers as they are written.
+
+    The form for a CPU takes a few images at a time, which would be gathered from all devices.
+    """
+    form = usual_form(config.net, params, rows)
+    is_divided = form.layout is Layout.FOR_CPU and config.devices != ONE_DEVICE
+    return form._replace(layout=Layout.AS_WRITTEN) if is_divided else form
 
 
 @cache
-def _compile(
-    function: Callable[..., Any], options: tuple[tuple[str, str], ...], static: tuple[str, ...]
-) -> Callable[..., Any]:
-    return jax.jit(function, static_argnames=static, compiler_options=dict(options))
+def compiled_in(form: Form, function: Callable[..., Any], *static: str) -> Callable[..., Any]:
+    """Returns a function compiled with the library that belongs to a form; `static` names arguments."""
+    return jax.jit(function, static_argnames=static, compiler_options=form.compiler_options)

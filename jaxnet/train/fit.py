@@ -7,6 +7,7 @@ after about a second. At these points a run can be watched, saved, stopped and r
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,10 +20,18 @@ from jaxnet.common.validation import check_batches, check_counts, check_key, nat
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer, Params, no_noise
 from jaxnet.nn.losses import softmax_cross_entropy
-from jaxnet.train.compiled_steps import Hyperparameters, StepConfig, compile_for, count_correct, run_steps
+from jaxnet.train.compiled_steps import (
+    Hyperparameters,
+    StepConfig,
+    compiled_in,
+    count_correct,
+    run_steps,
+    usual_form_of_steps,
+)
 from jaxnet.train.device_data import to_floats
 from jaxnet.train.divergence import DivergedError, diverged_error, nonfinite_finder
 from jaxnet.train.history import GrowingHistory, History, Progress
+from jaxnet.train.matmul_layout import usual_form
 from jaxnet.train.sample_sources import DeviceSamples, HostSamples, Part, bytes_of, require_grain
 from jaxnet.train.step import Criterion, Optimizer, TrainState, init_train_state, params_dtype
 from jaxnet.train.step_config import check_data, configure
@@ -159,6 +168,7 @@ def iter_fit(
     check_batches("batches", batches, len(data.x_train))
     batches, dtype = jnp.asarray(batches), params_dtype(params)
     config.devices.check_batch_size(batches.shape[1])
+    config = config._replace(form=usual_form_of_steps(config, params, batches.shape[1]))
     first = _initial_state(config, hyperparameters, params, key)
     none = np.zeros(0, dtype)
     progress = resume or Progress(first, History(none, none.astype(np.int32), none, none))
@@ -239,10 +249,12 @@ class _Programs:
         batches_shape: tuple[int, ...],
         max_steps: int,
     ) -> None:
-        net, (self.steps, batch_size), self.dtype = config.net, batches_shape, params_dtype(params)
+        self.steps, self.dtype = batches_shape[0], params_dtype(params)
         self.config, self.hyperparameters, self.samples, self.max_steps = config, hyperparameters, samples, max_steps
-        self._run = compile_for(run_steps, net, params, batch_size, "config", "max_steps")
-        self._count_correct = compile_for(count_correct, net, params, samples.rows_at_a_time, "net", "devices")
+        self._run = compiled_in(config.form, run_steps, "config", "max_steps")
+        evaluation = usual_form(config.net, params, samples.rows_at_a_time)
+        compiled = compiled_in(evaluation, count_correct, "net", "devices", "layout")
+        self._count_correct = partial(compiled, config.net, devices=config.devices, layout=evaluation.layout)
 
     def advance(self, state: TrainState, stop: int) -> tuple[TrainState, Float[np.ndarray, " K"], bool]:
         """Makes the steps from `state.step` up to but not including `stop`.
@@ -260,12 +272,11 @@ class _Programs:
 
     def evaluate(self, state: TrainState) -> tuple[float, float]:
         """Returns the accuracies of this state, in [0, 1], on the training and the test samples."""
-        net, devices = self.config.net, self.config.devices
 
         def accuracy(parts: Iterator[Part]) -> float:
             total = np.zeros(2, np.int64)
             for x, t, rows in parts:
-                total += np.array(self._count_correct(net, state.params, state.net_state, x, t, rows, devices))
+                total += np.array(self._count_correct(state.params, state.net_state, x, t, rows))
             return float(total[0] / total[1])
 
         train, test = map(accuracy, self.samples.evaluated())

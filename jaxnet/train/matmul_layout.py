@@ -1,4 +1,4 @@
-"""The memory layout of weights, the form of layers, and XLA's choice of a matrix product library on a CPU.
+"""The forms in which a CPU computes products: the memory layout of weights, the form of layers, and the library.
 
 YNNPACK is fastest where the long side of the result is along its rows. For x W, (N, D) (D, M) with few hidden units M,
 that is Wᵀ xᵀ, (M, D) (D, N); for the gradient with respect to W it is dᵀ x, (M, N) (N, D). A program may therefore
@@ -8,7 +8,7 @@ store weights as Wᵀ. Layers and optimizers still see W, and XLA moves no data 
 import math
 from enum import Enum
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
@@ -25,9 +25,9 @@ WIDE_MATRIX = 256  # columns of a weight matrix, from which YNNPACK is faster th
 class Layout(Enum):
     """How a program stores its weight matrices, and in which form it computes layers."""
 
-    AS_WRITTEN = "W"
-    TRANSPOSED = "Wᵀ"
-    FOR_CPU = "for a CPU"  # the layers of `for_cpu`, with W as written
+    AS_WRITTEN = "as-written"  # W
+    TRANSPOSED = "transposed"  # Wᵀ
+    FOR_CPU = "for-cpu"  # the layers of `for_cpu`, with W as written
 
     def convert(self, tree: Any) -> Any:
         """Converts the matrices of a tree from W to this layout, or back: the conversion is its own inverse."""
@@ -37,17 +37,52 @@ class Layout(Enum):
 
     def network(self, net: Layer) -> Layer:
         """Returns a network with the same parameters and outputs whose products suit this layout."""
-        if self is Layout.AS_WRITTEN:
-            return net
         if self is Layout.FOR_CPU:
             return for_cpu(net)
-        return sequential({name: _transposed(layer) for name, layer in net.layers.items()})
+        if self is Layout.TRANSPOSED:
+            return sequential({name: _transposed(layer) for name, layer in net.layers.items()})
+        return net
 
 
-def choose_layout(net: Layer, rows: int) -> Layout:
-    """Returns the faster layout for a program with this many rows at a time.
+class Form(NamedTuple):
+    """How a program computes its products. All forms have the same results up to rounding.
 
-    Networks stay as written unless every layer has `last_axis_only`. Microseconds of 784-50-10, 2 cores, jaxlib 0.10.2:
+    Args:
+        layout: Its layout.
+        uses_eigen: Whether Eigen multiplies, instead of YNNPACK, which is XLA's own choice.
+    """
+
+    layout: Layout = Layout.AS_WRITTEN
+    uses_eigen: bool = False
+
+    def __str__(self) -> str:
+        """Returns the name of the form, such as "as-written, Eigen"."""
+        return f"{self.layout.value}{', Eigen' * self.uses_eigen}"
+
+    @property
+    def compiler_options(self) -> dict[str, str]:
+        """The options for `jax.jit` that select the library."""
+        return _without_ynnpack() if self.uses_eigen else {}
+
+
+def possible_forms(net: Layer) -> list[Form]:
+    """Returns the forms in which this device can compute a network.
+
+    Weights are transposed only if every layer has `last_axis_only`.
+    """
+    if jax.default_backend() != "cpu":
+        return [Form()]
+    flat = bool(net.layers) and not any(layer.layers for layer in net.layers.values())
+    layouts = {Layout.FOR_CPU: is_faster_for_cpu(net), Layout.TRANSPOSED: flat and net.last_axis_only}
+    possible = [*(layout for layout, is_possible in layouts.items() if is_possible), Layout.AS_WRITTEN]
+    forms = [Form(layout) for layout in possible]
+    return forms + [Form(layout, uses_eigen=True) for layout in possible if layout is not Layout.TRANSPOSED]
+
+
+def usual_form(net: Layer, params: Params, rows: int) -> Form:
+    """Returns the form that is usually the fastest for a program with this many rows at a time.
+
+    Microseconds of 784-50-10, 2 cores, jaxlib 0.10.2:
 
     | rows | x W by Eigen | x W by YNNPACK | Wᵀ xᵀ by YNNPACK |
     |---|---|---|---|
@@ -55,26 +90,16 @@ def choose_layout(net: Layer, rows: int) -> Layout:
     | 100 | 172 | 219 | 195 |
     | 1,000 | 1,645 | 1,510 | 1,070 |
     """
-    if jax.default_backend() == "cpu" and is_faster_for_cpu(net):
-        return Layout.FOR_CPU
-    flat = bool(net.layers) and not any(layer.layers for layer in net.layers.values())
-    if jax.default_backend() != "cpu" or not flat or not net.last_axis_only:
-        return Layout.AS_WRITTEN
-    sizes = [layer.description[1:] for layer in net.layers.values() if layer.description[0] == "Affine"]
-    largest = max(map(math.prod, sizes), default=0)
-    return Layout.TRANSPOSED if rows >= MANY_ROWS or rows * largest < SMALL_PRODUCT else Layout.AS_WRITTEN
-
-
-def eigen_is_faster(net: Layer, params: Params, rows: int) -> bool:
-    """Returns whether Eigen multiplies faster in such a program than YNNPACK, which is XLA's own choice."""
+    first, *others = possible_forms(net)
+    layout = first.layout
+    if layout is Layout.TRANSPOSED:
+        sizes = [layer.description[1:] for layer in net.layers.values() if layer.description[0] == "Affine"]
+        largest = max(map(math.prod, sizes), default=0)
+        if rows >= MANY_ROWS or rows * largest < SMALL_PRODUCT:
+            return first
+        layout = Layout.AS_WRITTEN
     columns = max((leaf.shape[-1] for leaf in jax.tree.leaves(params) if leaf.ndim == 2), default=0)
-    narrow = jax.default_backend() == "cpu" and columns < WIDE_MATRIX
-    return narrow and choose_layout(net, rows) is not Layout.TRANSPOSED
-
-
-def compiler_options(net: Layer, params: Params, rows: int) -> dict[str, str]:
-    """Returns the options for `jax.jit` that select the faster library."""
-    return _without_ynnpack() if eigen_is_faster(net, params, rows) else {}
+    return Form(layout, uses_eigen=bool(others) and columns < WIDE_MATRIX)
 
 
 @cache

@@ -20,10 +20,12 @@ from jaxtyping import Array, Float, Int
 from jaxnet.common.outline import outline
 from jaxnet.common.validation import check_batches, check_counts, check_fits_dtype, check_positive
 from jaxnet.data import Dataset
+from jaxnet.nn.inference import chunk_of
 from jaxnet.nn.layers import Layer, Params
 from jaxnet.nn.losses import softmax_cross_entropy
 from jaxnet.train.compiled_steps import Hyperparameters, StepConfig, all_finite, count_correct
 from jaxnet.train.device_data import TrainingData, to_device, to_floats
+from jaxnet.train.matmul_layout import usual_form
 from jaxnet.train.sharding import OneDevice, placement
 from jaxnet.train.step import Criterion, MakeOptimizer, TrainState, init_train_state, params_dtype, update
 from jaxnet.train.step_config import check_data, configure
@@ -228,7 +230,11 @@ def _evaluate(
 
         def evaluate_run(run: tuple[Any, ...]) -> tuple[Array, ...]:
             params, net_state, _ = run
-            counts = [count_correct(net, params, net_state, x, t, len(x)) for x, t in samples]
+            layouts = [usual_form(net, params, chunk_of(x)).layout for x, _ in samples]
+            counts = [
+                count_correct(net, params, net_state, x, t, len(x), layout=layout)
+                for layout, (x, t) in zip(layouts, samples, strict=True)
+            ]
             return all_finite(run), *(right / predictions for right, predictions in counts)
 
         results: tuple[Array, ...] = lax.map(evaluate_run, runs)

@@ -12,6 +12,7 @@ from conftest import a_dataset, hand_built, noise_of, random_params
 import jaxnet
 import numpy_ref
 from jaxnet.train import compiled_steps, device_data
+from jaxnet.train.matmul_layout import Form
 
 STEPS = 500
 
@@ -652,7 +653,7 @@ def test_random_bits_are_drawn_only_for_layers_that_need_them(data, dropped):
     net = deep_net(dropped)
     params = random_params(net, dtype=np.float32)
     first = jaxnet.init_train_state(net, optax.sgd(0.1), params, jax.random.key(0))
-    lowered = compiled_steps.compile_for(compiled_steps.run_steps, net, params, 10, "config", "max_steps").lower(
+    lowered = compiled_steps.compiled_in(Form(), compiled_steps.run_steps, "config", "max_steps").lower(
         compiled_steps.StepConfig(net, optax.sgd, jaxnet.softmax_cross_entropy),
         compiled_steps.Hyperparameters(jnp.array(0.1), None, None), first,
         device_data.TrainingData(jnp.asarray(data.x_train), jnp.asarray(data.t_train), batches_for(data, 10)),

@@ -11,7 +11,7 @@ from conftest import a_dataset, hand_built, random_params, sampled
 import jaxnet
 import numpy_ref
 from jaxnet.train import compiled_steps, device_data, matmul_layout, step_config
-from jaxnet.train.matmul_layout import Layout
+from jaxnet.train.matmul_layout import Form, Layout
 
 
 @pytest.mark.slow
@@ -39,45 +39,40 @@ def test_converting_twice_changes_nothing():
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), twice, tree)))
 
 
-@pytest.mark.parametrize(
-    ("net", "rows", "layout"),
-    [
-        (jaxnet.two_layer_net(784, 50, 10), 32, Layout.TRANSPOSED),
-        (jaxnet.two_layer_net(784, 50, 10), 100, Layout.AS_WRITTEN),
-        (jaxnet.two_layer_net(784, 50, 10), 1000, Layout.TRANSPOSED),
-        (jaxnet.notebook_net(784, 50, 10), 1000, Layout.TRANSPOSED),
-        (jaxnet.multi_layer_net(784, [512, 512], 10), 128, Layout.AS_WRITTEN),
-        (jaxnet.multi_layer_net(64, [50], 10, batch_norm=True), 32, Layout.AS_WRITTEN),
-        (jaxnet.multi_layer_net(64, [50], 10, dropout=0.5), 32, Layout.AS_WRITTEN),
-        (jaxnet.simple_conv_net(), 1000, Layout.FOR_CPU),
-        (jaxnet.transformer(20, 8, size=16), 1000, Layout.FOR_CPU),
-        (jaxnet.nn.affine(4, 3), 32, Layout.AS_WRITTEN),
-        (jaxnet.nn.sequential({}), 32, Layout.AS_WRITTEN),
-        (jaxnet.nn.sequential({"Relu1": jaxnet.nn.relu()}), 32, Layout.TRANSPOSED),
-    ],
-    ids=lambda value: value.description[0] if isinstance(value, jaxnet.nn.Layer) else None,
-)
-def test_only_plain_networks_are_transposed_where_that_is_faster(net, rows, layout):
-    assert matmul_layout.choose_layout(net, rows) is layout
+NARROW, WIDE = 50, 256
+AS_WRITTEN, TRANSPOSED, FOR_CPU = Form(), Form(Layout.TRANSPOSED), Form(Layout.FOR_CPU)
+BY_EIGEN, FOR_CPU_BY_EIGEN = Form(uses_eigen=True), Form(Layout.FOR_CPU, uses_eigen=True)
 
 
 @pytest.mark.parametrize(
-    ("sizes", "rows", "eigen"),
+    ("net", "rows", "form"),
     [
-        ((784, 50, 10), 32, False),
-        ((784, 50, 10), 100, True),
-        ((784, 50, 10), 1000, False),
-        ((784, 255, 10), 128, True),
-        ((784, 256, 10), 128, False),
-        ((784, 512, 512, 10), 128, False),
+        (jaxnet.two_layer_net(784, NARROW, 10), 32, TRANSPOSED),
+        (jaxnet.two_layer_net(784, NARROW, 10), 100, BY_EIGEN),
+        (jaxnet.two_layer_net(784, NARROW, 10), 1000, TRANSPOSED),
+        (jaxnet.notebook_net(784, NARROW, 10), 1000, TRANSPOSED),
+        (jaxnet.two_layer_net(784, WIDE - 1, 10), 128, BY_EIGEN),
+        (jaxnet.two_layer_net(784, WIDE, 10), 128, AS_WRITTEN),
+        (jaxnet.multi_layer_net(784, [512, 512], 10), 128, AS_WRITTEN),
+        (jaxnet.multi_layer_net(64, [NARROW], 10, batch_norm=True), 32, BY_EIGEN),
+        (jaxnet.multi_layer_net(64, [NARROW], 10, dropout=0.5), 32, BY_EIGEN),
+        (jaxnet.simple_conv_net(), 1000, FOR_CPU_BY_EIGEN),
+        (jaxnet.transformer(20, 8, size=64), 1000, FOR_CPU),  # its MLP has 256 columns
+        (jaxnet.nn.affine(4, 3), 32, BY_EIGEN),
+        (jaxnet.nn.sequential({}), 32, BY_EIGEN),
+        (jaxnet.nn.sequential({"Relu1": jaxnet.nn.relu()}), 32, TRANSPOSED),
     ],
+    ids=lambda value: value.description[0] if isinstance(value, jaxnet.nn.Layer) else str(value),
 )
-def test_narrow_networks_as_written_are_multiplied_by_eigen(sizes, rows, eigen):
-    net = jaxnet.multi_layer_net(sizes[0], sizes[1:-1], sizes[-1])
+def test_the_usual_form_is_possible_and_the_one_that_is_faster(net, rows, form):
     params = jax.eval_shape(lambda key: net.init(key, 0.1), jax.random.key(0))
-    assert matmul_layout.eigen_is_faster(net, params, rows) is eigen
+    assert matmul_layout.usual_form(net, params, rows) == form
+    assert form in matmul_layout.possible_forms(net)
+
+
+def test_eigen_multiplies_where_ynnpack_is_disabled():
     options = matmul_layout._without_ynnpack()  # empty if this version of XLA does not have the option
-    assert matmul_layout.compiler_options(net, params, rows) == (options if eigen else {})
+    assert (BY_EIGEN.compiler_options, AS_WRITTEN.compiler_options) == (options, {})
 
 
 def test_xla_has_the_option_to_disable_ynnpack_or_does_not_use_it():
@@ -119,8 +114,8 @@ def test_every_product_of_the_compiled_program_is_transposed():
     config, hyperparameters = step_config.configure(net, params, learning_rate=0.1)
     state = jaxnet.initial_state(net, params, learning_rate=0.1)
     data = device_data.TrainingData(jnp.zeros((2000, 784)), jnp.zeros(2000, int), jnp.zeros((5, 1000), int))
-    lowered = compiled_steps.compile_for(compiled_steps.run_steps, net, params, 1000, "config", "max_steps").lower(
-        config, hyperparameters, state, data, 5, max_steps=5
+    lowered = compiled_steps.compiled_in(TRANSPOSED, compiled_steps.run_steps, "config", "max_steps").lower(
+        config._replace(form=TRANSPOSED), hyperparameters, state, data, 5, max_steps=5
     )
     products = [line.split(" = ")[1] for line in lowered.compile().as_text().splitlines() if " dot(" in line]
     shapes = sorted(line.split("{")[0] for line in products)
