@@ -19,8 +19,8 @@ class Convolution(Layer):
     """y[n, f, i, j] = Σ_c,k,l x[n, c, i s + k - p, j s + l - p] W[f, c, k, l] + b[f], with stride s and padding p.
 
     It is Affine with a patch of x in each column: `windows` takes them ("im2col"), and `scatter` adds the gradient of
-    each to the elements that it was taken from ("col2im"). Chellapilla, Puri and Simard, *High Performance Convolutional
-    Neural Networks for Document Processing*, 2006, section 4.
+    each to the elements that it was taken from ("col2im"). Chellapilla, Puri and Simard, *High Performance
+    Convolutional Neural Networks for Document Processing*, 2006, section 4.
 
     Raises:
         ValueError: If arrays or numbers do not fit; in use, if x has other channels or no room for a window.
