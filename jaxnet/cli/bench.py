@@ -221,5 +221,5 @@ def main(options: Options) -> None:
     if options.output:
         temporary = options.output.with_name(f"{options.output.name}.part")  # the file is complete or absent
         with cleanup(partial(temporary.unlink, missing_ok=True)):
-            temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(results, indent=1, default=str) + "\n", encoding="utf-8")
             temporary.replace(options.output)
