@@ -5,6 +5,7 @@ its width. Elements beyond the last whole window, at the bottom and at the right
 """
 
 import math
+from functools import reduce
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -17,9 +18,9 @@ __all__ = ["AveragePool", "Convolution", "MaxPool"]
 class Convolution(Layer):
     """y[n, f, i, j] = Σ_c,k,l x[n, c, i s + k - p, j s + l - p] W[f, c, k, l] + b[f], with stride s and padding p.
 
-    It is Affine on rows that are patches of x: `windows` takes them ("im2col"), and `scatter` adds the gradient of each
-    to the elements that it was taken from ("col2im"). Chellapilla, Puri and Simard, *High Performance Convolutional
-    Neural Networks for Document Processing*, 2006, section 4.
+    It is Affine with a patch of x in each column: `windows` takes them ("im2col"), and `scatter` adds the gradient of
+    each to the elements that it was taken from ("col2im"). Chellapilla, Puri and Simard, *High Performance
+    Convolutional Neural Networks for Document Processing*, 2006, section 4.
 
     Raises:
         ValueError: If arrays or numbers do not fit; in use, if x has other channels or no room for a window.
@@ -40,19 +41,19 @@ class Convolution(Layer):
     def forward(self, x: Array) -> Array:
         F, C, K, _ = self.W.shape
         check_images(x, C, K, self.padding)
-        self.shape, patches = x.shape, windows(x, K, self.stride, self.padding)  # (N, C, OH, OW, K, K)
-        N, _, OH, OW, _, _ = patches.shape
-        self.columns = patches.transpose(0, 2, 3, 1, 4, 5).reshape(N * OH * OW, C * K * K)
-        y = self.columns @ self.W.reshape(F, -1).T + self.b  # (N OH OW, C K K) @ (C K K, F) + (F,)
-        return y.reshape(N, OH, OW, F).transpose(0, 3, 1, 2)  # (N, F, OH, OW)
+        self.shape, patches = x.shape, windows(x, K, self.stride, self.padding)  # (K, K, N, C, OH, OW)
+        _, _, N, _, OH, OW = patches.shape
+        self.columns = patches.transpose(3, 0, 1, 2, 4, 5).reshape(C * K * K, N * OH * OW)
+        y = self.W.reshape(F, -1) @ self.columns + self.b[:, None]  # (F, C K K) @ (C K K, N OH OW) + (F, 1)
+        return y.reshape(F, N, OH, OW).swapaxes(0, 1)  # (N, F, OH, OW)
 
     def backward(self, dout: Array) -> Array:
         (F, C, K, _), (N, _, OH, OW) = self.W.shape, dout.shape
-        dout = dout.transpose(0, 2, 3, 1).reshape(-1, F)  # (N OH OW, F)
-        self.dW = (dout.T @ self.columns).reshape(self.W.shape)  # (F, C, K, K)
-        self.db = dout.sum(axis=0)  # (F,)
-        dcolumns = dout @ self.W.reshape(F, -1)  # (N OH OW, F) @ (F, C K K)
-        dpatches = dcolumns.reshape(N, OH, OW, C, K, K).transpose(0, 3, 1, 2, 4, 5)
+        dout = dout.swapaxes(0, 1).reshape(F, -1)  # (F, N OH OW)
+        self.dW = (dout @ self.columns.T).reshape(self.W.shape)  # (F, C, K, K)
+        self.db = dout.sum(axis=1)  # (F,)
+        dcolumns = self.W.reshape(F, -1).T @ dout  # (C K K, F) @ (F, N OH OW)
+        dpatches = dcolumns.reshape(C, K, K, N, OH, OW).transpose(1, 2, 3, 0, 4, 5)
         return scatter(dpatches, self.shape, self.stride, self.padding)
 
 
@@ -77,16 +78,18 @@ class MaxPool(Pool):
 
     def forward(self, x: Array) -> Array:
         check_images(x, None, self.size, self.padding)
-        self.shape = x.shape
-        patches = windows(x, self.size, self.stride, self.padding, -math.inf)  # (N, C, OH, OW, K, K)
-        patches = patches.reshape(*patches.shape[:4], -1)  # (N, C, OH, OW, K K)
-        self.largest = patches.argmax(axis=-1)[..., None]  # (N, C, OH, OW, 1)
-        return np.take_along_axis(patches, self.largest, axis=-1)[..., 0]  # (N, C, OH, OW)
+        self.shape, self.patches = x.shape, windows(x, self.size, self.stride, self.padding, -math.inf)
+        self.y = reduce(np.maximum, elements(self.patches))  # (N, C, OH, OW)
+        return self.y.copy()
 
     def backward(self, dout: Array) -> Array:
-        K = self.size
-        dpatches = np.where(np.arange(K * K) == self.largest, dout[..., None], 0)  # (N, C, OH, OW, K K)
-        return scatter(dpatches.reshape(*dout.shape, K, K), self.shape, self.stride, self.padding)
+        dpatches = np.empty_like(self.patches, dout.dtype)  # (K, K, N, C, OH, OW)
+        missing = np.ones(dout.shape, dtype=bool)  # windows whose largest element was not found yet
+        for element, delement in zip(elements(self.patches), elements(dpatches), strict=True):
+            largest = missing & ~(element < self.y)  # not ==, so that dout reaches dx where y is nan
+            delement[...] = dout * largest
+            missing &= ~largest
+        return scatter(dpatches, self.shape, self.stride, self.padding)
 
 
 class AveragePool(Pool):
@@ -99,27 +102,37 @@ class AveragePool(Pool):
     def forward(self, x: Array) -> Array:
         check_images(x, None, self.size, self.padding)
         self.shape = x.shape
-        return windows(x, self.size, self.stride, self.padding).mean(axis=(-2, -1))  # (N, C, OH, OW)
+        patches = windows(x, self.size, self.stride, self.padding)  # (K, K, N, C, OH, OW)
+        return reduce(np.add, elements(patches)) / self.size**2  # (N, C, OH, OW)
 
     def backward(self, dout: Array) -> Array:
         K = self.size
-        dpatches = np.broadcast_to(dout[..., None, None] / K**2, (*dout.shape, K, K))  # (N, C, OH, OW, K, K)
+        dpatches = np.broadcast_to(dout / K**2, (K, K, *dout.shape))  # (K, K, N, C, OH, OW)
         return scatter(dpatches, self.shape, self.stride, self.padding)
 
 
 def windows(x: Array, size: int, stride: int, padding: int, fill: float = 0.0) -> Array:
-    """Returns a view of every window of the padded images: (N, C, OH, OW, size, size)."""
+    """Returns a view of every window of the padded images: (size, size, N, C, OH, OW).
+
+    The axes of an image are last because NumPy copies and adds long runs fast, and those of a window are short.
+    """
     around = (0, 0), (0, 0), (padding, padding), (padding, padding)
     padded = np.pad(x, around, constant_values=fill) if padding else x
-    return sliding_window_view(padded, (size, size), axis=(2, 3))[:, :, ::stride, ::stride]
+    patches = sliding_window_view(padded, (size, size), axis=(2, 3))[:, :, ::stride, ::stride]
+    return patches.transpose(4, 5, 0, 1, 2, 3)
+
+
+def elements(patches: Array) -> list[Array]:
+    """Returns views of the first elements of all windows, (N, C, OH, OW), then the second ones, and so on by rows."""
+    return [patches[position] for position in np.ndindex(patches.shape[:2])]
 
 
 def scatter(dpatches: Array, shape: tuple[int, ...], stride: int, padding: int) -> Array:
     """Adds the values of each window's elements up in images of this shape: the transpose of `windows`."""
-    N, C, OH, OW, K, _ = dpatches.shape
-    dx = np.zeros((N, C, shape[2] + 2 * padding, shape[3] + 2 * padding), dpatches.dtype)
+    K, _, N, C, OH, OW = dpatches.shape
+    dx = np.zeros((C, N, shape[2] + 2 * padding, shape[3] + 2 * padding), dpatches.dtype).swapaxes(0, 1)
     for i, j in np.ndindex(K, K):
-        dx[:, :, i : i + stride * OH : stride, j : j + stride * OW : stride] += dpatches[..., i, j]
+        dx[:, :, i : i + stride * OH : stride, j : j + stride * OW : stride] += dpatches[i, j]
     return dx[:, :, padding : padding + shape[2], padding : padding + shape[3]]
 
 

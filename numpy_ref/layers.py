@@ -113,11 +113,11 @@ class ReLU(Layer):
     """y = max(x, 0); dx = dout where x > 0, else 0. The derivative at the kink x = 0 is taken to be 0."""
 
     def forward(self, x: Array) -> Array:
-        self.mask = x <= 0
-        return np.where(self.mask, 0, x)
+        self.positive = x > 0
+        return np.maximum(x, 0)
 
     def backward(self, dout: Array) -> Array:
-        return np.where(self.mask, 0, dout)
+        return dout * self.positive
 
 
 class LeakyReLU(Layer):

@@ -24,6 +24,7 @@ from jaxnet.cli.bench_check import compare_checkers, parse_cases
 from jaxnet.cli.bench_check_layers import LAYERS
 from jaxnet.cli.bench_checkers import FRAMEWORKS
 from jaxnet.cli.bench_contenders import CONTENDERS, PREDICTORS, Train
+from jaxnet.cli.bench_hand import check_folders, compare_by_hand
 from jaxnet.cli.bench_predict import compare_predictions
 from jaxnet.cli.bench_problem import (
     Problem,
@@ -63,6 +64,8 @@ NETWORKS = (
     "deep", "simple-conv", "deep-conv", "transformer",
 )  # fmt: skip
 NETWORKS_ARGUMENT = tyro.conf.arg(metavar="[NETWORK ...]", help=NETWORKS_HELP, help_behavior_hint="")
+NETWORKS_BY_HAND = "simple-conv", "deep-conv"
+MODES = "predict", "whole_run", "check", "hand"
 COMPARED_STEPS = 10
 WEIGHT_TOLERANCE = 1e-2  # of the change of the weights: a missing step is 1e-1, a ReLU that rounding flips 1e-3
 
@@ -85,6 +88,12 @@ class Options:
     """Measure a run of `jaxnet.fit` instead: 10,000 steps of 784-50-10@100 on MNIST, with 101 evaluations."""
     check: Switch = False
     """Compare checkers of gradients instead: seconds and calls of the check, and of PyTorch's, JAX's and SciPy's."""
+    hand: Switch = False
+    """Compare networks written by hand in NumPy instead: `numpy_ref`, and those of --book and --numpy-ml."""
+    book: OptionalPath = None
+    """With --hand, a clone of github.com/oreilly-japan/deep-learning-from-scratch."""
+    numpy_ml: OptionalPath = None
+    """With --hand, a clone of github.com/ddbourgin/numpy-ml, whose pooling takes seconds for a batch of 100 images."""
     output: OptionalPath = None
     """JSON file for all measurements."""
 
@@ -165,27 +174,46 @@ def environment(options: Options) -> dict[str, Any]:
     return {"options": settings, "threads": available_threads(), "machine": platform.machine(), "versions": versions}
 
 
-def main(options: Options) -> None:
-    """Measures, prints tables, and writes the results."""
-    console = Console(highlight=False, soft_wrap=True)
-    check_positive("seconds", options.seconds)
+def check_options(options: Options) -> None:
+    """Raises ValueError if options exclude each other, or name contenders or networks that do not exist."""
+    modes = [mode for mode in MODES if getattr(options, mode)]
+    if len(modes) > 1:
+        raise ValueError(f"{modes[-1]}: given beside --{modes[0].replace('_', '-')}, expected one of them")
+    for name in ("book", "numpy_ml"):
+        if getattr(options, name) is not None and not options.hand:
+            raise ValueError(f"{name}: given without --hand, which measures it; add --hand")
+    if options.hand and options.only:
+        raise ValueError("only: given beside --hand, whose contenders are those of --book and --numpy-ml; leave it out")
     known: Collection[str] = FRAMEWORKS if options.check else PREDICTORS if options.predict else CONTENDERS
     for name in options.only:
         if name not in known:
             raise ValueError(f"only: {name!r}, expected some of {', '.join(known)}")
-    networks = options.networks or NETWORKS
     if options.check:
-        for other in ("predict", "whole_run"):
-            if getattr(options, other):
-                raise ValueError(f"check: given beside --{other.replace('_', '-')}, expected one of them")
         parse_cases(options.networks)
     else:
-        for text in networks:
+        for text in options.networks:
             parse_network(text)
+
+
+def main(options: Options) -> None:
+    """Measures, prints tables, and writes the results."""
+    console = Console(highlight=False, soft_wrap=True)
+    check_positive("seconds", options.seconds)
+    check_options(options)
+    networks = options.networks or (NETWORKS_BY_HAND if options.hand else NETWORKS)
+    folders = check_folders({"book": options.book, "numpy-ml": options.numpy_ml})
     check_writable("output", options.output)
     results = environment(options)
     if options.check:
         results["checkers"] = compare_checkers(options.networks, options.only, options.rounds, console)
+    elif options.hand:
+        results["by_hand"] = {
+            text: compare_by_hand(
+                make_problem(text, options.dataset), folders, options.rounds, options.seconds, console
+            )
+            | {"load": load_average(results["threads"])}
+            for text in networks
+        }
     elif options.whole_run:
         results["whole_run"] = whole_run(options.rounds, options.seconds, console)
     else:
@@ -193,5 +221,5 @@ def main(options: Options) -> None:
     if options.output:
         temporary = options.output.with_name(f"{options.output.name}.part")  # the file is complete or absent
         with cleanup(partial(temporary.unlink, missing_ok=True)):
-            temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(results, indent=1, default=str) + "\n", encoding="utf-8")
             temporary.replace(options.output)

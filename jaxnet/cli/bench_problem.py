@@ -59,7 +59,7 @@ class Problem(NamedTuple):
     def batch_shape(self, samples: int) -> Any:
         """Returns the shape and dtype of a batch of this many samples."""
         x = self.data.x_train
-        return jax.eval_shape(lambda: jax.numpy.zeros((samples, *x.shape[1:]), x.dtype))
+        return jax.ShapeDtypeStruct((samples, *x.shape[1:]), x.dtype)  # type: ignore[no-untyped-call]
 
     def products(self, samples: int) -> list[Product]:
         """Returns the matrix products of a forward pass of this many samples."""

@@ -7,11 +7,16 @@ from rich.console import Console
 from rich.table import Table
 
 
-def make_table(title: str, rows: Mapping[str, Mapping[str, Any]], *, digits: int = 0) -> Table:
-    """Returns a table of results of `summarize` by name, with this number of decimals. The title has the unit."""
+def make_table(
+    title: str, rows: Mapping[str, Mapping[str, Any]], *, digits: int = 0, reference: str = "bound"
+) -> Table:
+    """Returns a table of results of `summarize` by name, with this number of decimals and ratios to the reference.
+
+    The title has the unit.
+    """
     table = Table(title=title, title_justify="left")
     table.add_column("", no_wrap=True)
-    for heading in ("min", "median", "min /\nbound", "median /\nbound"):
+    for heading in ("min", "median", f"min /\n{reference}", f"median /\n{reference}"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, row in rows.items():
         times, ratios = (row["min"], row["median"]), (row["min_ratio"], row["median_ratio"])

@@ -331,3 +331,94 @@ def test_every_way_to_compute_the_bound_has_the_shapes_of_the_network():
         run(2)
     for run in bench_bound.multipliers(small_problem("transformer").products(4), 1, backward=False).values():
         run(2)
+
+
+BOOK = '''"""The layers of the book by their names and arguments, around those of `numpy_ref`."""
+
+import numpy_ref
+from numpy_ref import Convolution, ReLU as Relu
+
+
+class Affine(numpy_ref.Affine):
+    def forward(self, x):
+        self.shape = x.shape
+        return super().forward(x.reshape(len(x), -1))
+
+    def backward(self, dout):
+        return super().backward(dout).reshape(self.shape) * SCALE
+
+
+class Pooling(numpy_ref.MaxPool):
+    def __init__(self, height, width, stride, padding):
+        super().__init__(height, stride, padding)
+
+
+class SoftmaxWithLoss(numpy_ref.SoftmaxWithLoss):
+    pass
+'''
+
+
+@pytest.fixture
+def book(tmp_path):
+    """Returns a function that writes a folder like the book's, whose Affine multiplies dx by a number."""
+
+    def write(scale):
+        (tmp_path / "common").mkdir()
+        (tmp_path / "common/layers.py").write_text(BOOK.replace("SCALE", str(scale)))
+        return tmp_path
+
+    yield write
+    for name in ("common", "common.layers"):
+        sys.modules.pop(name, None)
+
+
+def compare_small_convolutions_by_hand(folder):
+    from rich.console import Console
+
+    from jaxnet.cli import bench_hand
+
+    problem = small_problem("simple-conv")
+    return bench_hand.compare_by_hand(problem, {"book": folder}, 2, 0.002, Console(quiet=True))
+
+
+def test_layers_of_the_book_make_the_weights_of_numpy_ref(book):
+    results = compare_small_convolutions_by_hand(book(1.0))
+    assert results["skipped"] == {}
+    assert results["difference"]["book"] < 1e-12
+    assert set(results["contenders"]) == {"numpy_ref, float64", "numpy_ref, float32", "book"}
+    assert results["contenders"]["numpy_ref, float64"]["ratios"] == [1.0, 1.0]
+
+
+@pytest.mark.slow
+def test_layers_of_the_book_with_other_gradients_are_not_timed(book):
+    results = compare_small_convolutions_by_hand(book(1.001))
+    assert "book" not in results["contenders"]
+    assert results["skipped"]["book"].startswith("its weights are ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--book", "."], "book: given without --hand"),
+        (["--hand", "--book", "/nowhere"], "book: /nowhere, expected a folder with common/layers.py"),
+        (["--hand", "--numpy-ml", "/nowhere"], "numpy-ml: /nowhere, expected a folder with numpy_ml/neural_nets/"),
+        (["--hand", "--predict"], "hand: given beside --predict, expected one of them"),
+        (["--hand", "--only", "numpy_ref"], "only: given beside --hand"),
+    ],
+)
+def test_an_option_that_does_not_fit_hand_written_networks_is_refused(run, arguments, message):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"bench.py: {message}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_results_of_hand_written_networks_are_written_with_their_folder(run, book, tmp_path):
+    file, folder = tmp_path / "bench.json", book(1.0)
+    status, out, _ = run(*SMALL, "--hand", "--book", str(folder), "--output", str(file))
+    written = json.loads(file.read_text())
+    assert status == 0
+    assert "12-8-4@16, written by hand: microseconds per step" in out
+    assert written["options"]["book"] == str(folder)
+    assert "book" in written["by_hand"]["12-8-4@16"]["contenders"]
