@@ -28,7 +28,6 @@ from jaxnet.cli.bench_predict import compare_predictions
 from jaxnet.cli.bench_problem import (
     Problem,
     Skip,
-    available_threads,
     draw_rows,
     make_problem,
     parse_network,
@@ -47,6 +46,7 @@ from jaxnet.common.cleanup import cleanup
 from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_positive
 from jaxnet.data import DatasetError
+from jaxnet.train.execution import available_cores
 
 ERRORS = (DatasetError,)
 ONLY_HELP = (
@@ -162,7 +162,7 @@ def environment(options: Options) -> dict[str, Any]:
         with suppress(PackageNotFoundError):
             versions[package] = version(package)
     settings = {key: value for key, value in vars(options).items() if key != "output"}
-    return {"options": settings, "threads": available_threads(), "machine": platform.machine(), "versions": versions}
+    return {"options": settings, "threads": available_cores(), "machine": platform.machine(), "versions": versions}
 
 
 def main(options: Options) -> None:
