@@ -61,13 +61,19 @@ def execution(mesh: Mesh | None = None) -> dict[str, str]:
         **source_digests(),
     }
     if device.platform == "cpu":
-        described |= {"number of cores": str(available_cores()), "processor": processor()}
+        described |= {"number of cores": str(xla_cores()), "processor": processor()}
     return described
 
 
 def available_cores() -> int:
     """Returns the number of cores that this process may use, the size of the pools of NumPy, PyTorch and XLA."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def xla_cores() -> int:
+    """Returns the number of cores that XLA uses: those that are available, unless `PJRT_NPROC` or `NPROC` says it."""
+    said = os.environ.get("PJRT_NPROC", os.environ.get("NPROC", ""))
+    return int(said) if re.fullmatch(r"[+-]?\d+", said) else available_cores()
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

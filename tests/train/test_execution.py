@@ -16,7 +16,9 @@ NO_STEP = {"divergence", "history", "rendezvous"}  # modules that `fit` imports 
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
-def test_the_cores_are_those_that_the_process_may_use():
+def test_the_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.delenv("NPROC", raising=False)
+    monkeypatch.delenv("PJRT_NPROC", raising=False)
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})
@@ -24,6 +26,15 @@ def test_the_cores_are_those_that_the_process_may_use():
     finally:
         os.sched_setaffinity(0, allowed)
     assert execution()["number of cores"] == str(len(allowed))
+
+
+def test_the_cores_are_those_that_xla_was_told_to_use(monkeypatch):
+    monkeypatch.setenv("NPROC", "7")
+    assert execution()["number of cores"] == "7"
+    monkeypatch.setenv("PJRT_NPROC", "5")
+    assert execution()["number of cores"] == "5"
+    monkeypatch.setenv("PJRT_NPROC", "all")
+    assert execution()["number of cores"] == str(module.available_cores())
 
 
 @pytest.mark.skipif(tuple(map(int, jax.__version__.split(".")[:2])) < (0, 10), reason="older versions have fewer")
