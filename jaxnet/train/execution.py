@@ -18,13 +18,15 @@ from jax.sharding import Mesh
 import jaxnet
 
 SETTINGS = (
-    "jax_allow_f16_reductions", "jax_compiler_enable_remat_pass", "jax_default_matmul_precision",
-    "jax_default_prng_impl", "jax_disable_jit", "jax_disable_most_optimizations", "jax_enable_custom_prng",
-    "jax_enable_x64", "jax_exec_time_optimization_effort", "jax_high_dynamic_range_gumbel", "jax_memory_fitting_effort",
-    "jax_memory_fitting_level", "jax_numpy_dtype_promotion", "jax_optimization_level", "jax_softmax_custom_jvp",
-    "jax_threefry_partitionable", "jax_use_direct_linearize", "jax_use_shardy_partitioner",
+    "jax_allow_f16_reductions", "jax_compiler_enable_remat_pass", "jax_default_prng_impl", "jax_disable_jit",
+    "jax_disable_most_optimizations", "jax_enable_custom_prng", "jax_enable_x64", "jax_exec_time_optimization_effort",
+    "jax_high_dynamic_range_gumbel", "jax_memory_fitting_effort", "jax_memory_fitting_level",
+    "jax_numpy_dtype_promotion", "jax_optimization_level", "jax_softmax_custom_jvp", "jax_threefry_partitionable",
+    "jax_use_direct_linearize", "jax_use_shardy_partitioner",
 )  # fmt: skip
 """Settings of JAX that select dtypes, random bits, derivatives, or the optimizations of a program."""
+
+MATMUL_PRECISION = "jax_default_matmul_precision"
 
 SOURCES = (
     "compiled_steps", "device_data", "fit", "matmul_layout", "sample_sources", "sharding", "step", "step_config",
@@ -62,6 +64,8 @@ def execution(mesh: Mesh | None = None) -> dict[str, str]:
     }
     if device.platform == "cpu":
         described |= {"number of cores": str(xla_cores()), "processor": processor()}
+    else:  # on a CPU it changes no bit of float32
+        described[f"setting {MATMUL_PRECISION}"] = _setting(MATMUL_PRECISION)
     return described
 
 
