@@ -29,7 +29,6 @@ from jaxnet.cli.bench_predict import compare_predictions
 from jaxnet.cli.bench_problem import (
     Problem,
     Skip,
-    available_threads,
     draw_rows,
     make_problem,
     parse_network,
@@ -48,6 +47,7 @@ from jaxnet.common.cleanup import cleanup
 from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_positive
 from jaxnet.data import DatasetError
+from jaxnet.train.execution import available_cores
 
 ERRORS = (DatasetError,)
 ONLY_HELP = (
@@ -171,7 +171,7 @@ def environment(options: Options) -> dict[str, Any]:
         with suppress(PackageNotFoundError):
             versions[package] = version(package)
     settings = {key: value for key, value in vars(options).items() if key != "output"}
-    return {"options": settings, "threads": available_threads(), "machine": platform.machine(), "versions": versions}
+    return {"options": settings, "threads": available_cores(), "machine": platform.machine(), "versions": versions}
 
 
 def check_options(options: Options) -> None:

@@ -1,7 +1,6 @@
 """What a benchmark trains: a network by name or by sizes, its initial parameters, and samples."""
 
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from jaxnet.cli.train_setup import build_network
 from jaxnet.crosscheck.inspect.errors import did_you_mean
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Params, Tree
+from jaxnet.train.execution import available_cores
 
 LEARNING_RATE = 0.1
 PIXELS = 28  # along each side of an image of MNIST
@@ -123,7 +123,7 @@ def make_problem(text: str, dataset: str) -> Problem:
     # He's larger weights would amplify rounding errors to a tenth of the change of deep-conv's weights in ten steps.
     params = jax.device_get(net.init(jax.random.key(0), "xavier"))
     data = random_samples(input_shape, classes, 1, text=network == "transformer")
-    problem = Problem(text, batch_size, net, params, net.state, data, available_threads())
+    problem = Problem(text, batch_size, net, params, net.state, data, available_cores())
     work = sum(product.multiplications(backward=False) for product in problem.products(1))
     rows = max(1, min(MAX_ROWS, MAX_WORK // work))
     if dataset == "random" or problem.has_text:
@@ -153,11 +153,6 @@ def random_samples(shape: tuple[int, ...], classes: int, count: int, *, text: bo
         return Dataset(ids, t, ids[:1], t[:1])
     x = rng.integers(0, 256, (count, *shape), np.uint8) / np.float32(255)
     return Dataset(x, t, x[:1], t[:1])
-
-
-def available_threads() -> int:
-    """Returns the number of threads that this process may use, the size of the pools of NumPy, PyTorch and XLA."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def draw_rows(problem: Problem, steps: int) -> np.ndarray:

@@ -4,7 +4,8 @@ Without options, this trains a 64-50-10 network on the handwritten digits of sci
 run of the notebook. `--network` selects another network: deep, convolutional, or a transformer that learns a text.
 
 On Ctrl-C or SIGTERM the run saves its current step and stops; after a crash, its last checkpoint remains. In both
-cases `--resume FOLDER` continues it, and the results are the same, bit for bit, as without the interruption.
+cases `--resume FOLDER` continues it, and the results are the same, bit for bit, as without the interruption. Where they
+would not be, as with another number of cores, it refuses; `--resume-anyway` continues all the same.
 
 Exit status: 0 if the network was trained, 1 if training diverged, nothing was learned, or the gradients disagree, 2 for
 an invalid option, 3 if something could not be saved, and 128 plus the number of the signal that stopped the run.
@@ -22,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pooch
 from rich.console import Console
 
@@ -36,8 +38,9 @@ from jaxnet.cli.train_setup import Setup, cross_check, set_up
 from jaxnet.common.progress_line import is_terminal, progress_line
 from jaxnet.data import DatasetError
 from jaxnet.train import run_folder, sharding
-from jaxnet.train.checkpoints import CheckpointError, Checkpoints, identity
+from jaxnet.train.checkpoints import CheckpointError, Checkpoints, crc, identity
 from jaxnet.train.event_file import EventFile, has_event_file, require_tensorboardx
+from jaxnet.train.execution import execution
 from jaxnet.train.run_lock import locked
 
 ERRORS = (DatasetError, CheckpointError)
@@ -78,29 +81,16 @@ def what_is_saved(folder: Path) -> str:
 
 def train_in(folder: Path, options: SimpleNamespace, console: Console, held: ExitStack) -> None:
     """Runs in a folder, which is new unless a run is resumed; the first process enters its lock into `held`."""
-    if not options.resume:
-        sharding.check_on_first_process(lambda: run_folder.check_new(folder))
+    check = run_folder.check_resumable if options.resume else run_folder.check_new
+    sharding.check_on_first_process(lambda: check(folder))
     option = "resume" if options.resume else "output"
     sharding.check_on_first_process(lambda: held.enter_context(locked(option, folder)))
     if options.steps * options.batch_size >= LONG_DRAW and not is_terminal(sys.stderr):
         console.print(f"Drawing {options.steps:,} batches of {options.batch_size}", style="bold")
     with progress_line("drawing the initial weights and the batches"):
         setup = set_up(options)
-    checkpoints = Checkpoints(
-        folder / "checkpoints",
-        lambda: identity(setup.net, setup.data, setup.batches, jnp.float32, setup.recorded_options),
-        seconds=options.checkpoint_seconds,
-    )
-
-    resume = None
-    if options.resume:
-        initial = jaxnet.initial_state(setup.net, setup.params, **setup.optimization)
-        damages: list[str] = []
-        with progress_line("reading the last checkpoint"):
-            resume = checkpoints.latest(initial, damages.append)
-        for damage in damages:
-            warn(console, damage)
-        console.print(resumed_at(folder, options.steps, resume), style="bold", soft_wrap=True)
+    checkpoints = checkpoints_of(folder, setup)
+    resume = last_progress(folder, setup, checkpoints, console) if options.resume else None
     with progress_line("checking the options of the run"):
         steps = jaxnet.iter_fit(  # checks its arguments before anything is written
             setup.net, setup.params, setup.data, setup.batches, weight_decay=options.weight_decay,
@@ -124,6 +114,43 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console, held: Exi
                 outcome = outcome._replace(state=sharding.local_copy(outcome.state))
                 summary = summarize(setup, outcome, started, seconds)
             finish(folder, setup, outcome, summary, events, console)
+
+
+def checkpoints_of(folder: Path, setup: Setup) -> Checkpoints:
+    """Returns the checkpoints in the folder of a run, which describe the run and how it is executed."""
+
+    def described() -> dict[str, str]:
+        arguments = identity(setup.net, setup.data, setup.batches, jnp.float32, setup.recorded_options)
+        characters = np.array(list(setup.vocabulary))
+        return arguments | {"vocabulary": f"{len(characters)} characters, CRC-32 {crc(characters):08x}"}
+
+    return Checkpoints(
+        folder / "checkpoints", described, lambda: execution(setup.mesh), seconds=setup.options.checkpoint_seconds
+    )
+
+
+def last_progress(folder: Path, setup: Setup, checkpoints: Checkpoints, console: Console) -> jaxnet.Progress | None:
+    """Reads the last checkpoint of a run, and tells from which step on it continues, and with which bits.
+
+    Raises:
+        CheckpointError: If it cannot be read, is that of another run, or was written by one that was executed in
+            another way, unless the run is resumed anyway.
+    """
+    warnings: list[str] = []
+
+    def refuse(differences: str) -> None:
+        raise CheckpointError(f"{differences}; --resume-anyway continues with other bits")
+
+    def accept(differences: str) -> None:
+        warnings.append(f"{differences}; continuing with other bits")
+
+    initial = jaxnet.initial_state(setup.net, setup.params, **setup.optimization)
+    with progress_line("reading the last checkpoint"):
+        resume = checkpoints.latest(initial, warnings.append, accept if setup.options.resume_anyway else refuse)
+    for warning in warnings:
+        warn(console, warning)
+    console.print(resumed_at(folder, setup.options.steps, resume), style="bold", soft_wrap=True)
+    return resume
 
 
 def resumed_at(folder: Path, steps: int, progress: jaxnet.Progress | None) -> str:
@@ -168,6 +195,8 @@ def finish(
 def resolve_options(options: Options) -> SimpleNamespace:
     """Returns the options with the defaults of the network, or those of the run to resume."""
     if options.resume is None:
+        if options.resume_anyway:
+            raise ValueError("resume_anyway: set without --resume; name the folder of an unfinished run with --resume")
         return resolve(options)
     if options.output is not None:
         raise ValueError("output: a resumed run stays in its folder; leave it out")

@@ -30,8 +30,8 @@ SCHEDULES = ("constant", "cosine")
 CLASSES = 10  # of the digits and of MNIST
 HEADS = 4  # of the transformer's attention
 LAUNCH = (
-    "resume", "output", "checkpoint_seconds", "tensorboard", "max_data_bytes", "devices", "model_devices",
-    "coordinator", "processes", "process",
+    "resume", "resume_anyway", "output", "checkpoint_seconds", "tensorboard", "max_data_bytes", "devices",
+    "model_devices", "coordinator", "processes", "process",
 )  # fmt: skip
 """Options that say where and how a run is executed. They do not affect its results and are not recorded."""
 
@@ -119,6 +119,8 @@ class Options:
     """New folder for the results. Defaults to runs/DATASET-TIME."""
     resume: OptionalPath = None
     """Folder of an unfinished run, which continues from its last checkpoint with the options it was started with."""
+    resume_anyway: Switch = False
+    """Continue it even where cores, processor, devices, settings or versions differ, and so the bits of the results."""
     checkpoint_seconds: float = 10.0
     """Seconds between checkpoints; 0 saves as often as possible."""
     tensorboard: Switch = False

@@ -1,11 +1,11 @@
 """Checkpoints of a run: written while it trains, and read by a run with the same identity only.
 
 orbax, of the extra `train`, writes them in the background and makes them visible by renaming. A checkpoint is verified
-by the digest that it contains and by the identity of its run.
+by the digest that it contains, by the identity of its run, and by how the run was executed.
 """
 
+import errno
 import hashlib
-import importlib.metadata
 import logging
 import os
 import tempfile
@@ -23,11 +23,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int
 
-import jaxnet
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer
+from jaxnet.train.execution import execution
 from jaxnet.train.history import History, Progress
 from jaxnet.train.step import TrainState, params_dtype
+
+DAMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # errors of files that are damaged, not merely unreadable
 
 
 class CheckpointError(RuntimeError):
@@ -40,7 +42,9 @@ class CheckpointError(RuntimeError):
 def identity(
     net: Layer, data: Dataset, batches: Int[Array, "S B"], dtype: Any, settings: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Describes everything that determines the results of a run: runs of one identity have the same bits.
+    """Describes the arguments of a run: runs of one identity that are executed alike have the same bits.
+
+    How they are executed is described by `jaxnet.train.execution.execution`.
 
     Args:
         net: The network.
@@ -59,13 +63,16 @@ def identity(
             )
     arrays = data._asdict() | {"batches": batches}
     return {
-        "version of jaxnet": jaxnet.__version__,
-        **{f"version of {name}": importlib.metadata.version(name) for name in ("jax", "jaxlib", "optax")},
         "network": repr(net.description),
         "dtype": str(np.dtype(dtype)),
-        **{name: f"{array.dtype}{list(array.shape)}, CRC-32 {_crc(array):08x}" for name, array in arrays.items()},
+        **{name: f"{array.dtype}{list(array.shape)}, CRC-32 {crc(array):08x}" for name, array in arrays.items()},
         **{f"option {name}": str(value) for name, value in settings.items()},
     }
+
+
+def refuse(differences: str) -> None:
+    """Raises CheckpointError with the differences between the executions of a run."""
+    raise CheckpointError(f"{differences}; resume as it was started, or pass `differs=print` to continue anyway")
 
 
 @dataclass
@@ -77,12 +84,14 @@ class Checkpoints:
     Attributes:
         folder: Where they are written.
         identity: Returns the identity of the run, as the function `identity` does; called once, on first use.
+        execution: Returns how the run is executed, called once. Defaults to the function `execution` without a mesh.
         keep: Number of checkpoints that are kept, the latest ones. Defaults to 3.
         seconds: Least time between checkpoints that `offer` saves. Defaults to 10.
     """
 
     folder: Path
     identity: Callable[[], Mapping[str, str]]
+    execution: Callable[[], Mapping[str, str]] = execution
     keep: int = 3
     seconds: float = 10.0
     _last_saved: float = field(default_factory=time.monotonic, init=False, repr=False)
@@ -112,34 +121,45 @@ class Checkpoints:
                 if not pending.exists():  # some versions of orbax raise the error at the next save only
                     raise OSError(f"{pending.name} does not exist after it was written")
 
-    def latest(self, initial: TrainState, warn: Callable[[str], object]) -> Progress | None:
+    def latest(
+        self, initial: TrainState, warn: Callable[[str], object], differs: Callable[[str], object] = refuse
+    ) -> Progress | None:
         """Reads the latest undamaged checkpoint, and deletes later ones; returns None if there are no checkpoints.
 
         Args:
             initial: The initial state of the run. The checkpoint must have the same tree, shapes and dtypes.
             warn: Called with a message for every damaged checkpoint.
+            differs: Called with one line if the run was executed in another way, so that it continues with other
+                bits; the first process compares. Defaults to `refuse`, which raises CheckpointError.
 
         Raises:
-            CheckpointError: If the checkpoint is from another run, or all are damaged.
+            CheckpointError: If the checkpoint is from another run, all are damaged, or one cannot be read at present.
+                Nothing is deleted then.
         """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise CheckpointError(f"{self.folder}: a file, expected a folder of checkpoints; start a new run")
         if not self.folder.exists():
             return None
-        if not self.folder.is_dir():
-            raise CheckpointError(f"{self.folder}: a file, expected a folder of checkpoints; start a new run")
+        require_readable(self.folder)
         damage: list[str] = []
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             path = self.folder / str(step)
             try:
-                leaves, identity = self._read(step)
+                leaves, recorded = self._read(step)
+            except MemoryError:
+                raise
             except Exception as error:  # storage libraries raise all kinds of errors for damaged files
+                if isinstance(error, OSError) and error.errno not in DAMAGE:
+                    raise _unreadable(path, error) from error
                 damage.append(f"{path} is damaged ({type(error).__name__}: {_first_line(error)})")
                 warn(f"checkpoint {damage[-1]}; trying the one before")
                 continue
-            self._check_identity(path, identity)
+            self._compare(path, recorded, differs)
+            progress = _from_leaves(leaves, initial, path)
             for later in steps[: steps.index(step)] if jax.process_index() == 0 else ():
                 self._manager.delete(later)
-            return _from_leaves(leaves, initial, path)
+            return progress
         if damage:
             raise CheckpointError(f"no checkpoint can be read: {damage[0]}; start a new run")
         return None
@@ -154,23 +174,29 @@ class Checkpoints:
             self._reserve(sum(leaf.nbytes for leaf in leaves.values()))
         if step in self._manager.all_steps():  # the checkpoint that the run was resumed from
             return
-        identity = {**self._identity, "digest": _digest(leaves)}
-        args = ocp.args.Composite(leaves=ocp.args.StandardSave(leaves), identity=ocp.args.JsonSave(identity))
+        record = {"identity": self._identity, "execution": self._execution, "digest": _digest(leaves)}
+        args = ocp.args.Composite(leaves=ocp.args.StandardSave(leaves), record=ocp.args.JsonSave(record))
         self._pending = self.folder / str(step)
         with self._saving():
             self._manager.save(step, args=args, force=True)
 
-    def _check_identity(self, path: Path, identity: Mapping[str, str]) -> None:
-        for name, value in self._identity.items():
-            if identity.get(name) != value:
-                raise CheckpointError(
-                    f"{path}: {name} was {identity.get(name, 'not recorded')}, is {value}; resume with what the run "
-                    "was started with, or start another run in a new folder"
-                )
+    def _compare(self, path: Path, recorded: Mapping[str, Any], differs: Callable[[str], object]) -> None:
+        if others := differences(recorded.get("identity", {}), self._identity):
+            raise CheckpointError(
+                f"{path}: {others}; resume with what the run was started with, or start another run in a new folder"
+            )
+        if jax.process_index() > 0:  # the record is that of the first one, whose machine may differ from this one
+            return
+        if others := differences(recorded.get("execution", {}), self._execution):
+            differs(f"{path}: {others}")
 
     @cached_property
     def _identity(self) -> Mapping[str, str]:
         return self.identity()
+
+    @cached_property
+    def _execution(self) -> Mapping[str, str]:
+        return self.execution()
 
     @cached_property
     def _manager(self) -> Any:
@@ -183,14 +209,14 @@ class Checkpoints:
             )
         return ocp.CheckpointManager(self.folder.absolute(), options=options)
 
-    def _read(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    def _read(self, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         ocp = _orbax()
-        args = ocp.args.Composite(leaves=ocp.args.StandardRestore(), identity=ocp.args.JsonRestore())
+        args = ocp.args.Composite(leaves=ocp.args.StandardRestore(), record=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=args)
-        leaves, identity = dict(restored["leaves"]), dict(restored["identity"])
-        if (digest := _digest(leaves)) != (recorded := identity.pop("digest", "missing")):
-            raise ValueError(f"its digest is {digest[:12]}..., expected {recorded[:12]}...")
-        return leaves, identity
+        leaves, recorded = dict(restored["leaves"]), dict(restored["record"])
+        if (digest := _digest(leaves)) != (expected := recorded.pop("digest", "missing")):
+            raise ValueError(f"its digest is {digest[:12]}..., expected {expected[:12]}...")
+        return leaves, recorded
 
     def _reserve(self, size: int) -> None:
         """Detects a full disk or a folder that cannot be written before the checkpoint is started."""
@@ -210,6 +236,44 @@ class Checkpoints:
             raise CheckpointError(
                 f"{self.folder}: no checkpoint could be saved ({_first_line(error)}); make room or name another folder"
             ) from error
+
+
+def differences(was: Mapping[str, str], now: Mapping[str, str], most: int = 3) -> str:
+    """Returns in words which texts differ, at most this many of them, or an empty text.
+
+    Example:
+        >>> differences({"cores": "2", "processor": "A"}, {"cores": "1", "processor": "A"})
+        'cores was 2, is 1'
+    """
+    names = [name for name in now if was.get(name) != now[name]]
+    told = [f"{name} was {was.get(name, 'not recorded')}, is {now[name]}" for name in names[:most]]
+    return "; ".join([*told, f"and {len(names) - most} more differ"] if len(names) > most else told)
+
+
+def require_readable(folder: Path) -> None:
+    """Raises CheckpointError if a file of a folder cannot be read at present, which storage libraries call damaged."""
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # another process of this run removed what was unfinished
+            raise _unreadable(error.filename or folder, error) from error
+
+    for parent, _, names in os.walk(folder, onerror=fail):
+        for name in names:
+            path = os.path.join(parent, name)
+            try:
+                with open(path, "rb") as file:
+                    while file.read(2**20):
+                        pass
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: cannot be read ({error.strerror or error}); nothing was removed: make it readable and resume again"
+    )
 
 
 def _orbax() -> Any:
@@ -256,7 +320,8 @@ def _digest(leaves: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _crc(array: Any) -> int:
+def crc(array: Any) -> int:
+    """Returns the CRC-32 of the bytes of an array."""
     return zlib.crc32(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 
 

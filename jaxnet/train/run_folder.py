@@ -94,6 +94,19 @@ def check_new(path: Path) -> None:
         raise ValueError(f"output: {path} cannot be written ({error.strerror}); name another folder") from error
 
 
+def check_resumable(path: Path) -> None:
+    """Raises ValueError if no file can be written in the folder of a run, or in that of its checkpoints."""
+    for folder in (path, path / "checkpoints"):
+        if folder.is_dir():
+            try:
+                with temporary_folder(".writable-", folder):
+                    pass
+            except OSError as error:
+                raise ValueError(
+                    f"resume: {folder} cannot be written ({error.strerror}); make it writable, or resume a copy of it"
+                ) from error
+
+
 def write_options(path: Path, options: Mapping[str, Any]) -> None:
     """Makes the folder of a run that starts, and writes the options that `read_options` reads.
 

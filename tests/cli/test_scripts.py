@@ -1,11 +1,13 @@
 """Tests of the scripts as a user runs them: output, files, refused options and exit status."""
 
 import csv
+import errno
 import importlib
 import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,7 +25,7 @@ from conftest import AS_A_USER, exhaustive
 
 import jaxnet
 import numpy_ref
-from jaxnet.cli import train_options, train_setup
+from jaxnet.cli import train, train_options, train_setup
 from jaxnet.data import text
 from jaxnet.train import run_folder
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints
@@ -339,6 +341,18 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits(run, tmp_path):
     assert refused.returncode == 2
     assert "use --resume" in refused.stderr
 
+    resume = [sys.executable, ROOT / "scripts" / "train.py", "--resume", stopped]
+    flags = os.environ | {"XLA_FLAGS": "--xla_cpu_max_isa=AVX"}
+    refused = subprocess.run(resume, capture_output=True, text=True, env=flags, timeout=100)
+    assert refused.returncode == 2
+    message = r"XLA_FLAGS was .*, is --xla_cpu_max_isa=AVX; --resume-anyway continues with other bits\n"
+    assert re.fullmatch(rf"train.py: {re.escape(str(stopped))}/checkpoints/\d+: {message}", refused.stderr)
+    shutil.copytree(stopped, tmp_path / "copy")
+    resume = [*resume[:-1], tmp_path / "copy", "--resume-anyway"]
+    other = subprocess.run(resume, capture_output=True, text=True, env=flags, timeout=100)
+    assert other.returncode == 0, other.stderr
+    assert re.search(r"XLA_FLAGS was .*, is --xla_cpu_max_isa=AVX; continuing with other bits\n", other.stdout)
+
     done = run("train.py", "--resume", str(stopped))
     assert done.returncode == 0, done.stderr
     assert re.search(rf"Resuming {re.escape(str(stopped))} after step \d+ of 1,000, loss \d\.\d{{4}}", done.stdout)
@@ -466,6 +480,42 @@ def test_a_run_resumes_with_its_recorded_options(run, tmp_path, monkeypatch, net
     assert Path("unfinished/parameters.npz").read_bytes() == Path("whole/parameters.npz").read_bytes()
 
 
+@pytest.mark.slow
+def test_a_text_of_other_characters_with_equal_ids_is_another_run(tmp_path):
+    path, described = tmp_path / "text", []
+    options = train_options.resolve(
+        train_options.Options(network="transformer", text=path, context=8, width=4, blocks=1, steps=2)
+    )
+    for content in ("abacab " * 20, "xyxzxy " * 20):
+        path.write_text(content)
+        described.append(train.checkpoints_of(tmp_path, train_setup.set_up(options)).identity())
+    assert {name for name in described[0] if described[0][name] != described[1][name]} == {"vocabulary"}
+    assert described[0]["vocabulary"].startswith("4 characters, CRC-32 ")
+
+
+@pytest.mark.parametrize("part", [".", "checkpoints"])
+def test_a_run_whose_folder_cannot_be_written_is_not_resumed(run, tmp_path, monkeypatch, part):
+    monkeypatch.chdir(tmp_path)
+    Path("unfinished/checkpoints").mkdir(parents=True)
+    recorded = vars(train_options.resolve(train_options.Options())).items()
+    recorded = {option: value for option, value in recorded if option not in train_options.LAUNCH}
+    Path("unfinished/options.json").write_text(run_folder.options_text(recorded))
+    make = Path.mkdir
+
+    def fail(path, *arguments, **named):
+        if path.parent == Path("unfinished", part):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        make(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    refused = run("train.py", "--resume", "unfinished")
+    message = f"resume: {Path('unfinished', part)} cannot be written (Read-only file system); make it writable, or "
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"train.py: {message}")
+    assert len(refused.stderr.splitlines()) == 1
+    assert not refused.stdout
+
+
 INVALID_RESUMES = {
     "nothing there": (
         "--resume nowhere",
@@ -486,6 +536,7 @@ INVALID_RESUMES = {
         "another run with --optimizer adam --hidden 20 --steps 4000",
     ),
     "a complete run": ("--resume complete", "resume: complete is a complete run of 20 steps, whose optimizer state is"),
+    "anyway, but no run": ("--resume-anyway", "resume_anyway: set without --resume; name the folder of an unfinished"),
     "another folder": ("--resume nowhere --output other", "output: a resumed run stays in its folder"),
     "no seconds": ("--checkpoint-seconds -1", "checkpoint_seconds: -1"),
 }

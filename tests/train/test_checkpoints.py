@@ -1,5 +1,6 @@
 """Tests checkpoints: after kills, after damage, on full disks, and of other runs."""
 
+import errno
 import gc
 import os
 import re
@@ -189,12 +190,66 @@ def test_resume_refuses_another_run_and_names_the_difference(run, tmp_path, name
         folder_of(run, tmp_path, **change(run)).latest(initial(run), no_warning)
 
 
-@pytest.mark.slow
-def test_resume_refuses_another_version(run, tmp_path, monkeypatch):
-    save_all(run, tmp_path)
-    monkeypatch.setattr(jaxnet, "__version__", "99")
-    with pytest.raises(CheckpointError, match=r"version of jaxnet was .*, is 99; resume with what the run was started"):
-        folder_of(run, tmp_path).latest(initial(run), no_warning)
+EXECUTION = {"number of cores": "2", "XLA_FLAGS": "none"}
+
+
+def executed(run, path, **changed):
+    saved = folder_of(run, path)
+    saved.execution = lambda: EXECUTION | changed
+    return saved
+
+
+@pytest.fixture
+def executed_run(run, tmp_path):
+    """Returns a run with a checkpoint before its first step, which was executed with EXECUTION."""
+    arguments, settings = run
+    executed(run, tmp_path).save(next(iter(jaxnet.iter_fit(*arguments, eval_every=20, **settings))))
+    return run
+
+
+def test_resume_refuses_another_execution_unless_the_caller_accepts_it(executed_run, tmp_path):
+    differing = executed(executed_run, tmp_path, **{"number of cores": "1", "XLA_FLAGS": "--xla_a=1", "new": "3"})
+    message = "number of cores was 2, is 1; XLA_FLAGS was none, is --xla_a=1; new was not recorded, is 3"
+    with pytest.raises(CheckpointError, match=rf"{message}; .*differs=print") as refused:
+        differing.latest(initial(executed_run), no_warning)
+    assert "\n" not in str(refused.value)
+    told = []
+    assert differing.latest(initial(executed_run), no_warning, told.append).state.step == 0
+    assert told == [f"{tmp_path / 'checkpoints' / '0'}: {message}"]
+    other_run = folder_of(executed_run, tmp_path, settings={"rate": 0.2})
+    with pytest.raises(CheckpointError, match=r"rate was 0.1, is 0.2"):  # which nobody can accept
+        other_run.latest(initial(executed_run), no_warning, told.append)
+
+
+ERRORS = {"permission": (errno.EACCES, "Permission denied"), "disk": (errno.EIO, "Input/output error")}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_a_file_that_cannot_be_read_at_present_ends_the_resume_and_nothing_is_removed(
+    executed_run, tmp_path, monkeypatch, name
+):
+    number, reason = ERRORS[name]
+    (unreadable,) = (tmp_path / "checkpoints" / "0").rglob("record/metadata")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+
+    def refuse(path, *arguments):
+        if Path(path) == unreadable:
+            raise OSError(number, os.strerror(number), str(path))
+        return open(path, *arguments)
+
+    monkeypatch.setattr(checkpoints, "open", refuse, raising=False)
+    with pytest.raises(CheckpointError, match=rf"^{unreadable}: cannot be read \({reason}\); nothing was removed"):
+        executed(executed_run, tmp_path).latest(initial(executed_run), no_warning)
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_an_error_of_the_storage_library_with_the_number_of_a_device_is_no_damage(executed_run, tmp_path, monkeypatch):
+    def fail(self, step):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Checkpoints, "_read", fail)
+    with pytest.raises(CheckpointError, match=r"cannot be read \(Input/output error\); nothing was removed"):
+        executed(executed_run, tmp_path).latest(initial(executed_run), no_warning)
 
 
 @pytest.mark.slow
