@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import pooch
+import platformdirs
 from rich.console import Console
 
 import jaxnet
@@ -196,7 +196,7 @@ def start_jax(options: SimpleNamespace) -> None:
     """Turns on the cache of compiled programs, simulates devices, and connects to the other processes."""
     config: Any = jax.config
     if config.jax_compilation_cache_dir is None:  # compilation takes half the time of the default run
-        use_program_cache(pooch.os_cache("jaxnet") / "programs")
+        use_program_cache(platformdirs.user_cache_path("jaxnet") / "programs")
     if options.devices is not None and options.processes == 1:
         config.update("jax_num_cpu_devices", options.devices)  # has no effect on other kinds of devices
     if options.processes == 1 and options.coordinator is not None:
