@@ -33,7 +33,7 @@ from jaxnet.cli.train_loop import FAILED_TO_SAVE, Outcome, train, warn
 from jaxnet.cli.train_options import LAUNCH, Options, changed_options, command_line, from_record, resolve
 from jaxnet.cli.train_results import summarize, write_results
 from jaxnet.cli.train_setup import Setup, cross_check, set_up
-from jaxnet.common.progress_line import is_terminal, progress_line
+from jaxnet.common.progress_line import progress_line
 from jaxnet.data import DatasetError
 from jaxnet.train import run_folder, sharding
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints, identity
@@ -41,7 +41,6 @@ from jaxnet.train.event_file import EventFile, has_event_file, require_tensorboa
 from jaxnet.train.run_lock import locked
 
 ERRORS = (DatasetError, CheckpointError)
-LONG_DRAW = 50_000_000  # samples, which take seconds to draw
 
 
 def main(options: Options) -> None:
@@ -82,8 +81,6 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console, held: Exi
         sharding.check_on_first_process(lambda: run_folder.check_new(folder))
     option = "resume" if options.resume else "output"
     sharding.check_on_first_process(lambda: held.enter_context(locked(option, folder)))
-    if options.steps * options.batch_size >= LONG_DRAW and not is_terminal(sys.stderr):
-        console.print(f"Drawing {options.steps:,} batches of {options.batch_size}", style="bold")
     with progress_line("drawing the initial weights and the batches"):
         setup = set_up(options)
     checkpoints = Checkpoints(
