@@ -6,6 +6,7 @@ from .nn.networks import deep_conv_net, multi_layer_net, notebook_net, simple_co
 from .train.divergence import DivergedError
 from .train.fit import fit, initial_state, iter_fit
 from .train.history import History, Progress
+from .train.random_batches import RandomBatches
 from .train.step import OPTIMIZERS, TrainState, draw_batches, init_train_state, loss, step_noise, train_step
 from .train.sweep import Sweep, sweep
 from .train.trained_run import TrainedRun, load
@@ -18,6 +19,7 @@ __all__ = [
     "DivergedError",
     "History",
     "Progress",
+    "RandomBatches",
     "Sweep",
     "TrainState",
     "TrainedRun",

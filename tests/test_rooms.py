@@ -30,7 +30,7 @@ def test_numpy_ref_imports_numpy_alone():
 
 
 def test_jaxnet_imports_neither_numpy_ref_nor_packages_of_the_scripts():
-    extra = {"matplotlib", "numpy_ref", "pooch", "requests", "rich", "sklearn", "tyro"}
+    extra = {"matplotlib", "numpy_ref", "platformdirs", "requests", "rich", "sklearn", "tyro"}
     assert_apart("import jaxnet, jaxnet.crosscheck, jaxnet.train.run_folder", extra)
 
 

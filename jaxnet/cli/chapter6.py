@@ -86,7 +86,7 @@ def train(
 ) -> jaxnet.History:
     """Returns the history of a run, to its end or until it diverges; further settings are those of `fit`."""
     key_params, key_batches, key_steps = jax.random.split(jax.random.key(seed), 3)
-    batches = jaxnet.draw_batches(key_batches, len(data.x_train), BATCH_SIZE, max(1, steps))
+    batches = jaxnet.RandomBatches(key_batches, len(data.x_train), BATCH_SIZE, max(1, steps))
     params, eval_every = net.init(key_params, init_std), max(1, steps // 40)
     try:
         return jaxnet.fit(net, params, data, batches, eval_every=eval_every, key=key_steps, **settings).history

@@ -92,7 +92,7 @@ def sweep_in(path: Path, options: Options) -> None:
         with progress_line("drawing batches"):
             data = split_validation(complete, options.validation, options.seed) if options.validation else complete
             net = jaxnet.two_layer_net(data.x_train.shape[1], options.hidden, CLASSES)
-            batches = jaxnet.draw_batches(
+            batches = jaxnet.RandomBatches(
                 jax.random.key(options.seed), len(data.x_train), options.batch_size, options.steps
             )
         count = len(options.learning_rates) * len(options.init_stds) * options.seeds

@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pooch
+import platformdirs
 from rich.console import Console
 
 import jaxnet
@@ -35,7 +35,7 @@ from jaxnet.cli.train_loop import FAILED_TO_SAVE, Outcome, train, warn
 from jaxnet.cli.train_options import LAUNCH, Options, changed_options, command_line, from_record, resolve
 from jaxnet.cli.train_results import summarize, write_results
 from jaxnet.cli.train_setup import Setup, cross_check, set_up
-from jaxnet.common.progress_line import is_terminal, progress_line
+from jaxnet.common.progress_line import progress_line
 from jaxnet.data import DatasetError
 from jaxnet.train import run_folder, sharding
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints, crc, identity
@@ -44,7 +44,6 @@ from jaxnet.train.execution import execution
 from jaxnet.train.run_lock import locked
 
 ERRORS = (DatasetError, CheckpointError)
-LONG_DRAW = 50_000_000  # samples, which take seconds to draw
 
 
 def main(options: Options) -> None:
@@ -85,8 +84,6 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console, held: Exi
     sharding.check_on_first_process(lambda: check(folder))
     option = "resume" if options.resume else "output"
     sharding.check_on_first_process(lambda: held.enter_context(locked(option, folder)))
-    if options.steps * options.batch_size >= LONG_DRAW and not is_terminal(sys.stderr):
-        console.print(f"Drawing {options.steps:,} batches of {options.batch_size}", style="bold")
     with progress_line("drawing the initial weights and the batches"):
         setup = set_up(options)
     checkpoints = checkpoints_of(folder, setup)
@@ -225,7 +222,7 @@ def start_jax(options: SimpleNamespace) -> None:
     """Turns on the cache of compiled programs, simulates devices, and connects to the other processes."""
     config: Any = jax.config
     if config.jax_compilation_cache_dir is None:  # compilation takes half the time of the default run
-        use_program_cache(pooch.os_cache("jaxnet") / "programs")
+        use_program_cache(platformdirs.user_cache_path("jaxnet") / "programs")
     if options.devices is not None and options.processes == 1:
         config.update("jax_num_cpu_devices", options.devices)  # has no effect on other kinds of devices
     if options.processes == 1 and options.coordinator is not None:

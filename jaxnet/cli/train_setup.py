@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 from rich.console import Console
 
 import jaxnet
@@ -44,7 +44,7 @@ class Setup:
     name: str
     net: jaxnet.nn.Layer
     params: Params
-    batches: Int[Array, "S B"]
+    batches: jaxnet.RandomBatches
     optimization: dict[str, Any]  # arguments of `fit` that also determine the initial state
     mesh: Mesh | None  # None for a single device
     sampling_key: PRNGKeyArray  # for the text that a transformer writes
@@ -65,8 +65,7 @@ def set_up(options: SimpleNamespace) -> Setup:
     key_params, key_batches = jax.random.split(key)
     key_steps, key_sampling = jax.random.split(jax.random.fold_in(key, 1))
     name, net = build_network(options, data, vocabulary)
-    batches = jaxnet.draw_batches(key_batches, len(data.x_train), options.batch_size, options.steps)
-    batches.block_until_ready()  # otherwise the next progress line would name what is not done yet
+    batches = jaxnet.RandomBatches(key_batches, len(data.x_train), options.batch_size, options.steps)
     optimization = {
         "optimizer": make_optimizer(options),
         "learning_rate": options.learning_rate,

@@ -6,27 +6,33 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from jaxnet.common.cleanup import temporary_folder
 from jaxnet.common.outline import outline
 from jaxnet.common.regular_files import open_regular
+from jaxnet.common.validation import check_positive
+from jaxnet.data.download import ProgressBar, PublishedFile, download, reason_of
 from jaxnet.data.idx import IMAGES, LABELS, read_idx
 
 DISTRIBUTION = "jaxnet-crosscheck"  # the name on PyPI, where jaxnet is another project
 MIRRORS = "https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"
-CHECKSUMS = {  # SHA-256 of the files as published; images before labels, training before test
-    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+FILES = {  # as published; images before labels, training before test
+    "train-images-idx3-ubyte.gz": PublishedFile(
+        9912422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+    ),
+    "train-labels-idx1-ubyte.gz": PublishedFile(
+        28881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+    ),
+    "t10k-images-idx3-ubyte.gz": PublishedFile(
+        1648877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+    ),
+    "t10k-labels-idx1-ubyte.gz": PublishedFile(
+        4542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+    ),
 }
-
-
-ProgressBar = Any  # with total, update, reset and close: https://www.fatiando.org/pooch/latest/progressbars.html
 
 
 class Dataset(NamedTuple):
@@ -62,7 +68,7 @@ def digits() -> Dataset:
     try:
         table = np.loadtxt(path, np.uint8, delimiter=",")  # (1797, 65): 64 pixels in 0..16, and the class
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({_reason(error)}); reinstall scikit-learn") from error
+        raise DatasetError(f"{path}: cannot be read ({reason_of(error)}); reinstall scikit-learn") from error
     x, t = table[:, :64] / np.float32(16), table[:, 64].astype(np.int32)
     nth = (t[:, None] == np.arange(10)).cumsum(axis=0)[np.arange(len(t)), t]  # 1, 2, ... within the class
     is_test = nth % 5 == 0
@@ -84,8 +90,9 @@ def sklearn_datasets(what: str) -> Path:
 def mnist(
     *,
     mirrors: Sequence[str] = MIRRORS,
-    checksums: Mapping[str, str] = CHECKSUMS,
+    files: Mapping[str, PublishedFile] = FILES,
     timeout: float = 10.0,
+    mirror_seconds: float = 300.0,
     progress: ProgressBar | None = None,
 ) -> Dataset:
     """Loads 60,000 training and 10,000 test images of 28 by 28 pixels.
@@ -96,32 +103,38 @@ def mnist(
 
     Args:
         mirrors: URLs that end with a slash, tried in order. Defaults to `MIRRORS`.
-        checksums: SHA-256 by file name, in the order of `CHECKSUMS`, the default.
-        timeout: Seconds to wait for a response. Defaults to 10.
+        files: Sizes and SHA-256 by file name, in the order of `FILES`, the default. No more bytes are downloaded.
+        timeout: Seconds > 0 to wait for a connection, and for the next bytes. Defaults to 10.
+        mirror_seconds: Seconds > 0 that each mirror may take in all, before the next one is asked for the files that
+            are still missing. Defaults to 300.
         progress: Counts from 0 to `total` once for each file. Defaults to none.
 
     Raises:
+        ValueError: If `timeout` or `mirror_seconds` is not > 0.
         DatasetError: If the files cannot be downloaded, read or written, or have other checksums.
     """
+    check_positive("timeout", timeout)
+    check_positive("mirror_seconds", mirror_seconds)
     user_folder = os.environ.get("JAXNET_DATA")
     folder = (Path(user_folder).expanduser() if user_folder else _cache()) / "mnist"
     try:
-        actual = {name: _sha256(folder / name) for name in checksums}
-        wanted = {name: checksum for name, checksum in checksums.items() if actual[name] != checksum}
-        for name, checksum in wanted.items():
+        actual = {name: _sha256(folder / name) for name in files}
+        wanted = {name: file for name, file in files.items() if actual[name] != file.sha256}
+        for name, file in wanted.items():
             if user_folder and actual[name]:
                 raise DatasetError(
-                    f"{folder / name}: SHA-256 {actual[name]}, expected {checksum}; "
+                    f"{folder / name}: SHA-256 {actual[name]}, expected {file.sha256}; "
                     "move it away to have it downloaded, or set JAXNET_DATA to another folder"
                 )
         if wanted:
-            _download(wanted, folder, mirrors, timeout, progress)
-        x_train, t_train, x_test, t_test = (folder / name for name in checksums)
+            with needs_extra("downloading MNIST"):
+                download(wanted, folder, mirrors, timeout=timeout, mirror_seconds=mirror_seconds, progress=progress)
+        x_train, t_train, x_test, t_test = (folder / name for name in files)
         return Dataset(*_labelled_images(x_train, t_train), *_labelled_images(x_test, t_test))
     except OSError as error:
         raise DatasetError(
-            f"MNIST could not be loaded ({_reason(error)}): use the digits instead (--dataset digits), "
-            f"or put {', '.join(checksums)} into {folder}, or set JAXNET_DATA to a folder that has them in mnist/"
+            f"MNIST could not be loaded ({reason_of(error)}): use the digits instead (--dataset digits), "
+            f"or put {', '.join(files)} into {folder}, or set JAXNET_DATA to a folder that has them in mnist/"
         ) from error
 
 
@@ -162,34 +175,8 @@ def _labelled_images(images: Path, labels: Path) -> tuple[Float32[np.ndarray, "N
 
 def _cache() -> Path:
     with needs_extra("MNIST without JAXNET_DATA"):
-        import pooch
-    return Path(pooch.os_cache("jaxnet"))
-
-
-def _download(
-    checksums: Mapping[str, str], folder: Path, mirrors: Sequence[str], timeout: float, progress: ProgressBar | None
-) -> None:
-    """Downloads the files from the first mirror that has them all. If none has, the error tells the reason of each."""
-    with needs_extra("downloading MNIST"):
-        import pooch
-        import requests
-    pooch.get_logger().setLevel("WARNING")  # otherwise it logs every attempt
-    download = pooch.HTTPDownloader(progressbar=progress or False, timeout=timeout)
-    failures, missing = [], dict(checksums)
-    folder.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(".download-", folder) as temporary:
-        for mirror in mirrors:
-            try:
-                for name in [*missing]:
-                    if progress is not None:
-                        progress.reset()  # pooch does not reset it between files
-                    pooch.retrieve(mirror + name, missing[name], name, temporary, downloader=download)
-                    (temporary / name).replace(folder / name)
-                    del missing[name]
-                return
-            except (requests.RequestException, ValueError) as error:  # pooch's ValueError: a wrong checksum
-                failures.append(f"{mirror}: {_reason(error)}")
-    raise ConnectionError("; ".join(failures))
+        import platformdirs
+    return platformdirs.user_cache_path("jaxnet")
 
 
 def _sha256(path: Path) -> str | None:
@@ -198,15 +185,6 @@ def _sha256(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return None
-
-
-def _reason(error: BaseException) -> str:
-    """Returns the message of the innermost cause: requests wraps urllib3, which wraps the socket's error."""
-    if error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).partition(". Deleted download")[0]  # without pooch's advice
 
 
 @contextmanager

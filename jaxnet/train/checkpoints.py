@@ -14,19 +14,19 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import optax
-from jaxtyping import Array, Int
 
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer
 from jaxnet.train.execution import execution
 from jaxnet.train.history import History, Progress
+from jaxnet.train.random_batches import Batches, RandomBatches
 from jaxnet.train.step import TrainState, params_dtype
 
 DAMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # errors of files that are damaged, not merely unreadable
@@ -39,9 +39,7 @@ class CheckpointError(RuntimeError):
         super().__init__(" ".join(message.split()))
 
 
-def identity(
-    net: Layer, data: Dataset, batches: Int[Array, "S B"], dtype: Any, settings: Mapping[str, Any]
-) -> dict[str, str]:
+def identity(net: Layer, data: Dataset, batches: Batches, dtype: Any, settings: Mapping[str, Any]) -> dict[str, str]:
     """Describes the arguments of a run: runs of one identity that are executed alike have the same bits.
 
     How they are executed is described by `jaxnet.train.execution.execution`.
@@ -321,8 +319,9 @@ def _digest(leaves: Mapping[str, np.ndarray]) -> str:
 
 
 def crc(array: Any) -> int:
-    """Returns the CRC-32 of the bytes of an array."""
-    return zlib.crc32(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    """Returns the CRC-32 of the bytes of an array, or of row numbers block by block."""
+    blocks = array.blocks() if isinstance(array, RandomBatches) else [array] if array.size else []
+    return reduce(lambda crc, block: zlib.crc32(np.ascontiguousarray(block).data.cast("B"), crc), blocks, 0)
 
 
 def _first_line(error: BaseException) -> str:

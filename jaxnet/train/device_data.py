@@ -11,16 +11,12 @@ IN_BOUNDS = "promise_in_bounds"  # `fit` has checked the row numbers
 
 
 class TrainingData(NamedTuple):
-    """All training samples, and which of their rows each step takes."""
+    """All training samples, and which of their rows each of S steps takes."""
 
     x: Array
     t: Array
     batches: Int[Array, "S B"]
-
-    @property
-    def first_step(self) -> int:
-        """The number of the first step that these samples are for."""
-        return 0
+    first_step: int | Int[Array, ""] = 0  # whose rows are the first of `batches`
 
     @property
     def steps(self) -> int:

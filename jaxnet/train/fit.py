@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
-from jaxnet.common.validation import check_batches, check_counts, check_key, native
+from jaxnet.common.validation import check_counts, check_key, native
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer, Params, no_noise
 from jaxnet.nn.losses import softmax_cross_entropy
@@ -32,6 +32,7 @@ from jaxnet.train.device_data import to_floats
 from jaxnet.train.divergence import DivergedError, diverged_error, nonfinite_finder
 from jaxnet.train.history import GrowingHistory, History, Progress
 from jaxnet.train.matmul_layout import usual_form
+from jaxnet.train.random_batches import Batches, checked_batches
 from jaxnet.train.sample_sources import DeviceSamples, HostSamples, Part, bytes_of, require_grain
 from jaxnet.train.step import Criterion, Optimizer, TrainState, init_train_state, params_dtype
 from jaxnet.train.step_config import check_data, configure
@@ -44,7 +45,7 @@ def fit(
     net: Layer,
     params: Params,
     data: Dataset,
-    batches: Int[Array, "S B"],
+    batches: Batches,
     *,
     optimizer: Optimizer = "sgd",
     learning_rate: float | None = None,
@@ -65,7 +66,8 @@ def fit(
         params: Initial parameters, as from `net.init`. Their dtype is that of the whole computation.
         data: Samples (N, ...), finite floats, or integers for an Embedding; labels are class numbers (N,) or one-hot
             rows (N, C). Arrays on the device, as from `jax.device_put(data)`, are not copied again.
-        batches: Row numbers into `data.x_train`, one row for each step, as from `draw_batches`.
+        batches: Row numbers into `data.x_train`, one row for each step, as from `draw_batches`, or `RandomBatches`,
+            which a long run draws a block at a time.
         optimizer: A name in `OPTIMIZERS`, a function from a learning rate to an optax optimizer, or an
             `optax.GradientTransformation`, such as `optax.adam(1e-3)`. Its state must stay finite; another object is
             compiled for anew. Defaults to "sgd".
@@ -118,7 +120,7 @@ def iter_fit(
     net: Layer,
     params: Params,
     data: Dataset,
-    batches: Int[Array, "S B"],
+    batches: Batches,
     *,
     optimizer: Optimizer = "sgd",
     learning_rate: float | None = None,
@@ -165,8 +167,7 @@ def iter_fit(
         check_counts(max_data_bytes=max_data_bytes)
         require_grain()
     check_data(net, params, data, config.devices)
-    check_batches("batches", batches, len(data.x_train))
-    batches, dtype = jnp.asarray(batches), params_dtype(params)
+    batches, dtype = checked_batches(batches, len(data.x_train)), params_dtype(params)
     config.devices.check_batch_size(batches.shape[1])
     config = config._replace(form=usual_form_of_steps(config, params, batches.shape[1]))
     first = _initial_state(config, hyperparameters, params, key)
@@ -179,9 +180,9 @@ def iter_fit(
     hyperparameters = config.devices.replicate(hyperparameters)
     samples: DeviceSamples | HostSamples
     if max_data_bytes is None or bytes_of(data, len(data.x_train) + len(data.x_test), dtype) <= max_data_bytes:
-        samples = DeviceSamples(data, config.devices.replicate(batches), config.devices, dtype)
+        samples = DeviceSamples(data, batches, config.devices, dtype)
     else:
-        samples = HostSamples(data, np.asarray(batches), config.devices, dtype, max_data_bytes)
+        samples = HostSamples(data, batches, config.devices, dtype, max_data_bytes)
     programs = _Programs(config, hyperparameters, state.params, samples, batches.shape, min(eval_every, len(batches)))
     return _iterate(programs, state, progress.history, eval_every)
 

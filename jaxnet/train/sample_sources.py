@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from jaxnet.data import Dataset
 from jaxnet.data.datasets import DISTRIBUTION
 from jaxnet.nn.inference import chunk_of
 from jaxnet.train.device_data import BlockOfSteps, TrainingData, to_device
+from jaxnet.train.random_batches import Batches, PlacedBatches, RandomBatches
 from jaxnet.train.sharding import OneDevice
 
 SHARES = 6  # of the allowed bytes: steps and evaluation each have a block in use, one ready, and one being read
@@ -33,38 +34,44 @@ class Part(NamedTuple):
 class DeviceSamples:
     """All samples on the devices."""
 
-    def __init__(self, data: Dataset, batches: Int[Array, "S B"], devices: OneDevice, dtype: Any) -> None:
+    def __init__(self, data: Dataset, batches: Batches, devices: OneDevice, dtype: Any) -> None:
         x_train, x_test = (to_device(devices.shard_rows(x), dtype) for x in (data.x_train, data.x_test))
         t_train, t_test = (jnp.asarray(devices.shard_rows(t)) for t in (data.t_train, data.t_test))
-        self.data = TrainingData(x_train, t_train, batches)
+        self._batches, self._x, self._t = PlacedBatches(batches, devices.replicate), x_train, t_train
         self.train, self.test = Part(x_train, t_train, len(data.x_train)), Part(x_test, t_test, len(data.x_test))
 
     @property
     def rows_at_a_time(self) -> int:
         """The number of samples that an evaluation computes with at a time."""
-        return chunk_of(self.data.x)
+        return chunk_of(self._x)
 
-    def of_steps(self, _first: int, stop: int) -> Iterator[tuple[TrainingData, int]]:
+    def of_steps(self, first: int, stop: int) -> Iterator[tuple[TrainingData, int]]:
         """Yields samples for the steps from the first one on, and the step before which they end."""
-        yield self.data, stop
+        while first < stop:
+            data = self._data_of(first)
+            first = min(stop, int(data.first_step) + data.steps)
+            yield data, first
 
     def of_step(self, step: int) -> tuple[Array, Array]:
         """Returns the samples and labels of one step."""
-        return self.data.gather(self.data.batches[step])
+        data = self._data_of(step)
+        return data.gather(data.batches[step - int(data.first_step)])
 
     def evaluated(self) -> Iterator[Iterator[Part]]:
         """Yields the training samples in parts, then the test samples."""
         yield iter([self.train])
         yield iter([self.test])
 
+    def _data_of(self, step: int) -> TrainingData:
+        return TrainingData(self._x, self._t, *self._batches.of_steps(step, step + 1))
+
 
 class HostSamples:
     """All samples on the host, such as memory maps, and a few blocks of them on the devices."""
 
-    def __init__(
-        self, data: Dataset, batches: Int[np.ndarray, "S B"], devices: OneDevice, dtype: Any, max_bytes: int
-    ) -> None:
-        self.data, self.batches, self.devices = data, batches, devices
+    def __init__(self, data: Dataset, batches: Batches, devices: OneDevice, dtype: Any, max_bytes: int) -> None:
+        self.data, self.devices = data, devices
+        self.batches = batches if isinstance(batches, RandomBatches) else np.asarray(batches)
         self.dtype = np.int32 if np.issubdtype(data.x_train.dtype, np.integer) else dtype
         share, batch_size = max_bytes // SHARES, batches.shape[1]
         self.block = min(len(batches), share // bytes_of(data, batch_size, dtype))  # steps
@@ -108,7 +115,8 @@ class HostSamples:
 
     def _read_block(self, number: int) -> BlockOfSteps:
         steps = np.arange(number * self.block, (number + 1) * self.block)
-        rows = self.batches[np.minimum(steps, len(self.batches) - 1)]  # the last block has the shape of the others
+        rows = self.batches[steps[0] : steps[-1] + 1]
+        rows = np.pad(rows, ((0, self.block - len(rows)), (0, 0)), "edge")  # the last block has the shape of the others
         x, t = self.data.x_train, self.data.t_train
         samples = self.devices.place_batches(rows, lambda rows: np.asarray(x[rows], self.dtype))
         labels = self.devices.place_batches(rows, lambda rows: np.asarray(t[rows]))

@@ -79,6 +79,8 @@ def params_dtype(params: Params) -> np.dtype[Any]:
 def draw_batches(key: PRNGKeyArray, samples: int, batch_size: int, steps: int) -> Int[Array, "S B"]:
     """Draws the row numbers of each step's batch, uniformly in [0, samples) and with replacement.
 
+    They take 4 bytes each; those of a long run fit in less memory as `RandomBatches`.
+
     Args:
         key: Determines the row numbers.
         samples: Number of rows to draw from, >= 1.
@@ -95,6 +97,12 @@ def draw_batches(key: PRNGKeyArray, samples: int, batch_size: int, steps: int) -
         >>> jaxnet.draw_batches(jax.random.key(0), samples=1000, batch_size=32, steps=500).shape
         (500, 32)
     """
+    check_draw(key, samples, batch_size, steps)
+    return jax.random.randint(key, (steps, batch_size), 0, samples)
+
+
+def check_draw(key: PRNGKeyArray, samples: int, batch_size: int, steps: int) -> None:
+    """Checks the arguments of `draw_batches`."""
     check_key("key", key)
     check_counts(samples=samples, batch_size=batch_size, steps=steps)
     if samples > MAX_ROW_NUMBERS:
@@ -103,7 +111,6 @@ def draw_batches(key: PRNGKeyArray, samples: int, batch_size: int, steps: int) -
         raise ValueError(
             f"steps, batch_size: {steps}, {batch_size}, expected fewer than {MAX_ROW_NUMBERS + 1:,} row numbers in all"
         )
-    return jax.random.randint(key, (steps, batch_size), 0, samples)
 
 
 def init_train_state(

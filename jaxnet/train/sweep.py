@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from jaxnet.common.outline import outline
-from jaxnet.common.validation import check_batches, check_counts, check_fits_dtype, check_positive
+from jaxnet.common.validation import check_counts, check_fits_dtype, check_positive
 from jaxnet.data import Dataset
 from jaxnet.nn.inference import chunk_of
 from jaxnet.nn.layers import Layer, Params
@@ -26,11 +26,12 @@ from jaxnet.nn.losses import softmax_cross_entropy
 from jaxnet.train.compiled_steps import Hyperparameters, StepConfig, all_finite, count_correct
 from jaxnet.train.device_data import TrainingData, to_device, to_floats
 from jaxnet.train.matmul_layout import usual_form
+from jaxnet.train.random_batches import MIN_BLOCK, Batches, PlacedBatches, checked_batches
 from jaxnet.train.sharding import OneDevice, placement
 from jaxnet.train.step import Criterion, MakeOptimizer, TrainState, init_train_state, params_dtype, update
 from jaxnet.train.step_config import check_data, configure
 
-CHUNK = 100  # steps between two reports
+CHUNK = MIN_BLOCK  # steps between two reports
 
 
 class Sweep(NamedTuple):
@@ -52,7 +53,7 @@ class Sweep(NamedTuple):
 def sweep(
     net: Layer,
     data: Dataset,
-    batches: Int[Array, "S B"],
+    batches: Batches,
     *,
     learning_rates: Sequence[float],
     init_stds: Sequence[float] = (0.1,),
@@ -107,7 +108,7 @@ def sweep(
     params = jax.vmap(net.init)(jnp.stack([jax.random.key(seed) for seed in run_seeds]), jnp.array(stds, float))
     first_params = jax.tree.map(lambda leaf: leaf[0], params)
     check_data(net, first_params, data)
-    check_batches("batches", batches, len(data.x_train))
+    batches = checked_batches(batches, len(data.x_train))
     config, hyperparameters = configure(
         net, first_params, optimizer=optimizer, learning_rate=1.0, clip_norm=clip_norm, weight_decay=weight_decay,
         criterion=criterion,
@@ -116,11 +117,11 @@ def sweep(
     hyperparameters = hyperparameters._replace(learning_rate=jnp.array(rates, dtype))
 
     x_train, x_test = (to_device(x, dtype) for x in (data.x_train, data.x_test))
-    x_train, t_train, x_test, t_test, rows = devices.replicate(
-        (x_train, jnp.asarray(data.t_train), x_test, jnp.asarray(data.t_test), jnp.asarray(batches))
+    x_train, t_train, x_test, t_test = devices.replicate(
+        (x_train, jnp.asarray(data.t_train), x_test, jnp.asarray(data.t_test))
     )
     axes, state = _initial_states(config, hyperparameters, params)
-    state, loss = _train(config, hyperparameters, axes, devices, state, TrainingData(x_train, t_train, rows), on_steps)
+    state, loss = _train(config, hyperparameters, axes, devices, state, (x_train, t_train), batches, on_steps=on_steps)
     results = _evaluate(net, axes, devices, state, ((x_train, t_train), (x_test, t_test)))
 
     loss, finite, *accuracies = (np.asarray(values)[:count] for values in (loss, *results))
@@ -169,7 +170,9 @@ def _train(
     axes: TrainState,
     devices: OneDevice,
     state: TrainState,
-    data: TrainingData,
+    samples: tuple[Array, Array],
+    batches: Batches,
+    *,
     on_steps: Callable[[int], None] | None,
 ) -> tuple[TrainState, np.ndarray]:
     """Trains all runs; returns their final states, and their losses (R, S)."""
@@ -183,7 +186,7 @@ def _train(
 
         def step(carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
             state, losses = carry
-            x, t = data.gather(lax.dynamic_index_in_dim(data.batches, state.step, keepdims=False))
+            x, t = data.gather(lax.dynamic_index_in_dim(data.batches, state.step - data.first_step, keepdims=False))
             x = to_floats(x, dtype)
 
             def step_of_run(learning_rate: Array, state: TrainState) -> tuple[TrainState, Array]:
@@ -206,9 +209,10 @@ def _train(
 
     hyperparameters = devices.place_along(hyperparameters, hyperparameter_axes)
     state = devices.place_along(state, axes)
-    losses, steps = [], len(data.batches)
+    losses, steps, placed = [], len(batches), PlacedBatches(batches, devices.replicate)
     for done in range(0, steps, CHUNK):
         stop = min(done + CHUNK, steps)
+        data = TrainingData(*samples, *placed.of_steps(done, stop))
         state, chunk_losses = program(hyperparameters, state, data, stop)
         losses.append(np.asarray(chunk_losses)[: stop - done].T)
         if on_steps is not None:

@@ -1,5 +1,6 @@
 """Tests the data sets. MNIST comes from local servers, each with one fault, none of which may damage the cache."""
 
+import contextlib
 import gzip
 import os
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pooch
+import platformdirs
 import pytest
 import requests  # noqa: F401  # nothing can be imported after the test process becomes the user nobody
 from sklearn.datasets import load_digits
@@ -24,6 +25,7 @@ from sklearn.datasets import load_digits
 from jaxnet.cli.datasets import ReceivedBytes
 from jaxnet.data import datasets
 from jaxnet.data.datasets import Dataset, DatasetError, digits, load_mnist, mnist
+from jaxnet.data.download import PublishedFile
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix users and limits")
 
@@ -32,8 +34,8 @@ def idx(magic: int, shape: tuple[int, ...], values: bytes) -> bytes:
     return gzip.compress(struct.pack(f">{1 + len(shape)}I", magic, *shape) + values, mtime=0)
 
 
-def checksums_of(files: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: sha256(body).hexdigest() for name, body in files.items()}
+def published(files: Mapping[str, bytes]) -> dict[str, PublishedFile]:
+    return {name: PublishedFile(len(body), sha256(body).hexdigest()) for name, body in files.items()}
 
 
 # Three training and two test images of 2 rows and 3 columns.
@@ -110,6 +112,83 @@ def changed(request: Request, body: bytes) -> None:
     request.answer(body[:-1] + bytes([body[-1] ^ 1]))
 
 
+def closed_early(request: Request, body: bytes) -> None:
+    request.send_response(200)  # without a length: the body ends with the connection
+    request.end_headers()
+    request.wfile.write(body[:20])
+
+
+def too_long(request: Request, body: bytes) -> None:
+    request.answer(body + b"more")
+
+
+def send_until_closed(request: Request, data: bytes, pause: float = 0.0) -> None:
+    """Sends the data again and again, until either side closes the connection."""
+    with contextlib.suppress(ConnectionError):
+        while not request.server.closing.wait(pause):
+            request.wfile.write(data)
+
+
+def endless(request: Request, body: bytes) -> None:
+    request.send_response(200)
+    request.end_headers()
+    send_until_closed(request, b"x" * 10_000)
+
+
+def dripping(request: Request, body: bytes) -> None:
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    send_until_closed(request, b"x", pause=0.1)
+
+
+def dripping_headers(request: Request, body: bytes) -> None:
+    request.send_response(200)
+    request.flush_headers()
+    send_until_closed(request, b"x", pause=0.1)
+
+
+BOMB = gzip.compress(bytes(10**6), mtime=0) * 500  # half a megabyte that decompresses to 500 MB
+
+
+def compressed(request: Request, body: bytes) -> None:
+    with contextlib.suppress(ConnectionError):
+        request.send_response(200)
+        request.send_header("Content-Encoding", "gzip")
+        request.send_header("Content-Length", str(len(BOMB)))
+        request.end_headers()
+        request.wfile.write(BOMB)
+
+
+def redirect(request: Request, location: str) -> None:
+    request.send_response(302)
+    request.send_header("Location", location)
+    request.end_headers()
+
+
+def compressed_redirect(request: Request, body: bytes) -> None:
+    with contextlib.suppress(ConnectionError):
+        request.send_response(302)
+        request.send_header("Location", request.path)
+        request.send_header("Content-Encoding", "gzip")
+        request.send_header("Content-Length", str(len(BOMB)))
+        request.end_headers()
+        request.wfile.write(BOMB)
+
+
+def redirected_in_circles(request: Request, body: bytes) -> None:
+    redirect(request, request.path)
+
+
+def redirected_with_an_endless_body(request: Request, body: bytes) -> None:
+    redirect(request, request.path)
+    send_until_closed(request, body)
+
+
+def redirected_to_a_file(request: Request, body: bytes) -> None:
+    redirect(request, "file:///etc/hostname")
+
+
 def login_page(request: Request, body: bytes) -> None:
     request.answer(b"<html>Please log in.</html>")
 
@@ -137,9 +216,18 @@ def down(request: Request, body: bytes) -> None:
 
 FAILING_MIRRORS = {  # with the reason in the error message
     cut_short: r"IncompleteRead\(.*\)",
-    changed: r"SHA256 hash of .* does not match the known hash: expected \w{64} but got \w{64}",
-    login_page: r"SHA256 hash of .* does not match the known hash: expected \w{64} but got \w{64}",
-    not_found: r"404 Client Error: Not Found for url: \S+",
+    closed_early: r"train-images-idx3-ubyte.gz ended after 20 bytes, expected \d+",
+    changed: r"train-images-idx3-ubyte.gz has SHA-256 \w{64}, expected \w{64}",
+    login_page: r"27 bytes announced, expected \d+, for \S+",
+    too_long: r"\d+ bytes announced, expected \d+, for \S+",
+    endless: r"train-images-idx3-ubyte.gz has SHA-256 \w{64}, expected \w{64}",
+    compressed: r"\d+ bytes announced, expected \d+, for \S+",
+    not_found: r"HTTP status 404, expected 200, for \S+",
+    redirected_in_circles: "more than 5 redirects",
+    redirected_with_an_endless_body: "more than 5 redirects",
+    redirected_to_a_file: "No connection adapters were found for 'file:///etc/hostname'",
+    dripping: "train-images-idx3-ubyte.gz is not complete, and the 0.5 s that a mirror may take in all are over",
+    dripping_headers: "train-images-idx3-ubyte.gz is not complete, and the 0.5 s that .* are over",
     stalled: "timed out",
     silent: "timed out",
     not_http: ".*220 mail ready.*",
@@ -181,7 +269,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.delenv("JAXNET_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))  # macOS
-    folder = Path(pooch.os_cache("jaxnet")) / "mnist"
+    folder = platformdirs.user_cache_path("jaxnet") / "mnist"
     assert folder.is_relative_to(tmp_path)
     return folder
 
@@ -201,12 +289,13 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def fetch(*mirrors: Mirror, files: Mapping[str, bytes] = FILES, **options: Any) -> Dataset:
     urls = [mirror.url for mirror in mirrors]
-    return mnist(mirrors=urls, checksums=checksums_of(files), **options)
+    return mnist(mirrors=urls, files=published(files), **options)
 
 
-def timeout_for(reply: Reply) -> float:
-    """Returns seconds: few only for a server that never answers, so that tests also pass on a busy machine."""
-    return 0.5 if reply in (stalled, silent) else 5.0
+def limits_for(reply: Reply) -> dict[str, float]:
+    """Returns seconds: few only for a server that never ends, so that tests also pass on a busy machine."""
+    timeout = 0.5 if reply in (stalled, silent) else 5.0
+    return {"timeout": timeout, "mirror_seconds": 0.5 if reply in (dripping, dripping_headers) else 30.0}
 
 
 def error_of(call: Callable[[], Any]) -> str:
@@ -232,7 +321,7 @@ def test_mnist_is_downloaded_once(serve: Serve, cache: Path, capfd: pytest.Captu
 @each_failing_mirror
 def test_failing_mirrors_raise_a_one_line_error(serve: Serve, cache: Path, reply: Reply, reason: str) -> None:
     mirrors = serve(reply), serve(down)
-    message = error_of(lambda: fetch(*mirrors, timeout=timeout_for(reply)))
+    message = error_of(lambda: fetch(*mirrors, **limits_for(reply)))
     first, second = (mirror.url for mirror in mirrors)
     assert re.search(rf"loaded \({first}: {reason}; {second}: {FAILING_MIRRORS[down]}\): use", message)
     for help_ in ("--dataset digits", *FILES, str(cache), "JAXNET_DATA"):
@@ -243,9 +332,70 @@ def test_failing_mirrors_raise_a_one_line_error(serve: Serve, cache: Path, reply
 @each_failing_mirror
 def test_the_second_mirror_is_used_if_the_first_fails(serve: Serve, cache: Path, reply: Reply, reason: str) -> None:
     working = serve()
-    assert_equals_expected_data(fetch(serve(reply), working, timeout=timeout_for(reply)))
+    assert_equals_expected_data(fetch(serve(reply), working, **limits_for(reply)))
     assert working.requested == list(FILES)
     assert_contains(cache, FILES)
+
+
+def test_a_redirected_file_is_downloaded(serve: Serve, cache: Path) -> None:
+    working = serve()
+    elsewhere = serve(lambda request, body: redirect(request, working.url + request.path.rpartition("/")[2]))
+    assert_equals_expected_data(fetch(elsewhere))
+    assert working.requested == elsewhere.requested == list(FILES)
+
+
+def test_files_are_requested_uncompressed(serve: Serve, cache: Path) -> None:
+    encodings = []
+
+    def note_the_encoding(request: Request, body: bytes) -> None:
+        encodings.append(request.headers["Accept-Encoding"])
+        request.answer(body)
+
+    fetch(serve(note_the_encoding))
+    assert encodings == ["identity"] * len(FILES)
+
+
+def test_a_mirror_has_its_time_for_all_files_together(serve: Serve, cache: Path) -> None:
+    def slow(request: Request, body: bytes) -> None:
+        request.server.closing.wait(0.3)
+        request.answer(body)
+
+    working = serve()
+    assert_equals_expected_data(fetch(serve(slow), working, mirror_seconds=0.8))  # four times 0.3 s are more
+    assert TEST_LABELS in working.requested
+
+
+@pytest.mark.parametrize("name", ["timeout", "mirror_seconds"])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), "10"])
+def test_seconds_that_are_not_positive_are_refused(serve: Serve, cache: Path, name: str, seconds: Any) -> None:
+    mirror = serve()
+    with pytest.raises(ValueError, match=f"^{name}: .*, expected a finite number > 0"):
+        fetch(mirror, **{name: seconds})
+    assert mirror.requested == []
+
+
+LOAD_LARGE = """
+import resource, sys
+import requests
+from jaxnet.data import DatasetError, mnist
+from jaxnet.data.datasets import FILES
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+files = {name: file._replace(size=int(sys.argv[2])) for name, file in FILES.items()}
+try:
+    mnist(mirrors=[sys.argv[1]], files=files)
+except DatasetError as error:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error)
+"""
+
+
+@unix
+@pytest.mark.parametrize(("reply", "reason"), [(compressed, "has SHA-256"), (compressed_redirect, "5 redirects")])
+def test_compressed_answers_are_not_decompressed(serve: Serve, cache: Path, reply: Reply, reason: str) -> None:
+    command = [sys.executable, "-c", LOAD_LARGE, serve(reply).url, str(len(BOMB))]
+    peak, _, message = subprocess.check_output(command, text=True).partition(" ")
+    assert reason in message
+    assert int(peak) * (1 if sys.platform == "darwin" else 1024) < 50e6  # decompressed, it has 500 MB
+    assert_contains(cache, [])
 
 
 def half_intact(request: Request, body: bytes) -> None:
@@ -269,12 +419,13 @@ def test_damaged_cached_files_are_downloaded_again(serve: Serve, cache: Path) ->
     assert_contains(cache, FILES)
 
 
-def test_files_in_the_users_folder_are_read_without_pooch(
+def test_files_in_the_users_folder_are_read_without_downloading_anything(
     serve: Serve, users_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_files(users_folder, FILES)
     mirror = serve()
-    monkeypatch.setitem(sys.modules, "pooch", None)  # not installed
+    for package in ("platformdirs", "requests"):
+        monkeypatch.setitem(sys.modules, package, None)  # not installed
     assert_equals_expected_data(fetch(mirror))
     assert mirror.requested == []
 
@@ -301,8 +452,11 @@ def test_a_damaged_file_in_the_users_folder_is_reported_and_not_replaced(serve: 
 LOAD_MNIST = """
 import sys
 from jaxnet.data import mnist
-print([name for name in ("jax", "pooch", "requests", "sklearn") if name in sys.modules])
-data = mnist(mirrors=[sys.argv[1]], checksums=dict(zip(sys.argv[2::2], sys.argv[3::2])))
+from jaxnet.data.download import PublishedFile
+print([name for name in ("jax", "platformdirs", "requests", "sklearn") if name in sys.modules])
+words = sys.argv[2:]
+files = {name: PublishedFile(int(size), sha256) for name, size, sha256 in zip(words[::3], words[1::3], words[2::3])}
+data = mnist(mirrors=[sys.argv[1]], files=files)
 print(data.t_train.tolist(), data.t_test.tolist())
 """
 
@@ -317,7 +471,7 @@ def test_two_processes_may_download_at_the_same_time(serve: Serve, cache: Path) 
         request.answer(body)
 
     mirror = serve(wait_for_both_requests)
-    sums = [word for pair in checksums_of(FILES).items() for word in pair]
+    sums = [str(word) for name, file in published(FILES).items() for word in (name, *file)]
     command = [sys.executable, "-W", "error", "-c", LOAD_MNIST, mirror.url, *sums]
     running = [subprocess.Popen(command, stdout=-1, stderr=-1, text=True) for _ in range(2)]
     assert [process.communicate() for process in running] == [("[]\n[9, 0, 5] [7, 1]\n", "")] * 2
@@ -331,7 +485,7 @@ class Bar:
 
     def update(self, n: int) -> None:
         self.count += n
-        assert self.count < self.total + 1024  # pooch counts whole chunks of 1024 bytes
+        assert self.count <= self.total
 
     def reset(self) -> None:
         self.count = 0
@@ -522,7 +676,7 @@ def test_load_mnist_returns_the_books_formats(
 
 
 def test_a_missing_package_is_reported_with_the_extra_to_install(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("pooch", "sklearn"):
+    for name in ("platformdirs", "sklearn"):
         monkeypatch.setitem(sys.modules, name, None)
     for dataset in (digits, mnist):
         assert error_of(dataset).endswith('pip install "jaxnet-crosscheck[train]"')
