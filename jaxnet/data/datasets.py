@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from jaxnet import DISTRIBUTION
 from jaxnet.common.cleanup import temporary_folder
 from jaxnet.common.outline import outline
 from jaxnet.common.regular_files import open_regular
 from jaxnet.data.idx import IMAGES, LABELS, read_idx
 
-DISTRIBUTION = "jaxnet-crosscheck"  # the name on PyPI, where jaxnet is another project
 MIRRORS = "https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"
 CHECKSUMS = {  # SHA-256 of the files as published; images before labels, training before test
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",

@@ -213,8 +213,12 @@ class Checkpoints:
 
 
 def _orbax() -> Any:
-    import orbax.checkpoint
-
+    try:
+        import orbax.checkpoint
+    except ImportError as error:
+        raise CheckpointError(
+            f'checkpoints need orbax-checkpoint ({error}): pip install "{jaxnet.DISTRIBUTION}[train]"'
+        ) from error
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # otherwise it also prints the traceback of every error
     return orbax.checkpoint
 

@@ -2,9 +2,11 @@
 
 import csv
 import hashlib
+import io
 import json
+import reprlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -34,6 +36,15 @@ OPTIONS = "options.json"  # present until the run is complete
 DIGEST = "digest"  # the name of the SHA-256 of the other options
 SUMMARY = "summary.json"  # present once it is
 HISTORY, PARAMETERS, NETWORK = "history.csv", "parameters.npz", "network.json"
+TEXT: tuple[str, Callable[[Any], bool]] = "a text", lambda value: isinstance(value, str)
+COUNT: tuple[str, Callable[[Any], bool]] = "a whole number", lambda value: isinstance(value, int) and 0 <= value < 2**63
+SHARE: tuple[str, Callable[[Any], bool]] = "a share", lambda value: isinstance(value, int | float) and 0 <= value <= 1
+SUMMARY_ENTRIES = {  # what an entry is if it is not null, and whether a value is that
+    "dataset": TEXT, "network": TEXT, "diverged": TEXT, "learned_nothing": TEXT, "parameters": COUNT, "steps": COUNT,
+    "train_accuracy": SHARE, "validation_accuracy": SHARE, "test_accuracy": SHARE,
+    "seconds": ("a number of seconds", lambda value: isinstance(value, int | float) and 0 <= value < 1e18),
+    "options": ("an object", lambda value: isinstance(value, dict)),
+}  # fmt: skip
 FORMAT = 1  # of network.json; a version that older ones cannot read has a higher number
 
 
@@ -141,7 +152,7 @@ def is_unfinished(path: Path) -> bool:
 
 def last_checkpoint(path: Path) -> int | None:
     """Returns the number of steps after which an unfinished run was saved last, or None if it never was."""
-    return max((int(folder.name) for folder in path.glob("checkpoints/*") if folder.name.isdigit()), default=None)
+    return max((int(folder.name) for folder in path.glob("checkpoints/*") if folder.name.isdecimal()), default=None)
 
 
 @contextmanager
@@ -183,7 +194,7 @@ def read_history(path: Path) -> History:
         ValueError: If the file is missing or damaged.
     """
     try:
-        with path.open(newline="") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as file:
             _, *rows = csv.reader(file)
         loss = np.array([float(row[1]) for row in rows[1:]])
         evaluated = [(int(row[0]), float(row[2]), float(row[3])) for row in rows if row[2]]
@@ -298,6 +309,20 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: {type(content).__name__}, expected a JSON object; train again")
     return content
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Reads the summary of a finished run, of which other versions may have written more or less.
+
+    Raises:
+        ValueError: If the file is missing, or an entry is not as runs write it.
+    """
+    summary = read_object(path)
+    for name, value in summary.items():
+        expected, valid = SUMMARY_ENTRIES.get(name, ("", bool))
+        if expected and value is not None and not valid(value):
+            raise ValueError(f"{path}: {name} is {reprlib.repr(value)}, expected {expected}; train again")
+    return summary
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
