@@ -4,10 +4,11 @@ import csv
 import hashlib
 import io
 import json
+import re
 import reprlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from itertools import count
@@ -30,11 +31,13 @@ from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.summary import param_shapes
 from jaxnet.nn.tree_paths import leaves_by_path, tree_from_paths
 from jaxnet.train.history import History
+from jaxnet.train.run_lock import can_lock, lock_of, locked
 from jaxnet.train.step import TrainState
 
 OPTIONS = "options.json"  # present until the run is complete
 DIGEST = "digest"  # the name of the SHA-256 of the other options
 SUMMARY = "summary.json"  # present once it is
+UNFINISHED = re.compile(r"\.(?P<name>.+)-[0-9a-f]{16}")  # a folder that `new_folder` will rename
 HISTORY, PARAMETERS, NETWORK = "history.csv", "parameters.npz", "network.json"
 TEXT: tuple[str, Callable[[Any], bool]] = "a text", lambda value: isinstance(value, str)
 COUNT: tuple[str, Callable[[Any], bool]] = "a whole number", lambda value: isinstance(value, int) and 0 <= value < 2**63
@@ -84,12 +87,29 @@ def _remove_if_empty(path: Path) -> None:
 
 @contextmanager
 def named_or_reserved(path: Path | None, name: str) -> Iterator[Path]:
-    """Yields the path that a user named, or the folder of `reserved`."""
+    """Yields the path that a user named, or the folder of `reserved`, without what killed processes left beside it."""
+    remove_leftovers(path.absolute().parent if path is not None else Path("runs"))
     if path is not None:
         yield path
     else:
         with reserved(name) as new:
             yield new
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Removes the unfinished folders of killed processes: those whose lock remains and is held by nobody.
+
+    On systems without `flock` nothing tells which processes live, and nothing is removed.
+    """
+    leftovers: dict[str, list[Path]] = {}
+    for folder in parent.glob(".*-*"):
+        if (match := UNFINISHED.fullmatch(folder.name)) and lock_of(parent / match["name"]).exists():
+            leftovers.setdefault(match["name"], []).append(folder)
+    for name, folders in leftovers.items() if can_lock() else ():
+        with suppress(ValueError), locked("output", parent / name):  # ValueError: its process lives
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+            _remove_if_empty(parent / name)
 
 
 def check_new(path: Path) -> None:
