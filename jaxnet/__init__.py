@@ -5,6 +5,7 @@ imported at the first use, so that the command `jaxnet` handles Ctrl-C within mi
 """
 
 __version__ = "0.1.0"
+DISTRIBUTION = "jaxnet-crosscheck"  # the name on PyPI, where jaxnet is another project
 
 
 def _attach() -> None:

@@ -11,6 +11,7 @@ from .train.step import OPTIMIZERS, TrainState, draw_batches, init_train_state, 
 from .train.sweep import Sweep, sweep
 from .train.trained_run import TrainedRun, load
 
+DISTRIBUTION: str
 __version__: str
 
 __all__ = [

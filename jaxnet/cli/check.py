@@ -38,6 +38,7 @@ from jaxnet.cli.common_options import (
     check_writable,
     computed_default,
 )
+from jaxnet.cli.environment import check_xla_flags
 from jaxnet.cli.errors import INTERRUPTED, USAGE_ERROR, one_line_errors, program
 from jaxnet.cli.github_annotation import annotation
 from jaxnet.cli.option_spelling import in_shell, respelled
@@ -233,6 +234,7 @@ def run_checks(options: Options) -> int:
         with progress_line("importing JAX"):
             from jaxnet.cli import own_networks
 
+            check_xla_flags()
         checks = own_networks.check_own(options.network, options.seed, rng)
     reports = []
     with stdout_to_stderr() if options.json else nullcontext():

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jaxnet import DISTRIBUTION
+
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, the status of a program that Ctrl-C ended
 
@@ -16,7 +18,9 @@ def program() -> str:
 
 @contextmanager
 def one_line_errors(*errors: type[Exception]) -> Iterator[None]:
-    """Exits with one line instead of a traceback on ValueError, OSError, one of `errors`, Ctrl-C or exhausted memory.
+    """Exits with one line instead of a traceback on an error that a user can mend.
+
+    These are ValueError, OSError, ImportError, one of `errors`, Ctrl-C, exhausted memory, and a JAX without devices.
 
     Raises:
         SystemExit: In place of the error.
@@ -26,15 +30,27 @@ def one_line_errors(*errors: type[Exception]) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _exit("interrupted", INTERRUPTED)
+    except ImportError as error:
+        _exit(f'a package is missing or does not fit ({error}): pip install "{DISTRIBUTION}[train]"')
     except expected as error:
         _exit(str(error))
     except MemoryError as error:
         _exit(f"not enough memory ({error}); choose smaller sizes")
     except Exception as error:
-        jax = sys.modules.get("jax")  # a check of NumPy code does not import it
-        if jax is None or not isinstance(error, jax.errors.JaxRuntimeError) or "RESOURCE_EXHAUSTED" not in str(error):
+        reason = _reason(error)
+        if reason is None:
             raise
-        _exit(f"not enough memory ({error}); choose smaller sizes or batches")
+        _exit(reason)
+
+
+def _reason(error: Exception) -> str | None:
+    """Returns what a user can do about an error of JAX, which a check of NumPy code does not import, or None."""
+    jax = sys.modules.get("jax")
+    if jax is not None and isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        return f"not enough memory ({error}); choose smaller sizes or batches"
+    from jaxnet.cli.environment import missing_devices
+
+    return missing_devices()
 
 
 def _exit(message: str, status: int = USAGE_ERROR) -> None:

@@ -1,6 +1,6 @@
-"""Ends a command on Ctrl-C or SIGTERM with one line, also while it imports, compiles or runs a callback.
+"""Ends a command on Ctrl-C, SIGTERM or SIGHUP with one line, also while it imports, compiles or runs a callback.
 
-The status is 130 or 143, 128 plus the number of the signal.
+The status is 130, 143 or 129, 128 plus the number of the signal. SIGHUP comes from a terminal that is closed.
 
 The handler does not raise KeyboardInterrupt, because Python ignores exceptions in callbacks, such as those of JAX when
 garbage is collected. Python calls a handler only between two instructions of the main thread, which may be compiling
@@ -24,15 +24,18 @@ PATIENCE = 0.1  # seconds in which the main thread may end the process itself, b
 CLEAR_LINE = b"\r\x1b[K\x1b[?25h"  # deletes a progress bar and shows the cursor again
 
 _ending = threading.Lock()
-DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+HANGUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
+DEFAULTS: dict[int, object] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+if HANGUP is not None:
+    DEFAULTS[HANGUP] = signal.SIG_DFL
 _acknowledged: list[int] = []  # the signals that a command handles itself
 _message: list[Callable[[], str]] = [lambda: "interrupted"]
 
 
 def end_on_interrupt() -> None:
-    """Lets Ctrl-C and SIGTERM end this process from now on.
+    """Lets Ctrl-C, SIGTERM and SIGHUP end this process from now on.
 
-    One of them that is ignored, as Ctrl-C in a background job, or is handled already, is left as it is.
+    One of them that is ignored, as SIGHUP by `nohup`, or is handled already, is left as it is.
     """
     numbers = [number for number, default in DEFAULTS.items() if signal.getsignal(number) == default]
     if threading.current_thread() is not threading.main_thread() or not numbers:
@@ -49,7 +52,7 @@ def end_on_interrupt() -> None:
 
 @contextmanager
 def interrupt_message(message: Callable[[], str]) -> Iterator[None]:
-    """Replaces the word "interrupted" in the line that Ctrl-C or SIGTERM prints during the block."""
+    """Replaces the word "interrupted" in the line that one of the signals prints during the block."""
     _message.append(message)
     try:
         yield
@@ -65,12 +68,17 @@ def what_is_written(folder: str) -> str:
 
 
 def acknowledge_interrupt(number: int) -> None:
-    """Tells that a command handles a signal itself, such as by saving its work. Another one ends the process."""
+    """Tells that a command handles a signal itself, such as by saving its work. Another one ends the process.
+
+    SIGHUP is ignored from then on, because a closed terminal sends it more than once: by the system and by the shell.
+    """
     _acknowledged.append(number)
+    if HANGUP is not None:
+        signal.signal(HANGUP, signal.SIG_IGN)
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    signal.signal(number, signal.SIG_IGN if number == HANGUP else signal.SIG_DFL)  # a second one ends it at once
     with suppress(Exception):  # a print that was interrupted
         sys.stdout.flush()
     _end(number)
@@ -80,7 +88,9 @@ def _watch(reader: int) -> None:
     """Ends the process if the main thread does not, and on a second signal even if a command handles the first."""
     received: list[int] = []
     while data := os.read(reader, 64):
-        received += [number for number in data if number in DEFAULTS]
+        for number in data:
+            if number in DEFAULTS and not (number == HANGUP and received):  # one that came before it was ignored
+                received.append(number)
         if len(received) == 1:
             threading.Event().wait(PATIENCE)
         is_left = len(received) > len(_acknowledged) and signal.getsignal(received[-1]) is _handle

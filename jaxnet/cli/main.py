@@ -2,9 +2,11 @@
 
 import sys
 from importlib import import_module
+from typing import Any
 
 from jaxnet import __version__
-from jaxnet.cli.errors import USAGE_ERROR, one_line_errors, program
+from jaxnet.cli.environment import check_xla_flags, named_variables
+from jaxnet.cli.errors import USAGE_ERROR, one_line_errors
 from jaxnet.cli.interrupt import end_on_interrupt
 from jaxnet.cli.lasting_output import lasting_output
 from jaxnet.common.progress_line import progress_line
@@ -53,19 +55,29 @@ def run_command(name: str, room: str = "jaxnet.cli") -> None:
         SystemExit: If a package that the command needs is missing, an option is invalid, or `main` returns a status.
     """
     end_on_interrupt()
-    try:
-        with progress_line("importing"):
-            from jaxnet.cli.common_options import check_common
-            from jaxnet.cli.parse_options import parse
+    with one_line_errors():
+        command = imported(f"{room}.{name}")
+        from jaxnet.cli.common_options import check_common
+        from jaxnet.cli.parse_options import parse
 
-            command = import_module(f"{room}.{name}")
-    except ModuleNotFoundError as error:
-        from jaxnet.data.datasets import DISTRIBUTION
-
-        print(f'{program()}: a package is missing ({error}): pip install "{DISTRIBUTION}[train]"', file=sys.stderr)
-        sys.exit(USAGE_ERROR)
     with lasting_output(), one_line_errors(*getattr(command, "ERRORS", ())):
         options = parse(command.Options, command.__doc__)
         check_common(options)
+        if "jax" in sys.modules:
+            check_xla_flags()
         status = command.main(options)
     sys.exit(status)
+
+
+def imported(module: str) -> Any:
+    """Imports the module of a command.
+
+    Raises:
+        ImportError: If a package that it needs is missing or does not fit.
+        ValueError: If an environment variable has a value that JAX or matplotlib refuses.
+    """
+    try:
+        with progress_line("importing"):
+            return import_module(module)
+    except ValueError as error:
+        raise ValueError(f"{error}{named_variables(str(error))}") from error

@@ -19,6 +19,7 @@ from jaxnet.cli.common_options import OptionalStr, Seed, Switch, computed_defaul
 from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_counts, check_positive
 from jaxnet.data import DatasetError, text
+from jaxnet.train import run_folder
 
 ERRORS = (DatasetError,)
 LIKELIEST = 3  # classes that are printed
@@ -83,11 +84,13 @@ def continue_text(run: jaxnet.TrainedRun, options: Options) -> None:
     """Prints the text and what the transformer writes after it."""
     if options.images or not options.text:
         raise ValueError(f"text: {options.folder} was trained on a text; pass one to continue, with --text")
+    context: Any = (run.summary.get("options") or {}).get("context")
+    check_counts(**{f"{run.folder / run_folder.SUMMARY}: context": context})
     prompt = text.encode(options.text, run.vocabulary)[None]
     with progress_line(f"writing {options.characters:,} characters"):
         ids = jaxnet.sample(
             run.net, run.params, run.state, jax.random.key(options.seed), prompt, options.temperature,
-            length=run.summary["options"]["context"], count=options.characters,
+            length=context, count=options.characters,
         )  # fmt: skip
         continuation = text.decode(np.asarray(ids)[0], run.vocabulary)
     print(

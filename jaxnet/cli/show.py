@@ -75,14 +75,14 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 def table(summaries: dict[str, dict[str, Any]]) -> str:
     """Returns the rows of all runs below their header, with columns of equal width."""
-    all_options = [summary.get("options", {}) for summary in summaries.values()]
+    all_options = [(summary.get("options") or {}) for summary in summaries.values()]
     names = list(dict.fromkeys(name for options in all_options for name in options if name not in COMPARED_ELSEWHERE))
     differing = [name for name in names if len({str(options.get(name, "")) for options in all_options}) > 1]
     accuracies = [label for label, key in ACCURACIES.items() if any(key in summary for summary in summaries.values())]
     header = ["run", "network", "data", *differing, "steps", *accuracies, "seconds", "parameters", ""]
     rows = [header]
     for folder, summary in summaries.items():
-        options = summary.get("options", {})
+        options = summary.get("options") or {}
         steps = number(summary.get("steps"), ",")
         if "unfinished" in summary:
             steps += f" of {number(options.get('steps'), ',')}"

@@ -3,9 +3,9 @@
 Without options, this trains a 64-50-10 network on the handwritten digits of scikit-learn. `--dataset mnist` repeats the
 run of the notebook. `--network` selects another network: deep, convolutional, or a transformer that learns a text.
 
-On Ctrl-C or SIGTERM the run saves its current step and stops; after a crash, its last checkpoint remains. In both
-cases `--resume FOLDER` continues it, and the results are the same, bit for bit, as without the interruption. Where they
-would not be, as with another number of cores, it refuses; `--resume-anyway` continues all the same.
+On Ctrl-C, SIGTERM or SIGHUP the run saves its current step and stops; after a crash, its last checkpoint remains. In
+both cases `--resume FOLDER` continues it, and the results are the same, bit for bit, as without the interruption. Where
+they would not be, as with another number of cores, it refuses; `--resume-anyway` continues all the same.
 
 Exit status: 0 if the network was trained, 1 if training diverged, nothing was learned, or the gradients disagree, 2 for
 an invalid option, 3 if something could not be saved, and 128 plus the number of the signal that stopped the run.
@@ -199,8 +199,8 @@ def resolve_options(options: Options) -> SimpleNamespace:
         raise ValueError("output: a resumed run stays in its folder; leave it out")
     changed = changed_options(options)
     if (options.resume / run_folder.SUMMARY).exists():
-        summary = run_folder.read_object(options.resume / run_folder.SUMMARY)
-        longer = command_line(summary.get("options", {}) | {"steps": "STEPS"} | changed)
+        summary = run_folder.read_summary(options.resume / run_folder.SUMMARY)
+        longer = command_line((summary.get("options") or {}) | {"steps": "STEPS"} | changed)
         raise ValueError(
             f"resume: {options.resume} is a complete run of {summary.get('steps')} steps, whose optimizer state is not "
             f"kept; to train longer, start another run with {longer}"

@@ -11,7 +11,7 @@ from rich.console import Console
 
 import jaxnet
 from jaxnet.cli.errors import program
-from jaxnet.cli.interrupt import acknowledge_interrupt
+from jaxnet.cli.interrupt import DEFAULTS, acknowledge_interrupt
 from jaxnet.cli.progress import training_progress
 from jaxnet.cli.train_setup import Setup
 from jaxnet.common.progress_line import progress_line
@@ -74,9 +74,13 @@ def warn(console: Console, message: str) -> None:
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Yields a list that the first SIGINT or SIGTERM is appended to. A second signal has its usual effect."""
+    """Yields a list that the first SIGINT, SIGTERM or SIGHUP is appended to, unless it is ignored.
+
+    A second SIGINT or SIGTERM has its usual effect, and SIGHUP has none after any of them.
+    """
     received: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in DEFAULTS}
+    handlers = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def restore() -> None:
         for number, handler in handlers.items():
@@ -84,12 +88,13 @@ def stop_signals() -> Iterator[list[int]]:
 
     def receive(number: int, _frame: FrameType | None) -> None:
         received.append(number)
-        acknowledge_interrupt(number)
         restore()
+        acknowledge_interrupt(number)
 
     for number in handlers:
         signal.signal(number, receive)
     try:
         yield received
     finally:
-        restore()
+        if not received:
+            restore()

@@ -179,7 +179,7 @@ def command_line(options: dict[str, Any]) -> str:
     try:  # those of the learning rate and the steps depend on the three
         defaults = vars(resolve(Options(**chosen))) | {"network": Options().network, "dataset": "digits"}
         defaults["optimizer"] = DEFAULTS[chosen["network"]]["optimizer"]
-    except (KeyError, ValueError):  # a record of another version
+    except (KeyError, TypeError, ValueError):  # a record of another version
         return "the options in its folder"
     parts: list[str] = []
     for name, value in options.items():

@@ -12,12 +12,12 @@ import numpy as np
 from rich.console import Console
 
 import jaxnet
-from jaxnet import plots
 from jaxnet.cli.train_loop import Outcome
 from jaxnet.cli.train_setup import Setup
 from jaxnet.common.progress_line import progress_line
 from jaxnet.data import text
 from jaxnet.nn.summary import param_shapes
+from jaxnet.plots import training as plots  # imports matplotlib, whose faults would otherwise show after the training
 from jaxnet.train import run_folder
 from jaxnet.train.learned_nothing import learned_nothing
 

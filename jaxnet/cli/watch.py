@@ -45,7 +45,7 @@ def watch(files: Iterable[Path], run: Callable[[], int]) -> None:
     try:
         import watchfiles
     except ModuleNotFoundError:
-        from jaxnet.data.datasets import DISTRIBUTION
+        from jaxnet import DISTRIBUTION
 
         raise TargetError(f'watch: needs watchfiles: pip install "{DISTRIBUTION}[watch]"') from None
 

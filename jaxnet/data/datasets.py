@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from jaxnet import DISTRIBUTION
 from jaxnet.common.outline import outline
 from jaxnet.common.regular_files import open_regular
 from jaxnet.common.validation import check_positive
 from jaxnet.data.download import ProgressBar, PublishedFile, download, reason_of
 from jaxnet.data.idx import IMAGES, LABELS, read_idx
 
-DISTRIBUTION = "jaxnet-crosscheck"  # the name on PyPI, where jaxnet is another project
 MIRRORS = "https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"
 FILES = {  # as published; images before labels, training before test
     "train-images-idx3-ubyte.gz": PublishedFile(

@@ -29,15 +29,22 @@ def from_description(description: Any) -> Layer:
         True
     """
     try:
+        return _build(description)
+    except RecursionError:
+        raise ValueError("description: nested too deeply, expected (kind, *sizes) of a layer") from None
+
+
+def _build(description: Any) -> Layer:
+    try:
         kind, *sizes = description
-        inner = [(name, pair) for name, pair in sizes[0]] if kind in COMPOSED else None
+        inner = dict(sizes[0]) if kind in COMPOSED else None
         if inner is None:
             layer: Layer = FACTORIES[kind.lower()](*sizes)
             expected = layer.description
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"description: {description!r}, expected (kind, *sizes) of a layer ({error})") from error
     if inner is not None:
-        return COMPOSED[kind]({name: from_description(pair) for name, pair in inner})
+        return COMPOSED[kind]({name: _build(pair) for name, pair in inner.items()})
     if expected != (kind, *sizes):  # of a function that makes no layer, or with sizes left out
         raise ValueError(f"description: {description!r}, expected {expected!r}, with all sizes")
     return layer

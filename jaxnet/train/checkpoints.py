@@ -22,6 +22,7 @@ import jax
 import numpy as np
 import optax
 
+from jaxnet import DISTRIBUTION
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Layer
 from jaxnet.train.execution import execution
@@ -275,8 +276,12 @@ def _unreadable(path: str | Path, error: OSError) -> CheckpointError:
 
 
 def _orbax() -> Any:
-    import orbax.checkpoint
-
+    try:
+        import orbax.checkpoint
+    except ImportError as error:
+        raise CheckpointError(
+            f'checkpoints need orbax-checkpoint ({error}): pip install "{DISTRIBUTION}[train]"'
+        ) from error
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # otherwise it also prints the traceback of every error
     return orbax.checkpoint
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from jaxnet.data.datasets import DISTRIBUTION
+from jaxnet import DISTRIBUTION
 from jaxnet.train.history import History, Progress
 
 PATTERN = "events.out.tfevents.*"  # the names by which TensorBoard knows event files

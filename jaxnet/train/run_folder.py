@@ -2,10 +2,13 @@
 
 import csv
 import hashlib
+import io
 import json
+import re
+import reprlib
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from itertools import count
@@ -28,12 +31,23 @@ from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.summary import param_shapes
 from jaxnet.nn.tree_paths import leaves_by_path, tree_from_paths
 from jaxnet.train.history import History
+from jaxnet.train.run_lock import can_lock, lock_of, locked
 from jaxnet.train.step import TrainState
 
 OPTIONS = "options.json"  # present until the run is complete
 DIGEST = "digest"  # the name of the SHA-256 of the other options
 SUMMARY = "summary.json"  # present once it is
+UNFINISHED = re.compile(r"\.(?P<name>.+)-[0-9a-f]{16}")  # a folder that `new_folder` will rename
 HISTORY, PARAMETERS, NETWORK = "history.csv", "parameters.npz", "network.json"
+TEXT: tuple[str, Callable[[Any], bool]] = "a text", lambda value: isinstance(value, str)
+COUNT: tuple[str, Callable[[Any], bool]] = "a whole number", lambda value: isinstance(value, int) and 0 <= value < 2**63
+SHARE: tuple[str, Callable[[Any], bool]] = "a share", lambda value: isinstance(value, int | float) and 0 <= value <= 1
+SUMMARY_ENTRIES = {  # what an entry is if it is not null, and whether a value is that
+    "dataset": TEXT, "network": TEXT, "diverged": TEXT, "learned_nothing": TEXT, "parameters": COUNT, "steps": COUNT,
+    "train_accuracy": SHARE, "validation_accuracy": SHARE, "test_accuracy": SHARE,
+    "seconds": ("a number of seconds", lambda value: isinstance(value, int | float) and 0 <= value < 1e18),
+    "options": ("an object", lambda value: isinstance(value, dict)),
+}  # fmt: skip
 FORMAT = 1  # of network.json; a version that older ones cannot read has a higher number
 
 
@@ -73,12 +87,29 @@ def _remove_if_empty(path: Path) -> None:
 
 @contextmanager
 def named_or_reserved(path: Path | None, name: str) -> Iterator[Path]:
-    """Yields the path that a user named, or the folder of `reserved`."""
+    """Yields the path that a user named, or the folder of `reserved`, without what killed processes left beside it."""
+    remove_leftovers(path.absolute().parent if path is not None else Path("runs"))
     if path is not None:
         yield path
     else:
         with reserved(name) as new:
             yield new
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Removes the unfinished folders of killed processes: those whose lock remains and is held by nobody.
+
+    On systems without `flock` nothing tells which processes live, and nothing is removed.
+    """
+    leftovers: dict[str, list[Path]] = {}
+    for folder in parent.glob(".*-*"):
+        if (match := UNFINISHED.fullmatch(folder.name)) and lock_of(parent / match["name"]).exists():
+            leftovers.setdefault(match["name"], []).append(folder)
+    for name, folders in leftovers.items() if can_lock() else ():
+        with suppress(ValueError), locked("output", parent / name):  # ValueError: its process lives
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+            _remove_if_empty(parent / name)
 
 
 def check_new(path: Path) -> None:
@@ -154,7 +185,7 @@ def is_unfinished(path: Path) -> bool:
 
 def last_checkpoint(path: Path) -> int | None:
     """Returns the number of steps after which an unfinished run was saved last, or None if it never was."""
-    return max((int(folder.name) for folder in path.glob("checkpoints/*") if folder.name.isdigit()), default=None)
+    return max((int(folder.name) for folder in path.glob("checkpoints/*") if folder.name.isdecimal()), default=None)
 
 
 @contextmanager
@@ -196,7 +227,7 @@ def read_history(path: Path) -> History:
         ValueError: If the file is missing or damaged.
     """
     try:
-        with path.open(newline="") as file:
+        with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as file:
             _, *rows = csv.reader(file)
         loss = np.array([float(row[1]) for row in rows[1:]])
         evaluated = [(int(row[0]), float(row[2]), float(row[3])) for row in rows if row[2]]
@@ -311,6 +342,20 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: {type(content).__name__}, expected a JSON object; train again")
     return content
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Reads the summary of a finished run, of which other versions may have written more or less.
+
+    Raises:
+        ValueError: If the file is missing, or an entry is not as runs write it.
+    """
+    summary = read_object(path)
+    for name, value in summary.items():
+        expected, valid = SUMMARY_ENTRIES.get(name, ("", bool))
+        if expected and value is not None and not valid(value):
+            raise ValueError(f"{path}: {name} is {reprlib.repr(value)}, expected {expected}; train again")
+    return summary
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Keeps two processes from writing one folder: a lock that the system releases when its process dies."""
 
+import importlib.util
 import os
 import socket
 from collections.abc import Iterator
@@ -8,6 +9,16 @@ from functools import partial
 from pathlib import Path
 
 from jaxnet.common.cleanup import cleanup
+
+
+def can_lock() -> bool:
+    """Returns whether the system has `flock`."""
+    return importlib.util.find_spec("fcntl") is not None
+
+
+def lock_of(folder: Path) -> Path:
+    """Returns the file that locks a folder."""
+    return folder.absolute().with_name(f".{folder.absolute().name}.lock")
 
 
 @contextmanager
@@ -20,12 +31,12 @@ def locked(option: str, folder: Path) -> Iterator[None]:
     Raises:
         ValueError: If another process holds it, or no file can be written there.
     """
-    try:
-        import fcntl
-    except ModuleNotFoundError:
+    if not can_lock():
         yield
         return
-    path = folder.absolute().with_name(f".{folder.absolute().name}.lock")
+    import fcntl
+
+    path = lock_of(folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:

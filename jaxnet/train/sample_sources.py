@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxnet import DISTRIBUTION
 from jaxnet.data import Dataset
-from jaxnet.data.datasets import DISTRIBUTION
 from jaxnet.nn.inference import chunk_of
 from jaxnet.train.device_data import BlockOfSteps, TrainingData, to_device
 from jaxnet.train.random_batches import Batches, PlacedBatches, RandomBatches

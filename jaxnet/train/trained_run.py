@@ -26,7 +26,7 @@ class TrainedRun(NamedTuple):
     def __repr__(self) -> str:
         """Returns the network, its accuracies and the names of the fields."""
         name, data = self.summary.get("network", "a network"), self.summary.get("dataset", "unknown data")
-        figures = [f"{self.summary['steps']:,} steps"] if "steps" in self.summary else []
+        figures = [f"{steps:,} steps"] if (steps := self.summary.get("steps")) is not None else []
         for part in ("train", "validation", "test"):
             if (accuracy := self.summary.get(f"{part}_accuracy")) is not None:
                 figures.append(f"{part} accuracy {accuracy:.2%}")
@@ -60,7 +60,7 @@ class TrainedRun(NamedTuple):
             raise ValueError("paths: none, expected at least one image file")
         side = own_images.SIDES[data]
         images = [own_images.read_image(Path(path), side) for path in paths]
-        first = next(iter(self.net.layers.values()))
+        first = next(iter(self.net.layers.values()), self.net)
         shape = (1, side, side) if first.description[0] == "Convolution" else (side * side,)
         x = np.stack([image.pixels for image in images]).reshape(-1, *shape).astype(np.float32)
         return x, [image.changes for image in images]
@@ -110,4 +110,4 @@ def read_summary(folder: Path) -> dict[str, Any]:
             raise ValueError(f"{folder}: this run is not finished; continue it with jaxnet train --resume {folder}")
         reason = f"it has no {run_folder.SUMMARY}" if folder.is_dir() else "there is no such folder"
         raise ValueError(f"{folder}: not the folder of a run ({reason}); name one that jaxnet train wrote")
-    return run_folder.read_object(folder / run_folder.SUMMARY)
+    return run_folder.read_summary(folder / run_folder.SUMMARY)

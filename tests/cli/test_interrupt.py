@@ -1,4 +1,4 @@
-"""Tests Ctrl-C and SIGTERM in processes of their own: one line, a status and nothing half-written, at any moment."""
+"""Tests signals in processes of their own: one line, a status and nothing half-written, at any moment."""
 
 import os
 import signal
@@ -12,6 +12,7 @@ from conftest import exhaustive
 
 from jaxnet.cli.main import COMMANDS
 from jaxnet.cli.train import what_is_saved
+from jaxnet.cli.train_loop import stop_signals
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,6 +130,37 @@ def test_the_first_ctrl_c_of_a_training_run_saves_it(tmp_path):
     place = "jaxnet.train.checkpoints:Checkpoints.offer"
     status, stderr, _ = interrupted("now", place, "train --output run", tmp_path)
     assert (status, stderr) == (130, "jaxnet train: stopped and saved after step 10; continue with --resume run\n")
+
+
+@pytest.fixture
+def own_hangups():
+    """Restores what SIGHUP does in this process."""
+    handler = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, handler)
+
+
+def test_a_closed_terminal_is_received_once_although_it_sends_sighup_twice(own_hangups):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with stop_signals() as received:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+    signal.raise_signal(signal.SIGHUP)  # while the checkpoint is written
+    assert received == [signal.SIGHUP]
+
+
+def test_sighup_that_nohup_ignores_stays_ignored(own_hangups):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_signals() as received:
+        signal.raise_signal(signal.SIGHUP)
+    assert (received, signal.getsignal(signal.SIGHUP)) == ([], signal.SIG_IGN)
+
+
+@pytest.mark.slow
+def test_a_closed_terminal_saves_a_training_run(tmp_path):
+    place = "jaxnet.train.checkpoints:Checkpoints.offer"
+    status, stderr, _ = interrupted("now", place, "train --output run", tmp_path, signal.SIGHUP)
+    assert (status, stderr) == (129, "jaxnet train: stopped and saved after step 10; continue with --resume run\n")
 
 
 @pytest.mark.slow

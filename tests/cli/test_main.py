@@ -9,9 +9,10 @@ import sys
 import pytest
 
 import jaxnet
+from jaxnet import DISTRIBUTION
 from jaxnet.cli import errors, main
 from jaxnet.cli.parse_options import OTHER_NAMES, unknown_option
-from jaxnet.data.datasets import DISTRIBUTION, DatasetError
+from jaxnet.data.datasets import DatasetError
 
 
 def test_the_version_is_printed(monkeypatch, capsys):

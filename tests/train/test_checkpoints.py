@@ -361,3 +361,11 @@ def test_a_float64_run_with_integer_counts_is_read_bit_for_bit(run, tmp_path, x6
     )
     assert bits(restored) == bits(progress)
     assert jnp.result_type(*jax.tree.leaves(restored.state.params)) == np.float64
+
+
+def test_a_missing_orbax_is_reported_with_the_command_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", dict)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(CheckpointError, match=r"need orbax-checkpoint .*: pip install"):
+        checkpoints.latest(None, print)

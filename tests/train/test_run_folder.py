@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import jax
 import numpy as np
@@ -216,3 +217,20 @@ def test_parameters_of_another_byte_order_are_converted(tmp_path):
 def test_the_summary_is_json(tmp_path):
     run_folder.write_summary(tmp_path / "summary.json", {"steps": 3, "diverged": None})
     assert json.loads((tmp_path / "summary.json").read_text()) == {"steps": 3, "diverged": None}
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("steps", "9"), ("steps", -1), ("train_accuracy", float("nan")), ("test_accuracy", 10**400), ("dataset", []),
+     ("options", []), ("seconds", float("inf")), ("diverged", {})],
+)  # fmt: skip
+def test_an_entry_of_a_summary_that_no_run_wrote_is_refused_by_name(tmp_path, entry, value):
+    run_folder.write_summary(tmp_path / "summary.json", {"dataset": "digits", entry: value})
+    with pytest.raises(ValueError, match=f"summary.json: {entry} is .*, expected .*; train again"):
+        run_folder.read_summary(tmp_path / "summary.json")
+
+
+def test_a_history_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "history.csv")
+    with pytest.raises(ValueError, match="not a regular file"):
+        run_folder.read_history(tmp_path / "history.csv")

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from jaxnet.train.run_lock import locked
+from jaxnet.train.run_folder import remove_leftovers
+from jaxnet.train.run_lock import lock_of, locked
 
 pytest.importorskip("fcntl")
 
@@ -58,3 +59,16 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     message = r"output: .*run cannot be written \(.*\); name another folder"
     with pytest.raises(ValueError, match=message), locked("output", tmp_path / "file" / "run"):
         pass
+
+
+def test_unfinished_folders_of_dead_processes_are_removed_and_no_others(tmp_path):
+    ended = [tmp_path / f".sweep-1-{digit * 16}" for digit in "0a"]
+    others = [tmp_path / name for name in (f".live-{'0' * 16}", f".unlocked-{'0' * 16}", ".sweep-1-notes")]
+    for folder in (*ended, *others, tmp_path / "sweep-1"):
+        folder.mkdir()
+    (ended[0] / "sweep.csv").touch()
+    lock_of(tmp_path / "sweep-1").touch()
+    with locked("output", tmp_path / "live"):
+        remove_leftovers(tmp_path)
+        assert sorted(path for path in tmp_path.iterdir() if path.is_dir()) == sorted(others)
+    assert not lock_of(tmp_path / "sweep-1").exists()

@@ -1,0 +1,71 @@
+"""Tests that a command answers a wrong environment variable or a missing package with one line and status 2."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jaxnet.cli import environment
+from jaxnet.cli.errors import one_line_errors
+
+TRAIN = "train --steps 2 --output run"
+CHECK = "check --network book"
+MISSING = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == NAME:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Hidden())
+"""
+VARIABLES = {  # the command, the variable, and what the line says
+    "JAX_PLATFORMS=cuda": (TRAIN, "JAX_PLATFORMS: cuda, but JAX finds no such device"),
+    "JAX_PLATFORMS=nosuch": (CHECK, "JAX_PLATFORMS: nosuch, but JAX finds no such device (Unable to initialize"),
+    "JAX_ENABLE_X64=maybe": (TRAIN, "invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'"),
+    "MPLBACKEND=nosuch": (TRAIN, "; the environment has MPLBACKEND=nosuch"),
+    "XLA_FLAGS=--nosuch": (CHECK, "XLA_FLAGS: --nosuch, which XLA refuses (Unknown flag in XLA_FLAGS: --nosuch)"),
+}
+SAMPLE = "JAX_PLATFORMS=cuda"
+
+
+def run(command, folder, **variables):
+    """Returns the status of a command, its lines on stderr, and the names of the files it leaves."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxnet", *command.split()],
+        capture_output=True, text=True, cwd=folder, timeout=100, env=os.environ | variables,
+    )  # fmt: skip
+    return done.returncode, done.stderr.splitlines(), [path.name for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "variable", [name if name == SAMPLE else pytest.param(name, marks=pytest.mark.slow) for name in VARIABLES]
+)
+def test_a_wrong_variable_is_one_line(tmp_path, variable):
+    command, said = VARIABLES[variable]
+    name, _, value = variable.partition("=")
+    status, lines, files = run(command, tmp_path, **{name: value})
+    assert (status, len(lines), files) == (2, 1, []), lines
+    assert said in lines[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["matplotlib", "sklearn", "numpy"])
+def test_a_missing_package_is_one_line(tmp_path, package):
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(MISSING.replace("NAME", repr(package)))
+    status, lines, _ = run(TRAIN, tmp_path, PYTHONPATH=str(site))
+    assert (status, len(lines)) == (2, 1), lines
+    assert 'pip install "jaxnet-crosscheck[train]"' in lines[0]
+
+
+def test_an_error_that_no_user_can_mend_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match="a bug"), one_line_errors():
+        raise RuntimeError("a bug")
+
+
+def test_flags_that_xla_takes_are_no_error(monkeypatch):
+    monkeypatch.setattr(environment, "_refusal", lambda _flags: "")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    environment.check_xla_flags()
