@@ -13,6 +13,7 @@ an invalid option, 3 if something could not be saved, and 128 plus the number of
 
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import fields
 from datetime import datetime
@@ -41,7 +42,9 @@ from jaxnet.train import run_folder, sharding
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints, crc, identity
 from jaxnet.train.event_file import EventFile, has_event_file, require_tensorboardx
 from jaxnet.train.execution import execution
+from jaxnet.train.matmul_layout import FORMS, Form
 from jaxnet.train.run_lock import locked
+from jaxnet.train.run_plan import plan_run
 
 ERRORS = (DatasetError, CheckpointError)
 
@@ -88,18 +91,22 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console, held: Exi
         setup = set_up(options)
     checkpoints = checkpoints_of(folder, setup)
     resume = last_progress(folder, setup, checkpoints, console) if options.resume else None
+    arguments = setup.net, setup.params, setup.data, setup.batches
+    described = setup.optimization | {"weight_decay": options.weight_decay, "eval_every": options.eval_every}
     with progress_line("checking the options of the run"):
-        steps = jaxnet.iter_fit(  # checks its arguments before anything is written
-            setup.net, setup.params, setup.data, setup.batches, weight_decay=options.weight_decay,
-            eval_every=options.eval_every, mesh=setup.mesh, max_data_bytes=options.max_data_bytes, resume=resume,
-            **setup.optimization,
-        )  # fmt: skip
+        plan_run(*arguments, mesh=setup.mesh, **described)
     if not options.resume:
         cross_check(setup, console)
-        sharding.check_on_first_process(lambda: run_folder.write_options(folder, setup.recorded_options))
     samples = f"{len(setup.data.x_train):,} {'windows of text' if setup.vocabulary else 'images'}"
     console.print(f"Training on {samples}: {options.steps:,} steps of {options.batch_size}", style="bold")
     started, clock = datetime.now().astimezone(), time.perf_counter()
+    form = form_of(setup, lambda: jaxnet.fastest_form(*arguments, **described), console)
+    with progress_line("copying the data to the device"):
+        steps = jaxnet.iter_fit(
+            *arguments, mesh=setup.mesh, max_data_bytes=options.max_data_bytes, form=form, resume=resume, **described
+        )
+    if not options.resume:
+        sharding.check_on_first_process(lambda: run_folder.write_options(folder, setup.recorded_options))
     writes_events = options.tensorboard and options.process == 0
     events = EventFile(folder, setup.recorded_options, setup.held_out) if writes_events else None
     with closing(events) if events else nullcontext():
@@ -111,6 +118,24 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console, held: Exi
                 outcome = outcome._replace(state=sharding.local_copy(outcome.state))
                 summary = summarize(setup, outcome, started, seconds)
             finish(folder, setup, outcome, summary, events, console)
+
+
+def form_of(setup: Setup, measure: Callable[[], Form | None], console: Console) -> Form | None:
+    """Returns the form of the products, as it is asked for or recorded, or measured if it is; None for the usual one.
+
+    Several devices and data that they do not hold are not measured.
+    """
+    options = setup.options
+    if options.form is not None:
+        return FORMS[options.form]
+    if options.resume or setup.mesh is not None or options.max_data_bytes is not None:
+        return None
+    with progress_line("measuring the first steps"):
+        form = measure()
+    if form is not None:
+        setup.recorded_options["form"] = str(form)
+        console.print(f"Products are computed in the form {form}, which is the fastest here", style="bold")
+    return form
 
 
 def checkpoints_of(folder: Path, setup: Setup) -> Checkpoints:

@@ -24,6 +24,7 @@ from jaxnet.cli.common_options import (
 from jaxnet.common.validation import check_not_negative, check_positive
 from jaxnet.data import DATASETS
 from jaxnet.nn.layers import ACTIVATIONS
+from jaxnet.train.matmul_layout import FORMS
 from jaxnet.train.step import OPTIMIZERS
 
 SCHEDULES = ("constant", "cosine")
@@ -38,6 +39,7 @@ LAUNCH = (
 COMMON: dict[str, Any] = {
     "optimizer": "adam", "learning_rate": None, "schedule": "constant", "clip_norm": None, "weight_decay": 0.0,
     "init_std": "he", "batch_size": 100, "eval_every": 100, "seed": 0, "validation": 0.0,
+    "form": None,
 }  # fmt: skip
 IMAGES: dict[str, Any] = COMMON | {"dataset": "digits"}
 AFFINE: dict[str, Any] = IMAGES | {"activation": "relu", "batch_norm": False, "dropout": 0.0}
@@ -56,7 +58,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # a network has the options that are li
 }
 CHOICES: dict[str, Iterable[str]] = {
     "network": DEFAULTS, "dataset": DATASETS, "activation": ACTIVATIONS, "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
+    "schedule": SCHEDULES, "form": FORMS,
 }  # fmt: skip
 DATASET_HELP = (
     "digits: 8 by 8 pixels, included in scikit-learn. mnist: 28 by 28 pixels, downloaded once, or read from the folder "
@@ -114,6 +116,9 @@ class Options:
     eval_every: OptionalInt = None
     """Steps between evaluations. Defaults to 500 for simple-conv and deep-conv, otherwise 100."""
     validation: ValidationShare = 0.0
+    form: Annotated[str | None, choice(FORMS)] = None
+    """Form of the matrix products, such as the layout of weights; the results differ by rounding. Defaults to the usual
+    one, or in a run of over 20 s to the one that is measured to be the fastest."""
     seed: Seed = 0
     output: OptionalPath = None
     """New folder for the results. Defaults to runs/DATASET-TIME."""

@@ -29,8 +29,8 @@ SETTINGS = (
 MATMUL_PRECISION = "jax_default_matmul_precision"
 
 SOURCES = (
-    "compiled_steps", "device_data", "fit", "matmul_layout", "random_batches", "sample_sources", "sharding", "step",
-    "step_config",
+    "compiled_run", "compiled_steps", "device_data", "fit", "matmul_layout", "random_batches", "run_plan",
+    "sample_sources", "sharding", "step", "step_config",
 )  # fmt: skip
 """Modules of `jaxnet.train` whose code is in the compiled programs, or chooses what they get, as all of `jaxnet.nn`."""
 

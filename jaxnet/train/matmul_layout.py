@@ -50,19 +50,26 @@ class Form(NamedTuple):
     Args:
         layout: Its layout.
         uses_eigen: Whether Eigen multiplies, instead of YNNPACK, which is XLA's own choice.
+
+    Example:
+        >>> FORMS["for-cpu-eigen"] == Form(Layout.FOR_CPU, uses_eigen=True)
+        True
     """
 
     layout: Layout = Layout.AS_WRITTEN
     uses_eigen: bool = False
 
     def __str__(self) -> str:
-        """Returns the name of the form, such as "as-written, Eigen"."""
-        return f"{self.layout.value}{', Eigen' * self.uses_eigen}"
+        """Returns the name of the form, one of `FORMS`, such as "as-written-eigen"."""
+        return f"{self.layout.value}{'-eigen' * self.uses_eigen}"
 
     @property
     def compiler_options(self) -> dict[str, str]:
         """The options for `jax.jit` that select the library."""
         return _without_ynnpack() if self.uses_eigen else {}
+
+
+FORMS = {str(form): form for layout in Layout for form in (Form(layout), Form(layout, uses_eigen=True))}
 
 
 def possible_forms(net: Layer) -> list[Form]:

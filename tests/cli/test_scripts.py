@@ -29,6 +29,7 @@ from jaxnet.cli import train, train_options, train_setup
 from jaxnet.data import text
 from jaxnet.train import run_folder
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints
+from jaxnet.train.matmul_layout import FORMS
 
 ROOT = Path(__file__).parents[2]
 
@@ -478,6 +479,27 @@ def test_a_run_resumes_with_its_recorded_options(run, tmp_path, monkeypatch, net
     assert again.returncode == 0, again.stderr
     assert "No checkpoint: starting unfinished from step 0" in again.stdout
     assert Path("unfinished/parameters.npz").read_bytes() == Path("whole/parameters.npz").read_bytes()
+
+
+def test_a_measured_form_is_recorded_and_used_by_a_resumed_run(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    used, iter_fit = [], jaxnet.iter_fit
+
+    def recorded(*arguments, form, **options):
+        used.append(str(form))
+        return iter_fit(*arguments, form=form, **options)
+
+    monkeypatch.setattr(jaxnet, "iter_fit", recorded)
+    monkeypatch.setattr(jaxnet, "fastest_form", lambda *_, **__: FORMS["as-written"])
+    done = run("train.py", *["--output", "whole", "--steps", "20", "--batch-size", "10"])
+    assert "Products are computed in the form as-written, which is the fastest here" in done.stdout
+    options = json.loads(Path("whole/summary.json").read_text())["options"]
+    assert options["form"] == "as-written"
+    Path("unfinished").mkdir()
+    Path("unfinished/options.json").write_text(run_folder.options_text(options))
+    monkeypatch.setattr(jaxnet, "fastest_form", lambda *_, **__: pytest.fail("measured again"))
+    assert run("train.py", "--resume", "unfinished").returncode == 0
+    assert used == ["as-written", "as-written"]
 
 
 @pytest.mark.slow
