@@ -17,7 +17,7 @@ import pytest
 
 from jaxnet.crosscheck import check_function, check_layer, check_network
 from jaxnet.crosscheck.inspect.chain import chain
-from jaxnet.crosscheck.inspect.copying import Template, duplicate
+from jaxnet.crosscheck.inspect.copying import Template, duplicate, is_plain
 from jaxnet.crosscheck.inspect.dispatch import declare_constants
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.layer import inspect_layer
@@ -264,6 +264,21 @@ def test_a_template_is_copied_at_other_values_each_time():
     for value in (0.0, 1.0):
         copied = template.copy({id(W): np.full(3, value)})
         assert (copied["b"] == value).all()
+
+
+def test_an_object_that_holds_its_own_attributes_does_so_in_the_copy():
+    computed = Computed(draw(2, 3))
+    computed.own = vars(computed)
+    copied = duplicate(computed)
+    assert copied.own is vars(copied)
+    assert copied.own is not computed.own
+    np.testing.assert_array_equal(copied.W, computed.W)
+
+
+@pytest.mark.parametrize("method", ["__getstate__", "__reduce__", "__deepcopy__", "__getattr__", "__del__"])
+def test_a_class_that_says_how_it_is_copied_is_not_copied_by_its_attributes(method):
+    kind = type("Own", (Computed,), {method: lambda self, *args: None})
+    assert [is_plain(each) for each in (Computed, kind, type("Below", (kind,), {}))] == [True, False, False]
 
 
 def test_a_bound_method_belongs_to_the_copy():

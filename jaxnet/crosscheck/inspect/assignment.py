@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from jaxnet.crosscheck.inspect.errors import SubjectError, counted
 from jaxnet.crosscheck.inspect.objects import DEEPEST, is_ndarray, walk
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
@@ -80,6 +82,10 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
 def floats_by_place(names: Sequence[str], inputs: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
     """Yields the float arrays among the inputs and in their dicts, lists and objects, by place: `x`, `p['W']`."""
     for name, value in zip(names, inputs, strict=True):
+        if type(value) is np.ndarray:  # holds nothing else, and most inputs are
+            if is_inexact(value):
+                yield name, value
+            continue
         for place, part in walk(value, name):
             if is_ndarray(part) and is_inexact(part):
                 yield place, part

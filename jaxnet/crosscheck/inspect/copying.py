@@ -6,6 +6,7 @@ shared with the original.
 """
 
 import copyreg
+import functools
 import sys
 import types
 from collections import deque
@@ -15,12 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from jaxnet.crosscheck.inspect.objects import attributes_of, is_shared
+from jaxnet.crosscheck.inspect.objects import attributes_of, is_shared, slots_of
 from jaxnet.crosscheck.inspect.optional_jax import is_jax_array
 from jaxnet.crosscheck.inspect.overlap import extent, group_by_memory, views
 from jaxnet.crosscheck.inspect.trees import Array
 
 ATOMS = (type(None), bool, int, float, complex, str, bytes, type, type(Ellipsis), type(NotImplemented), range, slice)
+# Attributes of a class that change how its objects are copied, or what copying them does.
+COPY_METHODS = frozenset({
+    "__copy__", "__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__",
+    "__getnewargs_ex__", "__del__", "__getattr__", "__getattribute__",
+})  # fmt: skip
 
 
 class Template:
@@ -107,6 +113,8 @@ def with_layout_of(value: Any, array: Any) -> Any:
     if is_jax_array(array):
         return sys.modules["jax"].numpy.asarray(value)
     value = np.asarray(value)
+    if value.shape == array.shape and value.flags.c_contiguous and array.flags.c_contiguous:
+        return value
     like = np.empty_like(array, dtype=value.dtype)
     if value.shape != like.shape or value.strides == like.strides:
         return value
@@ -213,7 +221,10 @@ class _Copier:
         return copied
 
     def _object(self, value: Any) -> Any:
-        if hasattr(type(value), "__del__") and not _must_be_copied(value):
+        kind: Any = type(value)
+        if is_plain(kind):
+            return self._plain(value)
+        if hasattr(kind, "__del__") and not _must_be_copied(value):
             return value  # the finalizer of a copy could close a resource of the original
         try:
             return self._reconstructed(value)
@@ -224,6 +235,15 @@ class _Copier:
         except Exception:
             self.memo.pop(id(value), None)
             return value
+
+    def _plain(self, value: Any) -> Any:
+        """Copies an object that is its `__dict__` alone, as `_reconstructed` does, but faster."""
+        copied = self.memo[id(value)] = object.__new__(type(value))
+        own, other = value.__dict__, copied.__dict__
+        self.memo[id(own)] = other
+        for name, part in own.items():
+            other[name] = self.of(part)
+        return copied
 
     def _reconstructed(self, value: Any) -> Any:
         """Copies as `copy.deepcopy` does, by the object's pickle protocol."""
@@ -249,6 +269,24 @@ class _Copier:
         for name, part in attributes_of(value).items():
             object.__setattr__(copied, name, self.of(part))
         return copied
+
+
+@functools.lru_cache(maxsize=4096)
+def is_plain(kind: Any) -> bool:
+    """Returns whether objects of a class are their `__dict__` alone, and no method says how to copy them.
+
+    Examples:
+        >>> is_plain(type("Affine", (), {})), is_plain(type("Slotted", (), {"__slots__": ("W",)})), is_plain(dict)
+        (True, False, False)
+    """
+    if kind.__new__ is not object.__new__ or kind.__basicsize__ != _Empty.__basicsize__ or slots_of(kind):
+        return False
+    own = {name for base in kind.__mro__[:-1] for name in vars(base)}
+    return bool(kind.__dictoffset__) and own.isdisjoint(COPY_METHODS) and kind not in copyreg.dispatch_table
+
+
+class _Empty:
+    """A class whose objects have nothing but a `__dict__`."""
 
 
 def _set_state(copied: Any, state: Any) -> None:

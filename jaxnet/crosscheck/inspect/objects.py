@@ -14,6 +14,7 @@ from jaxnet.crosscheck.inspect.trees import Array, is_inexact
 
 DEEPEST = 8  # levels of nesting; layers may refer back to each other
 ARRAY_ATTRIBUTES = ("data", "value", "params")  # where a parameter object keeps its array, beside its gradient
+NUMBERS_AND_TEXTS = (int, float, str, bytes)  # which a walk passes over
 STATELESS = (type, types.ModuleType, types.FunctionType, types.MethodType)
 SHARED = (
     types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.GeneratorType, types.CodeType, np.ufunc,
@@ -30,15 +31,19 @@ def attributes_of(value: Any) -> dict[str, Any]:
     """Returns the attributes of an object, those in `__slots__` included; none of a class, a module or a function."""
     if isinstance(value, STATELESS):
         return {}
-    slots = (getattr(kind, "__slots__", ()) for kind in type(value).__mro__)
-    names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
-    names += [
-        f"_{kind.__name__.lstrip('_')}{name}" for kind in type(value).__mro__ for name in names if name[:2] == "__"
-    ]
-    hidden = ("__dict__", "__weakref__")
-    filled = {name: getattr(value, name) for name in names if name not in hidden and hasattr(value, name)}
+    kind: Any = type(value)
+    filled = {name: getattr(value, name) for name in slots_of(kind) if hasattr(value, name)}
     own = getattr(value, "__dict__", {})  # which an object may compute, as something else than a dict
     return filled | own if isinstance(own, dict) else filled
+
+
+@functools.lru_cache(maxsize=4096)  # asked for at each of the many calls of a layer
+def slots_of(kind: Any) -> tuple[str, ...]:
+    """Returns the names of the attributes in the `__slots__` of a class and its bases, as they are looked up."""
+    slots = (getattr(base, "__slots__", ()) for base in kind.__mro__)
+    names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
+    names += [f"_{base.__name__.lstrip('_')}{name}" for base in kind.__mro__ for name in names if name[:2] == "__"]
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 def is_ndarray(value: Any) -> bool:
@@ -63,10 +68,12 @@ def walk(value: Any, place: str = "", depth: int = 0, known: set[int] | None = N
     Looks into lists, tuples, dicts and the attributes of objects.
     """
     known = set() if known is None else known
-    if value is None or isinstance(value, int | float | str | bytes) or depth > DEEPEST or id(value) in known:
+    if value is None or isinstance(value, NUMBERS_AND_TEXTS) or depth > DEEPEST or id(value) in known:
         return
     known.add(id(value))
     yield place, value
+    if type(value) is np.ndarray:  # most parts are, and the questions below take longer
+        return
     if isinstance(value, Mapping):
         parts = [(f"{place}[{key!r}]", part) for key, part in value.items()]
     elif isinstance(value, list | tuple):
@@ -76,7 +83,8 @@ def walk(value: Any, place: str = "", depth: int = 0, known: set[int] | None = N
     else:
         parts = [(f"{place}.{name}" if place else name, part) for name, part in attributes_of(value).items()]
     for where, part in parts:
-        yield from walk(part, where, depth + 1, known)
+        if part is not None and not isinstance(part, NUMBERS_AND_TEXTS):
+            yield from walk(part, where, depth + 1, known)
 
 
 def floats_in(value: Any) -> Iterator[Array]:
@@ -86,7 +94,9 @@ def floats_in(value: Any) -> Iterator[Array]:
 
 def is_layer(value: Any) -> bool:
     """Returns whether an object has a forward and a backward method."""
-    return not isinstance(value, type) and all(callable(getattr(value, m, None)) for m in ("forward", "backward"))
+    if type(value) is np.ndarray or isinstance(value, type):
+        return False
+    return callable(getattr(value, "forward", None)) and callable(getattr(value, "backward", None))
 
 
 def sublayers(name: str, value: Any) -> Iterator[tuple[str, Any]]:

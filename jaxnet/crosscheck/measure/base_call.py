@@ -48,6 +48,10 @@ class BaseCall:
         self.unit = max((unit_roundoff(leaf.dtype) for leaf in self.leaves.values()), default=0.0)
         coarser = {n: max(1.0, unit_roundoff(self.leaves[n].dtype) / unit_roundoff(at[n].dtype)) for n in self.names}
         self.rounding = {name: rounding[name] * coarser[name] for name in self.names}
+        # Every comparison asks for these, and they take several passes over a gradient.
+        self._sizes = {name: largest(self.gradient[name]) for name in self.names}
+        self._units = {name: max(self.unit, effective_unit(self.gradient[name])) for name in self.names}
+        self._output_allowed = self._output_rounding(self.output)
         self.spread = dict.fromkeys(self.names, 0.0)
         self.output_spread = 0.0
 
@@ -74,9 +78,8 @@ class BaseCall:
 
     def allowed(self, name: str) -> float:
         """Returns the largest allowed difference of two gradients of the same leaf, in any element."""
-        size = largest(self.gradient[name])
-        unit = max(self.unit, effective_unit(self.gradient[name]))
-        sums = (SUM_ROUNDING if self.spread[name] else ROUNDING_SAFETY) * math.sqrt(self.terms) * unit * size
+        safety = SUM_ROUNDING if self.spread[name] else ROUNDING_SAFETY
+        sums = safety * math.sqrt(self.terms) * self._units[name] * self._sizes[name]
         return ROUNDING_SAFETY * (self.rounding[name] + self.spread[name]) + sums
 
     def allowed_at(self, name: str, rounding: float) -> float:
@@ -92,15 +95,24 @@ class BaseCall:
         """
         other = self.gradient if other is None else other
         gaps = {name: distance(gradient.get(name), other.get(name)) for name in self.names}
-        larger = {name: max(1.0, _ratio(other.get(name), self.gradient[name])) for name in self.names}
-        return {name: gap for name, gap in gaps.items() if not gap <= larger[name] * self.allowed(name)}
+        return {n: gap for n, gap in gaps.items() if gap and not gap <= self._times_larger(n, other) * self.allowed(n)}
+
+    def _times_larger(self, name: str, gradients: Mapping[str, Any]) -> float:
+        """Returns the size of a gradient relative to that of the base call, at least 1."""
+        size, gradient = self._sizes[name], gradients.get(name)
+        return max(1.0, largest(gradient) / size) if gradient is not None and size else 1.0
 
     def same_output(self, output: Array, other: Array | None = None) -> bool:
         """Returns whether an output equals another one, that of the base call by default, up to rounding."""
-        other = self.output if other is None else other
-        unit = max(self.unit, effective_unit(other))
-        allowed = SUM_ROUNDING * math.sqrt(self.terms + other.size) * unit * largest(other)
-        return distance(output, other) <= allowed + ROUNDING_SAFETY * self.output_spread
+        allowed = self._output_allowed if other is None else self._output_rounding(other)
+        return distance(output, self.output if other is None else other) <= (
+            allowed + ROUNDING_SAFETY * self.output_spread
+        )
+
+    def _output_rounding(self, output: Array) -> float:
+        """Returns the largest allowed difference of an output from another, if its calls do not differ."""
+        unit = max(self.unit, effective_unit(output))
+        return SUM_ROUNDING * math.sqrt(self.terms + output.size) * unit * largest(output)
 
 
 def distance(value: Any, other: Any) -> float:
@@ -130,11 +142,6 @@ def apart(value: Any, other: Any, rounding: float = 0.0) -> bool:
 def largest(values: Array) -> float:
     """Returns the size of the largest finite element."""
     return float(np.abs(as_double(values)).max(initial=0, where=_finite(values)))
-
-
-def _ratio(values: Array | None, other: Array) -> float:
-    size = largest(other)
-    return largest(values) / size if values is not None and size else 1.0
 
 
 def _finite(values: Array) -> Array:
