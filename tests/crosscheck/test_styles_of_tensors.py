@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from jaxnet.crosscheck import check
+from jaxnet.crosscheck import SubjectError, check
 from jaxnet.crosscheck.adapters import Style, tensor_attributes
 
 
@@ -88,3 +88,44 @@ def test_a_backward_that_takes_the_upstream_gradient_costs_no_further_call():
 
     assert tensor_attributes.adapt(Style(Kept(), (draw(3),))) is None
     assert Kept.calls == 0
+
+
+class Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, slope, factor):
+        ctx.save_for_backward(x)
+        ctx.slope, ctx.factor = slope, factor
+        return (x > 0).to(x)
+
+    @staticmethod
+    def backward(ctx, dout):
+        (x,) = ctx.saved_tensors
+        y = torch.sigmoid(ctx.slope * x)
+        return ctx.factor * ctx.slope * y * (1 - y) * dout, None, None
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor, self.scale = factor, torch.nn.Parameter(draw(3))
+
+    def forward(self, x):
+        return Step.apply(x * self.scale, 2.0, self.factor)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.01, "FAIL")])
+def test_an_expected_function_may_be_one_of_tensors(factor, verdict):
+    report = check(Step.apply, draw(5, 4), 2.0, factor, expected=lambda x, slope, _: torch.sigmoid(slope * x))
+    assert report.verdict.value == verdict, report
+    assert [leaf.verdict.value for leaf in report.leaves if leaf.name == "x"] == [verdict]
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.01, "FAIL")])
+def test_an_expected_function_of_tensors_takes_the_parameters_of_a_module(factor, verdict):
+    report = check(Scaled(factor), draw(5, 3), expected=lambda p, x: torch.sigmoid(2 * x * p["scale"]))
+    assert {leaf.name: leaf.verdict.value for leaf in report.leaves} == {"scale": verdict, "x": verdict}
+
+
+def test_an_expected_function_that_takes_neither_arrays_nor_tensors_is_refused_with_its_own_error():
+    with pytest.raises(SubjectError, match=r"^expected: <lambda>: raised KeyError: 'missing'"):
+        check(Step.apply, draw(5, 4), 2.0, 1.0, expected=lambda x, *_: {}["missing"])
