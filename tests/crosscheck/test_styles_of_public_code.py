@@ -720,6 +720,26 @@ def test_a_number_without_gradient_in_a_rule_of_jax_is_not_accused(options, verd
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "INCONCLUSIVE"), (1.01, "FAIL")])
+def test_a_number_without_gradient_beside_a_fixed_argument_of_a_rule_is_not_accused(factor, verdict):
+    jax = pytest.importorskip("jax")
+
+    def sines(x, rate, axis=1):
+        return jax.numpy.sin(rate * x).sum(axis)
+
+    def pull(axis, kept, d):
+        x, rate = kept
+        return factor * jax.numpy.expand_dims(d, axis) * rate * jax.numpy.cos(rate * x), None
+
+    rule = jax.custom_vjp(sines, nondiff_argnums=(2,))
+    rule.defvjp(lambda x, rate, axis: (rule(x, rate, axis), (x, rate)), pull)
+    for axis in ((), (0,)):
+        report = check(rule, draw(5, 4), 1.5, *axis)
+        assert report.verdict == verdict
+        assert {leaf.name: str(leaf.verdict) for leaf in report.leaves}["x"] == ("PASS" if factor == 1 else "FAIL")
+
+
+@pytest.mark.slow
 def test_an_array_without_gradient_in_a_rule_of_jax_is_wrong():
     jax = pytest.importorskip("jax")
     sine = jax.custom_vjp(lambda x, rate: jax.numpy.sin(rate * x))

@@ -67,6 +67,10 @@ class Engine(ABC):
         """Returns a tensor as a NumPy array."""
         return np.asarray(tensor)
 
+    def opened(self, result: Any) -> Any:
+        """Returns the result of a function with its outputs in a tuple, if the framework traces several as one."""
+        return result
+
     def variables(self) -> Sequence[tuple[str, Any]]:
         """Returns the variables that the code holds and trains, each with its name, which need not be the only one."""
         return ()

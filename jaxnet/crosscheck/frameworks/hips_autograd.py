@@ -29,6 +29,12 @@ class HipsAutograd(Engine):
     def array(self, tensor: Any) -> Array:
         return np.asarray(self.tracer.getval(tensor))
 
+    def opened(self, result: Any) -> Any:
+        if not self.tracer.isbox(result):
+            return result
+        value = self.tracer.getval(result)
+        return tuple(result[i] for i in range(len(value))) if isinstance(value, tuple | list) else result
+
     def record(self, f: Function, tensors: Sequence[Any]) -> tuple[list[Any], Pull]:
         pull, outputs = self.core.make_vjp(self._joined(f), list(tensors))
         return list(outputs), lambda douts: list(pull(tuple(douts)))

@@ -156,7 +156,7 @@ class FrameworkProgram(TensorProgram):
             values = dict(zip(names, tensors, strict=True))
             for name in self._variables.keys() & values.keys():
                 self.engine.bind(self._variables[name], values[name])
-            result = self._rebuilt(values)(*self._filled(values))
+            result = self.engine.opened(self._rebuilt(values)(*self._filled(values)))
             parts = [part for _, part in leaves_of(result)]
             for part in parts:
                 if is_complex_tensor(part):

@@ -19,6 +19,7 @@ from jaxnet.crosscheck.adapters import (
     returned_order,
     scalar_engines,
     stored_inputs,
+    tensor_attributes,
     updates,
     whole_networks,
 )
@@ -221,8 +222,13 @@ def _styled(style: Style, seed: int) -> Checkable:
 
 def _as_it_is(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
     is_several = isinstance(thing, tuple | list)
-    if not is_several and is_torch(thing, inputs) and (style := methods.adapt(Style(thing, inputs))) is not None:
-        thing = style.thing
+    if not is_several and is_torch(thing, inputs):
+        if (style := tensor_attributes.adapt(Style(thing, inputs))) is not None:
+            checkable = layer_to_checkable(style.thing, inputs, seed)
+            checkable.notes = (*checkable.notes, style.note)
+            return checkable
+        if (style := methods.adapt(Style(thing, inputs))) is not None:
+            thing = style.thing
     if not is_several and is_torch(thing, inputs) and not is_tensor_layer(thing):
         return function_to_checkable(thing, inputs, seed)
     is_layer = hasattr(thing, "backward")  # a layer may store its last `loss` beside its `params`

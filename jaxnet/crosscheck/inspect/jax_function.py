@@ -84,17 +84,24 @@ class CheckableJax(JaxProgram):
 
     def _numbers_without_gradient(self) -> list[str]:
         """Returns the Python numbers among the arguments for which the rule of a `custom_vjp` returns None."""
-        if not isinstance(self.f, jax.custom_vjp) or self.f.nondiff_argnums:
+        if not isinstance(self.f, jax.custom_vjp):
             return []
         rule: Any = self.f
         try:
+            bound = inspect.signature(rule.fun).bind(*self.args.args)
+            bound.apply_defaults()
+            args = bound.args
+            fixed = [i % len(args) for i in rule.nondiff_argnums]
             with double_precision():
-                output, residuals = rule.fwd(*self.args.args)
-                gradients = rule.bwd(residuals, jax.tree.map(jnp.ones_like, output))
+                output, residuals = rule.fwd(*args)
+                above = jax.tree.map(jnp.ones_like, output)
+                gradients = rule.bwd(*(args[i] for i in fixed), residuals, above)
+            differentiated = [i for i in range(len(args)) if i not in fixed]
+            by_argument = dict(zip(differentiated, tuple(gradients), strict=True))
         except Exception:  # what a rule cannot do outside of a trace is no fault of it
             return []
-        pairs = zip(self.names, self.args.args, tuple(gradients), strict=False)
-        without = [name for name, arg, gradient in pairs if gradient is None and isinstance(arg, float)]
+        named = enumerate(zip(self.names, self.args.args, strict=False))
+        without = [name for i, (name, arg) in named if isinstance(arg, float) and by_argument.get(i, arg) is None]
         return [name for name in without if name in self.leaves and len(self.leaves) > 1]
 
     def _choices(self) -> list[list[str]]:

@@ -193,3 +193,17 @@ def test_reference_gets_the_arguments():
     report = check(lambda x, w: anp.tanh(anp.dot(x, w)), X, W, reference=lambda x, w: jnp.tanh(x @ w))
     assert report.verdict.value == "PASS"
     assert "autograd - autodiff" in str(report.leaves[0].gaps)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.01, "FAIL")])
+def test_a_primitive_of_several_outputs_is_checked_by_all_of_them(factor, verdict):
+    @primitive
+    def polar(x, y):
+        return np.hypot(x, y), np.arctan2(y, x)
+
+    def by_x(ans, x, y):
+        return lambda g: g[0] * x / ans[0] - factor * g[1] * y / ans[0] ** 2
+
+    defvjp(polar, by_x, lambda ans, x, y: lambda g: g[0] * y / ans[0] + g[1] * x / ans[0] ** 2)
+    report = check(polar, X + 3, X[::-1] + 3)
+    assert {leaf.name: leaf.verdict.value for leaf in report.leaves} == {"x": verdict, "y": "PASS"}

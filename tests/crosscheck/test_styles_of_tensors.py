@@ -1,0 +1,131 @@
+"""Tests layers of tensors whose gradients are attributes of the tensors, right ones and ones wrong by a factor."""
+
+import pytest
+import torch
+
+from jaxnet.crosscheck import SubjectError, check
+from jaxnet.crosscheck.adapters import Style, tensor_attributes
+
+
+def draw(*shape):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+class Affine:
+    def __init__(self, factor):
+        self.weight, self.offset, self.factor = draw(4, 3), draw(3), factor
+
+    def __call__(self, source):
+        self.source, self.result = source, source @ self.weight + self.offset
+        return self.result
+
+    def backward(self):
+        upstream = self.result.g
+        self.source.g = upstream @ self.weight.t()
+        self.weight.g = self.factor * self.source.t() @ upstream
+        self.offset.g = upstream.sum(0)
+
+
+class Square:
+    """A layer whose __call__ keeps what its forward returns for the backward of the subclass."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, *args):
+        self.args, self.kept = args, self.forward(*args)
+        return self.kept
+
+    def forward(self, source):
+        return source**2
+
+    def backward(self):
+        self.pull(self.kept, *self.args)
+
+    def pull(self, kept, source):
+        source.slope = 2 * self.factor * source * kept.slope
+
+
+class MeanSquare:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, source, target):
+        self.source, self.target = source, target
+        return ((source - target) ** 2).mean()
+
+    def backward(self):
+        self.source.g = 2 * self.factor * (self.source - self.target) / self.source.numel()
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "leaf"),
+    [
+        (Affine, (draw(5, 4),), "weight"),
+        (Square, (draw(5, 4),), "source"),
+        (MeanSquare, (draw(6), draw(6).flip(0)), "source"),
+    ],
+)
+def test_gradients_in_attributes_of_tensors_are_checked(layer, inputs, leaf):
+    right, wrong = check(layer(1.0), *inputs), check(layer(1.01), *inputs)
+    assert right.verdict.value == "PASS", right
+    assert wrong.verdict.value == "FAIL", wrong
+    assert [part.name for part in wrong.leaves if part.verdict.value == "FAIL"] == [leaf]
+    assert any("are read from the attribute" in note for note in right.notes)
+
+
+def test_a_backward_that_takes_the_upstream_gradient_costs_no_further_call():
+    class Kept:
+        calls = 0
+
+        def forward(self, x):
+            type(self).calls += 1
+            self.x = x
+            return x**2
+
+        def backward(self, dout):
+            return 2 * self.x * dout
+
+    assert tensor_attributes.adapt(Style(Kept(), (draw(3),))) is None
+    assert Kept.calls == 0
+
+
+class Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, slope, factor):
+        ctx.save_for_backward(x)
+        ctx.slope, ctx.factor = slope, factor
+        return (x > 0).to(x)
+
+    @staticmethod
+    def backward(ctx, dout):
+        (x,) = ctx.saved_tensors
+        y = torch.sigmoid(ctx.slope * x)
+        return ctx.factor * ctx.slope * y * (1 - y) * dout, None, None
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor, self.scale = factor, torch.nn.Parameter(draw(3))
+
+    def forward(self, x):
+        return Step.apply(x * self.scale, 2.0, self.factor)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.01, "FAIL")])
+def test_an_expected_function_may_be_one_of_tensors(factor, verdict):
+    report = check(Step.apply, draw(5, 4), 2.0, factor, expected=lambda x, slope, _: torch.sigmoid(slope * x))
+    assert report.verdict.value == verdict, report
+    assert [leaf.verdict.value for leaf in report.leaves if leaf.name == "x"] == [verdict]
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.01, "FAIL")])
+def test_an_expected_function_of_tensors_takes_the_parameters_of_a_module(factor, verdict):
+    report = check(Scaled(factor), draw(5, 3), expected=lambda p, x: torch.sigmoid(2 * x * p["scale"]))
+    assert {leaf.name: leaf.verdict.value for leaf in report.leaves} == {"scale": verdict, "x": verdict}
+
+
+def test_an_expected_function_that_takes_neither_arrays_nor_tensors_is_refused_with_its_own_error():
+    with pytest.raises(SubjectError, match=r"^expected: <lambda>: raised KeyError: 'missing'"):
+        check(Step.apply, draw(5, 4), 2.0, 1.0, expected=lambda x, *_: {}["missing"])
