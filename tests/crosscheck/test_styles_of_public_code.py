@@ -51,6 +51,36 @@ def an_optimizer_that_updates_a_dict_of_parameters(k):
 
 
 @style
+def an_objective_beside_its_gradient_and_its_hessian(k):
+    class Fit:
+        def objective(self, theta):
+            return float((theta**4).sum())
+
+        def gradient(self, theta):
+            return k * 4 * theta**3
+
+        def hessian(self, theta):
+            return np.diag(12 * theta**2)
+
+    return Fit(), (draw(4),)
+
+
+@style
+def a_density_with_a_gradient_named_after_it_beside_another_value(k):
+    class Normal:
+        def log_prob(self, x):
+            return float(-0.5 * (x**2).sum())
+
+        def norm(self, x):
+            return float(np.abs(x).sum())
+
+        def grad_log_prob(self, x):
+            return -k * x
+
+    return Normal(), (draw(4),)
+
+
+@style
 def an_energy_followed_by_the_forces(k):
     def springs(positions):
         d = positions[:, None] - positions[None]

@@ -278,15 +278,20 @@ def _only_derivative(thing: Any) -> str | None:
 
 
 def _only_value(thing: Any, derivative: str, inputs: tuple[Any, ...]) -> str | None:
-    """Returns the name of the only other method with the arguments of a derivative, if it returns a number."""
+    """Returns the name of the method with the arguments of a derivative that returns a number: `objective`.
+
+    Of several, it is the one that the derivative is named after: `log_prob` beside `grad_log_prob`.
+    """
     takes = required_parameters_of(getattr(thing, derivative))
+    if len(takes) != len(inputs):
+        return None
     named = [name for name in dir(type(thing)) if not name.startswith("_") and name != derivative]
     alike = [
         name for name in named if has_method(thing, name) and required_parameters_of(getattr(thing, name)) == takes
     ]
-    if len(alike) != 1 or len(takes) != len(inputs):
-        return None
-    return alike[0] if isinstance(called(getattr(duplicate(thing), alike[0]), *inputs), float) else None
+    values = [name for name in alike if isinstance(called(getattr(duplicate(thing), name), *inputs), float)]
+    meant = [name for name in values if name in derivative] if len(values) > 1 else values
+    return meant[0] if len(meant) == 1 else None
 
 
 def _flag(function: Any, own: Any, inputs: tuple[Any, ...]) -> str | None:
