@@ -152,6 +152,24 @@ def a_model_whose_cost_comes_last_and_names_its_labels_in_another_case(k):
 
 
 @style
+def a_network_whose_forward_returns_the_loss_and_its_gradients(k):
+    class Softmax:
+        def __init__(self):
+            self.params = {"W": draw(4, 3), "b": draw(3)}
+
+        def forward(self, X, labels=None, reg=0.0):
+            scores = np.exp(X @ self.params["W"] + self.params["b"])
+            probabilities, rows = scores / scores.sum(axis=1, keepdims=True), np.arange(len(X))
+            if labels is None:
+                return probabilities
+            loss, d = -np.log(probabilities[rows, labels]).mean(), probabilities / len(X)
+            d[rows, labels] -= 1 / len(X)
+            return loss, {"W": k * X.T @ d, "b": d.sum(axis=0)}
+
+    return Softmax(), (draw(6, 4), np.array([0, 2, 1, 1, 0, 2]))
+
+
+@style
 def a_function_that_is_applied_and_its_derivative(k):
     class Tanh:
         def apply(self, z):
