@@ -28,6 +28,197 @@ def sigmoid(x):
 
 
 @style
+def parameters_that_stand_in_a_dict_with_their_gradient(k):
+    class Dense:
+        def __init__(self):
+            self.W, self.b = {"val": draw(4, 3), "grad": 0}, {"val": draw(3), "grad": 0}
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.W["val"] + self.b["val"]
+
+        def backward(self, d_out):
+            self.W["grad"], self.b["grad"] = k * self.x.T @ d_out, d_out.sum(axis=0)
+            return d_out @ self.W["val"].T
+
+    return Dense(), (draw(5, 4),)
+
+
+@style
+def a_call_that_keeps_the_input_before_it_runs_forward(k):
+    class Dense:
+        def __init__(self):
+            self.W, self.kept = draw(4, 3), None
+
+        def __call__(self, x):
+            self.kept = x
+            return self.forward(x)
+
+        def forward(self, x):
+            return x @ self.W
+
+        def backward(self, err):
+            self.W_grad = k * self.kept.T @ err
+            return err @ self.W.T
+
+    return Dense(), (draw(5, 4),)
+
+
+@style
+def a_network_that_holds_the_loss_from_which_its_backward_starts(k):
+    class Dense:
+        def __init__(self, *shape):
+            self.weights = draw(*shape)
+
+        def forward(self, inputs):
+            self.inputs, self.output = inputs, inputs @ self.weights
+
+        def backward(self, dvalues):
+            self.dweights = k * self.inputs.T @ dvalues
+            self.dinputs = dvalues @ self.weights.T
+
+    class HalfSquare:
+        def forward(self, y_pred, y_true):
+            self.difference = y_pred - y_true
+            return (self.difference**2).mean() / 2
+
+        def backward(self):
+            self.dinputs = self.difference / self.difference.size
+
+    class Network:
+        def __init__(self):
+            self.layers, self.loss = [Dense(4, 3), Dense(3, 2)], HalfSquare()
+
+        def forward(self, X):
+            for layer in self.layers:
+                layer.forward(X)
+                X = layer.output
+            return X
+
+        def backward(self):
+            self.loss.backward()
+            gradient = self.loss.dinputs
+            for layer in reversed(self.layers):
+                layer.backward(gradient)
+                gradient = layer.dinputs
+
+    return Network(), (draw(5, 4), draw(5, 2))
+
+
+@style
+def a_loss_of_labels_first_with_a_setting(k):
+    class CrossEntropy:
+        def forward(self, Y_true, Y_pred, epsilon=1e-8):
+            return -(Y_true * np.log(np.clip(Y_pred, epsilon, 1))).sum() / len(Y_true)
+
+        def backward(self, Y_true, Y_pred, epsilon=1e-8):
+            return -k * Y_true / np.clip(Y_pred, epsilon, 1) / len(Y_true)
+
+    return CrossEntropy(), (np.eye(3)[[0, 2, 1, 1, 0]], 0.5 + 0.4 * np.tanh(draw(5, 3)))
+
+
+@style
+def a_layer_with_a_switch_in_both_passes(k):
+    class Dense:
+        def __init__(self):
+            self.weights, self.kept = draw(4, 3), None
+
+        def forward(self, X, training=False):
+            if training:
+                self.kept = X
+            return X @ self.weights
+
+        def backward(self, dZ, training=False):
+            return dZ @ self.weights.T, k * self.kept.T @ dZ
+
+    return Dense(), (draw(5, 4), True)
+
+
+@style
+def a_model_whose_cost_comes_last_and_names_its_labels_in_another_case(k):
+    def forward_propagation(X, parameters):
+        A = sigmoid(parameters["W"] @ X)
+        return A, (X, A)
+
+    def backward_propagation(A, Y, cache):
+        X, A = cache
+        return {"dW": k * (A - Y) @ X.T / Y.shape[1]}
+
+    def compute_cost(A, y):
+        return -(y * np.log(A) + (1 - y) * np.log(1 - A)).sum() / y.shape[1]
+
+    model = forward_propagation, backward_propagation, compute_cost
+    return model, (draw(3, 6), {"W": draw(1, 3)}, np.array([[0, 1, 1, 0, 1, 0]]))
+
+
+@style
+def a_network_whose_forward_returns_the_loss_and_its_gradients(k):
+    class Softmax:
+        def __init__(self):
+            self.params = {"W": draw(4, 3), "b": draw(3)}
+
+        def forward(self, X, labels=None, reg=0.0):
+            scores = np.exp(X @ self.params["W"] + self.params["b"])
+            probabilities, rows = scores / scores.sum(axis=1, keepdims=True), np.arange(len(X))
+            if labels is None:
+                return probabilities
+            loss, d = -np.log(probabilities[rows, labels]).mean(), probabilities / len(X)
+            d[rows, labels] -= 1 / len(X)
+            return loss, {"W": k * X.T @ d, "b": d.sum(axis=0)}
+
+    return Softmax(), (draw(6, 4), np.array([0, 2, 1, 1, 0, 2]))
+
+
+@style
+def a_function_that_is_applied_and_its_derivative(k):
+    class Tanh:
+        def apply(self, z):
+            return np.tanh(z)
+
+        def grad(self, z):
+            return k * (1 - np.tanh(z) ** 2)
+
+    return Tanh(), (draw(5, 4),)
+
+
+@style
+def a_called_layer_with_a_misspelt_backward(k):
+    class Linear:
+        def __init__(self):
+            self.weights, self.w_grad = draw(4, 3), None
+
+        def __call__(self, x):
+            if not isinstance(x, np.ndarray):
+                raise ValueError("x is no array")
+            self.x = x
+            return x @ self.weights
+
+        def backword(self, dy):
+            self.w_grad = k * self.x.T @ dy
+            return dy @ self.weights.T
+
+    return Linear(), (draw(5, 4),)
+
+
+def test_a_backward_with_other_arguments_than_upstream_gradients_is_not_accused_if_it_raises():
+    class Dense:
+        def __init__(self):
+            self.W = draw(3, 4)
+
+        def forward(self, x):
+            z = x @ self.W.T
+            return np.tanh(z), z
+
+        def backward(self, previous, errors):
+            dz = errors * (1 - np.tanh(previous @ self.W.T) ** 2)
+            self.dW = dz.T @ previous
+            return dz @ self.W
+
+    with pytest.raises(SubjectError, match="if previous is none of them, pass a subclass whose forward returns the ou"):
+        check(Dense(), draw(5, 4))
+
+
+@style
 def an_optimizer_that_updates_a_dict_of_parameters(k):
     class Descent:
         def update(self, params, grads, rate):

@@ -181,7 +181,7 @@ def _bind_first(layer: Any, inputs: tuple[Any, ...]) -> _Binding | None:
 
     It raises an error if it gets one for each output.
     """
-    takes = required_parameters_of(layer.backward)
+    takes = required_parameters_of(layer.backward) if hasattr(layer, "backward") else []
     if len(takes) != 1 or takes[0] in CACHE:
         return None
     trial = duplicate(layer)

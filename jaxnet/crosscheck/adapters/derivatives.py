@@ -31,7 +31,7 @@ from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
 VALUES = ("loss", "compute_loss", "cost", "compute_cost", "calculate", "forward", "fn", "func", "function", "f", "fun",
-          "activate", "activation", "evaluate", "compute", "value", "energy",
+          "activate", "activation", "apply", "evaluate", "compute", "value", "energy",
           "potential_energy", "potential", "call", "eval", "E", "U", "V", "__call__")  # fmt: skip
 DERIVATIVES = ("gradient", "grad", "derivative", "deriv", "prime", "loss_prime", "loss_gradient", "loss_grad",
                "loss_derivative", "diff", "f_prime", "fprime", "fn_prime", "df", "dfn", "dfunc", "derivate", "jac",

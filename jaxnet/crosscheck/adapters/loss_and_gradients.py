@@ -35,6 +35,8 @@ def adapt(style: Style) -> Style | None:
         return None
     if callable(getattr(thing, "loss", None)) and hasattr(thing, "params"):
         return None if hasattr(thing, "gradient") or hasattr(thing, "backward") else _network(style)
+    if _forward_returns_both(style):
+        return _network(style._replace(thing=with_methods(thing, {"loss": type(thing).forward})))
     if not callable(thing) or hasattr(thing, "backward"):
         return None
     result = called(thing, *inputs)
@@ -77,6 +79,17 @@ def adapt_if_plausible(style: Style) -> Style | None:
     """
     adapted = adapt(style)
     return adapted if adapted is not None and adapted.gradient is not None and _is_plausible(adapted) else None
+
+
+def _forward_returns_both(style: Style) -> bool:
+    """Returns whether the forward pass of a network without a backward returns its loss and a dict of gradients."""
+    net: Any = style.thing
+    if len(style.inputs) != 2 or not has_method(net, "forward") or hasattr(net, "backward"):
+        return False
+    if not isinstance(getattr(net, "params", None), Mapping):
+        return False
+    result = called(duplicate(net).forward, *style.inputs)
+    return (places := _places(result)) is not None and isinstance(result[places[1]], Mapping)
 
 
 def _network(style: Style) -> Style | None:

@@ -16,7 +16,7 @@ from jaxnet.crosscheck.adapters.methods import adapt as named_as_layers_are
 from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, is_label_name, label_rank
-from jaxnet.crosscheck.inspect.signatures import takes_any_number
+from jaxnet.crosscheck.inspect.signatures import positional, takes_any_number
 from jaxnet.crosscheck.inspect.trees import is_float
 from jaxnet.crosscheck.inspect.trial_run import INPUT_GRADIENT_ATTRIBUTES
 
@@ -35,7 +35,9 @@ def adapt(style: Style) -> Style | None:
     loss, inputs = style.thing, style.inputs
     if isinstance(loss, tuple | list | type) or len(inputs) != 2 or not is_float(inputs[0]):
         return None
-    names, takes = (parameters_of(getattr(loss, method, None)) for method in ("forward", "backward"))
+    if isinstance(inputs[1], bool):  # a switch, such as `training`, and no label
+        return None
+    names, takes = _arguments_of_both(loss)
     backward: Any = getattr(loss, "backward", None)
     if not takes and callable(backward) and takes_any_number(backward):
         takes = names[:2]  # a base class passes `*args` on
@@ -96,7 +98,7 @@ def adapt_labels_alone(style: Style) -> Style | None:
 def _predictions_first(style: Style) -> Style:
     """Exchanges the two arguments of a loss that takes labels first in both passes: `forward(y_true, y_pred)`."""
     kind: Any = type(style.thing)
-    names, takes = (parameters_of(getattr(style.thing, method, None)) for method in ("forward", "backward"))
+    names, takes = _arguments_of_both(style.thing)
     if len(names) != 2 or takes != names or len(style.inputs) != 2 or label_rank(names[0]) <= label_rank(names[1]):
         return style
 
@@ -106,6 +108,13 @@ def _predictions_first(style: Style) -> Style:
     methods = [name for name in ("forward", "backward", *TOTALS) if has_method(style.thing, name)]
     thing = with_methods(style.thing, {name: exchanged(name) for name in methods})
     return style._replace(thing=thing, inputs=style.inputs[::-1])
+
+
+def _arguments_of_both(loss: Any) -> tuple[list[str], list[str]]:
+    """Returns the names of the arguments of forward and backward, without settings such as `epsilon=1e-8`."""
+    methods: list[Any] = [getattr(loss, name, None) for name in ("forward", "backward")]
+    names, takes = ([p.name for p in positional(method) if not isinstance(p.default, float)] for method in methods)
+    return names, takes
 
 
 def _style(style: Style, value: Callable[..., Any], gradient: Callable[..., Any], note: str) -> Style:

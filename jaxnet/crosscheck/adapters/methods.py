@@ -13,6 +13,7 @@ FORWARD = (
 BACKWARD = (
     "backward_pass", "backward_propagation", "backward_propagate", "backward_prop", "back_propagation",
     "back_propagate", "backpropagation", "backpropagate", "backprop", "back_prop", "bprop", "propagate_backward",
+    "backword",
 )  # fmt: skip
 BACKWARD_LIKE = re.compile(r"back(wards?|pass|prop)?(_\w+)?|\w+_backwards?")
 GRADIENT_LIKE = re.compile(r"(compute_|calc(ulate)?_|get_)?(grads?|gradients?)", re.IGNORECASE)

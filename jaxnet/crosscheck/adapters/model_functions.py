@@ -1,11 +1,12 @@
 """Models of three functions, `forward(X, parameters)`, `cost(A, Y)` and `backward(A, Y, cache)`, or of two.
 
-Their arguments are matched by name. The first argument of the cost is the output of forward, and a name with `cache` in
-it is the rest of what forward returns. Other values that forward returns are passed on by the names in its source, as
-of `return Z1, A1, Z2, A2`.
+The cost may come last too. Their arguments are matched by name, `Y` with `y` if no other is meant. The first argument
+of the cost is the output of forward, and a name with `cache` in it is the rest of what forward returns. Other values
+that forward returns are passed on by the names in its source, as of `return Z1, A1, Z2, A2`.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from jaxnet.crosscheck.adapters.style import Style, called, gradients_by_argument, parameters_of, required_parameters_of
 from jaxnet.crosscheck.inspect.returned_names import returned_names
 
+BACKWARD = re.compile(r"back|grad", re.IGNORECASE)
 NOTE = "{} is checked as the gradient of {}"
 
 
@@ -22,14 +24,17 @@ def adapt(style: Style) -> Style | None:
     thing = style.thing
     if not isinstance(thing, tuple | list) or len(thing) not in (2, 3) or not all(map(callable, thing)):
         return None
-    forward, *cost, backward = thing
+    forward, *cost, backward = _cost_in_the_middle(thing)
     of_forward, of_cost = parameters_of(forward), parameters_of(cost[0]) if cost else []
     outputs = _names_of_outputs(forward, called(forward, *style.inputs[: len(of_forward)])) if cost else []
     output = next((name for name in of_cost if name in outputs), of_cost[0] if of_cost else "")
     others = [name for name in of_cost if name != output and name not in outputs]
     names = list(dict.fromkeys([*of_forward, *others]))[: len(style.inputs)]
     known = {*names, output, *filter(None, outputs)}
-    rest = [name for name in required_parameters_of(backward) if name not in known]
+    missing = [name for name in required_parameters_of(backward) if name not in known]
+    alike = {name: [n for n in known if n.lower() == name.lower()] for name in missing}
+    aliases = {name: same[0] for name, same in alike.items() if len(same) == 1}
+    rest = [name for name in missing if name not in aliases]
     if len(names) != len(style.inputs) or not all("cache" in name.lower() for name in rest):
         return None
     if not cost and len(rest) != 1:
@@ -43,6 +48,7 @@ def adapt(style: Style) -> Style | None:
         if cost:
             values.setdefault(output, y)
         values |= dict.fromkeys(rest, caches[-1] if caches else None)
+        values |= {name: values[known_as] for name, known_as in aliases.items()}
         return (_call(cost[0], values) if cost else y), values
 
     def value(*args: Any) -> Any:
@@ -61,6 +67,13 @@ def adapt(style: Style) -> Style | None:
             _sign(function, names)
         return style._replace(thing=value, gradient=gradient, takes_dout=False, note=note)
     return None
+
+
+def _cost_in_the_middle(functions: Any) -> tuple[Any, ...]:
+    """Returns the functions of a model with its backward last, the only one of the last two that speaks of one."""
+    forward, *rest = functions
+    is_backward = [bool(BACKWARD.search(getattr(f, "__name__", ""))) for f in rest]
+    return (forward, rest[1], rest[0]) if is_backward == [True, False] else tuple(functions)
 
 
 def _names_of_outputs(forward: Callable[..., Any], result: Any) -> list[str]:

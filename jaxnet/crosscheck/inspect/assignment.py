@@ -65,9 +65,10 @@ class Assignment:
                 )
             return {places[key]: gradient for key, gradient in result.items()}
         returned = () if result is None and not self.inputs else as_tuple(result)
-        if len(returned) > len(self.inputs):
+        taking = sum(not isinstance(value, bool) for value in self.inputs)  # a switch, as `training`, has no gradient
+        if len(returned) > len(self.inputs) or sum(gradient is not None for gradient in returned) > taking:
             hint = ", ".join(f"self.d{name}" for name in self.parameters if name.isidentifier())
-            counts = f"{counted(len(returned), 'gradient')} for {counted(len(self.inputs), 'input')}"
+            counts = f"{counted(len(returned), 'gradient')} for {counted(taking, 'input')}"
             raise SubjectError(
                 f"{self.backward}: returned {counts}" + (f"; store those of parameters in {hint}" if hint else "")
             )

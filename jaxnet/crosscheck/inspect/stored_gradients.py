@@ -105,7 +105,7 @@ def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[
     for parameters, gradients in COLLECTIONS:
         if parameters in attributes:
             found |= _by_entry(parameters, attributes[parameters], safe_getattr(layer, gradients))
-    return _beside_entries(attributes) | found
+    return _beside_entries(attributes) | _within_dicts(attributes) | found
 
 
 def _private(layer: Any) -> dict[str, Any]:
@@ -130,6 +130,19 @@ def _beside_entries(attributes: Mapping[str, Any]) -> dict[str, Any]:
             names = (form.format(key) for form in GRADIENT_NAMES)
             if (name := next((n for n in names if is_inexact(attributes.get(n))), None)) is not None:
                 found[f"{place}[{key!r}]"] = attributes[name]
+    return found
+
+
+def _within_dicts(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the gradients that stand in one dict with their parameter: `W["grad"]` for `W["val"]`."""
+    found = {}
+    for place, entries in attributes.items():
+        if not isinstance(entries, Mapping) or "grad" not in entries:
+            continue
+        arrays = [key for key, value in entries.items() if key != "grad" and is_inexact(value)]
+        if len(arrays) == 1:
+            gradient = entries["grad"]
+            found[f"{place}[{arrays[0]!r}]"] = gradient if is_inexact(gradient) else None
     return found
 
 

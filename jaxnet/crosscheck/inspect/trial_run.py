@@ -14,6 +14,7 @@ from jaxnet.crosscheck.inspect.adapter import Adapter, Subject, run_forward
 from jaxnet.crosscheck.inspect.assignment import Assignment, as_tuple, floats_by_place
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.errors import SubjectError, describe, kind_of
+from jaxnet.crosscheck.inspect.held_parameters import UPSTREAM
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.lazy_parameters import creates_parameters
 from jaxnet.crosscheck.inspect.objects import is_ndarray
@@ -23,6 +24,7 @@ from jaxnet.crosscheck.inspect.parameters import arrays_by_place, choose_places,
 from jaxnet.crosscheck.inspect.plain_numbers import in_the_shell, shape_text
 from jaxnet.crosscheck.inspect.returned_names import owners_of_returned
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, label_rank, looks_constant
+from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, is_new_gradient, set_gradients
 from jaxnet.crosscheck.inspect.trees import Array, is_inexact
 
@@ -113,6 +115,7 @@ def run_trial(subject: Subject, *, warmed: bool = False) -> TrialRun:
     except SubjectError:
         raise
     except Exception as error:
+        _reject_other_arguments(adapter, len(douts), calls[1], error)
         trial.fault = f"{calls[1].rpartition('.')[2]} raises {describe(error)}"
         return trial
     stored = gradients_by_place(adapter.owner, names)
@@ -129,6 +132,17 @@ def run_trial(subject: Subject, *, warmed: bool = False) -> TrialRun:
     trial.accumulating = _find_accumulating(trial, douts, stored)
     _take_arrays_of_base(trial)
     return trial
+
+
+def _reject_other_arguments(adapter: Adapter, douts: int, backward: str, error: Exception) -> None:
+    """Raises a SubjectError if an error may come from arguments that are no gradients of the several outputs."""
+    takes = [p.name for p in positional(adapter.source)][-douts:] if adapter.source is not None else []
+    if douts > 1 and (others := [name for name in takes if not UPSTREAM.match(name)]):
+        raise SubjectError(
+            f"{backward}: raises {describe(error)}, given the gradients of the {douts} outputs of forward; if "
+            f"{' and '.join(others)} is none of them, pass a subclass whose forward returns the output alone, and "
+            "whose backward takes its gradient alone"
+        )
 
 
 def _unchanged(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""Layers whose `__call__` keeps what backward needs, and then calls `forward`, which keeps nothing."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.adapters.style import Style, called, has_method, with_methods
+from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.trees import is_float
+
+NOTE = "{} is called as layer(...), not layer.forward(...), as its backward needs what the call keeps"
+
+
+def adapt(style: Style) -> Style | None:
+    """Puts the call of such a layer in the place of its forward, after which alone backward can run."""
+    layer = style.thing
+    if isinstance(layer, tuple | list | type):
+        return None
+    if not all(has_method(layer, name) for name in ("forward", "backward", "__call__")):
+        return None
+    kind: Any = type(layer)
+    if _runs(style, "forward") or not _runs(style, "__call__"):
+        return None
+    own: Any = kind.forward
+
+    def forward(self: Any, *inputs: Any) -> Any:
+        if self.__dict__.get("_is_within_call"):
+            return own(self, *inputs)
+        self.__dict__["_is_within_call"] = True
+        try:
+            return kind.__call__(self, *inputs)
+        finally:
+            del self.__dict__["_is_within_call"]
+
+    note = "; ".join(filter(None, (style.note, NOTE.format(kind.__name__))))
+    return style._replace(thing=with_methods(layer, {"forward": functools.wraps(own)(forward)}), note=note)
+
+
+def _runs(style: Style, method: str) -> bool:
+    """Returns whether backward runs after a forward pass by this method."""
+    trial: Any = duplicate(style.thing)
+    y = called(getattr(trial, method), *style.inputs)
+    return is_float(y) and not isinstance(called(trial.backward, np.ones_like(y)), Exception)
