@@ -1,7 +1,8 @@
-"""Compares `jaxnet.crosscheck.check` with other checkers: seconds, and calls of the forward and the backward pass.
+"""Compares `jaxnet.crosscheck.check` with other checkers: CPU time, and calls of the forward and the backward pass.
 
 In each framework, `check` and its peers are given the very same function, once with a right gradient and once with one
-that is 1 % too large in one leaf. A ratio is that of two times of the same round.
+that is 1 % too large in one leaf. A ratio is that of two times of the same round. CPU time, with one BLAS thread,
+hardly depends on what else the machine does.
 """
 
 import math
@@ -20,7 +21,7 @@ from jaxnet.cli.bench_checkers import FRAMEWORKS, Calls, Check, Subject
 from jaxnet.common.progress_line import progress_line
 
 SIZES = tuple(10**power for power in range(2, 8))  # elements of all leaves
-LONGEST = 20.0  # seconds that a check may take
+LONGEST = 20.0  # seconds of CPU time that a check may take
 LONG_ROUND = 5.0  # seconds; longer ones are not repeated
 VERDICTS = ("PASS", "FAIL")
 
@@ -107,7 +108,7 @@ def compare_checkers(
     for case in parse_cases(texts):
         with threadpool_limits(1):
             results[str(case)] = compare(case, frameworks or tuple(FRAMEWORKS), rounds, forecasts)
-        show(f"{case}: seconds, passes, and the seconds of check over them", results[str(case)], console)
+        show(f"{case}: seconds of CPU time, passes, and the seconds of check over them", results[str(case)], console)
     return results
 
 
@@ -142,9 +143,9 @@ def compare(
 def count(run: Check, calls: Calls) -> dict[str, Any]:
     """Runs a checker once, and returns whether it passes the gradient, its calls, and the seconds with counting."""
     calls.forward = calls.backward = 0
-    started = time.perf_counter()
+    started = time.process_time()
     passes = run()
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     return {"passes": passes, "forward": calls.forward, "backward": calls.backward, "seconds_counting": seconds}
 
 
@@ -154,9 +155,9 @@ def measure(runs: Mapping[str, Check], rows: dict[str, dict[str, Any]], rounds: 
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(1 if is_long else rounds):
         for name, run in runs.items():
-            started = time.perf_counter()
+            started = time.process_time()
             run()
-            times[name].append(time.perf_counter() - started)
+            times[name].append(time.process_time() - started)
     for name, row in rows.items():
         row |= {"times": times[name], "min": min(times[name]), "median": median(times[name])}
         if "check" in rows:

@@ -51,7 +51,7 @@ def fastest_form(
     Example:
         >>> data, net = jaxnet.data.digits(), jaxnet.two_layer_net(64, 50, 10)
         >>> params = net.init(jax.random.key(0), "he")
-        >>> batches = jaxnet.RandomBatches(jax.random.key(1), len(data.x_train), batch_size=100, steps=300)
+        >>> batches = jaxnet.RandomBatches(jax.random.key(1), len(data.x_train), batch_size=100, steps=20)
         >>> form = jaxnet.fastest_form(net, params, data, batches)
         >>> _, history = jaxnet.fit(net, params, data, batches, form=form)
     """
