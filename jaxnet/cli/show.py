@@ -63,6 +63,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not run_folder.is_unfinished(folder):
         return read_summary(folder)
     options = run_folder.read_object(folder / run_folder.OPTIONS)
+    options.pop(run_folder.DIGEST, None)
     network = options.get("network")
     return {
         "network": network,
@@ -77,7 +78,7 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
     """Returns the rows of all runs below their header, with columns of equal width."""
     all_options = [(summary.get("options") or {}) for summary in summaries.values()]
     names = list(dict.fromkeys(name for options in all_options for name in options if name not in COMPARED_ELSEWHERE))
-    differing = [name for name in names if len({str(options.get(name, "")) for options in all_options}) > 1]
+    differing = [name for name in names if len({option(options, name) for options in all_options}) > 1]
     accuracies = [label for label, key in ACCURACIES.items() if any(key in summary for summary in summaries.values())]
     header = ["run", "network", "data", *differing, "steps", *accuracies, "seconds", "parameters", ""]
     rows = [header]
@@ -91,7 +92,7 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
         rows.append(
             [
                 folder, str(summary.get("network", "")), str(summary.get("dataset", "")),
-                *(str(options.get(name, "")) for name in differing), steps,
+                *(option(options, name) for name in differing), steps,
                 *(number(summary.get(ACCURACIES[label]), ".2%") for label in accuracies),
                 number(summary.get("seconds"), ".1f"), number(summary.get("parameters"), ","), remark,
             ]
@@ -100,6 +101,11 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def option(options: dict[str, Any], name: str) -> str:
+    """Returns an option as text, or nothing if the run does not have it or left it open."""
+    return "" if options.get(name) is None else str(options[name])
 
 
 def number(value: Any, form: str) -> str:

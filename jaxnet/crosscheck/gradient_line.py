@@ -13,7 +13,18 @@ from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, base_name
 if TYPE_CHECKING:
     from jaxnet.crosscheck.report import Report
 
-BACKWARDS = ("backward", "backward_pass", "backprop", "gradient", "grad", "vjp", "derivative", "bwd", "jacobian")
+BACKWARDS = (
+    "backward",
+    "backward_pass",
+    "backprop",
+    "gradient",
+    "grad",
+    "vjp",
+    "derivative",
+    "bwd",
+    "jacobian",
+    "loss",
+)
 MOST_LINES = 4  # that a sentence lists
 
 
@@ -38,7 +49,7 @@ def gradient_line(subject: Any, gradient: Any = None, leaf: str = "") -> SourceL
         subject: A layer, a network, a pair of functions or a function, as in `check`.
         gradient: The function that returns the gradient of `subject`, if it is another one.
         leaf: The leaf whose gradient is meant. If nothing is assigned to a name such as `self.dW` or `grads["W"]`, the
-            line is the first one of the function.
+            line is that of the only `return`, or else the first one of the function.
     """
     owner = getattr(subject, "__self__", subject)  # the class of a torch.autograd.Function, whose apply is the subject
     methods = [getattr(owner, name) for name in BACKWARDS if callable(getattr(owner, name, None))]
@@ -54,16 +65,20 @@ def gradient_line(subject: Any, gradient: Any = None, leaf: str = "") -> SourceL
             continue
         if file:
             is_gradient = candidate in (gradient, *last, *methods)
-            below = assignment_line("".join(lines), leaf) if leaf and is_gradient else 0
+            below = gradient_within("".join(lines), leaf) if is_gradient else 0
             return SourceLine(Path(file).resolve(), max(line, 1) + below, lines[below].strip())
     return None
 
 
-def assignment_line(source: str, leaf: str) -> int:
-    r"""Returns how far below the first line of a function the gradient of a leaf is last assigned; 0 if nowhere.
+def gradient_within(source: str, leaf: str) -> int:
+    r"""Returns how far below the first line of a function the gradient of a leaf is computed.
+
+    That is where it is last assigned, or else the only `return` of the function; 0 if there are several.
 
     Examples:
-        >>> assignment_line("def backward(self, dout):\n    self.db = dout\n    self.dW = 2 * dout\n", "W")
+        >>> gradient_within("def backward(self, dout):\n    self.db = dout\n    self.dW = 2 * dout\n", "W")
+        2
+        >>> gradient_within("def backward(dout, x):\n    # twice\n    return 2 * dout\n", "x")
         2
     """
     try:
@@ -77,9 +92,10 @@ def assignment_line(source: str, leaf: str) -> int:
         if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign)
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         for part in (target.elts if isinstance(target, ast.Tuple | ast.List) else [target])
-        if _names(part, names, base_name(leaf))
+        if leaf and _names(part, names, base_name(leaf))
     ]
-    return max(assigned, default=0)
+    returns = [node.lineno - 1 for node in ast.walk(tree) if isinstance(node, ast.Return) and node.value is not None]
+    return max(assigned, default=returns[0] if len(returns) == 1 else 0)
 
 
 def _names(target: ast.expr, gradients: Collection[str], leaf: str) -> bool:

@@ -91,7 +91,7 @@ class InconclusiveWarning(UserWarning):
     """Warns that a check could neither confirm nor refute a gradient."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """The result of checking one layer, network or function.
 
@@ -179,6 +179,10 @@ class Report:
             "lines": {name: str(line) for name, line in self.lines.items()},
         }
         return _plain(data)
+
+    def __repr__(self) -> str:
+        """Returns the report as it is printed, which an interactive session and a failed assertion of pytest show."""
+        return self.text()
 
     def __str__(self) -> str:
         return self.text()

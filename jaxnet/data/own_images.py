@@ -10,6 +10,7 @@ References:
     that NIST's preprocessing makes, with the pixels that are set counted in blocks of 4 by 4.
 """
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,19 +38,31 @@ class AdaptedImage(NamedTuple):
     changes: list[str]
 
 
-def read_image(path: Path, side: int) -> AdaptedImage:
+def read_image(image: Any, side: int) -> AdaptedImage:
     """Reads an image of a single digit, and brings it into the form of the training images.
 
     Args:
-        path: A file that Pillow can read.
+        image: The path of a file that Pillow can read, or a Pillow image, or an array of bytes, (H, W) or (H, W, 3).
         side: 28 for MNIST, 8 for the digits of scikit-learn. An image of this size is not scaled or moved.
 
     Raises:
         DatasetError: If Pillow is not installed.
-        ValueError: If the file is not a readable image, or is blank.
+        ValueError: If it is not a readable image, or is blank.
     """
-    colors, changes = _read_colors(path)
-    return adapt(colors, side, changes, str(path))
+    with needs_extra("reading images"):
+        from PIL import Image
+    if isinstance(image, str | os.PathLike):
+        colors, changes = _read_file(Path(image))
+        return adapt(colors, side, changes, str(image))
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim in (2, 3):
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise ValueError(
+            f"images: {type(image).__name__}, expected paths, Pillow images, or arrays of bytes (H, W) or (H, W, 3), "
+            "one after another"
+        )
+    colors, changes = _colors(image, [])
+    return adapt(colors, side, changes)
 
 
 def adapt(colors: Colors, side: int, changes: list[str] | None = None, name: str = "image") -> AdaptedImage:
@@ -74,24 +87,30 @@ def adapt(colors: Colors, side: int, changes: list[str] | None = None, name: str
     return AdaptedImage(pixels.astype(np.float32), changes)
 
 
-def _read_colors(path: Path) -> tuple[Colors, list[str]]:
-    """Returns the colors in [0, 1], with transparent parts as paper, and what was changed."""
-    with needs_extra("reading images"):
-        from PIL import Image, ImageOps
+def _read_file(path: Path) -> tuple[Colors, list[str]]:
+    """Returns the colors of the first image in a file, and what was changed."""
+    from PIL import Image, ImageOps
+
     try:
-        with open_regular(Path(path)) as opened, Image.open(opened) as file:
+        with open_regular(path) as opened, Image.open(opened) as file:
             frames = getattr(file, "n_frames", 1)
             changes = [f"the first of {frames} frames"] if frames > 1 else []
-            image: Any = ImageOps.exif_transpose(file)
-            deep = image.mode.startswith(("I", "F"))  # 16 or 32 bits; Pillow would cut them off at 255
-            image = image.convert("F" if deep else "RGBA")
-            if max(image.size) > LARGEST:
-                changes.append(f"{image.width} by {image.height} pixels reduced")
-                image.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
+            return _colors(ImageOps.exif_transpose(file), changes)
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file; name an image") from None
     except Exception as error:  # damaged images raise errors of many kinds
         raise ValueError(f"{path}: cannot be read as an image ({error}); convert it to PNG") from error
+
+
+def _colors(image: Any, changes: list[str]) -> tuple[Colors, list[str]]:
+    """Returns the colors of a Pillow image in [0, 1], with transparent parts as paper, and what was changed."""
+    from PIL import Image
+
+    deep = image.mode.startswith(("I", "F"))  # 16 or 32 bits; Pillow would cut them off at 255
+    image = image.convert("F" if deep else "RGBA")
+    if max(image.size) > LARGEST:
+        changes.append(f"{image.width} by {image.height} pixels reduced")
+        image.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
     if deep:
         values = np.asarray(image, float)
         low, high = values.min(), values.max()

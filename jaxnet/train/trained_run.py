@@ -35,11 +35,12 @@ class TrainedRun(NamedTuple):
             f"  {', '.join(figures) or 'no figures'}\n  fields: {', '.join(self._fields)}"
         )
 
-    def read_images(self, *paths: str | os.PathLike[str]) -> tuple[Float32[np.ndarray, "N ..."], list[list[str]]]:
+    def read_images(self, *images: Any) -> tuple[Float32[np.ndarray, "N ..."], list[list[str]]]:
         """Reads images of one digit each, and brings them into the form that the network was trained on.
 
         Args:
-            paths: Files that Pillow can read, of any size and color, at least one.
+            images: Files that Pillow can read, Pillow images, or arrays of bytes (H, W) or (H, W, 3), of any size and
+                color, at least one.
 
         Returns:
             The samples in [0, 1], of the shape that the network takes, and what was changed in each image.
@@ -56,14 +57,14 @@ class TrainedRun(NamedTuple):
         data = self.summary.get("dataset")
         if data not in own_images.SIDES:
             raise ValueError(f"{self.folder}: trained on {data!r}, expected one of {', '.join(own_images.SIDES)}")
-        if not paths:
-            raise ValueError("paths: none, expected at least one image file")
+        if not images:
+            raise ValueError("images: none, expected at least one image or file")
         side = own_images.SIDES[data]
-        images = [own_images.read_image(Path(path), side) for path in paths]
+        adapted = [own_images.read_image(image, side) for image in images]
         first = next(iter(self.net.layers.values()), self.net)
         shape = (1, side, side) if first.description[0] == "Convolution" else (side * side,)
-        x = np.stack([image.pixels for image in images]).reshape(-1, *shape).astype(np.float32)
-        return x, [image.changes for image in images]
+        x = np.stack([image.pixels for image in adapted]).reshape(-1, *shape).astype(np.float32)
+        return x, [image.changes for image in adapted]
 
 
 def load(folder: str | os.PathLike[str]) -> TrainedRun:

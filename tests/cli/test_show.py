@@ -1,6 +1,5 @@
 """Tests of `jaxnet show`, with folders that are written here."""
 
-import json
 import re
 import shutil
 import sys
@@ -67,7 +66,7 @@ def unfinished(runs, tmp_path):
     for name in ("10", "30", "40.orbax-checkpoint-tmp"):
         (tmp_path / "runs" / "c" / "checkpoints" / name).mkdir(parents=True)
     options = {"learning_rate": 0.1, "seed": 0, "network": "two-layer", "dataset": "digits", "steps": 2000}
-    (tmp_path / "runs" / "c" / "options.json").write_text(json.dumps(options))
+    (tmp_path / "runs" / "c" / "options.json").write_text(run_folder.options_text(options | {"form": None}))
     return tmp_path / "runs" / "c"
 
 

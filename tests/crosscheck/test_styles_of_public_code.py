@@ -242,6 +242,30 @@ def an_optimizer_that_updates_a_dict_of_parameters(k):
 
 
 @style
+def a_pair_whose_residuals_come_first(k):
+    def tanh_fwd(x):
+        y = np.tanh(x)
+        return y, y
+
+    def tanh_bwd(res, g):
+        return k * g * (1 - res**2)
+
+    return (tanh_fwd, tanh_bwd), (draw(5, 4),)
+
+
+@style
+def a_pair_whose_cache_comes_first_under_any_name(k):
+    def product(x, w):
+        return x * w, (x, w)
+
+    def product_rule(a, b):
+        x, w = a
+        return b * w, k * b * x
+
+    return (product, product_rule), (draw(5, 4), draw(5, 4, 1)[..., 0])
+
+
+@style
 def an_objective_beside_its_gradient_and_its_hessian(k):
     class Fit:
         def objective(self, theta):

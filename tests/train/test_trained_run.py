@@ -125,6 +125,9 @@ def test_images_are_read_in_the_shape_that_the_network_takes(tmp_path, net, shap
     x, changes = run.read_images(*paths)
     np.testing.assert_allclose(x, ink.reshape(shape), atol=0.5 / 255)
     assert changes == [["dark on light: inverted"]] * 2
+    with Image.open(paths[0]) as image:
+        again, _ = run.read_images(image, np.asarray(Image.open(paths[1])))
+    np.testing.assert_array_equal(again, x)
 
 
 def test_an_image_is_refused_where_an_array_is_expected_and_by_a_network_of_text(folder):
@@ -132,7 +135,9 @@ def test_an_image_is_refused_where_an_array_is_expected_and_by_a_network_of_text
     message = r"x: 'seven.png', expected an array .*run.read_images\('seven.png'\)"
     with pytest.raises(ValueError, match=message):
         jaxnet.predict(run.net, run.params, run.state, "seven.png")
-    with pytest.raises(ValueError, match="paths: none, expected at least one"):
+    with pytest.raises(ValueError, match="images: none, expected at least one"):
         run.read_images()
+    with pytest.raises(ValueError, match="images: list, expected paths, Pillow images, or arrays of bytes"):
+        run._replace(summary={"dataset": "digits"}).read_images(["seven.png"])
     with pytest.raises(ValueError, match=r"trained on 'a\.txt', expected one of digits, mnist"):
         run._replace(summary={"dataset": "a.txt"}).read_images("seven.png")

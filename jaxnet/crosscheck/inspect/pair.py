@@ -3,6 +3,7 @@
 import re
 import types
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,7 +23,10 @@ from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, posit
 from jaxnet.crosscheck.inspect.trees import Leaves, is_inexact
 
 CACHE = ("cache", "ctx")
-LAST = re.compile(r"d(out|logits|scores|[yzhap])\w*|d[A-Z_]\w*|grad\w*|\w+_grads?")  # one that no cache has
+RESIDUALS = re.compile(r"\w*cache\w*|res|resid\w*|saved\w*|tape|memo|memory|stash|intermediates?|ctx|context")
+LAST = re.compile(  # names of an upstream gradient, which no cache has
+    r"d(out|logits|scores|[yzhap])\w*|d[A-Z_]\w*|grad\w*|\w+_grads?|g|g_?out|gy|cts?|cotangents?|\w+_bar"
+)
 COST = re.compile("(cost|loss)$", re.IGNORECASE)  # the name of a function
 
 
@@ -127,10 +131,18 @@ def inspect_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...]) -> CheckablePai
     names = input_names(forward, len(inputs))
     backward_name = getattr(backward, "__name__", "backward").replace("<lambda>", "backward")
     takes = [p.name for p in positional(backward)]
-    adapt = partial(PairAdapter, cache_first=_takes_cache_first(takes))
-    subject = Subject(duplicate((forward, backward)), adapt, names, inputs, (name, backward_name))
+    cache_first = _takes_cache_first(takes)
+
+    def run(cache_first: bool) -> CheckablePair:
+        adapt = partial(PairAdapter, cache_first=cache_first)
+        subject = Subject(duplicate((forward, backward)), adapt, names, inputs, (name, backward_name))
+        return from_trial(CheckablePair, name, run_trial_with_floats(subject), takes_dout=True)
+
     try:
-        code = from_trial(CheckablePair, name, run_trial_with_floats(subject), takes_dout=True)
+        code = run(cache_first)
+        if code.fault and len(takes) == 2 and not cache_first:  # names that tell nothing, as in `bwd(saved, v)`
+            with suppress(SubjectError):
+                code = other if not (other := run(cache_first=True)).fault else code
     except SubjectError as error:
         if proposal := proposal_for_global(forward, backward):
             raise SubjectError(f"{error}; {proposal}") from error
@@ -146,7 +158,7 @@ def _takes_cache_first(takes: list[str]) -> bool:
     """Returns whether the names of a backward's arguments say that the upstream gradient follows the cache."""
     if len(takes) < 2:
         return False
-    named = takes[0] in CACHE and takes[-1] not in CACHE
+    named = RESIDUALS.fullmatch(takes[0]) is not None and not RESIDUALS.fullmatch(takes[-1])
     return named or (len(takes) == 2 and LAST.fullmatch(takes[1]) is not None and not UPSTREAM.match(takes[0]))
 
 
