@@ -152,7 +152,7 @@ WRONG_VALUES = {  # that only the command itself can judge
     "bench --output a\x1bb": r"output: 'a\x1bb', expected a name without line breaks",
     "check mine.py:f --plot a\u2028.png": r"plot: 'a\u2028.png', expected a name without line breaks",
     "train --seed -1": "seed: -1, expected a whole number from 0",
-    "train --hidden 99999999999999999999999 --output run": "in_size, out_size: 64, 99999999999999999999999, expected sizes",
+    "train --hidden 99999999999999999999999 --output run": "in_size, out_size: 64, 99999999999999999999999, ",
     "train --processes 3 --process 7 --output run": "process: 7, expected 0 to 2",
 }
 
