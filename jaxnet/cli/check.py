@@ -285,19 +285,27 @@ def list_all_candidates(files: Sequence[str]) -> int:
     return USAGE_ERROR
 
 
-def main(options: Options) -> int:
-    """Checks the targets once, or whenever they change, and returns the exit status."""
+def check_options(options: Options) -> None:
+    """Raises ValueError if an option is out of range, or does not go with the others."""
     check_writable("plot", options.plot, ".png")
     check_counts(points=options.points)
+    for name in ("gradient", "reference"):
+        if getattr(options, name) == "":
+            raise ValueError(f"{name}: '', expected a NAME or FILE.py:NAME; leave --{name} out if there is none")
     for name in ("network",) if options.target else TARGET_OPTIONS:
         if getattr(options, name) != getattr(Options(), name):
             raise ValueError(f"{name}: applies only {'without' if options.target else 'to'} FILE.py:NAME; leave it out")
-    if options.float32:
-        options = replace(options, dtype="float32")
     if options.json and (options.watch or options.github):
         raise ValueError(f"--json: given beside {'--watch' if options.watch else '--github'}, expected one of them")
     if options.plot and options.gradient:
         raise ValueError("--plot: given beside --gradient, expected one of them: it draws what has its own gradient")
+
+
+def main(options: Options) -> int:
+    """Checks the targets once, or whenever they change, and returns the exit status."""
+    check_options(options)
+    if options.float32:
+        options = replace(options, dtype="float32")
     misspelled, meant = respelled(options.target)
     if meant:
         raise targets.TargetError(f"{misspelled}: expected FILE.py:NAME, or module.name:NAME; did you mean {meant}?")

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 import tyro
 from tyro.extras import literal_type_from_choices
 
-from jaxnet.common.validation import check_counts
+from jaxnet.common.validation import check_counts, check_no_control_characters
 
 COUNTS = (
     "hidden", "steps", "batch_size", "eval_every", "context", "width", "blocks", "seeds", "devices", "model_devices",
     "max_data_bytes",    "rounds",
 )  # fmt: skip
+MAX_DEVICES = 4096  # that a process simulates, which JAX starts in 20 s
 
 
 def computed_default(metavar: str) -> Any:
@@ -65,6 +66,12 @@ def check_common(options: object) -> None:
                 check_counts(**{name: count})
 
 
+def check_devices(count: int) -> None:
+    """Raises ValueError if JAX would need minutes and gigabytes to simulate this many devices."""
+    if count > MAX_DEVICES:
+        raise ValueError(f"devices: {count}, expected at most {MAX_DEVICES:,}, which are simulated by this machine")
+
+
 def check_seed(seed: int) -> None:
     """Raises ValueError unless JAX's keys and NumPy's generators accept the seed."""
     if not 0 <= seed < 2**32:
@@ -81,6 +88,7 @@ def check_writable(option: str, path: Path | None, suffix: str = "") -> None:
     """
     if path is None:
         return
+    check_no_control_characters(option, path)
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{option}: {path}, expected a file in an existing folder")
     if suffix and path.suffix.lower() != suffix:

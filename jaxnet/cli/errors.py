@@ -20,7 +20,8 @@ def program() -> str:
 def one_line_errors(*errors: type[Exception]) -> Iterator[None]:
     """Exits with one line instead of a traceback on an error that a user can mend.
 
-    These are ValueError, OSError, ImportError, one of `errors`, Ctrl-C, exhausted memory, and a JAX without devices.
+    These are ValueError, OSError, ImportError, one of `errors`, Ctrl-C, exhausted memory, a JAX without devices, and
+    a number that JAX_DEBUG_NANS or JAX_DEBUG_INFS stops at.
 
     Raises:
         SystemExit: In place of the error.
@@ -48,9 +49,15 @@ def _reason(error: Exception) -> str | None:
     jax = sys.modules.get("jax")
     if jax is not None and isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
         return f"not enough memory ({error}); choose smaller sizes or batches"
+    if jax is not None and isinstance(error, FloatingPointError):
+        return f"{_first_line(error)}; unset JAX_DEBUG_NANS and JAX_DEBUG_INFS, and the first bad value is named"
     from jaxnet.cli.environment import missing_devices
 
     return missing_devices()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _exit(message: str, status: int = USAGE_ERROR) -> None:

@@ -44,6 +44,7 @@ def main() -> None:
         from jaxnet.crosscheck.inspect.errors import did_you_mean  # imports NumPy
 
         near = did_you_mean(name, COMMANDS)
+        name = " ".join(name.split())
         print(f"jaxnet: {name}, expected one of {', '.join(COMMANDS)}{near and f'; {near}'}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
 

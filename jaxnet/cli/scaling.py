@@ -20,7 +20,7 @@ import tyro
 import jaxnet
 from jaxnet.cli.bench_problem import Problem, make_problem, parse_network
 from jaxnet.cli.bench_products import layer_inputs
-from jaxnet.cli.common_options import Integers, Processes, ProcessIndex, Steps, Switch
+from jaxnet.cli.common_options import Integers, Processes, ProcessIndex, Steps, Switch, check_devices
 from jaxnet.cli.train_options import DEFAULTS
 from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_counts
@@ -204,6 +204,7 @@ def main(options: Options) -> None:
         if count % options.model_devices:
             raise ValueError(f"model_devices: {options.model_devices}, expected a divisor of {count}, one of --devices")
     simulated = max(options.devices, default=1) if options.processes == 1 and not options.predict else 1
+    check_devices(simulated)
     jax.config.update("jax_num_cpu_devices", simulated)  # type: ignore[no-untyped-call]
     sharding.join(options.coordinator, options.processes, options.process)
     problem = options.problem(options.model_devices)

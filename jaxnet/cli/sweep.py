@@ -25,6 +25,7 @@ from jaxnet.cli.common_options import (
     OptionalPath,
     Seed,
     Steps,
+    check_devices,
     check_seed,
 )
 from jaxnet.cli.datasets import load_dataset
@@ -76,6 +77,7 @@ def main(options: Options) -> None:
     check_seed(options.seed + options.seeds - 1)
     if options.devices is not None:
         check_counts(devices=options.devices)
+        check_devices(options.devices)
         jax.config.update("jax_num_cpu_devices", options.devices)  # type: ignore[no-untyped-call]
     with (
         run_folder.named_or_reserved(options.output, "sweep") as path,

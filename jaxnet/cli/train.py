@@ -8,7 +8,8 @@ both cases `--resume FOLDER` continues it, and the results are the same, bit for
 they would not be, as with another number of cores, it refuses; `--resume-anyway` continues all the same.
 
 Exit status: 0 if the network was trained, 1 if training diverged, nothing was learned, or the gradients disagree, 2 for
-an invalid option, 3 if something could not be saved, and 128 plus the number of the signal that stopped the run.
+an invalid option, 3 if something could not be saved, 4 if another process of the run died, and 128 plus the number of
+the signal that stopped the run.
 """
 
 import sys
@@ -29,6 +30,7 @@ import platformdirs
 from rich.console import Console
 
 import jaxnet
+from jaxnet.cli.common_options import check_devices
 from jaxnet.cli.errors import program
 from jaxnet.cli.interrupt import interrupt_message
 from jaxnet.cli.program_cache import use_program_cache
@@ -249,6 +251,7 @@ def start_jax(options: SimpleNamespace) -> None:
     if config.jax_compilation_cache_dir is None:  # compilation takes half the time of the default run
         use_program_cache(platformdirs.user_cache_path("jaxnet") / "programs")
     if options.devices is not None and options.processes == 1:
+        check_devices(options.devices)
         config.update("jax_num_cpu_devices", options.devices)  # has no effect on other kinds of devices
     if options.processes == 1 and options.coordinator is not None:
         raise ValueError(f"coordinator: {options.coordinator}, but there is a single process; set --processes")

@@ -11,7 +11,7 @@ from rich.console import Console
 
 import jaxnet
 from jaxnet.cli.errors import program
-from jaxnet.cli.interrupt import DEFAULTS, acknowledge_interrupt
+from jaxnet.cli.interrupt import DEFAULTS, HANGUP, acknowledge_interrupt
 from jaxnet.cli.progress import training_progress
 from jaxnet.cli.train_setup import Setup
 from jaxnet.common.progress_line import progress_line
@@ -84,12 +84,13 @@ def stop_signals() -> Iterator[list[int]]:
 
     def restore() -> None:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if number != HANGUP or not received:  # it is ignored once a signal was received
+                signal.signal(number, handler)
 
     def receive(number: int, _frame: FrameType | None) -> None:
         received.append(number)
+        acknowledge_interrupt(number)  # before the handlers are restored, which another thread takes for unhandled
         restore()
-        acknowledge_interrupt(number)
 
     for number in handlers:
         signal.signal(number, receive)

@@ -1,6 +1,7 @@
 """Checks of arguments. Each raises a ValueError that names the argument, its value, and what was expected."""
 
 import math
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,6 +33,12 @@ def check_samples(name: str, x: Any, dtype: Any = np.float64) -> None:
                 f"{name}{_first(~finite, some, start)}, expected numbers that are finite in {np.dtype(dtype)}; "
                 "clean the data first"
             )
+
+
+def check_no_control_characters(name: str, path: object) -> None:
+    """Checks that a path has no line breaks or other control characters, which would break the lines that name it."""
+    if any(unicodedata.category(character) in {"Cc", "Zl", "Zp"} for character in str(path)):
+        raise ValueError(f"{name}: {str(path)!r}, expected a name without line breaks and other control characters")
 
 
 def native(x: Any) -> Any:

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,9 @@ def identity(net: Layer, data: Dataset, batches: Batches, dtype: Any, settings: 
 
     Args:
         net: The network.
-        data: Its data; like `batches`, the row numbers of each step, described by a checksum.
+        data: Its data, described by checksums.
+        batches: The row numbers of each step, described by a checksum; `RandomBatches` by what they are drawn from, and
+            a checksum of the first and the last ones, as a long run would take minutes to draw all of them.
         dtype: The parameters' dtype.
         settings: All other arguments of `fit` that affect the results, as values whose `str` tells them apart. Neither
             a function nor an `optax.GradientTransformation` does: write a text, such as `{"optimizer": "adam(1e-3)"}`.
@@ -60,13 +62,21 @@ def identity(net: Layer, data: Dataset, batches: Batches, dtype: Any, settings: 
             raise ValueError(
                 f"settings[{name!r}]: {type(value).__name__}, expected a text that identifies it, such as 'adam(1e-3)'"
             )
-    arrays = data._asdict() | {"batches": batches}
+    arrays = data._asdict() if isinstance(batches, RandomBatches) else data._asdict() | {"batches": batches}
     return {
         "network": repr(net.description),
         "dtype": str(np.dtype(dtype)),
         **{name: f"{array.dtype}{list(array.shape)}, CRC-32 {crc(array):08x}" for name, array in arrays.items()},
+        **({"batches": _drawn(batches)} if isinstance(batches, RandomBatches) else {}),
         **{f"option {name}": str(value) for name, value in settings.items()},
     }
+
+
+def _drawn(batches: RandomBatches) -> str:
+    """Describes row numbers by what they are drawn from, and draws two blocks of them at most."""
+    key = np.asarray(jax.random.key_data(batches.key)).tolist()
+    ends = np.stack([batches.draw(0), batches.draw(batches.steps - batches.block)])
+    return f"{list(batches.shape)} from {batches.samples} rows by the key {key}, CRC-32 of both ends {crc(ends):08x}"
 
 
 def refuse(differences: str) -> None:
@@ -324,9 +334,8 @@ def _digest(leaves: Mapping[str, np.ndarray]) -> str:
 
 
 def crc(array: Any) -> int:
-    """Returns the CRC-32 of the bytes of an array, or of row numbers block by block."""
-    blocks = array.blocks() if isinstance(array, RandomBatches) else [array] if array.size else []
-    return reduce(lambda crc, block: zlib.crc32(np.ascontiguousarray(block).data.cast("B"), crc), blocks, 0)
+    """Returns the CRC-32 of the bytes of an array."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)  # a view, as data may be memory maps
 
 
 def _first_line(error: BaseException) -> str:

@@ -19,7 +19,7 @@ def learned_nothing(
     """Returns why a finished run learned nothing, or None if it learned, or is too short or still on its way.
 
     A run is on its way if it saw less than all samples once, or if its loss still falls: its last third is below the
-    third before by more than chance.
+    third before by more than chance. A loss that rose far above its start and falls back to that of guessing is not.
 
     Args:
         history: The history of the run.
@@ -32,9 +32,11 @@ def learned_nothing(
         return None
     entropy = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
     end = float(loss[-(len(loss) // 10) :].mean())
-    if end > FAR_ABOVE * max(loss[0], entropy):
+    far_above = FAR_ABOVE * max(loss[0], entropy)
+    if end > far_above:
         return f"the loss rose from {loss[0]:.3g} to {end:.3g}"
-    if _still_falls(loss):
+    only_recovers = loss.max() > far_above and end >= entropy
+    if _still_falls(loss) and not only_recovers:
         return None
     if held_out_loss is not None:
         if min(end, held_out_loss) < BETTER * entropy:

@@ -1,7 +1,7 @@
 """Row numbers of batches that are drawn a block of steps at a time, as a long run has no room for all of them."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -91,11 +91,6 @@ class RandomBatches:
             parts.append(rows[start - first : stop - first])
             start += len(parts[-1])
         return np.concatenate(parts)
-
-    def blocks(self) -> Iterator[Int[np.ndarray, "K B"]]:
-        """Yields the row numbers of all steps, a block at a time."""
-        for start in range(0, self.steps, self.block):
-            yield self[start : start + self.block]
 
     def _block_with(self, step: int) -> tuple[int, np.ndarray]:
         """Returns the block that has this step, and the first step of it; the last one that was drawn is kept."""

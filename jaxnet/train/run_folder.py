@@ -25,7 +25,7 @@ from jaxnet import __version__
 from jaxnet.common.cleanup import cleanup, temporary_folder
 from jaxnet.common.outline import outline
 from jaxnet.common.regular_files import open_regular
-from jaxnet.common.validation import check_key, native
+from jaxnet.common.validation import check_key, check_no_control_characters, native
 from jaxnet.nn.description import from_description
 from jaxnet.nn.layers import Layer, Params, Tree
 from jaxnet.nn.summary import param_shapes
@@ -113,7 +113,8 @@ def remove_leftovers(parent: Path) -> None:
 
 
 def check_new(path: Path) -> None:
-    """Raises ValueError if `path` exists and is not an empty folder, or cannot be written."""
+    """Raises ValueError if `path` exists and is not an empty folder, cannot be written, or has control characters."""
+    check_no_control_characters("output", path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         advice = f"; to continue it, use --resume {path}" if (path / OPTIONS).exists() else ""
         raise ValueError(f"output: {path} exists already; name another folder or remove it{advice}")

@@ -30,6 +30,7 @@ from jaxnet.train.rendezvous import gather
 
 BATCH, MODEL = "batch", "model"  # the axes of a mesh: samples are divided along one, large weights along the other
 LARGE_WEIGHT = 2**14  # elements, from which a weight is divided
+PROCESS_DIED = 4  # the exit status of a process that another one left alone
 HEARTBEAT_SECONDS = 30  # of silence, after which a process is considered dead and the others exit
 
 
@@ -150,7 +151,7 @@ def local_copy(tree: Any) -> Any:
 
 @contextmanager
 def exit_on_failure() -> Iterator[None]:
-    """Exits with one line and status 1 if a computation of several processes fails, as when one has died."""
+    """Exits with one line and status PROCESS_DIED if a computation of several processes fails, as when one has died."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -159,7 +160,7 @@ def exit_on_failure() -> Iterator[None]:
         reason = (str(error).splitlines() or [""])[0][:200]
         message = "a joint computation failed, probably because another process has died; exiting"
         print(f"process {jax.process_index()}: {message} ({reason})", file=sys.stderr, flush=True)
-        os._exit(1)  # a normal exit would wait for the others
+        os._exit(PROCESS_DIED)  # a normal exit would wait for the others
 
 
 @dataclass(frozen=True)

@@ -157,9 +157,10 @@ def test_sighup_that_nohup_ignores_stays_ignored(own_hangups):
 
 
 @pytest.mark.slow
-def test_a_closed_terminal_saves_a_training_run(tmp_path):
+def test_a_closed_terminal_saves_a_training_run_at_once_however_long_it_is(tmp_path):
     place = "jaxnet.train.checkpoints:Checkpoints.offer"
-    status, stderr, _ = interrupted("now", place, "train --output run", tmp_path, signal.SIGHUP)
+    arguments = "train --output run --hidden 2 --steps 10000000 --checkpoint-seconds 3600 --form as-written"
+    status, stderr, _ = interrupted("now", place, arguments, tmp_path, signal.SIGHUP)
     assert (status, stderr) == (129, "jaxnet train: stopped and saved after step 10; continue with --resume run\n")
 
 

@@ -90,6 +90,12 @@ def test_the_help_has_no_noise_around_options(monkeypatch, capsys, name):
         (MemoryError("2 GiB"), 2, "jaxnet sweep: not enough memory (2 GiB); choose smaller sizes\n"),
         (DatasetError("no data"), 2, "jaxnet sweep: no data\n"),
         (KeyboardInterrupt(), 130, "jaxnet sweep: interrupted\n"),
+        (
+            FloatingPointError("invalid value (nan) encountered in step\n---"),
+            2,
+            "jaxnet sweep: invalid value (nan) encountered in step; unset JAX_DEBUG_NANS and JAX_DEBUG_INFS, and the "
+            "first bad value is named\n",
+        ),
     ],
 )
 def test_an_expected_error_prints_one_line_and_sets_the_exit_status(monkeypatch, capsys, error, status, message):
@@ -133,6 +139,40 @@ WRONG_OPTIONS = {
     "predict runs/x --prompt x": "--prompt: no such option; did you mean --text?",
     "predict": "Missing from jaxnet predict: FOLDER Folder of a finished run",
 }
+
+
+WRONG_VALUES = {  # that only the command itself can judge
+    "check mine.py:f --reference ": "reference: '', expected a NAME or FILE.py:NAME",
+    "check mine.py:f --gradient ": "gradient: '', expected a NAME or FILE.py:NAME",
+    "train --devices 100000": "devices: 100000, expected at most 4,096",
+    "sweep --devices 100000": "devices: 100000, expected at most 4,096",
+    "scaling --devices 100000": "devices: 100000, expected at most 4,096",
+    "train --output a\nb": r"output: 'a\nb', expected a name without line breaks",
+    "sweep --output a\rb": r"output: 'a\rb', expected a name without line breaks",
+    "bench --output a\x1bb": r"output: 'a\x1bb', expected a name without line breaks",
+    "check mine.py:f --plot a\u2028.png": r"plot: 'a\u2028.png', expected a name without line breaks",
+    "train --seed -1": "seed: -1, expected a whole number from 0",
+    "train --hidden 99999999999999999999999 --output run": "in_size, out_size: 64, 99999999999999999999999, ",
+    "train --processes 3 --process 7 --output run": "process: 7, expected 0 to 2",
+}
+
+
+@pytest.mark.parametrize("command", WRONG_VALUES)
+def test_a_wrong_value_is_one_line(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["jaxnet", *command.split(" ")])
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"jaxnet {command.split()[0]}: {WRONG_VALUES[command]}")
+    assert (stopped.value.code, list(tmp_path.iterdir())) == (2, [])
+
+
+def test_an_unknown_command_with_a_line_break_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["jaxnet", "no\nsuch"])
+    with pytest.raises(SystemExit):
+        main.main()
+    assert capsys.readouterr().err.startswith("jaxnet: no such, expected one of train")
 
 
 @pytest.mark.parametrize("command", WRONG_OPTIONS)

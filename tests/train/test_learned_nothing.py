@@ -18,6 +18,8 @@ def history(loss, accuracy):
 FLAT, FALLING = 2.303 + NOISE, np.linspace(2.5, 2.2, 600) + NOISE
 CASES = {
     "dead after a fall": (np.append([9.0, 5.0], FLAT), 0.1, 10, None, "train accuracy 10.00%, no more than 10.00%"),
+    "falls back from far above": (np.append([2.4, 1e12], FALLING + 0.1), 0.1, 10, None, "train accuracy 10.00%"),
+    "falls below guessing from far above": (np.append([2.4, 1e12], FALLING - 0.1), 0.1, 10, None, None),
     "loss rose": (np.append([2.4], 80 + NOISE), 0.4, 10, None, "the loss rose from 2.4 to 80"),
     "learned": (FLAT, 0.14, 10, None, None),
     "slow, but falling": (FALLING, 0.1, 10, None, None),

@@ -29,8 +29,8 @@ def short_blocks(monkeypatch):
 def test_blocks_have_the_row_numbers_that_are_drawn_at_once(key, samples):
     batches = jaxnet.RandomBatches(key, samples, 10, 40)
     whole = np.asarray(jaxnet.draw_batches(key, samples, 10, 40))
-    assert max(map(len, batches.blocks())) == 7
-    np.testing.assert_array_equal(np.concatenate(list(batches.blocks())), whole)
+    assert len(batches.draw(0)) == 7
+    np.testing.assert_array_equal(batches[:], whole)
     np.testing.assert_array_equal(batches[12:30], whole[12:30])
     np.testing.assert_array_equal(batches.draw(33), whole[33:])
 
@@ -69,9 +69,22 @@ def test_a_sweep_has_the_same_bits(monkeypatch):
     np.testing.assert_array_equal(results[0].loss, results[1].loss)
 
 
-def test_a_run_has_the_same_identity():
-    net, data, whole, batches = arguments()
-    assert identity(net, data, batches, np.float32, {}) == identity(net, data, whole, np.float32, {})
+def described(**changed):
+    net, data, *_ = arguments()
+    counts = {"key": jax.random.key(1), "samples": 60, "batch_size": 10, "steps": 40} | changed
+    return identity(net, data, jaxnet.RandomBatches(**counts), np.float32, {})["batches"]
+
+
+def test_the_identity_tells_what_batches_are_drawn_from():
+    others = [{"samples": 59}, {"batch_size": 9}, {"steps": 39}, *({"key": key} for key in KEYS.values())]
+    assert len({described(), *(described(**other) for other in others)}) == 1 + len(others)
+
+
+def test_the_identity_of_a_long_run_is_described_without_drawing_all_batches(monkeypatch):
+    drawn, draw = [], jaxnet.RandomBatches.draw
+    monkeypatch.setattr(jaxnet.RandomBatches, "draw", lambda self, start: drawn.append(start) or draw(self, start))
+    described(steps=10_000_000)
+    assert sorted(drawn) == [0, 10_000_000 - 7]
 
 
 def test_batches_of_more_rows_than_there_are_are_refused():

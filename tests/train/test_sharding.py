@@ -162,7 +162,7 @@ def test_a_killed_process_ends_the_others_with_a_one_line_message(tmp_path, vict
             time.sleep(0.1)
         workers[victim].send_signal(signal.SIGKILL)
         _, errors = workers[1 - victim].communicate(timeout=120)
-        assert workers[1 - victim].returncode != 0
+        assert workers[1 - victim].returncode in (sharding.PROCESS_DIED, -signal.SIGABRT)  # the second one is JAX's
         has_our_line = "a joint computation failed, probably because another process has died" in errors
         assert has_our_line or (
             victim == 0 and "another task died" in errors
