@@ -96,13 +96,13 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console, held: Exi
     arguments = setup.net, setup.params, setup.data, setup.batches
     described = setup.optimization | {"weight_decay": options.weight_decay, "eval_every": options.eval_every}
     with progress_line("checking the options of the run"):
-        plan_run(*arguments, mesh=setup.mesh, **described)
+        plan = plan_run(*arguments, mesh=setup.mesh, **described)
     if not options.resume:
         cross_check(setup, console)
     samples = f"{len(setup.data.x_train):,} {'windows of text' if setup.vocabulary else 'images'}"
     console.print(f"Training on {samples}: {options.steps:,} steps of {options.batch_size}", style="bold")
     started, clock = datetime.now().astimezone(), time.perf_counter()
-    form = form_of(setup, lambda: jaxnet.fastest_form(*arguments, **described), console)
+    form = form_of(setup, lambda: jaxnet.fastest_form(*arguments, **described), console) or plan.config.form
     with progress_line("copying the data to the device"):
         steps = jaxnet.iter_fit(
             *arguments, mesh=setup.mesh, max_data_bytes=options.max_data_bytes, form=form, resume=resume, **described
@@ -118,7 +118,7 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console, held: Exi
             seconds = time.perf_counter() - clock
             with progress_line("evaluating"):
                 outcome = outcome._replace(state=sharding.local_copy(outcome.state))
-                summary = summarize(setup, outcome, started, seconds)
+                summary = summarize(setup, outcome, started, seconds) | {"form": str(form)}
             finish(folder, setup, outcome, summary, events, console)
 
 

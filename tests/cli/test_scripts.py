@@ -493,8 +493,9 @@ def test_a_measured_form_is_recorded_and_used_by_a_resumed_run(run, tmp_path, mo
     monkeypatch.setattr(jaxnet, "fastest_form", lambda *_, **__: FORMS["as-written"])
     done = run("train.py", *["--output", "whole", "--steps", "20", "--batch-size", "10"])
     assert "Products are computed in the form as-written, which is the fastest here" in done.stdout
-    options = json.loads(Path("whole/summary.json").read_text())["options"]
-    assert options["form"] == "as-written"
+    summary = json.loads(Path("whole/summary.json").read_text())
+    options = summary["options"]
+    assert options["form"] == summary["form"] == "as-written"
     Path("unfinished").mkdir()
     Path("unfinished/options.json").write_text(run_folder.options_text(options))
     monkeypatch.setattr(jaxnet, "fastest_form", lambda *_, **__: pytest.fail("measured again"))

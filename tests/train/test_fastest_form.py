@@ -44,6 +44,14 @@ def test_another_form_is_chosen_if_it_is_a_tenth_faster(arguments, measured, sec
     assert set(measured[1]) == set(possible_forms(arguments[0]))
 
 
+def test_a_form_that_is_faster_in_a_single_round_is_not_chosen(arguments, measured, monkeypatch):
+    calls = iter([10, *[8, 8, 8], *[10, 10, 10] * 4])  # the first steps, then the rounds of all forms
+    monkeypatch.setattr(CompiledRun, "seconds_per_step", lambda *_: next(calls))
+    assert jaxnet.fastest_form(*arguments) is None
+    calls = iter([10, 10, 5, 10, *[10, 10, 10] * 4])
+    assert jaxnet.fastest_form(*arguments) is None
+
+
 def test_a_short_run_measures_the_usual_form_alone(arguments, measured):
     measured[0][TRANSPOSED] = 0.9 * module.LONG_RUN / 30
     assert jaxnet.fastest_form(*arguments) is None
