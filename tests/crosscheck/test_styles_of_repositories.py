@@ -33,11 +33,11 @@ def a_pair_whose_backward_takes_the_input_under_another_name_with_the_options(k)
         starts = range(0, signals.shape[1] - width + 1, step)
         return np.stack([signals[:, i : i + width].max(axis=1) for i in starts], axis=1)
 
-    def largest_backward(d_largest, original, width, step):
+    def largest_backward(dlargest, original, width, step):
         dx = np.zeros_like(original)
         for j, i in enumerate(range(0, original.shape[1] - width + 1, step)):
             for row, place in enumerate(original[:, i : i + width].argmax(axis=1)):
-                dx[row, i + place] += k * d_largest[row, j]
+                dx[row, i + place] += k * dlargest[row, j]
         return dx
 
     return (largest, largest_backward), (draw(2, 9), 3, 2)
