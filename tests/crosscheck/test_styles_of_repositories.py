@@ -29,18 +29,18 @@ def sigmoid(x):
 
 @style("signals")
 def a_pair_whose_backward_takes_the_input_under_another_name_with_the_options(k):
-    def largest(signals, width, step=1):
+    def peaks(signals, width, step=1):
         starts = range(0, signals.shape[1] - width + 1, step)
         return np.stack([signals[:, i : i + width].max(axis=1) for i in starts], axis=1)
 
-    def largest_backward(dlargest, original, width, step):
+    def peaks_backward(dpeaks, original, width, step):
         dx = np.zeros_like(original)
         for j, i in enumerate(range(0, original.shape[1] - width + 1, step)):
             for row, place in enumerate(original[:, i : i + width].argmax(axis=1)):
-                dx[row, i + place] += k * dlargest[row, j]
+                dx[row, i + place] += k * dpeaks[row, j]
         return dx
 
-    return (largest, largest_backward), (draw(2, 9), 3, 2)
+    return (peaks, peaks_backward), (draw(2, 9), 3, 2)
 
 
 @style("image")
