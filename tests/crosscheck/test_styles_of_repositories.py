@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import exhaustive, sampled
 
-from jaxnet.crosscheck import check
+from jaxnet.crosscheck import SubjectError, check, check_function
 
 STYLES = {}
 
@@ -263,6 +263,40 @@ def gradients_that_are_returned_before_the_states_of_the_backward_pass(k):
     return Cell(), (draw(5, 4),)
 
 
+@style("V")
+def a_network_that_predicts_and_is_evaluated_elsewhere(k):
+    class SGD:
+        def __init__(self, lr=0.1):
+            self.lr = lr
+
+        def update(self, net):
+            net.W, net.V = net.W - self.lr * net.dW, net.V - self.lr * net.dV
+
+    class Squares:
+        def loss(self, predicted, target):
+            return 0.5 * np.sum((predicted - target) ** 2)
+
+        def derivative(self, predicted, target):
+            return predicted - target
+
+    class Model:
+        def __init__(self):
+            self.net, self.loss_function, self.optimizer = Stack(k), Squares(), SGD()
+
+        def predict(self, x):
+            return self.net.forward(x)
+
+        def backprop(self, predicted, target):
+            self.net.backward(self.loss_function.derivative(predicted, target))
+            self.optimizer.update(self.net)
+            return self.loss_function.loss(predicted, target)
+
+        def evaluate(self, x, y):
+            raise NotImplementedError
+
+    return Model(), (draw(5, 4), draw(5, 2))
+
+
 @pytest.mark.parametrize("name", sampled(STYLES, 4))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name][0](1.0)
@@ -278,3 +312,67 @@ def test_a_wrong_gradient_in_this_style_fails_at_its_leaf(name, factor):
     report = check(thing, *inputs)
     assert report.verdict == "FAIL", str(report)
     assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == [wrong], str(report)
+
+
+class SoftmaxOfLabels:
+    """A softmax whose backward is that of the cross-entropy of its output."""
+
+    def forward(self, X):
+        e = np.exp(X - X.max(axis=1, keepdims=True))
+        self.out = e / e.sum(axis=1, keepdims=True)
+        return self.out
+
+    def backward(self, Y, lr):
+        return self.out - Y
+
+
+def test_a_softmax_whose_backward_takes_labels_is_refused_with_the_call_that_checks_it():
+    with pytest.raises(SubjectError, match=r"SoftmaxOfLabels.backward: takes the labels Y and no upstream gradient"):
+        check(SoftmaxOfLabels(), draw(4, 3))
+    layer, lr = SoftmaxOfLabels(), 0.1
+    Y = np.eye(3)[[0, 2, 1, 0]]
+
+    def cost(output, Y):
+        return -np.sum(Y * np.log(output))
+
+    report = check_function(
+        lambda X, Y: cost(layer.forward(X), Y),
+        draw(4, 3),
+        Y,
+        gradient=lambda X, Y: (layer.forward(X), layer.backward(Y, lr))[1],
+    )
+    assert report.verdict == "PASS", str(report)
+
+
+def test_a_backward_that_is_linear_in_what_it_calls_y_is_checked():
+    class Doubled:
+        def forward(self, X):
+            return 2 * X
+
+        def backward(self, y):
+            return 2 * y
+
+    assert check(Doubled(), draw(4, 3)).verdict == "PASS"
+
+
+class InDicts:
+    def forward(self, inputs):
+        self.x = inputs["data"]
+        return {"width": 1, "data": self.x * (self.x > 0)}
+
+    def backward(self, grads):
+        return {"grad": grads["grad"] * (self.x > 0)}
+
+
+def test_a_backward_that_reads_another_key_than_that_of_the_output_is_refused():
+    with pytest.raises(SubjectError, match=r"InDicts.backward: reads dout\['grad'\], .* 'width', 'data'; pass a"):
+        check(InDicts(), {"width": 1, "data": draw(4, 3)})
+
+    class Checked(InDicts):
+        def forward(self, x):
+            return super().forward({"width": 1, "data": x})["data"]
+
+        def backward(self, dout):
+            return super().backward({"grad": dout})["grad"]
+
+    assert check(Checked(), draw(4, 3)).verdict == "PASS"

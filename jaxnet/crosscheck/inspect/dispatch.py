@@ -10,6 +10,7 @@ from jaxnet.crosscheck.adapters import (
     adapt,
     captured_parameters,
     derivatives,
+    fused_losses,
     gradient_lists,
     loss_and_gradients,
     loss_objects,
@@ -155,6 +156,7 @@ def _functions_of_tensors(thing: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any
 def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> Style | None:
     """Returns code in a style that can be run as it is, but would be read as another one."""
     drawn = _drawn_style(thing, inputs, seed)
+    fused_losses.reject(drawn)
     return (
         updates.adapt_own_rate(drawn)  # whose own arrays would look like buffers
         or loss_objects.adapt_labels_alone(Style(thing, inputs))
