@@ -68,6 +68,8 @@ def _adapted_pair(style: Style) -> Style | None:
     if binding is None:
         return None
     names, has_cache = parameters_of(forward), len(binding.rest) == 2
+    if has_cache and is_float(called(forward, *style.inputs)):  # an array alone, which has no cache beside it
+        return None
     dout_first = not has_cache or _is_cache(binding.rest[1]) or UPSTREAM.fullmatch(binding.rest[0]) is not None
 
     @functools.wraps(forward)

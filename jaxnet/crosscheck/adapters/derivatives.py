@@ -40,6 +40,7 @@ DERIVATIVES = ("gradient", "grad", "derivative", "deriv", "prime", "loss_prime",
 LOSS = re.compile(r"\w+_(loss|cost|energy|error)")  # other names of a method that returns a value
 FLAGS = ("deriv", "derivative", "derivate", "prime", "grad", "is_derivative", "return_derivative")
 DERIVATIVE = re.compile(r"grad|deriv|prime", re.IGNORECASE)  # in the name of a method
+QUOTIENT = re.compile(r"d_?(\w+?)_?d_?[a-z]\w?", re.IGNORECASE)  # dydx, dE_dy, but not d2ydx2
 MIN_CORRELATION = 0.95  # of the values of a derivative with quotients, also where it is wrong in a few elements
 STEP = 2.0**-16
 MAX_DIFFERENCE = 1e-3  # relative, of a gradient of losses of samples from that of their mean
@@ -69,7 +70,8 @@ def adapt(style: Style) -> Style | None:
             return style._replace(thing=f, gradient=by_second, takes_dout=False, data=(*style.data, *labels))
         return style._replace(thing=f, gradient=derivative, takes_dout=False)
     x: Any = style.inputs[0] if style.inputs else None
-    if is_float(x) and np.shape(called(derivative, *style.inputs)) == np.shape(y) + np.shape(x) != np.shape(x):
+    slopes = called(derivative, *style.inputs)
+    if is_float(x) and is_float(slopes) and np.shape(slopes) == np.shape(y) + np.shape(x) != np.shape(x):
         return style._replace(thing=f, gradient=derivative)  # a Jacobian
     if _is_loss_of_samples(style, derivative, np.asarray(y)):
         return _of_samples(style, f, derivative)
@@ -105,11 +107,16 @@ def _of_second(
 
 
 def _is_loss_of_samples(style: Style, derivative: Callable[..., Any], y: np.ndarray) -> bool:
-    """Returns whether there is a value for each row of the first input, and the derivative has the input's shape."""
+    """Returns whether there is a value for each row or column of the first input, of whose shape the derivative is."""
     x = np.asarray(style.inputs[0]) if style.inputs and is_float(style.inputs[0]) else None
     if x is None or y.size == x.size or len(required_parameters_of(derivative)) > len(style.inputs):
         return False
-    return y.shape[:1] == x.shape[:1] and y.size == len(x) and np.shape(called(derivative, *style.inputs)) == x.shape
+    by_row = y.shape[:1] == x.shape[:1] and y.size == len(x)
+    by_column = x.ndim == 2 and y.shape == (1, x.shape[1])
+    if not by_row and not by_column:
+        return False
+    slopes = called(derivative, *style.inputs)
+    return is_float(slopes) and np.shape(slopes) == x.shape
 
 
 def _of_samples(style: Style, f: Callable[..., Any], derivative: Callable[..., Any]) -> Style:
@@ -118,8 +125,9 @@ def _of_samples(style: Style, f: Callable[..., Any], derivative: Callable[..., A
     g = np.asarray(called(derivative, *style.inputs), float)
     h = STEP * max(1.0, float(np.abs(x).max(initial=0))) / max(float(np.linalg.norm(g)), np.finfo(float).tiny)
     ahead, behind = (np.asarray(called(f, x + s * h * g, *rest)) for s in (1, -1))
-    slope = float((ahead - behind).sum()) / (2 * h) / len(x)
-    if len(x) == 1 or abs(slope - np.vdot(g, g)) > MAX_DIFFERENCE * abs(slope):
+    count = np.size(ahead)
+    slope = float((ahead - behind).sum()) / (2 * h) / count
+    if count == 1 or abs(slope - np.vdot(g, g)) > MAX_DIFFERENCE * abs(slope):
         return style._replace(thing=f, gradient=derivative, takes_dout=False)
 
     @functools.wraps(f)
@@ -183,7 +191,7 @@ def _elementwise(
     x, rest = np.asarray(style.inputs[0]), style.inputs[1:]
     rest_of_derivative = rest[: max(0, len(parameters_of(derivative)) - 1)]
     of_input, of_output = (called(derivative, value, *rest_of_derivative) for value in (x, y))
-    if not all(np.shape(values) == y.shape for values in (of_input, of_output)):
+    if any(isinstance(v, tuple | list) or np.shape(v) != y.shape for v in (of_input, of_output)):  # or gradients of all
         return None
     h = STEP * max(1.0, float(np.abs(x).max(initial=0)))
     quotient = (np.asarray(called(f, x + h, *rest)) - np.asarray(called(f, x - h, *rest))) / (2 * h)
@@ -250,6 +258,8 @@ def two_functions(thing: Any, inputs: tuple[Any, ...]) -> tuple[Callable[..., An
     )
     derivative_name = derivative_name or _only_derivative(thing) or _force_of(thing, value)
     value = value or (_only_value(thing, derivative_name, inputs) if derivative_name else None)
+    if derivative_name is None and (of_leibniz := _quotient(thing)) is not None:
+        value, derivative_name = of_leibniz
     if value is None or derivative_name is None:
         return None
     f, derivative = getattr(thing, value), getattr(thing, derivative_name)
@@ -275,6 +285,13 @@ def _only_derivative(thing: Any) -> str | None:
     named = [name for name in dir(type(thing)) if not name.startswith("_") and DERIVATIVE.search(name)]
     names = [name for name in named if has_method(thing, name)]
     return names[0] if len(names) == 1 else None
+
+
+def _quotient(thing: Any) -> tuple[str, str] | None:
+    """Returns the only method that is named as a quotient of differentials, after the value: `y` and `dydx`."""
+    names = {name for name in dir(type(thing)) if not name.startswith("_") and has_method(thing, name)}
+    matches = [(match[1], name) for name in names if (match := QUOTIENT.fullmatch(name)) and match[1] in names]
+    return matches[0] if len(matches) == 1 else None
 
 
 def _only_value(thing: Any, derivative: str, inputs: tuple[Any, ...]) -> str | None:

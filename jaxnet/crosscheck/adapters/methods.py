@@ -9,6 +9,7 @@ from jaxnet.crosscheck.inspect.role_heuristics import is_label_name
 FORWARD = (
     "forward_pass", "forward_propagation", "forward_propagate", "forward_prop", "forwardprop", "feedforward",
     "feed_forward", "fprop", "propagate_forward", "propagate", "apply", "compute", "call", "__call__",
+    "predict",
 )  # fmt: skip
 BACKWARD = (
     "backward_pass", "backward_propagation", "backward_propagate", "backward_prop", "back_propagation",

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxnet.crosscheck.adapters.style import Style, called, gradients_by_argument, parameters_of, required_parameters_of
 from jaxnet.crosscheck.inspect.returned_names import returned_names
+from jaxnet.crosscheck.inspect.role_heuristics import label_rank
 
 BACKWARD = re.compile(r"back|grad", re.IGNORECASE)
 NOTE = "{} is checked as the gradient of {}"
@@ -27,7 +28,7 @@ def adapt(style: Style) -> Style | None:
     forward, *cost, backward = _cost_in_the_middle(thing)
     of_forward, of_cost = parameters_of(forward), parameters_of(cost[0]) if cost else []
     outputs = _names_of_outputs(forward, called(forward, *style.inputs[: len(of_forward)])) if cost else []
-    output = next((name for name in of_cost if name in outputs), of_cost[0] if of_cost else "")
+    output = next((name for name in of_cost if name in outputs), _output_of(of_cost))
     others = [name for name in of_cost if name != output and name not in outputs]
     names = list(dict.fromkeys([*of_forward, *others]))[: len(style.inputs)]
     known = {*names, output, *filter(None, outputs)}
@@ -35,6 +36,10 @@ def adapt(style: Style) -> Style | None:
     alike = {name: [n for n in known if n.lower() == name.lower()] for name in missing}
     aliases = {name: same[0] for name, same in alike.items() if len(same) == 1}
     rest = [name for name in missing if name not in aliases]
+    unknown = [name for name in rest if "cache" not in name.lower()]
+    if len(unknown) == 1 and cost and unknown == rest[:1] and output not in required_parameters_of(backward):
+        aliases[unknown[0]] = output  # the output, under a name of backward's own: L_model_backward(AL, Y, caches)
+        rest = rest[1:]
     if len(names) != len(style.inputs) or not all("cache" in name.lower() for name in rest):
         return None
     if not cost and len(rest) != 1:
@@ -56,9 +61,10 @@ def adapt(style: Style) -> Style | None:
 
     def gradient(*args: Any) -> Any:
         gradients = _call(backward, run(args)[1])
-        if not isinstance(gradients, Mapping):
-            return gradients
-        return gradients_by_argument(gradients, names, args, partly=True) or gradients
+        parts = gradients if isinstance(gradients, tuple | list) else [gradients]
+        dicts = [part for part in parts if isinstance(part, Mapping)]  # beside which it may return its states
+        named = [found for part in dicts if (found := gradients_by_argument(part, names, args, partly=True))]
+        return named[0] if len(named) == 1 else gradients
 
     if not isinstance(total := called(lambda *args: run(args)[0], *style.inputs), Exception) and np.size(total) == 1:
         value.__name__ = getattr(cost[0] if cost else forward, "__name__", "cost")
@@ -74,6 +80,13 @@ def _cost_in_the_middle(functions: Any) -> tuple[Any, ...]:
     forward, *rest = functions
     is_backward = [bool(BACKWARD.search(getattr(f, "__name__", ""))) for f in rest]
     return (forward, rest[1], rest[0]) if is_backward == [True, False] else tuple(functions)
+
+
+def _output_of(of_cost: list[str]) -> str:
+    """Returns the argument of a cost that is the output of a model: the first, if it is not the one named as labels."""
+    if len(of_cost) == 2 and label_rank(of_cost[0]) > label_rank(of_cost[1]):
+        return of_cost[1]
+    return of_cost[0] if of_cost else ""
 
 
 def _names_of_outputs(forward: Callable[..., Any], result: Any) -> list[str]:

@@ -31,15 +31,14 @@ def adapt(style: Style) -> Style | None:
     trial = duplicate(layer)
     y = called(trial.forward, *inputs)
     returned = called(trial.backward, y)
-    parts = list(_parts(returned))
-    owners = _owners(layer, parts, shapes)
+    owners, count = _owners_of_first(layer, returned, shapes)
     if owners is None or (set(owners) <= set(shapes) and not _has_empty_part(returned)):
         return None
     checked = [name for name in shapes if name in owners]
     kind: Any = type(layer)
 
     def backward(self: Any, dout: Any) -> Any:
-        gradients = dict(zip(owners, _parts(kind.backward(self, dout)), strict=True))
+        gradients = dict(zip(owners, _parts(_first(kind.backward(self, dout), count)), strict=True))
         for name in gradients.keys() - set(shapes):
             shape, gradient = np.shape(getattr(self, name)), gradients[name]
             setattr(self, f"d{name}", np.reshape(gradient, shape) if _broadcasts(gradient, shape) else gradient)
@@ -53,6 +52,24 @@ def adapt(style: Style) -> Style | None:
         return style._replace(thing=thing)
     note = PARAMETERS_ALONE.format(kind.__name__, " and ".join(shapes))
     return style._replace(thing=thing, note=note, data=tuple(names))
+
+
+def _owners_of_first(
+    layer: Any, returned: Any, shapes: dict[str, tuple[int, ...]]
+) -> tuple[list[str] | None, int | None]:
+    """Returns the owners of all gradients and None, or those of a first few values and their number.
+
+    Behind `(dx, (dW, db), states)` stand values of the backward pass that are no gradients of inputs or parameters.
+    """
+    owners = _owners(layer, list(_parts(returned)), shapes)
+    is_nested = isinstance(returned, tuple) and len(returned) > 2 and isinstance(returned[1], tuple | list)
+    if owners is not None or not is_nested or not is_float(returned[0]):
+        return owners, None
+    return _owners(layer, list(_parts(returned[:2])), shapes), 2
+
+
+def _first(returned: Any, count: int | None) -> Any:
+    return returned if count is None else returned[:count]
 
 
 def _parts(returned: Any) -> Iterator[Any]:

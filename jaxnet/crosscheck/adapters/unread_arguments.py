@@ -4,7 +4,10 @@ import dis
 import inspect
 from typing import Any
 
-from jaxnet.crosscheck.adapters.style import Style, with_methods
+import numpy as np
+
+from jaxnet.crosscheck.adapters.style import Style, called, has_method, with_methods
+from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.signatures import positional
 
 
@@ -28,6 +31,28 @@ def adapt(style: Style) -> Style | None:
     remaining = [p for name, p in signature.parameters.items() if name not in unread]
     without_unread.__signature__ = signature.replace(parameters=remaining)  # type: ignore[attr-defined]
     return style._replace(thing=with_methods(layer, {"backward": without_unread}))
+
+
+def adapt_unread_dout(style: Style) -> Style | None:
+    """Removes the only argument of the backward of a loss, which has a default and is never read.
+
+    A loss is a single number, whose gradient such a backward returns: `loss.backward(grad=None)`.
+    """
+    layer: Any = style.thing
+    backward = getattr(layer, "backward", None)
+    if isinstance(layer, tuple | list | type) or not inspect.ismethod(backward) or not has_method(layer, "forward"):
+        return None
+    takes = positional(backward)
+    if len(takes) != 1 or takes[0].default is takes[0].empty or _reads(backward, takes[0].name):
+        return None
+    if np.ndim(value := called(duplicate(layer).forward, *style.inputs)) or not isinstance(value, float | np.ndarray):
+        return None
+    kind = type(layer)
+
+    def without_dout(self: Any) -> Any:
+        return kind.backward(self)
+
+    return style._replace(thing=with_methods(layer, {"backward": without_dout}))
 
 
 def _reads(method: Any, name: str) -> bool:

@@ -10,6 +10,8 @@ from jaxnet.crosscheck.adapters import (
     adapt,
     captured_parameters,
     derivatives,
+    fused_losses,
+    gradient_lists,
     loss_and_gradients,
     loss_objects,
     methods,
@@ -20,6 +22,7 @@ from jaxnet.crosscheck.adapters import (
     scalar_engines,
     stored_inputs,
     tensor_attributes,
+    unread_arguments,
     updates,
     whole_networks,
 )
@@ -153,11 +156,14 @@ def _functions_of_tensors(thing: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any
 def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> Style | None:
     """Returns code in a style that can be run as it is, but would be read as another one."""
     drawn = _drawn_style(thing, inputs, seed)
+    fused_losses.reject(drawn)
     return (
         updates.adapt_own_rate(drawn)  # whose own arrays would look like buffers
         or loss_objects.adapt_labels_alone(Style(thing, inputs))
         or derivatives.adapt_backward_of_input(drawn)
         or returned_order.adapt(drawn)
+        or unread_arguments.adapt_unread_dout(drawn)  # which would look as if it ignored dout
+        or gradient_lists.adapt(drawn)  # whose parameters would look as if they had no gradient
         or stored_inputs.adapt(drawn)  # whose backward would look as if it forgot the gradient of its input
         or whole_networks.adapt(drawn)  # whose input would look as if its gradient were forgotten
         or scalar_engines.adapt(Style(thing, inputs))  # JAX would derive numbers beside the objects alone

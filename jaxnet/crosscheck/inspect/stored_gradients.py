@@ -21,13 +21,13 @@ COLLECTIONS = tuple(
     (parameters, gradients)
     for name in ("params", "parameters", "state_dict")
     for parameters in (name, f"_{name}")
-    for gradients in ("grads", "gradients", "_grads", "_gradients")
+    for gradients in ("grads", "gradients", "_grads", "_gradients", "grad", "gradient", "_grad", "_gradient")
 )
 # Attributes that hold dicts by name: of gradients, and of parameters.
 GRADIENT_DICTS = re.compile(r"_?(d_?params?|d_?weights?|(param(eter)?s?_|weights?_)?(grads?|gradients?)|derivatives?)")
 PROPERTIES = ("grads", "gradients")  # which may compute such a dict
 PARAMETER_DICTS = re.compile(r"_?(params?|parameters|weights)")
-SYNONYMS = (("w", "weight", "weights", "kernel"), ("b", "bias", "biases"))
+SYNONYMS = (("w", "weight", "weights", "kernel", "kernels"), ("b", "bias", "biases"))
 
 
 def gradients_by_place(layer: Any, inputs: Collection[str] | None = None) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[
         beside = [attributes[place] for place in _strict_names(name) if place in attributes]
         beside += [value for named in dicts for value in _under_its_name(name, named, attributes)]
         if inputs is not None:
-            loose = _loose_names(name, frozenset(attributes), frozenset(inputs))
+            loose = loose_names(name, frozenset(attributes), frozenset(inputs))
             beside += [attributes[place] for place in loose if place in attributes and is_inexact(attributes[place])]
         if beside:
             found[name] = next((value for value in beside if value is not None), None)
@@ -111,15 +111,29 @@ def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[
 def _private(layer: Any) -> dict[str, Any]:
     """Returns the gradients of a layer's own attributes that private names hold: `_gradient_weights` for `weights`.
 
+    Two underscores in front, `__gradient_weights`, are stored by Python behind the name of the class.
+
     Those of layers within it may be of their last call alone, as of a cell in a loop over time, and do not count.
     """
     attributes, found = attributes_of(layer), {}
-    for name in attributes:
-        places = filter(attributes.__contains__, _private_names(name))
+    plain = {name: _without_privacy(name, type(layer)) for name in attributes}
+    private = {own: name for name, own in plain.items() if own != name}
+    for name in attributes if private else ():
+        places = [private[form] for form in _all_forms(plain[name]) if form in private]
         gradient = next((attributes[place] for place in places if is_inexact(attributes[place])), None)
         if gradient is not None:
             found[name] = gradient
     return found
+
+
+def _without_privacy(name: str, kind: type) -> str:
+    """Returns the name of an attribute as its class has it, without underscores in front: `_Dense__dw` is `__dw`."""
+    mangled = next((f"_{k.__name__.lstrip('_')}__" for k in kind.__mro__ if _is_mangled(name, k)), "")
+    return name.removeprefix(mangled).lstrip("_") or name
+
+
+def _is_mangled(name: str, kind: type) -> bool:
+    return name.startswith(f"_{kind.__name__.lstrip('_')}__")
 
 
 def _beside_entries(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,13 +205,13 @@ def _strict_names(name: str) -> tuple[str, ...]:
 
 
 @cache
-def _private_names(name: str) -> tuple[str, ...]:
-    """Returns the private names of the gradient of an attribute: `_gradient_weights` for `weights`."""
-    return tuple(f"_{form.format(name)}" for form in (*GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES))
+def _all_forms(name: str) -> tuple[str, ...]:
+    """Returns the names that the gradient of an attribute may have: `gradient_weights` for `weights`."""
+    return tuple(form.format(name) for form in (*GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES))
 
 
 @lru_cache(maxsize=4096)
-def _loose_names(name: str, attributes: frozenset[str], inputs: frozenset[str]) -> tuple[str, ...]:
+def loose_names(name: str, attributes: frozenset[str], inputs: frozenset[str]) -> tuple[str, ...]:
     """Returns ambiguous names of the gradient of an attribute: `gW`; `dw` for `W`, unless there is a `w`."""
     forms = (*GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES)
     lower = name.lower()
@@ -212,6 +226,8 @@ def _loose_names(name: str, attributes: frozenset[str], inputs: frozenset[str]) 
 
 def _by_entry(place: str, parameters: Any, gradients: Any) -> dict[str, Any]:
     """Returns the gradients of a collection: `grads[0]` for `params[0]`, `grads["dW"]` for `params["W"]`."""
+    if is_inexact(parameters) and is_inexact(gradients):
+        return {place: gradients} if np.shape(parameters) == np.shape(gradients) else {}
     if isinstance(parameters, Mapping) and isinstance(gradients, Mapping):
         found = {}
         for key in parameters:

@@ -116,6 +116,7 @@ def run_trial(subject: Subject, *, warmed: bool = False) -> TrialRun:
         raise
     except Exception as error:
         _reject_other_arguments(adapter, len(douts), calls[1], error)
+        _reject_other_keys(douts, calls[1], error)
         trial.fault = f"{calls[1].rpartition('.')[2]} raises {describe(error)}"
         return trial
     stored = gradients_by_place(adapter.owner, names)
@@ -142,6 +143,19 @@ def _reject_other_arguments(adapter: Adapter, douts: int, backward: str, error: 
             f"{backward}: raises {describe(error)}, given the gradients of the {douts} outputs of forward; if "
             f"{' and '.join(others)} is none of them, pass a subclass whose forward returns the output alone, and "
             "whose backward takes its gradient alone"
+        )
+
+
+def _reject_other_keys(douts: Sequence[Any], backward: str, error: Exception) -> None:
+    """Raises a SubjectError if backward reads a key of a dict of upstream gradients that forward has for no output."""
+    if not isinstance(error, KeyError) or not douts or not isinstance(douts[0], Mapping):
+        return
+    key, outputs = error.args[0], douts[0]
+    if key not in outputs:
+        raise SubjectError(
+            f"{backward}: reads dout[{key!r}], expected the keys of the dict that forward returns, "
+            f"{', '.join(map(repr, outputs))}; pass a subclass whose forward takes and returns an array, as "
+            f"super().forward({{...}})[...], and whose backward returns super().backward({{{key!r}: dout}})[...]"
         )
 
 
