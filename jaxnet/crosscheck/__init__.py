@@ -128,7 +128,8 @@ def check_network(
     network: Any,
     x: Any,
     t: Any,
-    *,
+    *further: Any,
+    named: Mapping[str, Any] | None = None,
     reference: Callable[..., Any] | None = None,
     expected: Callable[..., Any] | None = None,
     constants: Collection[str] = (),
@@ -149,7 +150,9 @@ def check_network(
             because `gradient` belongs to training.
         x: The samples, (N, ...).
         t: The labels, one for each sample, in the form that the network takes.
-        reference: The same loss in JAX, which takes (params, x, t). Defaults to no reference.
+        further: Further arguments of `loss`, and of `gradient` if it takes them: the strength of a weight decay.
+        named: The same by the names of the parameters of `loss`. Defaults to none.
+        reference: The same loss in JAX, which takes (params, x, t, *further). Defaults to no reference.
         expected, constants, accuracy, resolution, max_seconds, order, transforms, structure, seed: See `check_layer`.
         name: The title of the report. Defaults to the name of the network's class.
 
@@ -174,7 +177,8 @@ def check_network(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
-    checkable = dispatch.in_any_style(dispatch.network_to_checkable, network, (x, t), seed)
+    inputs = read_inputs(network, (x, t, *further), named)
+    checkable = dispatch.in_any_style(dispatch.network_to_checkable, network, inputs, seed)
     return _at_lines(_report(checkable, constants, reference, options, name, structure), network)
 
 

@@ -68,6 +68,14 @@ def scale_backward(dout, times):
 
 def cube(x):
     return np.power(np.asarray(x), 3)
+
+class Decayed:
+    def __init__(self):
+        self.params = {"W": np.arange(4.0).reshape(4, 1)}
+
+    def loss(self, X, y, reg=0.0):
+        W, error = self.params["W"], X @ self.params["W"] - y
+        return 0.5 * (error**2).sum() + reg * (W**2).sum(), {"W": X.T @ error + reg * W}
 def cube_grad(x):
     return 3 * x**2
 
@@ -509,3 +517,12 @@ def test_a_wrong_call_is_refused_with_what_the_function_takes_and_no_path_of_the
 def test_an_error_in_a_constructor_is_placed_in_the_users_file(check, tmp_path):
     (tmp_path / "mine.py").write_text("class Broken:\n    def __init__(self):\n        self.W = {}['W']\n")
     assert check("mine.py:Broken")[2].strip().endswith("the constructor raised KeyError: 'W' (mine.py:3)")
+
+
+def test_a_network_gets_the_strength_of_its_weight_decay(check):
+    status, out, _ = check("mine.py:Decayed --inputs 5x4 5x1 reg=0.5")
+    assert status == 1
+    assert "the error is W times -0.5" in out
+    status, out, _ = check("mine.py:Decayed --inputs 5x4 5x1")
+    assert status == 0
+    assert "the gradient of its term in the loss is not checked: pass --inputs ... reg=0.5" in " ".join(out.split())

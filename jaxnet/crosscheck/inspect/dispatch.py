@@ -241,9 +241,9 @@ def _as_it_is(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
 
 def network_to_checkable(thing: Any, inputs: tuple[Any, ...], _seed: int = 0) -> Checkable:
     """Returns a network as a Checkable; arguments as for `to_checkable`."""
-    if len(inputs) != 2:
+    if len(inputs) < 2:
         name, count = type(thing).__name__, counted(len(inputs), "input")
-        raise SubjectError(f"{name}: {count}, expected two for a network: samples, labels")
+        raise SubjectError(f"{name}: {count}, expected at least two for a network: samples, labels")
     return inspect_network(thing, *inputs)
 
 
