@@ -12,6 +12,7 @@ VALUE = r"\((?P<names>'[^']*'(?:, ?'[^']*')*),?\)|(?P<word>[\w.+-]*\w)?(?!\w|\()
 IN_PYTHON = re.compile(rf"\b(?P<verb>pass|by|with|without|beside|or) (?P<option>{'|'.join(PLACEHOLDERS)})=(?:{VALUE})")
 OTHERS = re.compile(r"\bpass ((?:structure|expected|transforms|mode|takes_dout|named)=)")
 INPUT = re.compile(r"\bpass named=\{'(\w+)': ([\w.]+)\}")
+PAIR = re.compile(r"\bpass the pair \((\w+), (\w+)\)")
 SAME_FILE = re.compile(r"(?P<file>.+):(?P<first>[\w.]+),(?P=file):(?P<second>[\w.]+)")
 
 
@@ -32,8 +33,10 @@ def in_shell(message: str) -> str:
         "in Python, pass structure={'W': 'symmetric'}"
         >>> in_shell("pass named={'reg': 0.5}")
         'pass --inputs ... reg=0.5'
+        >>> in_shell("pass the pair (f_forward, f_backward)")
+        'pass FILE.py:f_forward,f_backward'
     """
-    message = INPUT.sub(r"pass --inputs ... \1=\2", message)
+    message = INPUT.sub(r"pass --inputs ... \1=\2", PAIR.sub(r"pass FILE.py:\1,\2", message))
     return OTHERS.sub(r"in Python, pass \1", IN_PYTHON.sub(_option, message))
 
 

@@ -91,6 +91,12 @@ class Half:
     def bakward(self, dout):
         return dout / 2
 
+def affine_forward(x, w):
+    return x @ w, (x, w)
+def affine_backward(dout, cache):
+    x, w = cache
+    return dout @ w.T, 2 * x.T @ dout
+
 def product(x):
     return x * x
 def grad_product(x):
@@ -157,10 +163,16 @@ def test_the_gradient_of_a_function_is_another_function(check):
 @pytest.mark.slow
 def test_the_derivative_of_jax_is_not_taken_for_the_gradient_that_is_beside_a_function(check):
     status, out, _ = check("mine.py:product --inputs 5")
-    note = "note: product has no rule of its own: JAX's derivative was checked, not grad_product; pass --gradient"
-    assert status == 0
-    assert note in " ".join(out.split())
+    reason = "product has no rule of its own: JAX's derivative was checked, not grad_product; pass --gradient"
+    assert status == 3
+    assert reason in " ".join(out.split())
     assert check("mine.py:product --inputs 5 --gradient grad_product")[0] == 1
+
+
+def test_a_forward_pass_alone_is_no_pass_if_its_backward_stands_beside_it(check):
+    status, out, _ = check("mine.py:affine_forward --inputs 5x4 4x3")
+    assert status == 3
+    assert "was checked, not affine_backward; pass FILE.py:affine_forward,affine_backward" in " ".join(out.split())
 
 
 def test_a_report_names_the_options_of_the_shell(check):
@@ -448,6 +460,7 @@ def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_p
         "jaxnet check mine.py:scale_forward,scale_backward --inputs x=SHAPE, times=1",
         "jaxnet check mine.py:cube --gradient cube_grad --inputs x=SHAPE,",
         "jaxnet check mine.py:Unsummed --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
+        "jaxnet check mine.py:affine_forward,affine_backward --inputs x=SHAPE, w=SHAPE,",
         "jaxnet check mine.py:product --gradient grad_product --inputs x=SHAPE,",
         "jaxnet check mine.py:Fixed --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
         "jaxnet check mine.py:Windows --init size=VALUE stride=VALUE --inputs x=SHAPE,",
