@@ -477,7 +477,7 @@ def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_p
         "jaxnet check: mine.py: name one of these, mine.py:NAME\n",
     )
     (tmp_path / "mine.py").write_text("x = 1")
-    assert check("mine.py")[2].startswith("jaxnet check: mine.py: nothing in it has a forward and a backward pass")
+    assert check("mine.py")[2].startswith("jaxnet check: mine.py: nothing in it looks as if it had a gradient")
 
 
 PLACES = {
@@ -539,3 +539,24 @@ def test_a_network_gets_the_strength_of_its_weight_decay(check):
     status, out, _ = check("mine.py:Decayed --inputs 5x4 5x1")
     assert status == 0
     assert "the gradient of its term in the loss is not checked: pass --inputs ... reg=0.5" in " ".join(out.split())
+
+
+def test_a_file_lists_rules_functions_of_tensors_and_what_returns_its_gradients(check, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import jax, torch\n"
+        "@jax.custom_vjp\ndef swish(x, beta): return x\n"
+        "class Swish(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x, beta): return x\n"
+        "    @staticmethod\n    def backward(ctx, dout): return dout, None\n"
+        "class Net:\n    def loss(self, X, y=None, reg=0.0):\n        loss, grads = 0, {}\n        return loss, grads\n"
+        "def svm_loss(W, X, y, reg: float):\n    return loss, dW\n"
+        "def split(x):\n    return x, x\n"
+        "def backward(dout):\n    return dx, dw\n"
+    )
+    status, out, _ = check("mine.py")
+    assert status == 2
+    assert out.splitlines() == [
+        "jaxnet check mine.py:swish --inputs x=SHAPE, beta=SHAPE,",
+        "jaxnet check mine.py:Swish --inputs x=SHAPE, beta=SHAPE,",
+        "jaxnet check mine.py:Net --inputs X=SHAPE, y=SHAPE, reg=0.0",
+        "jaxnet check mine.py:svm_loss --inputs W=SHAPE, X=SHAPE, y=SHAPE, reg=VALUE",
+    ]
