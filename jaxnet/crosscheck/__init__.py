@@ -25,6 +25,7 @@ from jaxnet.crosscheck.many_points import Shapes, check_shapes
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.measure.structures import structures_of
 from jaxnet.crosscheck.report import InconclusiveWarning, Leaf, Report
+from jaxnet.crosscheck.wrong_calls import explaining_wrong_calls
 
 __all__ = [
     "Cause",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 
+@explaining_wrong_calls
 @preserve_global_state()
 def check_layer(
     layer: Any,
@@ -123,6 +125,7 @@ def check_layer(
     return _at_lines(_report(checkable, constants, reference, options, name, structure), layer)
 
 
+@explaining_wrong_calls
 @preserve_global_state()
 def check_network(
     network: Any,
@@ -182,6 +185,7 @@ def check_network(
     return _at_lines(_report(checkable, constants, reference, options, name, structure), network)
 
 
+@explaining_wrong_calls
 @preserve_global_state()
 def check_function(
     f: Callable[..., Any],
@@ -249,6 +253,7 @@ def check_function(
     return _at_lines(_report(checkable, constants, reference, options, name, structure), f, gradient)
 
 
+@explaining_wrong_calls
 @preserve_global_state()
 def check(
     thing: Any,

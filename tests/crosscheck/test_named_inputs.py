@@ -135,3 +135,32 @@ def test_a_reference_takes_the_further_arguments_too():
 def test_too_many_arguments_of_a_network_are_counted():
     with pytest.raises(SubjectError, match=r"4 inputs, expected at most 3: samples, labels, reg"):
         check_network(DecayedApart(), SAMPLES, LABELS, 0.5, 3.0)
+
+
+# -- calls of a check in another form
+
+
+def test_two_functions_are_told_to_be_one_argument():
+    for checked in (check, check_layer):
+        expected = rf"the pair is one argument: {checked.__name__}\(\(forward, backward\), \.\.\.\)"
+        with pytest.raises(SubjectError, match=expected):
+            checked(forward, backward, X, W)
+    with pytest.raises(SubjectError, match="if backward is the gradient of forward, pass gradient=backward"):
+        check_function(forward, backward, X, W)
+
+
+def test_an_unknown_option_is_named_with_where_it_belongs():
+    with pytest.raises(SubjectError, match=r"check: takes no gradient=; pass check_function\(f, \.\.\., gradient=g\)"):
+        check(forward, X, W, gradient=backward)
+    with pytest.raises(SubjectError, match=r"check: has no option reg; .* named=\{'reg': \.\.\.\}"):
+        check(Decayed(), SAMPLES, LABELS, reg=0.5)
+    with pytest.raises(SubjectError, match=r"check_layer: has no option constant; did you mean constants\?"):
+        check_layer((forward, backward), X, W, constant=("W",))
+
+
+def forward(x, W):
+    return x @ W, (x, W)
+
+
+def backward(dout, cache):
+    return dout @ cache[1].T, cache[0].T @ dout
