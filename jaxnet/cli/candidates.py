@@ -1,13 +1,19 @@
-"""Lists what `jaxnet check` could check in a file: layers, networks, pairs of functions, and gradients of functions."""
+"""Lists what `jaxnet check` could check in a file: layers, networks, pairs, functions with a gradient or a rule."""
 
 import inspect
+import re
+import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+from jaxnet.crosscheck.adapters.loss_and_gradients import GRADIENT_METHODS
 from jaxnet.crosscheck.inspect.function import lacks_backward
 from jaxnet.crosscheck.inspect.partners import backward_name, gradient_names
+from jaxnet.crosscheck.inspect.returned_names import returned_names
 from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name
+
+GRADIENTS = re.compile(r"grads?|gradients?|grad_\w+|\w+_grads?|d[A-Z]\w*|d[wbx]\d*|dtheta")
 
 
 def candidates(file: str, module: ModuleType) -> Iterator[str]:
@@ -21,10 +27,16 @@ def candidates(file: str, module: ModuleType) -> Iterator[str]:
     for name, value in own.items():
         if isinstance(value, type):
             passes = [method for method in ("forward", "loss") if hasattr(value, method)]
-            if passes and (hasattr(value, "backward") or hasattr(value, "gradient")):
+            if _is_function_of_torch(value):
+                yield f"jaxnet check {file}:{name}{arguments('--inputs', value.forward, skip=1)}"  # type: ignore[attr-defined]
+            elif passes and (_has_gradient(value) or _returns_gradients(getattr(value, passes[0]))):
                 init = arguments("--init", value) if value.__init__ is not object.__init__ else ""  # type: ignore[misc]
-                yield f"jaxnet check {file}:{name}{init}{arguments('--inputs', getattr(value, passes[0]), skip=1)}"
+                yield f"jaxnet check {file}:{name}{init}{_inputs_of_method(value, passes[0])}"
+        elif _has_rule(value):
+            yield f"jaxnet check {file}:{name}{arguments('--inputs', value)}"
         elif inspect.isfunction(value):
+            if _returns_gradients(value):
+                yield f"jaxnet check {file}:{name}{arguments('--inputs', value)}"
             if backward := backward_name(name, own):
                 yield f"jaxnet check {file}:{name},{backward}{arguments('--inputs', value)}"
             for gradient in gradient_names(name, own):
@@ -45,14 +57,46 @@ def incomplete(module: ModuleType) -> Iterator[str]:
             yield f"{name} {lacks_backward(value)}"
 
 
+def _is_function_of_torch(kind: type) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and issubclass(kind, torch.autograd.Function) and "forward" in vars(kind)
+
+
+def _inputs_of_method(kind: type, method: str) -> str:
+    """Returns the inputs of a forward pass; the labels of a loss too where `y=None` means that it returns scores."""
+    return arguments("--inputs", getattr(kind, method), skip=1, needed=2 if method == "loss" else 0)
+
+
+def _has_rule(value: Any) -> bool:
+    """Returns whether this is a function with a derivative rule of its own for JAX."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.custom_vjp | jax.custom_jvp)
+
+
+def _has_gradient(kind: type) -> bool:
+    return any(hasattr(kind, name) for name in ("backward", "gradient", *GRADIENT_METHODS))
+
+
+def _returns_gradients(function: Any) -> bool:
+    """Returns whether a function returns its value and gradients beside it, by their names in its source."""
+    names = returned_names(function, 2, partly=True)
+    return any(GRADIENTS.fullmatch(name) for name in names) and not all(GRADIENTS.fullmatch(name) for name in names)
+
+
 def _is_called(layer: type) -> bool:
     return any("__call__" in vars(base) for base in layer.__mro__)
 
 
-def arguments(option: str, function: Callable[..., Any], skip: int = 0) -> str:
+def arguments(option: str, function: Callable[..., Any], skip: int = 0, needed: int = 0) -> str:
     """Returns an option with each argument, to be filled in unless it has a default, or "" if there are none.
 
     A default is written out if it is a number, None, or a short string; other ones are left out.
+
+    Args:
+        option: The option.
+        function: The function, or the class that is constructed.
+        skip: The number of its first arguments that are left out, as `self`.
+        needed: The number of those after them that are to be filled in even if they have a default.
     """
     variadic = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
     try:
@@ -61,8 +105,10 @@ def arguments(option: str, function: Callable[..., Any], skip: int = 0) -> str:
         return ""
     is_init = option == "--init"
     listed = [
-        placeholder(parameter, is_init=is_init) if parameter.default is parameter.empty else _default(parameter)
-        for parameter in parameters
+        placeholder(parameter, is_init=is_init)
+        if i < needed or parameter.default is parameter.empty
+        else _default(parameter)
+        for i, parameter in enumerate(parameters)
     ]
     return "".join([f" {option}", *listed]) if any(listed) else ""
 

@@ -264,7 +264,7 @@ def list_candidates(file: str) -> None:
         module = targets.load_module(file)
         commands, lacking = list(candidates(file, module)), "; ".join(incomplete(module))
     if not commands:
-        reason = lacking or f"nothing in it has a forward and a backward pass; name it as {file}:NAME"
+        reason = lacking or f"nothing in it looks as if it had a gradient; if something has one, name it as {file}:NAME"
         raise targets.TargetError(f"{file}: {reason}")
     print(*commands, sep="\n")
     if lacking:

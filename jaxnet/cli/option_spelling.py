@@ -11,6 +11,8 @@ PLACEHOLDERS = {
 VALUE = r"\((?P<names>'[^']*'(?:, ?'[^']*')*),?\)|(?P<word>[\w.+-]*\w)?(?!\w|\()"
 IN_PYTHON = re.compile(rf"\b(?P<verb>pass|by|with|without|beside|or) (?P<option>{'|'.join(PLACEHOLDERS)})=(?:{VALUE})")
 OTHERS = re.compile(r"\bpass ((?:structure|expected|transforms|mode|takes_dout|named)=)")
+INPUT = re.compile(r"\bpass named=\{'(\w+)': ([\w.]+)\}")
+PAIR = re.compile(r"\bpass the pair \((\w+), (\w+)\)")
 SAME_FILE = re.compile(r"(?P<file>.+):(?P<first>[\w.]+),(?P=file):(?P<second>[\w.]+)")
 
 
@@ -29,7 +31,12 @@ def in_shell(message: str) -> str:
         ('pass --gradient NAME, or use jax.numpy', 'check_function(f, x, gradient=g)')
         >>> in_shell("pass structure={'W': 'symmetric'}")
         "in Python, pass structure={'W': 'symmetric'}"
+        >>> in_shell("pass named={'reg': 0.5}")
+        'pass --inputs ... reg=0.5'
+        >>> in_shell("pass the pair (f_forward, f_backward)")
+        'pass FILE.py:f_forward,f_backward'
     """
+    message = INPUT.sub(r"pass --inputs ... \1=\2", PAIR.sub(r"pass FILE.py:\1,\2", message))
     return OTHERS.sub(r"in Python, pass \1", IN_PYTHON.sub(_option, message))
 
 

@@ -25,6 +25,7 @@ from jaxnet.crosscheck.many_points import Shapes, check_shapes
 from jaxnet.crosscheck.measure.derivation import Gap
 from jaxnet.crosscheck.measure.structures import structures_of
 from jaxnet.crosscheck.report import InconclusiveWarning, Leaf, Report
+from jaxnet.crosscheck.wrong_calls import explaining_wrong_calls
 
 __all__ = [
     "Cause",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 
+@explaining_wrong_calls
 @preserve_global_state()
 def check_layer(
     layer: Any,
@@ -123,12 +125,14 @@ def check_layer(
     return _at_lines(_report(checkable, constants, reference, options, name, structure), layer)
 
 
+@explaining_wrong_calls
 @preserve_global_state()
 def check_network(
     network: Any,
     x: Any,
     t: Any,
-    *,
+    *further: Any,
+    named: Mapping[str, Any] | None = None,
     reference: Callable[..., Any] | None = None,
     expected: Callable[..., Any] | None = None,
     constants: Collection[str] = (),
@@ -149,7 +153,9 @@ def check_network(
             because `gradient` belongs to training.
         x: The samples, (N, ...).
         t: The labels, one for each sample, in the form that the network takes.
-        reference: The same loss in JAX, which takes (params, x, t). Defaults to no reference.
+        further: Further arguments of `loss`, and of `gradient` if it takes them: the strength of a weight decay.
+        named: The same by the names of the parameters of `loss`. Defaults to none.
+        reference: The same loss in JAX, which takes (params, x, t, *further). Defaults to no reference.
         expected, constants, accuracy, resolution, max_seconds, order, transforms, structure, seed: See `check_layer`.
         name: The title of the report. Defaults to the name of the network's class.
 
@@ -174,10 +180,12 @@ def check_network(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
-    checkable = dispatch.in_any_style(dispatch.network_to_checkable, network, (x, t), seed)
+    inputs = read_inputs(network, (x, t, *further), named)
+    checkable = dispatch.in_any_style(dispatch.network_to_checkable, network, inputs, seed)
     return _at_lines(_report(checkable, constants, reference, options, name, structure), network)
 
 
+@explaining_wrong_calls
 @preserve_global_state()
 def check_function(
     f: Callable[..., Any],
@@ -245,6 +253,7 @@ def check_function(
     return _at_lines(_report(checkable, constants, reference, options, name, structure), f, gradient)
 
 
+@explaining_wrong_calls
 @preserve_global_state()
 def check(
     thing: Any,

@@ -205,7 +205,7 @@ def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:
         tuple(sorted(leaves, key=lambda leaf: order.index(leaf.name))),
         behaviour=tuple(sentence(f) for f in by_level[Level.FAULT]),
         faults=tuple(f.kind for f in by_level[Level.FAULT]),
-        undecided=tuple(undecided),
+        undecided=(*undecided, *checkable.doubts),
         warnings=(*behaviour_warnings, *warnings),
         notes=(*(sentence(f) for f in by_level[Level.NOTE]), *checkable.notes),
         step_curves=_step_curves(context) if form.names else None,

@@ -68,6 +68,14 @@ def scale_backward(dout, times):
 
 def cube(x):
     return np.power(np.asarray(x), 3)
+
+class Decayed:
+    def __init__(self):
+        self.params = {"W": np.arange(4.0).reshape(4, 1)}
+
+    def loss(self, X, y, reg=0.0):
+        W, error = self.params["W"], X @ self.params["W"] - y
+        return 0.5 * (error**2).sum() + reg * (W**2).sum(), {"W": X.T @ error + reg * W}
 def cube_grad(x):
     return 3 * x**2
 
@@ -82,6 +90,12 @@ class Half:
         return x / 2
     def bakward(self, dout):
         return dout / 2
+
+def affine_forward(x, w):
+    return x @ w, (x, w)
+def affine_backward(dout, cache):
+    x, w = cache
+    return dout @ w.T, 2 * x.T @ dout
 
 def product(x):
     return x * x
@@ -149,10 +163,16 @@ def test_the_gradient_of_a_function_is_another_function(check):
 @pytest.mark.slow
 def test_the_derivative_of_jax_is_not_taken_for_the_gradient_that_is_beside_a_function(check):
     status, out, _ = check("mine.py:product --inputs 5")
-    note = "note: product has no rule of its own: JAX's derivative was checked, not grad_product; pass --gradient"
-    assert status == 0
-    assert note in " ".join(out.split())
+    reason = "product has no rule of its own: JAX's derivative was checked, not grad_product; pass --gradient"
+    assert status == 3
+    assert reason in " ".join(out.split())
     assert check("mine.py:product --inputs 5 --gradient grad_product")[0] == 1
+
+
+def test_a_forward_pass_alone_is_no_pass_if_its_backward_stands_beside_it(check):
+    status, out, _ = check("mine.py:affine_forward --inputs 5x4 4x3")
+    assert status == 3
+    assert "was checked, not affine_backward; pass FILE.py:affine_forward,affine_backward" in " ".join(out.split())
 
 
 def test_a_report_names_the_options_of_the_shell(check):
@@ -440,6 +460,7 @@ def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_p
         "jaxnet check mine.py:scale_forward,scale_backward --inputs x=SHAPE, times=1",
         "jaxnet check mine.py:cube --gradient cube_grad --inputs x=SHAPE,",
         "jaxnet check mine.py:Unsummed --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
+        "jaxnet check mine.py:affine_forward,affine_backward --inputs x=SHAPE, w=SHAPE,",
         "jaxnet check mine.py:product --gradient grad_product --inputs x=SHAPE,",
         "jaxnet check mine.py:Fixed --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
         "jaxnet check mine.py:Windows --init size=VALUE stride=VALUE --inputs x=SHAPE,",
@@ -456,7 +477,7 @@ def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_p
         "jaxnet check: mine.py: name one of these, mine.py:NAME\n",
     )
     (tmp_path / "mine.py").write_text("x = 1")
-    assert check("mine.py")[2].startswith("jaxnet check: mine.py: nothing in it has a forward and a backward pass")
+    assert check("mine.py")[2].startswith("jaxnet check: mine.py: nothing in it looks as if it had a gradient")
 
 
 PLACES = {
@@ -510,3 +531,33 @@ def test_a_wrong_call_is_refused_with_what_the_function_takes_and_no_path_of_the
 def test_an_error_in_a_constructor_is_placed_in_the_users_file(check, tmp_path):
     (tmp_path / "mine.py").write_text("class Broken:\n    def __init__(self):\n        self.W = {}['W']\n")
     assert check("mine.py:Broken")[2].strip().endswith("the constructor raised KeyError: 'W' (mine.py:3)")
+
+
+def test_a_network_gets_the_strength_of_its_weight_decay(check):
+    status, out, _ = check("mine.py:Decayed --inputs 5x4 5x1 reg=0.5")
+    assert status == 1
+    assert "the error is W times -0.5" in out
+    status, out, _ = check("mine.py:Decayed --inputs 5x4 5x1")
+    assert status == 0
+    assert "the gradient of its term in the loss is not checked: pass --inputs ... reg=0.5" in " ".join(out.split())
+
+
+def test_a_file_lists_rules_functions_of_tensors_and_what_returns_its_gradients(check, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import jax, torch\n"
+        "@jax.custom_vjp\ndef swish(x, beta): return x\n"
+        "class Swish(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x, beta): return x\n"
+        "    @staticmethod\n    def backward(ctx, dout): return dout, None\n"
+        "class Net:\n    def loss(self, X, y=None, reg=0.0):\n        loss, grads = 0, {}\n        return loss, grads\n"
+        "def svm_loss(W, X, y, reg: float):\n    return loss, dW\n"
+        "def split(x):\n    return x, x\n"
+        "def backward(dout):\n    return dx, dw\n"
+    )
+    status, out, _ = check("mine.py")
+    assert status == 2
+    assert out.splitlines() == [
+        "jaxnet check mine.py:swish --inputs x=SHAPE, beta=SHAPE,",
+        "jaxnet check mine.py:Swish --inputs x=SHAPE, beta=SHAPE,",
+        "jaxnet check mine.py:Net --inputs X=SHAPE, y=SHAPE, reg=0.0",
+        "jaxnet check mine.py:svm_loss --inputs W=SHAPE, X=SHAPE, y=SHAPE, reg=VALUE",
+    ]

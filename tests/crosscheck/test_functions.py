@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import sampled
 
-from jaxnet.crosscheck import SubjectError, check_function
+from jaxnet.crosscheck import SubjectError, Verdict, check_function
 from jaxnet.crosscheck.inspect.closures import CapturedArrays
 from jaxnet.crosscheck.inspect.compiled import Compiled
 from jaxnet.crosscheck.inspect.function import CheckableFunction
@@ -547,5 +547,10 @@ def test_a_note_says_that_the_derivative_of_jax_was_checked_unless_there_is_a_ru
 def test_a_gradient_beside_a_function_is_named_if_it_was_not_checked():
     x = np.array([0.3, -0.2, 0.7])
     not_checked = "derivative was checked, not squares_grad; pass gradient=squares_grad"
-    assert check_function(squares, x).notes == (f"squares has no rule of its own: JAX's {not_checked}",)
+    report = check_function(squares, x)
+    assert report.undecided == (f"squares has no rule of its own: JAX's {not_checked}",)
+    assert report.verdict is Verdict.INCONCLUSIVE
+    of_jax = check_function(squares, jnp.asarray(x))  # which asks for JAX's derivative
+    assert of_jax.notes == report.undecided
+    assert of_jax.verdict is Verdict.PASS
     assert not check_function(squares, x, gradient=squares_grad)

@@ -2,10 +2,11 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
 
-from jaxnet.crosscheck import SubjectError, Verdict, check, check_function, check_layer
+from jaxnet.crosscheck import SubjectError, Verdict, check, check_function, check_layer, check_network
 
 X = np.linspace(0.2, 1.0, 6).reshape(2, 3)
 W = np.linspace(-1.0, 1.0, 12).reshape(3, 4)
@@ -58,3 +59,108 @@ def test_wrong_names_are_told(named, message):
 def test_names_and_shapes_exclude_each_other():
     with pytest.raises(SubjectError, match="shapes: given beside inputs"):
         check(AFFINE, named={"x": X}, shapes=[(2, 3)])
+
+
+# -- further arguments of a network's loss
+
+
+class Decayed:
+    """A linear network whose loss returns its gradients too; the one of the weight decay lacks the factor 2."""
+
+    def __init__(self):
+        self.params = {"W": np.random.default_rng(5).normal(size=(4, 3))}
+
+    def loss(self, X, y=None, reg=0.0, train_flg=False):
+        W = self.params["W"]
+        scores = X @ W
+        p = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        d = p.copy()
+        d[np.arange(len(y)), y] -= 1
+        loss = -np.log(p[np.arange(len(y)), y]).mean() + reg * (W**2).sum()
+        return loss, {"W": X.T @ d / len(y) + reg * W}
+
+
+class DecayedApart(Decayed):
+    """The same with two methods, of which `gradient` takes the strength, and keyword arguments alone."""
+
+    def loss(self, X, y, *, reg=0.0):
+        return super().loss(X, y, reg)[0]
+
+    def gradient(self, X, y, *, reg=0.0):
+        return super().loss(X, y, reg)[1]
+
+
+SAMPLES, LABELS = np.random.default_rng(6).normal(size=(5, 4)), np.array([0, 2, 1, 1, 0])
+STRENGTH = "reg is 0, so the gradient of its term in the loss is not checked: pass named={'reg': 0.5}"
+
+
+@pytest.mark.parametrize("network", [Decayed(), DecayedApart()])
+def test_a_network_gets_the_strength_of_its_weight_decay(network):
+    for report in (
+        check(network, SAMPLES, LABELS, named={"reg": 0.5}),
+        check_network(network, SAMPLES, LABELS, 0.5),
+        check_network(network, SAMPLES, LABELS, named={"reg": 0.5}),
+    ):
+        assert (report.verdict, report.warnings) == (Verdict.FAIL, ())
+        assert "the error is W times -0.5" in str(report)
+
+
+@pytest.mark.parametrize("network", [Decayed(), DecayedApart()])
+def test_a_strength_of_zero_is_warned_of(network):
+    assert check(network, SAMPLES, LABELS).warnings == (STRENGTH,)
+    assert check(network, SAMPLES, LABELS, named={"reg": 0.0}).warnings == (STRENGTH,)
+
+
+def test_a_float_argument_without_effect_is_not_warned_of():
+    class Unused(DecayedApart):
+        def loss(self, X, y, margin=0.0):
+            return super().loss(X, y)
+
+    assert check(Unused(), SAMPLES, LABELS).warnings == ()
+
+
+@pytest.mark.slow
+def test_a_reference_takes_the_further_arguments_too():
+    class Right(DecayedApart):
+        def gradient(self, X, y, *, reg=0.0):
+            return {"W": Decayed.loss(self, X, y, reg)[1]["W"] + reg * self.params["W"]}
+
+    def loss_in_jax(params, X, y, reg):
+        scores = X @ params["W"]
+        return -jax.nn.log_softmax(scores)[np.arange(len(y)), y].mean() + reg * (params["W"] ** 2).sum()
+
+    assert check_network(Right(), SAMPLES, LABELS, 0.5, reference=loss_in_jax).verdict is Verdict.PASS
+
+
+def test_too_many_arguments_of_a_network_are_counted():
+    with pytest.raises(SubjectError, match=r"4 inputs, expected at most 3: samples, labels, reg"):
+        check_network(DecayedApart(), SAMPLES, LABELS, 0.5, 3.0)
+
+
+# -- calls of a check in another form
+
+
+def test_two_functions_are_told_to_be_one_argument():
+    for checked in (check, check_layer):
+        expected = rf"the pair is one argument: {checked.__name__}\(\(forward, backward\), \.\.\.\)"
+        with pytest.raises(SubjectError, match=expected):
+            checked(forward, backward, X, W)
+    with pytest.raises(SubjectError, match="if backward is the gradient of forward, pass gradient=backward"):
+        check_function(forward, backward, X, W)
+
+
+def test_an_unknown_option_is_named_with_where_it_belongs():
+    with pytest.raises(SubjectError, match=r"check: takes no gradient=; pass check_function\(f, \.\.\., gradient=g\)"):
+        check(forward, X, W, gradient=backward)
+    with pytest.raises(SubjectError, match=r"check: has no option reg; .* named=\{'reg': \.\.\.\}"):
+        check(Decayed(), SAMPLES, LABELS, reg=0.5)
+    with pytest.raises(SubjectError, match=r"check_layer: has no option constant; did you mean constants\?"):
+        check_layer((forward, backward), X, W, constant=("W",))
+
+
+def forward(x, W):
+    return x @ W, (x, W)
+
+
+def backward(dout, cache):
+    return dout @ cache[1].T, cache[0].T @ dout

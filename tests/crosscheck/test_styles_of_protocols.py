@@ -1289,3 +1289,75 @@ def test_an_exception_in_an_engine_is_reported_as_such():
 
     with pytest.raises(SubjectError, match="raised NameError: name 'undefined' is not defined"):
         check(lambda a: a.exp(), Value(0.5))
+
+
+# -- a loss that closes over a network or arrays, and returns their gradients in a dict
+
+
+class Decaying:
+    def __init__(self, factor):
+        self.params, self.factor = {"W": draw(4, 3), "b": draw(3)}, factor
+
+    def loss(self, X, y, reg):
+        W, b = self.params["W"], self.params["b"]
+        error = X @ W + b - y
+        grads = {"W": X.T @ error + self.factor * reg * W, "b": error.sum(axis=0)}
+        return 0.5 * (error**2).sum() + reg * (W**2).sum(), grads
+
+
+def closing_over_a_network(factor):
+    net = Decaying(factor)
+    return lambda X, y: net.loss(X, y, 0.5)
+
+
+def closing_over_arrays(factor):
+    W, b = draw(4, 3), draw(3)
+
+    def loss(X, y):
+        error = X @ W + b - y
+        return {"dW": factor / 2 * X.T @ error, "db": error.sum(axis=0)}, 0.5 * (error**2).sum()
+
+    return loss
+
+
+def closing_over_layers(factor):
+    net = {"first": {"W": draw(4, 3)}, "second": {"W": draw(3, 3)}}
+
+    def loss(X, y):
+        h = X @ net["first"]["W"]
+        error = h @ net["second"]["W"] - y
+        grads = {"first": {"W": X.T @ (error @ net["second"]["W"].T)}, "second": {"dW": factor / 2 * h.T @ error}}
+        return 0.5 * (error**2).sum(), grads
+
+    return loss
+
+
+@pytest.mark.parametrize("made", [closing_over_a_network, closing_over_arrays, closing_over_layers])
+def test_a_loss_is_checked_by_the_arrays_that_it_closes_over(made):
+    X, y = draw(5, 4), draw(5, 3)
+    assert check(made(2.0), X, y).verdict == "PASS"
+    report = check(made(1.0), X, y)
+    assert [leaf.name.rpartition(".")[2] for leaf in report.leaves if leaf.verdict == "FAIL"] == ["W"]
+    assert len(report.leaves) == 2
+
+
+def test_a_key_that_names_no_array_is_noted():
+    W = draw(4, 3)
+
+    def loss(X, y):
+        error = X @ W - y
+        return 0.5 * (error**2).sum(), {"W": X.T @ error, "scale": error.sum(axis=0)}
+
+    report = check(loss, draw(5, 4), draw(5, 3))
+    assert [leaf.name for leaf in report.leaves] == ["params.W"]
+    assert "the name or the shape of no array that it reads: scale" in report.notes[0]
+
+
+def test_a_captured_array_without_a_gradient_is_named():
+    W, b = draw(4, 3), draw(3)
+
+    def loss(X, y):
+        error = X @ W + b - y
+        return 0.5 * (error**2).sum(), {"W": X.T @ error}
+
+    assert "b" in str(check(loss, draw(5, 4), draw(5, 3)).warnings)

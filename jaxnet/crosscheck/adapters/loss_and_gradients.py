@@ -95,7 +95,7 @@ def _forward_returns_both(style: Style) -> bool:
 def _network(style: Style) -> Style | None:
     kind: Any = type(style.thing)
     own = next((name for name in GRADIENT_METHODS if has_method(style.thing, name)), None)
-    if own is not None and len(required_parameters_of(getattr(style.thing, own))) == len(style.inputs):
+    if own is not None and 2 <= len(required_parameters_of(getattr(style.thing, own))) <= len(style.inputs):
         return style._replace(thing=with_methods(style.thing, {"gradient": getattr(kind, own)}))
     trial = duplicate(style.thing)
     result = called(trial.loss, *style.inputs)
@@ -104,13 +104,16 @@ def _network(style: Style) -> Style | None:
     if (places := _places(result)) is not None and result[places[1]] and isinstance(result[places[1]], Mapping):
         value, rest = places
         methods: dict[str, Any] = {
-            "loss": functools.wraps(kind.loss)(lambda self, *args: kind.loss(self, *args)[value]),
-            "gradient": functools.wraps(kind.loss)(lambda self, *args: kind.loss(self, *args)[rest]),
+            "loss": functools.wraps(kind.loss)(lambda self, *args, **options: kind.loss(self, *args, **options)[value]),
+            "gradient": functools.wraps(kind.loss)(
+                lambda self, *args, **options: kind.loss(self, *args, **options)[rest]
+            ),
         }
     elif np.ndim(result) == 0 and isinstance(getattr(trial, "grads", None), Mapping) and trial.grads:
 
-        def gradient(self: Any, *args: Any) -> Any:
-            kind.loss(self, *args)
+        @functools.wraps(kind.loss)
+        def gradient(self: Any, *args: Any, **options: Any) -> Any:
+            kind.loss(self, *args, **options)
             return self.grads
 
         methods = {"gradient": gradient}

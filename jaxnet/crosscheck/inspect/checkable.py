@@ -123,6 +123,7 @@ class Checkable:
         derived_by: Where the checked gradient comes from.
         accumulating: The names of leaves to whose gradients its backward adds. They are cleared before each call.
         notes: Sentences about how the subject was interpreted.
+        doubts: Reasons why a PASS would say nothing about the gradient that is meant, one sentence each.
         fault: The message of the exception that its backward raises; empty if it raises none.
         numbers: The numbers that it was made with: a dropout rate, a stride, an eps.
         integers: The ids and labels among its inputs.
@@ -144,6 +145,7 @@ class Checkable:
     derived_by: DerivedBy = "analytic"
     accumulating: Sequence[str] = ()
     notes: Sequence[str] = ()
+    doubts: Sequence[str] = ()
     fault = ""
     numbers: Mapping[str, float] = {}
     integers: Mapping[str, Array] = {}

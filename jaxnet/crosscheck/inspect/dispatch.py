@@ -45,7 +45,7 @@ from jaxnet.crosscheck.inspect.network import inspect_network
 from jaxnet.crosscheck.inspect.optional_jax import single_precision
 from jaxnet.crosscheck.inspect.other_frameworks import other_framework, reject_foreign_function, reject_other_framework
 from jaxnet.crosscheck.inspect.pair import as_pair, inspect_pair
-from jaxnet.crosscheck.inspect.partners import derived_instead, gradient_names, values_beside
+from jaxnet.crosscheck.inspect.partners import derived_instead, has_partner
 from jaxnet.crosscheck.inspect.random_inputs import draw_inputs
 from jaxnet.crosscheck.inspect.signatures import forward_pass_of, in_order_of, missing_arguments, wrong_call
 from jaxnet.crosscheck.inspect.single_precision import SinglePrecision, has_no_double
@@ -247,9 +247,9 @@ def _as_it_is(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
 
 def network_to_checkable(thing: Any, inputs: tuple[Any, ...], _seed: int = 0) -> Checkable:
     """Returns a network as a Checkable; arguments as for `to_checkable`."""
-    if len(inputs) != 2:
+    if len(inputs) < 2:
         name, count = type(thing).__name__, counted(len(inputs), "input")
-        raise SubjectError(f"{name}: {count}, expected two for a network: samples, labels")
+        raise SubjectError(f"{name}: {count}, expected at least two for a network: samples, labels")
     return inspect_network(thing, *inputs)
 
 
@@ -316,7 +316,7 @@ def function_to_checkable(
 
 def _noting_partner(checkable: Checkable, f: Callable[..., Any]) -> Checkable:
     """Adds the note that the hand-written gradient beside a function was not checked, if there is one."""
-    if gradient_names(checkable.name, values_beside(f)):
+    if has_partner(checkable.name, f):
         checkable.notes = (*checkable.notes, derived_instead(checkable.name, f, checkable.derived_by))
     return checkable
 

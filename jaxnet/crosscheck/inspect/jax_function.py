@@ -21,8 +21,14 @@ from jaxnet.crosscheck.inspect.inputs import numbers_in
 from jaxnet.crosscheck.inspect.jax_errors import Origin, is_inside_jax, origin, reason, whole_tracebacks
 from jaxnet.crosscheck.inspect.jax_program import Derive, JaxProgram, imaginary, packed, vjp_by_forward_mode, vjp_of
 from jaxnet.crosscheck.inspect.optional_jax import double_precision, is_jax_array
-from jaxnet.crosscheck.inspect.partners import backward_name, derived_instead, gradient_names, values_beside
-from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float
+from jaxnet.crosscheck.inspect.partners import (
+    backward_name,
+    derived_instead,
+    gradient_names,
+    has_partner,
+    values_beside,
+)
+from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_float, leaves_of
 
 MAX_HINTED_ELEMENTS = 4096  # of the leaves, each of which takes one Jacobian-vector product in forward mode
 ALL_OUTPUTS = "it returns a number and other outputs without gradient=, so JAX's gradient of all outputs is checked"
@@ -77,7 +83,11 @@ class CheckableJax(JaxProgram):
         if self._has_number_first:
             self.notes = [ALL_OUTPUTS]
         if derive is vjp_of and not (self._has_own_rule or self.fault):
-            self.notes = [*self.notes, NO_OWN_RULE.format(self.name, derived_instead(self.name, f, "JAX"))]
+            derived = NO_OWN_RULE.format(self.name, derived_instead(self.name, f, "JAX"))
+            if has_partner(self.name, f) and self._uses_no_jax():
+                self.doubts = [derived]
+            else:
+                self.notes = [*self.notes, derived]
         if derive is vjp_of and not self.fault:
             for name in self._numbers_without_gradient():
                 self.others[name] = self.leaves.pop(name)
@@ -185,6 +195,15 @@ class CheckableJax(JaxProgram):
                 raise self._untraceable(error) from error
             with as_subject_error(self.name):
                 raise
+
+    def _uses_no_jax(self) -> bool:
+        """Returns whether the function makes no array of JAX from NumPy's: JAX traces the operators that it has too."""
+        try:
+            result = self.captured.rebuild({})[0](*self.args.filled({}))
+        except Exception:  # what runs on arrays of JAX alone, such as `x.at`
+            return False
+        values = [value for _, value in leaves_of((result, self.args.args))]
+        return not any(map(is_jax_array, values))
 
     def _runs_on_numpy(self) -> bool:
         """Returns whether the function runs on NumPy arrays, which unlike JAX arrays are mutable."""

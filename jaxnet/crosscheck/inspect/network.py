@@ -13,17 +13,18 @@ from jaxnet.crosscheck.inspect.checkable import TWO_FUNCTIONS_HINT, Checkable, I
 from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
 from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, counted, kind_of
 from jaxnet.crosscheck.inspect.global_state import restart_generators
-from jaxnet.crosscheck.inspect.inputs import arrays_in, as_arrays, different_inputs
+from jaxnet.crosscheck.inspect.inputs import arrays_in, as_arrays, different_inputs, numbers_in
 from jaxnet.crosscheck.inspect.layer import CheckableLayer, inspect_layer
 from jaxnet.crosscheck.inspect.objects import attributes_of, innermost, is_layer
 from jaxnet.crosscheck.inspect.overlap import consistent, same_memory, sum_of_tied_gradients
 from jaxnet.crosscheck.inspect.parameters import arrays_by_place, parameters_of
 from jaxnet.crosscheck.inspect.role_heuristics import gradient_names
-from jaxnet.crosscheck.inspect.signatures import positional
+from jaxnet.crosscheck.inspect.signatures import keywords, positional
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_complex, is_float, leaves_of
 
 TRAINING = ("train_flg", "train", "training", "is_training")  # flags of a loss that select training
+EXAMPLE_STRENGTH = 0.5  # of a weight decay whose strength is 0
 
 
 @dataclass(eq=False, kw_only=True)
@@ -35,7 +36,9 @@ class CheckableNetwork(Checkable):
     Args:
         network: A copy of the network, which is copied again at every `open`.
         x, t: The samples and the labels.
-        training: The flags of `loss` that select training, as keyword arguments.
+        options: Further arguments of `loss` by name: flags that select training, and those that were passed. `gradient`
+            is called with those of them that it takes.
+        further: The arguments beside the samples and the labels that were passed.
         shared_gradients: Pairs of leaves that share memory and whose gradients do too.
     """
 
@@ -46,7 +49,9 @@ class CheckableNetwork(Checkable):
     leaves: Leaves
     others: Leaves = field(default_factory=dict)
     constants: set[str] = field(default_factory=set)
-    training: dict[str, bool] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    further: tuple[Any, ...] = ()
+    numbers: Mapping[str, float] = field(default_factory=dict)
     takes_dout: bool = False
     fault: str = ""
     batch: Mapping[str, Array] = field(default_factory=dict)
@@ -60,9 +65,10 @@ class CheckableNetwork(Checkable):
         network, memo = self._copy(leaves)
         dtypes = {self.leaves[n].dtype: leaves[n].dtype for n in leaves if n in self.leaves}
         inputs = tuple(_cast_copy(value, dtypes) for value in (self.x, self.t))
+        options = {name: _cast_copy(value, dtypes) for name, value in self.options.items()}
 
         def forward(x: Any, t: Any) -> Any:
-            return network.loss(x, t, **self.training)
+            return network.loss(x, t, **options)
 
         def backward(*douts: Array) -> dict[str, Any]:
             restart_generators()
@@ -75,7 +81,7 @@ class CheckableNetwork(Checkable):
         return Instance(forward, backward, inputs, arrays | arrays_in(inputs, ["x", "t"]))
 
     def arguments(self, leaves: Leaves) -> tuple[Any, ...]:
-        return _with_leaves(self.network.params, leaves), self.x, self.t
+        return _with_leaves(self.network.params, leaves), self.x, self.t, *self.further
 
     def shared_memory_gradient(self, name: str, gradients: Mapping[str, Any]) -> Array | None:
         return sum_of_tied_gradients(name, self.leaves, gradients, self.shared_gradients)
@@ -175,13 +181,14 @@ class CheckableNetwork(Checkable):
         network = self._copy(self.leaves)[0]
         if before is not None:
             restart_generators()
-            network.loss(*duplicate(before), **self.training)
+            network.loss(*duplicate(before), **duplicate(self.options))
         found = self._named(self._call_gradient(network, (duplicate(self.x), duplicate(self.t))))
         return {name: np.array(gradient) for name, gradient in found.items() if is_float(gradient)}
 
     def _call_gradient(self, network: Any, inputs: tuple[Any, ...]) -> Any:
         restart_generators()
-        return network.gradient(*inputs)
+        takes = {p.name for p in (*positional(network.gradient)[2:], *keywords(network.gradient))}
+        return network.gradient(*inputs, **duplicate({n: v for n, v in self.options.items() if n in takes}))
 
     def _named(self, tree: Any) -> dict[str, Any]:
         """Returns the gradients by leaf; their names are those of the leaves, with or without a d: `Affine1.dW`."""
@@ -198,16 +205,32 @@ class CheckableNetwork(Checkable):
     def _loss(self, network: Any) -> Any:
         restart_generators()
         with as_subject_error(f"{self.name}.loss"):
-            return network.loss(duplicate(self.x), duplicate(self.t), **self.training)
+            return network.loss(duplicate(self.x), duplicate(self.t), **duplicate(self.options))
+
+    def zero_strengths(self) -> list[str]:
+        """Returns the float arguments of `loss` that are 0 and affect it, as the strength of a weight decay."""
+        parameters = (*positional(self.network.loss)[2:], *keywords(self.network.loss))
+        values = {p.name: self.options.get(p.name, p.default) for p in parameters}
+        zeros = [name for name, value in values.items() if isinstance(value, float) and value == 0]
+        return [name for name in zeros if self._changes_loss(name)]
+
+    def _changes_loss(self, option: str) -> bool:
+        with_strength = replace(self, options={**self.options, option: EXAMPLE_STRENGTH})
+        try:
+            without, changed = (np.asarray(code._loss(code.instance(self.leaves))) for code in (self, with_strength))
+        except SubjectError:  # the user's code rejects this value
+            return False
+        return not np.array_equal(without, changed)
 
 
-def inspect_network(network: Any, x: Any, t: Any) -> CheckableNetwork:
+def inspect_network(network: Any, x: Any, t: Any, *further: Any) -> CheckableNetwork:
     """Runs a network on copies, and returns it as a Checkable.
 
     Args:
         network: An object with `params`, `loss(x, t)` and `gradient(x, t)`.
         x: The samples.
         t: The labels.
+        further: Further arguments of `loss`, such as the strength of a weight decay.
 
     Raises:
         SubjectError: If it cannot be called, or its gradient has none of the leaves.
@@ -222,11 +245,12 @@ def inspect_network(network: Any, x: Any, t: Any) -> CheckableNetwork:
     leaves = {place: leaf for place, leaf in params.items() if is_float(leaf)}
     if not leaves:
         raise SubjectError("network: its params hold no float array, so there is nothing to check")
-    flags = [p.name for p in positional(network.loss)[2:] if p.name in TRAINING]
+    options = _options_of_loss(network, name, further)
     batch = arrays_in((x,), ["x"])
     code = CheckableNetwork(
-        name=name, network=base, x=x, t=t, leaves=leaves, training=dict.fromkeys(flags, True), batch=batch
-    )
+        name=name, network=base, x=x, t=t, leaves=leaves, options=options, further=further,
+        numbers=numbers_in(options), batch=batch,
+    )  # fmt: skip
     trial = code.instance(leaves)
     before = _arrays(trial)
     code._loss(trial)  # first, so that an error in both is not reported as one of the gradient
@@ -245,6 +269,15 @@ def inspect_network(network: Any, x: Any, t: Any) -> CheckableNetwork:
     pairs = [(n, m) for n in leaves for m in leaves if n < m and same_memory(leaves[n], leaves[m])]
     code.shared_gradients = tuple(frozenset(p) for p in pairs if same_memory(found.get(p[0]), found.get(p[1])))
     return code
+
+
+def _options_of_loss(network: Any, name: str, further: tuple[Any, ...]) -> dict[str, Any]:
+    """Returns the arguments of `loss` beside samples and labels by name; flags of training are set in any case."""
+    names = [p.name for p in (*positional(network.loss)[2:], *keywords(network.loss))]
+    if len(further) > len(names):
+        takes = f"samples, labels{''.join(f', {option}' for option in names)}"
+        raise SubjectError(f"{name}: {counted(2 + len(further), 'input')}, expected at most {2 + len(names)}: {takes}")
+    return dict(zip(names, further, strict=False)) | {option: True for option in names if option in TRAINING}
 
 
 def _arrays(network: Any) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 GRADIENT_NAMES = ("{}_gradient", "{}_grad", "gradient_of_{}", "grad_{}", "d_{}", "d{}")
 FORWARD, BACKWARD = "forward", "backward"
 DERIVED = "{}'s derivative was checked"
-NOT_THE_PARTNER = ", not {0}; pass gradient={0}"
+NOT_THE_GRADIENT = ", not {0}; pass gradient={0}"
+NOT_THE_BACKWARD = ", not {1}; pass the pair ({0}, {1})"
 
 
 def gradient_names(name: str, beside: Mapping[str, Any]) -> list[str]:
@@ -56,6 +57,19 @@ def derived_instead(name: str, function: Callable[..., Any], framework: str) -> 
         name: The name of the function.
         function: The function, which is passed without its gradient.
         framework: What differentiates it, such as "JAX".
+
+    Examples:
+        >>> derived_instead("abs", abs, "JAX")
+        "JAX's derivative was checked"
     """
-    partners = gradient_names(name, values_beside(function))
-    return DERIVED.format(framework) + "".join(map(NOT_THE_PARTNER.format, partners[:1]))
+    beside = values_beside(function)
+    if backward := backward_name(name, beside):
+        return DERIVED.format(framework) + NOT_THE_BACKWARD.format(name, backward)
+    return DERIVED.format(framework) + "".join(map(NOT_THE_GRADIENT.format, gradient_names(name, beside)[:1]))
+
+
+def has_partner(name: str, function: Callable[..., Any]) -> bool:
+    """Returns whether a gradient or a backward pass is named after a function of a module, and defined beside it."""
+    beside = values_beside(function)
+    is_of_module = beside.get(name) is function
+    return is_of_module and bool(backward_name(name, beside) or gradient_names(name, beside))

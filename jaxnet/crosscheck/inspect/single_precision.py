@@ -32,7 +32,7 @@ class SinglePrecision(Checkable):
         self.checkable = checkable
         for name in ("name", "leaves", "others", "constants", "captured_leaves", "takes_dout", "derived_by"):
             setattr(self, name, getattr(checkable, name))
-        self.notes, self.fault = checkable.notes, checkable.fault
+        self.notes, self.doubts, self.fault = checkable.notes, checkable.doubts, checkable.fault
         self.convention = checkable.convention
         self.numbers, self.integers, self.batch = checkable.numbers, checkable.integers, checkable.batch
         self.gradient_of = checkable.gradient_of

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable
 from jaxnet.crosscheck.inspect.layer import CheckableCode, CheckableLayer
+from jaxnet.crosscheck.inspect.network import EXAMPLE_STRENGTH, CheckableNetwork
 from jaxnet.crosscheck.inspect.objects import attributes_of
 from jaxnet.crosscheck.measure.windows import windows_are_disjoint
 from jaxnet.crosscheck.meter import OutOfTime
@@ -25,8 +26,15 @@ def input_warnings(subject: Checkable, y: Array) -> Iterator[str]:
             yield f"{name} is symmetric, so code that transposes it by mistake may pass: pass an asymmetric one"
     if isinstance(subject, CheckableCode) and _has_disjoint_windows(subject, y):
         yield f"the windows do not overlap: {OVERWRITE}"
-    if not isinstance(subject, CheckableLayer):
-        return
+    if isinstance(subject, CheckableNetwork):
+        for name in subject.zero_strengths():
+            value = {name: EXAMPLE_STRENGTH}
+            yield f"{name} is 0, so the gradient of its term in the loss is not checked: pass named={value}"
+    if isinstance(subject, CheckableLayer):
+        yield from _warnings_of_layer(subject, y)
+
+
+def _warnings_of_layer(subject: CheckableLayer, y: Array) -> Iterator[str]:
     inputs = {name: array for name, array in zip(subject.names, subject.inputs, strict=True) if name in subject.leaves}
     if any(array.ndim >= 2 and len(array) == 1 for array in inputs.values()):
         yield "a batch of one, where a sum over the batch equals its mean: pass several samples"
