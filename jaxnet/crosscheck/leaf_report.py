@@ -75,6 +75,7 @@ def report_leaf(context: Context, outcome: Outcome) -> Leaf:
         slip=worst.diagnosis.slip if worst.diagnosis else None,
         diagnosis=worst.diagnosis.sentence if worst.diagnosis else "",
         detail=outcome.structure or measured.limit.value,
+        rule=context.checkable.rule,
         element_errors=worst.element_errors,
     )
     leaf = _in_half(context, leaf)

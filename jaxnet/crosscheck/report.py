@@ -50,6 +50,7 @@ class Leaf:
         diagnosis: The slip in words.
         detail: Details of the cause in words, such as an exception.
         notes: Remarks on a leaf that is not wrong.
+        rule: The name of the function whose backward pass the framework calls, such as a `jax.custom_vjp`, or empty.
         element_errors: The errors of single elements of a wrong matrix, for a figure; None for other leaves.
     """
 
@@ -75,6 +76,7 @@ class Leaf:
     diagnosis: str = ""
     detail: str = ""
     notes: tuple[str, ...] = ()
+    rule: str = field(default="", compare=False, repr=False)
     element_errors: ElementErrors | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import exhaustive, sampled
 
+from jaxnet.crosscheck import check_layer
 from jaxnet.crosscheck.explain.diagnosis import DiagnosisInput, Slip, diagnose
 
 CASES = {}
@@ -844,3 +845,15 @@ def test_probes_show_a_factor_that_inaccurate_elements_do_not():
     row = true.copy()
     row[2] *= 0.9
     assert diagnose(inaccurate_elements(row, true, 1e-3)) is None  # there is more than one factor
+
+
+@pytest.mark.parametrize(("power", "words"), [(-1, "1 over 15"), (1, "15")])
+def test_a_mean_in_place_of_a_sum_is_named_for_one_element(power, words):
+    x = np.random.default_rng(3).normal(size=(5, 3))
+
+    def backward(dout, cache):
+        x, gamma = cache
+        return dout * gamma, np.full(1, (dout * x).sum() * 15.0**power)
+
+    report = check_layer((lambda x, gamma: (x * gamma, (x, gamma)), backward), x, np.array([0.7]))
+    assert f": {words} (the size of" in report.leaves[1].diagnosis

@@ -554,3 +554,14 @@ def test_a_gradient_beside_a_function_is_named_if_it_was_not_checked():
     assert of_jax.notes == report.undecided
     assert of_jax.verdict is Verdict.PASS
     assert not check_function(squares, x, gradient=squares_grad)
+
+
+def test_a_wrong_rule_is_that_of_its_author_and_not_of_jax():
+    @jax.custom_vjp
+    def swish(x):
+        return x * jax.nn.sigmoid(x)
+
+    swish.defvjp(lambda x: (swish(x), x), lambda x, g: (g * jax.nn.sigmoid(x) * x,))
+    report = check_function(swish, draw(5))
+    assert report.leaves[0].reason == "the backward of swish is not the derivative of its own forward"
+    assert "JAX's gradient" not in str(report)

@@ -278,7 +278,7 @@ def test_a_float32_gradient_in_a_float64_function_is_named():
     rounded = custom(tanh, lambda g, x, y: (g.float() * (1 - y * y).float()).double())
     report = check(rounded.apply, X)
     assert report.verdict == "PASS"
-    assert "PyTorch's gradient computes in float32, but forward does not" in report.text(width=None)
+    assert "the backward of Custom computes in float32, but forward does not" in report.text(width=None)
     assert not any("computes in" in note for leaf in check(tanh, X).leaves for note in leaf.notes)
 
 

@@ -91,6 +91,8 @@ STRUCTURED = "it was judged only along directions that keep its structure ({}): 
 
 def maker(leaf: "Leaf") -> str:
     """Returns who made the gradient, as the subject of a sentence."""
+    if leaf.rule:
+        return f"the backward of {leaf.rule}"
     return "the backward" if leaf.derived_by == "analytic" else f"{leaf.derived_by}'s gradient"
 
 

@@ -1,5 +1,6 @@
 """Recognizes a gradient that is wrong by one number, and says what the number may mean."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from jaxnet.crosscheck.explain.phrases import number, sizes
 from jaxnet.crosscheck.explain.slips import Diagnosis, Slip
 
 LEAST_SIZE = 8  # the smallest leaf for which three probes suffice to show that all elements are off by one factor
+EXACT = 1e-6  # the relative accuracy at which the ratio of a single element cannot be a size by accident
 READINGS_SHOWN = 3  # readings in a sentence; the diagnosis lists all
 
 
@@ -24,6 +26,7 @@ def slips(evidence: Evidence) -> Iterator[Diagnosis]:
     if ratio == 0 or not math.isfinite(ratio):
         return
     yield from _opposite_sign(evidence)
+    yield from _mean_of_one_element(evidence, ratio)
     yield from _one_number(evidence, ratio)
     yield from _one_magnitude(evidence)
     yield from _without_sign(evidence)
@@ -67,7 +70,7 @@ def along_probes(evidence: Evidence) -> Iterator[Diagnosis]:
 
 
 def _opposite_sign(evidence: Evidence) -> Iterator[Diagnosis]:
-    """Yields a wrong sign, the only factor that is also named for a single element."""
+    """Yields a wrong sign, for a single element too."""
     opposite = np.abs(evidence.claimed + evidence.true) <= evidence.tolerance
     if evidence.wrong.any() and opposite.all() and evidence.relative <= 0.1:
         verified = evidence.confirmed(lambda: -evidence.whole)
@@ -76,6 +79,19 @@ def _opposite_sign(evidence: Evidence) -> Iterator[Diagnosis]:
             if evidence.whole.size > 1:
                 sentence = f"it equals the true gradient times -1: {sentence}"
             yield Diagnosis(Slip.SIGN, ("the sign is wrong",), sentence, verified is True)
+
+
+def _mean_of_one_element(evidence: Evidence, ratio: float) -> Iterator[Diagnosis]:
+    """Yields a mean in place of a sum, or the reverse, for a single element whose ratio is exactly a size."""
+    if evidence.whole.size > 1 or not evidence.wrong.any() or evidence.relative > EXACT:
+        return
+    for n, what in sizes(evidence).items():
+        for value, text in itertools.islice(_meanings_of_size(n, what), 2):
+            if n > 2 and math.isclose(ratio, value, rel_tol=EXACT):
+                verified = evidence.confirmed(partial(np.divide, evidence.whole, value))
+                sentence = f"it equals the true gradient times {number(ratio, evidence)}: {text}"
+                if verified is not False:
+                    yield Diagnosis(Slip.FACTOR, (text,), sentence, verified is True)
 
 
 def _meanings(ratio: float, evidence: Evidence) -> Iterator[tuple[float, str]]:

@@ -121,6 +121,7 @@ class Checkable:
         captured_leaves: The names of leaves that are not arguments, and that a reference does not know.
         takes_dout: Whether its backward takes an upstream gradient.
         derived_by: Where the checked gradient comes from.
+        rule: The name of the function whose backward pass the framework calls; empty if it derives the gradient.
         accumulating: The names of leaves to whose gradients its backward adds. They are cleared before each call.
         notes: Sentences about how the subject was interpreted.
         doubts: Reasons why a PASS would say nothing about the gradient that is meant, one sentence each.
@@ -143,6 +144,7 @@ class Checkable:
     captured_leaves: Collection[str] = frozenset()
     takes_dout = True
     derived_by: DerivedBy = "analytic"
+    rule: str = ""
     accumulating: Sequence[str] = ()
     notes: Sequence[str] = ()
     doubts: Sequence[str] = ()

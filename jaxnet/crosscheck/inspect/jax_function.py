@@ -57,6 +57,7 @@ class CheckableJax(JaxProgram):
         expect_function(f)
         self.derive = derive
         self.f, self.name = f, name_of(f)
+        self.rule = self.name if isinstance(f, jax.custom_vjp) and derive is vjp_of else ""
         self.args = Arguments(f, args, complex_as_two=True)
         self.names = self.args.names
         self.captured = CapturedArrays((f,), tuple(self.args.leaves))

@@ -33,6 +33,7 @@ class SinglePrecision(Checkable):
         for name in ("name", "leaves", "others", "constants", "captured_leaves", "takes_dout", "derived_by"):
             setattr(self, name, getattr(checkable, name))
         self.notes, self.doubts, self.fault = checkable.notes, checkable.doubts, checkable.fault
+        self.rule = checkable.rule
         self.convention = checkable.convention
         self.numbers, self.integers, self.batch = checkable.numbers, checkable.integers, checkable.batch
         self.gradient_of = checkable.gradient_of

@@ -116,6 +116,8 @@ class CheckableTorch(TorchProgram):
         owner = getattr(thing, "__self__", thing)
         self.name = getattr(owner if isinstance(owner, type) else thing, "__name__", type(thing).__name__)
         self.name = self.name.replace("<lambda>", "f")
+        is_apply = isinstance(owner, type) and issubclass(owner, torch.autograd.Function)
+        self.rule = self.name if is_apply else ""
         if not callable(thing):
             expected = "expected a module, a torch.autograd.Function or a callable of tensors"
             raise SubjectError(f"{self.name}: {expected}{proposal_for_attributes(thing)}")
