@@ -6,6 +6,7 @@ by the digest that it contains, by the identity of its run, and by how the run w
 
 import errno
 import hashlib
+import json
 import logging
 import os
 import tempfile
@@ -183,7 +184,8 @@ class Checkpoints:
             self._reserve(sum(leaf.nbytes for leaf in leaves.values()))
         if step in self._manager.all_steps():  # the checkpoint that the run was resumed from
             return
-        record = {"identity": self._identity, "execution": self._execution, "digest": _digest(leaves)}
+        record: dict[str, Any] = {"identity": self._identity, "execution": self._execution}
+        record["digest"] = _digest(leaves, record)
         args = ocp.args.Composite(leaves=ocp.args.StandardSave(leaves), record=ocp.args.JsonSave(record))
         self._pending = self.folder / str(step)
         with self._saving():
@@ -223,7 +225,8 @@ class Checkpoints:
         args = ocp.args.Composite(leaves=ocp.args.StandardRestore(), record=ocp.args.JsonRestore())
         restored = self._manager.restore(step, args=args)
         leaves, recorded = dict(restored["leaves"]), dict(restored["record"])
-        if (digest := _digest(leaves)) != (expected := recorded.pop("digest", "missing")):
+        expected = str(recorded.pop("digest", "missing"))
+        if (digest := _digest(leaves, recorded)) != expected:
             raise ValueError(f"its digest is {digest[:12]}..., expected {expected[:12]}...")
         return leaves, recorded
 
@@ -324,9 +327,9 @@ def _from_leaves(leaves: dict[str, np.ndarray], initial: TrainState, folder: Pat
     return Progress(jax.tree.map(jax.numpy.asarray, state), history)
 
 
-def _digest(leaves: Mapping[str, np.ndarray]) -> str:
-    """Returns the SHA-256 of names, dtypes, shapes and bytes."""
-    digest = hashlib.sha256()
+def _digest(leaves: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of the record, and of the names, dtypes, shapes and bytes of all leaves."""
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
     for name, leaf in sorted(leaves.items()):
         digest.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
         digest.update(np.ascontiguousarray(leaf).tobytes())

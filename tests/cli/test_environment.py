@@ -50,7 +50,7 @@ def test_a_wrong_variable_is_one_line(tmp_path, variable):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", ["matplotlib", "sklearn", "numpy"])
+@pytest.mark.parametrize("package", ["matplotlib", "sklearn", "rich"])
 def test_a_missing_package_is_one_line(tmp_path, package):
     site = tmp_path / "site"
     site.mkdir()

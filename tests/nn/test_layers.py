@@ -145,9 +145,10 @@ def last_window_wins(self, dout):
     """Overwrites the gradients of an element in overlapping windows instead of adding them."""
     dx, K, s = np.zeros(self.shape), self.size, self.stride
     for i, j in np.ndindex(dout.shape[2:]):
-        at = dx[:, :, i * s : i * s + K, j * s : j * s + K].reshape(*dout.shape[:2], -1).copy()
-        np.put_along_axis(at, self.largest[:, :, i, j], dout[:, :, i, j][..., None], axis=-1)
-        dx[:, :, i * s : i * s + K, j * s : j * s + K] = at.reshape(*dout.shape[:2], K, K)
+        first = self.patches[..., i, j].reshape(K * K, *dout.shape[:2]).argmax(axis=0)  # (N, C)
+        at = first[..., None] == np.arange(K * K)  # (N, C, K K)
+        window = dx[:, :, i * s : i * s + K, j * s : j * s + K]
+        window[...] = np.where(at.reshape(window.shape), dout[:, :, i, j, None, None], window)
     return dx
 
 
