@@ -543,6 +543,7 @@ def test_a_network_gets_the_strength_of_its_weight_decay(check):
 
 
 def test_a_file_lists_rules_functions_of_tensors_and_what_returns_its_gradients(check, tmp_path):
+    pytest.importorskip("torch")
     (tmp_path / "mine.py").write_text(
         "import jax, torch\n"
         "@jax.custom_vjp\ndef swish(x, beta): return x\n"
