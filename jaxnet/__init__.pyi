@@ -8,7 +8,7 @@ from .train.fastest_form import fastest_form
 from .train.fit import fit, iter_fit
 from .train.history import History, Progress
 from .train.random_batches import RandomBatches
-from .train.run_plan import initial_state
+from .train.run_plan import initial_state, plan_run
 from .train.step import OPTIMIZERS, TrainState, draw_batches, init_train_state, loss, step_noise, train_step
 from .train.sweep import Sweep, sweep
 from .train.trained_run import TrainedRun, load
@@ -42,6 +42,7 @@ __all__ = [
     "multi_layer_net",
     "nn",
     "notebook_net",
+    "plan_run",
     "plots",
     "predict",
     "sample",

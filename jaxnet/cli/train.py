@@ -14,7 +14,6 @@ the signal that stopped the run.
 
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import fields
 from datetime import datetime
@@ -46,7 +45,7 @@ from jaxnet.train.event_file import EventFile, has_event_file, require_tensorboa
 from jaxnet.train.execution import execution
 from jaxnet.train.matmul_layout import FORMS, Form
 from jaxnet.train.run_lock import locked
-from jaxnet.train.run_plan import plan_run
+from jaxnet.train.run_plan import RunPlan, plan_run
 
 ERRORS = (DatasetError, CheckpointError)
 
@@ -102,7 +101,7 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console, held: Exi
     samples = f"{len(setup.data.x_train):,} {'windows of text' if setup.vocabulary else 'images'}"
     console.print(f"Training on {samples}: {options.steps:,} steps of {options.batch_size}", style="bold")
     started, clock = datetime.now().astimezone(), time.perf_counter()
-    form = form_of(setup, lambda: jaxnet.fastest_form(*arguments, **described), console) or plan.config.form
+    form = form_of(setup, plan, console) or plan.config.form
     with progress_line("copying the data to the device"):
         steps = jaxnet.iter_fit(
             *arguments, mesh=setup.mesh, max_data_bytes=options.max_data_bytes, form=form, resume=resume, **described
@@ -122,7 +121,7 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console, held: Exi
             finish(folder, setup, outcome, summary, events, console)
 
 
-def form_of(setup: Setup, measure: Callable[[], Form | None], console: Console) -> Form | None:
+def form_of(setup: Setup, plan: RunPlan, console: Console) -> Form | None:
     """Returns the form of the products, as it is asked for or recorded, or measured if it is; None for the usual one.
 
     Several devices and data that they do not hold are not measured.
@@ -133,7 +132,7 @@ def form_of(setup: Setup, measure: Callable[[], Form | None], console: Console) 
     if options.resume or setup.mesh is not None or options.max_data_bytes is not None:
         return None
     with progress_line("measuring the first steps"):
-        form = measure()
+        form = jaxnet.fastest_form(plan)
     if form is not None:
         setup.recorded_options["form"] = str(form)
         console.print(f"Products are computed in the form {form}, which is the fastest here", style="bold")

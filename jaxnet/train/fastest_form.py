@@ -1,16 +1,10 @@
 """Chooses the form of the products of a run by measuring it: which one is fastest depends on the processor."""
 
 import numpy as np
-from jaxtyping import PRNGKeyArray
 
-from jaxnet.data import Dataset
-from jaxnet.nn.layers import Layer, Params
-from jaxnet.nn.losses import softmax_cross_entropy
 from jaxnet.train.compiled_run import CompiledRun
 from jaxnet.train.matmul_layout import Form, possible_forms
-from jaxnet.train.random_batches import Batches
-from jaxnet.train.run_plan import plan_run
-from jaxnet.train.step import Criterion, Optimizer
+from jaxnet.train.run_plan import RunPlan
 
 FIRST_STEPS = 10
 LONG_RUN = 20.0  # seconds of steps, from which it is worth measuring in which form they are fastest
@@ -19,51 +13,32 @@ ROUNDS = 5
 WORTHWHILE = 0.9  # of the time in the usual form
 
 
-def fastest_form(
-    net: Layer,
-    params: Params,
-    data: Dataset,
-    batches: Batches,
-    *,
-    optimizer: Optimizer = "sgd",
-    learning_rate: float | None = None,
-    clip_norm: float | None = None,
-    weight_decay: float = 0.0,
-    criterion: Criterion = softmax_cross_entropy,
-    eval_every: int = 100,
-    key: PRNGKeyArray | None = None,
-) -> Form | None:
+def fastest_form(plan: RunPlan) -> Form | None:
     """Measures in which form this device makes the steps of a run fastest, if the run is long enough to gain from it.
 
-    The first steps of the run are made in the usual form, which takes the time that they would take anyway. If all its
-    steps would take less than 20 s, nothing more is done. Otherwise the others are compiled and measured too, which
-    takes a second or two for each. The state after these steps is dropped. A run in another form has other bits, so
-    pass the same form to `fit` with `resume`.
+    The first steps of the run are made in the form of the plan, as a rule the usual one, which takes the time that they
+    would take anyway. If all its steps would take less than 20 s, nothing more is done. Otherwise the other forms are
+    compiled and measured too, which takes a second or two for each. The state after these steps is dropped. A run in
+    another form has other bits, so pass the same form to `fit` with `resume`.
 
-    The arguments are those of `fit`.
+    Args:
+        plan: The run, as `plan_run` returns it for the arguments of `fit`, on one device.
 
     Returns:
-        A form that is at least a tenth faster than the usual one, to be passed to `fit`, or None if there is none.
-
-    Raises:
-        ValueError: If an argument is out of range or inconsistent with the others.
+        A form that is at least a tenth faster than that of the plan, to be passed to `fit`, or None if there is none.
 
     Example:
         >>> data, net = jaxnet.data.digits(), jaxnet.two_layer_net(64, 50, 10)
         >>> params = net.init(jax.random.key(0), "he")
         >>> batches = jaxnet.RandomBatches(jax.random.key(1), len(data.x_train), batch_size=100, steps=20)
-        >>> form = jaxnet.fastest_form(net, params, data, batches)
+        >>> form = jaxnet.fastest_form(jaxnet.plan_run(net, params, data, batches))
         >>> _, history = jaxnet.fit(net, params, data, batches, form=form)
     """
-    plan = plan_run(
-        net, params, data, batches, optimizer=optimizer, learning_rate=learning_rate, clip_norm=clip_norm,
-        weight_decay=weight_decay, criterion=criterion, eval_every=eval_every, key=key,
-    )  # fmt: skip
     usual = CompiledRun(plan, plan.samples(None))
     seconds = usual.seconds_per_step(plan.first, min(FIRST_STEPS, plan.max_steps))
     if seconds * usual.steps < LONG_RUN:
         return None
-    forms = [form for form in possible_forms(net) if form != usual.config.form]
+    forms = [form for form in possible_forms(usual.config.net) if form != usual.config.form]
     candidates = [usual, *map(usual.in_form, forms)]
     steps = max(1, min(plan.max_steps, int(MEASURED_SECONDS / seconds)))
     rounds = [[each.seconds_per_step(plan.first, steps) for each in candidates] for _ in range(ROUNDS)]

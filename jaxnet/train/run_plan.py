@@ -58,10 +58,19 @@ def plan_run(
     mesh: Mesh | None = None,
     form: Form | None = None,
 ) -> RunPlan:
-    """Checks the arguments of `fit`, and returns what they describe.
+    """Checks the arguments of a run, and returns what they describe. No data are copied to the devices.
+
+    The arguments are those of `fit`.
 
     Raises:
         ValueError: If an argument is out of range or inconsistent with the others.
+
+    Example:
+        >>> data, net = jaxnet.data.digits(), jaxnet.two_layer_net(64, 50, 10)
+        >>> batches = jaxnet.RandomBatches(jax.random.key(1), len(data.x_train), batch_size=100, steps=20)
+        >>> plan = jaxnet.plan_run(net, net.init(jax.random.key(0), "he"), data, batches)
+        >>> plan.dtype, plan.max_steps
+        (dtype('float32'), 20)
     """
     config, hyperparameters = configure(
         net, params, optimizer=optimizer, learning_rate=learning_rate, clip_norm=clip_norm,

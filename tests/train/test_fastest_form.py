@@ -40,21 +40,21 @@ TRANSPOSED, AS_WRITTEN, BY_EIGEN = Form(Layout.TRANSPOSED), Form(), Form(uses_ei
 )
 def test_another_form_is_chosen_if_it_is_a_tenth_faster(arguments, measured, seconds, expected):
     measured[0].update(zip((TRANSPOSED, AS_WRITTEN, BY_EIGEN), seconds, strict=True))
-    assert jaxnet.fastest_form(*arguments) == expected
+    assert jaxnet.fastest_form(jaxnet.plan_run(*arguments)) == expected
     assert set(measured[1]) == set(possible_forms(arguments[0]))
 
 
 def test_a_form_that_is_faster_in_a_single_round_is_not_chosen(arguments, measured, monkeypatch):
     calls = iter([10, *[8, 8, 8], *[10, 10, 10] * 4])  # the first steps, then the rounds of all forms
     monkeypatch.setattr(CompiledRun, "seconds_per_step", lambda *_: next(calls))
-    assert jaxnet.fastest_form(*arguments) is None
+    assert jaxnet.fastest_form(jaxnet.plan_run(*arguments)) is None
     calls = iter([10, 10, 5, 10, *[10, 10, 10] * 4])
-    assert jaxnet.fastest_form(*arguments) is None
+    assert jaxnet.fastest_form(jaxnet.plan_run(*arguments)) is None
 
 
 def test_a_short_run_measures_the_usual_form_alone(arguments, measured):
     measured[0][TRANSPOSED] = 0.9 * module.LONG_RUN / 30
-    assert jaxnet.fastest_form(*arguments) is None
+    assert jaxnet.fastest_form(jaxnet.plan_run(*arguments)) is None
     assert measured[1] == [TRANSPOSED]
 
 
@@ -68,7 +68,7 @@ def test_what_is_measured_are_the_steps_of_the_run_which_start_where_it_does(arg
         return advance(run, state, stop)
 
     monkeypatch.setattr(CompiledRun, "advance", counted)
-    jaxnet.fastest_form(*arguments, eval_every=20)
+    jaxnet.fastest_form(jaxnet.plan_run(*arguments, eval_every=20))
     usual = [stop for form, start, stop in stops if form == TRANSPOSED and start == 0]
     assert usual == [10, 10, *[1] * module.ROUNDS]  # compiled, the first steps, the rounds
     assert {form for form, *_ in stops} == set(possible_forms(arguments[0]))
