@@ -14,17 +14,8 @@ if TYPE_CHECKING:
     from jaxnet.crosscheck.report import Report
 
 BACKWARDS = (
-    "backward",
-    "backward_pass",
-    "backprop",
-    "gradient",
-    "grad",
-    "vjp",
-    "derivative",
-    "bwd",
-    "jacobian",
-    "loss",
-)
+    "backward", "backward_pass", "backprop", "gradient", "grad", "vjp", "derivative", "bwd", "jacobian", "loss",
+)  # fmt: skip
 MOST_LINES = 4  # that a sentence lists
 
 

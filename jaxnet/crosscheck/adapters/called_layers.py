@@ -3,11 +3,7 @@
 import functools
 from typing import Any
 
-import numpy as np
-
-from jaxnet.crosscheck.adapters.style import Style, called, has_method, with_methods
-from jaxnet.crosscheck.inspect.copying import duplicate
-from jaxnet.crosscheck.inspect.trees import is_float
+from jaxnet.crosscheck.adapters.style import Style, backward_runs_after, has_method, with_methods
 
 NOTE = "{} is called as layer(...), not layer.forward(...), as its backward needs what the call keeps"
 
@@ -20,7 +16,9 @@ def adapt(style: Style) -> Style | None:
     if not all(has_method(layer, name) for name in ("forward", "backward", "__call__")):
         return None
     kind: Any = type(layer)
-    if _runs(style, "forward") or not _runs(style, "__call__"):
+    if backward_runs_after(kind.forward, layer, style.inputs):
+        return None
+    if not backward_runs_after(kind.__call__, layer, style.inputs):
         return None
     own: Any = kind.forward
 
@@ -35,10 +33,3 @@ def adapt(style: Style) -> Style | None:
 
     note = "; ".join(filter(None, (style.note, NOTE.format(kind.__name__))))
     return style._replace(thing=with_methods(layer, {"forward": functools.wraps(own)(forward)}), note=note)
-
-
-def _runs(style: Style, method: str) -> bool:
-    """Returns whether backward runs after a forward pass by this method."""
-    trial: Any = duplicate(style.thing)
-    y = called(getattr(trial, method), *style.inputs)
-    return is_float(y) and not isinstance(called(trial.backward, np.ones_like(y)), Exception)

@@ -4,12 +4,8 @@ import functools
 import inspect
 from typing import Any
 
-import numpy as np
-
-from jaxnet.crosscheck.adapters.style import Style, called, has_method, with_methods
-from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.adapters.style import Style, backward_runs_after, has_method, with_methods
 from jaxnet.crosscheck.inspect.signatures import positional
-from jaxnet.crosscheck.inspect.trees import is_float
 
 NOTE = "forward is called with {}=True, as its backward needs what it keeps then"
 
@@ -21,9 +17,10 @@ def adapt(style: Style) -> Style | None:
         return None
     kind: Any = type(layer)
     options = [p.name for p in positional(layer.forward)[len(style.inputs) :] if p.default is False]
-    if not options or _runs(style, {}):
+    if not options or backward_runs_after(kind.forward, layer, style.inputs):
         return None
-    working = [name for name in options if _runs(style, {name: True})]
+    told_to = {name: functools.partial(kind.forward, **{name: True}) for name in options}
+    working = [name for name, forward in told_to.items() if backward_runs_after(forward, layer, style.inputs)]
     if len(working) != 1:
         return None
 
@@ -35,10 +32,3 @@ def adapt(style: Style) -> Style | None:
     forward.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
     note = "; ".join(filter(None, (style.note, NOTE.format(working[0]))))
     return style._replace(thing=with_methods(layer, {"forward": forward}), note=note)
-
-
-def _runs(style: Style, options: dict[str, bool]) -> bool:
-    """Returns whether backward runs after a forward pass with these options."""
-    trial: Any = duplicate(style.thing)
-    y = called(lambda *inputs: trial.forward(*inputs, **options), *style.inputs)
-    return is_float(y) and not isinstance(called(trial.backward, np.ones_like(y)), Exception)

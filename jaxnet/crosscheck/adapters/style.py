@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from types import CellType, FunctionType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.optional_jax import is_jax_array
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
 from jaxnet.crosscheck.inspect.signatures import positional
-from jaxnet.crosscheck.inspect.trees import is_array, map_leaves
+from jaxnet.crosscheck.inspect.trees import is_array, is_float, map_leaves
 
 
 class Style(NamedTuple):
@@ -83,6 +85,13 @@ def called(function: Callable[..., Any], *args: Any) -> Any:
         return function(*(map_leaves(_duplicate, arg) for arg in args))
     except Exception as error:
         return error
+
+
+def backward_runs_after(forward: Callable[..., Any], layer: Any, inputs: tuple[Any, ...]) -> bool:
+    """Returns whether the backward pass of a layer runs after `forward(layer, *inputs)`; tried on a copy."""
+    trial: Any = duplicate(layer)
+    y = called(lambda *args: forward(trial, *args), *inputs)
+    return is_float(y) and not isinstance(called(trial.backward, np.ones_like(y)), Exception)
 
 
 def _duplicate(value: Any) -> Any:
