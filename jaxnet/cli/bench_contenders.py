@@ -108,7 +108,7 @@ def scikit_learn(problem: Problem) -> Train:
 def predict_jaxnet(problem: Problem) -> Predict:
     """Returns `jaxnet.predict`, which chooses its batches itself."""
     params, state = jax.device_put((problem.params, problem.state))
-    return lambda x, _batch_size: np.asarray(jaxnet.predict(problem.net, params, state, jnp.asarray(x)))
+    return lambda x, _batch_size: np.asarray(jaxnet.predict(problem.net, params, state, x))
 
 
 def imported(module: str, function: str, **options: Any) -> Callable[[Problem], Any]:

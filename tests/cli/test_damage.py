@@ -125,6 +125,7 @@ SAMPLE = {  # the kind of a file, damage, and what --resume does
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "damage"), SAMPLE)
 def test_damage_to_the_last_checkpoint_or_the_options_is_one_line(stopped, expected, tmp_path, capfd, name, damage):
     last = Path("checkpoints", max(expected, key=int))

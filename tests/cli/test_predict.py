@@ -101,10 +101,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if run == "text_run" else ()) for name, (run, *_) in REFUSED.items()],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_predicted_prints_one_line_and_exits_with_2(jaxnet_command, request, name, capsys):
     folder, arguments, message = REFUSED[name]
     folder = request.getfixturevalue(folder)

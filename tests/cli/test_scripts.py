@@ -481,6 +481,7 @@ def test_a_run_resumes_with_its_recorded_options(run, tmp_path, monkeypatch, net
     assert Path("unfinished/parameters.npz").read_bytes() == Path("whole/parameters.npz").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_measured_form_is_recorded_and_used_by_a_resumed_run(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     used, iter_fit = [], jaxnet.iter_fit

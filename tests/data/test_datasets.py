@@ -686,6 +686,7 @@ def test_a_multiline_error_becomes_one_line() -> None:
     assert str(DatasetError("an import failed\nand said so at length")) == "an import failed and said so at length"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("JAXNET_DATA" not in os.environ, reason="JAXNET_DATA is not set: no MNIST files to read")
 def test_the_published_files_have_the_published_statistics() -> None:
     data = mnist(mirrors=())

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import jaxnet
+from jaxnet.nn import inference
 
+CHUNK = inference.chunk_of(np.zeros((1, 4)))
 KEY = jax.random.key(0)
 NET = jaxnet.two_layer_net(4, 3, 2)
 TRANSFORMER = jaxnet.transformer(7, 6, 8, 2, 1)
@@ -22,6 +24,21 @@ def test_samples_may_be_lists_and_arrays_of_any_byte_order(params, rng, form):
     x = rng.normal(size=(5, 4)).astype(np.float32)
     expected = NET.infer(params, {}, x)
     np.testing.assert_allclose(jaxnet.predict(NET, params, {}, form(x)), expected, rtol=1e-6)
+
+
+def test_samples_of_a_memory_map_are_copied_to_the_device_by_chunks(params, rng, tmp_path, monkeypatch):
+    x = rng.normal(size=(2 * CHUNK + 3, 4)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    of_device, lengths, infer = jaxnet.predict(NET, params, {}, jnp.asarray(x)), [], inference._predict
+    monkeypatch.setattr(inference, "_predict", lambda *args: lengths.append(len(args[3])) or infer(*args))
+    of_file = jaxnet.predict(NET, params, {}, np.load(tmp_path / "x.npy", mmap_mode="r"))
+    np.testing.assert_allclose(of_file, of_device, rtol=1e-5, atol=1e-6)
+    assert lengths == [CHUNK, CHUNK, 3]
+
+
+def test_a_single_number_is_no_array_of_samples(params):
+    with pytest.raises(ValueError, match=r"x: 5, a single number, expected an array of samples \(N, ...\)"):
+        jaxnet.predict(NET, params, {}, 5)
 
 
 TRANSFORMER_CASES = {

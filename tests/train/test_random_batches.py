@@ -58,6 +58,7 @@ def test_a_run_has_the_same_bits_and_is_resumed_within_a_block(max_data_bytes):
     assert_same_bits(jaxnet.fit(net, params, data, batches, resume=stopped, **settings), expected)
 
 
+@pytest.mark.slow
 def test_a_sweep_has_the_same_bits(monkeypatch):
     monkeypatch.setattr(random_batches, "MIN_BLOCK", 100)
     net, data, *_ = arguments()
