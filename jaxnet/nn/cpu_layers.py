@@ -4,8 +4,7 @@ The layers that readers see are the shortest correct ones. Programs that train o
 
 - Images have their channels last, (N, H, W, C). With them first, and within a loop, XLA's convolution for a CPU takes
   some ten times as long.
-- The gradients of a convolution's weights and bias are one product, for as many images at a time as a cache holds.
-- Max pooling remembers the place of each largest element, so that its gradient is one comparison.
+- `jaxnet/nn/cpu_convolution.py` has their convolution, and their max pooling, together if ReLU stands between.
 - The gradient of a weight matrix is xᵀ dout by rows. From autodiff's doutᵀ x, XLA copies a transposed dout first.
 - Attention makes q, k and v in one product, and its backward pass multiplies by no transposed attention matrix.
 - The gradient of a small embedding is a product by one-hot rows, as adding row by row takes one core.
@@ -14,7 +13,7 @@ Outputs and gradients are equal up to rounding. Derivatives of these forms are t
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -24,6 +23,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxnet.nn.convolution import check_images
+from jaxnet.nn.cpu_convolution import Images, convolve, convolve_and_pool, max_of_blocks
 from jaxnet.nn.description import COMPOSED
 from jaxnet.nn.layers import ACTIVATIONS, Layer, Params, Tree
 
@@ -31,9 +31,7 @@ __all__ = ["for_cpu", "is_faster_for_cpu"]
 
 ELEMENTWISE = {make().description[0] for make in ACTIVATIONS.values()}
 MAX_ONE_HOT = 512  # rows of an embedding: by more, the product takes longer than adding row by row
-CACHE_BYTES = 2**22  # of copies that stay in a core's cache until a product reads them
 
-Images = Float[Array, "N H W C"]
 Apply = Callable[[Params, Images], Images]
 
 
@@ -57,7 +55,13 @@ def for_cpu(net: Layer) -> Layer:
     if image_layer is not None:
         return _between_transposes(net, image_layer)
     if kind in COMPOSED:
-        return COMPOSED[kind]({name: for_cpu(layer) for name, layer in net.layers.items()})
+        forms = _image_forms(net.layers)
+        return COMPOSED[kind](
+            {
+                name: for_cpu(layer) if form is None else _between_transposes(layer, form)
+                for (name, layer), form in zip(net.layers.items(), forms, strict=True)
+            }
+        )
     apply = {"Affine": _affine, "Attention": _attention, "Embedding": _embedding}.get(kind)
     return net if apply is None else _stateless(net, partial(apply, net))
 
@@ -86,8 +90,8 @@ def _image_layer(layer: Layer) -> Layer | None:
     if kind in ELEMENTWISE:
         return layer
     if kind in COMPOSED:
-        forms = {name: _image_layer(inner) for name, inner in layer.layers.items()}
-        known = {name: form for name, form in forms.items() if form is not None}
+        forms = _image_forms(layer.layers)
+        known = {name: form for name, form in zip(layer.layers, forms, strict=True) if form is not None}
         return COMPOSED[kind](known) if len(known) == len(forms) else None
     if kind == "Convolution":
         channels, _, size, stride, padding = sizes
@@ -103,6 +107,27 @@ def _image_layer(layer: Layer) -> Layer | None:
     return None
 
 
+def _image_forms(layers: Mapping[str, Layer]) -> list[Layer | None]:
+    """Returns the forms of layers that are applied one after the other.
+
+    A convolution computes the ReLU and the max pooling that follow it, so that their own forms do nothing.
+    """
+    chain = list(layers.values())
+    forms = [_image_layer(layer) for layer in chain]
+    for i in range(len(chain) - 2):
+        if [layer.description[0] for layer in chain[i : i + 3]] != ["Convolution", "ReLU", "MaxPool"]:
+            continue
+        (_, channels, _, size, stride, padding), (_, *pool) = chain[i].description, chain[i + 2].description
+        if stride == 1 and pool[1:] == [pool[0], 0]:
+            apply = partial(_convolution_and_pool, channels, size, padding, pool[0])
+            forms[i : i + 3] = [_stateless(chain[i], apply), *(_stateless(e, _unchanged) for e in chain[i + 1 : i + 3])]
+    return forms
+
+
+def _unchanged(_params: Params, x: Images) -> Images:
+    return x
+
+
 def _stateless(layer: Layer, apply: Apply) -> Layer:
     return replace(
         layer,
@@ -112,36 +137,8 @@ def _stateless(layer: Layer, apply: Apply) -> Layer:
 
 
 def _max_of_blocks(size: int, _params: Params, x: Images) -> Images:
-    """Returns the largest element of each block of size by size pixels; pixels beyond the last whole one are unused."""
     check_images((x.shape[0], x.shape[3], *x.shape[1:3]), None, size, 0)
-    OH, OW = x.shape[1] // size, x.shape[2] // size
-    blocks = x[:, : OH * size, : OW * size].reshape(-1, OH, size, OW, size, x.shape[3])
-    return _max_of_block(size, blocks)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _max_of_block(size: int, blocks: Float[Array, "N OH K OW K C"]) -> Float[Array, "N OH OW C"]:
-    return _max_forward(size, blocks)[0]
-
-
-def _max_forward(size: int, blocks: Array) -> tuple[Array, Array]:
-    """Returns the largest elements, and their places in the blocks, by rows, which is all that the gradient needs."""
-    y = blocks[:, :, 0, :, 0]
-    place = jnp.zeros(y.shape, jnp.int32)
-    for i in range(1, size**2):
-        e = blocks[:, :, i // size, :, i % size]
-        larger = (e > y) | jnp.isnan(e)
-        y, place = jnp.where(larger, e, y), jnp.where(larger, i, place)
-    return y, place
-
-
-def _max_backward(size: int, place: Array, dout: Array) -> tuple[Array]:
-    places = jnp.arange(size**2).reshape(size, 1, size, 1)  # (K, 1, K, 1)
-    chosen = place[:, :, None, :, None] == places  # (N, OH, K, OW, K, C)
-    return (jnp.where(chosen, dout[:, :, None, :, None], 0),)
-
-
-_max_of_block.defvjp(_max_forward, _max_backward)
+    return max_of_blocks(size, x)
 
 
 def _one_channel(layer: Layer, params: Params, x: Float[Array, "N H W"]) -> Float[Array, "N OH OW"]:
@@ -164,93 +161,21 @@ def _train_with_mask(layer: Layer, params: Params, state: Tree, x: Images, noise
 
 
 def _convolution(channels: int, size: int, padding: int, params: Params, x: Images) -> Images:
+    return convolve(*_arguments(channels, size, padding, params, x), padding)
+
+
+def _convolution_and_pool(channels: int, size: int, padding: int, block: int, params: Params, x: Images) -> Images:
+    arguments = _arguments(channels, size, padding, params, x)
+    N, *shape, F = jax.eval_shape(partial(convolve, padding=padding), *arguments).shape
+    check_images((N, F, *shape), None, block, 0)
+    return convolve_and_pool(*arguments, padding, block)
+
+
+def _arguments(channels: int, size: int, padding: int, params: Params, x: Images) -> tuple[Array, Array, Array]:
     check_images((x.shape[0], x.shape[3], *x.shape[1:3]), channels, size, padding)
     dtype = jnp.result_type(x, params["W"])
     W = jnp.asarray(params["W"], dtype).transpose(2, 3, 1, 0)  # (F, C, K, K) -> (K, K, C, F)
-    return _convolve(x.astype(dtype), W, jnp.asarray(params["b"]), padding)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _convolve(x: Images, W: Float[Array, "K K C F"], b: Float[Array, " F"], padding: int) -> Float[Array, "N OH OW F"]:
-    """y[n, i, j, f] = Σ_k,l,c x[n, i + k - p, j + l - p, c] W[k, l, c, f] + b[f]."""
-    return _correlate(x, W, padding) + b
-
-
-def _correlate(x: Array, W: Array, padding: int) -> Array:
-    borders, axes = [(padding, padding)] * 2, ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(x, W, (1, 1), borders, dimension_numbers=axes)
-
-
-def _convolve_forward(x: Array, W: Array, b: Array, padding: int) -> tuple[Array, tuple[Array, Array, Array]]:
-    return _convolve(x, W, b, padding), (x, W, b)
-
-
-def _convolve_backward(padding: int, cache: tuple[Array, Array, Array], dout: Array) -> tuple[Array, Array, Array]:
-    x, W, b = cache
-    size, channels = len(W), x.shape[3]
-    turned = jnp.flip(W, (0, 1)).swapaxes(2, 3)  # (K, K, F, C)
-    dx = _correlate(dout, turned, size - 1 - padding)  # (N, H, W, C): x[i] meets W[k] at dout[i + p - k]
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    fewer_windows = size**2 * channels <= size * (channels + dout.shape[3])
-    dW, db = (_by_windows if fewer_windows else _by_rows_and_columns)(x, dout, size)
-    return dx, dW, db.astype(b.dtype)
-
-
-_convolve.defvjp(_convolve_forward, _convolve_backward)
-
-
-def _by_windows(x: Images, dout: Float[Array, "N OH OW F"], size: int) -> tuple[Array, Array]:
-    """Returns dW and db of padded images, dW[k, l, c, f] = Σ_n,i,j x[n, i + k, j + l, c] dout[n, i, j, f].
-
-    It is the product of all windows, K² copies of x beside each other, and dout. A column of ones adds db.
-    """
-    _, oh, ow, filters = dout.shape
-    channels = x.shape[3]
-
-    def product(x: Array, dout: Array) -> Array:
-        windows = [x[:, k : k + oh, i : i + ow] for k in range(size) for i in range(size)]
-        ones = jnp.ones((*dout.shape[:3], 1), dout.dtype)
-        rows = jnp.concatenate([*windows, ones], -1)  # (chunk, OH, OW, K²C + 1)
-        return rows.reshape(-1, size**2 * channels + 1).T @ dout.reshape(-1, filters)
-
-    total = _sum_of_chunks(product, x, dout, oh * ow * (size**2 * channels + 1 + filters))
-    return total[:-1].reshape(size, size, channels, filters), total[-1]
-
-
-def _by_rows_and_columns(x: Images, dout: Float[Array, "N OH OW F"], size: int) -> tuple[Array, Array]:
-    """Returns what `_by_windows` returns, by 2K copies in place of K².
-
-    With j' = j + l, dW is Σ_n,i,j' x[n, i + k, j', c] dout[n, i, j' - l, f]: K copies of x beside each other, shifted
-    by k rows, times K copies of dout, shifted by l columns.
-    """
-    _, oh, _, filters = dout.shape
-    width, channels = x.shape[2:]
-
-    def product(x: Array, dout: Array) -> Array:
-        dout = jnp.pad(dout, ((0, 0), (0, 0), (size - 1, size - 1), (0, 0)))
-        ones = jnp.ones((len(x), oh, width, 1), dout.dtype)
-        rows = jnp.concatenate([*(x[:, k : k + oh] for k in range(size)), ones], -1)  # (chunk, OH, W, KC + 1)
-        columns = jnp.concatenate([dout[:, :, i : i + width] for i in reversed(range(size))], -1)  # (..., KF)
-        return rows.reshape(-1, size * channels + 1).T @ columns.reshape(-1, size * filters)
-
-    total = _sum_of_chunks(product, x, dout, oh * width * (size * (channels + filters) + 1))
-    dW = total[:-1].reshape(size, channels, size, filters).transpose(0, 2, 1, 3)
-    return dW, total[-1, :filters]
-
-
-def _sum_of_chunks(product: Callable[[Array, Array], Array], x: Array, dout: Array, copied: int) -> Array:
-    """Returns product(x, dout), added up over as many images at a time as have their copied elements in the cache."""
-    n, image_bytes = len(x), copied * dout.dtype.itemsize
-    chunk = max(i for i in range(1, n + 1) if n % i == 0 and (i == 1 or i * image_bytes <= CACHE_BYTES))
-    if chunk == n:
-        return product(x, dout)
-
-    def add(i: Array, total: Array) -> Array:
-        return total + product(*(lax.dynamic_slice_in_dim(a, i * chunk, chunk) for a in (x, dout)))
-
-    shape = jax.eval_shape(product, x[:chunk], dout[:chunk])
-    total: Array = lax.fori_loop(0, n // chunk, add, jnp.zeros(shape.shape, shape.dtype))
-    return total
+    return x.astype(dtype), W, jnp.asarray(params["b"])
 
 
 # Products
