@@ -1,5 +1,6 @@
-"""Says which environment variable is wrong, where JAX, XLA and matplotlib name none or end the process."""
+"""Says which environment variable or limit of the process is wrong, where libraries name none, end, or wait forever."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ from functools import cache
 from typing import Any
 
 LIBRARIES = ("JAX_", "XLA_", "MPL")  # the beginnings of the names of their variables
+MIN_OPEN_FILES = 64  # at a time; a run that writes checkpoints has 16
 FATAL = re.compile(r"^F\d{4} .*?\] (.*)", re.M)  # a line of XLA's log
 
 
@@ -20,6 +22,27 @@ def check_xla_flags() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if flags.strip() and (reason := _refusal(flags)):
         raise ValueError(f"XLA_FLAGS: {flags}, which XLA refuses ({reason}); correct it, or unset it")
+
+
+def allow_open_files() -> None:
+    """Raises the soft limit of open files to what a command needs, if it is lower.
+
+    A run whose checkpoints find no free descriptor may wait for its threads forever.
+
+    Raises:
+        ValueError: If the hard limit is lower, too.
+    """
+    if importlib.util.find_spec("resource") is None:  # as on Windows, which has no such limits
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= MIN_OPEN_FILES:
+        return
+    if hard != resource.RLIM_INFINITY and hard < MIN_OPEN_FILES:
+        needed = f"expected at least {MIN_OPEN_FILES}; raise the limit of this shell or user"
+        raise ValueError(f"ulimit -n: at most {hard} open files, {needed}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MIN_OPEN_FILES, hard))
 
 
 @cache

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from jaxnet import __version__
-from jaxnet.cli.environment import check_xla_flags, named_variables
+from jaxnet.cli.environment import allow_open_files, check_xla_flags, named_variables
 from jaxnet.cli.errors import USAGE_ERROR, one_line_errors
 from jaxnet.cli.interrupt import end_on_interrupt
 from jaxnet.cli.lasting_output import lasting_output
@@ -65,6 +65,7 @@ def run_command(name: str, room: str = "jaxnet.cli") -> None:
         options = parse(command.Options, command.__doc__)
         check_common(options)
         if "jax" in sys.modules:
+            allow_open_files()
             check_xla_flags()
         status = command.main(options)
     sys.exit(status)

@@ -1,6 +1,7 @@
 """Tests that a command answers a wrong environment variable or a missing package with one line and status 2."""
 
 import os
+import resource
 import subprocess
 import sys
 
@@ -47,6 +48,37 @@ def test_a_wrong_variable_is_one_line(tmp_path, variable):
     status, lines, files = run(command, tmp_path, **{name: value})
     assert (status, len(lines), files) == (2, 1, []), lines
     assert said in lines[0]
+
+
+def limited(monkeypatch, soft, hard):
+    """Returns the limits that are set, where the process has these two."""
+    limits = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _kind, pair: limits.append(pair))
+    return limits
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "expected"), [(16, 1024, [(64, 1024)]), (16, -1, [(64, -1)]), (1024, 4096, []), (-1, -1, [])]
+)
+def test_too_few_open_files_are_allowed_more(monkeypatch, soft, hard, expected):
+    limits = limited(monkeypatch, soft, hard)
+    environment.allow_open_files()
+    assert limits == expected
+
+
+def test_a_limit_of_open_files_that_cannot_be_raised_is_refused(monkeypatch):
+    limited(monkeypatch, 16, 20)
+    with pytest.raises(ValueError, match="ulimit -n: at most 20 open files, expected at least 64; raise the limit of"):
+        environment.allow_open_files()
+
+
+@pytest.mark.slow
+def test_a_run_with_too_few_open_files_is_refused_in_one_line(tmp_path):
+    command = f"ulimit -n 16; {sys.executable} -m jaxnet {TRAIN}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    assert (done.returncode, done.stderr.count("\n"), list(tmp_path.iterdir())) == (2, 1, []), done.stderr
+    assert "train: ulimit -n: at most 16 open files" in done.stderr
 
 
 @pytest.mark.slow
