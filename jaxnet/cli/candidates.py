@@ -121,7 +121,7 @@ def _default(parameter: inspect.Parameter) -> str:
 
 
 def placeholder(parameter: inspect.Parameter, *, is_init: bool) -> str:
-    """Returns an argument to be filled in: `W=SHAPE,` with the comma that makes 6 a shape, or `k=VALUE`.
+    """Returns an argument to be filled in: `W=shape:SIZES`, where 6 is a shape after the colon, or `k=VALUE`.
 
     Args:
         parameter: The parameter of a forward pass or of a constructor.
@@ -130,4 +130,4 @@ def placeholder(parameter: inspect.Parameter, *, is_init: bool) -> str:
     is_array = is_parameter_name(parameter.name) if is_init else True
     if parameter.annotation in (int, float, bool, str, "int", "float", "bool", "str"):
         is_array = False
-    return f" {parameter.name}={'SHAPE,' if is_array else 'VALUE'}"
+    return f" {parameter.name}={'shape:SIZES' if is_array else 'VALUE'}"

@@ -71,8 +71,9 @@ class Options:
     """FILE.py:NAME, FILE.py:FORWARD,BACKWARD or module.name:NAME. Several are checked with the same values."""
     init: Annotated[tuple[str, ...], computed_default("[VALUE ...]")] = ()
     """Arguments of the class's constructor. 4x3: float array. '5<10': five integers below 10. 0.5, =3: numbers.
-    stride=2, W=4x3, b=3, (with a comma: an array), p.W=4x3 (an item of a dict): named arguments. FILE.npz, FILE.npy,
-    FILE.pt: arrays from a file. None, True, str:TEXT, (2,2), [..], {W:4x3}, py:EXPRESSION: other values."""
+    stride=2 (a number), W=4x3, b=shape:3, p.W=4x3 (an item of a dict): named arguments. array:0.5: a 0-d array.
+    FILE.npz, FILE.npy, FILE.pt: arrays from a file. None, True, str:TEXT, (2,2), [..], {W:4x3}, py:EXPRESSION: other
+    values."""
     inputs: Annotated[tuple[str, ...], computed_default("[VALUE ...]")] = ()
     """Arguments of the forward pass, in the same form, but (5,6) is the shape 5x6, as in Python."""
     gradient: OptionalStr = None
@@ -269,7 +270,7 @@ def list_candidates(file: str) -> None:
     print(*commands, sep="\n")
     if lacking:
         print(f"{program()}: {file}: not listed: {lacking}", file=sys.stderr)
-    fillings = {"=SHAPE": "shapes such as 4x3 for SHAPE", "=VALUE": "numbers for VALUE"}
+    fillings = {":SIZES": "sizes such as 4x3 or 4 for SIZES", "=VALUE": "numbers for VALUE"}
     needed = " and ".join(text for mark, text in fillings.items() if mark in "".join(commands))
     end = f", with {needed}" if needed else ""
     print(f"{program()}: {file}: name one of these, {file}:NAME{end}", file=sys.stderr)

@@ -29,9 +29,9 @@ def in_words_of_the_shell(target: str, subject: Any, init: Sequence[str], inputs
     try:
         yield
     except MissingInputError as error:
-        listed = " ".join(f"{name}=SHAPE," for name in error.names)
+        listed = " ".join(f"{name}=shape:SIZES" for name in error.names)
         pass_ = f"add {listed} to --inputs" if inputs else f"pass --inputs {listed}"
-        raise TargetError(f"{target}: {error.reason}; {pass_} with a shape such as 5x4") from error
+        raise TargetError(f"{target}: {error.reason}; {pass_}, such as 5x4") from error
     except MissingGradientError as error:
         pair = in_file_of(target, ",".join(error.pair))
         raise SubjectError(f"{error.reason}; did you mean {pair}?") from error

@@ -441,7 +441,7 @@ def test_each_of_several_files_is_listed(check, tmp_path):
     assert status == 2
     assert err.startswith("jaxnet check: empty.py: nothing in it")
     assert "jaxnet check mine.py:Affine " in out
-    assert out.endswith("jaxnet check other.py:f --gradient f_grad --inputs x=SHAPE,\n")
+    assert out.endswith("jaxnet check other.py:f --gradient f_grad --inputs x=shape:SIZES\n")
 
 
 def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_path):
@@ -454,22 +454,22 @@ def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_p
     status, out, err = check("mine.py")
     assert status == 2
     assert out.splitlines() == [
-        "jaxnet check mine.py:Affine --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
-        "jaxnet check mine.py:WrongForOne --init w=SHAPE, --inputs x=SHAPE,",
-        "jaxnet check mine.py:sine --gradient sine_gradient --inputs x=SHAPE,",
-        "jaxnet check mine.py:scale_forward,scale_backward --inputs x=SHAPE, times=1",
-        "jaxnet check mine.py:cube --gradient cube_grad --inputs x=SHAPE,",
-        "jaxnet check mine.py:Unsummed --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
-        "jaxnet check mine.py:affine_forward,affine_backward --inputs x=SHAPE, w=SHAPE,",
-        "jaxnet check mine.py:product --gradient grad_product --inputs x=SHAPE,",
-        "jaxnet check mine.py:Fixed --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
-        "jaxnet check mine.py:Windows --init size=VALUE stride=VALUE --inputs x=SHAPE,",
-        "jaxnet check mine.py:f_forward,f_backward --inputs x=SHAPE, w=SHAPE,",
+        "jaxnet check mine.py:Affine --init W=shape:SIZES b=shape:SIZES factor=1 --inputs x=shape:SIZES",
+        "jaxnet check mine.py:WrongForOne --init w=shape:SIZES --inputs x=shape:SIZES",
+        "jaxnet check mine.py:sine --gradient sine_gradient --inputs x=shape:SIZES",
+        "jaxnet check mine.py:scale_forward,scale_backward --inputs x=shape:SIZES times=1",
+        "jaxnet check mine.py:cube --gradient cube_grad --inputs x=shape:SIZES",
+        "jaxnet check mine.py:Unsummed --init W=shape:SIZES b=shape:SIZES factor=1 --inputs x=shape:SIZES",
+        "jaxnet check mine.py:affine_forward,affine_backward --inputs x=shape:SIZES w=shape:SIZES",
+        "jaxnet check mine.py:product --gradient grad_product --inputs x=shape:SIZES",
+        "jaxnet check mine.py:Fixed --init W=shape:SIZES b=shape:SIZES factor=1 --inputs x=shape:SIZES",
+        "jaxnet check mine.py:Windows --init size=VALUE stride=VALUE --inputs x=shape:SIZES",
+        "jaxnet check mine.py:f_forward,f_backward --inputs x=shape:SIZES w=shape:SIZES",
     ]
     assert err.splitlines() == [
         "jaxnet check: mine.py: not listed: Half has forward and no backward(dout); did you mean bakward?",
         "jaxnet check: mine.py: name one of these, mine.py:NAME, "
-        "with shapes such as 4x3 for SHAPE and numbers for VALUE",
+        "with sizes such as 4x3 or 4 for SIZES and numbers for VALUE",
     ]
     (tmp_path / "mine.py").write_text("def f(x=2):\n    pass\ndef df(x=2):\n    pass\n")
     assert check("mine.py")[1:] == (
@@ -500,21 +500,21 @@ def test_the_line_where_the_gradient_of_a_leaf_is_assigned(name):
     )
 
 
-def test_a_listed_command_works_with_each_shape_filled_in(check):
+def test_a_listed_command_works_with_all_sizes_filled_in(check):
     command = check("mine.py")[1].splitlines()[0].removeprefix("jaxnet check ")
-    status, out, _ = check(re.sub("SHAPE", "{}", command).format("4x3", "3", "5x4"))
+    status, out, _ = check(re.sub("SIZES", "{}", command).format("4x3", "3", "5x4"))
     assert (status, out.partition(":")[0]) == (0, "PASS  Affine (W, b, x)")
 
 
 WRONG_CALLS = {
     "an unknown argument": ("Affine --init 4x3 3 factr=2", "takes W, b, factor, and no factr; did you mean factor?"),
-    "a missing argument": ("Affine --init b=3,", "takes W, b, factor: W is missing; pass --init W=SHAPE, b=SHAPE,"),
+    "a missing argument": ("Affine --init b=3,", "takes W, b, factor: W is missing; pass --init W=shape:SIZES b="),
     "too many arguments": ("Affine --init 4x3 3 =1 =2", "takes W, b, factor: it got 4 values without a name"),
     "an argument twice": ("Affine --init 4x3 3 W=4x3", "takes W, b, factor: W is passed twice"),
-    "no input": ("Affine --init 4x3 3", "Affine.forward takes x: x is missing; pass --inputs x=SHAPE,"),
+    "no input": ("Affine --init 4x3 3", "Affine.forward takes x: x is missing; pass --inputs x=shape:SIZES"),
     "an unknown input": ("Affine --init 4x3 3 --inputs y=5x4", "Affine.forward takes x, and no y"),
-    "one of two inputs": ("f,g --inputs 5x4", "f takes x, w: w is missing; add w=SHAPE, to --inputs"),
-    "no input of a function": ("squares --gradient slope", "squares takes x: x is missing; pass --inputs x=SHAPE,"),
+    "one of two inputs": ("f,g --inputs 5x4", "f takes x, w: w is missing; add w=shape:SIZES to --inputs"),
+    "no input of a function": ("squares --gradient slope", "squares takes x: x is missing; pass --inputs x=shape:"),
 }  # fmt: skip
 
 
@@ -557,8 +557,8 @@ def test_a_file_lists_rules_functions_of_tensors_and_what_returns_its_gradients(
     status, out, _ = check("mine.py")
     assert status == 2
     assert out.splitlines() == [
-        "jaxnet check mine.py:swish --inputs x=SHAPE, beta=SHAPE,",
-        "jaxnet check mine.py:Swish --inputs x=SHAPE, beta=SHAPE,",
-        "jaxnet check mine.py:Net --inputs X=SHAPE, y=SHAPE, reg=0.0",
-        "jaxnet check mine.py:svm_loss --inputs W=SHAPE, X=SHAPE, y=SHAPE, reg=VALUE",
+        "jaxnet check mine.py:swish --inputs x=shape:SIZES beta=shape:SIZES",
+        "jaxnet check mine.py:Swish --inputs x=shape:SIZES beta=shape:SIZES",
+        "jaxnet check mine.py:Net --inputs X=shape:SIZES y=shape:SIZES reg=0.0",
+        "jaxnet check mine.py:svm_loss --inputs W=shape:SIZES X=shape:SIZES y=shape:SIZES reg=VALUE",
     ]
