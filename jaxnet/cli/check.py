@@ -132,14 +132,15 @@ def check_targets(options: Options) -> Iterator[Report]:
             title = name if options.points == 1 else f"{name} with seed {seed}"
             with in_words_of_the_shell(target, subject, options.init, options.inputs):
                 with progress_line(f"drawing the arguments of {title}"):
-                    instance, inputs = draw_arguments(target, subject, options, seed)
-                reports.append(check_arrays_or_tensors(partial(run, instance, seed=seed, name=title), inputs))
+                    instance, inputs, named = draw_arguments(target, subject, options, seed)
+                reports.append(check_arrays_or_tensors(partial(run, instance, seed=seed, name=title), inputs, named))
         yield reports[0] if options.points == 1 else at_points(name, reports)
         if options.plot:
             with progress_line(f"drawing {options.plot}"):
                 from jaxnet import plots  # imports matplotlib
 
-                errors = step_errors(inspected(instance, *inputs, seed=options.seed), options.seed)
+                bound, ordered = in_order(instance, inputs, named)
+                errors = step_errors(inspected(bound, *ordered, seed=options.seed), options.seed)
                 failed = [leaf.name for leaf in reports[-1].leaves if leaf.verdict is Verdict.FAIL]
                 plots.save(plots.step_sizes(name, errors, failed), options.plot)
             print(options.plot, flush=True)
@@ -157,8 +158,8 @@ def load_subject(target: str) -> Any:
     return subject
 
 
-def draw_arguments(target: str, subject: Any, options: Options, seed: int) -> tuple[Any, list[Any]]:
-    """Returns an instance, if the subject is a class, and the inputs, drawn with a seed."""
+def draw_arguments(target: str, subject: Any, options: Options, seed: int) -> tuple[Any, list[Any], dict[str, Any]]:
+    """Returns an instance, if the subject is a class, and the inputs by position and by name, drawn with a seed."""
     rng = np.random.default_rng(seed)
     init_args, init_kwargs = parse_values(options.init, options.dtype, rng)
     args, kwargs = parse_values(options.inputs, options.dtype, rng, tuples_are_shapes=True)
@@ -174,20 +175,34 @@ def draw_arguments(target: str, subject: Any, options: Options, seed: int) -> tu
             raise targets.TargetError(f"{target}: the constructor {wrong}{pass_}") from error
     elif options.init:
         raise targets.TargetError(f"init: {target} is no class, expected its arguments in --inputs")
-    return subject, in_order(subject, args, kwargs)
+    return subject, args, kwargs
 
 
-def check_arrays_or_tensors(run: Callable[..., Report], inputs: list[Any]) -> Report:
-    """Returns the report of a check with these arrays; with tensors if the code uses PyTorch and refuses arrays."""
+def check_arrays_or_tensors(run: Callable[..., Report], inputs: list[Any], named: dict[str, Any]) -> Report:
+    """Returns the report of a check with these arrays; with tensors if the code uses PyTorch and refuses arrays.
+
+    Code that refuses them beside Python floats, as an `apply` that saves all its inputs, gets tensors for these too.
+    """
     try:
-        return run(*inputs)
+        return run(*inputs, named=named)
     except SubjectError as error:
         if "torch" not in sys.modules:
             raise
-        try:
-            return run(*tensors_from(inputs))
-        except SubjectError:
-            raise error from error.__cause__
+        for convert in (tensors_from, tensors_of_all_numbers):
+            try:
+                return run(*convert(inputs), named=convert(named))
+            except SubjectError:
+                continue
+        raise error from error.__cause__
+
+
+def tensors_of_all_numbers(value: Any) -> Any:
+    """Returns a value with its arrays and floats as tensors, in lists, tuples and dicts too."""
+    if isinstance(value, float):
+        return tensors_from(np.asarray(value))
+    if isinstance(value, dict):
+        return {key: tensors_of_all_numbers(part) for key, part in value.items()}
+    return type(value)(map(tensors_of_all_numbers, value)) if type(value) in (list, tuple) else tensors_from(value)
 
 
 def parse_values(

@@ -248,6 +248,32 @@ def test_the_seed_decides_the_inputs(check):
 
 
 @pytest.mark.slow
+def test_keyword_only_inputs_are_named(check):
+    Path("functions.py").write_text(
+        "def f(x, *, gain=1.0):\n    return gain * x, gain\ndef g(dout, gain):\n    return gain * dout\n"
+        "def h(x, *, n):\n    return x**n\ndef dh(x, dout, *, n):\n    return dout * x ** (n - 1)\n"
+    )
+    for inputs in ("5 gain=2", "x=5x4"):
+        status, out, _ = check(f"functions.py:f,g --inputs {inputs}")
+        assert (status, out[:10]) == (0, "PASS  f,g ")
+    status, out, _ = check("functions.py:h --gradient dh --inputs 5 n=3")
+    assert status == 1
+    assert "divided by 3" in out or "times 0.333" in out
+
+
+def test_numbers_become_tensors_where_pytorch_refuses_them(check):
+    pytest.importorskip("torch")
+    Path("functions.py").write_text(
+        "import torch\nclass Scale(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x, s):\n"
+        "        ctx.save_for_backward(x, s)\n        return s * x\n    @staticmethod\n    def backward(ctx, dout):\n"
+        "        x, s = ctx.saved_tensors\n        return dout * s, 2 * (dout * x).sum()\n"
+    )
+    for number in ("0.7", "array:0.7", "shape:()", "s=0.7"):
+        status, out, _ = check(f"functions.py:Scale --inputs 5x4 {number}")
+        assert status == 1
+        assert re.search(r"^  s +FAIL", out, re.M)
+
+
 def test_functions_of_pytorch_take_tensors(check):
     pytest.importorskip("torch")
     Path("functions.py").write_text("import torch\ndef f(x, w):\n    return torch.sin(x) @ w\n")
