@@ -14,6 +14,7 @@ from jaxnet.crosscheck.inspect.returned_names import returned_names
 from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name
 
 GRADIENTS = re.compile(r"grads?|gradients?|grad_\w+|\w+_grads?|d[A-Z]\w*|d[wbx]\d*|dtheta")
+SCALARS = (int, float, bool, str, "int", "float", "bool", "str")  # annotations
 
 
 def candidates(file: str, module: ModuleType) -> Iterator[str]:
@@ -127,7 +128,15 @@ def placeholder(parameter: inspect.Parameter, *, is_init: bool) -> str:
         parameter: The parameter of a forward pass or of a constructor.
         is_init: Whether it is one of a constructor, which takes sizes and numbers beside arrays.
     """
-    is_array = is_parameter_name(parameter.name) if is_init else True
-    if parameter.annotation in (int, float, bool, str, "int", "float", "bool", "str"):
-        is_array = False
+    is_array = takes_array(parameter) if is_init else parameter.annotation not in SCALARS
     return f" {parameter.name}={'shape:SIZES' if is_array else 'VALUE'}"
+
+
+def takes_array(parameter: inspect.Parameter) -> bool:
+    """Returns whether a parameter of a constructor takes an array, by its name and annotation."""
+    return is_parameter_name(parameter.name) and parameter.annotation not in SCALARS
+
+
+def has_number(parameter: inspect.Parameter) -> bool:
+    """Returns whether a parameter is annotated as an integer, or has a number as its default."""
+    return parameter.annotation in (int, "int") or isinstance(parameter.default, int | float)

@@ -415,6 +415,8 @@ REFUSED = {
                                           "mean bakward?"),
     "a number as a shape": ("mine.py:scale_forward,scale_backward --inputs 5 2", "; times got 2, which is read as a "
                             "shape: =2 is the number"),
+    "a shape in two values": ("mine.py:Unsummed --init 4x3 3 --inputs 5 4", "; --inputs has 2 values, expected 1: x; "
+                              "did you mean 5x4?"),
 }  # fmt: skip
 
 
@@ -552,6 +554,18 @@ def test_a_wrong_call_is_refused_with_what_the_function_takes_and_no_path_of_the
     assert status == 2
     assert message in err
     assert ".py:" not in err.replace("mine.py:", "")
+
+
+def test_a_size_that_is_read_as_a_shape_is_named_but_no_size_of_an_array(check, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\nclass Sized:\n    def __init__(self, n_in, b):\n        self.W, self.b = np.eye(n_in), b\n"
+        "    def forward(self, x):\n        return x @ self.W + self.b\n    def backward(self, dout):\n        pass\n"
+    )
+    assert (
+        "; n_in got 4, which is read as a shape: =4 is the number\n"
+        in check("mine.py:Sized --init 4 4 --inputs 5x4")[2]
+    )
+    assert "read as a shape" not in check("mine.py:Sized --init =4 3 --inputs 5x4")[2]
 
 
 def test_an_error_in_a_constructor_is_placed_in_the_users_file(check, tmp_path):
