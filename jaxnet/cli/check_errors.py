@@ -1,14 +1,16 @@
 """Says in the words of a command line what is wrong with the code and the values that `jaxnet check` was given."""
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from jaxnet.cli.candidates import has_number, takes_array
+from jaxnet.cli.candidates import backward_beside, has_number, takes_array
 from jaxnet.cli.option_spelling import in_shell
 from jaxnet.crosscheck import SubjectError
 from jaxnet.crosscheck.inspect.errors import MissingGradientError, MissingInputError
+from jaxnet.crosscheck.inspect.partners import values_beside
 from jaxnet.crosscheck.inspect.signatures import forward_pass_of, positional, takes_any_number
 from jaxnet.crosscheck.shell_values import NAMED
 from jaxnet.crosscheck.targets import TargetError
@@ -38,7 +40,7 @@ def in_words_of_the_shell(target: str, subject: Any, init: Sequence[str], inputs
         pair = in_file_of(target, ",".join(error.pair))
         raise SubjectError(f"{error.reason}; did you mean {pair}?") from error
     except (SubjectError, TargetError) as error:
-        hint = "" if error.__cause__ is None else misread_values(subject, init, inputs)
+        hint = "" if error.__cause__ is None else misread_values(subject, init, inputs) or pair_meant(target, subject)
         raise type(error)(in_shell(str(error)) + hint) from error
 
 
@@ -62,6 +64,13 @@ def misread_values(subject: Any, init: Sequence[str], inputs: Sequence[str]) -> 
         names = ", ".join(parameter.name for parameter in takes)
         hints.append(f"--inputs has {len(unnamed)} values, expected {len(takes)}: {names}{meant}")
     return "".join(f"; {hint}" for hint in hints[:1])
+
+
+def pair_meant(target: str, subject: Any) -> str:
+    """Returns that a pair may be meant, to be added to the error of a function that has its backward pass beside it."""
+    name = getattr(subject, "__name__", "")
+    backward = backward_beside(name, values_beside(subject)) if inspect.isfunction(subject) else ""
+    return f"; did you mean {in_file_of(target, name)},{backward}?" if backward and "," not in target else ""
 
 
 def numbers_read_as_shapes(function: Any, texts: Sequence[str], *, is_init: bool) -> list[str]:

@@ -568,6 +568,17 @@ def test_a_size_that_is_read_as_a_shape_is_named_but_no_size_of_an_array(check, 
     assert "read as a shape" not in check("mine.py:Sized --init =4 3 --inputs 5x4")[2]
 
 
+@pytest.mark.parametrize(("forward", "backward"), [("f", "f_backward"), ("f", "f_bwd"), ("f_fwd", "f_bwd")])
+def test_a_pair_whose_forward_pass_is_not_named_so_is_listed_and_proposed(check, tmp_path, forward, backward):
+    (tmp_path / "mine.py").write_text(
+        f"import numpy as np\ndef {forward}(x):\n    return np.sin(np.asarray(x)), x\n"
+        f"def {backward}(dout, x):\n    return dout * np.cos(x)\n"
+    )
+    assert check("mine.py")[1] == f"jaxnet check mine.py:{forward},{backward} --inputs x=shape:SIZES\n"
+    assert f"; did you mean mine.py:{forward},{backward}?" in check(f"mine.py:{forward} --inputs 5")[2]
+    assert check(f"mine.py:{forward},{backward} --inputs 5")[0] == 0
+
+
 def test_an_error_in_a_constructor_is_placed_in_the_users_file(check, tmp_path):
     (tmp_path / "mine.py").write_text("class Broken:\n    def __init__(self):\n        self.W = {}['W']\n")
     assert check("mine.py:Broken")[2].strip().endswith("the constructor raised KeyError: 'W' (mine.py:3)")
@@ -589,6 +600,7 @@ def test_a_file_lists_rules_functions_of_tensors_and_what_returns_its_gradients(
         "@jax.custom_vjp\ndef swish(x, beta): return x\n"
         "class Swish(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x, beta): return x\n"
         "    @staticmethod\n    def backward(ctx, dout): return dout, None\n"
+        "class Block(torch.nn.Module):\n    def __init__(self, width): pass\n    def forward(self, x): return x\n"
         "class Net:\n    def loss(self, X, y=None, reg=0.0):\n        loss, grads = 0, {}\n        return loss, grads\n"
         "def svm_loss(W, X, y, reg: float):\n    return loss, dW\n"
         "def split(x):\n    return x, x\n"
@@ -599,6 +611,7 @@ def test_a_file_lists_rules_functions_of_tensors_and_what_returns_its_gradients(
     assert out.splitlines() == [
         "jaxnet check mine.py:swish --inputs x=shape:SIZES beta=shape:SIZES",
         "jaxnet check mine.py:Swish --inputs x=shape:SIZES beta=shape:SIZES",
+        "jaxnet check mine.py:Block --init width=VALUE --inputs x=shape:SIZES",
         "jaxnet check mine.py:Net --inputs X=shape:SIZES y=shape:SIZES reg=0.0",
         "jaxnet check mine.py:svm_loss --inputs W=shape:SIZES X=shape:SIZES y=shape:SIZES reg=VALUE",
     ]
