@@ -1,6 +1,7 @@
 """Says in the words of a command line what is wrong with the code and the values that `jaxnet check` was given."""
 
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +15,9 @@ from jaxnet.crosscheck.inspect.partners import values_beside
 from jaxnet.crosscheck.inspect.signatures import forward_pass_of, positional, takes_any_number
 from jaxnet.crosscheck.shell_values import NAMED
 from jaxnet.crosscheck.targets import TargetError
+
+READ_AS_SHAPE = "{0} got {1}, which is read as a shape: ={1} is the number"
+ITEM = re.compile(r"""[{,]\s*['"]?(\w+)['"]?\s*:\s*(\d+)\s*(?=[,}])""")  # of a dict, a single integer
 
 
 @contextmanager
@@ -57,6 +61,7 @@ def misread_values(subject: Any, init: Sequence[str], inputs: Sequence[str]) -> 
         forward = partial(forward, None)  # without self
     hints = numbers_read_as_shapes(subject, init, is_init=True) if isinstance(subject, type) else []
     hints += numbers_read_as_shapes(forward, inputs, is_init=False)
+    hints += [READ_AS_SHAPE.format(*item) for text in (*init, *inputs) for item in ITEM.findall(text)]
     unnamed = [text for text in inputs if not NAMED.fullmatch(text)]
     takes = positional(forward) if callable(forward) else []
     if takes and len(unnamed) > len(takes) and not takes_any_number(forward):
@@ -82,7 +87,7 @@ def numbers_read_as_shapes(function: Any, texts: Sequence[str], *, is_init: bool
         is_init: Whether it is a class, whose constructor takes sizes wherever a parameter is not named like an array.
     """
     return [
-        f"{parameter.name} got {text}, which is read as a shape: ={text} is the number"
+        READ_AS_SHAPE.format(parameter.name, text)
         for parameter, text in zip(positional(function), texts, strict=False)
         if text.isdecimal() and (has_number(parameter) or (is_init and not takes_array(parameter)))
     ]

@@ -169,9 +169,14 @@ def _collection(spec: str, text: str, rng: np.random.Generator) -> Any:
         pairs = [item.partition(":") for item in items]
         if wrong := [item for item, (_, colon, _) in zip(items, pairs, strict=True) if not colon]:
             raise TargetError(f"{spec!r}: {wrong[0]!r} in braces, expected NAME:VALUE")
-        return {key.strip(): _item(spec, value.strip(), rng) for key, _, value in pairs}
+        return {_unquoted(key.strip()): _item(spec, value.strip(), rng) for key, _, value in pairs}
     parsed = [int(item) if _all_integers(items) else _item(spec, item, rng) for item in items]
     return tuple(parsed) if text[0] == "(" else parsed
+
+
+def _unquoted(key: str) -> str:
+    """Returns a key without the quotes that it has in Python."""
+    return key[1:-1] if len(key) > 1 and key[0] == key[-1] and key[0] in "'\"" else key
 
 
 def _item(spec: str, text: str, rng: np.random.Generator) -> Any:

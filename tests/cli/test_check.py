@@ -415,6 +415,8 @@ REFUSED = {
                                           "mean bakward?"),
     "a number as a shape": ("mine.py:scale_forward,scale_backward --inputs 5 2", "; times got 2, which is read as a "
                             "shape: =2 is the number"),
+    "a number in a dict": ("mine.py:scale_forward,scale_backward --inputs 5 {\"times\":3}", "; times got 3, which is "
+                           "read as a shape: =3 is the number"),
     "a shape in two values": ("mine.py:Unsummed --init 4x3 3 --inputs 5 4", "; --inputs has 2 values, expected 1: x; "
                               "did you mean 5x4?"),
 }  # fmt: skip
