@@ -230,14 +230,14 @@ def stdout_to_stderr() -> Iterator[None]:
 
 def print_report(options: Options, report: Report) -> None:
     """Prints a report, for a FAIL with the lines that compute the gradients, and the annotation for GitHub."""
-    text = in_shell(report.details() if options.verbose else report.text())
+    text = in_shell(report.details() if options.verbose else report.text(), options.target)
     if report.verdict is Verdict.FAIL and report.lines:
         text += f"\n  {computed_at(report.lines)}"
     text = "\n".join(part for line in text.splitlines() for part in wrapped(line, WIDTH))
     end = "\n\n" if "\n" in text else "\n"
     print(colored(text) if has_color() else text, end=end, flush=True)
     if options.github and (command := annotation(report)):
-        print(in_shell(command), flush=True)
+        print(in_shell(command, options.target), flush=True)
 
 
 def run_checks(options: Options) -> int:

@@ -45,7 +45,7 @@ def in_words_of_the_shell(target: str, subject: Any, init: Sequence[str], inputs
         raise SubjectError(f"{error.reason}; did you mean {pair}?") from error
     except (SubjectError, TargetError) as error:
         hint = "" if error.__cause__ is None else misread_values(subject, init, inputs) or pair_meant(target, subject)
-        raise type(error)(in_shell(str(error)) + hint) from error
+        raise type(error)(in_shell(str(error), [target]) + hint) from error
 
 
 def misread_values(subject: Any, init: Sequence[str], inputs: Sequence[str]) -> str:

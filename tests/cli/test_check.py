@@ -172,7 +172,7 @@ def test_the_derivative_of_jax_is_not_taken_for_the_gradient_that_is_beside_a_fu
 def test_a_forward_pass_alone_is_no_pass_if_its_backward_stands_beside_it(check):
     status, out, _ = check("mine.py:affine_forward --inputs 5x4 4x3")
     assert status == 3
-    assert "was checked, not affine_backward; pass FILE.py:affine_forward,affine_backward" in " ".join(out.split())
+    assert "was checked, not affine_backward; pass mine.py:affine_forward,affine_backward" in " ".join(out.split())
 
 
 def test_a_report_names_the_options_of_the_shell(check):
