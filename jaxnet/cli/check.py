@@ -133,7 +133,8 @@ def check_targets(options: Options) -> Iterator[Report]:
             with in_words_of_the_shell(target, subject, options.init, options.inputs):
                 with progress_line(f"drawing the arguments of {title}"):
                     instance, inputs, named = draw_arguments(target, subject, options, seed)
-                reports.append(check_arrays_or_tensors(partial(run, instance, seed=seed, name=title), inputs, named))
+                run_at = partial(run, instance, seed=seed, name=title)
+                reports.append(check_arrays_or_tensors(run_at, inputs, named, options.dtype))
         yield reports[0] if options.points == 1 else at_points(name, reports)
         if options.plot:
             with progress_line(f"drawing {options.plot}"):
@@ -178,7 +179,7 @@ def draw_arguments(target: str, subject: Any, options: Options, seed: int) -> tu
     return subject, args, kwargs
 
 
-def check_arrays_or_tensors(run: Callable[..., Report], inputs: list[Any], named: dict[str, Any]) -> Report:
+def check_arrays_or_tensors(run: Callable[..., Report], inputs: list[Any], named: dict[str, Any], dtype: str) -> Report:
     """Returns the report of a check with these arrays; with tensors if the code uses PyTorch and refuses arrays.
 
     Code that refuses them beside Python floats, as an `apply` that saves all its inputs, gets tensors for these too.
@@ -188,21 +189,22 @@ def check_arrays_or_tensors(run: Callable[..., Report], inputs: list[Any], named
     except SubjectError as error:
         if "torch" not in sys.modules:
             raise
-        for convert in (tensors_from, tensors_of_all_numbers):
+        of_all_numbers = shell_values.in_dtype(floats_as_arrays([inputs, named]), dtype)
+        for positional, by_name in ([inputs, named], of_all_numbers):
             try:
-                return run(*convert(inputs), named=convert(named))
+                return run(*tensors_from(positional), named=tensors_from(by_name))
             except SubjectError:
                 continue
         raise error from error.__cause__
 
 
-def tensors_of_all_numbers(value: Any) -> Any:
-    """Returns a value with its arrays and floats as tensors, in lists, tuples and dicts too."""
-    if isinstance(value, float):
-        return tensors_from(np.asarray(value))
+def floats_as_arrays(value: Any) -> Any:
+    """Returns a value with its Python floats as arrays without axes, in lists, tuples and dicts too."""
     if isinstance(value, dict):
-        return {key: tensors_of_all_numbers(part) for key, part in value.items()}
-    return type(value)(map(tensors_of_all_numbers, value)) if type(value) in (list, tuple) else tensors_from(value)
+        return {key: floats_as_arrays(part) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(floats_as_arrays, value))
+    return np.asarray(value) if isinstance(value, float) else value
 
 
 def parse_values(

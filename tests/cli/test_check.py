@@ -272,6 +272,7 @@ def test_numbers_become_tensors_where_pytorch_refuses_them(check):
         status, out, _ = check(f"functions.py:Scale --inputs 5x4 {number}")
         assert status == 1
         assert re.search(r"^  s +FAIL", out, re.M)
+    assert "the gradients in float32 were" in check("functions.py:Scale --inputs 5x4 0.7 --float32")[1]
 
 
 def test_functions_of_pytorch_take_tensors(check):
