@@ -3,7 +3,7 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +14,8 @@ from jaxnet.crosscheck.inspect.returned_names import returned_names
 from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name
 
 GRADIENTS = re.compile(r"grads?|gradients?|grad_\w+|\w+_grads?|d[A-Z]\w*|d[wbx]\d*|dtheta")
+ENDINGS = (("", "_backward"), ("", "_bwd"), ("fwd", "bwd"))  # of a forward and a backward pass, beside "forward"
+SCALARS = (int, float, bool, str, "int", "float", "bool", "str")  # annotations
 
 
 def candidates(file: str, module: ModuleType) -> Iterator[str]:
@@ -29,7 +31,9 @@ def candidates(file: str, module: ModuleType) -> Iterator[str]:
             passes = [method for method in ("forward", "loss") if hasattr(value, method)]
             if _is_function_of_torch(value):
                 yield f"jaxnet check {file}:{name}{arguments('--inputs', value.forward, skip=1)}"  # type: ignore[attr-defined]
-            elif passes and (_has_gradient(value) or _returns_gradients(getattr(value, passes[0]))):
+            elif passes and (
+                _has_gradient(value) or _is_module_of_torch(value) or _returns_gradients(getattr(value, passes[0]))
+            ):
                 init = arguments("--init", value) if value.__init__ is not object.__init__ else ""  # type: ignore[misc]
                 yield f"jaxnet check {file}:{name}{init}{_inputs_of_method(value, passes[0])}"
         elif _has_rule(value):
@@ -37,10 +41,26 @@ def candidates(file: str, module: ModuleType) -> Iterator[str]:
         elif inspect.isfunction(value):
             if _returns_gradients(value):
                 yield f"jaxnet check {file}:{name}{arguments('--inputs', value)}"
-            if backward := backward_name(name, own):
+            if backward := backward_beside(name, own):
                 yield f"jaxnet check {file}:{name},{backward}{arguments('--inputs', value)}"
             for gradient in gradient_names(name, own):
                 yield f"jaxnet check {file}:{name} --gradient {gradient}{arguments('--inputs', value)}"
+
+
+def backward_beside(name: str, beside: Mapping[str, Any]) -> str:
+    """Returns the name of the backward pass of a function, both of one module, or "" if there is none.
+
+    Args:
+        name: The name of the function.
+        beside: The values of its module, by name.
+
+    Examples:
+        >>> def attention_backward(dout, cache): ...
+        >>> backward_beside("attention", {"attention_backward": attention_backward})
+        'attention_backward'
+    """
+    others = (name.removesuffix(end) + partner for end, partner in ENDINGS if name.endswith(end))
+    return backward_name(name, beside) or next((other for other in others if inspect.isfunction(beside.get(other))), "")
 
 
 def incomplete(module: ModuleType) -> Iterator[str]:
@@ -60,6 +80,11 @@ def incomplete(module: ModuleType) -> Iterator[str]:
 def _is_function_of_torch(kind: type) -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and issubclass(kind, torch.autograd.Function) and "forward" in vars(kind)
+
+
+def _is_module_of_torch(kind: type) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and issubclass(kind, torch.nn.Module)
 
 
 def _inputs_of_method(kind: type, method: str) -> str:
@@ -121,13 +146,21 @@ def _default(parameter: inspect.Parameter) -> str:
 
 
 def placeholder(parameter: inspect.Parameter, *, is_init: bool) -> str:
-    """Returns an argument to be filled in: `W=SHAPE,` with the comma that makes 6 a shape, or `k=VALUE`.
+    """Returns an argument to be filled in: `W=shape:SIZES`, where 6 is a shape after the colon, or `k=VALUE`.
 
     Args:
         parameter: The parameter of a forward pass or of a constructor.
         is_init: Whether it is one of a constructor, which takes sizes and numbers beside arrays.
     """
-    is_array = is_parameter_name(parameter.name) if is_init else True
-    if parameter.annotation in (int, float, bool, str, "int", "float", "bool", "str"):
-        is_array = False
-    return f" {parameter.name}={'SHAPE,' if is_array else 'VALUE'}"
+    is_array = takes_array(parameter) if is_init else parameter.annotation not in SCALARS
+    return f" {parameter.name}={'shape:SIZES' if is_array else 'VALUE'}"
+
+
+def takes_array(parameter: inspect.Parameter) -> bool:
+    """Returns whether a parameter of a constructor takes an array, by its name and annotation."""
+    return is_parameter_name(parameter.name) and parameter.annotation not in SCALARS
+
+
+def has_number(parameter: inspect.Parameter) -> bool:
+    """Returns whether a parameter is annotated as an integer, or has a number as its default."""
+    return parameter.annotation in (int, "int") or isinstance(parameter.default, int | float)

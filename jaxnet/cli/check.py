@@ -71,8 +71,9 @@ class Options:
     """FILE.py:NAME, FILE.py:FORWARD,BACKWARD or module.name:NAME. Several are checked with the same values."""
     init: Annotated[tuple[str, ...], computed_default("[VALUE ...]")] = ()
     """Arguments of the class's constructor. 4x3: float array. '5<10': five integers below 10. 0.5, =3: numbers.
-    stride=2, W=4x3, b=3, (with a comma: an array), p.W=4x3 (an item of a dict): named arguments. FILE.npz, FILE.npy,
-    FILE.pt: arrays from a file. None, True, str:TEXT, (2,2), [..], {W:4x3}, py:EXPRESSION: other values."""
+    stride=2 (a number), W=4x3, b=shape:3, p.W=4x3 (an item of a dict): named arguments. array:0.5: a 0-d array.
+    FILE.npz, FILE.npy, FILE.pt: arrays from a file. None, True, str:TEXT, (2,2), [..], {W:4x3}, py:EXPRESSION: other
+    values."""
     inputs: Annotated[tuple[str, ...], computed_default("[VALUE ...]")] = ()
     """Arguments of the forward pass, in the same form, but (5,6) is the shape 5x6, as in Python."""
     gradient: OptionalStr = None
@@ -131,14 +132,16 @@ def check_targets(options: Options) -> Iterator[Report]:
             title = name if options.points == 1 else f"{name} with seed {seed}"
             with in_words_of_the_shell(target, subject, options.init, options.inputs):
                 with progress_line(f"drawing the arguments of {title}"):
-                    instance, inputs = draw_arguments(target, subject, options, seed)
-                reports.append(check_arrays_or_tensors(partial(run, instance, seed=seed, name=title), inputs))
+                    instance, inputs, named = draw_arguments(target, subject, options, seed)
+                run_at = partial(run, instance, seed=seed, name=title)
+                reports.append(check_arrays_or_tensors(run_at, inputs, named, options.dtype))
         yield reports[0] if options.points == 1 else at_points(name, reports)
         if options.plot:
             with progress_line(f"drawing {options.plot}"):
                 from jaxnet import plots  # imports matplotlib
 
-                errors = step_errors(inspected(instance, *inputs, seed=options.seed), options.seed)
+                bound, ordered = in_order(instance, inputs, named)
+                errors = step_errors(inspected(bound, *ordered, seed=options.seed), options.seed)
                 failed = [leaf.name for leaf in reports[-1].leaves if leaf.verdict is Verdict.FAIL]
                 plots.save(plots.step_sizes(name, errors, failed), options.plot)
             print(options.plot, flush=True)
@@ -156,8 +159,8 @@ def load_subject(target: str) -> Any:
     return subject
 
 
-def draw_arguments(target: str, subject: Any, options: Options, seed: int) -> tuple[Any, list[Any]]:
-    """Returns an instance, if the subject is a class, and the inputs, drawn with a seed."""
+def draw_arguments(target: str, subject: Any, options: Options, seed: int) -> tuple[Any, list[Any], dict[str, Any]]:
+    """Returns an instance, if the subject is a class, and the inputs by position and by name, drawn with a seed."""
     rng = np.random.default_rng(seed)
     init_args, init_kwargs = parse_values(options.init, options.dtype, rng)
     args, kwargs = parse_values(options.inputs, options.dtype, rng, tuples_are_shapes=True)
@@ -173,20 +176,35 @@ def draw_arguments(target: str, subject: Any, options: Options, seed: int) -> tu
             raise targets.TargetError(f"{target}: the constructor {wrong}{pass_}") from error
     elif options.init:
         raise targets.TargetError(f"init: {target} is no class, expected its arguments in --inputs")
-    return subject, in_order(subject, args, kwargs)
+    return subject, args, kwargs
 
 
-def check_arrays_or_tensors(run: Callable[..., Report], inputs: list[Any]) -> Report:
-    """Returns the report of a check with these arrays; with tensors if the code uses PyTorch and refuses arrays."""
+def check_arrays_or_tensors(run: Callable[..., Report], inputs: list[Any], named: dict[str, Any], dtype: str) -> Report:
+    """Returns the report of a check with these arrays; with tensors if the code uses PyTorch and refuses arrays.
+
+    Code that refuses them beside Python floats, as an `apply` that saves all its inputs, gets tensors for these too.
+    """
     try:
-        return run(*inputs)
+        return run(*inputs, named=named)
     except SubjectError as error:
         if "torch" not in sys.modules:
             raise
-        try:
-            return run(*tensors_from(inputs))
-        except SubjectError:
-            raise error from error.__cause__
+        of_all_numbers = shell_values.in_dtype(floats_as_arrays([inputs, named]), dtype)
+        for positional, by_name in ([inputs, named], of_all_numbers):
+            try:
+                return run(*tensors_from(positional), named=tensors_from(by_name))
+            except SubjectError:
+                continue
+        raise error from error.__cause__
+
+
+def floats_as_arrays(value: Any) -> Any:
+    """Returns a value with its Python floats as arrays without axes, in lists, tuples and dicts too."""
+    if isinstance(value, dict):
+        return {key: floats_as_arrays(part) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(floats_as_arrays, value))
+    return np.asarray(value) if isinstance(value, float) else value
 
 
 def parse_values(
@@ -214,14 +232,14 @@ def stdout_to_stderr() -> Iterator[None]:
 
 def print_report(options: Options, report: Report) -> None:
     """Prints a report, for a FAIL with the lines that compute the gradients, and the annotation for GitHub."""
-    text = in_shell(report.details() if options.verbose else report.text())
+    text = in_shell(report.details() if options.verbose else report.text(), options.target)
     if report.verdict is Verdict.FAIL and report.lines:
         text += f"\n  {computed_at(report.lines)}"
     text = "\n".join(part for line in text.splitlines() for part in wrapped(line, WIDTH))
     end = "\n\n" if "\n" in text else "\n"
     print(colored(text) if has_color() else text, end=end, flush=True)
     if options.github and (command := annotation(report)):
-        print(in_shell(command), flush=True)
+        print(in_shell(command, options.target), flush=True)
 
 
 def run_checks(options: Options) -> int:
@@ -269,7 +287,7 @@ def list_candidates(file: str) -> None:
     print(*commands, sep="\n")
     if lacking:
         print(f"{program()}: {file}: not listed: {lacking}", file=sys.stderr)
-    fillings = {"=SHAPE": "shapes such as 4x3 for SHAPE", "=VALUE": "numbers for VALUE"}
+    fillings = {":SIZES": "sizes such as 4x3 or 4 for SIZES", "=VALUE": "numbers for VALUE"}
     needed = " and ".join(text for mark, text in fillings.items() if mark in "".join(commands))
     end = f", with {needed}" if needed else ""
     print(f"{program()}: {file}: name one of these, {file}:NAME{end}", file=sys.stderr)

@@ -16,13 +16,14 @@ PAIR = re.compile(r"\bpass the pair \((\w+), (\w+)\)")
 SAME_FILE = re.compile(r"(?P<file>.+):(?P<first>[\w.]+),(?P=file):(?P<second>[\w.]+)")
 
 
-def in_shell(message: str) -> str:
+def in_shell(message: str, targets: Sequence[str] = ()) -> str:
     """Returns a message of `check` with its options as `jaxnet check` takes them.
 
     What has no option stays as it is, as the call of a function does.
 
     Args:
         message: A sentence or a report, not wrapped.
+        targets: The targets of the command, whose file a pair is named with if they are in one. Defaults to none.
 
     Examples:
         >>> in_shell("if W is a constant, pass constants=('W', 'b')"), in_shell("allowed by accuracy=1e-3")
@@ -35,8 +36,13 @@ def in_shell(message: str) -> str:
         'pass --inputs ... reg=0.5'
         >>> in_shell("pass the pair (f_forward, f_backward)")
         'pass FILE.py:f_forward,f_backward'
+        >>> in_shell("pass the pair (f_forward, f_backward)", ["mine.py:f_forward"])
+        'pass mine.py:f_forward,f_backward'
     """
-    message = INPUT.sub(r"pass --inputs ... \1=\2", PAIR.sub(r"pass FILE.py:\1,\2", message))
+    files = {target.rpartition(":")[0] for target in targets}
+    file = files.pop() if len(files) == 1 else "FILE.py"
+    message = PAIR.sub(lambda match: f"pass {file}:{match[1]},{match[2]}", message)
+    message = INPUT.sub(r"pass --inputs ... \1=\2", message)
     return OTHERS.sub(r"in Python, pass \1", IN_PYTHON.sub(_option, message))
 
 

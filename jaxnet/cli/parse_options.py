@@ -50,6 +50,7 @@ OTHER_NAMES = {  # the option, in the singular: its names in other programs
     "weight-decay": "wd l2 decay lambda",
     "width": "hidden-size dim embed-dim d-model",
 }
+MISSING = re.compile(r"Missing from [\w ]+: (\S+) (.+?)\.? \(required\)")
 CHOICE_ERROR = re.compile(r"invalid choice '(.*?)' for argument '(--[\w-]+)'. Expected one of \((.*?),?\)", re.I)
 
 
@@ -130,6 +131,9 @@ def one_line(box: str) -> str:
             sections[-1].append(line.strip("│ "))
     first, *more = [section for section in sections if any(section)] or [[]]
     message = " ".join(" ".join(first).split())
+    if match := MISSING.fullmatch(message):
+        name, description = match.groups()
+        return f"{name}: missing, expected the {description[0].lower()}{description[1:]}"
     if match := CHOICE_ERROR.search(message):
         value, option, choices = match.groups()
         names = [name.strip(" '\"") for name in choices.split(",")]

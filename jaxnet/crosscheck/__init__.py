@@ -20,6 +20,7 @@ from jaxnet.crosscheck.inspect.errors import SubjectError, kind_of
 from jaxnet.crosscheck.inspect.function import name_of
 from jaxnet.crosscheck.inspect.global_state import preserve_global_state
 from jaxnet.crosscheck.inspect.network import CheckableNetwork, inspect_network
+from jaxnet.crosscheck.keyword_inputs import gradient_with_positional_inputs
 from jaxnet.crosscheck.layerwise import examine_layers
 from jaxnet.crosscheck.many_points import Shapes, check_shapes
 from jaxnet.crosscheck.measure.derivation import Gap
@@ -121,7 +122,8 @@ def check_layer(
         'it is dout times 1 - y, but should be dout times (1 - y**2)'
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
-    checkable = dispatch.in_any_style(dispatch.layer_to_checkable, layer, read_inputs(layer, inputs, named), seed)
+    bound, inputs = read_inputs(layer, inputs, named)
+    checkable = dispatch.in_any_style(dispatch.layer_to_checkable, bound, inputs, seed)
     return _at_lines(_report(checkable, constants, reference, options, name, structure), layer)
 
 
@@ -180,8 +182,8 @@ def check_network(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
-    inputs = read_inputs(network, (x, t, *further), named)
-    checkable = dispatch.in_any_style(dispatch.network_to_checkable, network, inputs, seed)
+    bound, inputs = read_inputs(network, (x, t, *further), named)
+    checkable = dispatch.in_any_style(dispatch.network_to_checkable, bound, inputs, seed)
     return _at_lines(_report(checkable, constants, reference, options, name, structure), network)
 
 
@@ -238,18 +240,19 @@ def check_function(
         <Verdict.PASS: 'PASS'>
     """
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
-    args = read_inputs(f, args, named)
+    bound, args = read_inputs(f, args, named)
+    by_position = gradient_with_positional_inputs(gradient, f, named)
     if mode not in ("reverse", "forward"):
         raise ValueError(f"mode: {mode!r}, expected 'reverse' or 'forward'")
     if takes_dout not in (None, True, False):
         raise ValueError(f"takes_dout: {takes_dout!r}, expected True, False or None")
     if mode == "forward" and gradient is not None:
         raise SubjectError("mode: 'forward' beside gradient=, expected one of them: your gradient has no forward mode")
-    with dispatch.naming_missing_inputs(f, args):
+    with dispatch.naming_missing_inputs(bound, args):
         if mode == "forward":
-            checkable = dispatch.forward_mode_to_checkable(f, args, seed)
+            checkable = dispatch.forward_mode_to_checkable(bound, args, seed)
         else:
-            checkable = dispatch.function_to_checkable(f, args, seed, gradient, takes_dout)
+            checkable = dispatch.function_to_checkable(bound, args, seed, by_position, takes_dout)
     return _at_lines(_report(checkable, constants, reference, options, name, structure), f, gradient)
 
 
@@ -302,7 +305,7 @@ def check(
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
 
     def at(inputs: tuple[Any, ...], seed: int) -> Report:
-        checkable = dispatch.to_checkable(thing, read_inputs(thing, inputs, named), seed)
+        checkable = dispatch.to_checkable(*read_inputs(thing, inputs, named), seed)
         report = _report(checkable, constants, reference, replace(options, seed=seed), name, structure)
         return _at_lines(report, thing)
 

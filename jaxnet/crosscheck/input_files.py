@@ -10,12 +10,15 @@ import numpy as np
 
 from jaxnet.crosscheck.inspect.errors import MissingInputError, SubjectError, describe, kind_of
 from jaxnet.crosscheck.inspect.signatures import forward_pass_of, missing_arguments, wrong_call
+from jaxnet.crosscheck.keyword_inputs import with_positional_inputs
 
 SUFFIXES = (".npz", ".npy", ".pt")
 
 
-def read_inputs(thing: Any, inputs: tuple[Any, ...], by_name: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
-    """Returns the inputs in order, with the content of a file in the place of each path.
+def read_inputs(
+    thing: Any, inputs: tuple[Any, ...], by_name: Mapping[str, Any] | None = None
+) -> tuple[Any, tuple[Any, ...]]:
+    """Returns code that takes its inputs by position, and these inputs, with the content of files.
 
     A `.npy` file is an array. The arrays of a `.npz` file are bound by name to the parameters of the forward pass. A
     `.pt` file has a tensor, a list of them, or a dict, which is bound by name; it is read without unpickling objects.
@@ -26,7 +29,7 @@ def read_inputs(thing: Any, inputs: tuple[Any, ...], by_name: Mapping[str, Any] 
     if by_name is not None and not isinstance(by_name, Mapping):
         raise SubjectError(f"named: {kind_of(by_name)}, expected a dict of inputs by the names of parameters")
     if not by_name and not any(isinstance(value, PurePath) for value in inputs):
-        return inputs
+        return thing, inputs
     positional: list[Any] = []
     named: dict[str, Any] = dict(by_name or {})
     for value in inputs:
@@ -37,7 +40,7 @@ def read_inputs(thing: Any, inputs: tuple[Any, ...], by_name: Mapping[str, Any] 
             positional += content
         else:
             positional.append(content)
-    return tuple(in_order(thing, positional, named))
+    return in_order(thing, positional, named)
 
 
 def signature_of(thing: Any) -> inspect.Signature:
@@ -76,14 +79,16 @@ def read_file(path: PurePath | str) -> Any:
         raise SubjectError(f"{name}: cannot be read: {describe(error)}") from error
 
 
-def in_order(thing: Any, positional: list[Any], named: Mapping[str, Any]) -> list[Any]:
-    """Returns positional and named inputs in the order of the forward pass's parameters.
+def in_order(thing: Any, positional: list[Any], named: Mapping[str, Any]) -> tuple[Any, tuple[Any, ...]]:
+    """Returns positional and named inputs in the order of the forward pass's parameters, and code that takes them so.
+
+    Keyword-only inputs come last, and those that are not passed keep their defaults.
 
     Raises:
         SubjectError: If the forward pass has no parameter of a name, or one is passed twice.
     """
     if not named:
-        return positional
+        return thing, tuple(positional)
     function, signature = forward_pass_of(thing), signature_of(thing)
     try:
         bound = signature.bind(*positional, **named)
@@ -95,4 +100,8 @@ def in_order(thing: Any, positional: list[Any], named: Mapping[str, Any]) -> lis
             raise MissingInputError(message, missing) from error
         raise SubjectError(message) from error
     bound.apply_defaults()
-    return [*bound.args, *bound.kwargs.values()]
+    by_keyword = {name: value for name, value in bound.kwargs.items() if name in named}
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    passes_all_on = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds
+    code = thing if passes_all_on else with_positional_inputs(thing, [*by_keyword])
+    return code, (*bound.args, *by_keyword.values())

@@ -13,7 +13,7 @@ from jaxnet.crosscheck.inspect.errors import describe
 from jaxnet.crosscheck.inspect.random_inputs import is_shape, off_zero
 from jaxnet.crosscheck.targets import TargetError
 
-PREFIXES = ("str:", "py:")
+PREFIXES = ("str:", "py:", "shape:", "array:")
 CONSTANTS = {"None": None, "True": True, "False": False}
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 NAMED = re.compile(r"([^\W\d][\w.]*)?=(.*)", re.S)
@@ -21,8 +21,8 @@ SHAPE = re.compile(r"\d+(x\d+)*,?")
 INTEGERS = re.compile(r"(\d+(?:x\d+)*)<(\d+)")
 MODULES = {"torch": "torch", "jnp": "jax.numpy", "jax": "jax"}  # that an expression may use, imported if it does
 EXPECTED = (
-    "expected a shape such as 5x4, integers such as 5<10, a number such as 0.5, =3 or pad=1, None, True, False, "
-    "str:TEXT, py:EXPRESSION, (...), [...], {NAME:VALUE}, or a .npy, .npz or .pt file"
+    "expected a shape such as 5x4 or shape:5, integers such as 5<10, a number such as 0.5, =3 or pad=1, array:0.5, "
+    "None, True, False, str:TEXT, py:EXPRESSION, (...), [...], {NAME:VALUE}, or a .npy, .npz or .pt file"
 )
 
 
@@ -32,11 +32,13 @@ def values(
     """Parses positional and named values.
 
     Args:
-        specs: The values: 5x4, `5x4,` and `3,` are float arrays of these shapes, 5<10 are five integers below 10, 0.5
-            and =3 are numbers, str:TEXT is a string, py:EXPRESSION is evaluated with `np` and `rng`, and with `torch`,
-            `jnp` and `jax` if it uses them. (...) and [...] are a tuple and a list, of numbers if they have only
-            integers, and {NAME:VALUE} is a dict. A .npy file is an array, and a .npz or .pt file contains named arrays
-            or tensors. NAME=VALUE is a named value, such as pad=1 or W=4x3, and NAME.KEY=VALUE an item of a dict.
+        specs: The values: 5x4, 3 and shape:3 are float arrays of these shapes, 5<10 are five integers below 10, 0.5
+            and =3 are numbers, array:0.5 and array:[1,2] are arrays of these values, str:TEXT is a string, and
+            py:EXPRESSION is evaluated with `np` and `rng`, and with `torch`, `jnp` and `jax` if it uses them. (...)
+            and [...] are a tuple and a list, of numbers if they have only integers, and {NAME:VALUE} is a dict. A .npy
+            file is an array, and a .npz or .pt file contains named arrays or tensors. NAME=VALUE is a named value, such
+            as pad=1, W=4x3 or b=shape:3 (b=3 is a number, and `b=3,` is short for b=shape:3), and NAME.KEY=VALUE an
+            item of a dict.
         rng: The generator that the arrays are drawn from.
         tuples_are_shapes: Whether a tuple of positive integers is a shape, as it is for `check`: (5,6) is then the
             same array as 5x6. Tuples inside of other values stay tuples. Defaults to False.
@@ -97,23 +99,47 @@ def _value(spec: str, text: str, rng: np.random.Generator, *, is_number: bool) -
     if match := INTEGERS.fullmatch(text):
         return _integers(spec, match[1], match[2], rng)
     if SHAPE.fullmatch(text):
-        if is_number and text.isdecimal():
-            return int(text)
-        sizes = tuple(int(size) for size in text.removesuffix(",").split("x"))
-        if min(sizes) < 1:
-            raise TargetError(f"{spec!r}: a size is below 1; write a number as ={spec}")
-        return off_zero(rng, sizes)
+        return int(text) if is_number and text.isdecimal() else _drawn(spec, text.removesuffix(","), rng)
     return _number_or_string(spec, text)
 
 
 def _explicit(spec: str, text: str, rng: np.random.Generator) -> Any:
-    """Returns a string, the value of an expression, or the content of a file."""
+    """Returns a string, the value of an expression, an array, or the content of a file."""
     prefix, _, rest = text.partition(":")
-    if f"{prefix}:" in PREFIXES:
-        return rest if prefix == "str" else _evaluated(spec, rest, rng)
+    if prefix == "str":
+        return rest
+    if prefix == "py":
+        return _evaluated(spec, rest, rng)
+    if prefix == "shape":
+        return _drawn(spec, rest, rng)
+    if prefix == "array":
+        return _array(spec, rest)
     if text.endswith(".pt"):
         _import(spec, "torch")
     return read_file(text)
+
+
+def _drawn(spec: str, text: str, rng: np.random.Generator) -> Any:
+    """Returns a random array of the shape 4x3, 4, or (), which has no axes."""
+    if text != "()" and not re.fullmatch(r"\d+(x\d+)*", text):
+        raise TargetError(
+            f"{spec!r}: the shape is {text!r}, expected sizes such as 4x3 or 4, or () for an array of no axes"
+        )
+    sizes = tuple(int(size) for size in text.split("x")) if text != "()" else ()
+    if sizes and min(sizes) < 1:
+        raise TargetError(f"{spec!r}: a size is below 1; write a number as ={text}")
+    return off_zero(rng, sizes)
+
+
+def _array(spec: str, text: str) -> Any:
+    """Returns the array of a number or of nested lists of numbers."""
+    try:
+        array = np.asarray(ast.literal_eval(text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        array = None
+    if array is None or array.dtype.kind not in "biufc":
+        raise TargetError(f"{spec!r}: expected numbers, such as array:0.5 or array:[1,2]; a shape is written shape:4x3")
+    return array
 
 
 def _integers(spec: str, shape: str, top: str, rng: np.random.Generator) -> Any:
@@ -143,9 +169,14 @@ def _collection(spec: str, text: str, rng: np.random.Generator) -> Any:
         pairs = [item.partition(":") for item in items]
         if wrong := [item for item, (_, colon, _) in zip(items, pairs, strict=True) if not colon]:
             raise TargetError(f"{spec!r}: {wrong[0]!r} in braces, expected NAME:VALUE")
-        return {key.strip(): _item(spec, value.strip(), rng) for key, _, value in pairs}
+        return {_unquoted(key.strip()): _item(spec, value.strip(), rng) for key, _, value in pairs}
     parsed = [int(item) if _all_integers(items) else _item(spec, item, rng) for item in items]
     return tuple(parsed) if text[0] == "(" else parsed
+
+
+def _unquoted(key: str) -> str:
+    """Returns a key without the quotes that it has in Python."""
+    return key[1:-1] if len(key) > 1 and key[0] == key[-1] and key[0] in "'\"" else key
 
 
 def _item(spec: str, text: str, rng: np.random.Generator) -> Any:

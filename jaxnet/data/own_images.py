@@ -58,11 +58,18 @@ def read_image(image: Any, side: int) -> AdaptedImage:
         image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
         raise ValueError(
-            f"images: {type(image).__name__}, expected paths, Pillow images, or arrays of bytes (H, W) or (H, W, 3), "
+            f"images: {_kind(image)}, expected paths, Pillow images, or arrays of bytes (H, W) or (H, W, 3), "
             "one after another"
         )
     colors, changes = _colors(image, [])
     return adapt(colors, side, changes)
+
+
+def _kind(image: Any) -> str:
+    """Returns the type of what is no image, for arrays with dtype and shape."""
+    if isinstance(image, np.ndarray):
+        return f"an array of {image.dtype} of shape {image.shape}"
+    return f"a {type(image).__name__}"
 
 
 def adapt(colors: Colors, side: int, changes: list[str] | None = None, name: str = "image") -> AdaptedImage:
@@ -89,8 +96,10 @@ def adapt(colors: Colors, side: int, changes: list[str] | None = None, name: str
 
 def _read_file(path: Path) -> tuple[Colors, list[str]]:
     """Returns the colors of the first image in a file, and what was changed."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; name the images in it, such as {path / '*.png'}")
     try:
         with open_regular(path) as opened, Image.open(opened) as file:
             frames = getattr(file, "n_frames", 1)
@@ -98,6 +107,10 @@ def _read_file(path: Path) -> tuple[Colors, list[str]]:
             return _colors(ImageOps.exif_transpose(file), changes)
     except FileNotFoundError:
         raise ValueError(f"{path}: there is no such file; name an image") from None
+    except UnidentifiedImageError:
+        raise ValueError(
+            f"{path}: not an image, or of an unknown format; expected a file such as PNG or JPEG"
+        ) from None
     except Exception as error:  # damaged images raise errors of many kinds
         raise ValueError(f"{path}: cannot be read as an image ({error}); convert it to PNG") from error
 

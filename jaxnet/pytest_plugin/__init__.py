@@ -73,7 +73,7 @@ def crosscheck(request: pytest.FixtureRequest) -> Crosscheck:
     except OptionError as error:
         wrong = f"@pytest.mark.crosscheck: {error}"
     if wrong:  # outside of the block, so that the message is not followed by a second one of the exception
-        checks.append(Check(test=node.nodeid, subject="the marker", outcome="refused", seconds=0.0))
+        checks.append(Check(test=node.nodeid, subject="the marker", outcome="refused", seconds=0.0, has_warnings=False))
         pytest.fail(wrong, pytrace=False)
     properties = node.user_properties if config.getoption("xmlpath", None) else None  # of --junitxml
     return Crosscheck(
@@ -83,6 +83,7 @@ def crosscheck(request: pytest.FixtureRequest) -> Crosscheck:
         config.getini("crosscheck_inconclusive"),
         checks,
         properties,
+        show=lambda text: node.add_report_section("call", "crosscheck", text),
     )
 
 

@@ -18,7 +18,7 @@ def inputs_in(dtype: str, thing: Any, inputs: tuple[Any, ...], seed: int) -> tup
 
     function = thing[0] if isinstance(thing, tuple | list) and thing else thing
     forward = getattr(function, "forward", function)
-    drawn = draw_inputs(forward if callable(forward) else None, read_inputs(thing, inputs), thing, seed)
+    drawn = draw_inputs(forward if callable(forward) else None, read_inputs(thing, inputs)[1], thing, seed)
     return tuple(in_dtype(value, dtype) for value in drawn)
 
 

@@ -4,12 +4,12 @@ import json
 import time
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jaxnet.pytest_plugin.dtypes import expect_parameters_in, inputs_in
-from jaxnet.pytest_plugin.message import message
+from jaxnet.pytest_plugin.message import WIDTH, message
 from jaxnet.pytest_plugin.options import FORMS, Case, OptionError, dtype_names, expect_options
 from jaxnet.pytest_plugin.summary import Check
 
@@ -39,9 +39,11 @@ class Crosscheck:
         inconclusive: str,
         checks: list[Check],
         properties: list[tuple[str, object]] | None,
+        *,
+        show: Callable[[str], None],
     ) -> None:
         self._test, self._defaults, self._case, self._inconclusive = test, dict(defaults), case, inconclusive
-        self._checks, self._properties = checks, properties
+        self._checks, self._properties, self._show = checks, properties, show
         self.dtype = (case and case.dtype) or "float64"
         self.seed = zlib.crc32(test.encode())  # unlike hash(), the same in every process
 
@@ -86,7 +88,10 @@ class Crosscheck:
             self._record(title, "refused", start)
             # Neither the checker's frames nor the chain of exceptions, whose last one the message names.
             raise error.with_traceback(None) from None
-        self._record(report.subject, OUTCOMES[report.verdict], start)
+        has_warnings = any(part.warnings for part in (report, *report.points, *report.layers, *report.derivatives))
+        self._record(report.subject, OUTCOMES[report.verdict], start, has_warnings=has_warnings)
+        if report and has_warnings:
+            self._show(report.text(width=WIDTH))
         if self._properties is not None:
             self._properties.append(("crosscheck", json.dumps(report.to_dict(), allow_nan=False)))
         if not report:
@@ -133,9 +138,11 @@ class Crosscheck:
             )
         return inputs, merged
 
-    def _record(self, subject: str, outcome: str, start: float) -> None:
+    def _record(self, subject: str, outcome: str, start: float, *, has_warnings: bool = False) -> None:
         seconds = time.perf_counter() - start
-        self._checks.append(Check(test=self._test, subject=subject, outcome=outcome, seconds=seconds))
+        self._checks.append(
+            Check(test=self._test, subject=subject, outcome=outcome, seconds=seconds, has_warnings=has_warnings)
+        )
 
 
 def _expect_once(option: str, inputs: tuple[Any, ...], options: Mapping[str, Any]) -> None:

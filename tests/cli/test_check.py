@@ -172,7 +172,7 @@ def test_the_derivative_of_jax_is_not_taken_for_the_gradient_that_is_beside_a_fu
 def test_a_forward_pass_alone_is_no_pass_if_its_backward_stands_beside_it(check):
     status, out, _ = check("mine.py:affine_forward --inputs 5x4 4x3")
     assert status == 3
-    assert "was checked, not affine_backward; pass FILE.py:affine_forward,affine_backward" in " ".join(out.split())
+    assert "was checked, not affine_backward; pass mine.py:affine_forward,affine_backward" in " ".join(out.split())
 
 
 def test_a_report_names_the_options_of_the_shell(check):
@@ -248,6 +248,33 @@ def test_the_seed_decides_the_inputs(check):
 
 
 @pytest.mark.slow
+def test_keyword_only_inputs_are_named(check):
+    Path("functions.py").write_text(
+        "def f(x, *, gain=1.0):\n    return gain * x, gain\ndef g(dout, gain):\n    return gain * dout\n"
+        "def h(x, *, n):\n    return x**n\ndef dh(x, dout, *, n):\n    return dout * x ** (n - 1)\n"
+    )
+    for inputs in ("5 gain=2", "x=5x4"):
+        status, out, _ = check(f"functions.py:f,g --inputs {inputs}")
+        assert (status, out[:10]) == (0, "PASS  f,g ")
+    status, out, _ = check("functions.py:h --gradient dh --inputs 5 n=3")
+    assert status == 1
+    assert "divided by 3" in out or "times 0.333" in out
+
+
+def test_numbers_become_tensors_where_pytorch_refuses_them(check):
+    pytest.importorskip("torch")
+    Path("functions.py").write_text(
+        "import torch\nclass Scale(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x, s):\n"
+        "        ctx.save_for_backward(x, s)\n        return s * x\n    @staticmethod\n    def backward(ctx, dout):\n"
+        "        x, s = ctx.saved_tensors\n        return dout * s, 2 * (dout * x).sum()\n"
+    )
+    for number in ("0.7", "array:0.7", "shape:()", "s=0.7"):
+        status, out, _ = check(f"functions.py:Scale --inputs 5x4 {number}")
+        assert status == 1
+        assert re.search(r"^  s +FAIL", out, re.M)
+    assert "the gradients in float32 were" in check("functions.py:Scale --inputs 5x4 0.7 --float32")[1]
+
+
 def test_functions_of_pytorch_take_tensors(check):
     pytest.importorskip("torch")
     Path("functions.py").write_text("import torch\ndef f(x, w):\n    return torch.sin(x) @ w\n")
@@ -389,6 +416,10 @@ REFUSED = {
                                           "mean bakward?"),
     "a number as a shape": ("mine.py:scale_forward,scale_backward --inputs 5 2", "; times got 2, which is read as a "
                             "shape: =2 is the number"),
+    "a number in a dict": ("mine.py:scale_forward,scale_backward --inputs 5 {\"times\":3}", "; times got 3, which is "
+                           "read as a shape: =3 is the number"),
+    "a shape in two values": ("mine.py:Unsummed --init 4x3 3 --inputs 5 4", "; --inputs has 2 values, expected 1: x; "
+                              "did you mean 5x4?"),
 }  # fmt: skip
 
 
@@ -441,7 +472,7 @@ def test_each_of_several_files_is_listed(check, tmp_path):
     assert status == 2
     assert err.startswith("jaxnet check: empty.py: nothing in it")
     assert "jaxnet check mine.py:Affine " in out
-    assert out.endswith("jaxnet check other.py:f --gradient f_grad --inputs x=SHAPE,\n")
+    assert out.endswith("jaxnet check other.py:f --gradient f_grad --inputs x=shape:SIZES\n")
 
 
 def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_path):
@@ -454,22 +485,22 @@ def test_a_file_without_a_name_lists_the_commands_for_what_is_in_it(check, tmp_p
     status, out, err = check("mine.py")
     assert status == 2
     assert out.splitlines() == [
-        "jaxnet check mine.py:Affine --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
-        "jaxnet check mine.py:WrongForOne --init w=SHAPE, --inputs x=SHAPE,",
-        "jaxnet check mine.py:sine --gradient sine_gradient --inputs x=SHAPE,",
-        "jaxnet check mine.py:scale_forward,scale_backward --inputs x=SHAPE, times=1",
-        "jaxnet check mine.py:cube --gradient cube_grad --inputs x=SHAPE,",
-        "jaxnet check mine.py:Unsummed --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
-        "jaxnet check mine.py:affine_forward,affine_backward --inputs x=SHAPE, w=SHAPE,",
-        "jaxnet check mine.py:product --gradient grad_product --inputs x=SHAPE,",
-        "jaxnet check mine.py:Fixed --init W=SHAPE, b=SHAPE, factor=1 --inputs x=SHAPE,",
-        "jaxnet check mine.py:Windows --init size=VALUE stride=VALUE --inputs x=SHAPE,",
-        "jaxnet check mine.py:f_forward,f_backward --inputs x=SHAPE, w=SHAPE,",
+        "jaxnet check mine.py:Affine --init W=shape:SIZES b=shape:SIZES factor=1 --inputs x=shape:SIZES",
+        "jaxnet check mine.py:WrongForOne --init w=shape:SIZES --inputs x=shape:SIZES",
+        "jaxnet check mine.py:sine --gradient sine_gradient --inputs x=shape:SIZES",
+        "jaxnet check mine.py:scale_forward,scale_backward --inputs x=shape:SIZES times=1",
+        "jaxnet check mine.py:cube --gradient cube_grad --inputs x=shape:SIZES",
+        "jaxnet check mine.py:Unsummed --init W=shape:SIZES b=shape:SIZES factor=1 --inputs x=shape:SIZES",
+        "jaxnet check mine.py:affine_forward,affine_backward --inputs x=shape:SIZES w=shape:SIZES",
+        "jaxnet check mine.py:product --gradient grad_product --inputs x=shape:SIZES",
+        "jaxnet check mine.py:Fixed --init W=shape:SIZES b=shape:SIZES factor=1 --inputs x=shape:SIZES",
+        "jaxnet check mine.py:Windows --init size=VALUE stride=VALUE --inputs x=shape:SIZES",
+        "jaxnet check mine.py:f_forward,f_backward --inputs x=shape:SIZES w=shape:SIZES",
     ]
     assert err.splitlines() == [
         "jaxnet check: mine.py: not listed: Half has forward and no backward(dout); did you mean bakward?",
         "jaxnet check: mine.py: name one of these, mine.py:NAME, "
-        "with shapes such as 4x3 for SHAPE and numbers for VALUE",
+        "with sizes such as 4x3 or 4 for SIZES and numbers for VALUE",
     ]
     (tmp_path / "mine.py").write_text("def f(x=2):\n    pass\ndef df(x=2):\n    pass\n")
     assert check("mine.py")[1:] == (
@@ -500,21 +531,21 @@ def test_the_line_where_the_gradient_of_a_leaf_is_assigned(name):
     )
 
 
-def test_a_listed_command_works_with_each_shape_filled_in(check):
+def test_a_listed_command_works_with_all_sizes_filled_in(check):
     command = check("mine.py")[1].splitlines()[0].removeprefix("jaxnet check ")
-    status, out, _ = check(re.sub("SHAPE", "{}", command).format("4x3", "3", "5x4"))
+    status, out, _ = check(re.sub("SIZES", "{}", command).format("4x3", "3", "5x4"))
     assert (status, out.partition(":")[0]) == (0, "PASS  Affine (W, b, x)")
 
 
 WRONG_CALLS = {
     "an unknown argument": ("Affine --init 4x3 3 factr=2", "takes W, b, factor, and no factr; did you mean factor?"),
-    "a missing argument": ("Affine --init b=3,", "takes W, b, factor: W is missing; pass --init W=SHAPE, b=SHAPE,"),
+    "a missing argument": ("Affine --init b=3,", "takes W, b, factor: W is missing; pass --init W=shape:SIZES b="),
     "too many arguments": ("Affine --init 4x3 3 =1 =2", "takes W, b, factor: it got 4 values without a name"),
     "an argument twice": ("Affine --init 4x3 3 W=4x3", "takes W, b, factor: W is passed twice"),
-    "no input": ("Affine --init 4x3 3", "Affine.forward takes x: x is missing; pass --inputs x=SHAPE,"),
+    "no input": ("Affine --init 4x3 3", "Affine.forward takes x: x is missing; pass --inputs x=shape:SIZES"),
     "an unknown input": ("Affine --init 4x3 3 --inputs y=5x4", "Affine.forward takes x, and no y"),
-    "one of two inputs": ("f,g --inputs 5x4", "f takes x, w: w is missing; add w=SHAPE, to --inputs"),
-    "no input of a function": ("squares --gradient slope", "squares takes x: x is missing; pass --inputs x=SHAPE,"),
+    "one of two inputs": ("f,g --inputs 5x4", "f takes x, w: w is missing; add w=shape:SIZES to --inputs"),
+    "no input of a function": ("squares --gradient slope", "squares takes x: x is missing; pass --inputs x=shape:"),
 }  # fmt: skip
 
 
@@ -526,6 +557,29 @@ def test_a_wrong_call_is_refused_with_what_the_function_takes_and_no_path_of_the
     assert status == 2
     assert message in err
     assert ".py:" not in err.replace("mine.py:", "")
+
+
+def test_a_size_that_is_read_as_a_shape_is_named_but_no_size_of_an_array(check, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\nclass Sized:\n    def __init__(self, n_in, b):\n        self.W, self.b = np.eye(n_in), b\n"
+        "    def forward(self, x):\n        return x @ self.W + self.b\n    def backward(self, dout):\n        pass\n"
+    )
+    assert (
+        "; n_in got 4, which is read as a shape: =4 is the number\n"
+        in check("mine.py:Sized --init 4 4 --inputs 5x4")[2]
+    )
+    assert "read as a shape" not in check("mine.py:Sized --init =4 3 --inputs 5x4")[2]
+
+
+@pytest.mark.parametrize(("forward", "backward"), [("f", "f_backward"), ("f", "f_bwd"), ("f_fwd", "f_bwd")])
+def test_a_pair_whose_forward_pass_is_not_named_so_is_listed_and_proposed(check, tmp_path, forward, backward):
+    (tmp_path / "mine.py").write_text(
+        f"import numpy as np\ndef {forward}(x):\n    return np.sin(np.asarray(x)), x\n"
+        f"def {backward}(dout, x):\n    return dout * np.cos(x)\n"
+    )
+    assert check("mine.py")[1] == f"jaxnet check mine.py:{forward},{backward} --inputs x=shape:SIZES\n"
+    assert f"; did you mean mine.py:{forward},{backward}?" in check(f"mine.py:{forward} --inputs 5")[2]
+    assert check(f"mine.py:{forward},{backward} --inputs 5")[0] == 0
 
 
 def test_an_error_in_a_constructor_is_placed_in_the_users_file(check, tmp_path):
@@ -549,6 +603,7 @@ def test_a_file_lists_rules_functions_of_tensors_and_what_returns_its_gradients(
         "@jax.custom_vjp\ndef swish(x, beta): return x\n"
         "class Swish(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x, beta): return x\n"
         "    @staticmethod\n    def backward(ctx, dout): return dout, None\n"
+        "class Block(torch.nn.Module):\n    def __init__(self, width): pass\n    def forward(self, x): return x\n"
         "class Net:\n    def loss(self, X, y=None, reg=0.0):\n        loss, grads = 0, {}\n        return loss, grads\n"
         "def svm_loss(W, X, y, reg: float):\n    return loss, dW\n"
         "def split(x):\n    return x, x\n"
@@ -557,8 +612,9 @@ def test_a_file_lists_rules_functions_of_tensors_and_what_returns_its_gradients(
     status, out, _ = check("mine.py")
     assert status == 2
     assert out.splitlines() == [
-        "jaxnet check mine.py:swish --inputs x=SHAPE, beta=SHAPE,",
-        "jaxnet check mine.py:Swish --inputs x=SHAPE, beta=SHAPE,",
-        "jaxnet check mine.py:Net --inputs X=SHAPE, y=SHAPE, reg=0.0",
-        "jaxnet check mine.py:svm_loss --inputs W=SHAPE, X=SHAPE, y=SHAPE, reg=VALUE",
+        "jaxnet check mine.py:swish --inputs x=shape:SIZES beta=shape:SIZES",
+        "jaxnet check mine.py:Swish --inputs x=shape:SIZES beta=shape:SIZES",
+        "jaxnet check mine.py:Block --init width=VALUE --inputs x=shape:SIZES",
+        "jaxnet check mine.py:Net --inputs X=shape:SIZES y=shape:SIZES reg=0.0",
+        "jaxnet check mine.py:svm_loss --inputs W=shape:SIZES X=shape:SIZES y=shape:SIZES reg=VALUE",
     ]

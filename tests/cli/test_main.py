@@ -137,7 +137,7 @@ WRONG_OPTIONS = {
     "train --zz 3": "--zz: no such option; --help lists them",
     "predict --folder x": "--folder: no such option; write its value without --folder",
     "predict runs/x --prompt x": "--prompt: no such option; did you mean --text?",
-    "predict": "Missing from jaxnet predict: FOLDER Folder of a finished run",
+    "predict": "FOLDER: missing, expected the folder of a finished run of jaxnet train",
 }
 
 

@@ -924,7 +924,7 @@ INVALID_TARGETS = {
     "no such file": ("nowhere.py:Affine", "there is no file nowhere.py"),
     "no name": ("USER_CODE", "name one of these"),
     "no such name": ("USER_CODE:Afine", "no Afine in"),
-    "no arguments": ("USER_CODE:Affine --inputs 3x4", "W, b are missing; pass --init W=SHAPE, b=SHAPE,"),
+    "no arguments": ("USER_CODE:Affine --inputs 3x4", "W, b are missing; pass --init W=shape:SIZES b=shape:SIZES"),
     "no value": ("USER_CODE:Affine --init 4x3 three --inputs 3x4", "'three': expected a shape"),
     "no shape": ("USER_CODE:Affine --init 4x0 3 --inputs 3x4", "a size is below 1"),
     "no weights": ("USER_CODE:Affine --init weights.npz --inputs 3x4", "weights.npz: there is no such file"),

@@ -16,7 +16,8 @@ PLAIN = {
     "=3": 3, "=-3": -3, "0.5": 0.5, "1e-3": 1e-3, "-2": -2, "=1+2j": 1 + 2j, "None": None, "True": True, "False": False,
     "str:same": "same", "str:a=b,c": "a=b,c", "str:": "", "'same'": "same", "(2,2)": (2, 2), "(2,)": (2,), "()": (),
     "[1, -1]": [1, -1], "[0.5,str:x,(1,2)]": [0.5, "x", (1, 2)], "{a:=3,b:0.5}": {"a": 3, "b": 0.5},
-    "{a:{b:None}}": {"a": {"b": None}}, "py:2**10": 1024, "py:dict(a=[1, 2])": {"a": [1, 2]},
+    "{a:{b:None}}": {"a": {"b": None}},
+    "{\"a\": 0.5, 'b': =3}": {"a": 0.5, "b": 3}, "py:2**10": 1024, "py:dict(a=[1, 2])": {"a": [1, 2]},
 }  # fmt: skip
 
 
@@ -30,7 +31,8 @@ def test_a_value_is_parsed(spec):
 
 ARRAYS = {
     "4x3": (4, 3), "3": (3,), "3,": (3,), "1x1x2": (1, 1, 2), "py:np.eye(3)": (3, 3),
-    "py:rng.normal(size=(2, 5))": (2, 5),
+    "py:rng.normal(size=(2, 5))": (2, 5), "shape:4x3": (4, 3), "shape:3": (3,), "shape:()": (), "array:0.7": (),
+    "array:[[1.5,2],[3,4]]": (2, 2),
 }  # fmt: skip
 
 
@@ -41,6 +43,13 @@ def test_an_array_has_the_shape_that_is_written(spec):
     assert value.dtype == np.float64
 
 
+def test_an_array_has_the_values_that_are_written():
+    ((scalar, labels, nested), named) = parsed("array:0.7", "array:[2,0]", "[array:1.5,shape:2]", "s=array:-1e-3")
+    assert (scalar, labels.tolist(), labels.dtype.kind) == (0.7, [2, 0], "i")
+    assert (nested[0], nested[1].shape, named["s"]) == (1.5, (2,), -1e-3)
+    assert isinstance(named["s"], np.ndarray)
+
+
 def test_integers_are_below_their_limit():
     ((value,), _) = parsed("5x40<3")
     assert value.shape == (5, 40)
@@ -48,7 +57,7 @@ def test_integers_are_below_their_limit():
 
 
 def test_values_by_name_and_dicts_by_dots():
-    _, named = parsed("stride=2", "W=4x3", "b=3,", "mode=str:a=b", "p.W=2x3", "p.inner.b=5,", "p.n=4")
+    _, named = parsed("stride=2", "W=4x3", "b=shape:3", "mode=str:a=b", "p.W=2x3", "p.inner.b=5,", "p.n=4")
     assert named["stride"] == 2
     assert (named["W"].shape, named["b"].shape, named["mode"]) == ((4, 3), (3,), "a=b")
     assert (named["p"]["W"].shape, named["p"]["inner"]["b"].shape, named["p"]["n"]) == ((2, 3), (5,), 4)
@@ -103,6 +112,9 @@ MALFORMED = {
     "(4x3]": "closes nothing",
     "(2,2)x": "text after the closing ')'", "{W1}": "'W1' in braces, expected NAME:VALUE",
     "py:nope(3)": "raised NameError: name 'nope' is not defined; expected an expression of np",
+    "shape:4X3": "the shape is '4X3', expected sizes such as 4x3 or 4", "shape:": "expected sizes such as 4x3",
+    "shape:0x2": "a size is below 1", "array:4x3": "a shape is written shape:4x3",
+    "array:[[1],[2,3]]": "expected numbers", "array:['a']": "expected numbers",
     "x.y.npz": "there is no such file",
     "(1,three)": "a string is written str:three",
 }  # fmt: skip

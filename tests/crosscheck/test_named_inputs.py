@@ -1,5 +1,6 @@
 """Tests inputs that are passed by the names of the forward pass's parameters."""
 
+import inspect
 import re
 
 import jax
@@ -54,6 +55,92 @@ def test_arguments_of_functions_bind_by_name():
 def test_wrong_names_are_told(named, message):
     with pytest.raises(SubjectError, match=re.escape(message)):
         check(AFFINE, X, named=named)
+
+
+# -- keyword-only inputs
+
+
+def affine_forward(x, W, *, gain=2.0, transposed=False):
+    return gain * (x @ (W.T if transposed else W)), (x, W, gain)
+
+
+def affine_backward(dout, cache):
+    x, W, gain = cache
+    return gain * dout @ W.T, gain * x.T @ dout
+
+
+class Scaled:
+    """An affine layer with a keyword-only gain, whose gradient for W lacks the gain."""
+
+    __slots__ = ("W", "dW", "gain", "x")
+
+    def __init__(self, W):
+        self.W = W
+
+    def forward(self, x, *, gain=1.0, **options):
+        self.x, self.gain = x, gain
+        return gain * x @ self.W
+
+    def backward(self, dout):
+        self.dW = self.x.T @ dout
+        return self.gain * dout @ self.W.T
+
+
+DW_LINE = inspect.getsourcelines(Scaled.backward)[1] + 1
+
+
+class Cubic:
+    def __call__(self, x, *, scale):
+        return scale * x**3
+
+
+def power(x, *, n, scale=1.0):
+    return scale * x**n
+
+
+def gradient_of_power(x, dout, *, n, scale=1.0):
+    return scale * dout * n * x ** (n - 1)
+
+
+@pytest.mark.parametrize(
+    "named", [{"x": X, "W": W}, {"x": X, "W": W, "gain": 0.5}, {"x": X, "W": W, "transposed": False}]
+)
+def test_keyword_only_inputs_of_a_pair_are_passed_by_keyword(named):
+    report = check((affine_forward, affine_backward), named=named, constants=("gain",) if "gain" in named else ())
+    assert report.verdict is Verdict.PASS
+    assert [leaf.name for leaf in report.leaves] == ["x", "W"]
+
+
+@pytest.mark.parametrize(
+    ("named", "verdict"), [({}, Verdict.PASS), ({"gain": 0.5}, Verdict.FAIL), ({"other": "same"}, Verdict.PASS)]
+)
+def test_keyword_only_inputs_of_a_layer_are_passed_by_keyword(named, verdict):
+    layer = Scaled(W)
+    report = check(layer, named={"x": X} | named)
+    assert (report.verdict, report.subject, [leaf.name for leaf in report.leaves]) == (verdict, "Scaled", ["W", "x"])
+    assert [line.line for line in report.lines.values()] == ([] if verdict is Verdict.PASS else [DW_LINE])
+    assert type(layer) is Scaled
+    assert not hasattr(layer, "x")
+
+
+def test_a_gradient_takes_the_keyword_only_inputs_of_its_function():
+    report = check_function(power, X, named={"n": 3}, gradient=gradient_of_power)
+    assert (report.verdict, [leaf.name for leaf in report.leaves]) == (Verdict.PASS, ["x"])
+    wrong = check_function(power, X, named={"n": 3}, gradient=lambda x, dout, *, n: dout * x ** (n - 1))
+    assert wrong.verdict is Verdict.FAIL
+
+
+def test_an_array_that_is_keyword_only_is_a_leaf():
+    def product(x, *, W):
+        return x @ W
+
+    report = check_function(product, X, named={"W": W}, gradient=lambda x, dout, *, W: (dout @ W.T, 2 * x.T @ dout))
+    assert [(leaf.name, leaf.verdict) for leaf in report.leaves] == [("x", Verdict.PASS), ("W", Verdict.FAIL)]
+
+
+def test_keyword_only_inputs_of_callable_objects_are_refused_with_a_way_to_pass_them():
+    with pytest.raises(SubjectError, match=re.escape("Cubic takes scale by keyword alone")):
+        check(Cubic(), X, named={"scale": 2.0})
 
 
 def test_names_and_shapes_exclude_each_other():

@@ -195,7 +195,7 @@ def test_an_unknown_value_of_the_setting_is_an_error_of_usage(run):
 
 def test_the_seed_is_the_crc_of_the_node_id():
     # The check value of CRC-32/ISO-HDLC in Greg Cook's Catalogue of parametrised CRC algorithms.
-    assert Crosscheck("123456789", {}, None, "fail", [], None).seed == 0xCBF43926
+    assert Crosscheck("123456789", {}, None, "fail", [], None, show=print).seed == 0xCBF43926
 
 
 @pytest.mark.slow
@@ -342,8 +342,19 @@ def test_the_summary_is_one_line_if_quiet_and_absent_without_checks(run):
     run("def test_nothing(crosscheck):\n    pass\n").stdout.no_fnmatch_line("*= crosscheck =*")
 
 
+def test_warnings_of_a_pass_are_counted_and_printed_on_request(run):
+    test = "def test_ones(crosscheck):\n    crosscheck(Scale(np.ones(3)), shapes=[(5, 3), (4, 3)])\n"
+    counted = "crosscheck: 2 checks in * s: 2 passed, 1 of them with warnings, which pytest -rP prints"
+    for options in ((), ("-rP",)):
+        result = run(RIGHT + test, "-q", *options)
+        result.stdout.fnmatch_lines([counted])
+        assert ("w is 1 everywhere" in result.stdout.str()) == bool(options)
+
+
 def test_the_three_slowest_are_listed_slowest_first():
-    checks = [Check(test="t", subject=str(s), outcome="passed", seconds=s) for s in (0.25, 4.0, 1.0, 2.0)]
+    checks = [
+        Check(test="t", subject=str(s), outcome="passed", seconds=s, has_warnings=False) for s in (0.25, 4.0, 1.0, 2.0)
+    ]
     lines = summary_lines(checks)
     assert lines[0] == "4 checks in 7.2 s: 4 passed"
     assert [line.split()[1] for line in lines[1:]] == ["4.00", "2.00", "1.00"]

@@ -142,8 +142,9 @@ def test_what_is_no_image_is_refused(tmp_path):
     drawn(1, 5).save(tmp_path / "whole.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:500])
     for name, message in {
-        "text.png": "cannot be read as an image", "half.png": "cannot be read as an image",
-        "nowhere.png": "no such file", "blank.png": "nearly the same color", ".": "cannot be read as an image",
+        "text.png": "not an image, or of an unknown format; expected a file such as PNG",
+        "half.png": "cannot be read as an image",
+        "nowhere.png": "no such file", "blank.png": "nearly the same color", ".": "is a folder; name the images in it",
     }.items():  # fmt: skip
         with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path / name))}: .*{message}"):
             own_images.read_image(tmp_path / name, 28)

@@ -137,7 +137,9 @@ def test_an_image_is_refused_where_an_array_is_expected_and_by_a_network_of_text
         jaxnet.predict(run.net, run.params, run.state, "seven.png")
     with pytest.raises(ValueError, match="images: none, expected at least one"):
         run.read_images()
-    with pytest.raises(ValueError, match="images: list, expected paths, Pillow images, or arrays of bytes"):
+    with pytest.raises(ValueError, match="images: a list, expected paths, Pillow images, or arrays of bytes"):
         run._replace(summary={"dataset": "digits"}).read_images(["seven.png"])
+    with pytest.raises(ValueError, match=r"images: an array of float64 of shape \(8, 8\), expected paths"):
+        run._replace(summary={"dataset": "digits"}).read_images(np.ones((8, 8)))
     with pytest.raises(ValueError, match=r"trained on 'a\.txt', expected one of digits, mnist"):
         run._replace(summary={"dataset": "a.txt"}).read_images("seven.png")
