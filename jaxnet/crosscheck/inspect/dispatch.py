@@ -16,6 +16,7 @@ from jaxnet.crosscheck.adapters import (
     loss_objects,
     methods,
     outside_costs,
+    parameter_lists,
     plain_numbers,
     resets,
     returned_order,
@@ -164,6 +165,7 @@ def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> S
         or returned_order.adapt(drawn)
         or unread_arguments.adapt_unread_dout(drawn)  # which would look as if it ignored dout
         or gradient_lists.adapt(drawn)  # whose parameters would look as if they had no gradient
+        or parameter_lists.adapt(drawn)  # likewise
         or stored_inputs.adapt(drawn)  # whose backward would look as if it forgot the gradient of its input
         or whole_networks.adapt(drawn)  # whose input would look as if its gradient were forgotten
         or scalar_engines.adapt(Style(thing, inputs))  # JAX would derive numbers beside the objects alone

@@ -23,13 +23,17 @@ from jaxnet.crosscheck.inspect.parameters import arrays_by_place, declared_const
 from jaxnet.crosscheck.inspect.plain_numbers import with_learnable_numbers
 from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
-from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, set_gradients
+from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, reversed_lists, set_gradients
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_inexact
 from jaxnet.crosscheck.inspect.trial_run import BY_SOURCE, TrialRun, run_trial
 
 Kind = TypeVar("Kind", bound="CheckableCode")
 NOT_BY_INTEGERS = (
     "{name} is an array of integers: the gradient that backward returns for it is not checked; pass floats to check it"
+)
+BACKWARDS = (
+    "the gradients of {names} are right in the reverse order, from the last to the first: if the update reads them so, "
+    "reverse the list at the end of backward, and check again; otherwise they are wrong"
 )
 OUTPUT = ("output", "outputs", "out", "y", "a", "A", "Z", "value")  # attributes where a forward may store its output
 
@@ -74,6 +78,7 @@ class CheckableCode(Checkable):
         assignment: The input of each returned gradient.
         shared_gradients: Groups of leaves whose gradients are one array.
         alternatives: Other inputs to which a single returned gradient may belong.
+        places: The place whose stored gradient is read, of those leaves for which it is not their own.
     """
 
     name: str
@@ -96,6 +101,8 @@ class CheckableCode(Checkable):
     alternatives: tuple[Assignment, ...] = ()
     notes: tuple[str, ...] = ()
     has_complex_output: bool = False
+    places: Mapping[str, str] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
     def open(self, leaves: Leaves) -> Instance:
         values = {name: self._value(name, leaves) for name in self.arrays if name in leaves}
@@ -157,6 +164,8 @@ class CheckableCode(Checkable):
                 alternatives=(),
                 notes=notes,
             )
+        if places := reversed_lists({name: self.arrays[name] for name in self.parameters}):
+            yield replace(self, places=places, doubts=(BACKWARDS.format(names=", ".join(places)),))
 
     def _order(self) -> tuple[str, str]:
         """Returns the words of the note on the order in which gradients are read."""
@@ -171,7 +180,7 @@ class CheckableCode(Checkable):
         if result is None:
             found |= {name: getattr(adapter.owner, attribute, None) for name, attribute in self.assignment.stored}
         found |= {name: gradient for name, gradient in returned.items() if gradient is not None}
-        return {name: found.get(name) for name in self.leaves}
+        return {name: found.get(self.places.get(name, name)) for name in self.leaves}
 
     def _value(self, name: str, leaves: Leaves) -> Any:
         """Returns the value of an array at the leaves; elements that are also part of a parameter stay."""

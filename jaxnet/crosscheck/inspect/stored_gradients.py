@@ -17,16 +17,21 @@ LOOSE_GRADIENT_NAMES = (
     "{}_diff", "diff_{}", "{}_gradient", "gradient_{}", "{}_gradients", "gradients_{}", "{}gradient", "gradient{}",
 )  # fmt: skip
 # Attributes that hold parameters, each with one that holds their gradients, by index or by name.
+GRADIENT_LISTS = "grads", "gradients", "_grads", "_gradients", "grad", "gradient", "_grad", "_gradient"
 COLLECTIONS = tuple(
     (parameters, gradients)
     for name in ("params", "parameters", "state_dict")
     for parameters in (name, f"_{name}")
-    for gradients in ("grads", "gradients", "_grads", "_gradients", "grad", "gradient", "_grad", "_gradient")
+    for gradients in GRADIENT_LISTS
 )
+WEIGHT_LISTS = re.compile(
+    r"_*(ws?|weights?)", re.IGNORECASE
+)  # with biases beside them, whose gradients may be in `grads`
 # Attributes that hold dicts by name: of gradients, and of parameters.
 GRADIENT_DICTS = re.compile(r"_?(d_?params?|d_?weights?|(param(eter)?s?_|weights?_)?(grads?|gradients?)|derivatives?)")
 PROPERTIES = ("grads", "gradients")  # which may compute such a dict
 PARAMETER_DICTS = re.compile(r"_?(params?|parameters|weights)")
+ENTRY = re.compile(r"(.+)\[\d+\]")
 SYNONYMS = (("w", "weight", "weights", "kernel", "kernels"), ("b", "bias", "biases"))
 
 
@@ -93,18 +98,22 @@ def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[
     attributes = attributes_of(layer)
     places = [*filter(GRADIENT_DICTS.fullmatch, attributes), *(n for n in PROPERTIES if n not in attributes)]
     dicts = [grads for place in places if isinstance(grads := safe_getattr(layer, place), Mapping)]
-    found = {}
+    found: dict[str, Any] = {}
     for name in attributes:
         beside = [attributes[place] for place in _strict_names(name) if place in attributes]
         beside += [value for named in dicts for value in _under_its_name(name, named, attributes)]
         if inputs is not None:
             loose = loose_names(name, frozenset(attributes), frozenset(inputs))
-            beside += [attributes[place] for place in loose if place in attributes and is_inexact(attributes[place])]
+            beside += [attributes[place] for place in loose if place in attributes and _is_gradient(attributes[place])]
         if beside:
-            found[name] = next((value for value in beside if value is not None), None)
+            gradient = next((value for value in beside if value is not None), None)
+            found |= _by_entry(name, attributes[name], gradient) if _are_arrays(attributes[name]) else {name: gradient}
     for parameters, gradients in COLLECTIONS:
         if parameters in attributes:
             found |= _by_entry(parameters, attributes[parameters], safe_getattr(layer, gradients))
+    for name in filter(WEIGHT_LISTS.fullmatch, attributes):
+        alike = [attributes[g] for g in GRADIENT_LISTS if _have_shapes_of(attributes[name], attributes.get(g))]
+        found |= _by_entry(name, attributes[name], alike[0]) if len(alike) == 1 else {}
     return _beside_entries(attributes) | _within_dicts(attributes) | found
 
 
@@ -197,11 +206,25 @@ def _has_gradient(owner: Any) -> bool:
     return is_set and getattr(owner, "requires_grad", True) is not False
 
 
+def _is_gradient(value: Any) -> bool:
+    return is_inexact(value) or _are_arrays(value)
+
+
+def _are_arrays(value: Any) -> bool:
+    """Returns whether this is a list of arrays, as `Ws` of the weights of several layers."""
+    return isinstance(value, list | tuple) and len(value) > 0 and all(map(is_inexact, value))
+
+
 @cache  # the names of one layer are asked for at each of its many backward passes
 def _strict_names(name: str) -> tuple[str, ...]:
     """Returns the names of the gradient of an attribute: `dW` for `W`, `_dW` for `_W`."""
     private = [f"_{form.format(name[1:])}" for form in GRADIENT_NAMES] if name.startswith("_") else []
-    return *(form.format(name) for form in GRADIENT_NAMES), *private
+    return *(form.format(name) for form in GRADIENT_NAMES), *private, *_plurals(name, GRADIENT_NAMES)
+
+
+def _plurals(name: str, forms: Collection[str]) -> list[str]:
+    """Returns the names of the gradients of several arrays: `weight_grads` of `weights`."""
+    return [f"{form.format(name[:-1])}s" for form in forms if not form.endswith("s")] if name.endswith("s") else []
 
 
 @cache
@@ -215,7 +238,7 @@ def loose_names(name: str, attributes: frozenset[str], inputs: frozenset[str]) -
     """Returns ambiguous names of the gradient of an attribute: `gW`; `dw` for `W`, unless there is a `w`."""
     forms = (*GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES)
     lower = name.lower()
-    found = [form.format(name) for form in LOOSE_GRADIENT_NAMES]
+    found = [*(form.format(name) for form in LOOSE_GRADIENT_NAMES), *_plurals(name, LOOSE_GRADIENT_NAMES)]
     if lower not in attributes and lower not in inputs:
         found += [form.format(lower) for form in forms]
     for word in _synonyms(name, attributes):
@@ -237,5 +260,44 @@ def _by_entry(place: str, parameters: Any, gradients: Any) -> dict[str, Any]:
                 found[f"{place}[{key!r}]"] = gradients[match]
         return found
     if isinstance(parameters, list | tuple) and isinstance(gradients, list | tuple):
-        return {f"{place}[{i}]": gradient for i, gradient in zip(range(len(parameters)), gradients, strict=False)}
+        ordered = gradients[::-1] if _is_reversed(parameters, gradients) else gradients
+        return {f"{place}[{i}]": gradient for i, gradient in zip(range(len(parameters)), ordered, strict=False)}
     return {}
+
+
+def reversed_lists(places: Mapping[str, Any]) -> dict[str, str]:
+    """Returns for each place in a list of arrays the one that its gradient has in a list in the reverse order.
+
+    Lists whose shapes tell the order are left out.
+
+    Args:
+        places: Arrays by their places: `Ws[0]`, `Ws[1]`.
+
+    Examples:
+        >>> reversed_lists({"Ws[0]": np.eye(2), "Ws[1]": np.eye(2), "b": np.ones(2)})
+        {'Ws[0]': 'Ws[1]', 'Ws[1]': 'Ws[0]'}
+    """
+    lists: dict[str, list[str]] = {}
+    for place in places:
+        if match := ENTRY.fullmatch(place):
+            lists.setdefault(match[1], []).append(place)
+    found: dict[str, str] = {}
+    for entries in lists.values():
+        shapes = [np.shape(places[entry]) for entry in entries]
+        if len(entries) > 1 and shapes == shapes[::-1]:
+            found |= dict(zip(entries, entries[::-1], strict=True))
+    return found
+
+
+def _is_reversed(parameters: Any, gradients: Any) -> bool:
+    """Returns whether gradients have the shapes of parameters only from the last one to the first, as backward goes."""
+    shapes, found = (list(map(np.shape, values)) for values in (parameters, gradients))
+    return shapes != found[: len(shapes)] and shapes == found[::-1]
+
+
+def _have_shapes_of(parameters: Any, gradients: Any) -> bool:
+    """Returns whether two lists have arrays of the same shapes, in this order or in the reverse one."""
+    if not (_are_arrays(parameters) and _are_arrays(gradients)):
+        return False
+    shapes, found = (list(map(np.shape, values)) for values in (parameters, gradients))
+    return shapes in (found, found[::-1])
