@@ -1,9 +1,11 @@
 """Networks whose backward is of their parameters alone: it returns nothing, or a list like that of the parameters.
 
-A loop over layers, `for layer in reversed(self.layers): delta = layer.backward(delta)`, has no gradient of the input.
+A loop over layers, `for layer in reversed(self.layers): delta = layer.backward(delta)`, has no gradient of the input,
+nor has `backward()` of a network whose `forward(X, y)` returns its loss.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of, layers_within
+from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place
 from jaxnet.crosscheck.inspect.trees import is_float
 
 PARAMETERS, GRADIENTS = "params", "grads"
@@ -23,6 +26,8 @@ def adapt(style: Style) -> Style | None:
     if isinstance(net, tuple | list | type) or not (has_method(net, "forward") and has_method(net, "backward")):
         return None
     kind: Any = type(net)
+    if not parameters_of(net.backward) and _is_of_loss(style):
+        return _held_fixed(style, lambda self: kind.backward(self))
     may_be_whole = _holds_layers(net) or isinstance(attributes_of(net).get(PARAMETERS), list)
     if not may_be_whole or len(parameters_of(net.backward)) != 1:
         return None
@@ -33,16 +38,42 @@ def adapt(style: Style) -> Style | None:
     if not is_list and (returned is not None or not _holds_layers(net)):
         return None
 
-    @functools.wraps(kind.backward)
-    def backward(self: Any, *dout: Any) -> dict[str, Any]:
+    def run(self: Any, *dout: Any) -> None:
         gradients = kind.backward(self, *dout)
         if is_list:
             setattr(self, GRADIENTS, gradients)
+
+    return _held_fixed(style, run)
+
+
+def _held_fixed(style: Style, run: Callable[..., Any]) -> Style:
+    """Returns a network whose backward runs a function and returns no gradient, and whose inputs are data."""
+    net, kind = style.thing, type(style.thing)
+
+    @functools.wraps(kind.backward)
+    def backward(self: Any, *dout: Any) -> dict[str, Any]:
+        run(self, *dout)
         return {}
 
     names = [n for n, x in zip(parameters_of(net.forward), style.inputs, strict=False) if is_float(x)]
     note = "; ".join(filter(None, (style.note, NOTE.format(kind.__name__, ", ".join(names)))))
     return style._replace(thing=with_methods(net, {"backward": backward}), note=note, data=tuple(names))
+
+
+def _is_of_loss(style: Style) -> bool:
+    """Returns whether forward takes labels and returns a number, and backward stores gradients of parameters alone."""
+    trial: Any = duplicate(style.thing)
+    loss = called(trial.forward, *style.inputs)
+    if len(style.inputs) < 2 or not is_float(loss) or np.size(loss) != 1:
+        return False
+    before = {name: id(value) for name, value in attributes_of(trial).items()}
+    if called(trial.backward) is not None:
+        return False
+    stored = {name: value for name, value in attributes_of(trial).items() if before.get(name) != id(value)}
+    gradients = gradients_by_place(trial)
+    shapes = {np.shape(x) for x in style.inputs}
+    others = [value for value in stored.values() if not any(value is gradient for gradient in gradients.values())]
+    return any(map(is_float, gradients.values())) and not any(is_float(v) and np.shape(v) in shapes for v in others)
 
 
 def _is_like_parameters(net: Any, returned: Any) -> bool:
