@@ -28,6 +28,7 @@ from jaxnet.crosscheck.adapters import (
     model_functions,
     model_losses,
     named_values,
+    network_losses,
     outside_costs,
     plain_numbers,
     pre_activations,
@@ -75,6 +76,7 @@ OTHER_STYLES = (
     losses_beside.adapt,
     backprop_networks.adapt,
     model_functions.adapt,
+    network_losses.adapt,
     model_losses.adapt,
     named_values.adapt,
     loss_and_gradients.adapt,
@@ -86,14 +88,15 @@ OTHER_STYLES = (
 )
 
 
-def adapt(thing: Any, inputs: tuple[Any, ...]) -> Style:
+def adapt(thing: Any, inputs: tuple[Any, ...], drawn: tuple[int, ...] = ()) -> Style:
     """Returns the code in a style that the checker takes; unchanged if it is in no other.
 
     Args:
         thing: The object, function or pair of functions that is checked.
         inputs: The arguments that it is called with.
+        drawn: The places of those that were drawn. Defaults to none.
     """
-    style = Style(thing, inputs)
+    style = Style(thing, inputs, drawn=drawn)
     for adapter in OTHER_STYLES:
         if (adapted := adapter(style)) is not None:
             return adapted
