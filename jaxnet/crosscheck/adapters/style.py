@@ -76,6 +76,13 @@ def with_methods(thing: Any, methods: Mapping[str, Any]) -> Any:
     return adapted
 
 
+def with_parameters(function: Any, names: list[str]) -> Any:
+    """Returns a function of any arguments with a signature of these."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    function.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+    return function
+
+
 def called(function: Callable[..., Any], *args: Any) -> Any:
     """Returns the result of a trial call with copies of the arguments; an exception if it raises one.
 

@@ -102,6 +102,7 @@ def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[
             beside += [attributes[place] for place in loose if place in attributes and is_inexact(attributes[place])]
         if beside:
             found[name] = next((value for value in beside if value is not None), None)
+            found |= _by_entry(name, attributes[name], found[name]) if _is_list_of_arrays(attributes[name]) else {}
     for parameters, gradients in COLLECTIONS:
         if parameters in attributes:
             found |= _by_entry(parameters, attributes[parameters], safe_getattr(layer, gradients))
@@ -222,6 +223,10 @@ def loose_names(name: str, attributes: frozenset[str], inputs: frozenset[str]) -
         if word not in map(str.lower, inputs):
             found += [form.format(own) for own in (word.upper(), word) for form in forms]
     return tuple(found)
+
+
+def _is_list_of_arrays(value: Any) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(map(is_inexact, value))
 
 
 def _by_entry(place: str, parameters: Any, gradients: Any) -> dict[str, Any]:
