@@ -29,6 +29,7 @@ from jaxnet.crosscheck.measure.input_warnings import input_warnings
 from jaxnet.crosscheck.measure.leaf_steps import copies
 from jaxnet.crosscheck.measure.other_ways import compare_other_ways
 from jaxnet.crosscheck.meter import OutOfTime, metered, name_leaf
+from jaxnet.crosscheck.piecewise_constant import name_piecewise_constant
 from jaxnet.crosscheck.report import Leaf, Report
 from jaxnet.crosscheck.shape_mends import explain_shapes
 from jaxnet.crosscheck.small_constants import explain_small_errors
@@ -294,7 +295,7 @@ def _check_leaves(context: Context, names: list[str], leaves: list[Leaf]) -> lis
             name_leaf(name)
             leaves.append(check_leaf(context, name))
         name_leaf("")
-        leaves = examine_zeros(context, names, leaves)
+        leaves = name_piecewise_constant(context, examine_zeros(context, names, leaves))
         return explain_small_errors(context, name_conjugates(context, name_exchanged(context, leaves)))
     except OutOfTime:
         checked = {leaf.name for leaf in leaves}
