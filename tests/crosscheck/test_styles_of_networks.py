@@ -150,3 +150,31 @@ def test_scores_beside_a_loss_are_not_read_as_a_gradient():
 
     with pytest.raises(SubjectError):
         check(WithScores(), draw(4, 4), Y[:4], 0.5)
+
+
+def linear_cost(X, y, theta, decay):
+    """Returns a cost of a column theta, and its gradient as a flat array, as an optimizer takes it."""
+    d = X @ theta.reshape(-1, 1) - y
+    gradient = X.T @ d
+    gradient[1:] += decay * theta.reshape(-1, 1)[1:]
+    return float((d**2).sum() + decay * (theta[1:] ** 2).sum()) / 2, gradient.ravel()
+
+
+def test_a_gradient_of_another_shape_beside_a_value_is_refused_with_the_shape_to_pass():
+    arrays, theta = (draw(6, 3), draw(6, 1)), draw(3)
+    assert check(linear_cost, *arrays, theta, 0.1).verdict == "PASS"
+    words = (
+        r"linear_cost: returns its value and its gradient by theta, of shape \(3,\), where theta has shape \(3, 1\); "
+        r"return the gradient in the shape of theta, or pass theta of shape \(3,\)$"
+    )
+    with pytest.raises(SubjectError, match=words):
+        check(linear_cost, *arrays, theta.reshape(3, 1), 0.1)
+
+
+def test_another_value_of_the_size_of_an_argument_is_not_called_its_gradient():
+    def value_and_cosines(theta):
+        return float((theta**2).sum()), np.cos(theta).ravel()
+
+    with pytest.raises(SubjectError) as caught:
+        check(value_and_cosines, draw(3, 1))
+    assert "its gradient by" not in str(caught.value)

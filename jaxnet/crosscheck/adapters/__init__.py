@@ -87,6 +87,7 @@ OTHER_STYLES = (
     upstream_pairs.adapt,
     scalar_engines.adapt,
     outside_costs.adapt_own_cost,
+    loss_and_gradients.reject_other_shape,
 )
 
 

@@ -3,15 +3,22 @@
 import functools
 import inspect
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from jaxnet.crosscheck.adapters.forces import AS_FORCE, FORCE, is_force
 from jaxnet.crosscheck.adapters.style import Style, called, named_gradients, parameters_of
+from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.returned_names import returned_names
 from jaxnet.crosscheck.inspect.trees import is_float
 
+OTHER_SHAPE = (
+    "{0}: returns its value and its gradient by {2}, of shape {1}, where {2} has shape {3}; return the gradient in the "
+    "shape of {2}"
+)
+PASS_IT_SO = ", or pass {} of shape {}"
 STEP = 2.0**-16
 QUOTIENTS = 6
 MIN_CORRELATION = 0.9  # of quotients and gradients, also for a gradient that is wrong by a factor or in a few elements
@@ -64,6 +71,32 @@ def adapt_if_plausible(style: Style) -> Style | None:
     """
     adapted = adapt(style)
     return adapted if adapted is not None and adapted.gradient is not None and _is_plausible(adapted) else None
+
+
+def reject_other_shape(style: Style) -> None:
+    """Raises a SubjectError if a function returns its value and its gradient in another shape than the argument has.
+
+    A cost of a column theta (n, 1) may return a flat gradient (n,), as an optimizer takes it.
+    """
+    f, inputs = style.thing, style.inputs
+    if not isinstance(f, FunctionType):
+        return
+    result = called(f, *inputs)
+    if (places := places_of(result)) is None or isinstance(places[1], slice) or not is_float(result[places[1]]):
+        return
+    value, rest = places
+    gradient = result[rest]
+    for place, (name, arg) in enumerate(zip(parameters_of(f), inputs, strict=False)):
+        if not is_float(arg) or np.size(arg) != np.size(gradient) or np.shape(arg) == np.shape(gradient):
+            continue
+        reshaped = np.reshape(gradient, np.shape(arg))
+        if correlation(lambda *args: f(*args)[value], reshaped, inputs, place) > MIN_CORRELATION:
+            again = called(f, *_replaced(inputs, place, np.reshape(arg, np.shape(gradient))))
+            runs = places_of(again) == places and np.shape(again[rest]) == np.shape(gradient)
+            raise SubjectError(
+                OTHER_SHAPE.format(getattr(f, "__name__", "f"), np.shape(gradient), name, np.shape(arg))
+                + (PASS_IT_SO.format(name, np.shape(gradient)) if runs else "")
+            )
 
 
 def places_of(result: Any) -> tuple[int, int | slice] | None:
