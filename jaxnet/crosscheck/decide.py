@@ -48,6 +48,7 @@ class Cause(Enum):
     WRONG_AT_ANOTHER_POINT = "the gradient is zero at the given point, and wrong at one other point"
     STRUCTURED_ONLY = "the gradient is correct only along directions that keep the structure of the value"
     ZERO_AT_POINT = "the gradient is zero at the given point, and inconclusive at other points"
+    PIECEWISE_CONSTANT = "forward is piecewise constant in the leaf, so its derivative is 0, and the gradient is not"
     LOST_IN_ROUNDING = "the effect of the leaf is lost in the rounding of the output"
     SYSTEMATIC_ERROR = "the error in 16 bits is as small as rounding may cause, but does not average out"
     BEYOND_RANGE = "the gradient itself is beyond the range of the 16-bit format"

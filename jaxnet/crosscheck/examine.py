@@ -29,7 +29,9 @@ from jaxnet.crosscheck.measure.input_warnings import input_warnings
 from jaxnet.crosscheck.measure.leaf_steps import copies
 from jaxnet.crosscheck.measure.other_ways import compare_other_ways
 from jaxnet.crosscheck.meter import OutOfTime, metered, name_leaf
+from jaxnet.crosscheck.piecewise_constant import name_piecewise_constant
 from jaxnet.crosscheck.report import Leaf, Report
+from jaxnet.crosscheck.shape_mends import explain_shapes
 from jaxnet.crosscheck.small_constants import explain_small_errors
 from jaxnet.crosscheck.step_curves import StepCurves
 from jaxnet.crosscheck.streams import Stream, stream
@@ -188,7 +190,7 @@ def _check(title: str, context: Context, gradients: dict[str, Any]) -> Report:
         undecided = [sentence(f) for f in findings if f.kind is Behaviour.NOT_REPEATABLE]
         if not undecided:
             undecided = half_sentences.sums_in_forward(checkable, context.point)
-            leaves = _check_leaves(context, form.names, leaves)
+            leaves = explain_shapes(context, gradients, _check_leaves(context, form.names, leaves))
             findings += wrong_in_later_call(context, leaves)
             # A gradient that is wrong after a step is stale only if it was correct before.
             passing = {leaf.name for leaf in leaves if leaf.verdict is Verdict.PASS}
@@ -295,7 +297,7 @@ def _check_leaves(context: Context, names: list[str], leaves: list[Leaf]) -> lis
             name_leaf(name)
             leaves.append(check_leaf(context, name))
         name_leaf("")
-        leaves = examine_zeros(context, names, leaves)
+        leaves = name_piecewise_constant(context, examine_zeros(context, names, leaves))
         return explain_small_errors(context, name_conjugates(context, name_exchanged(context, leaves)))
     except OutOfTime:
         checked = {leaf.name for leaf in leaves}

@@ -535,12 +535,6 @@ UNKNOWN = {
         _set(grads=lambda dW, db: [dW, db]),
         ("weights[0]", "weights[1]"),
     ),
-    "lists and dweights": (
-        _set(weights=lambda W, b: [W, b]),
-        lambda s: s.weights,
-        _set(dweights=lambda dW, db: [dW, db]),
-        ("weights[0]", "weights[1]"),
-    ),
 }
 
 

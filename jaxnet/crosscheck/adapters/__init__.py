@@ -20,6 +20,7 @@ from jaxnet.crosscheck.adapters import (
     inputs_again,
     inputs_of_pairs,
     kept_values,
+    listed_outputs,
     loss_and_gradients,
     loss_objects,
     losses_beside,
@@ -28,13 +29,14 @@ from jaxnet.crosscheck.adapters import (
     model_functions,
     model_losses,
     named_values,
+    network_losses,
     outside_costs,
     plain_numbers,
     pre_activations,
     returned_order,
     returned_parameters,
     scalar_engines,
-    tuple_inputs,
+    structured_inputs,
     unpaired_outputs,
     unread_arguments,
     updates,
@@ -52,7 +54,8 @@ LAYER_STYLES = (
     whole_networks.adapt,
     dout_shapes.adapt,
     method_pairs.adapt,
-    tuple_inputs.adapt,
+    structured_inputs.adapt,
+    listed_outputs.adapt,
     gradient_dicts.adapt_filled_pair,
     unpaired_outputs.adapt,
     returned_order.adapt,
@@ -75,6 +78,7 @@ OTHER_STYLES = (
     losses_beside.adapt,
     backprop_networks.adapt,
     model_functions.adapt,
+    network_losses.adapt,
     model_losses.adapt,
     named_values.adapt,
     loss_and_gradients.adapt,
@@ -83,17 +87,19 @@ OTHER_STYLES = (
     upstream_pairs.adapt,
     scalar_engines.adapt,
     outside_costs.adapt_own_cost,
+    loss_and_gradients.reject_other_shape,
 )
 
 
-def adapt(thing: Any, inputs: tuple[Any, ...]) -> Style:
+def adapt(thing: Any, inputs: tuple[Any, ...], drawn: tuple[int, ...] = ()) -> Style:
     """Returns the code in a style that the checker takes; unchanged if it is in no other.
 
     Args:
         thing: The object, function or pair of functions that is checked.
         inputs: The arguments that it is called with.
+        drawn: The places of those that were drawn. Defaults to none.
     """
-    style = Style(thing, inputs)
+    style = Style(thing, inputs, drawn=drawn)
     for adapter in OTHER_STYLES:
         if (adapted := adapter(style)) is not None:
             return adapted

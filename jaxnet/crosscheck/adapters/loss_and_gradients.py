@@ -1,46 +1,38 @@
-"""Functions and networks that return their loss and its gradients together: `loss(X, y) -> (loss, grads)`."""
+"""Functions that return their loss and its gradients together: `loss(X, y) -> (loss, grads)`."""
 
 import functools
 import inspect
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from jaxnet.crosscheck.adapters.forces import AS_FORCE, FORCE, is_force
-from jaxnet.crosscheck.adapters.style import (
-    Style,
-    called,
-    has_method,
-    named_gradients,
-    parameters_of,
-    required_parameters_of,
-    with_methods,
-)
-from jaxnet.crosscheck.inspect.copying import duplicate
-from jaxnet.crosscheck.inspect.errors import SubjectError, describe
+from jaxnet.crosscheck.adapters.style import Style, called, named_gradients, parameters_of
+from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.returned_names import returned_names
 from jaxnet.crosscheck.inspect.trees import is_float
 
+OTHER_SHAPE = (
+    "{0}: returns its value and its gradient by {2}, of shape {1}, where {2} has shape {3}; return the gradient in the "
+    "shape of {2}"
+)
+PASS_IT_SO = ", or pass {} of shape {}"
 STEP = 2.0**-16
 QUOTIENTS = 6
-GRADIENT_METHODS = ("grad", "gradients", "compute_gradient", "compute_gradients", "compute_grads", "get_gradients")
 MIN_CORRELATION = 0.9  # of quotients and gradients, also for a gradient that is wrong by a factor or in a few elements
 
 
 def adapt(style: Style) -> Style | None:
-    """Separates the loss from the gradients, of a network or of a function of arrays."""
+    """Separates the loss of a function of arrays from its gradients."""
     thing, inputs = style.thing, style.inputs
-    if isinstance(thing, tuple | list | type):
+    if isinstance(thing, tuple | list | type) or not callable(thing) or hasattr(thing, "backward"):
         return None
-    if callable(getattr(thing, "loss", None)) and hasattr(thing, "params"):
-        return None if hasattr(thing, "gradient") or hasattr(thing, "backward") else _network(style)
-    if _forward_returns_both(style):
-        return _network(style._replace(thing=with_methods(thing, {"loss": type(thing).forward})))
-    if not callable(thing) or hasattr(thing, "backward"):
+    if callable(getattr(thing, "loss", None)) and hasattr(thing, "params"):  # a network
         return None
     result = called(thing, *inputs)
-    places = _places(result)
+    places = places_of(result)
     is_mixed = places is not None and isinstance(places[1], slice) and _named(result[1:], thing, inputs) is None
     if is_mixed:
         places = _places_of_energy(thing, result, inputs) or _places_among_others(result, inputs)
@@ -81,48 +73,33 @@ def adapt_if_plausible(style: Style) -> Style | None:
     return adapted if adapted is not None and adapted.gradient is not None and _is_plausible(adapted) else None
 
 
-def _forward_returns_both(style: Style) -> bool:
-    """Returns whether the forward pass of a network without a backward returns its loss and a dict of gradients."""
-    net: Any = style.thing
-    if len(style.inputs) != 2 or not has_method(net, "forward") or hasattr(net, "backward"):
-        return False
-    if not isinstance(getattr(net, "params", None), Mapping):
-        return False
-    result = called(duplicate(net).forward, *style.inputs)
-    return (places := _places(result)) is not None and isinstance(result[places[1]], Mapping)
+def reject_other_shape(style: Style) -> None:
+    """Raises a SubjectError if a function returns its value and its gradient in another shape than the argument has.
+
+    A cost of a column theta (n, 1) may return a flat gradient (n,), as an optimizer takes it.
+    """
+    f, inputs = style.thing, style.inputs
+    if not isinstance(f, FunctionType):
+        return
+    result = called(f, *inputs)
+    if (places := places_of(result)) is None or isinstance(places[1], slice) or not is_float(result[places[1]]):
+        return
+    value, rest = places
+    gradient = result[rest]
+    for place, (name, arg) in enumerate(zip(parameters_of(f), inputs, strict=False)):
+        if not is_float(arg) or np.size(arg) != np.size(gradient) or np.shape(arg) == np.shape(gradient):
+            continue
+        reshaped = np.reshape(gradient, np.shape(arg))
+        if correlation(lambda *args: f(*args)[value], reshaped, inputs, place) > MIN_CORRELATION:
+            again = called(f, *_replaced(inputs, place, np.reshape(arg, np.shape(gradient))))
+            runs = places_of(again) == places and np.shape(again[rest]) == np.shape(gradient)
+            raise SubjectError(
+                OTHER_SHAPE.format(getattr(f, "__name__", "f"), np.shape(gradient), name, np.shape(arg))
+                + (PASS_IT_SO.format(name, np.shape(gradient)) if runs else "")
+            )
 
 
-def _network(style: Style) -> Style | None:
-    kind: Any = type(style.thing)
-    own = next((name for name in GRADIENT_METHODS if has_method(style.thing, name)), None)
-    if own is not None and 2 <= len(required_parameters_of(getattr(style.thing, own))) <= len(style.inputs):
-        return style._replace(thing=with_methods(style.thing, {"gradient": getattr(kind, own)}))
-    trial = duplicate(style.thing)
-    result = called(trial.loss, *style.inputs)
-    if isinstance(result, Exception):
-        raise SubjectError(f"{kind.__name__}.loss: raised {describe(result)}")
-    if (places := _places(result)) is not None and result[places[1]] and isinstance(result[places[1]], Mapping):
-        value, rest = places
-        methods: dict[str, Any] = {
-            "loss": functools.wraps(kind.loss)(lambda self, *args, **options: kind.loss(self, *args, **options)[value]),
-            "gradient": functools.wraps(kind.loss)(
-                lambda self, *args, **options: kind.loss(self, *args, **options)[rest]
-            ),
-        }
-    elif np.ndim(result) == 0 and isinstance(getattr(trial, "grads", None), Mapping) and trial.grads:
-
-        @functools.wraps(kind.loss)
-        def gradient(self: Any, *args: Any, **options: Any) -> Any:
-            kind.loss(self, *args, **options)
-            return self.grads
-
-        methods = {"gradient": gradient}
-    else:
-        return None
-    return style._replace(thing=with_methods(style.thing, methods))
-
-
-def _places(result: Any) -> tuple[int, int | slice] | None:
+def places_of(result: Any) -> tuple[int, int | slice] | None:
     """Returns the positions of the value and of the gradients in a result of these two."""
     if isinstance(result, tuple) and len(result) > 2 and np.ndim(result[0]) == 0 and all(map(is_float, result[1:])):
         return 0, slice(1, None)

@@ -21,7 +21,7 @@ class Style(NamedTuple):
 
     `gradient` is the gradient of a function, for the styles that become a function with its gradient. `note` is a
     sentence for the report that says how the code was read. `data` are the names of inputs that get no gradient,
-    and `lacking` those of parameters that lack one.
+    and `lacking` those of parameters that lack one. `drawn` are the places of inputs of which only a shape was passed.
     """
 
     thing: Any
@@ -31,6 +31,7 @@ class Style(NamedTuple):
     note: str = ""
     data: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
+    drawn: tuple[int, ...] = ()
 
 
 def parameters_of(function: Any) -> list[str]:
@@ -73,6 +74,13 @@ def with_methods(thing: Any, methods: Mapping[str, Any]) -> Any:
     adapted = copy.copy(thing)
     adapted.__class__ = type(kind.__name__, (kind,), {"__module__": kind.__module__, **methods})
     return adapted
+
+
+def with_parameters(function: Any, names: list[str]) -> Any:
+    """Returns a function of any arguments with a signature of these."""
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    function.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+    return function
 
 
 def called(function: Callable[..., Any], *args: Any) -> Any:

@@ -5,11 +5,17 @@ Such a backward may return one dict for inputs and for the entries of a dict of 
 """
 
 import functools
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from jaxnet.crosscheck.adapters.style import Style, called, gradients_by_argument, parameters_of, required_parameters_of
+from jaxnet.crosscheck.adapters.style import (
+    Style,
+    called,
+    gradients_by_argument,
+    parameters_of,
+    required_parameters_of,
+    with_parameters,
+)
 from jaxnet.crosscheck.inspect.trees import is_float
 
 NOTE = "{} takes upstream gradients for {} of {} outputs of {}, so the others are not checked"
@@ -46,14 +52,7 @@ def adapt(style: Style) -> Style | None:
         return gradients_by_argument(gradients, names, inputs) or gradients
 
     douts = [f"dout{i}" for i in range(count)]
-    wrapped = _with_parameters(backward_by_argument, [*douts, "cache"])
+    wrapped = with_parameters(backward_by_argument, [*douts, "cache"])
     dropped = len(result) - 1 - count
     words = (getattr(backward, "__name__", "backward"), count, count + dropped, getattr(forward, "__name__", "forward"))
     return style._replace(thing=(forward_of_paired, wrapped), note=NOTE.format(*words) if dropped else style.note)
-
-
-def _with_parameters(function: Any, names: list[str]) -> Any:
-    """Returns a function of any arguments with a signature of these."""
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    function.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])
-    return function

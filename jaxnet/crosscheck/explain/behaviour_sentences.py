@@ -101,7 +101,6 @@ SENTENCES = {
     Behaviour.LACKS_LEAF: "the gradient has no {leaf}, expected {detail}",
     Behaviour.NOT_FLOATING: "the gradient for {leaf} is {detail}",
     Behaviour.WRONG_SHAPE: "the gradient for {leaf} has shape {detail}",
-    Behaviour.TRANSPOSED: "the gradient for {leaf} has shape {detail}: it is transposed",
     Behaviour.ONLY_BROADCASTS: "the gradient for {leaf} has shape {detail}: it only broadcasts to the leaf",
     Behaviour.NOT_FINITE: "the gradient for {leaf} is {detail}, where the forward pass is finite",
     Behaviour.OTHER_DTYPE: "the gradient for {leaf} is {detail}",

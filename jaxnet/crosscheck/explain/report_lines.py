@@ -70,6 +70,11 @@ REASONS = {
         "{name} has a structure ({detail}), and its gradient is right only along directions that keep it: "
         "if {name} always has it, pass structure={{{name!r}: {detail!r}}}; if not, pass another value"
     ),
+    Cause.PIECEWISE_CONSTANT: (
+        "forward is piecewise constant in {name}, so its derivative is 0 wherever it has one, and the gradient is not "
+        "0, perhaps on purpose, as that of a straight-through estimator or another surrogate: pass expected=, the "
+        "function whose derivative it is meant to be, such as lambda x: x"
+    ),
     Cause.LOST_IN_ROUNDING: (
         "the effect of {name} is lost in the rounding of the output, so its gradient cannot be told from zero: "
         "scale it up, or leave a large constant or the other terms out of the output"

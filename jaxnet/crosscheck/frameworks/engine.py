@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxnet.crosscheck.inspect.checkable import DerivedBy
+from jaxnet.crosscheck.inspect.convention import Convention
 from jaxnet.crosscheck.inspect.trees import Array
 
 Function = Callable[[Sequence[Any]], list[Any]]  # from the leaves to the float outputs, all of them tensors
@@ -22,11 +23,13 @@ class Engine(ABC):
         computes_in_numpy: Whether its tensors are NumPy arrays, so that Python floats are differentiated too, and that
             arrays which the code captures are its constants.
         signature: The attribute of its callables whose signature names the inputs.
+        convention: The convention of its complex gradients; None if complex arrays and outputs are refused.
     """
 
     name: DerivedBy
     computes_in_numpy = False
     signature = ""
+    convention: Convention | None = None
 
     @abstractmethod
     def is_tensor(self, value: Any) -> bool:
@@ -67,6 +70,14 @@ class Engine(ABC):
         """Returns a tensor as a NumPy array."""
         return np.asarray(tensor)
 
+    def joined(self, real: Any, imag: Any) -> Any:
+        """Returns the complex tensor with these parts, which is differentiated by both."""
+        raise NotImplementedError
+
+    def parts(self, tensor: Any) -> tuple[Any, Any]:
+        """Returns the real and the imaginary part of a complex tensor, which may be traced."""
+        raise NotImplementedError
+
     def opened(self, result: Any) -> Any:
         """Returns the result of a function with its outputs in a tuple, if the framework traces several as one."""
         return result
@@ -103,5 +114,5 @@ def is_float_tensor(value: Any) -> bool:
 
 
 def is_complex_tensor(value: Any) -> bool:
-    """Returns whether the dtype of a tensor is of complex numbers."""
-    return "complex" in str(getattr(value, "dtype", ""))
+    """Returns whether this is a complex number, or a tensor of complex numbers."""
+    return isinstance(value, complex) or "complex" in str(getattr(value, "dtype", ""))

@@ -1,6 +1,6 @@
 """Names the two meanings of a complex gradient of a real loss, each the conjugate of the other.
 
-JAX's is stated in its autodiff cookbook, PyTorch's in its notes on autograd.
+JAX's is stated in its autodiff cookbook, PyTorch's in its notes on autograd. That of HIPS autograd is JAX's.
 """
 
 from enum import Enum

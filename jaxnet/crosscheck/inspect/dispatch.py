@@ -47,7 +47,7 @@ from jaxnet.crosscheck.inspect.optional_jax import single_precision
 from jaxnet.crosscheck.inspect.other_frameworks import other_framework, reject_foreign_function, reject_other_framework
 from jaxnet.crosscheck.inspect.pair import as_pair, inspect_pair
 from jaxnet.crosscheck.inspect.partners import derived_instead, has_partner
-from jaxnet.crosscheck.inspect.random_inputs import draw_inputs
+from jaxnet.crosscheck.inspect.random_inputs import draw_inputs, is_shape
 from jaxnet.crosscheck.inspect.signatures import forward_pass_of, in_order_of, missing_arguments, wrong_call
 from jaxnet.crosscheck.inspect.single_precision import SinglePrecision, has_no_double
 from jaxnet.crosscheck.inspect.torch_function import CheckableTorch, forward_of, is_torch
@@ -126,7 +126,8 @@ def in_any_style(
         checkable, first = None, error
     if _is_of_arrays(thing, inputs):
         try:
-            if (style := adapt(thing, _drawn(thing, inputs, seed))).thing is not thing:
+            drawn = tuple(i for i, value in enumerate(inputs) if is_shape(value))
+            if (style := adapt(thing, _drawn(thing, inputs, seed), drawn)).thing is not thing:
                 return _styled(style, seed)
         except SubjectError as error:
             first = error  # which speaks of the methods and functions that were recognized

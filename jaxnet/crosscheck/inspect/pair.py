@@ -131,7 +131,7 @@ def inspect_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...]) -> CheckablePai
     names = input_names(forward, len(inputs))
     backward_name = getattr(backward, "__name__", "backward").replace("<lambda>", "backward")
     takes = [p.name for p in positional(backward)]
-    cache_first = _takes_cache_first(takes)
+    cache_first = takes_cache_first(takes)
 
     def run(cache_first: bool) -> CheckablePair:
         adapt = partial(PairAdapter, cache_first=cache_first)
@@ -154,7 +154,7 @@ def inspect_pair(pair: tuple[Any, ...], inputs: tuple[Any, ...]) -> CheckablePai
     return code.with_captured(CapturedArrays((forward, backward), (*code.leaves, *code.others)))
 
 
-def _takes_cache_first(takes: list[str]) -> bool:
+def takes_cache_first(takes: list[str]) -> bool:
     """Returns whether the names of a backward's arguments say that the upstream gradient follows the cache."""
     if len(takes) < 2:
         return False

@@ -74,7 +74,6 @@ class Behaviour(Enum):
     LACKS_LEAF = auto()
     NOT_FLOATING = auto()
     WRONG_SHAPE = auto()
-    TRANSPOSED = auto()
     ONLY_BROADCASTS = auto()
     NOT_FINITE = auto()
     OTHER_DTYPE = auto()
