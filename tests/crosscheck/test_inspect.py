@@ -529,12 +529,6 @@ UNKNOWN = {
         _set(g=lambda dW, db: {"W": dW, "b": db}),
         ("p['W']", "p['b']"),
     ),
-    "lists": (
-        _set(weights=lambda W, b: [W, b]),
-        lambda s: s.weights,
-        _set(grads=lambda dW, db: [dW, db]),
-        ("weights[0]", "weights[1]"),
-    ),
 }
 
 
