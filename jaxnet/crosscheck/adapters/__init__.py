@@ -15,6 +15,7 @@ from jaxnet.crosscheck.adapters import (
     contexts,
     derivatives,
     dout_shapes,
+    found_costs,
     gradient_dicts,
     held_losses,
     inputs_again,
@@ -83,6 +84,7 @@ OTHER_STYLES = (
     upstream_pairs.adapt,
     scalar_engines.adapt,
     outside_costs.adapt_own_cost,
+    found_costs.adapt,
 )
 
 

@@ -31,7 +31,7 @@ RATE = 1.0
 Places = dict[str, Any]
 
 
-class _Network(NamedTuple):
+class Network(NamedTuple):
     """A network, the names of its passes, its cost, and the names of the values that they exchange."""
 
     net: Any
@@ -74,6 +74,14 @@ class _Network(NamedTuple):
         return last(**{name: values[name] for name in required_parameters_of(last)})
 
 
+class Reading(NamedTuple):
+    """A network, its parameters by place, and where its backward leaves their gradients."""
+
+    network: Network
+    arrays: Places
+    sources: Sources
+
+
 def adapt(style: Style) -> Style | None:
     """Turns a network and a cost, which stands beside it or belongs to an object in it, into a function."""
     thing = style.thing
@@ -103,10 +111,19 @@ def adapt_own_cost(style: Style) -> Style | None:
 
 
 def _adapted(style: Style, net: Any, cost: Callable[[Any], Any], *, is_known: bool) -> Style | None:
-    network = _network(net, cost, style.inputs, is_known=is_known)
-    if network is None:
-        return None
-    x, t = style.inputs
+    network = network_of(net, cost, style.inputs, is_known=is_known)
+    reading = read(network, style.inputs) if network is not None else None
+    return as_function(style, reading) if reading is not None else None
+
+
+def read(network: Network, inputs: tuple[Any, ...]) -> Reading | None:
+    """Returns the parameters of a network and where its backward leaves their gradients; None if it has none.
+
+    Args:
+        network: The network and its cost.
+        inputs: The samples and the labels.
+    """
+    net, (x, t) = network.net, inputs
     arrays = {place: part for place, part in walk(net) if isinstance(part, np.ndarray) and is_float(part)}
     arrays = called(lambda: _that_move(network, arrays, x, t))
     if isinstance(arrays, Exception) or not arrays:
@@ -114,11 +131,11 @@ def _adapted(style: Style, net: Any, cost: Callable[[Any], Any], *, is_known: bo
     for way in (network, *(network._replace(after=name) for name in _further_methods(network))):
         sources = called(lambda way=way: find_sources(way, arrays, x, t))
         if not isinstance(sources, Exception) and sources.by_place:
-            return _as_function(style, way, arrays, sources)
+            return Reading(way, arrays, sources)
     return None
 
 
-def _further_methods(network: _Network) -> list[str]:
+def _further_methods(network: Network) -> list[str]:
     """Returns the names of the methods that speak of a gradient, other than backward, and take what forward takes."""
     net: Any = network.net
     named = [name for name in dir(type(net)) if "grad" in name.lower() and not name.startswith("__")]
@@ -127,7 +144,15 @@ def _further_methods(network: _Network) -> list[str]:
     return [name for name in methods if set(required_parameters_of(getattr(net, name))) <= set(takes)]
 
 
-def _as_function(style: Style, network: _Network, arrays: Places, sources: Sources) -> Style:
+def as_function(style: Style, reading: Reading) -> Style:
+    """Returns a network as a function of its parameters, samples and labels, with its gradient.
+
+    Args:
+        style: The network as it was passed in, with its inputs.
+        reading: The network, its parameters and their gradients.
+    """
+    network, arrays, sources = reading
+
     def value(*args: Any) -> Any:
         *values, x, t = args
         replaced = {id(array): np.array(new) for array, new in zip(arrays.values(), values, strict=True)}
@@ -171,8 +196,15 @@ def _short_names(places: list[str]) -> list[str]:
     return [re.sub(r"\W+", "_", place).strip("_") for place in places]
 
 
-def _network(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *, is_known: bool) -> _Network | None:
-    """Returns how the values of a network and a cost are exchanged; None if the names do not tell."""
+def network_of(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *, is_known: bool) -> Network | None:
+    """Returns how the values of a network and a cost are exchanged; None if the names do not tell.
+
+    Args:
+        net: The network.
+        cost: Returns the cost of a copy of the network.
+        inputs: The samples and the labels.
+        is_known: Whether the cost was passed with the network, so that any name may be that of the labels.
+    """
     of_forward, of_backward = names_of(net)
     of_cost = required_parameters_of(cost(net))
     if len(inputs) != 2 or not of_forward or not of_backward or len(of_cost) != 2:
@@ -194,11 +226,13 @@ def _network(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *, i
     rest = [name for name in required_parameters_of(backward) if name not in known and not RATES.fullmatch(name)]
     rest = [name for name in rest if not (count > 1 and "cache" in name.lower()) and not COUNTS.fullmatch(name)]
     labels = [name for name in rest if not UPSTREAM.fullmatch(name)]
+    if count == 1 and len(labels) == len(rest) == 2:  # the other is the only output, under a name of its own
+        labels = rest = [name for name in rest if _is_of_labels(name)]
     if len(labels) != 1 or len(rest) != 1:
         return None
     if not is_known and labels[0] != second and not _is_of_labels(labels[0]):
         return None
-    return _Network(net, (of_forward, of_backward), cost, outputs, (first, second), labels[0])
+    return Network(net, (of_forward, of_backward), cost, outputs, (first, second), labels[0])
 
 
 def _parts(result: Any) -> tuple[Any, ...] | list[Any]:
@@ -212,7 +246,7 @@ def _is_of_labels(name: str) -> bool:
     return is_label_name(name) or bool(LABEL_WORDS & set(name.lower().split("_")))
 
 
-def _that_move(network: _Network, arrays: Places, x: Any, t: Any) -> Places:
+def _that_move(network: Network, arrays: Places, x: Any, t: Any) -> Places:
     """Returns the arrays of which the cost is a function, and not those that forward writes itself."""
     start = network.run({}, x, t)[2]
     rng = np.random.default_rng(0)
