@@ -14,6 +14,7 @@ from jaxnet.crosscheck.adapters import (
     called_layers,
     contexts,
     derivatives,
+    dict_values,
     dout_shapes,
     found_costs,
     gradient_dicts,
@@ -70,6 +71,7 @@ LAYER_STYLES = (
 )
 OTHER_STYLES = (
     contexts.adapt,
+    dict_values.adapt,
     bound_inputs.adapt,
     loss_objects.adapt,
     held_losses.adapt,
