@@ -119,7 +119,7 @@ def _other_reading(title: str, checkable: Checkable, reference: Checkable | None
             continue
         report = _report(title, reading, reference, options)
         if report.verdict is Verdict.PASS:
-            if (doubt := either_sign(checkable, reading)) is not None:
+            if doubt := either_sign(checkable, reading) or reading.doubt:
                 return Report(title, report.forward, (), undecided=(doubt,))
             names = " and ".join(reading.leaves)
             return replace(
