@@ -81,6 +81,15 @@ class AMethodBesideAMetric(_Net):
 
 
 @style
+class ACostWhoseOutputHasTheNameOfTheInput(_Net):
+    def criterion(self, X, target):
+        return 5 * ((X - target) ** 2).sum()
+
+    def backward(self, y):
+        self.store(10 * (self.a2 - y))
+
+
+@style
 class UpdatedParameters(_Net):
     def backward(self, X, y, output):
         slopes = zip(("W1", "b1", "W2", "b2"), self.slopes((output - y) / len(y)), strict=True)
@@ -163,3 +172,27 @@ def test_a_cost_of_which_all_gradients_are_right_is_taken_before_one_of_which_so
     assert "the gradient of energy" in report.notes[0]
     with pytest.raises(SubjectError, match=r"one of .*, which agree; .* check\(\(net, net\.\w+\), X, y\)"):
         check(_WithADecayBesideOneWithout(1.01), draw(5, 4), draw(5, 3))
+
+
+def test_functions_that_train_or_draw_are_not_called():
+    calls = []
+
+    class Trained(_Net):
+        def fit(self, X, y):
+            calls.append("fit")
+            self.train_step(X, y)
+
+        def train_step(self, X, y):
+            calls.append("train_step")
+            self.forward(X)
+            self.backward(y)
+
+        def draw(self, scores, y):
+            calls.append("draw")
+            print(scores, y)
+
+        def backward(self, y):
+            self.store((self.a2 - y) / len(y))
+
+    assert check(Trained(1.0), draw(5, 4), draw(5, 3)).verdict == "PASS"
+    assert not calls

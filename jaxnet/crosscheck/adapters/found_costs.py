@@ -1,28 +1,30 @@
 """Networks whose backward starts from labels, with a cost that no name tells: `net.J`, `energy(y, t)` in their module.
 
 The cost is an attribute of the network that is a function, a method of it, or a function of its module. It takes the
-output and the labels, in either order, and returns one number. It is taken for the one that
-backward starts from if all gradients agree with it, or at least one, and with no other such function; then what does
-not agree is wrong. One of which backward is a multiple, such as a metric that is only printed, is not.
+output and the labels, in either order, and returns one number; what trains the network, prints or draws is not called.
+It is taken for the one that backward starts from if all gradients agree with it, or at least one, and with no other
+such function; then what does not agree is wrong. One of which backward is a multiple, such as a metric that is only
+printed, is not.
 """
 
 import functools
 import operator
 import sys
-from collections.abc import Callable, Iterator
-from types import FunctionType, MethodType
+from collections.abc import Callable, Collection, Iterator
+from types import CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxnet.crosscheck.adapters.methods import names_of
 from jaxnet.crosscheck.adapters.model_gradients import gradients_from
-from jaxnet.crosscheck.adapters.outside_costs import Network, Reading, as_function, network_of, read
+from jaxnet.crosscheck.adapters.outside_costs import Network, Reading, as_function, is_of_labels, network_of, read
 from jaxnet.crosscheck.adapters.style import Style, called, has_method, required_parameters_of
 from jaxnet.crosscheck.inspect.errors import CostError
 from jaxnet.crosscheck.inspect.held_parameters import proposal_for_cost
 from jaxnet.crosscheck.inspect.objects import attributes_of
 
+EFFECTS = frozenset({"close", "dump", "figure", "input", "open", "plot", "print", "save", "savefig", "show", "write"})
 STEP = 2.0**-12
 AGREEMENT = 1e-3  # of a gradient with a quotient, relative to its norm
 SEVERAL = (
@@ -72,13 +74,37 @@ def _candidates(net: Any, passes: tuple[str, str]) -> Iterator[_Candidate]:
     for name in (*own, *methods):
         function = getattr(net, name)
         known.add(id(getattr(function, "__func__", function)))
-        if not isinstance(function, type) and len(required_parameters_of(function)) == 2:
+        if _may_be_cost(function, net, passes):
             yield _Candidate(f"net.{name}", operator.attrgetter(name))
     for name, function in list(getattr(sys.modules.get(kind.__module__), "__dict__", {}).items()):
         if isinstance(function, FunctionType) and id(function) not in known:
             known.add(id(function))
-            if len(required_parameters_of(function)) == 2:
+            if _may_be_cost(function, net, passes):
                 yield _Candidate(name, _always(function))
+
+
+def _may_be_cost(function: Any, net: Any, passes: tuple[str, str]) -> bool:
+    """Returns whether a function takes two values, one named like labels, and neither trains the network nor acts."""
+    takes = [] if isinstance(function, type) else required_parameters_of(function)
+    if len(takes) != 2 or not any(map(is_of_labels, takes)):
+        return False
+    return not _reaches(function, type(net), EFFECTS | {*passes, "__call__"}, set())
+
+
+def _reaches(function: Any, kind: type, names: Collection[str], known: set[Any]) -> bool:
+    """Returns whether the code of a function, or of one that it calls, has one of these names."""
+    called_by = function if hasattr(function, "__code__") or hasattr(function, "__func__") else type(function).__call__
+    code = getattr(called_by, "__code__", None)
+    if code is None or code in known:
+        return False
+    known.add(code)
+    codes = [code, *(constant for constant in code.co_consts if isinstance(constant, CodeType))]
+    used = {name for part in codes for name in part.co_names}
+    beside = getattr(called_by, "__globals__", {})
+    further = [found for name in used for found in (getattr(kind, name, None), beside.get(name))]
+    return bool(used & set(names)) or any(
+        _reaches(found, kind, names, known) for found in further if isinstance(found, FunctionType)
+    )
 
 
 def _always(function: Any) -> Callable[[Any], Any]:
@@ -108,11 +134,18 @@ def _readings(net: Any, candidate: _Candidate, inputs: tuple[Any, ...]) -> Itera
 
 
 def _read_one_number(network: Network, inputs: tuple[Any, ...]) -> Reading | None:
-    """Returns the network with its parameters and gradients, if the cost is one finite number that moves with them."""
-    net, values, total = network.run({}, *inputs)
-    output, labels = network.of_cost
-    value = network.cost(net)(**{output: values[output], labels: inputs[1]})
-    return read(network, inputs) if np.size(value) == 1 and np.isfinite(total) else None
+    """Returns the network with its parameters and gradients, if the cost is one finite number."""
+    values: list[Any] = []
+
+    def of_kept_value(net: Any) -> Callable[..., Any]:
+        def cost(**arguments: Any) -> Any:
+            values.append(network.cost(net)(**arguments))
+            return values[-1]
+
+        return cost
+
+    total = network._replace(cost=of_kept_value).run({}, *inputs)[2]
+    return read(network, inputs) if np.size(values[0]) == 1 and np.isfinite(total) else None
 
 
 def _agreements(reading: Reading, inputs: tuple[Any, ...]) -> list[bool]:

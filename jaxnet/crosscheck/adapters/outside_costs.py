@@ -49,12 +49,12 @@ class Network(NamedTuple):
         result = forward(x)
         parts = _parts(result)
         output, labels = self.of_cost
-        values = {parameters_of(forward)[0]: x, labels: t, self.labels: t}
-        values = dict(zip(self.outputs, parts, strict=False)) | values  # forward may call its output x, too
+        named = dict(zip(self.outputs, parts, strict=False))
+        values = named | {parameters_of(forward)[0]: x, labels: t, self.labels: t}  # forward may call its output x, too
         alike = (part for part in parts if is_float(part) and np.shape(part) == np.shape(t))
-        y = values.setdefault(output, next(alike, parts[0]))
-        cost = self.cost(net)
-        total = cost(**{output: y, labels: t})
+        y = named[output] if output in named else next(alike, parts[0])
+        values.setdefault(output, y)
+        total = self.cost(net)(**{output: y, labels: t})
         first = total[0] if isinstance(total, tuple) else total  # beside it an accuracy, say
         rest = [name for name in required_parameters_of(getattr(net, self.passes[1])) if name not in values]
         cache = result if isinstance(result, Mapping) else parts[-1]
@@ -220,17 +220,17 @@ def network_of(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *,
     if isinstance(result, Mapping):
         outputs = list(map(str, result))
     first, second = of_cost
-    if first not in outputs and (second in outputs or (_is_of_labels(first) and not _is_of_labels(second))):
+    if first not in outputs and (second in outputs or (is_of_labels(first) and not is_of_labels(second))):
         first, second = second, first
     known = {parameters_of(forward)[0], *outputs, first}
     rest = [name for name in required_parameters_of(backward) if name not in known and not RATES.fullmatch(name)]
     rest = [name for name in rest if not (count > 1 and "cache" in name.lower()) and not COUNTS.fullmatch(name)]
     labels = [name for name in rest if not UPSTREAM.fullmatch(name)]
     if count == 1 and len(labels) == len(rest) == 2:  # the other is the only output, under a name of its own
-        labels = rest = [name for name in rest if _is_of_labels(name)]
+        labels = rest = [name for name in rest if is_of_labels(name)]
     if len(labels) != 1 or len(rest) != 1:
         return None
-    if not is_known and labels[0] != second and not _is_of_labels(labels[0]):
+    if not is_known and labels[0] != second and not is_of_labels(labels[0]):
         return None
     return Network(net, (of_forward, of_backward), cost, outputs, (first, second), labels[0])
 
@@ -242,7 +242,8 @@ def _parts(result: Any) -> tuple[Any, ...] | list[Any]:
     return result if isinstance(result, tuple | list) else (result,)
 
 
-def _is_of_labels(name: str) -> bool:
+def is_of_labels(name: str) -> bool:
+    """Returns whether a name is one of labels or has a word of them: `y`, `y_onehot`, `target_seq`."""
     return is_label_name(name) or bool(LABEL_WORDS & set(name.lower().split("_")))
 
 
