@@ -111,6 +111,17 @@ class TheRateOfTheOptimizer(_Affine):
 
 
 @style
+class ALaterUpdateByGradientsOfOtherNames(_Affine):
+    def backward(self, dout):
+        dx, self.first_slope, self.second_slope = self.slopes(dout)
+        return dx
+
+    def update(self, optimizer):
+        self.W = optimizer.step(self.W, self.first_slope)
+        self.b = optimizer.step(self.b, self.second_slope)
+
+
+@style
 class LayersWithinANetwork:
     def __init__(self, k):
         self.layers = [ListsWithAKey(k, 4), ListsWithAKey(1.0)]
@@ -144,6 +155,19 @@ def test_a_wrong_gradient_that_an_optimizer_is_given_fails(name, factor):
 def test_a_note_says_to_what_the_gradients_were_given():
     report = check(ParametersOneByOne(1.0), draw(5, 4))
     assert "the gradients that backward gives to optimizer.step are checked" in " ".join(report.notes)
+
+
+def test_a_gradient_that_is_given_alone_may_be_zero():
+    class Dead(GradientsAlone):
+        def forward(self, x):
+            return super().forward(x) * np.array([1.0, 0.0, 1.0])
+
+        def backward(self, dout, lr, optimizer):
+            return super().backward(dout * np.array([1.0, 0.0, 1.0]), lr, optimizer)
+
+    report = check(Dead(1.0), draw(5, 4))
+    assert report.verdict == "PASS", str(report)
+    assert "FAIL" not in str(check(Dead(1.0), np.zeros((5, 4))))
 
 
 class _AfterAnUpdate(_Affine):

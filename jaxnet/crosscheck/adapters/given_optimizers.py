@@ -50,27 +50,31 @@ def fill(backward: Any, optimizer: Any) -> dict[str, Any] | None:
     return filled
 
 
-def recording_run(style: Style) -> tuple[Backward, str]:
+def recording_run(style: Style, method: str = "backward") -> tuple[Backward, str]:
     """Returns a backward that stores the gradients which a recorder is given, and a note.
 
     Args:
-        style: A layer with a backward that takes an optimizer.
+        style: A layer.
+        method: The name of the method that takes an optimizer: backward, or one that is called after it.
 
     Raises:
         Unreadable: If gradients have no owners, or what backward computes depends on the update.
     """
     layer: Any = style.thing
     kind: Any = type(layer)
-    name = next(name for name in parameters_of(layer.backward)[1:] if OPTIMIZERS.fullmatch(name))
+    name = next(name for name in parameters_of(getattr(layer, method)) if OPTIMIZERS.fullmatch(name))
     trial = duplicate(layer)
     y = called(trial.forward, *style.inputs)
     if not is_float(y) or fill(layer.backward, None) is None:
         raise Unreadable("forward returns no array" if not is_float(y) else "backward takes other arguments besides")
-    moving = _that_move(trial, style.inputs, y)
+    moving = _that_move(trial, style.inputs)
 
     def run(self: Any, dout: Any, *, disturbs: bool = False) -> tuple[Any, Recorder]:
         recorder = Recorder(self, moving, dout, disturbs=disturbs)
-        return kind.backward(self, dout, **fill(layer.backward, recorder) or {}), recorder
+        dx = kind.backward(self, dout, **fill(layer.backward, recorder) or {})
+        if method != "backward":
+            getattr(kind, method)(self, recorder)
+        return dx, recorder
 
     results = []
     for disturbs in (False, True):
@@ -78,7 +82,9 @@ def recording_run(style: Style) -> tuple[Backward, str]:
         if isinstance(result, Exception):
             raise result if isinstance(result, Unreadable) else Unreadable(f"backward raises {describe(result)}")
         results.append([*_floats(result[0]), *result[1].gradients.values()])
-    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*results, strict=True)):
+    idle, disturbed = results
+    same = (np.array_equal(a, b, equal_nan=True) for a, b in zip(idle, disturbed, strict=False))
+    if len(idle) != len(disturbed) or not all(same):
         raise Unreadable(f"what backward computes after a call of {name} depends on what that does")
 
     def backward(self: Any, dout: Any) -> Any:
@@ -139,19 +145,31 @@ class Recorder:
         """
         for array, (own, old) in zip(self.arrays, self._start, strict=True):
             if array.place in self._moving:
-                self._find_owner(array.place, np.asarray(array.held[array.name]) - old)
+                rounding = 4 * np.finfo(old.dtype).eps * float(np.abs(old).max(initial=0))
+                self._find_owner(array.place, np.asarray(array.held[array.name]) - old, rounding)
             if array.place in self.gradients:
                 own[...] = old
                 array.held[array.name] = own
-        if self._alone:
+        for gradient in self._alone:
+            self._note_zero(gradient)
+        if any(gradient.any() for gradient in self._alone):
             raise Unreadable("a gradient is given alone, and no parameter moves by it")
 
-    def _find_owner(self, place: str, step: Any) -> None:
+    def _find_owner(self, place: str, step: Any, rounding: float) -> None:
         scale = np.abs(step).max(initial=0)
         for i, gradient in enumerate(self._alone if scale else ()):
             ways = (gradient, -gradient) if _fits(gradient, step) else ()
-            if any(np.allclose(np.reshape(way, step.shape), step, rtol=1e-5, atol=1e-5 * scale) for way in ways):
+            atol = 1e-5 * scale + rounding
+            if any(np.allclose(np.reshape(way, step.shape), step, rtol=1e-5, atol=atol) for way in ways):
                 self._note(place, self._alone.pop(i), step.shape)
+                return
+
+    def _note_zero(self, gradient: Any) -> None:
+        """Notes a gradient of zeros, by which no array moves, for the first array of its shape that has none."""
+        for array, (_, old) in zip(self.arrays, self._start, strict=True):
+            free = array.place in self._moving and array.place not in self.gradients
+            if free and not gradient.any() and _fits(gradient, old):
+                self._note(array.place, gradient, np.shape(old))
                 return
 
     def _note(self, place: str, gradient: Any, shape: tuple[int, ...]) -> None:
@@ -165,6 +183,8 @@ class Recorder:
         parts = [part for value in values for part in _floats(value)]
         owners = [array for value in values for array in self.arrays if array.layer is value]
         own = [held[id(part)] for part in parts if id(part) in held and not self._is_filled(held[id(part)])]
+        if own and len(own) == len(parts):  # gradients that are filled in place, with the values of the last call
+            own = [array for array in own if array.place in self._moving]
         given = [part for part in parts if id(part) not in {id(array.held[array.name]) for array in own}]
         if not given:
             return None
@@ -189,8 +209,9 @@ class Recorder:
 
     def _is_filled(self, array: HeldArray) -> bool:
         """Returns whether backward itself changed an array that forward does not read, as one of gradients."""
-        old = next(old for other, (_, old) in zip(self.arrays, self._start, strict=True) if other is array)
-        return array.place not in self._moving and not np.array_equal(array.held[array.name], old)
+        own, old = next(start for other, start in zip(self.arrays, self._start, strict=True) if other is array)
+        now = array.held[array.name]
+        return array.place not in self._moving and (now is not own or not np.array_equal(now, old))
 
     def _pairs(
         self, arrays: list[HeldArray], given: list[Any], *, in_order: bool = True
@@ -212,16 +233,23 @@ class Recorder:
         return pairs
 
 
-def _that_move(layer: Any, inputs: tuple[Any, ...], y: Any) -> set[str]:
-    """Returns the places of the arrays that move the output of a layer, after a forward pass that returned y."""
+def _that_move(layer: Any, inputs: tuple[Any, ...]) -> set[str]:
+    """Returns the places of the arrays that move the output of a layer after a forward pass, at these or other inputs.
+
+    At inputs of zeros, weights do not move it.
+    """
     rng = np.random.default_rng(0)
     moving = set()
-    for i, array in enumerate(held_arrays(layer)):
-        trial: Any = duplicate(layer)
-        moved = list(held_arrays(trial))[i]
-        moved.held[moved.name] += rng.standard_normal(np.shape(moved.held[moved.name]))
-        if not np.array_equal(called(trial.forward, *inputs), y):
-            moving.add(array.place)
+    others = map_leaves(lambda x: x + rng.standard_normal(np.shape(x)) if is_float(x) else x, inputs)
+    for at in (inputs, others):
+        start = called(duplicate(layer).forward, *at)
+        for i, array in enumerate(held_arrays(layer)):
+            trial: Any = duplicate(layer)
+            moved = list(held_arrays(trial))[i]
+            moved.held[moved.name] += rng.standard_normal(np.shape(moved.held[moved.name]))
+            y = called(trial.forward, *at)
+            if is_float(y) and is_float(start) and not np.array_equal(y, start):
+                moving.add(array.place)
     return moving
 
 

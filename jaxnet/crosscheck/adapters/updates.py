@@ -19,7 +19,14 @@ from jaxnet.crosscheck.adapters.given_optimizers import OPTIMIZERS, Unreadable, 
 from jaxnet.crosscheck.adapters.held_arrays import held_arrays
 from jaxnet.crosscheck.adapters.plain_descent import COUNTS, RATES, describe_optimizer, plain_optimizer
 from jaxnet.crosscheck.adapters.resets import GRADIENTS
-from jaxnet.crosscheck.adapters.style import Style, called, parameters_of, with_methods
+from jaxnet.crosscheck.adapters.style import (
+    Style,
+    called,
+    has_method,
+    parameters_of,
+    required_parameters_of,
+    with_methods,
+)
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.objects import attributes_of, layers_within
@@ -69,6 +76,29 @@ def adapt_own_rate(style: Style) -> Style | None:
     if len(rates) != 1:
         return None
     return _adapted(style, lambda self, *dout: _at_own_rate(rates[0], kind, self, dout, RATE), NOTE)
+
+
+def adapt_later_update(style: Style) -> Style | None:
+    """Reads gradients that backward keeps under other names off a method that gives them to an optimizer.
+
+    It is the only one that takes an optimizer alone, `update(optimizer)`. Gradients that are found by their names are
+    checked as they are stored.
+    """
+    layer = style.thing
+    if isinstance(layer, tuple | list | type) or not all(has_method(layer, name) for name in ("forward", "backward")):
+        return None
+    names = [name for name in dir(type(layer)) if not name.startswith("_") and has_method(layer, name)]
+    takes = {name: required_parameters_of(getattr(layer, name)) for name in names}
+    later = [name for name in names if len(takes[name]) == 1 and OPTIMIZERS.fullmatch(takes[name][0])]
+    if len(later) != 1 or len(takes["backward"]) != 1:
+        return None
+    if _with_stored_gradients(style, type(layer).backward):
+        return None
+    try:
+        run, note = recording_run(style, later[0])
+    except Unreadable:
+        return None
+    return _adapted(style, run, note)
 
 
 def _at_own_rate(name: str, kind: Any, layer: Any, dout: tuple[Any, ...], rate: float) -> Any:

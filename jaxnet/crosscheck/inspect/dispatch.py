@@ -165,6 +165,7 @@ def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> S
     fused_losses.reject(drawn)
     return (
         updates.adapt_own_rate(drawn)  # whose own arrays would look like buffers
+        or updates.adapt_later_update(drawn)  # whose gradients would look as if they were missing
         or loss_objects.adapt_labels_alone(Style(thing, inputs))
         or derivatives.adapt_backward_of_input(drawn)
         or returned_order.adapt(drawn)
