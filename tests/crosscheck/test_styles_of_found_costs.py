@@ -196,3 +196,17 @@ def test_functions_that_train_or_draw_are_not_called():
 
     assert check(Trained(1.0), draw(5, 4), draw(5, 3)).verdict == "PASS"
     assert not calls
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (1.01, "FAIL")])
+def test_a_cost_of_samples_runs_forward_itself(factor, verdict):
+    class OfSamples(_Net):
+        def calculate_loss(self, X, y):
+            return ((self.forward(X) - y) ** 2).sum()
+
+        def backward(self, X, y):
+            self.store(2 * (self.a2 - y))
+
+    report = check(OfSamples(factor), draw(5, 4), draw(5, 3))
+    assert report.verdict == verdict, str(report)
+    assert "the gradient of calculate_loss" in report.notes[0]

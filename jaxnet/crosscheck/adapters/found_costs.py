@@ -135,6 +135,8 @@ def _readings(net: Any, candidate: _Candidate, inputs: tuple[Any, ...]) -> Itera
 
 def _read_one_number(network: Network, inputs: tuple[Any, ...]) -> Reading | None:
     """Returns the network with its parameters and gradients, if the cost is one finite number."""
+    if (reading := read(network, inputs)) is None:
+        return None
     values: list[Any] = []
 
     def of_kept_value(net: Any) -> Callable[..., Any]:
@@ -144,8 +146,8 @@ def _read_one_number(network: Network, inputs: tuple[Any, ...]) -> Reading | Non
 
         return cost
 
-    total = network._replace(cost=of_kept_value).run({}, *inputs)[2]
-    return read(network, inputs) if np.size(values[0]) == 1 and np.isfinite(total) else None
+    total = reading.network._replace(cost=of_kept_value).run({}, *inputs)[2]
+    return reading if np.size(values[0]) == 1 and np.isfinite(total) else None
 
 
 def _agreements(reading: Reading, inputs: tuple[Any, ...]) -> list[bool]:
