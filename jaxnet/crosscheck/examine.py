@@ -123,7 +123,7 @@ def _other_reading(title: str, checkable: Checkable, reference: Checkable | None
         if reading.doubts and report.leaves and all(leaf.verdict is Verdict.PASS for leaf in report.leaves):
             return report
         if report.verdict is Verdict.PASS:
-            if (doubt := either_sign(checkable, reading)) is not None:
+            if doubt := either_sign(checkable, reading) or reading.doubt:
                 return Report(title, report.forward, (), undecided=(doubt,))
             names = " and ".join(reading.leaves)
             return replace(

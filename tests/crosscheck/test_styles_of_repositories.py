@@ -358,14 +358,14 @@ def test_a_backward_that_is_linear_in_what_it_calls_y_is_checked():
 class InDicts:
     def forward(self, inputs):
         self.x = inputs["data"]
-        return {"width": 1, "data": self.x * (self.x > 0)}
+        return {"mask": 1.0 * (self.x > 0), "data": self.x * (self.x > 0)}
 
     def backward(self, grads):
         return {"grad": grads["grad"] * (self.x > 0)}
 
 
-def test_a_backward_that_reads_another_key_than_that_of_the_output_is_refused():
-    with pytest.raises(SubjectError, match=r"InDicts.backward: reads dout\['grad'\], .* 'width', 'data'; pass a"):
+def test_a_backward_that_reads_another_key_than_those_of_several_outputs_is_refused():
+    with pytest.raises(SubjectError, match=r"InDicts.backward: reads dout\['grad'\], .* 'mask', 'data'; pass a"):
         check(InDicts(), {"width": 1, "data": draw(4, 3)})
 
     class Checked(InDicts):

@@ -14,7 +14,9 @@ from jaxnet.crosscheck.adapters import (
     called_layers,
     contexts,
     derivatives,
+    dict_values,
     dout_shapes,
+    found_costs,
     gradient_dicts,
     held_losses,
     inputs_again,
@@ -72,6 +74,7 @@ LAYER_STYLES = (
 )
 OTHER_STYLES = (
     contexts.adapt,
+    dict_values.adapt,
     bound_inputs.adapt,
     loss_objects.adapt,
     held_losses.adapt,
@@ -87,6 +90,7 @@ OTHER_STYLES = (
     upstream_pairs.adapt,
     scalar_engines.adapt,
     outside_costs.adapt_own_cost,
+    found_costs.adapt,
     loss_and_gradients.reject_other_shape,
 )
 

@@ -31,7 +31,7 @@ RATE = 1.0
 Places = dict[str, Any]
 
 
-class _Network(NamedTuple):
+class Network(NamedTuple):
     """A network, the names of its passes, its cost, and the names of the values that they exchange."""
 
     net: Any
@@ -41,6 +41,7 @@ class _Network(NamedTuple):
     of_cost: tuple[str, str]  # output, labels
     labels: str
     after: str = ""  # a method that computes the gradients after backward
+    of_samples: bool = True  # whether a cost of a value named as the input of forward takes that, and runs forward
 
     def run(self, replaced: Mapping[int, Any], x: Any, t: Any) -> tuple[Any, dict[str, Any], Any]:
         """Returns a copy of the network after a forward pass, the values by name, and the cost."""
@@ -49,12 +50,13 @@ class _Network(NamedTuple):
         result = forward(x)
         parts = _parts(result)
         output, labels = self.of_cost
-        values = {parameters_of(forward)[0]: x, labels: t, self.labels: t}
-        values = dict(zip(self.outputs, parts, strict=False)) | values  # forward may call its output x, too
+        named = dict(zip(self.outputs, parts, strict=False))
+        values = named | {parameters_of(forward)[0]: x, labels: t, self.labels: t}  # forward may call its output x, too
         alike = (part for part in parts if is_float(part) and np.shape(part) == np.shape(t))
-        y = values.setdefault(output, next(alike, parts[0]))
-        cost = self.cost(net)
-        total = cost(**{output: y, labels: t})
+        y = named[output] if output in named else next(alike, parts[0])
+        y = x if self.of_samples and output == parameters_of(forward)[0] else y
+        values.setdefault(output, y)
+        total = self.cost(net)(**{output: y, labels: t})
         first = total[0] if isinstance(total, tuple) else total  # beside it an accuracy, say
         rest = [name for name in required_parameters_of(getattr(net, self.passes[1])) if name not in values]
         cache = result if isinstance(result, Mapping) else parts[-1]
@@ -72,6 +74,14 @@ class _Network(NamedTuple):
             return returned
         last = getattr(net, self.after)
         return last(**{name: values[name] for name in required_parameters_of(last)})
+
+
+class Reading(NamedTuple):
+    """A network, its parameters by place, and where its backward leaves their gradients."""
+
+    network: Network
+    arrays: Places
+    sources: Sources
 
 
 def adapt(style: Style) -> Style | None:
@@ -103,22 +113,34 @@ def adapt_own_cost(style: Style) -> Style | None:
 
 
 def _adapted(style: Style, net: Any, cost: Callable[[Any], Any], *, is_known: bool) -> Style | None:
-    network = _network(net, cost, style.inputs, is_known=is_known)
-    if network is None:
-        return None
-    x, t = style.inputs
+    network = network_of(net, cost, style.inputs, is_known=is_known)
+    reading = read(network, style.inputs) if network is not None else None
+    return as_function(style, reading) if reading is not None else None
+
+
+def read(network: Network, inputs: tuple[Any, ...]) -> Reading | None:
+    """Returns the parameters of a network and where its backward leaves their gradients; None if it has none.
+
+    Args:
+        network: The network and its cost.
+        inputs: The samples and the labels.
+    """
+    net, (x, t) = network.net, inputs
     arrays = {place: part for place, part in walk(net) if isinstance(part, np.ndarray) and is_float(part)}
-    arrays = called(lambda: _that_move(network, arrays, x, t))
-    if isinstance(arrays, Exception) or not arrays:
-        return None
+    moving = called(lambda: _that_move(network, arrays, x, t))
+    if isinstance(moving, Exception) or not moving:
+        name = parameters_of(getattr(net, network.passes[0]))[0]
+        again = network.of_samples and network.of_cost[0] == name  # a cost of the output under the name of the input
+        return read(network._replace(of_samples=False), inputs) if again else None
+    arrays = moving
     for way in (network, *(network._replace(after=name) for name in _further_methods(network))):
         sources = called(lambda way=way: find_sources(way, arrays, x, t))
         if not isinstance(sources, Exception) and sources.by_place:
-            return _as_function(style, way, arrays, sources)
+            return Reading(way, arrays, sources)
     return None
 
 
-def _further_methods(network: _Network) -> list[str]:
+def _further_methods(network: Network) -> list[str]:
     """Returns the names of the methods that speak of a gradient, other than backward, and take what forward takes."""
     net: Any = network.net
     named = [name for name in dir(type(net)) if "grad" in name.lower() and not name.startswith("__")]
@@ -127,7 +149,15 @@ def _further_methods(network: _Network) -> list[str]:
     return [name for name in methods if set(required_parameters_of(getattr(net, name))) <= set(takes)]
 
 
-def _as_function(style: Style, network: _Network, arrays: Places, sources: Sources) -> Style:
+def as_function(style: Style, reading: Reading) -> Style:
+    """Returns a network as a function of its parameters, samples and labels, with its gradient.
+
+    Args:
+        style: The network as it was passed in, with its inputs.
+        reading: The network, its parameters and their gradients.
+    """
+    network, arrays, sources = reading
+
     def value(*args: Any) -> Any:
         *values, x, t = args
         replaced = {id(array): np.array(new) for array, new in zip(arrays.values(), values, strict=True)}
@@ -171,8 +201,15 @@ def _short_names(places: list[str]) -> list[str]:
     return [re.sub(r"\W+", "_", place).strip("_") for place in places]
 
 
-def _network(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *, is_known: bool) -> _Network | None:
-    """Returns how the values of a network and a cost are exchanged; None if the names do not tell."""
+def network_of(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *, is_known: bool) -> Network | None:
+    """Returns how the values of a network and a cost are exchanged; None if the names do not tell.
+
+    Args:
+        net: The network.
+        cost: Returns the cost of a copy of the network.
+        inputs: The samples and the labels.
+        is_known: Whether the cost was passed with the network, so that any name may be that of the labels.
+    """
     of_forward, of_backward = names_of(net)
     of_cost = required_parameters_of(cost(net))
     if len(inputs) != 2 or not of_forward or not of_backward or len(of_cost) != 2:
@@ -188,17 +225,19 @@ def _network(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *, i
     if isinstance(result, Mapping):
         outputs = list(map(str, result))
     first, second = of_cost
-    if first not in outputs and (second in outputs or (_is_of_labels(first) and not _is_of_labels(second))):
+    if first not in outputs and (second in outputs or (is_of_labels(first) and not is_of_labels(second))):
         first, second = second, first
     known = {parameters_of(forward)[0], *outputs, first}
     rest = [name for name in required_parameters_of(backward) if name not in known and not RATES.fullmatch(name)]
     rest = [name for name in rest if not (count > 1 and "cache" in name.lower()) and not COUNTS.fullmatch(name)]
     labels = [name for name in rest if not UPSTREAM.fullmatch(name)]
+    if count == 1 and len(labels) == len(rest) == 2:  # the other is the only output, under a name of its own
+        labels = rest = [name for name in rest if is_of_labels(name)]
     if len(labels) != 1 or len(rest) != 1:
         return None
-    if not is_known and labels[0] != second and not _is_of_labels(labels[0]):
+    if not is_known and labels[0] != second and not is_of_labels(labels[0]):
         return None
-    return _Network(net, (of_forward, of_backward), cost, outputs, (first, second), labels[0])
+    return Network(net, (of_forward, of_backward), cost, outputs, (first, second), labels[0])
 
 
 def _parts(result: Any) -> tuple[Any, ...] | list[Any]:
@@ -208,11 +247,12 @@ def _parts(result: Any) -> tuple[Any, ...] | list[Any]:
     return result if isinstance(result, tuple | list) else (result,)
 
 
-def _is_of_labels(name: str) -> bool:
+def is_of_labels(name: str) -> bool:
+    """Returns whether a name is one of labels or has a word of them: `y`, `y_onehot`, `target_seq`."""
     return is_label_name(name) or bool(LABEL_WORDS & set(name.lower().split("_")))
 
 
-def _that_move(network: _Network, arrays: Places, x: Any, t: Any) -> Places:
+def _that_move(network: Network, arrays: Places, x: Any, t: Any) -> Places:
     """Returns the arrays of which the cost is a function, and not those that forward writes itself."""
     start = network.run({}, x, t)[2]
     rng = np.random.default_rng(0)

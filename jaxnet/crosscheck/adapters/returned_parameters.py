@@ -32,6 +32,7 @@ def adapt(style: Style) -> Style | None:
     y = called(trial.forward, *inputs)
     returned = called(trial.backward, y)
     owners, count = _owners_of_first(layer, returned, shapes)
+    owners = owners or _owners_of_samples(layer, list(_parts(returned)), shapes, len(y) if np.ndim(y) else 0)
     if owners is None or (set(owners) <= set(shapes) and not _has_empty_part(returned)):
         return None
     checked = [name for name in shapes if name in owners]
@@ -66,6 +67,16 @@ def _owners_of_first(
     if owners is not None or not is_nested or not is_float(returned[0]):
         return owners, None
     return _owners(layer, list(_parts(returned[:2])), shapes), 2
+
+
+def _owners_of_samples(
+    layer: Any, gradients: list[Any], shapes: dict[str, tuple[int, ...]], count: int
+) -> list[str] | None:
+    """Returns the owners of gradients behind those of the inputs that have one more axis, of the samples."""
+    behind = gradients[len(shapes) :]
+    if not count or not behind or any(np.shape(gradient)[:1] != (count,) for gradient in behind):
+        return None
+    return _owners(layer, [*gradients[: len(shapes)], *(gradient[0] for gradient in behind)], shapes)
 
 
 def _first(returned: Any, count: int | None) -> Any:

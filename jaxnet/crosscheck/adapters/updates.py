@@ -9,33 +9,41 @@ code.
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from jaxnet.crosscheck.adapters.given_optimizers import OPTIMIZERS, Unreadable, fill, recording_run
+from jaxnet.crosscheck.adapters.held_arrays import held_arrays
 from jaxnet.crosscheck.adapters.plain_descent import COUNTS, RATES, describe_optimizer, plain_optimizer
 from jaxnet.crosscheck.adapters.resets import GRADIENTS
-from jaxnet.crosscheck.adapters.style import Style, called, parameters_of, with_methods
+from jaxnet.crosscheck.adapters.style import (
+    Style,
+    called,
+    has_method,
+    parameters_of,
+    required_parameters_of,
+    with_methods,
+)
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.errors import SubjectError
 from jaxnet.crosscheck.inspect.objects import attributes_of, layers_within
-from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, base_name
+from jaxnet.crosscheck.inspect.role_heuristics import base_name
 from jaxnet.crosscheck.inspect.signatures import positional
-from jaxnet.crosscheck.inspect.stored_gradients import PARAMETER_DICTS, gradients_beside
+from jaxnet.crosscheck.inspect.stored_gradients import gradients_beside
 from jaxnet.crosscheck.inspect.trees import is_float
 
-OPTIMIZERS = re.compile(r"opt(im(izer|iser)?)?", re.IGNORECASE)
 OWN_RATES = re.compile(r"_?((learn(ing)?_?|l_?|training_?)rate|lr|eta|step_?size)", re.IGNORECASE)
 HISTORY = re.compile(r"([vms]|vel|velocity|mom|prev)_?d?[A-Zwb]\w*|.*(velocity|momentum|history|accum).*")
 RATE = 1.0
 NOTE = "gradients are computed from the updates that backward makes at a learning rate of 1"
 STORED = "backward updates {} as well, which is undone; the gradients that it stores are checked, not the updates"
 NO_OPTIMIZER = (
-    "{0}.{1}: takes {3}, and no class of gradient descent was loaded with {0} to make one of; pass a subclass that "
-    "takes a rate, with your own optimizer: class Checked({0}): backward = lambda self, {2}, learning_rate: "
-    "{0}.{1}(self, {2}, SGD(learning_rate))"
+    "{0}.{1}: takes {3}, no class of gradient descent was loaded with {0} to make one of, and {5}; pass a subclass "
+    "that takes a rate, with your own optimizer: "
+    "class Checked({0}): backward = lambda self, {2}, learning_rate: {0}.{1}(self, {2}, {4})"
 )
 Backward = Callable[..., Any]
 
@@ -70,6 +78,29 @@ def adapt_own_rate(style: Style) -> Style | None:
     return _adapted(style, lambda self, *dout: _at_own_rate(rates[0], kind, self, dout, RATE), NOTE)
 
 
+def adapt_later_update(style: Style) -> Style | None:
+    """Reads gradients that backward keeps under other names off a method that gives them to an optimizer.
+
+    It is the only one that takes an optimizer alone, `update(optimizer)`. Gradients that are found by their names are
+    checked as they are stored.
+    """
+    layer = style.thing
+    if isinstance(layer, tuple | list | type) or not all(has_method(layer, name) for name in ("forward", "backward")):
+        return None
+    names = [name for name in dir(type(layer)) if not name.startswith("_") and has_method(layer, name)]
+    takes = {name: required_parameters_of(getattr(layer, name)) for name in names}
+    later = [name for name in names if len(takes[name]) == 1 and OPTIMIZERS.fullmatch(takes[name][0])]
+    if len(later) != 1 or len(takes["backward"]) != 1:
+        return None
+    if _with_stored_gradients(style, type(layer).backward):
+        return None
+    try:
+        run, note = recording_run(style, later[0])
+    except Unreadable:
+        return None
+    return _adapted(style, run, note)
+
+
 def _at_own_rate(name: str, kind: Any, layer: Any, dout: tuple[Any, ...], rate: float) -> Any:
     own = getattr(layer, name)
     setattr(layer, name, rate)
@@ -88,7 +119,7 @@ def _adapted(style: Style, run: Backward, note: str) -> Style:
     both = _changes(style, run) & _with_stored_gradients(style, run)
 
     def backward(self: Any, *dout: Any) -> Any:
-        before = [(layer, held, name, held[name], np.copy(held[name])) for layer, held, name in _arrays(self)]
+        before = [(layer, held, name, held[name], np.copy(held[name])) for layer, held, name, _ in held_arrays(self)]
         dx = run(self, *dout)
         after = [np.copy(held[name]) for _, held, name, _, _ in before]
         for (layer, held, name, array, old), new in zip(before, after, strict=True):
@@ -119,6 +150,9 @@ def _at_rate_of_one(style: Style) -> tuple[Backward, str] | None:
     layer = style.thing
     kind: Any = type(layer)
     takes = parameters_of(layer.backward)
+    optimizers = [name for name in takes[1:] if OPTIMIZERS.fullmatch(name)]
+    if len(optimizers) == 1:
+        return _with_optimizer(style, takes, optimizers[0])
     if len(takes) == 3 and (counts := [name for name in takes[1:] if COUNTS.fullmatch(name)]):
         rate = next((name for name in takes[1:] if RATES.fullmatch(name)), None)
         if rate is None:
@@ -127,15 +161,34 @@ def _at_rate_of_one(style: Style) -> tuple[Backward, str] | None:
         return (lambda self, dout: kind.backward(self, dout, **values)), f"{NOTE} and {counts[0]}=1"
     if len(takes) != 2:
         return None
-    if OPTIMIZERS.fullmatch(takes[1]):
-        make = plain_optimizer(kind.backward, takes[1])
-        if make is None:
-            name = getattr(inspect.unwrap(kind.backward), "__name__", "backward")
-            raise SubjectError(NO_OPTIMIZER.format(kind.__name__, name, *takes))
-        return (lambda self, dout: kind.backward(self, dout, make())), f"{NOTE}, by {describe_optimizer(make)}"
     if RATES.fullmatch(takes[1]) or _moved(style, _at_argument):
         return (lambda self, dout: kind.backward(self, dout, RATE)), NOTE
     return None
+
+
+def _with_optimizer(style: Style, takes: list[str], name: str) -> tuple[Backward, str]:
+    """Returns the backward with an optimizer of a class that belongs to it, or else with one that records.
+
+    Raises:
+        SubjectError: If there is no such class, and the gradients that one is given cannot be read.
+    """
+    kind: Any = type(style.thing)
+    own, make = style.thing.backward, plain_optimizer(style.thing.backward, name)
+
+    def run(self: Any, dout: Any) -> Any:
+        assert make is not None
+        return kind.backward(self, dout, **fill(own, make()) or {})
+
+    if make is not None and _runs(style, run):  # a class that is found beside the layer may be for other code
+        return run, f"{NOTE}, by {describe_optimizer(make)}"
+    try:
+        return recording_run(style)
+    except Unreadable as error:
+        reason = str(error)
+    method = getattr(inspect.unwrap(kind.backward), "__name__", "backward")
+    words = fill(style.thing.backward, "SGD(learning_rate)") or {name: "SGD(learning_rate)"}
+    given = ", ".join(f"{other}={value}" for other, value in words.items())
+    raise SubjectError(NO_OPTIMIZER.format(kind.__name__, method, takes[0], name, given, reason))
 
 
 def _moved(style: Style, run: Callable[[Any, Any, tuple[Any, ...], float], Any]) -> set[str]:
@@ -144,17 +197,17 @@ def _moved(style: Style, run: Callable[[Any, Any, tuple[Any, ...], float], Any])
     A backward that writes the product `rate * dW` over W counts too: it is meant as an update.
     """
     arrays: list[dict[str, np.ndarray]] = []
-    start = {name: np.copy(held[name]) for _, held, name in _arrays(style.thing)}
+    start = {name: np.copy(held[name]) for _, held, name, _ in held_arrays(style.thing)}
     for rate in (0.0, 1.0, 2.0):
         trial: Any = duplicate(style.thing)
         y = called(trial.forward, *style.inputs)
         dout = (np.ones_like(y),) if is_float(y) and parameters_of(trial.backward) else ()
-        before = {name for _, _, name in _arrays(trial)}
+        before = {name for _, _, name, _ in held_arrays(trial)}
         try:
             run(type(trial), trial, dout, rate)
         except Exception:
             return set()
-        arrays.append({n: np.copy(held[n]) for _, held, n in _arrays(trial) if n in before and n in start})
+        arrays.append({n: np.copy(held[n]) for _, held, n, _ in held_arrays(trial) if n in before and n in start})
     at_zero, at_one, at_two = arrays
     moved = {n for n in at_zero if not _same(at_one.get(n), at_two.get(n)) and not _is_gradient(n)}
     is_rate = all(
@@ -171,7 +224,7 @@ def _changes(style: Style, run: Backward | None = None) -> set[str]:
     y = called(trial.forward, *style.inputs)
     if isinstance(y, Exception):
         return set()
-    before = [(held, name, np.copy(held[name])) for _, held, name in _arrays(trial)]
+    before = [(held, name, np.copy(held[name])) for _, held, name, _ in held_arrays(trial)]
     if _ran(trial, y, run):
         return {n for held, n, old in before if n in held and not _same(held[n], old) and not _is_gradient(n)}
     return set()
@@ -193,6 +246,11 @@ def _with_stored_gradients(style: Style, run: Backward) -> set[str]:
     }
 
 
+def _runs(style: Style, run: Backward) -> bool:
+    trial: Any = duplicate(style.thing)
+    return _ran(trial, called(trial.forward, *style.inputs), run)
+
+
 def _ran(trial: Any, y: Any, run: Backward | None) -> bool:
     dout = [np.ones_like(y) if is_float(y) else duplicate(y)] if parameters_of(trial.backward) else []
     try:
@@ -212,20 +270,3 @@ def _is_gradient(name: str) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, float | np.floating)
-
-
-def _arrays(whole: Any) -> Iterator[tuple[Any, MutableMapping[str, Any], str]]:
-    """Yields the float arrays of a layer and of those within it, in attributes and in dicts of parameters.
-
-    Yields the layer, the mapping that holds the array (its attributes or a dict), and the name in it.
-    """
-    for _, layer in layers_within(whole):
-        if not hasattr(layer, "__dict__"):  # slots
-            continue
-        attributes = attributes_of(layer)
-        gradients = {form.format(name) for name in attributes for form in GRADIENT_NAMES}
-        for name, value in attributes.items():
-            if is_float(value) and not RATES.fullmatch(name) and name not in gradients:
-                yield layer, vars(layer), name
-            elif isinstance(value, MutableMapping) and PARAMETER_DICTS.fullmatch(name):
-                yield from ((layer, value, key) for key, part in value.items() if is_float(part))

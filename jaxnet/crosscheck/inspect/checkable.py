@@ -125,6 +125,7 @@ class Checkable:
         accumulating: The names of leaves to whose gradients its backward adds. They are cleared before each call.
         notes: Sentences about how the subject was interpreted.
         doubts: Reasons why a PASS would say nothing about the gradient that is meant, one sentence each.
+        doubt: Why this reading of the gradients is not certain although it passes; empty if it is.
         fault: The message of the exception that its backward raises; empty if it raises none.
         numbers: The numbers that it was made with: a dropout rate, a stride, an eps.
         integers: The ids and labels among its inputs.
@@ -148,6 +149,7 @@ class Checkable:
     accumulating: Sequence[str] = ()
     notes: Sequence[str] = ()
     doubts: Sequence[str] = ()
+    doubt = ""
     fault = ""
     numbers: Mapping[str, float] = {}
     integers: Mapping[str, Array] = {}

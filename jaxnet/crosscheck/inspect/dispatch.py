@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from types import FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 from jaxnet.crosscheck.adapters import (
     Style,
@@ -35,7 +35,7 @@ from jaxnet.crosscheck.frameworks.scipy_problems import Problem, as_problem
 from jaxnet.crosscheck.inspect.arguments import IMAG, REAL
 from jaxnet.crosscheck.inspect.checkable import Checkable
 from jaxnet.crosscheck.inspect.complex_parts import in_parts
-from jaxnet.crosscheck.inspect.errors import MissingInputError, SubjectError, counted
+from jaxnet.crosscheck.inspect.errors import CostError, MissingInputError, SubjectError, counted
 from jaxnet.crosscheck.inspect.flax_module import functional_form, is_nnx_module
 from jaxnet.crosscheck.inspect.function import inspect_forward_mode, inspect_function, name_of
 from jaxnet.crosscheck.inspect.global_state import include_generators_of
@@ -136,11 +136,17 @@ def in_any_style(
         with suppress(SubjectError):
             return in_any_style(make, *on_arrays, seed)
     if checkable is None:
-        if proposal := proposal_for_cost(thing, *methods.names_of(thing)):
-            raise SubjectError(proposal) from first
-        with naming_missing_inputs(thing, inputs):
-            raise first
+        _refuse(thing, inputs, first)
     return checkable
+
+
+def _refuse(thing: Any, inputs: tuple[Any, ...], error: SubjectError) -> NoReturn:
+    """Raises an error, or one that says more: that backward starts from a cost, or which inputs forward lacks."""
+    if not isinstance(error, CostError) and (proposal := proposal_for_cost(thing, *methods.names_of(thing))):
+        raise SubjectError(proposal) from error
+    with naming_missing_inputs(thing, inputs):
+        raise error
+    raise error
 
 
 def _functions_of_tensors(thing: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any] | None:
@@ -161,6 +167,7 @@ def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> S
     fused_losses.reject(drawn)
     return (
         updates.adapt_own_rate(drawn)  # whose own arrays would look like buffers
+        or updates.adapt_later_update(drawn)  # whose gradients would look as if they were missing
         or loss_objects.adapt_labels_alone(Style(thing, inputs))
         or derivatives.adapt_backward_of_input(drawn)
         or returned_order.adapt(drawn)

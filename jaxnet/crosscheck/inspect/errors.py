@@ -29,6 +29,10 @@ class MissingInputError(SubjectError):
         self.reason, self.names = reason, names
 
 
+class CostError(SubjectError):
+    """A network's backward starts from a cost, and it is not certain from which; the message says how to pass it."""
+
+
 class MissingGradientError(SubjectError):
     """A function cannot be differentiated, but there is a backward pass beside it.
 

@@ -15,13 +15,14 @@ from jaxnet.crosscheck.inspect.adapter import Adapter, Subject, name_douts
 from jaxnet.crosscheck.inspect.assignment import Assignment, floats_by_place
 from jaxnet.crosscheck.inspect.checkable import Checkable, Instance
 from jaxnet.crosscheck.inspect.copying import Template, duplicate, values_by_id
-from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error
+from jaxnet.crosscheck.inspect.errors import SubjectError, as_subject_error, counted
 from jaxnet.crosscheck.inspect.inputs import as_arrays, integers_in, numbers_in
 from jaxnet.crosscheck.inspect.objects import attributes_of
 from jaxnet.crosscheck.inspect.overlap import consistent, extent, overlaps, sum_of_tied_gradients, views
 from jaxnet.crosscheck.inspect.parameters import arrays_by_place, declared_constants
 from jaxnet.crosscheck.inspect.plain_numbers import with_learnable_numbers
 from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_parameter_name, looks_constant
+from jaxnet.crosscheck.inspect.sample_gradients import MEAN_OF_SAMPLES
 from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, reversed_lists, set_gradients
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_inexact
@@ -76,6 +77,8 @@ class CheckableCode(Checkable):
         parameters: The names of the leaves that it holds, as opposed to its inputs.
         arrays: The arrays in the template, by name: parameters and others.
         assignment: The input of each returned gradient.
+        of_samples: The names of the leaves of which backward computes a gradient for each sample.
+        over_samples: The reduction of these over the samples, `np.sum` or `np.mean`.
         shared_gradients: Groups of leaves whose gradients are one array.
         alternatives: Other inputs to which a single returned gradient may belong.
         places: The place whose stored gradient is read, of those leaves for which it is not their own.
@@ -94,6 +97,10 @@ class CheckableCode(Checkable):
     assignment: Assignment | None = None
     takes_dout: bool = True
     accumulating: tuple[str, ...] = ()
+    of_samples: tuple[str, ...] = ()
+    over_samples: Callable[..., Any] = np.sum
+    doubts: tuple[str, ...] = ()
+    doubt: str = ""
     shared_gradients: tuple[frozenset[str], ...] = ()
     fault: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
@@ -146,7 +153,11 @@ class CheckableCode(Checkable):
         return replace(self, inputs=inputs, integers=integers)
 
     def readings(self) -> Iterator["Checkable"]:
-        """Yields this subject with the gradients that backward returns assigned to other inputs or in another order."""
+        """Yields this subject with the returned gradients in another order, or the mean of those of samples."""
+        if self.of_samples and self.over_samples is np.sum:
+            count = len(self.open(self.leaves).forward())
+            doubt = MEAN_OF_SAMPLES.format(" and ".join(self.of_samples), counted(count, "sample"), count)
+            yield replace(self, over_samples=np.mean, doubt=doubt)
         floats = dict(floats_by_place(self.names, self.inputs))
         for assignment in self.alternatives:
             names = {n for n in assignment.targets if n in floats}
@@ -180,6 +191,10 @@ class CheckableCode(Checkable):
         if result is None:
             found |= {name: getattr(adapter.owner, attribute, None) for name, attribute in self.assignment.stored}
         found |= {name: gradient for name, gradient in returned.items() if gradient is not None}
+        for name in self.of_samples:
+            gradient: Any = found.get(name)
+            if gradient is not None and np.ndim(gradient) == self.leaves[name].ndim + 1:
+                found[name] = self.over_samples(np.asarray(gradient), axis=0)
         return {name: found.get(self.places.get(name, name)) for name in self.leaves}
 
     def _value(self, name: str, leaves: Leaves) -> Any:
@@ -317,6 +332,8 @@ def from_trial(kind: type[Kind], name: str, trial: TrialRun, takes_dout: bool) -
         arrays={n: trial.arrays[n] for n in trial.parameters} | trial.without_gradient,
         assignment=trial.assignment,
         accumulating=trial.accumulating,
+        of_samples=trial.of_samples,
+        doubts=trial.doubts,
         shared_gradients=trial.shared_gradients,
         alternatives=trial.alternatives,
         **common,

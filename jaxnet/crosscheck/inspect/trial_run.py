@@ -13,7 +13,7 @@ import numpy as np
 from jaxnet.crosscheck.inspect.adapter import Adapter, Subject, run_forward
 from jaxnet.crosscheck.inspect.assignment import Assignment, as_tuple, floats_by_place
 from jaxnet.crosscheck.inspect.copying import duplicate
-from jaxnet.crosscheck.inspect.errors import SubjectError, describe, kind_of
+from jaxnet.crosscheck.inspect.errors import SubjectError, counted, describe, kind_of
 from jaxnet.crosscheck.inspect.held_parameters import UPSTREAM
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.lazy_parameters import creates_parameters
@@ -23,7 +23,13 @@ from jaxnet.crosscheck.inspect.overlap import is_covered, same_memory
 from jaxnet.crosscheck.inspect.parameters import arrays_by_place, choose_places, wrongly_typed_parameters
 from jaxnet.crosscheck.inspect.plain_numbers import in_the_shell, shape_text
 from jaxnet.crosscheck.inspect.returned_names import owners_of_returned
-from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, label_rank, looks_constant
+from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, base_name, label_rank, looks_constant
+from jaxnet.crosscheck.inspect.sample_gradients import (
+    OR_FORGOTTEN,
+    SUM_OF_SAMPLES,
+    may_be_forgotten,
+    owners_of_sample_gradients,
+)
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, is_new_gradient, set_gradients
 from jaxnet.crosscheck.inspect.trees import Array, is_inexact
@@ -50,6 +56,8 @@ class TrialRun:
         alternatives: Other inputs to which a single gradient may belong.
         is_single: Whether a single gradient is returned, not in a tuple or dict, for several float inputs.
         accumulating: The names of the parameters to whose gradients backward adds.
+        of_samples: The names of the leaves of which backward computes a gradient for each sample.
+        doubts: Sentences that say why the gradients would not be certain if they were right.
         shared_gradients: Pairs of parameters that share memory and whose gradients do too.
         fault: The message of the exception that backward raised; empty if it raised none.
         has_complex_output: Whether forward returns complex numbers.
@@ -66,6 +74,8 @@ class TrialRun:
     alternatives: tuple[Assignment, ...] = ()
     is_single: bool = False
     accumulating: tuple[str, ...] = ()
+    of_samples: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
     shared_gradients: tuple[frozenset[str], ...] = ()
     fault: str = ""
     has_complex_output: bool = False
@@ -132,6 +142,7 @@ def run_trial(subject: Subject, *, warmed: bool = False) -> TrialRun:
     _choose_inputs(trial, returned, new, result is None)
     trial.accumulating = _find_accumulating(trial, douts, stored)
     _take_arrays_of_base(trial)
+    _find_sample_gradients(trial, {**stored, **returned}, y)
     return trial
 
 
@@ -314,6 +325,21 @@ def _choose_inputs(trial: TrialRun, returned: Mapping[str, Any], new: set[str], 
     if not trial.checked_inputs and (is_none or not trial.parameters):
         variable = [n for n, a in values.items() if not (trial.parameters and looks_constant(n, a, is_input=True))]
         trial.checked_inputs = [n for n in variable if n in trial.assignment.targets or n in returned][:1]
+
+
+def _find_sample_gradients(trial: TrialRun, gradients: Mapping[str, Any], y: Array) -> None:
+    """Finds the leaves of which backward computes a gradient for each sample, and adds a note on them."""
+    inputs = dict(floats_by_place(trial.names, trial.inputs))
+    arrays = {n: trial.arrays[n] for n in trial.parameters} | {n: inputs[n] for n in trial.checked_inputs}
+    if not arrays or not inputs:
+        return
+    samples = next(iter(inputs.values()))
+    trial.of_samples = owners_of_sample_gradients(gradients, arrays, inputs, samples, y)
+    names = " and ".join(trial.of_samples)
+    if trial.of_samples and may_be_forgotten(gradients, trial.of_samples, samples):
+        trial.doubts = (OR_FORGOTTEN.format(names, f"d{base_name(trial.of_samples[0])}"),)
+    elif trial.of_samples:
+        trial.notes += (SUM_OF_SAMPLES.format(names, counted(len(y), "sample")),)
 
 
 def _find_accumulating(trial: TrialRun, douts: tuple[Array, ...], stored: Mapping[str, Any]) -> tuple[str, ...]:

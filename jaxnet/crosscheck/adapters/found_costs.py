@@ -1,0 +1,180 @@
+"""Networks whose backward starts from labels, with a cost that no name tells: `net.J`, `energy(y, t)` in their module.
+
+The cost is an attribute of the network that is a function, a method of it, or a function of its module. It takes the
+output and the labels, in either order, and returns one number; what trains the network, prints or draws is not called.
+It is taken for the one that backward starts from if all gradients agree with it, or at least one, and with no other
+such function; then what does not agree is wrong. One of which backward is a multiple, such as a metric that is only
+printed, is not.
+"""
+
+import functools
+import operator
+import sys
+from collections.abc import Callable, Collection, Iterator
+from types import CodeType, FunctionType, MethodType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnet.crosscheck.adapters.methods import names_of
+from jaxnet.crosscheck.adapters.model_gradients import gradients_from
+from jaxnet.crosscheck.adapters.outside_costs import Network, Reading, as_function, is_of_labels, network_of, read
+from jaxnet.crosscheck.adapters.style import Style, called, has_method, required_parameters_of
+from jaxnet.crosscheck.inspect.errors import CostError
+from jaxnet.crosscheck.inspect.held_parameters import proposal_for_cost
+from jaxnet.crosscheck.inspect.objects import attributes_of
+
+EFFECTS = frozenset({"close", "dump", "figure", "input", "open", "plot", "print", "save", "savefig", "show", "write"})
+STEP = 2.0**-12
+AGREEMENT = 1e-3  # of a gradient with a quotient, relative to its norm
+SEVERAL = (
+    "{net}.{backward}: takes {labels} and no upstream gradient, and starts from one of {names}, which agree; for "
+    "net = {net}(...), pass the one that is meant: check((net, {first}), X, {labels})"
+)
+
+
+class _Candidate(NamedTuple):
+    """A cost that may be meant: its name as one writes it, and what returns it, given a copy of the network."""
+
+    name: str
+    of: Callable[[Any], Callable[..., Any]]
+
+
+def adapt(style: Style) -> Style | None:
+    """Finds the cost of a network whose backward takes labels, and turns both into a function with its gradient.
+
+    Raises:
+        CostError: If several functions agree with backward.
+    """
+    net: Any = style.thing
+    if isinstance(net, FunctionType | MethodType | type | tuple | list) or len(style.inputs) != 2:
+        return None
+    passes = names_of(net)
+    if not all(passes) or not proposal_for_cost(net, *passes):
+        return None
+    readings = [(c, reading) for c in _candidates(net, passes) for reading in _readings(net, c, style.inputs)]
+    agreements = [called(lambda r=r: _agreements(r, style.inputs)) for _, r in readings]
+    fitting = [(c, r, all(a)) for (c, r), a in zip(readings, agreements, strict=True) if isinstance(a, list) and any(a)]
+    fitting = [entry for entry in fitting if entry[2]] or fitting
+    by_name = {candidate.name: reading for candidate, reading, _ in reversed(fitting)}
+    if len(by_name) == 1:
+        return as_function(style, next(iter(by_name.values())))
+    if not by_name:
+        return None
+    words = {"net": type(net).__name__, "backward": passes[1], "labels": fitting[0][1].network.labels}
+    raise CostError(SEVERAL.format(names=" and ".join(by_name), first=next(iter(by_name)), **words))
+
+
+def _candidates(net: Any, passes: tuple[str, str]) -> Iterator[_Candidate]:
+    """Yields the functions that take two values: attributes, methods, and functions of the module; each once."""
+    known: set[int] = set()
+    kind: Any = type(net)
+    own = [name for name in attributes_of(net) if callable(getattr(net, name))]
+    methods = [name for name in dir(kind) if not name.startswith("__") and has_method(net, name) and name not in passes]
+    for name in (*own, *methods):
+        function = getattr(net, name)
+        known.add(id(getattr(function, "__func__", function)))
+        if _may_be_cost(function, net, passes):
+            yield _Candidate(f"net.{name}", operator.attrgetter(name))
+    for name, function in list(getattr(sys.modules.get(kind.__module__), "__dict__", {}).items()):
+        if isinstance(function, FunctionType) and id(function) not in known:
+            known.add(id(function))
+            if _may_be_cost(function, net, passes):
+                yield _Candidate(name, _always(function))
+
+
+def _may_be_cost(function: Any, net: Any, passes: tuple[str, str]) -> bool:
+    """Returns whether a function takes two values, one named like labels, and neither trains the network nor acts."""
+    takes = [] if isinstance(function, type) else required_parameters_of(function)
+    if len(takes) != 2 or not any(map(is_of_labels, takes)):
+        return False
+    return not _reaches(function, type(net), EFFECTS | {*passes, "__call__"}, set())
+
+
+def _reaches(function: Any, kind: type, names: Collection[str], known: set[Any]) -> bool:
+    """Returns whether the code of a function, or of one that it calls, has one of these names."""
+    called_by = function if hasattr(function, "__code__") or hasattr(function, "__func__") else type(function).__call__
+    code = getattr(called_by, "__code__", None)
+    if code is None or code in known:
+        return False
+    known.add(code)
+    codes = [code, *(constant for constant in code.co_consts if isinstance(constant, CodeType))]
+    used = {name for part in codes for name in part.co_names}
+    beside = getattr(called_by, "__globals__", {})
+    further = [found for name in used for found in (getattr(kind, name, None), beside.get(name))]
+    return bool(used & set(names)) or any(
+        _reaches(found, kind, names, known) for found in further if isinstance(found, FunctionType)
+    )
+
+
+def _always(function: Any) -> Callable[[Any], Any]:
+    return lambda _: function
+
+
+def _readings(net: Any, candidate: _Candidate, inputs: tuple[Any, ...]) -> Iterator[Reading]:
+    """Yields the network with a cost that takes the output and the labels, in the likelier order and in the other."""
+    first, second = required_parameters_of(candidate.of(net))
+    network = called(lambda: network_of(net, candidate.of, inputs, is_known=False))
+    if not isinstance(network, Network):
+        return
+
+    def in_the_other_order(copied: Any) -> Callable[..., Any]:
+        function = candidate.of(copied)
+
+        @functools.wraps(function)
+        def cost(output: Any, labels: Any) -> Any:
+            return function(labels, output) if network.of_cost == (first, second) else function(output, labels)
+
+        return cost
+
+    for way in (network, network._replace(cost=in_the_other_order, of_cost=("output", "labels"))):
+        reading = called(lambda way=way: _read_one_number(way, inputs))
+        if isinstance(reading, Reading):
+            yield reading
+
+
+def _read_one_number(network: Network, inputs: tuple[Any, ...]) -> Reading | None:
+    """Returns the network with its parameters and gradients, if the cost is one finite number."""
+    if (reading := read(network, inputs)) is None:
+        return None
+    values: list[Any] = []
+
+    def of_kept_value(net: Any) -> Callable[..., Any]:
+        def cost(**arguments: Any) -> Any:
+            values.append(network.cost(net)(**arguments))
+            return values[-1]
+
+        return cost
+
+    total = reading.network._replace(cost=of_kept_value).run({}, *inputs)[2]
+    return reading if np.size(values[0]) == 1 and np.isfinite(total) else None
+
+
+def _agreements(reading: Reading, inputs: tuple[Any, ...]) -> list[bool]:
+    """Returns for each parameter whether its gradient is that of the cost, along itself and in random directions.
+
+    Returns none if one differs by a multiple of its parameter, as by a weight decay that the cost lacks.
+    """
+    network, arrays, sources = reading
+    gradients = gradients_from(network, sources, {}, *inputs)
+    rng = np.random.default_rng(0)
+    found = []
+    for place, gradient in gradients.items():
+        array, norm = arrays[place], np.linalg.norm(gradient)
+        if np.shape(gradient) != np.shape(array) or not norm or not np.isfinite(norm):
+            continue
+        directions = [gradient, *rng.standard_normal((3, *np.shape(array)))]
+        directions = [direction / np.linalg.norm(direction) for direction in directions]
+        errors = np.array([np.vdot(gradient, d) - _slope(network, array, d, inputs) for d in directions])
+        decay = np.array([np.vdot(array, d) for d in directions])
+        rest = errors - decay * (errors @ decay) / max(decay @ decay, np.finfo(float).tiny)
+        found.append(bool(np.abs(errors).max() <= AGREEMENT * norm))
+        if not found[-1] and np.size(array) > 1 and np.abs(rest).max() <= AGREEMENT * norm:
+            return []
+    return found
+
+
+def _slope(network: Network, array: Any, direction: Any, inputs: tuple[Any, ...]) -> float:
+    step = STEP * max(1.0, float(np.abs(array).max()))
+    after, before = (network.run({id(array): array + sign * step * direction}, *inputs)[2] for sign in (1, -1))
+    return float(after - before) / (2 * step)
