@@ -120,8 +120,6 @@ def _other_reading(title: str, checkable: Checkable, reference: Checkable | None
         if of_labels(checkable, reading):
             continue
         report = _report(title, reading, reference, options)
-        if reading.doubts and report.leaves and all(leaf.verdict is Verdict.PASS for leaf in report.leaves):
-            return report
         if report.verdict is Verdict.PASS:
             if doubt := either_sign(checkable, reading) or reading.doubt:
                 return Report(title, report.forward, (), undecided=(doubt,))

@@ -109,7 +109,6 @@ class CheckableCode(Checkable):
     notes: tuple[str, ...] = ()
     has_complex_output: bool = False
     places: Mapping[str, str] = field(default_factory=dict)
-    doubts: tuple[str, ...] = ()
 
     def open(self, leaves: Leaves) -> Instance:
         values = {name: self._value(name, leaves) for name in self.arrays if name in leaves}
@@ -176,7 +175,7 @@ class CheckableCode(Checkable):
                 notes=notes,
             )
         if places := reversed_lists({name: self.arrays[name] for name in self.parameters}):
-            yield replace(self, places=places, doubts=(BACKWARDS.format(names=", ".join(places)),))
+            yield replace(self, places=places, doubt=BACKWARDS.format(names=", ".join(places)))
 
     def _order(self) -> tuple[str, str]:
         """Returns the words of the note on the order in which gradients are read."""
