@@ -36,7 +36,7 @@ CASES = {
         lambda g, b: g,
         "(5, 2, 3), expected (3,): sum it over axes 0 and 1, which",
     ),
-    "summed over one of two axes": ((5, 2, 3), (3,), add, lambda g, b: g.sum(axis=1), f"(5, 3), {SUM_0}"),
+    "summed over one of two axes": ((5, 2, 3), (3,), add, lambda g, b: g.sum(axis=0), f"(2, 3), {SUM_0}"),
     "not summed, kept": (
         (4, 3),
         (1, 3),

@@ -32,7 +32,8 @@ def adapt(style: Style) -> Style | None:
     y = called(trial.forward, *inputs)
     returned = called(trial.backward, y)
     owners, count = _owners_of_first(layer, returned, shapes)
-    owners = owners or _owners_of_samples(layer, list(_parts(returned)), shapes, len(y) if np.ndim(y) else 0)
+    count_of_samples = len(y) if is_float(y) and np.ndim(y) else 0
+    owners = owners or _owners_of_samples(layer, list(_parts(returned)), shapes, count_of_samples)
     if owners is None or (set(owners) <= set(shapes) and not _has_empty_part(returned)):
         return None
     checked = [name for name in shapes if name in owners]
