@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.methods import names_of
+from jaxnet.crosscheck.adapters.methods import VALUE, names_of
 from jaxnet.crosscheck.adapters.model_gradients import gradients_from
 from jaxnet.crosscheck.adapters.outside_costs import Network, Reading, as_function, is_of_labels, network_of, read
 from jaxnet.crosscheck.adapters.style import Style, called, has_method, required_parameters_of
@@ -47,10 +47,7 @@ def adapt(style: Style) -> Style | None:
         CostError: If several functions agree with backward.
     """
     net: Any = style.thing
-    if isinstance(net, FunctionType | MethodType | type | tuple | list) or len(style.inputs) != 2:
-        return None
-    passes = names_of(net)
-    if not all(passes) or not proposal_for_cost(net, *passes):
+    if (passes := passes_from_labels(style)) is None:
         return None
     readings = [(c, reading) for c in _candidates(net, passes) for reading in _readings(net, c, style.inputs)]
     agreements = [called(lambda r=r: _agreements(r, style.inputs)) for _, r in readings]
@@ -65,6 +62,30 @@ def adapt(style: Style) -> Style | None:
     raise CostError(SEVERAL.format(names=" and ".join(by_name), first=next(iter(by_name)), **words))
 
 
+def passes_from_labels(style: Style) -> tuple[str, str] | None:
+    """Returns the names of the two passes of a network whose backward takes labels; None for other code."""
+    net: Any = style.thing
+    if isinstance(net, FunctionType | MethodType | type | tuple | list) or len(style.inputs) != 2:
+        return None
+    passes = names_of(net)
+    return passes if all(passes) and proposal_for_cost(net, *passes) else None
+
+
+def has_costs(style: Style) -> bool:
+    """Returns whether there are functions of output and labels that the parameters of a network change smoothly."""
+    net, passes = style.thing, passes_from_labels(style)
+    if passes is None:
+        return False
+    readings = (reading for c in _candidates(net, passes) for reading in _readings(net, c, style.inputs))
+    return any(called(lambda r=r: _has_slopes(r, style.inputs)) is True for r in readings)
+
+
+def _has_slopes(reading: Reading, inputs: tuple[Any, ...]) -> bool:
+    rng = np.random.default_rng(0)
+    arrays = reading.arrays.values()
+    return any(_slope(reading.network, array, rng.standard_normal(array.shape), inputs) != 0 for array in arrays)
+
+
 def _candidates(net: Any, passes: tuple[str, str]) -> Iterator[_Candidate]:
     """Yields the functions that take two values: attributes, methods, and functions of the module; each once."""
     known: set[int] = set()
@@ -76,6 +97,8 @@ def _candidates(net: Any, passes: tuple[str, str]) -> Iterator[_Candidate]:
         known.add(id(getattr(function, "__func__", function)))
         if _may_be_cost(function, net, passes):
             yield _Candidate(f"net.{name}", operator.attrgetter(name))
+        elif name in methods and VALUE.fullmatch(name) and _may_be_cost(function, net, passes, count=1):
+            yield _Candidate(f"net.{name}", _of_labels_alone(name))
     for name, function in list(getattr(sys.modules.get(kind.__module__), "__dict__", {}).items()):
         if isinstance(function, FunctionType) and id(function) not in known:
             known.add(id(function))
@@ -83,16 +106,29 @@ def _candidates(net: Any, passes: tuple[str, str]) -> Iterator[_Candidate]:
                 yield _Candidate(name, _always(function))
 
 
-def _may_be_cost(function: Any, net: Any, passes: tuple[str, str]) -> bool:
-    """Returns whether a function takes two values, one named like labels, and neither trains the network nor acts."""
+def _of_labels_alone(name: str) -> Callable[[Any], Callable[..., Any]]:
+    """Returns what makes a cost of a method that reads the output that forward stored: `net.compute_loss(labels)`."""
+    return lambda net: lambda output, labels: getattr(net, name)(labels)  # noqa: ARG005
+
+
+def _may_be_cost(function: Any, net: Any, passes: tuple[str, str], count: int = 2) -> bool:
+    """Returns whether a function takes so many values, one named like labels, and neither trains nor acts."""
     takes = [] if isinstance(function, type) else required_parameters_of(function)
-    if len(takes) != 2 or not any(map(is_of_labels, takes)):
+    if len(takes) != count or not any(map(is_of_labels, takes)):
         return False
-    return not _reaches(function, type(net), EFFECTS | {*passes, "__call__"}, set())
+    return not reaches(function, type(net), EFFECTS | {*passes, "__call__"})
 
 
-def _reaches(function: Any, kind: type, names: Collection[str], known: set[Any]) -> bool:
-    """Returns whether the code of a function, or of one that it calls, has one of these names."""
+def reaches(function: Any, kind: type, names: Collection[str], known: set[Any] | None = None) -> bool:
+    """Returns whether the code of a function, or of one that it calls, has one of these names.
+
+    Args:
+        function: The function.
+        kind: The class of which it may call methods.
+        names: The names.
+        known: The code that was searched before. Defaults to none.
+    """
+    known = set() if known is None else known
     called_by = function if hasattr(function, "__code__") or hasattr(function, "__func__") else type(function).__call__
     code = getattr(called_by, "__code__", None)
     if code is None or code in known:
@@ -103,7 +139,7 @@ def _reaches(function: Any, kind: type, names: Collection[str], known: set[Any])
     beside = getattr(called_by, "__globals__", {})
     further = [found for name in used for found in (getattr(kind, name, None), beside.get(name))]
     return bool(used & set(names)) or any(
-        _reaches(found, kind, names, known) for found in further if isinstance(found, FunctionType)
+        reaches(found, kind, names, known) for found in further if isinstance(found, FunctionType)
     )
 
 
@@ -157,24 +193,44 @@ def _agreements(reading: Reading, inputs: tuple[Any, ...]) -> list[bool]:
     """
     network, arrays, sources = reading
     gradients = gradients_from(network, sources, {}, *inputs)
-    rng = np.random.default_rng(0)
     found = []
     for place, gradient in gradients.items():
-        array, norm = arrays[place], np.linalg.norm(gradient)
-        if np.shape(gradient) != np.shape(array) or not norm or not np.isfinite(norm):
+        array = arrays[place]
+        if (directions := directions_along(gradient, array)) is None:
             continue
-        directions = [gradient, *rng.standard_normal((3, *np.shape(array)))]
-        directions = [direction / np.linalg.norm(direction) for direction in directions]
-        errors = np.array([np.vdot(gradient, d) - _slope(network, array, d, inputs) for d in directions])
-        decay = np.array([np.vdot(array, d) for d in directions])
-        rest = errors - decay * (errors @ decay) / max(decay @ decay, np.finfo(float).tiny)
-        found.append(bool(np.abs(errors).max() <= AGREEMENT * norm))
-        if not found[-1] and np.size(array) > 1 and np.abs(rest).max() <= AGREEMENT * norm:
+        slopes = [_slope(network, array, direction, inputs) for direction in directions]
+        if (agrees := agreement(gradient, array, directions, slopes)) is None:
             return []
+        found.append(agrees)
     return found
 
 
+def directions_along(gradient: Any, array: Any) -> list[Any] | None:
+    """Returns unit vectors: along a gradient, and three at random; None if it is 0 or not of the shape of its array."""
+    norm = np.linalg.norm(gradient)
+    if np.shape(gradient) != np.shape(array) or not norm or not np.isfinite(norm):
+        return None
+    directions = [gradient, *np.random.default_rng(0).standard_normal((3, *np.shape(array)))]
+    return [direction / np.linalg.norm(direction) for direction in directions]
+
+
+def agreement(gradient: Any, array: Any, directions: list[Any], slopes: list[float]) -> bool | None:
+    """Returns whether a gradient has these slopes; None if it differs by a multiple of its array, as by a decay."""
+    norm = np.linalg.norm(gradient)
+    errors = np.array([np.vdot(gradient, d) - slope for d, slope in zip(directions, slopes, strict=True)])
+    decay = np.array([np.vdot(array, d) for d in directions])
+    rest = errors - decay * (errors @ decay) / max(decay @ decay, np.finfo(float).tiny)
+    if np.abs(errors).max() <= AGREEMENT * norm:
+        return True
+    return None if np.size(array) > 1 and np.abs(rest).max() <= AGREEMENT * norm else False
+
+
+def step_of(array: Any) -> float:
+    """Returns the step of a difference quotient by an array."""
+    return STEP * max(1.0, float(np.abs(array).max()))
+
+
 def _slope(network: Network, array: Any, direction: Any, inputs: tuple[Any, ...]) -> float:
-    step = STEP * max(1.0, float(np.abs(array).max()))
+    step = step_of(array)
     after, before = (network.run({id(array): array + sign * step * direction}, *inputs)[2] for sign in (1, -1))
     return float(after - before) / (2 * step)

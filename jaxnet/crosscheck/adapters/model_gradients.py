@@ -151,18 +151,31 @@ def _in_dict(where: str, place: str) -> bool:
     return base_name(where) == base_name(place) and GRADIENT_DICTS.fullmatch(holder) is not None
 
 
-def _returned(arrays: Places, returned: Any, backward: Any, owner: Any) -> dict[str, str]:
-    """Returns the places of returned gradients by those of the arrays."""
+def _returned(arrays: Places, returned: Any, backward: Any, owner: Any, where: str = "returned") -> dict[str, str]:
+    """Returns the places of returned gradients by those of the arrays; beside them a loss may be returned."""
     if isinstance(returned, Mapping):
         keys = {form.format(base_name(p)): p for p in arrays for form in ("{}", *GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES)}
-        return {keys[str(key)]: f"returned[{key!r}]" for key in returned if str(key) in keys}
+        return {keys[str(key)]: f"{where}[{key!r}]" for key in returned if str(key) in keys}
     if not isinstance(returned, tuple | list) or not returned:
         return {}
     if all(isinstance(part, list) for part in returned):
         return _in_lists(arrays, returned)
+    nested = [i for i, part in enumerate(returned) if isinstance(part, Mapping | tuple | list)]
+    if len(nested) == 1:
+        return _returned(arrays, returned[nested[0]], None, owner, f"{where}[{nested[0]}]")
     names = [base_name(place) for place in arrays]
     owners = owners_of_returned(backward, len(returned), names, owner) if backward else []
-    return {list(arrays)[names.index(name)]: f"returned[{i}]" for i, name in enumerate(owners)}
+    placed = {list(arrays)[names.index(name)]: f"{where}[{i}]" for i, name in enumerate(owners)}
+    return placed or _by_shape(arrays, returned, where)
+
+
+def _by_shape(arrays: Places, returned: Any, where: str) -> dict[str, str]:
+    """Returns them for gradients of which each has the shape of a single array; none if one has not."""
+    gradients = {f"{where}[{i}]": np.shape(part) for i, part in enumerate(returned) if np.ndim(part)}
+    shapes = {place: np.shape(array) for place, array in arrays.items()}
+    alike = {g: [place for place in arrays if shapes[place] == shape] for g, shape in gradients.items()}
+    placed = {places[0]: g for g, places in alike.items() if len(places) == 1}
+    return placed if len(placed) == len(gradients) else {}
 
 
 def _in_lists(arrays: Places, returned: Any) -> dict[str, str]:

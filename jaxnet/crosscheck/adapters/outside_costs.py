@@ -67,13 +67,18 @@ class Network(NamedTuple):
     def run_back(self, net: Any, values: Mapping[str, Any], rate: float = RATE) -> Any:
         """Runs the backward pass of a copy, and returns what it returns."""
         backward = getattr(net, self.passes[1])
-        takes = required_parameters_of(backward)
+        takes = [*required_parameters_of(backward), *_optional_rates(backward)]
         with_own_rates(net, rate)
         returned = backward(**{name: rate if RATES.fullmatch(name) else values[name] for name in takes})
         if not self.after:
             return returned
         last = getattr(net, self.after)
         return last(**{name: values[name] for name in required_parameters_of(last)})
+
+
+def _optional_rates(backward: Any) -> list[str]:
+    required = required_parameters_of(backward)
+    return [name for name in parameters_of(backward) if RATES.fullmatch(name) and name not in required]
 
 
 class Reading(NamedTuple):

@@ -1,0 +1,129 @@
+"""Networks without a backward pass of their own: `fit(X, y)`, `train_step(X, y, lr)` or `gradients(X, y)` has its code.
+
+Such a method, run for one epoch on all samples, takes the place of a backward pass that starts from labels. If it
+returns its loss, that is the cost.
+"""
+
+import contextlib
+import functools
+import inspect
+import io
+import re
+from collections.abc import Callable, Iterator
+from types import FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+
+from jaxnet.crosscheck.adapters import found_costs, outside_costs, standard_costs
+from jaxnet.crosscheck.adapters.methods import names_of
+from jaxnet.crosscheck.adapters.plain_descent import COUNTS, RATES
+from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, with_methods
+from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.objects import attributes_of
+from jaxnet.crosscheck.inspect.role_heuristics import is_label_name
+from jaxnet.crosscheck.inspect.signatures import positional
+from jaxnet.crosscheck.inspect.trees import is_float
+
+TRAINING = re.compile(
+    r"(compute_|calc(ulate)?_|get_)?(train|fit|learn|update|step|optimi[sz]e|grad(ient)?s?|backward)(_\w+)?"
+    r"|(\w+_)(step|grads?|gradients?|descent|update)|(\w+_)?(loss|cost|value|objective)_and_\w+",
+    re.IGNORECASE,
+)
+ONCE = re.compile(r"(n|num|max)?_?(epochs?|iter(ation)?s?|steps?)|(epochs?|iter(ation)?s?|steps?)_?(n|num|count)?")
+SILENT = re.compile(r"verbose|shuffle|print_\w+|log_\w+|plot\w*|show\w*|debug")
+NOTE = "{0} of {1} is run once, on all samples, as its backward pass"
+EFFECTS = found_costs.EFFECTS - {"print", "write"}
+
+
+def adapt(style: Style) -> Style | None:
+    """Makes a backward pass of the first such method whose gradients are found, with its cost."""
+    net: Any = style.thing
+    if isinstance(net, FunctionType | MethodType | type | tuple | list) or len(style.inputs) != 2:
+        return None
+    forward, own = names_of(net)
+    if not forward or own or not any(map(_has_floats, attributes_of(net).values())):
+        return None
+    for name in _training_methods(net, forward):
+        backward, own_loss = _as_backward(net, name), _own_loss(net, name, forward)
+        adapted = style._replace(thing=with_methods(net, {"backward": backward}))
+        with_loss = style._replace(thing=with_methods(net, {"backward": backward, "own_loss": own_loss}))
+        found = outside_costs.adapt_own_cost(adapted) or found_costs.adapt(with_loss) or standard_costs.adapt(adapted)
+        if found is not None:
+            return found._replace(note=f"{NOTE.format(name, type(net).__name__)}; {found.note}")
+    return None
+
+
+def _has_floats(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(is_float, value.values()))
+    return is_float(value) or (isinstance(value, list | tuple) and any(map(is_float, value)))
+
+
+def _training_methods(net: Any, forward: str) -> Iterator[str]:
+    """Yields the names of the methods that take samples and labels, and otherwise what has a known value."""
+    named = [name for name in dir(type(net)) if TRAINING.fullmatch(name) and name != forward and has_method(net, name)]
+    for name in named:
+        method = getattr(net, name)
+        if _arguments(method) is not None and not found_costs.reaches(method, type(net), EFFECTS):
+            yield name
+
+
+def _arguments(method: Any) -> tuple[str, str, list[str], dict[str, Any]] | None:
+    """Returns the names of samples, labels and learning rates, and the values of other arguments; None if unknown."""
+    data: list[str] = []
+    rates, fixed = list[str](), dict[str, Any]()
+    for parameter in positional(method):
+        name, is_optional = parameter.name, parameter.default is not parameter.empty
+        if RATES.fullmatch(name):
+            rates.append(name)
+        elif ONCE.fullmatch(name):
+            fixed[name] = 1
+        elif COUNTS.fullmatch(name):
+            fixed[name] = len
+        elif SILENT.fullmatch(name):
+            fixed[name] = False
+        elif not is_optional:
+            data.append(name)
+    return (data[0], data[1], rates, fixed) if len(data) == 2 and is_label_name(data[1]) else None
+
+
+def _run(net: Any, name: str, x: Any, t: Any, rates: dict[str, Any]) -> Any:
+    """Runs a method of a network once, without what it prints."""
+    method = getattr(type(net), name)
+    samples, labels, _, fixed = _arguments(getattr(net, name)) or ("", "", [], {})
+    values = {key: len(x) if value is len else value for key, value in fixed.items()}
+    with contextlib.redirect_stdout(io.StringIO()):
+        return method(net, **{samples: x, labels: t}, **values, **rates)
+
+
+def _as_backward(net: Any, name: str) -> Callable[..., Any]:
+    samples, labels, rates, _ = _arguments(getattr(net, name)) or ("", "", [], {})
+
+    @functools.wraps(getattr(type(net), name))
+    def backward(self: Any, *data: Any, **named: Any) -> Any:
+        values = dict(zip([samples, labels, *rates], data, strict=False)) | named
+        return _run(self, name, values.pop(samples), values.pop(labels), values)
+
+    return _with_parameters(backward, ["self", samples, labels, *rates])
+
+
+def _own_loss(net: Any, name: str, forward: str) -> Callable[..., Any]:
+    """Returns a cost of samples and labels: the number that a method returns, or the first of those of all epochs."""
+    _, labels, rates, _ = _arguments(getattr(net, name)) or ("", "", [], {})
+
+    def own_loss(self: Any, *data: Any, **named: Any) -> Any:
+        x, t = (*data, *named.values())
+        result = called(lambda: _run(duplicate(self), name, x, t, dict.fromkeys(rates, 0.0)))
+        parts = result if isinstance(result, tuple | list) else [result]
+        numbers = [part for part in parts if isinstance(part, float | np.floating)]
+        return numbers[0] if numbers else np.nan
+
+    own_loss.__name__ = "the loss that it returns"
+    return _with_parameters(own_loss, ["self", parameters_of(getattr(net, forward))[0], labels])
+
+
+def _with_parameters(function: Any, names: list[str]) -> Any:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    function.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+    return function
