@@ -89,7 +89,10 @@ def _arguments(method: Any) -> tuple[str, str, list[str], dict[str, Any]] | None
 
 
 def _run(net: Any, name: str, x: Any, t: Any, rates: dict[str, Any]) -> Any:
-    """Runs a method of a network once, without what it prints."""
+    """Runs a method of a network for one epoch, without what it prints. The network is changed."""
+    for attribute, value in attributes_of(net).items():
+        if ONCE.fullmatch(attribute) and isinstance(value, int) and value > 1:
+            setattr(net, attribute, 1)
     method = getattr(type(net), name)
     samples, labels, _, fixed = _arguments(getattr(net, name)) or ("", "", [], {})
     values = {key: len(x) if value is len else value for key, value in fixed.items()}
