@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from jaxnet import DISTRIBUTION
 
@@ -42,6 +43,22 @@ def one_line_errors(*errors: type[Exception]) -> Iterator[None]:
         if reason is None:
             raise
         _exit(reason)
+
+
+def silence_closed_loops() -> None:
+    """Keeps threads of the storage library of checkpoints from printing a traceback each.
+
+    After a save or a read that failed, as on a full disk, their results arrive at an event loop that is closed. The
+    error itself is reported by the command.
+    """
+    usual = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            usual(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _reason(error: Exception) -> str | None:

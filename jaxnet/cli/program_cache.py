@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import warnings
 import zlib
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -34,6 +35,7 @@ def use_program_cache(store: Path) -> None:
         folder = folder_of_this_process(store)
     except OSError:
         return
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache", UserWarning)  # e.g. full
     config.update("jax_compilation_cache_dir", str(folder))
     config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     config.update("jax_persistent_cache_enable_xla_caches", "none")  # they would make the folder part of every key

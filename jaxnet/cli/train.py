@@ -30,7 +30,7 @@ from rich.console import Console
 
 import jaxnet
 from jaxnet.cli.common_options import check_devices
-from jaxnet.cli.errors import program
+from jaxnet.cli.errors import program, silence_closed_loops
 from jaxnet.cli.interrupt import interrupt_message
 from jaxnet.cli.program_cache import use_program_cache
 from jaxnet.cli.train_loop import FAILED_TO_SAVE, Outcome, train, warn
@@ -55,6 +55,7 @@ def main(options: Options) -> None:
     resolved = resolve_options(options)
     if resolved.tensorboard:
         require_tensorboardx("tensorboard")
+    silence_closed_loops()
     start_jax(resolved)
     with sharding.exit_on_failure():
         run(resolved, Console(quiet=resolved.process > 0))

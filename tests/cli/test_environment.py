@@ -4,11 +4,12 @@ import os
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from jaxnet.cli import environment
-from jaxnet.cli.errors import one_line_errors
+from jaxnet.cli.errors import one_line_errors, silence_closed_loops
 
 TRAIN = "train --steps 2 --output run"
 CHECK = "check --network book"
@@ -79,6 +80,17 @@ def test_a_run_with_too_few_open_files_is_refused_in_one_line(tmp_path):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=100)
     assert (done.returncode, done.stderr.count("\n"), list(tmp_path.iterdir())) == (2, 1, []), done.stderr
     assert "train: ulimit -n: at most 16 open files" in done.stderr
+
+
+def test_an_event_loop_that_is_closed_prints_no_traceback(monkeypatch):
+    """A thread of the storage library does so for each result that arrives after a save failed on a full disk."""
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: printed.append(unraisable.exc_value))
+    silence_closed_loops()
+    others = [RuntimeError("another"), ValueError("Event loop is closed")]
+    for error in (RuntimeError("Event loop is closed"), *others):
+        sys.unraisablehook(SimpleNamespace(exc_value=error))
+    assert printed == others
 
 
 @pytest.mark.slow
