@@ -16,7 +16,7 @@ BACKWARD = (
     "back_propagate", "backpropagation", "backpropagate", "backprop", "back_prop", "bprop", "propagate_backward",
     "backword",
 )  # fmt: skip
-BACKWARD_LIKE = re.compile(r"back(wards?|pass|prop)?(_\w+)?|\w+_backwards?")
+BACKWARD_LIKE = re.compile(r"back(wards?|pass|prop)?(_\w+)?|(?!forward)\w+_backwards?")
 GRADIENT_LIKE = re.compile(r"(compute_|calc(ulate)?_|get_)?(grads?|gradients?)", re.IGNORECASE)
 VALUE = re.compile(r"(\w+_)?(loss|cost|error)|calculate|calc|evaluate|value")
 

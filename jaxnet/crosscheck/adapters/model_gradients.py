@@ -155,7 +155,8 @@ def _returned(arrays: Places, returned: Any, backward: Any, owner: Any, where: s
     """Returns the places of returned gradients by those of the arrays; beside them a loss may be returned."""
     if isinstance(returned, Mapping):
         keys = {form.format(base_name(p)): p for p in arrays for form in ("{}", *GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES)}
-        return {keys[str(key)]: f"{where}[{key!r}]" for key in returned if str(key) in keys}
+        placed = {keys[str(key)]: f"{where}[{key!r}]" for key in returned if str(key) in keys}
+        return placed or _by_shape(arrays, {f"{where}[{key!r}]": part for key, part in returned.items()})
     if not isinstance(returned, tuple | list) or not returned:
         return {}
     if all(isinstance(part, list) for part in returned):
@@ -166,15 +167,15 @@ def _returned(arrays: Places, returned: Any, backward: Any, owner: Any, where: s
     names = [base_name(place) for place in arrays]
     owners = owners_of_returned(backward, len(returned), names, owner) if backward else []
     placed = {list(arrays)[names.index(name)]: f"{where}[{i}]" for i, name in enumerate(owners)}
-    return placed or _by_shape(arrays, returned, where)
+    return placed or _by_shape(arrays, {f"{where}[{i}]": part for i, part in enumerate(returned)})
 
 
-def _by_shape(arrays: Places, returned: Any, where: str) -> dict[str, str]:
+def _by_shape(arrays: Places, returned: Mapping[str, Any]) -> dict[str, str]:
     """Returns them for gradients of which each has the shape of a single array; none if one has not."""
-    gradients = {f"{where}[{i}]": np.shape(part) for i, part in enumerate(returned) if np.ndim(part)}
+    gradients = {where: np.shape(part) for where, part in returned.items() if is_float(part) and np.ndim(part)}
     shapes = {place: np.shape(array) for place, array in arrays.items()}
-    alike = {g: [place for place in arrays if shapes[place] == shape] for g, shape in gradients.items()}
-    placed = {places[0]: g for g, places in alike.items() if len(places) == 1}
+    alike = {where: [place for place in arrays if shapes[place] == shape] for where, shape in gradients.items()}
+    placed = {places[0]: where for where, places in alike.items() if len(places) == 1}
     return placed if len(placed) == len(gradients) else {}
 
 

@@ -54,7 +54,7 @@ class Network(NamedTuple):
         values = named | {parameters_of(forward)[0]: x, labels: t, self.labels: t}  # forward may call its output x, too
         alike = (part for part in parts if is_float(part) and np.shape(part) == np.shape(t))
         y = named[output] if output in named else next(alike, parts[0])
-        y = x if self.of_samples and output == parameters_of(forward)[0] else y
+        y = x if self.of_samples and output.lower() == parameters_of(forward)[0].lower() else y
         values.setdefault(output, y)
         total = self.cost(net)(**{output: y, labels: t})
         first = total[0] if isinstance(total, tuple) else total  # beside it an accuracy, say

@@ -1,7 +1,7 @@
 """Networks without a backward pass of their own: `fit(X, y)`, `train_step(X, y, lr)` or `gradients(X, y)` has its code.
 
 Such a method, run for one epoch on all samples, takes the place of a backward pass that starts from labels. If it
-returns its loss, that is the cost.
+updates after each sample, it is run on the first one alone. If it returns its loss, that is the cost.
 """
 
 import contextlib
@@ -20,19 +20,19 @@ from jaxnet.crosscheck.adapters.methods import names_of
 from jaxnet.crosscheck.adapters.plain_descent import COUNTS, RATES
 from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
-from jaxnet.crosscheck.inspect.objects import attributes_of
+from jaxnet.crosscheck.inspect.objects import attributes_of, walk
 from jaxnet.crosscheck.inspect.role_heuristics import is_label_name
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
 TRAINING = re.compile(
     r"(compute_|calc(ulate)?_|get_)?(train|fit|learn|update|step|optimi[sz]e|grad(ient)?s?|backward)(_\w+)?"
-    r"|(\w+_)(step|grads?|gradients?|descent|update)|(\w+_)?(loss|cost|value|objective)_and_\w+",
+    r"|(\w+_)(step|grads?|gradients?|descent|update)|(\w+_)?(loss|cost|value|objective)_and_\w+|forward_(and_)?back\w*",
     re.IGNORECASE,
 )
 ONCE = re.compile(r"(n|num|max)?_?(epochs?|iter(ation)?s?|steps?)|(epochs?|iter(ation)?s?|steps?)_?(n|num|count)?")
 SILENT = re.compile(r"verbose|shuffle|print_\w+|log_\w+|plot\w*|show\w*|debug")
-NOTE = "{0} of {1} is run once, on all samples, as its backward pass"
+NOTE = "{0} of {1} is run once, on {2}, as its backward pass"
 EFFECTS = found_costs.EFFECTS - {"print", "write"}
 
 
@@ -42,22 +42,30 @@ def adapt(style: Style) -> Style | None:
     if isinstance(net, FunctionType | MethodType | type | tuple | list) or len(style.inputs) != 2:
         return None
     forward, own = names_of(net)
-    if not forward or own or not any(map(_has_floats, attributes_of(net).values())):
+    if not forward or own or not any(is_float(part) and np.ndim(part) for _, part in walk(net)):
         return None
     for name in _training_methods(net, forward):
-        backward, own_loss = _as_backward(net, name), _own_loss(net, name, forward)
-        adapted = style._replace(thing=with_methods(net, {"backward": backward}))
-        with_loss = style._replace(thing=with_methods(net, {"backward": backward, "own_loss": own_loss}))
-        found = outside_costs.adapt_own_cost(adapted) or found_costs.adapt(with_loss) or standard_costs.adapt(adapted)
-        if found is not None:
-            return found._replace(note=f"{NOTE.format(name, type(net).__name__)}; {found.note}")
+        for inputs, words in _samples(style.inputs):
+            if (found := _adapted(style._replace(inputs=inputs), name, forward)) is not None:
+                return found._replace(note=f"{NOTE.format(name, type(net).__name__, words)}; {found.note}")
     return None
 
 
-def _has_floats(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(is_float, value.values()))
-    return is_float(value) or (isinstance(value, list | tuple) and any(map(is_float, value)))
+def _samples(inputs: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Yields the samples and labels, and the first of them alone, after each of which a method may update."""
+    yield inputs, "all samples"
+    x, t = inputs
+    if np.ndim(x) > 1 and np.ndim(t) and 1 < len(x) == len(t):
+        yield (x[:1], t[:1]), "the first sample"
+
+
+def _adapted(style: Style, name: str, forward: str) -> Style | None:
+    """Returns a network with a method as its backward pass, and with its own cost, one that fits, or a usual one."""
+    net: Any = style.thing
+    backward, own_loss = _as_backward(net, name, forward), _own_loss(net, name, forward)
+    adapted = style._replace(thing=with_methods(net, {"backward": backward}))
+    with_loss = style._replace(thing=with_methods(net, {"backward": backward, "own_loss": own_loss}))
+    return outside_costs.adapt_own_cost(adapted) or found_costs.adapt(with_loss) or standard_costs.adapt(adapted)
 
 
 def _training_methods(net: Any, forward: str) -> Iterator[str]:
@@ -100,8 +108,10 @@ def _run(net: Any, name: str, x: Any, t: Any, rates: dict[str, Any]) -> Any:
         return method(net, **{samples: x, labels: t}, **values, **rates)
 
 
-def _as_backward(net: Any, name: str) -> Callable[..., Any]:
-    samples, labels, rates, _ = _arguments(getattr(net, name)) or ("", "", [], {})
+def _as_backward(net: Any, name: str, forward: str) -> Callable[..., Any]:
+    """Returns a backward pass that runs a method, whose samples have the name that they have in forward."""
+    _, labels, rates, _ = _arguments(getattr(net, name)) or ("", "", [], {})
+    samples = parameters_of(getattr(net, forward))[0]
 
     @functools.wraps(getattr(type(net), name))
     def backward(self: Any, *data: Any, **named: Any) -> Any:

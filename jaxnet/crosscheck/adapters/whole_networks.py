@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, with_methods
+from jaxnet.crosscheck.adapters.methods import VALUE
+from jaxnet.crosscheck.adapters.style import (
+    Style,
+    called,
+    has_method,
+    parameters_of,
+    required_parameters_of,
+    with_methods,
+)
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of, layers_within
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place
@@ -26,8 +34,10 @@ def adapt(style: Style) -> Style | None:
     if isinstance(net, tuple | list | type) or not (has_method(net, "forward") and has_method(net, "backward")):
         return None
     kind: Any = type(net)
-    if not parameters_of(net.backward) and _is_of_loss(style):
-        return _held_fixed(style, lambda self: kind.backward(self))
+    if not parameters_of(net.backward):
+        of_loss = _with_loss_as_forward(style)
+        if _is_of_loss(of_loss):
+            return _held_fixed(of_loss, lambda self: kind.backward(self))
     may_be_whole = _holds_layers(net) or isinstance(attributes_of(net).get(PARAMETERS), list)
     if not may_be_whole or len(parameters_of(net.backward)) != 1:
         return None
@@ -58,6 +68,31 @@ def _held_fixed(style: Style, run: Callable[..., Any]) -> Style:
     names = [n for n, x in zip(parameters_of(net.forward), style.inputs, strict=False) if is_float(x)]
     note = "; ".join(filter(None, (style.note, NOTE.format(kind.__name__, ", ".join(names)))))
     return style._replace(thing=with_methods(net, {"backward": backward}), note=note, data=tuple(names))
+
+
+def _with_loss_as_forward(style: Style) -> Style:
+    """Returns a network whose forward is its `loss(X, y)`, if its own takes no labels and that is its only cost."""
+    net: Any = style.thing
+    costs = [name for name in dir(type(net)) if VALUE.fullmatch(name) and has_method(net, name)]
+    costs = [name for name in costs if len(required_parameters_of(getattr(net, name))) == 2]
+    if len(style.inputs) != 2 or len(required_parameters_of(net.forward)) != 1 or len(costs) != 1:
+        return style
+    kind, cost = type(net), costs[0]
+    return style._replace(thing=with_methods(net, {"forward": _calling_own(kind, cost)}))
+
+
+def _calling_own(kind: Any, cost: str) -> Callable[..., Any]:
+    """Returns a forward pass that runs a cost of a class, which calls the forward pass of that class."""
+
+    @functools.wraps(getattr(kind, cost))
+    def forward(self: Any, *inputs: Any) -> Any:
+        current, self.__class__ = type(self), kind
+        try:
+            return getattr(kind, cost)(self, *inputs)
+        finally:
+            self.__class__ = current
+
+    return forward
 
 
 def _is_of_loss(style: Style) -> bool:
