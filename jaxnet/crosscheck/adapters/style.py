@@ -2,7 +2,8 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import CellType, FunctionType
 from typing import Any, NamedTuple
 
@@ -74,6 +75,16 @@ def with_methods(thing: Any, methods: Mapping[str, Any]) -> Any:
     adapted = copy.copy(thing)
     adapted.__class__ = type(kind.__name__, (kind,), {"__module__": kind.__module__, **methods})
     return adapted
+
+
+@contextmanager
+def of_class(thing: Any, kind: type) -> Iterator[None]:
+    """Gives an object its own class for the block, in which methods call others that `with_methods` replaced."""
+    adapted, thing.__class__ = type(thing), kind
+    try:
+        yield
+    finally:
+        thing.__class__ = adapted
 
 
 def with_parameters(function: Any, names: list[str]) -> Any:

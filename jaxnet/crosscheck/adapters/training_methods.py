@@ -6,7 +6,6 @@ updates after each sample, it is run on the first one alone. If it returns its l
 
 import contextlib
 import functools
-import inspect
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -18,10 +17,17 @@ import numpy as np
 from jaxnet.crosscheck.adapters import found_costs, outside_costs, standard_costs
 from jaxnet.crosscheck.adapters.methods import names_of
 from jaxnet.crosscheck.adapters.plain_descent import COUNTS, RATES
-from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, with_methods
+from jaxnet.crosscheck.adapters.style import (
+    Style,
+    called,
+    has_method,
+    of_class,
+    parameters_of,
+    with_methods,
+    with_parameters,
+)
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of, walk
-from jaxnet.crosscheck.inspect.role_heuristics import is_label_name
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
@@ -31,6 +37,7 @@ TRAINING = re.compile(
     re.IGNORECASE,
 )
 ONCE = re.compile(r"(n|num|max)?_?(epochs?|iter(ation)?s?|steps?)|(epochs?|iter(ation)?s?|steps?)_?(n|num|count)?")
+LABELS = re.compile(r"([yt]|labels?|targets?|classes|\w+_(y|labels?|targets?|classes))(_\w+)?", re.IGNORECASE)
 SILENT = re.compile(r"verbose|shuffle|print_\w+|log_\w+|plot\w*|show\w*|debug")
 NOTE = "{0} of {1} is run once, on {2}, as its backward pass"
 EFFECTS = found_costs.EFFECTS - {"print", "write"}
@@ -41,8 +48,12 @@ def adapt(style: Style) -> Style | None:
     net: Any = style.thing
     if isinstance(net, FunctionType | MethodType | type | tuple | list) or len(style.inputs) != 2:
         return None
-    forward, own = names_of(net)
-    if not forward or own or not any(is_float(part) and np.ndim(part) for _, part in walk(net)):
+    forward, _ = names_of(net)
+    if (
+        not forward
+        or found_costs.passes_from_labels(style) is not None
+        or not any(is_float(part) and np.ndim(part) for _, part in walk(net))
+    ):
         return None
     for name in _training_methods(net, forward):
         for inputs, words in _samples(style.inputs):
@@ -93,50 +104,51 @@ def _arguments(method: Any) -> tuple[str, str, list[str], dict[str, Any]] | None
             fixed[name] = False
         elif not is_optional:
             data.append(name)
-    return (data[0], data[1], rates, fixed) if len(data) == 2 and is_label_name(data[1]) else None
+    return (data[0], data[1], rates, fixed) if len(data) == 2 and LABELS.fullmatch(data[1]) else None
 
 
-def _run(net: Any, name: str, x: Any, t: Any, rates: dict[str, Any]) -> Any:
+def _run(net: Any, kind: type, name: str, x: Any, t: Any, rates: dict[str, Any]) -> Any:
     """Runs a method of a network for one epoch, without what it prints. The network is changed."""
     for attribute, value in attributes_of(net).items():
         if ONCE.fullmatch(attribute) and isinstance(value, int) and value > 1:
             setattr(net, attribute, 1)
-    method = getattr(type(net), name)
     samples, labels, _, fixed = _arguments(getattr(net, name)) or ("", "", [], {})
     values = {key: len(x) if value is len else value for key, value in fixed.items()}
-    with contextlib.redirect_stdout(io.StringIO()):
-        return method(net, **{samples: x, labels: t}, **values, **rates)
+    with of_class(net, kind), contextlib.redirect_stdout(io.StringIO()):
+        return getattr(net, name)(**{samples: x, labels: t}, **values, **rates)
 
 
 def _as_backward(net: Any, name: str, forward: str) -> Callable[..., Any]:
-    """Returns a backward pass that runs a method, whose samples have the name that they have in forward."""
-    _, labels, rates, _ = _arguments(getattr(net, name)) or ("", "", [], {})
-    samples = parameters_of(getattr(net, forward))[0]
+    """Returns a backward pass that runs a method of a network."""
+    samples, labels, rates = _names(net, name, forward)
+    kind = type(net)
 
-    @functools.wraps(getattr(type(net), name))
+    @functools.wraps(getattr(kind, name))
     def backward(self: Any, *data: Any, **named: Any) -> Any:
         values = dict(zip([samples, labels, *rates], data, strict=False)) | named
-        return _run(self, name, values.pop(samples), values.pop(labels), values)
+        return _run(self, kind, name, values.pop(samples), values.pop(labels), values)
 
-    return _with_parameters(backward, ["self", samples, labels, *rates])
+    return with_parameters(backward, ["self", samples, labels, *rates])
 
 
 def _own_loss(net: Any, name: str, forward: str) -> Callable[..., Any]:
     """Returns a cost of samples and labels: the number that a method returns, or the first of those of all epochs."""
-    _, labels, rates, _ = _arguments(getattr(net, name)) or ("", "", [], {})
+    samples, labels, rates = _names(net, name, forward)
+    kind = type(net)
 
     def own_loss(self: Any, *data: Any, **named: Any) -> Any:
         x, t = (*data, *named.values())
-        result = called(lambda: _run(duplicate(self), name, x, t, dict.fromkeys(rates, 0.0)))
+        result = called(lambda: _run(duplicate(self), kind, name, x, t, dict.fromkeys(rates, 0.0)))
         parts = result if isinstance(result, tuple | list) else [result]
         numbers = [part for part in parts if isinstance(part, float | np.floating)]
         return numbers[0] if numbers else np.nan
 
     own_loss.__name__ = "the loss that it returns"
-    return _with_parameters(own_loss, ["self", parameters_of(getattr(net, forward))[0], labels])
+    return with_parameters(own_loss, ["self", samples, labels])
 
 
-def _with_parameters(function: Any, names: list[str]) -> Any:
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    function.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])
-    return function
+def _names(net: Any, name: str, forward: str) -> tuple[str, str, list[str]]:
+    """Returns names by which the samples are known as the input of forward, and the labels as such; and the rates."""
+    _, labels, rates, _ = _arguments(getattr(net, name)) or ("", "", [], {})
+    labels = labels if outside_costs.is_of_labels(labels) else "labels"
+    return parameters_of(getattr(net, forward))[0], labels, rates

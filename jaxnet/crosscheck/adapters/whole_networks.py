@@ -15,6 +15,7 @@ from jaxnet.crosscheck.adapters.style import (
     Style,
     called,
     has_method,
+    of_class,
     parameters_of,
     required_parameters_of,
     with_methods,
@@ -77,22 +78,15 @@ def _with_loss_as_forward(style: Style) -> Style:
     costs = [name for name in costs if len(required_parameters_of(getattr(net, name))) == 2]
     if len(style.inputs) != 2 or len(required_parameters_of(net.forward)) != 1 or len(costs) != 1:
         return style
-    kind, cost = type(net), costs[0]
-    return style._replace(thing=with_methods(net, {"forward": _calling_own(kind, cost)}))
+    kind = type(net)
+    cost = getattr(kind, costs[0])
 
-
-def _calling_own(kind: Any, cost: str) -> Callable[..., Any]:
-    """Returns a forward pass that runs a cost of a class, which calls the forward pass of that class."""
-
-    @functools.wraps(getattr(kind, cost))
+    @functools.wraps(cost)
     def forward(self: Any, *inputs: Any) -> Any:
-        current, self.__class__ = type(self), kind
-        try:
-            return getattr(kind, cost)(self, *inputs)
-        finally:
-            self.__class__ = current
+        with of_class(self, kind):
+            return cost(self, *inputs)
 
-    return forward
+    return style._replace(thing=with_methods(net, {"forward": forward}))
 
 
 def _is_of_loss(style: Style) -> bool:
