@@ -3,20 +3,12 @@
 import numpy as np
 import pytest
 from conftest import exhaustive, sampled
+from styles import Styles, draw
 
 from jaxnet.crosscheck import SubjectError, check
 
-STYLES = {}
-
-
-def style(make):
-    """Registers a function that returns code and its inputs, given the factor by which a gradient is wrong."""
-    STYLES[make.__name__] = make
-    return make
-
-
-def draw(*shape):
-    return np.random.default_rng(shape).standard_normal(shape)
+STYLES = Styles()
+style = STYLES.add
 
 
 class _Cell:
