@@ -114,6 +114,10 @@ def in_any_style(
         with_resets = in_any_style(make, style.thing, inputs, seed)
         with_resets.notes = (*with_resets.notes, style.note)
         return with_resets
+    if _is_of_arrays(thing, inputs) and (style := methods.adapt_beside_update(Style(thing, inputs))) is not None:
+        beside_update = in_any_style(make, style.thing, inputs, seed)
+        beside_update.notes = (*beside_update.notes, style.note)
+        return beside_update
     if _is_of_arrays(thing, inputs) and (style := outside_costs.adapt(_drawn_style(thing, inputs, seed))) is not None:
         return _styled(style, seed)
     if _is_of_arrays(thing, inputs) and (style := _style_that_looks_plain(thing, inputs, seed)) is not None:
