@@ -12,6 +12,7 @@ from jaxnet.crosscheck.adapters import (
     derivatives,
     fused_losses,
     gradient_lists,
+    held_optimizers,
     loss_and_gradients,
     loss_objects,
     methods,
@@ -172,6 +173,7 @@ def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> S
     return (
         updates.adapt_own_rate(drawn)  # whose own arrays would look like buffers
         or updates.adapt_later_update(drawn)  # whose gradients would look as if they were missing
+        or held_optimizers.adapt(drawn)  # likewise
         or loss_objects.adapt_labels_alone(Style(thing, inputs))
         or derivatives.adapt_backward_of_input(drawn)
         or returned_order.adapt(drawn)
