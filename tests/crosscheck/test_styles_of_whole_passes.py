@@ -116,3 +116,20 @@ def test_a_backward_that_returns_nothing_is_of_the_parameters_alone():
 def test_gradients_that_are_not_found_are_no_failure():
     with pytest.raises(SubjectError, match="no input and no parameter of floats has a gradient"):
         check((Returning(1.0, in_layer=False), HalfSquare()), draw(5, 4), LABELS)
+
+
+class SoftmaxAndLoss:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def forward_and_backward(self, x, y):
+        p = softmax(x)
+        return -np.sum(y * np.log(p)) / len(x), self.factor * (p - y) / len(x)
+
+
+def test_an_only_method_that_returns_a_loss_and_its_gradient_is_checked():
+    report = check(SoftmaxAndLoss(1.0), draw(5, 3), LABELS)
+    assert report.verdict == "PASS", str(report)
+    assert any("SoftmaxAndLoss.forward_and_backward is its only method" in note for note in report.notes)
+    report = check(SoftmaxAndLoss(1.01), draw(5, 3), LABELS)
+    assert [(leaf.name, str(leaf.verdict)) for leaf in report.leaves] == [("x", "FAIL")]
