@@ -6,6 +6,8 @@ from typing import Any
 from jaxnet.crosscheck.adapters.bound_arguments import UPSTREAM
 from jaxnet.crosscheck.adapters.plain_descent import RATES
 from jaxnet.crosscheck.adapters.style import Style, has_method, parameters_of, required_parameters_of, with_methods
+from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.objects import walk
 from jaxnet.crosscheck.inspect.role_heuristics import is_label_name
 from jaxnet.crosscheck.inspect.signatures import positional
 
@@ -36,7 +38,28 @@ def adapt(style: Style) -> Style | None:
         return None
     kind = type(thing)
     methods = {"forward": getattr(kind, forward), "backward": getattr(kind, backward)}
-    return style._replace(thing=with_methods(thing, methods))
+    return style._replace(thing=with_methods(_with_named_sublayers(thing, (forward, backward)), methods))
+
+
+def _with_named_sublayers(thing: Any, names: tuple[str, str]) -> Any:
+    """Returns a copy of an object in which the layers that it holds have `forward` and `backward`, too.
+
+    Args:
+        thing: The object; it is returned as it is if it holds no layer with these methods.
+        names: The names of the two methods of the layers, which are those of the object itself.
+    """
+    if not any(_are_names_of(part, names) for place, part in walk(thing) if place):
+        return thing
+    copied = duplicate(thing)
+    for part in [part for place, part in walk(copied) if place and _are_names_of(part, names)]:
+        kind = type(part)
+        methods = {"forward": getattr(kind, names[0]), "backward": getattr(kind, names[1])}
+        part.__class__ = type(kind.__name__, (kind,), {"__module__": kind.__module__, **methods})
+    return copied
+
+
+def _are_names_of(part: Any, names: tuple[str, str]) -> bool:
+    return hasattr(part, "__dict__") and not isinstance(part, type) and names_of(part) == names
 
 
 def adapt_beside_update(style: Style) -> Style | None:
