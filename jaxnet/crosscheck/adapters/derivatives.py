@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxnet.crosscheck.adapters.forces import AS_FORCE, FORCE, is_force, name_of_force, negative
 from jaxnet.crosscheck.adapters.loss_and_gradients import correlation
+from jaxnet.crosscheck.adapters.methods import takes_upstream
 from jaxnet.crosscheck.adapters.style import (
     Style,
     called,
@@ -262,8 +263,18 @@ def two_functions(thing: Any, inputs: tuple[Any, ...]) -> tuple[Callable[..., An
         value, derivative_name = of_leibniz
     if value is None or derivative_name is None:
         return None
-    f, derivative = getattr(thing, value), getattr(thing, derivative_name)
-    return (f, derivative) if parameters_of(derivative) else (f, _after(thing, value, derivative_name))
+    return _methods(thing, value, derivative_name)
+
+
+def _methods(thing: Any, value: str, derivative: str) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+    """Returns two methods as a function and its derivative; None if the second one is a backward pass.
+
+    A loss may take an upstream gradient that it does not need, `gradient(prev_grad=None)`.
+    """
+    f, slope = getattr(thing, value), getattr(thing, derivative)
+    if takes_upstream(slope) and required_parameters_of(slope):
+        return None
+    return (f, _after(thing, value, derivative)) if not parameters_of(slope) or takes_upstream(slope) else (f, slope)
 
 
 def _holds_function(thing: Any, name: str) -> bool:

@@ -67,7 +67,7 @@ def recording_run(style: Style, method: str = "backward") -> tuple[Backward, str
     y = called(trial.forward, *style.inputs)
     if not is_float(y) or fill(layer.backward, None) is None:
         raise Unreadable("forward returns no array" if not is_float(y) else "backward takes other arguments besides")
-    moving = _that_move(trial, style.inputs)
+    moving = that_move(trial, style.inputs)
 
     def run(self: Any, dout: Any, *, disturbs: bool = False) -> tuple[Any, Recorder]:
         recorder = Recorder(self, moving, dout, disturbs=disturbs)
@@ -81,7 +81,7 @@ def recording_run(style: Style, method: str = "backward") -> tuple[Backward, str
         result = called(lambda d=disturbs: run(duplicate(trial), np.ones_like(y), disturbs=d))
         if isinstance(result, Exception):
             raise result if isinstance(result, Unreadable) else Unreadable(f"backward raises {describe(result)}")
-        results.append([*_floats(result[0]), *result[1].gradients.values()])
+        results.append([*floats_in(result[0]), *result[1].gradients.values()])
     idle, disturbed = results
     same = (np.array_equal(a, b, equal_nan=True) for a, b in zip(idle, disturbed, strict=False))
     if len(idle) != len(disturbed) or not all(same):
@@ -180,7 +180,7 @@ class Recorder:
         """Records a call, and returns the arrays in it that are no gradients, or the gradients if all are."""
         values = (*args, *others.values())
         held = {id(array.held[array.name]): array for array in self.arrays}
-        parts = [part for value in values for part in _floats(value)]
+        parts = [part for value in values for part in floats_in(value)]
         owners = [array for value in values for array in self.arrays if array.layer is value]
         own = [held[id(part)] for part in parts if id(part) in held and not self._is_filled(held[id(part)])]
         if own and len(own) == len(parts):  # gradients that are filled in place, with the values of the last call
@@ -201,7 +201,7 @@ class Recorder:
             if self._disturbs:
                 array.held[array.name][...] += np.cos(array.held[array.name])
         gradients = {id(part) for part in given}
-        return self._one_or_all([v for v in values if {id(part) for part in _floats(v)} & held.keys() - gradients])
+        return self._one_or_all([v for v in values if {id(part) for part in floats_in(v)} & held.keys() - gradients])
 
     def _one_or_all(self, values: list[Any]) -> Any:
         values = [map_leaves(lambda part: 2 * part, value) for value in values] if self._disturbs else values
@@ -233,10 +233,14 @@ class Recorder:
         return pairs
 
 
-def _that_move(layer: Any, inputs: tuple[Any, ...]) -> set[str]:
+def that_move(layer: Any, inputs: tuple[Any, ...]) -> set[str]:
     """Returns the places of the arrays that move the output of a layer after a forward pass, at these or other inputs.
 
     At inputs of zeros, weights do not move it.
+
+    Args:
+        layer: The layer.
+        inputs: Its inputs.
     """
     rng = np.random.default_rng(0)
     moving = set()
@@ -253,13 +257,13 @@ def _that_move(layer: Any, inputs: tuple[Any, ...]) -> set[str]:
     return moving
 
 
-def _floats(value: Any) -> Iterator[Any]:
+def floats_in(value: Any) -> Iterator[Any]:
     """Yields the float arrays in lists, tuples and dicts."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
         for part in value:
-            yield from _floats(part)
+            yield from floats_in(part)
     elif is_float(value) and np.ndim(value):
         yield value
 

@@ -196,8 +196,8 @@ def _fills(style: Style, argument: str, free: list[str]) -> bool:
         trial.backward(*(values[name] for name in required_parameters_of(trial.backward)))
     except Exception:
         return False
-    is_alone = not list(_holders(trial))
-    return (bool(gradients) or is_alone) and len(_owners(trial, gradients)) == len(gradients)
+    may_stay_empty = not list(_holders(trial)) and len(free) > 1  # one that is free alone is the upstream gradient
+    return (bool(gradients) or may_stay_empty) and len(_owners(trial, gradients)) == len(gradients)
 
 
 def _inputs(gradients: Mapping[Any, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[Any, str]:

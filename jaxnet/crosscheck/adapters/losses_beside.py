@@ -17,7 +17,8 @@ from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, label_rank
 from jaxnet.crosscheck.inspect.trees import is_float
 
-NOTE = "{}.{} starts from {}.{}, and is checked as the gradient of {}.{} by the parameters and the input"
+NOTE = "{}.{} starts from {}.{}, and is checked as the gradient of {}.{} by the parameters{}"
+AND_INPUT, WITHOUT_INPUT = " and the input", ", since it returns nothing for the input"
 
 
 class _Trained:
@@ -59,19 +60,22 @@ def adapt(style: Style) -> Style | None:
     def run_back(net: Any, loss: Any) -> Any:
         count = len(required_parameters_of(getattr(loss, gradient)))
         dout = getattr(loss, gradient)(*loss.__dict__["_recall_arguments"][:count])
-        return getattr(net, passes[1])(dout)
+        returned = getattr(net, passes[1])(dout)
+        return {} if returned is None else returned  # None would stand for a gradient of the input that is forgotten
 
     trained = _Trained(net, copy.copy(loss), run, run_back)
     trial = duplicate(trained)
     total = called(trial.forward, *style.inputs)
     if not isinstance(total, float) and not (is_float(total) and np.size(total) == 1):
         return None
-    if isinstance(called(trial.backward), Exception):
+    if isinstance(returned := called(trial.backward), Exception):
         return None
+    is_of_input = not isinstance(returned, dict) or bool(returned)
     trained.__class__ = type(type(net).__name__, (_Trained,), {"__module__": type(net).__module__})
     of_net, of_loss = type(net).__name__, type(loss).__name__
-    note = NOTE.format(of_net, passes[1], of_loss, gradient, of_loss, value)
-    return style._replace(thing=trained, note=note, data=("y",))
+    leaves = AND_INPUT if is_of_input else WITHOUT_INPUT
+    note = NOTE.format(of_net, passes[1], of_loss, gradient, of_loss, value, leaves)
+    return style._replace(thing=trained, note=note, data=("y",) if is_of_input else ("X", "y"))
 
 
 def _methods(loss: Any) -> tuple[str, str] | None:

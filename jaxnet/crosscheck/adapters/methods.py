@@ -3,8 +3,13 @@
 import re
 from typing import Any
 
+from jaxnet.crosscheck.adapters.bound_arguments import UPSTREAM
+from jaxnet.crosscheck.adapters.plain_descent import RATES
 from jaxnet.crosscheck.adapters.style import Style, has_method, parameters_of, required_parameters_of, with_methods
+from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.objects import walk
 from jaxnet.crosscheck.inspect.role_heuristics import is_label_name
+from jaxnet.crosscheck.inspect.signatures import positional
 
 FORWARD = (
     "forward_pass", "forward_propagation", "forward_propagate", "forward_prop", "forwardprop", "feedforward",
@@ -18,6 +23,7 @@ BACKWARD = (
 )  # fmt: skip
 BACKWARD_LIKE = re.compile(r"back(wards?|pass|prop)?(_\w+)?|(?!forward)\w+_backwards?")
 GRADIENT_LIKE = re.compile(r"(compute_|calc(ulate)?_|get_)?(grads?|gradients?)", re.IGNORECASE)
+BESIDE_UPDATE = "backward is an update of the parameters, so {} is checked as the backward pass"
 VALUE = re.compile(r"(\w+_)?(loss|cost|error)|calculate|calc|evaluate|value")
 
 
@@ -32,28 +38,80 @@ def adapt(style: Style) -> Style | None:
         return None
     kind = type(thing)
     methods = {"forward": getattr(kind, forward), "backward": getattr(kind, backward)}
-    return style._replace(thing=with_methods(thing, methods))
+    return style._replace(thing=with_methods(_with_named_sublayers(thing, (forward, backward)), methods))
+
+
+def _with_named_sublayers(thing: Any, names: tuple[str, str]) -> Any:
+    """Returns a copy of an object in which the layers that it holds have `forward` and `backward`, too.
+
+    Args:
+        thing: The object; it is returned as it is if it holds no layer with these methods.
+        names: The names of the two methods of the layers, which are those of the object itself.
+    """
+    if not any(_are_names_of(part, names) for place, part in walk(thing) if place):
+        return thing
+    copied = duplicate(thing)
+    for part in [part for place, part in walk(copied) if place and _are_names_of(part, names)]:
+        kind = type(part)
+        methods = {"forward": getattr(kind, names[0]), "backward": getattr(kind, names[1])}
+        part.__class__ = type(kind.__name__, (kind,), {"__module__": kind.__module__, **methods})
+    return copied
+
+
+def _are_names_of(part: Any, names: tuple[str, str]) -> bool:
+    return hasattr(part, "__dict__") and not isinstance(part, type) and names_of(part) == names
+
+
+def adapt_beside_update(style: Style) -> Style | None:
+    """Gives a layer whose `backward(lr=0.1)` is an update alone the backward pass that another method of it is."""
+    thing: Any = style.thing
+    if isinstance(thing, tuple | list | type) or not _is_update(getattr(thing, "backward", None)):
+        return None
+    adapted = adapt(style)
+    return adapted and adapted._replace(note=BESIDE_UPDATE.format(names_of(thing)[1]))
+
+
+def _is_update(method: Any) -> bool:
+    """Returns whether a method takes learning rates and other numbers alone, each with a default."""
+    parameters = positional(method) if callable(method) else []
+    numbers = [p for p in parameters if isinstance(p.default, float | int)]
+    return numbers == parameters and any(RATES.fullmatch(p.name) for p in parameters)
+
+
+def takes_upstream(method: Any) -> bool:
+    """Returns whether the first argument of a method is named like an upstream gradient: `gradient(dout, cache)`."""
+    takes = parameters_of(method)
+    return bool(takes) and UPSTREAM.fullmatch(takes[0]) is not None
 
 
 def names_of(thing: Any) -> tuple[str, str]:
     """Returns the names of the methods of an object that run its two passes; "" for one that it lacks."""
     names = _method(thing, ("forward", *FORWARD)), _method(thing, ("backward", *BACKWARD))
+    if names == ("forward", "backward") and _is_update(thing.backward):
+        return names[0], _only_backward(thing) or names[1]
+    if names[0] in ("forward", "__call__") and not names[1] and (backward := _only_backward(thing, names[0])):
+        return names[0], backward
     if names[0] == "forward" and not names[1]:
-        return names[0], _only_backward(thing)
+        return names
     return names if all(names) or any(name in names for name in ("forward", "backward")) else _alike(thing) or names
 
 
-def _only_backward(thing: Any) -> str:
+def _only_backward(thing: Any, forward: str = "forward") -> str:
     """Returns the name of the only method beside `forward` that is a backward pass: `backpass`, `compute_gradients(g)`.
 
-    A method that speaks of gradients alone is one if it takes one value under another name than forward's.
+    A method that speaks of gradients alone is one if what it takes is named like an upstream gradient, or, beside a
+    method `forward`, if it takes one value under another name than forward's.
     """
     own = [name for name in dir(type(thing)) if not name.startswith("_") and has_method(thing, name)]
     named = [name for name in own if BACKWARD_LIKE.fullmatch(name) and required_parameters_of(getattr(thing, name))]
-    if named:
+    if named and forward == "forward":
         return named[0] if len(named) == 1 else ""
-    takes = parameters_of(thing.forward)
     of_gradients = [name for name in own if GRADIENT_LIKE.fullmatch(name)]
+    if len(of_gradients) == 1 and takes_upstream(getattr(thing, of_gradients[0])):
+        return of_gradients[0]
+    if forward != "forward":
+        return ""
+    takes = parameters_of(thing.forward)
     required = [required_parameters_of(getattr(thing, name)) for name in of_gradients]
     one = len(of_gradients) == 1 and len(required[0]) == 1 and required[0][0] not in takes
     return of_gradients[0] if one and not is_label_name(required[0][0]) else ""

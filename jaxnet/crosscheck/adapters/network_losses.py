@@ -36,9 +36,9 @@ def adapt(style: Style) -> Style | None:
     if isinstance(net, MethodType) and net.__name__ == "loss" and not isinstance(net.__self__, type):
         net = net.__self__
         style = style._replace(thing=net)
-    if isinstance(net, tuple | list | type) or hasattr(net, "gradient") or hasattr(net, "backward"):
+    if isinstance(net, tuple | list | type) or hasattr(net, "gradient") or len(style.inputs) < 2:
         return None
-    if len(style.inputs) < 2:
+    if hasattr(net, "backward") and not _has_passes_of_its_own(net):
         return None
     if not callable(getattr(net, "loss", None)):
         return _read(style, "forward", "params") if _forward_returns_both(style) else None
@@ -139,6 +139,12 @@ def _are_gradients(gradients: Any, params: Any) -> bool:
     if isinstance(gradients, Mapping):
         return bool(gradients)
     return isinstance(params, Mapping) and len(params) == 1 and is_float(gradients)
+
+
+def _has_passes_of_its_own(net: Any) -> bool:
+    """Returns whether `loss(X, y)` of a network runs its passes, of which neither takes the labels."""
+    passes = [required_parameters_of(getattr(net, name, None)) for name in ("forward", "backward", "loss")]
+    return hasattr(net, "params") and len(passes[0]) == 1 and len(passes[2]) == 2 and passes[2][1] not in passes[1]
 
 
 def _forward_returns_both(style: Style) -> bool:

@@ -41,6 +41,7 @@ class Network(NamedTuple):
     of_cost: tuple[str, str]  # output, labels
     labels: str
     after: str = ""  # a method that computes the gradients after backward
+    whole: str = ""  # the name under which forward returns a list of the activations of all layers, the output last
     of_samples: bool = True  # whether a cost of a value named as the input of forward takes that, and runs forward
 
     def run(self, replaced: Mapping[int, Any], x: Any, t: Any) -> tuple[Any, dict[str, Any], Any]:
@@ -53,9 +54,10 @@ class Network(NamedTuple):
         named = dict(zip(self.outputs, parts, strict=False))
         values = named | {parameters_of(forward)[0]: x, labels: t, self.labels: t}  # forward may call its output x, too
         alike = (part for part in parts if is_float(part) and np.shape(part) == np.shape(t))
-        y = named[output] if output in named else next(alike, parts[0])
+        y = named[output] if output in named else parts[-1] if self.whole else next(alike, parts[0])
         y = x if self.of_samples and output.lower() == parameters_of(forward)[0].lower() else y
         values.setdefault(output, y)
+        values |= {self.whole: result} if self.whole else {}
         total = self.cost(net)(**{output: y, labels: t})
         first = total[0] if isinstance(total, tuple) else total  # beside it an accuracy, say
         rest = [name for name in required_parameters_of(getattr(net, self.passes[1])) if name not in values]
@@ -227,12 +229,13 @@ def network_of(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *,
         return None
     count = len(_parts(result))
     outputs = returned_names(getattr(type(net), of_forward), count, type(net), partly=True)
+    whole = _name_of_activations(net, of_forward, result)
     if isinstance(result, Mapping):
         outputs = list(map(str, result))
     first, second = of_cost
     if first not in outputs and (second in outputs or (is_of_labels(first) and not is_of_labels(second))):
         first, second = second, first
-    known = {parameters_of(forward)[0], *outputs, first}
+    known = {parameters_of(forward)[0], *outputs, whole, first}
     rest = [name for name in required_parameters_of(backward) if name not in known and not RATES.fullmatch(name)]
     rest = [name for name in rest if not (count > 1 and "cache" in name.lower()) and not COUNTS.fullmatch(name)]
     labels = [name for name in rest if not UPSTREAM.fullmatch(name)]
@@ -242,7 +245,14 @@ def network_of(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *,
         return None
     if not is_known and labels[0] != second and not is_of_labels(labels[0]):
         return None
-    return Network(net, (of_forward, of_backward), cost, outputs, (first, second), labels[0])
+    return Network(net, (of_forward, of_backward), cost, outputs, (first, second), labels[0], whole=whole)
+
+
+def _name_of_activations(net: Any, forward: str, result: Any) -> str:
+    """Returns the name of a list of arrays that forward returns as a whole, `return activations`; empty for others."""
+    if not isinstance(result, list) or len(result) < 2 or not all(map(is_float, result)):
+        return ""
+    return next(iter(returned_names(getattr(type(net), forward), 1, type(net))), "")
 
 
 def _parts(result: Any) -> tuple[Any, ...] | list[Any]:

@@ -12,6 +12,7 @@ from jaxnet.crosscheck.adapters import (
     derivatives,
     fused_losses,
     gradient_lists,
+    held_optimizers,
     loss_and_gradients,
     loss_objects,
     methods,
@@ -114,6 +115,10 @@ def in_any_style(
         with_resets = in_any_style(make, style.thing, inputs, seed)
         with_resets.notes = (*with_resets.notes, style.note)
         return with_resets
+    if _is_of_arrays(thing, inputs) and (style := methods.adapt_beside_update(Style(thing, inputs))) is not None:
+        beside_update = in_any_style(make, style.thing, inputs, seed)
+        beside_update.notes = (*beside_update.notes, style.note)
+        return beside_update
     if _is_of_arrays(thing, inputs) and (style := outside_costs.adapt(_drawn_style(thing, inputs, seed))) is not None:
         return _styled(style, seed)
     if _is_of_arrays(thing, inputs) and (style := _style_that_looks_plain(thing, inputs, seed)) is not None:
@@ -168,6 +173,7 @@ def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> S
     return (
         updates.adapt_own_rate(drawn)  # whose own arrays would look like buffers
         or updates.adapt_later_update(drawn)  # whose gradients would look as if they were missing
+        or held_optimizers.adapt(drawn)  # likewise
         or loss_objects.adapt_labels_alone(Style(thing, inputs))
         or derivatives.adapt_backward_of_input(drawn)
         or returned_order.adapt(drawn)
