@@ -1,6 +1,5 @@
 """Says which environment variable or limit of the process is wrong, where libraries name none, end, or wait forever."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -32,10 +31,10 @@ def allow_open_files() -> None:
     Raises:
         ValueError: If the hard limit is lower, too.
     """
-    if importlib.util.find_spec("resource") is None:  # as on Windows, which has no such limits
+    try:
+        import resource
+    except ImportError:  # as on Windows, which has no such limits
         return
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= MIN_OPEN_FILES:
         return

@@ -56,7 +56,7 @@ affine.wrong("db_scalar", "b", "db is summed over both axes, one number", lambda
 affine.wrong("db_first", "b", "db is the first row of dout", lambda dout, c, db: dout[0].copy())
 affine.wrong("db_last_missing", "b", "db lacks the last row", lambda dout, c, db: dout[:-1].sum(axis=0))
 affine.wrong("dW_transposed", "W", "dW is transposed", lambda dout, c, dW: dW.T.copy(), "transposed", draw_square)
-affine.wrong("dW_shape", "W", "dW is transposed, and W is not square", lambda dout, c, dW: dW.T.copy(), "transposed")
+affine.wrong("dW_shape", "W", "dW is transposed, and W is not square", lambda dout, c, dW: dW.T.copy(), "transpose it")
 affine.wrong("dW_reshaped", "W", "dW is reshaped where it should be transposed",
              lambda dout, c, dW: np.ascontiguousarray(dW.T).reshape(dW.shape), "transpose")  # fmt: skip
 affine.wrong("dx_W", "x", "dx uses W instead of its transpose", lambda dout, c, dx: dout @ c[1], "", draw_square)

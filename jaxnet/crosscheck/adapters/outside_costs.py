@@ -137,7 +137,9 @@ def read(network: Network, inputs: tuple[Any, ...]) -> Reading | None:
     moving = called(lambda: _that_move(network, arrays, x, t))
     if isinstance(moving, Exception) or not moving:
         name = parameters_of(getattr(net, network.passes[0]))[0]
-        again = network.of_samples and network.of_cost[0] == name  # a cost of the output under the name of the input
+        again = (
+            network.of_samples and network.of_cost[0].lower() == name.lower()
+        )  # a cost of the output under the name of the input
         return read(network._replace(of_samples=False), inputs) if again else None
     arrays = moving
     for way in (network, *(network._replace(after=name) for name in _further_methods(network))):

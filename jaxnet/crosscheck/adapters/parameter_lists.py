@@ -43,11 +43,13 @@ def adapt(style: Style) -> Style | None:
         stored = result if in_result is not None else getattr(self, places[0])
         for name, gradients in (_by_list(stored, held) or {}).items():
             setattr(self, f"d{name}", gradients)
-        own = [part for part in _parts(result) if is_float(part)] if in_result is not None else [result]
-        return own[0] if len(own) == 1 else () if in_result is not None else result
+        if in_result is None:
+            return result
+        own = _of_inputs(result)
+        return own[0] if len(own) == 1 else ()
 
     adapted = style._replace(thing=with_methods(layer, {"backward": backward}))
-    if in_result is None or any(map(is_float, _parts(returned))):
+    if in_result is None or _of_inputs(returned):
         return adapted
     names = input_names(layer.forward, 1)
     return adapted._replace(note=PARAMETERS_ALONE.format(kind.__name__, names[0]), data=tuple(names))
@@ -66,6 +68,11 @@ def _by_list(value: Any, held: Lists) -> Lists | None:
         if all(len(names) == 1 for names in owners) and {names[0] for names in owners} == held.keys():
             return {names[0]: column for names, column in zip(owners, columns, strict=True)}
     return None
+
+
+def _of_inputs(value: Any) -> list[Any]:
+    """Returns the gradients of inputs that stand beside lists of gradients."""
+    return [] if _is_group(value) else [part for part in _parts(value) if is_float(part)]
 
 
 def _parts(value: Any) -> Sequence[Any]:
