@@ -90,9 +90,7 @@ def recording_run(style: Style, method: str = "backward") -> tuple[Backward, str
     def backward(self: Any, dout: Any) -> Any:
         dx, recorder = run(self, dout)
         recorder.restore()
-        for array in recorder.arrays:
-            if array.place in recorder.gradients:
-                setattr(array.layer, f"d{array.name}", recorder.gradients[array.place])
+        recorder.store()
         return dx
 
     _, recorder = run(duplicate(trial), np.ones_like(y))
@@ -136,6 +134,12 @@ class Recorder:
             self.rates += [name] if name not in self.rates else []
             return RATE
         return lambda *args, **others: self._take(f".{name}", args, others)
+
+    def store(self) -> None:
+        """Stores the gradients beside their parameters, `dW` for `W`."""
+        for array in self.arrays:
+            if array.place in self.gradients:
+                setattr(array.layer, f"d{array.name}", self.gradients[array.place])
 
     def restore(self) -> None:
         """Undoes the updates by gradients that were given, and finds the arrays of those that were given alone.

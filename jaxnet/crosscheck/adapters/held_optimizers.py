@@ -49,9 +49,7 @@ def adapt(style: Style) -> Style | None:
     def backward(self: Any, dout: Any) -> Any:
         dx, recorder = run(self, dout)
         recorder.restore()
-        for array in recorder.arrays:
-            if array.place in recorder.gradients:
-                setattr(array.layer, f"d{array.name}", recorder.gradients[array.place])
+        recorder.store()
         return dx
 
     names = [name for _, name, _ in _optimizers(layer)]

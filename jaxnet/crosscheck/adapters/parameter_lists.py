@@ -14,7 +14,7 @@ from jaxnet.crosscheck.adapters.style import Style, called, has_method, required
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of
 from jaxnet.crosscheck.inspect.signatures import input_names
-from jaxnet.crosscheck.inspect.stored_gradients import GRADIENT_LISTS, gradients_beside
+from jaxnet.crosscheck.inspect.stored_gradients import GRADIENT_LISTS, are_arrays, gradients_beside, have_shapes_of
 from jaxnet.crosscheck.inspect.trees import is_float
 
 Lists = dict[str, list[Any]]
@@ -25,7 +25,7 @@ def adapt(style: Style) -> Style | None:
     layer, kind = style.thing, type(style.thing)
     if isinstance(layer, tuple | list | type) or not (has_method(layer, "forward") and has_method(layer, "backward")):
         return None
-    held = {name: list(value) for name, value in attributes_of(layer).items() if _are_arrays(value)}
+    held = {name: list(value) for name, value in attributes_of(layer).items() if are_arrays(value)}
     if not held or len(style.inputs) != 1 or len(required_parameters_of(layer.backward)) != 1:
         return None
     trial: Any = duplicate(layer)
@@ -64,7 +64,7 @@ def _by_list(value: Any, held: Lists) -> Lists | None:
     if not parts or not all(map(_is_group, parts)):
         return None
     for columns in _arrangements(parts, len(held)):
-        owners = [[name for name in held if _fit(column, held[name])] for column in columns]
+        owners = [[name for name in held if have_shapes_of(held[name], column)] for column in columns]
         if all(len(names) == 1 for names in owners) and {names[0] for names in owners} == held.keys():
             return {names[0]: column for names, column in zip(owners, columns, strict=True)}
     return None
@@ -83,24 +83,14 @@ def _parts(value: Any) -> Sequence[Any]:
 
 def _is_group(value: Any) -> bool:
     """Returns whether this is a list of arrays, or of tuples of arrays."""
-    return _are_arrays(value) or (isinstance(value, list) and bool(value) and all(map(_are_arrays, value)))
+    return are_arrays(value) or (isinstance(value, list) and bool(value) and all(map(are_arrays, value)))
 
 
 def _arrangements(parts: Sequence[Any], count: int) -> Iterator[list[list[Any]]]:
     """Yields the lists of arrays that groups may be meant as, of which there are `count`."""
-    if all(map(_are_arrays, parts)):
+    if all(map(are_arrays, parts)):
         yield [list(part) for part in parts]
-    if len(parts) == 1 and _are_arrays(parts[0]):
+    if len(parts) == 1 and are_arrays(parts[0]):
         yield [list(parts[0][i::count]) for i in range(count)]
-    if len(parts) == 1 and all(map(_are_arrays, parts[0])) and len({len(entry) for entry in parts[0]}) == 1:
+    if len(parts) == 1 and all(map(are_arrays, parts[0])) and len({len(entry) for entry in parts[0]}) == 1:
         yield [list(column) for column in zip(*parts[0], strict=True)]
-
-
-def _fit(gradients: Sequence[Any], arrays: Sequence[Any]) -> bool:
-    """Returns whether two lists have the same shapes, in this order or, as backward goes, in the reverse one."""
-    shapes, found = [list(map(np.shape, values)) for values in (arrays, gradients)]
-    return found in (shapes, shapes[::-1])
-
-
-def _are_arrays(value: Any) -> bool:
-    return isinstance(value, tuple | list) and len(value) > 0 and all(map(is_float, value))

@@ -79,7 +79,12 @@ def with_methods(thing: Any, methods: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def of_class(thing: Any, kind: type) -> Iterator[None]:
-    """Gives an object its own class for the block, in which methods call others that `with_methods` replaced."""
+    """Gives an object its own class for the block, in which methods call others that `with_methods` replaced.
+
+    Args:
+        thing: The object.
+        kind: The class that it had before.
+    """
     adapted, thing.__class__ = type(thing), kind
     try:
         yield

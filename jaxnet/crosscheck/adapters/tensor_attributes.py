@@ -5,11 +5,9 @@ gradients of inputs and parameters in an attribute of the same name of theirs.
 """
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from jaxnet.crosscheck.adapters.style import Style, has_method, parameters_of, with_methods
+from jaxnet.crosscheck.adapters.style import Style, has_method, of_class, parameters_of, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.torch_tensors import is_float_tensor, is_tensor, torch_module
@@ -72,12 +70,12 @@ def _methods(kind: Any, forward: str, attribute: str, takes_dout: bool) -> dict[
 
     @functools.wraps(named)
     def run_forward(self: Any, *inputs: Any) -> Any:
-        with _as_class(self, kind):
+        with of_class(self, kind):
             self._passed, self._returned = inputs, original(self, *inputs)
         return self._returned
 
     def gradients(self: Any) -> tuple[Any, ...]:
-        with _as_class(self, kind):
+        with of_class(self, kind):
             self.backward()
         for name, value in list(vars(self).items()):
             passed = any(value is x for x in self._passed) or value is self._returned
@@ -90,13 +88,3 @@ def _methods(kind: Any, forward: str, attribute: str, takes_dout: bool) -> dict[
         return gradients(self)
 
     return {"forward": run_forward, "backward": backward_of_dout if takes_dout else gradients}
-
-
-@contextmanager
-def _as_class(layer: Any, kind: Any) -> Iterator[None]:
-    """Gives an object another class within the block."""
-    adapted, layer.__class__ = type(layer), kind
-    try:
-        yield
-    finally:
-        layer.__class__ = adapted

@@ -38,7 +38,7 @@ def adapt(style: Style) -> Style | None:
     if not parameters_of(net.backward):
         of_loss = _with_loss_as_forward(style)
         if _is_of_loss(of_loss):
-            return _held_fixed(of_loss, lambda self: kind.backward(self))
+            return _held_fixed(of_loss, kind.backward)
     may_be_whole = _holds_layers(net) or isinstance(attributes_of(net).get(PARAMETERS), list)
     if not may_be_whole or len(parameters_of(net.backward)) != 1:
         return None

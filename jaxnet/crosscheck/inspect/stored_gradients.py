@@ -107,12 +107,12 @@ def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[
             beside += [attributes[place] for place in loose if place in attributes and _is_gradient(attributes[place])]
         if beside:
             gradient = next((value for value in beside if value is not None), None)
-            found |= _by_entry(name, attributes[name], gradient) if _are_arrays(attributes[name]) else {name: gradient}
+            found |= _by_entry(name, attributes[name], gradient) if are_arrays(attributes[name]) else {name: gradient}
     for parameters, gradients in COLLECTIONS:
         if parameters in attributes:
             found |= _by_entry(parameters, attributes[parameters], safe_getattr(layer, gradients))
     for name in filter(WEIGHT_LISTS.fullmatch, attributes):
-        alike = [attributes[g] for g in GRADIENT_LISTS if _have_shapes_of(attributes[name], attributes.get(g))]
+        alike = [attributes[g] for g in GRADIENT_LISTS if have_shapes_of(attributes[name], attributes.get(g))]
         found |= _by_entry(name, attributes[name], alike[0]) if len(alike) == 1 else {}
     return _beside_entries(attributes) | _within_dicts(attributes) | found
 
@@ -207,11 +207,15 @@ def _has_gradient(owner: Any) -> bool:
 
 
 def _is_gradient(value: Any) -> bool:
-    return is_inexact(value) or _are_arrays(value)
+    return is_inexact(value) or are_arrays(value)
 
 
-def _are_arrays(value: Any) -> bool:
-    """Returns whether this is a list of arrays, as `Ws` of the weights of several layers."""
+def are_arrays(value: Any) -> bool:
+    """Returns whether a value is a list of float or complex arrays, as `Ws` of the weights of several layers.
+
+    Args:
+        value: The value.
+    """
     return isinstance(value, list | tuple) and len(value) > 0 and all(map(is_inexact, value))
 
 
@@ -295,9 +299,14 @@ def _is_reversed(parameters: Any, gradients: Any) -> bool:
     return shapes != found[: len(shapes)] and shapes == found[::-1]
 
 
-def _have_shapes_of(parameters: Any, gradients: Any) -> bool:
-    """Returns whether two lists have arrays of the same shapes, in this order or in the reverse one."""
-    if not (_are_arrays(parameters) and _are_arrays(gradients)):
+def have_shapes_of(parameters: Any, gradients: Any) -> bool:
+    """Returns whether two lists have arrays of the same shapes, in this order or, as backward goes, in the reverse one.
+
+    Args:
+        parameters: The list of parameters.
+        gradients: What may be the list of their gradients.
+    """
+    if not (are_arrays(parameters) and are_arrays(gradients)):
         return False
     shapes, found = (list(map(np.shape, values)) for values in (parameters, gradients))
     return shapes in (found, found[::-1])
