@@ -5,7 +5,9 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import FunctionType, MethodType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,6 +22,9 @@ CERTAIN_DOUT_NAMES = (
 )  # fmt: skip
 DOUT_NAMES = (*CERTAIN_DOUT_NAMES, "g", "grad", "delta", "above", "bar", "seed", "v")
 OPTIONAL_DEFAULTS = (None, 1, 1.0)  # defaults of an optional upstream gradient
+
+# Signatures are asked for at each evaluation, and Python reads them anew each time, which may take longer than a layer.
+_parameters_of_functions: WeakKeyDictionary[FunctionType, list[inspect.Parameter] | None] = WeakKeyDictionary()
 
 
 class Place(Enum):
@@ -98,7 +103,8 @@ def takes_any_number(function: Callable[..., Any]) -> bool:
     """Returns whether a function takes any number of arguments, or its signature cannot be read."""
     if isinstance(function, np.ufunc):
         return False
-    return _signature(function) is None or any(p.kind is p.VAR_POSITIONAL for p in _parameters(function))
+    parameters = _parameters_if_known(function)
+    return parameters is None or any(p.kind is p.VAR_POSITIONAL for p in parameters)
 
 
 def from_above(
@@ -299,17 +305,33 @@ def _expect_gradient_call(gradient: Callable[..., Any], names: Sequence[str], fo
     expect_call(gradient, len(names) + above, "gradient", expected, **named)
 
 
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return _parameters_if_known(function) or []
+
+
+def _parameters_if_known(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    """Returns the parameters of a function, without `self` those of a method; None if they cannot be read."""
+    own = function.__func__ if isinstance(function, MethodType) else function
+    if not isinstance(own, FunctionType):
+        return _read_parameters(function)
+    if own not in _parameters_of_functions:
+        _parameters_of_functions[own] = _read_parameters(own)
+    parameters = _parameters_of_functions[own]
+    takes_self = own is not function and parameters and parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL
+    return parameters[1:] if parameters and takes_self else parameters
+
+
+def _read_parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    signature = _signature(function)
+    return None if signature is None else list(signature.parameters.values())
+
+
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
     """Returns the signature of a function; None if it cannot be read."""
     try:
         return inspect.signature(function)
     except (TypeError, ValueError):
         return None
-
-
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    signature = _signature(function)
-    return [] if signature is None else list(signature.parameters.values())
 
 
 def _is_number(value: Any) -> bool:
