@@ -78,6 +78,16 @@ def exhaustive(value):
     return pytest.param(value, marks=pytest.mark.exhaustive)
 
 
+def slow(value):
+    """Returns a parameter for pytest that only -m slow runs."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
+def mostly_slow(names, every=4):
+    """Returns parameters for pytest: every `every`-th runs by default, the others with -m slow."""
+    return [slow(name) if i % every else name for i, name in enumerate(names)]
+
+
 def sampled(names, every=10):
     """Returns parameters for pytest: every `every`-th runs by default, the one after it with -m slow.
 

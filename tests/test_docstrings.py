@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import slow
 
 import jaxnet
 
@@ -17,7 +18,9 @@ FILES = [path for room in ("jaxnet", "numpy_ref") for path in sorted((ROOT / roo
 MODULES = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES if ">>> " in path.read_text()]
 
 
-@pytest.mark.parametrize("name", [name.removesuffix(".__init__") for name in MODULES])
+@pytest.mark.parametrize(
+    "name", [slow(name) if ".train." in name else name.removesuffix(".__init__") for name in MODULES]
+)
 def test_the_examples_of_a_module_print_what_they_say(name):
     usual = {"jax": jax, "jaxnet": jaxnet, "jnp": jnp, "np": np, "optax": optax}
     results = doctest.testmod(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import mostly_slow
 
 from jaxnet.cli import bench_check
 from jaxnet.cli.bench_check import SIZES, Case, Forecast, count, measure, parse_cases
@@ -35,7 +36,7 @@ def run(monkeypatch, capsys):
     return bench
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", mostly_slow(LAYERS, 5))
 def test_the_backward_pass_is_the_one_that_jax_derives(name):
     layer = LAYERS[name]
     arrays = layer.draw(300)
@@ -58,7 +59,7 @@ def test_the_leaves_have_about_the_elements_that_were_asked_for(name):
     assert layer.wrong in layer.leaves
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("framework", mostly_slow(FRAMEWORKS, 3))
 def test_check_passes_a_right_gradient_and_fails_a_wrong_one(framework):
     if framework != "jax":
         pytest.importorskip(framework)

@@ -262,6 +262,7 @@ def test_keyword_only_inputs_are_named(check):
     assert "divided by 3" in out or "times 0.333" in out
 
 
+@pytest.mark.slow
 def test_numbers_become_tensors_where_pytorch_refuses_them(check):
     pytest.importorskip("torch")
     Path("functions.py").write_text(
@@ -276,6 +277,7 @@ def test_numbers_become_tensors_where_pytorch_refuses_them(check):
     assert "the gradients in float32 were" in check("functions.py:Scale --inputs 5x4 0.7 --float32")[1]
 
 
+@pytest.mark.slow
 def test_functions_of_pytorch_take_tensors(check):
     pytest.importorskip("torch")
     Path("functions.py").write_text("import torch\ndef f(x, w):\n    return torch.sin(x) @ w\n")

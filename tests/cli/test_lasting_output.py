@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import mostly_slow
 
 from jaxnet.cli.lasting_output import lasting_output
 
@@ -32,7 +33,16 @@ def shell(command, folder, **environment):
 
 @pytest.mark.parametrize(
     "command",
-    [f"{CHECK} {NO_READER}", f"{HELP} {NO_READER}", f"{CHECK} >&-", f"{CHECK} <&- >&- 2>&-", f"{CHECK} 2>/dev/full"],
+    mostly_slow(
+        [
+            f"{CHECK} {NO_READER}",
+            f"{HELP} {NO_READER}",
+            f"{CHECK} >&-",
+            f"{CHECK} <&- >&- 2>&-",
+            f"{CHECK} 2>/dev/full",
+        ],
+        3,
+    ),
 )
 def test_a_command_whose_output_nobody_reads_ends_as_otherwise(tmp_path, command):
     assert shell(command, tmp_path) == (0, "")

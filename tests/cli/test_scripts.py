@@ -21,7 +21,7 @@ import jax
 import numpy as np
 import pytest
 import tyro
-from conftest import AS_A_USER, exhaustive
+from conftest import AS_A_USER, exhaustive, mostly_slow
 
 import jaxnet
 import numpy_ref
@@ -860,7 +860,7 @@ CHECKED = {
 }
 
 
-@pytest.mark.parametrize("name", CHECKED)
+@pytest.mark.parametrize("name", mostly_slow(CHECKED, 2))
 def test_user_code_is_checked_from_the_shell(run, user_code, name):
     options, status, text = CHECKED[name]
     first, *rest = options.replace("USER_CODE", user_code).split()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import exhaustive, sampled
+from conftest import exhaustive, mostly_slow
 from styles import Styles, draw
 
 from jaxnet.crosscheck import SubjectError, check, check_layer, check_network
@@ -384,7 +384,7 @@ def scipys_function_and_jacobian(k):
     return (lambda x: (x**3).sum(), lambda x: k * 3 * x**2), (draw(5),)
 
 
-@pytest.mark.parametrize("name", sampled(STYLES, 2))
+@pytest.mark.parametrize("name", mostly_slow(STYLES, 4))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name](1.0)
     report = check(thing, *inputs, constants=("X",) if "weights_first" in name else ())
@@ -392,7 +392,7 @@ def test_a_correct_gradient_in_this_style_passes(name):
 
 
 @pytest.mark.parametrize("factor", [1.001, exhaustive(1.5), exhaustive(-2.0)])
-@pytest.mark.parametrize("name", sampled(STYLES, 2))
+@pytest.mark.parametrize("name", mostly_slow(STYLES, 4))
 def test_a_wrong_gradient_in_this_style_fails(name, factor):
     thing, inputs = STYLES[name](factor)
     report = check(thing, *inputs, constants=("X",) if "weights_first" in name else ())

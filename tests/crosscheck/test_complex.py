@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from complex_arrays import JAX, PYTORCH, W, X, Z, draw, slips, verdicts
-from conftest import sampled
+from conftest import mostly_slow, sampled
 
 from jaxnet.crosscheck import Verdict, check_function, check_layer
 from jaxnet.crosscheck.explain.slips import Slip
@@ -69,7 +69,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", mostly_slow(WRONG, 3))
 def test_gradients_that_follow_neither_convention_fail(name):
     f, gradient, wrong = WRONG[name]
     report = check_function(lambda z: f(z), Z, gradient=gradient)

@@ -5,7 +5,7 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
-from conftest import sampled
+from conftest import mostly_slow, sampled
 from crosscheck.half_grid import HALVES, LAYERS, inputs_of, pair
 
 from jaxnet.crosscheck import Cause, Verdict, check, check_function, check_layer
@@ -56,7 +56,7 @@ def test_formats_are_those_of_ml_dtypes():
 
 
 @pytest.mark.parametrize("half", HALVES)
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layer", mostly_slow(LAYERS, 3))
 def test_a_layer_that_accumulates_in_float32_passes_with_a_ratio_of_one(layer, half):
     make, shapes = LAYERS[layer]
     report = check_layer(pair(make, "float32"), *inputs_of(shapes, HALVES[half], 3))
@@ -66,7 +66,7 @@ def test_a_layer_that_accumulates_in_float32_passes_with_a_ratio_of_one(layer, h
 
 
 @pytest.mark.parametrize("half", HALVES)
-@pytest.mark.parametrize("layer", [name for name in LAYERS if "sum" not in name])
+@pytest.mark.parametrize("layer", mostly_slow([name for name in LAYERS if "sum" not in name], 3))
 def test_a_layer_that_rounds_every_step_passes(layer, half):
     make, shapes = LAYERS[layer]
     report = check_layer(pair(make, "steps"), *inputs_of(shapes, HALVES[half], 4))
@@ -85,7 +85,7 @@ def test_the_ratio_is_data_too():
 
 
 @pytest.mark.parametrize("half", HALVES)
-@pytest.mark.parametrize("layer", ["affine", "softmax", "layer norm", "gelu", "attention", "conv"])
+@pytest.mark.parametrize("layer", mostly_slow(["affine", "softmax", "layer norm", "gelu", "attention", "conv"], 3))
 def test_an_error_of_one_percent_in_16_bits_does_not_pass(layer, half):
     make, shapes = LAYERS[layer]
     report = check_layer(pair(make, "float32", "1 %"), *inputs_of(shapes, HALVES[half], 5))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import mostly_slow
 from crosscheck.half_grid import HALVES
 
 from jaxnet.crosscheck import Cause, Verdict, check_layer
@@ -59,7 +60,7 @@ def drawn(half, shape=(6, 8), zeros=slice(0)):
 
 @pytest.mark.parametrize("shape", [(6, 8), (64, 32)])
 @pytest.mark.parametrize("half", HALVES)
-@pytest.mark.parametrize("function", RIGHT)
+@pytest.mark.parametrize("function", mostly_slow(RIGHT, 3))
 def test_a_function_with_kinks_passes_in_16_bits(function, half, shape):
     report = check_layer(RIGHT[function], drawn(half, shape))
     assert report.verdict is Verdict.PASS, str(report)

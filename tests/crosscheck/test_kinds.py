@@ -33,7 +33,7 @@ def assert_as_expected(name, seed):
     assert not shortfalls, f"{KINDS[name].sentence}\n{result.text}"
 
 
-@pytest.mark.parametrize("name", sampled(KINDS, 72))
+@pytest.mark.parametrize("name", sampled(KINDS, 100))
 def test_a_kind_gets_the_expected_verdict(name):
     assert_as_expected(name, 0)
 

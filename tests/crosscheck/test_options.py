@@ -6,6 +6,7 @@ import time
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import slow
 
 from jaxnet.crosscheck import Cause, SubjectError, check, check_function, check_layer, check_network
 
@@ -340,7 +341,7 @@ class Slow(Affine):
         return super().forward(x)
 
 
-@pytest.mark.parametrize("run", [check_layer, check])
+@pytest.mark.parametrize("run", [check_layer, slow(check)])
 def test_a_check_ends_in_time_and_reports_it(run):
     start = time.perf_counter()
     report = run(Slow(draw(4, 3), draw(3)), draw(5, 4), max_seconds=0.5)

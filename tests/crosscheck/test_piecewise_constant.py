@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import mostly_slow
 
 from jaxnet.crosscheck import Cause, check, check_function
 
@@ -90,7 +91,7 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("name", OTHER)
+@pytest.mark.parametrize("name", mostly_slow(OTHER, 3))
 @pytest.mark.parametrize("at", ["anywhere", "on jumps"])
 def test_other_quantizers_are_recognized_on_and_off_their_jumps(name, at):
     x = X if at == "anywhere" else np.round(X) + 0.5

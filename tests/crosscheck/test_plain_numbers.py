@@ -113,14 +113,14 @@ def test_an_integer_with_a_stored_gradient_is_no_leaf_and_a_note_says_so(name):
 def test_a_size_in_place_of_an_array_is_noted_with_what_to_pass():
     assert check(LayerNorm(6, 6), X).notes == tuple(
         f"{name} is the number 6, not an array: its gradient d{name} is not checked; pass an array "
-        f"(in the shell: {name}=6,)"
+        f"(in the shell: {name}=shape:6)"
         for name in ("gamma", "beta")
     )
     assert check(LayerNorm(np.ones(6), np.ones(6)), X).verdict is Verdict.FAIL
 
 
 def test_a_float_in_place_of_an_array_is_refused_with_the_shape_of_its_gradient():
-    with pytest.raises(SubjectError, match=r"gamma: a float, .* of shape \(6,\) \(in the shell: gamma=6,\)"):
+    with pytest.raises(SubjectError, match=r"gamma: a float, .* of shape \(6,\) \(in the shell: gamma=shape:6\)"):
         check(LayerNorm(6.0, 6.0), X)
 
 

@@ -6,7 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from conftest import hand_built, random_params
+from conftest import hand_built, mostly_slow, random_params
 
 import jaxnet
 import numpy_ref
@@ -77,7 +77,7 @@ def report_of():
     return make
 
 
-@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("name", mostly_slow(REPORTS, 2))
 def test_a_report_is_true_only_for_a_pass(report_of, name):
     report, verdict = report_of(name), REPORTS[name][1]
     assert report.verdict == verdict
@@ -89,7 +89,7 @@ def test_an_assertion_of_a_failing_report_fails():
         assert check_layer(Wrong(draw(4, 3), draw(3)), draw(5, 4))
 
 
-@pytest.mark.parametrize("name", REPORTS)
+@pytest.mark.parametrize("name", mostly_slow(REPORTS, 3))
 def test_the_data_for_json_equals_the_report(report_of, name):
     report = report_of(name)
     data = json.loads(json.dumps(report.to_dict(), allow_nan=False))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import sampled
+from conftest import mostly_slow, sampled
 
 from jaxnet.crosscheck import check_function, check_layer, check_network
 from jaxnet.crosscheck.decide import Cause
@@ -205,14 +205,16 @@ def bounded_beside_constant(name, effect, factor, x):
 
 
 # A unit in the last place of 1e8 is 1.5e-8: these effects are of 3 to 300 of them.
-@pytest.mark.parametrize(("name", "effect"), [("sin", 1e-8), ("tanh", 1e-7), ("tanh", 1e-6), ("a bell", 1e-7)])
+@pytest.mark.parametrize(
+    ("name", "effect"), sampled([("sin", 1e-8), ("tanh", 1e-7), ("tanh", 1e-6), ("a bell", 1e-7)], 2)
+)
 def test_a_bounded_effect_is_not_taken_for_zero(name, effect):
     right, zero, flipped = (bounded_beside_constant(name, effect, k, draw(5)).verdict for k in (RIGHT, ZERO, FLIPPED))
     assert right != F
     assert P not in (zero, flipped)
 
 
-@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("name", mostly_slow(BOUNDED, 3))
 @pytest.mark.parametrize("times", [2, 8])
 def test_what_a_true_zero_beside_a_constant_states_is_caught(name, times):
     x = draw(5)

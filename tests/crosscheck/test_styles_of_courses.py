@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import exhaustive, sampled
+from conftest import exhaustive, mostly_slow
 from styles import Styles, draw
 
 from jaxnet.crosscheck import SubjectError, check
@@ -440,7 +440,7 @@ def objects_of_an_engine_that_ask_for_no_gradient(k):
     return (lambda x, w: x.times(w, k)), (Node(draw(5)), Node(draw(5) + 1))
 
 
-@pytest.mark.parametrize("name", sampled(STYLES, 2))
+@pytest.mark.parametrize("name", mostly_slow(STYLES, 4))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name](1.0)
     report = check(thing, *inputs)
@@ -448,7 +448,7 @@ def test_a_correct_gradient_in_this_style_passes(name):
 
 
 @pytest.mark.parametrize("factor", [1.001, exhaustive(1.5), exhaustive(-2.0)])
-@pytest.mark.parametrize("name", sampled(STYLES, 2))
+@pytest.mark.parametrize("name", mostly_slow(STYLES, 4))
 def test_a_wrong_gradient_in_this_style_fails(name, factor):
     thing, inputs = STYLES[name](factor)
     report = check(thing, *inputs)

@@ -5,6 +5,7 @@ The module has a cost, which the networks without one of their own are checked b
 
 import numpy as np
 import pytest
+from conftest import mostly_slow
 
 from jaxnet.crosscheck import SubjectError, check
 
@@ -118,7 +119,7 @@ class LossThenBackward(Layers):
         self.back(mean_square_prime(self.y, self.output))
 
 
-@pytest.mark.parametrize("name", LAYERED)
+@pytest.mark.parametrize("name", mostly_slow(LAYERED, 3))
 @pytest.mark.parametrize("factor", [1, 1.02])
 def test_a_network_of_layers_that_trains_itself_is_checked(name, factor):
     report = check(LAYERED[name](factor), X, RNG.normal(size=(6, 3)))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import mostly_slow
 
 from jaxnet.crosscheck import SubjectError, check
 
@@ -221,7 +222,7 @@ def each_of_functions_with_the_cache_first(factor):
     return forward, backward
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mostly_slow(CASES, 3))
 def test_right_passes_and_wrong_fails_for_its_leaf(name):
     make, inputs, wrong = CASES[name]
     report = check(make(1.0), *inputs)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import exhaustive, sampled
+from conftest import exhaustive, mostly_slow
 from styles import Styles, draw
 
 from jaxnet.crosscheck import SubjectError, check, check_function
@@ -1007,7 +1007,7 @@ def lists_of_gradients_by_a_batch_size_and_outputs_that_are_called_as_the_input(
     return (Layers(), cost), (draw(6, 3), CLASSES)
 
 
-@pytest.mark.parametrize("name", sampled(STYLES, 2))
+@pytest.mark.parametrize("name", mostly_slow(STYLES, 4))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name](1.0)
     report = check(thing, *inputs)
@@ -1015,7 +1015,7 @@ def test_a_correct_gradient_in_this_style_passes(name):
 
 
 @pytest.mark.parametrize("factor", [1.001, exhaustive(1.5), exhaustive(-2.0)])
-@pytest.mark.parametrize("name", sampled(STYLES, 2))
+@pytest.mark.parametrize("name", mostly_slow(STYLES, 4))
 def test_a_wrong_gradient_in_this_style_fails(name, factor):
     thing, inputs = STYLES[name](factor)
     report = check(thing, *inputs)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from conftest import exhaustive, sampled
+from conftest import exhaustive, mostly_slow
 from styles import Styles, draw
 
 from jaxnet.crosscheck import SubjectError, check
@@ -904,7 +904,7 @@ def noise_from_a_generator_of_the_module(k):
     return elbo, ([draw(4), draw(4)],)
 
 
-@pytest.mark.parametrize("name", sampled(STYLES, 2))
+@pytest.mark.parametrize("name", mostly_slow(STYLES, 4))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs = STYLES[name](1.0)
     report = check(thing, *inputs)
@@ -912,7 +912,7 @@ def test_a_correct_gradient_in_this_style_passes(name):
 
 
 @pytest.mark.parametrize("factor", [1.001, exhaustive(1.5), exhaustive(-2.0)])
-@pytest.mark.parametrize("name", sampled(STYLES, 2))
+@pytest.mark.parametrize("name", mostly_slow(STYLES, 4))
 def test_a_wrong_gradient_in_this_style_fails(name, factor):
     thing, inputs = STYLES[name](factor)
     report = check(thing, *inputs)

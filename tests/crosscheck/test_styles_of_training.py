@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import mostly_slow
 
 from jaxnet.crosscheck import SubjectError, check
 
@@ -150,7 +151,7 @@ class LossForward(Classifier):
         self.dW1, self.db1, self.dW2, self.db2 = self.derivatives(self.X, self.y)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", mostly_slow(NETWORKS, 4))
 @pytest.mark.parametrize("factor", [1, 1.02])
 def test_a_network_that_trains_itself_is_checked(name, factor, capsys):
     report = check(NETWORKS[name](factor), X, ONE_HOT)

@@ -80,7 +80,7 @@ def network(arrangement, sizes, factor):
     return kind(sizes, factor)
 
 
-SLOW = {name: () if i % 4 == 0 else pytest.mark.slow for i, name in enumerate(ARRANGEMENTS)}
+SLOW = {name: () if i % 6 == 0 else pytest.mark.slow for i, name in enumerate(ARRANGEMENTS)}
 
 
 @pytest.mark.parametrize("arrangement", [pytest.param(name, marks=mark) for name, mark in SLOW.items()])

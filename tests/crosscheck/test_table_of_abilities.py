@@ -300,7 +300,7 @@ CELLS = {
 
 
 @pytest.mark.parametrize(
-    ("framework", "aspect"), sampled([(f, aspect) for f, cells in CELLS.items() for aspect in cells], 2)
+    ("framework", "aspect"), sampled([(f, aspect) for f, cells in CELLS.items() for aspect in cells], 5)
 )
 def test_a_fault_of_this_kind_fails(framework, aspect):
     report = CELLS[framework][aspect]()

@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import sampled
+from conftest import sampled, slow
 from tensors import T, custom, one_thread, same_weights, scale, tanh  # noqa: F401 the fixtures act by being here
 
 from jaxnet.crosscheck import SubjectError, check, check_function, check_layer
@@ -415,7 +415,7 @@ class KeepsItsOutput(nn.Linear):
         (lambda: KeepsItsOutput(4, 3).double(), 3),
     ],
 )
-@pytest.mark.parametrize("called", [False, True])
+@pytest.mark.parametrize("called", [slow(False), True])
 def test_unusual_modules_are_copied_and_checked(make, count, called):
     module = make()
     if called and not isinstance(module, nn.LazyLinear):

@@ -233,8 +233,13 @@ FAILING_MIRRORS = {  # with the reason in the error message
     not_http: ".*220 mail ready.*",
     down: r"\[Errno \d+\] Connection refused",
 }
+WAITS_LIKE_ANOTHER = dripping_headers, silent  # half a second each
 each_failing_mirror = pytest.mark.parametrize(
-    ("reply", "reason"), FAILING_MIRRORS.items(), ids=[reply.__name__ for reply in FAILING_MIRRORS]
+    ("reply", "reason"),
+    [
+        pytest.param(*item, id=item[0].__name__, marks=[pytest.mark.slow] * (item[0] in WAITS_LIKE_ANOTHER))
+        for item in FAILING_MIRRORS.items()
+    ],
 )
 
 Serve = Callable[..., Mirror]

@@ -77,7 +77,7 @@ def test_mnist_digits_are_recovered_from_large_images(colors, tmp_path):
 
 
 CASES = [(digit, 8) for digit in STROKES if digit != 1]  # few ones of the digits have a serif
-CASES += [pytest.param(digit, 28, marks=NEEDS_MNIST) for digit in STROKES]
+CASES += [pytest.param(digit, 28, marks=[NEEDS_MNIST, pytest.mark.slow]) for digit in STROKES]
 
 
 @pytest.mark.parametrize("width", [2, 14])

@@ -14,9 +14,9 @@ from jaxnet.nn.tree_paths import leaves_by_path
 EPS = np.finfo(np.float64).eps
 
 NETWORKS = {
+    "one hidden unit": jaxnet.two_layer_net(3, 1, 2),
     "book": jaxnet.two_layer_net(7, 5, 4),
     "notebook": jaxnet.notebook_net(7, 5, 4),
-    "one hidden unit": jaxnet.two_layer_net(3, 1, 2),
     "wide": jaxnet.two_layer_net(64, 50, 10),
     "deep, tanh": jaxnet.multi_layer_net(6, [5, 4, 3], 4, "tanh"),
     "deep, sigmoid": jaxnet.multi_layer_net(6, [5, 4], 3, "sigmoid"),

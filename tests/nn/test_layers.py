@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_params, sampled
+from conftest import mostly_slow, random_params, sampled
 
 import jaxnet
 import numpy_ref
@@ -185,7 +185,9 @@ def test_every_layer_is_in_the_catalogue():
     assert functions - made == {"ACTIVATIONS", "Layer", "activation", "stateless"}
 
 
-@pytest.mark.parametrize("name", [name for name, entry in CATALOGUE.items() if entry.layer.last_axis_only])
+@pytest.mark.parametrize(
+    "name", mostly_slow([name for name, entry in CATALOGUE.items() if entry.layer.last_axis_only], 3)
+)
 def test_a_layer_with_last_axis_only_computes_each_row_independently(name, rng, x64):
     layer, _, (params, state, x, _) = both(name, CATALOGUE[name].shapes[-1], rng)
     y = layer.infer(params, state, jnp.asarray(x))

@@ -37,9 +37,9 @@ TRANSPOSED, AS_WRITTEN, BY_EIGEN = Form(Layout.TRANSPOSED), Form(), Form(uses_ei
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
-        ((10, 8, 9), AS_WRITTEN),
+        pytest.param((10, 8, 9), AS_WRITTEN, marks=pytest.mark.slow),
         pytest.param((10, 9.5, 8.9), BY_EIGEN, marks=pytest.mark.slow),
-        ((10, 9.1, 12), None),
+        pytest.param((10, 9.1, 12), None, marks=pytest.mark.slow),
         pytest.param((10, 11, 12), None, marks=pytest.mark.slow),
     ],
 )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import a_dataset, hand_built, noise_of, random_params
+from conftest import a_dataset, hand_built, noise_of, random_params, slow
 
 import jaxnet
 import numpy_ref
@@ -43,7 +43,7 @@ def largest_difference(a, b):
     return max(np.abs(x - y).max() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-@pytest.mark.parametrize("make", [jaxnet.two_layer_net, jaxnet.notebook_net], ids=["book", "notebook"])
+@pytest.mark.parametrize("make", [slow(jaxnet.two_layer_net), jaxnet.notebook_net], ids=["book", "notebook"])
 def test_500_steps_in_numpy_and_compiled_are_one_trajectory_in_float64(make, data, x64):
     """A step has a rounding error of a few eps = 2e-16. Training does not amplify it, as the next test measures, so the
     error of 500 steps stays below 1e-12, which is three digits below the bound."""
@@ -631,7 +631,7 @@ def test_dropout_depends_on_the_key_alone(data):
     assert (runs[0] != runs[2]).all()
 
 
-@pytest.mark.parametrize("stopped_at", [0, 1, 2, 3])
+@pytest.mark.parametrize("stopped_at", [slow(0), slow(1), 2, slow(3)])
 def test_a_run_is_resumed_bit_for_bit(data, stopped_at):
     """Resumes a run of 35 steps with momentum, running statistics and Dropout from each of its evaluations."""
     net = deep_net(True)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from conftest import a_dataset
+from conftest import a_dataset, slow
 
 import jaxnet
 from jaxnet.train import random_batches
@@ -47,7 +47,7 @@ def assert_same_bits(one, other):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("max_data_bytes", [None, 6000])
+@pytest.mark.parametrize("max_data_bytes", [slow(None), 6000])
 def test_a_run_has_the_same_bits_and_is_resumed_within_a_block(max_data_bytes):
     net, data, whole, batches = arguments()
     params, settings = net.init(jax.random.key(0), "he"), {"eval_every": 9, "max_data_bytes": max_data_bytes}

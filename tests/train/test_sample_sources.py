@@ -51,6 +51,7 @@ def assert_same_bits(run, other):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_two_layer_network_has_the_same_bits_wherever_its_samples_are(data):
     positional, named = arguments(jaxnet.two_layer_net(12, 8, 5), data)
     limit = SHARES * BATCH * SAMPLE * 2

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from conftest import a_dataset, exhaustive
+from conftest import a_dataset, exhaustive, mostly_slow
 
 import jaxnet
 
@@ -71,7 +71,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("message", BAD)
+@pytest.mark.parametrize("message", mostly_slow(BAD, 2))
 def test_bad_input_is_refused_by_name(data, message):
     with pytest.raises(ValueError, match=message):
         jaxnet.sweep(jaxnet.two_layer_net(12, 8, 5), data, batches_for(data, 10), **BAD[message])

@@ -113,8 +113,8 @@ def _note(layer: Any, place: str, value: float, gradient: Any) -> str:
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """Returns how `jaxnet check --init NAME=` takes an array of a shape: `6,` or `4x3`."""
-    return f"{shape[0]}," if len(shape) == 1 else "x".join(map(str, shape))
+    """Returns how `jaxnet check --init NAME=` takes an array of a shape: `shape:6` or `4x3`."""
+    return f"shape:{shape[0]}" if len(shape) == 1 else "x".join(map(str, shape))
 
 
 def in_the_shell(layer: Any, place: str, text: str) -> str:

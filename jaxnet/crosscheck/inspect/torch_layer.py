@@ -43,7 +43,7 @@ def layer_in_numpy(layer: Any, inputs: tuple[Any, ...]) -> tuple[Any, tuple[Any,
             "looked for there; check each part on its own, or pass it as check_function(f, x, gradient=g)"
         )
     passes = {
-        name: functools.wraps(getattr(type(layer), name))(getattr(TensorLayer, name))
+        name: _with_signature_of(getattr(type(layer), name), getattr(TensorLayer, name))
         for name in ("forward", "backward")
     }
     arrays = arrays_from(inputs)
@@ -52,6 +52,16 @@ def layer_in_numpy(layer: Any, inputs: tuple[Any, ...]) -> tuple[Any, tuple[Any,
         (dtype,) = dtypes
         arrays = tuple(a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in arrays)
     return type(type(layer).__name__, (TensorLayer,), passes)(layer), arrays
+
+
+def _with_signature_of(original: Any, method: Any) -> Any:
+    """Returns a new function that calls a method and has the name and the signature of another."""
+
+    @functools.wraps(original)
+    def run(self: Any, *args: Any) -> Any:
+        return method(self, *args)
+
+    return run
 
 
 def _tensors_of(layer: Any) -> dict[str, Any]:

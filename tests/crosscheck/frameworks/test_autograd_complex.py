@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import mostly_slow
 
 autograd = pytest.importorskip("autograd", reason="autograd is not installed")
 import autograd.numpy as anp  # noqa: E402
@@ -56,7 +57,7 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", mostly_slow(RULES, 3))
 def test_a_rule_passes_by_the_convention_of_autograd_and_its_conjugate_fails(name):
     function, at, right, wrong, conjugated = RULES[name]
     report = check(ruled(function, right), at)
