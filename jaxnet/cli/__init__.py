@@ -1,1 +1,1 @@
-"""The commands, one file each with its helpers beside it. Only this package uses both JAX and hand-written layers."""
+"""The commands, a module or a package each. Only this package uses both JAX and hand-written layers."""

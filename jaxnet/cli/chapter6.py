@@ -22,7 +22,7 @@ from jaxnet.cli.common_options import HiddenSizes, OptionalPath, Seed
 from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.interrupt import interrupt_message, what_is_written
 from jaxnet.cli.progress import track
-from jaxnet.cli.train_options import CLASSES, DatasetName
+from jaxnet.cli.train.options import CLASSES, DatasetName
 from jaxnet.data import Dataset, DatasetError
 from jaxnet.nn.layers import ACTIVATIONS
 from jaxnet.train import run_folder

@@ -18,10 +18,10 @@ import numpy as np
 import tyro
 
 import jaxnet
-from jaxnet.cli.bench_problem import Problem, make_problem, parse_network
-from jaxnet.cli.bench_products import layer_inputs
+from jaxnet.cli.bench.problem import Problem, make_problem, parse_network
+from jaxnet.cli.bench.products import layer_inputs
 from jaxnet.cli.common_options import Integers, Processes, ProcessIndex, Steps, Switch, check_devices
-from jaxnet.cli.train_options import DEFAULTS
+from jaxnet.cli.train.options import DEFAULTS
 from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_counts
 from jaxnet.nn.summary import param_shapes

@@ -32,7 +32,7 @@ from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.errors import program
 from jaxnet.cli.interrupt import interrupt_message, what_is_written
 from jaxnet.cli.progress import sweep_progress
-from jaxnet.cli.train_options import CLASSES, DatasetName, OptimizerName
+from jaxnet.cli.train.options import CLASSES, DatasetName, OptimizerName
 from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_counts
 from jaxnet.data import DatasetError

@@ -20,7 +20,9 @@ SMALL = ["12-8-4@16", "--dataset", "random", "--rounds", "1", "--seconds", "0.00
 @pytest.fixture
 def contenders(monkeypatch):
     """Returns the contenders of the script, to which a test may add. For speed, only NumPy computes the bound."""
-    from jaxnet.cli import bench, bench_bound, bench_predict
+    from jaxnet.cli import bench
+    from jaxnet.cli.bench import bound as bench_bound
+    from jaxnet.cli.bench import predict as bench_predict
 
     def multipliers(products, _threads, *, backward=True):
         return {"numpy": bench_bound.multiply_numpy(bench_bound.multiplications(products, backward), 1)}
@@ -97,7 +99,7 @@ def test_weights_that_are_nan_or_have_another_shape_differ(run, contenders, wron
 
 @pytest.mark.slow
 def test_a_missing_library_is_reported_and_skipped(run, contenders, monkeypatch):
-    monkeypatch.delitem(sys.modules, "jaxnet.cli.bench_equinox", raising=False)  # as before its first import
+    monkeypatch.delitem(sys.modules, "jaxnet.cli.bench.with_equinox", raising=False)  # as before its first import
     monkeypatch.setitem(sys.modules, "equinox", None)
     monkeypatch.setitem(sys.modules, "sklearn.neural_network", None)
     status, out, _ = run(*SMALL, "--only", "equinox", "scikit-learn", "numpy_ref")
@@ -150,7 +152,8 @@ def test_a_round_measures_every_contender_once(run, contenders):
 
 
 def test_the_bound_multiplies_the_matrices_of_a_training_step():
-    from jaxnet.cli import bench_bound, bench_products
+    from jaxnet.cli.bench import bound as bench_bound
+    from jaxnet.cli.bench import products as bench_products
 
     products = bench_products.network_products(jaxnet.two_layer_net(12, 8, 4), np.zeros((16, 12), np.float32))
     for order in "CF":
@@ -166,7 +169,7 @@ def test_a_suggestion_for_a_misspelled_network(run):
 
 def small_problem(name, *, keep=False):
     """Returns a small version of a network of the README, with samples to train on, without its Dropout."""
-    from jaxnet.cli import bench_problem
+    from jaxnet.cli.bench import problem as bench_problem
 
     images = 2, 8, 8
     net, shape, classes = {
@@ -193,7 +196,8 @@ COMPILED = [pytest.param(name, "torch-compile", marks=WITH_COMPILER) for name in
 @pytest.mark.filterwarnings(OF_KERAS)
 @pytest.mark.parametrize(("name", "library"), [*product(NETWORKS, ("plain-scan", "numpy_ref", *LIBRARIES)), *COMPILED])
 def test_a_contender_makes_the_weights_of_fit(name, library):
-    from jaxnet.cli import bench_contenders, bench_problem
+    from jaxnet.cli.bench import contenders as bench_contenders
+    from jaxnet.cli.bench import problem as bench_problem
 
     problem = small_problem(name)
     batches = bench_problem.draw_rows(problem, 10)
@@ -210,7 +214,8 @@ def test_a_contender_makes_the_weights_of_fit(name, library):
 @pytest.mark.parametrize("library", ["jaxnet.fit", "plain-scan", "numpy_ref", "torch", "equinox", "flax-nnx", "keras"])
 @pytest.mark.parametrize("name", ["deep", "transformer"])
 def test_a_contender_is_timed_with_dropout(name, library):
-    from jaxnet.cli import bench_contenders, bench_problem
+    from jaxnet.cli.bench import contenders as bench_contenders
+    from jaxnet.cli.bench import problem as bench_problem
 
     problem, batches = small_problem(name, keep=True), np.arange(16)[None]
     try:
@@ -228,7 +233,8 @@ def test_a_contender_is_timed_with_dropout(name, library):
 )
 def test_a_predictor_returns_the_logits_of_predict(name, library):
     pytest.importorskip("torch")
-    from jaxnet.cli import bench_contenders, bench_problem
+    from jaxnet.cli.bench import contenders as bench_contenders
+    from jaxnet.cli.bench import problem as bench_problem
 
     problem = small_problem(name, keep=True)  # which inference leaves out
     try:
@@ -241,7 +247,7 @@ def test_a_predictor_returns_the_logits_of_predict(name, library):
 
 @pytest.mark.slow
 def test_predictions_are_measured_beside_the_bound_of_their_products(run, monkeypatch, tmp_path):
-    from jaxnet.cli import bench_predict
+    from jaxnet.cli.bench import predict as bench_predict
 
     calls = []
 
@@ -267,7 +273,7 @@ def test_predictions_are_measured_beside_the_bound_of_their_products(run, monkey
 
 @pytest.mark.slow
 def test_the_products_of_a_network_are_as_many_as_by_hand():
-    from jaxnet.cli import bench_products
+    from jaxnet.cli.bench import products as bench_products
 
     N, T, D, V = 32, 64, 64, 65
     block = 4 * D * D + 2 * T * D + 2 * D * 4 * D  # per symbol: q, k, v and output; scores and values; the MLP
@@ -295,7 +301,7 @@ def test_the_products_of_a_network_are_as_many_as_by_hand():
 
 
 def test_the_products_of_attention_are_by_head():
-    from jaxnet.cli import bench_products
+    from jaxnet.cli.bench import products as bench_products
 
     products = bench_products.network_products(
         jaxnet.transformer(7, 6, size=8, heads=2, blocks=1), np.zeros((3, 6), int)
@@ -304,7 +310,8 @@ def test_the_products_of_attention_are_by_head():
 
 
 def test_a_convolution_is_multiplied_by_blocks_that_fit_a_cache():
-    from jaxnet.cli import bench_bound, bench_products
+    from jaxnet.cli.bench import bound as bench_bound
+    from jaxnet.cli.bench import products as bench_products
 
     net = jaxnet.nn.sequential({"Convolution1": jaxnet.nn.convolution(32, 64, 3, padding=1)})
     products = bench_products.network_products(net, np.zeros((100, 32, 8, 8), np.float32))
@@ -316,7 +323,7 @@ def test_a_convolution_is_multiplied_by_blocks_that_fit_a_cache():
 
 @pytest.mark.slow
 def test_every_way_to_compute_the_bound_has_the_shapes_of_the_network():
-    from jaxnet.cli import bench_bound
+    from jaxnet.cli.bench import bound as bench_bound
 
     problem = small_problem("deep-conv")
     products = problem.products(4)
@@ -378,7 +385,7 @@ def book(tmp_path):
 def compare_small_convolutions_by_hand(folder):
     from rich.console import Console
 
-    from jaxnet.cli import bench_hand
+    from jaxnet.cli.bench import hand as bench_hand
 
     problem = small_problem("simple-conv")
     return bench_hand.compare_by_hand(problem, {"book": folder}, 2, 0.002, Console(quiet=True))

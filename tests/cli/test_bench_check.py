@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from conftest import mostly_slow
 
-from jaxnet.cli import bench_check
-from jaxnet.cli.bench_check import SIZES, Case, Forecast, count, measure, parse_cases
-from jaxnet.cli.bench_check_layers import LAYERS
-from jaxnet.cli.bench_checkers import ERROR, FRAMEWORKS, Calls, Subject
+from jaxnet.cli.bench import check as bench_check
+from jaxnet.cli.bench.check import SIZES, Case, Forecast, count, measure, parse_cases
+from jaxnet.cli.bench.check_layers import LAYERS
+from jaxnet.cli.bench.checkers import ERROR, FRAMEWORKS, Calls, Subject
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import jaxnet
-from jaxnet.cli import main, terminal_color
-from jaxnet.cli.github_annotation import annotation
+from jaxnet.cli import main
+from jaxnet.cli.check import terminal_color
+from jaxnet.cli.check.github_annotation import annotation
 from jaxnet.crosscheck import Cause, Leaf, Report, Verdict
 from jaxnet.crosscheck.gradient_line import SourceLine, gradient_line, gradient_within
 from jaxnet.crosscheck.inspect.random_inputs import off_zero

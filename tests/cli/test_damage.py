@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from jaxnet.cli.train import checkpoints_of, last_progress, resolve_options
-from jaxnet.cli.train_options import Options
-from jaxnet.cli.train_setup import set_up
+from jaxnet.cli.train.options import Options
+from jaxnet.cli.train.setup import set_up
 from jaxnet.train.checkpoints import CheckpointError
 
 pytest.importorskip("orbax.checkpoint")

@@ -12,7 +12,7 @@ from conftest import exhaustive
 
 from jaxnet.cli.main import COMMANDS
 from jaxnet.cli.train import what_is_saved
-from jaxnet.cli.train_loop import stop_signals
+from jaxnet.cli.train.loop import stop_signals
 
 ROOT = Path(__file__).parents[2]
 

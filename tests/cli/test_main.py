@@ -51,7 +51,7 @@ from jaxnet.nn import layers
 def softsign():
     return layers.relu()
 
-from jaxnet.cli import train_options
+from jaxnet.cli.train import options as train_options
 
 options = train_options.resolve(tyro.cli(train_options.Options, args=["--activation", "softsign"]))
 print(options.activation)

@@ -25,7 +25,9 @@ from conftest import AS_A_USER, exhaustive, mostly_slow
 
 import jaxnet
 import numpy_ref
-from jaxnet.cli import train, train_options, train_setup
+from jaxnet.cli import train
+from jaxnet.cli.train import options as train_options
+from jaxnet.cli.train import setup as train_setup
 from jaxnet.data import text
 from jaxnet.train import run_folder
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from jaxnet.cli import watch
+from jaxnet.cli.check import watch
 from jaxnet.crosscheck.targets import TargetError
 
 LAYER = """

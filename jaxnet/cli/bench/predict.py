@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.cli.bench_bound import multipliers
-from jaxnet.cli.bench_contenders import PREDICTORS, Predict
-from jaxnet.cli.bench_problem import Problem, Skip, relative_difference
-from jaxnet.cli.bench_products import gigaflops
-from jaxnet.cli.bench_timing import Run, StepTimer, measure
+from jaxnet.cli.bench.bound import multipliers
+from jaxnet.cli.bench.contenders import PREDICTORS, Predict
+from jaxnet.cli.bench.problem import Problem, Skip, relative_difference
+from jaxnet.cli.bench.products import gigaflops
+from jaxnet.cli.bench.timing import Run, StepTimer, measure
 from jaxnet.cli.progress import track
 from jaxnet.common.progress_line import progress_line
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from jaxnet.cli.candidates import backward_beside, has_number, takes_array
-from jaxnet.cli.option_spelling import in_shell
+from jaxnet.cli.check.candidates import backward_beside, has_number, takes_array
+from jaxnet.cli.check.option_spelling import in_shell
 from jaxnet.crosscheck import SubjectError
 from jaxnet.crosscheck.inspect.errors import MissingGradientError, MissingInputError
 from jaxnet.crosscheck.inspect.partners import values_beside

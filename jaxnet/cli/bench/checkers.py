@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnet.cli.bench_check_layers import CheckedLayer
+from jaxnet.cli.bench.check_layers import CheckedLayer
 from jaxnet.crosscheck import check, check_function
 
 Check = Callable[[], bool | None]  # runs once; returns whether it passes the gradient, None if that is not decided

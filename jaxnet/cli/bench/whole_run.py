@@ -8,10 +8,10 @@ import jax
 from rich.console import Console
 
 import jaxnet
-from jaxnet.cli.bench_bound import multipliers
-from jaxnet.cli.bench_problem import LEARNING_RATE, draw_rows, make_problem
-from jaxnet.cli.bench_tables import make_table
-from jaxnet.cli.bench_timing import fastest, make_timers, summarize, time_run
+from jaxnet.cli.bench.bound import multipliers
+from jaxnet.cli.bench.problem import LEARNING_RATE, draw_rows, make_problem
+from jaxnet.cli.bench.tables import make_table
+from jaxnet.cli.bench.timing import fastest, make_timers, summarize, time_run
 from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.progress import track
 from jaxnet.common.progress_line import progress_line

@@ -18,7 +18,7 @@ import numpy_ref
 from jaxnet.cli.datasets import load_dataset
 from jaxnet.cli.errors import program
 from jaxnet.cli.own_networks import check_against_jax
-from jaxnet.cli.train_options import CLASSES, HEADS, LAUNCH
+from jaxnet.cli.train.options import CLASSES, HEADS, LAUNCH
 from jaxnet.common.progress_line import progress_line
 from jaxnet.crosscheck import Verdict
 from jaxnet.crosscheck.explain.printed_report import WIDTH

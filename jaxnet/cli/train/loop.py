@@ -13,7 +13,7 @@ import jaxnet
 from jaxnet.cli.errors import program
 from jaxnet.cli.interrupt import DEFAULTS, HANGUP, acknowledge_interrupt
 from jaxnet.cli.progress import training_progress
-from jaxnet.cli.train_setup import Setup
+from jaxnet.cli.train.setup import Setup
 from jaxnet.common.progress_line import progress_line
 from jaxnet.train import sharding
 from jaxnet.train.checkpoints import CheckpointError, Checkpoints

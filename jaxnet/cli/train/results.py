@@ -12,8 +12,8 @@ import numpy as np
 from rich.console import Console
 
 import jaxnet
-from jaxnet.cli.train_loop import Outcome
-from jaxnet.cli.train_setup import Setup
+from jaxnet.cli.train.loop import Outcome
+from jaxnet.cli.train.setup import Setup
 from jaxnet.common.progress_line import progress_line
 from jaxnet.data import text
 from jaxnet.nn.summary import param_shapes

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnet.cli.bench_problem import LEARNING_RATE, Problem, counterparts, mean_cross_entropy
+from jaxnet.cli.bench.problem import LEARNING_RATE, Problem, counterparts, mean_cross_entropy
 
 KEY = jax.random.key(0)  # of weights that are replaced
 SAMPLES = "samples"  # the axis of vmap, over which BatchNorm averages

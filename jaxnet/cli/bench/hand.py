@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxnet.cli.bench_contenders import Train, by_hand
-from jaxnet.cli.bench_hand_layers import train_book, train_numpy_ml
-from jaxnet.cli.bench_problem import Problem, Skip, draw_rows, relative_difference, without_dropout
-from jaxnet.cli.bench_tables import make_table
-from jaxnet.cli.bench_timing import StepTimer, summarize
+from jaxnet.cli.bench.contenders import Train, by_hand
+from jaxnet.cli.bench.hand_layers import train_book, train_numpy_ml
+from jaxnet.cli.bench.problem import Problem, Skip, draw_rows, relative_difference, without_dropout
+from jaxnet.cli.bench.tables import make_table
+from jaxnet.cli.bench.timing import StepTimer, summarize
 from jaxnet.cli.progress import track
 
 COMPARED_STEPS = 10

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 import jaxnet
 import numpy_ref
-from jaxnet.cli.bench_problem import LEARNING_RATE, Problem, Skip, first_weights, mean_cross_entropy
+from jaxnet.cli.bench.problem import LEARNING_RATE, Problem, Skip, first_weights, mean_cross_entropy
 
 Train = Callable[[np.ndarray], np.ndarray]  # batches (S, B) -> first weights, in the shape that jaxnet has them
 Predict = Callable[[np.ndarray, int], Any]  # samples, batch size -> logits
@@ -113,25 +113,25 @@ def predict_jaxnet(problem: Problem) -> Predict:
 
 def imported(module: str, function: str, **options: Any) -> Callable[[Problem], Any]:
     """Returns a contender of a module that is imported when it is called."""
-    return lambda problem: getattr(import_module(f"jaxnet.cli.{module}"), function)(problem, **options)
+    return lambda problem: getattr(import_module(f"jaxnet.cli.bench.{module}"), function)(problem, **options)
 
 
 CONTENDERS: dict[str, Callable[[Problem], Train]] = {
     "jaxnet.fit": fit,
     "plain-scan": plain_scan,
     "numpy_ref": by_hand,
-    "torch": imported("bench_torch", "train_torch"),
-    "torch-fused": imported("bench_torch", "train_torch", fused=True),
-    "torch-compile": imported("bench_torch", "train_torch", compiled=True),
-    "torch-channels-last": imported("bench_torch", "train_torch", images_last=True),
-    "equinox": imported("bench_equinox", "train_equinox"),
-    "flax-nnx": imported("bench_flax", "train_flax"),
-    "keras": imported("bench_keras", "train_keras"),
+    "torch": imported("with_torch", "train_torch"),
+    "torch-fused": imported("with_torch", "train_torch", fused=True),
+    "torch-compile": imported("with_torch", "train_torch", compiled=True),
+    "torch-channels-last": imported("with_torch", "train_torch", images_last=True),
+    "equinox": imported("with_equinox", "train_equinox"),
+    "flax-nnx": imported("with_flax", "train_flax"),
+    "keras": imported("with_keras", "train_keras"),
     "scikit-learn": scikit_learn,
 }
 PREDICTORS: dict[str, Callable[[Problem], Predict]] = {
     "jaxnet.predict": predict_jaxnet,
-    "torch": imported("bench_torch", "predict_torch"),
-    "torch-compile": imported("bench_torch", "predict_torch", compiled=True),
-    "torch-channels-last": imported("bench_torch", "predict_torch", images_last=True),
+    "torch": imported("with_torch", "predict_torch"),
+    "torch-compile": imported("with_torch", "predict_torch", compiled=True),
+    "torch-channels-last": imported("with_torch", "predict_torch", images_last=True),
 }

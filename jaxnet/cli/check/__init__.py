@@ -27,8 +27,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jaxnet.cli.candidates import arguments, candidates, incomplete
-from jaxnet.cli.check_errors import in_file_of, in_words_of_the_shell
+from jaxnet.cli.check.candidates import arguments, candidates, incomplete
+from jaxnet.cli.check.errors import in_file_of, in_words_of_the_shell
+from jaxnet.cli.check.github_annotation import annotation
+from jaxnet.cli.check.option_spelling import in_shell, respelled
+from jaxnet.cli.check.terminal_color import colored, has_color
 from jaxnet.cli.common_options import (
     OptionalFloat,
     OptionalPath,
@@ -40,9 +43,6 @@ from jaxnet.cli.common_options import (
 )
 from jaxnet.cli.environment import check_xla_flags
 from jaxnet.cli.errors import INTERRUPTED, USAGE_ERROR, one_line_errors, program
-from jaxnet.cli.github_annotation import annotation
-from jaxnet.cli.option_spelling import in_shell, respelled
-from jaxnet.cli.terminal_color import colored, has_color
 from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_counts
 from jaxnet.crosscheck import Report, SubjectError, Verdict, check, check_function, inspected, shell_values, targets
@@ -262,7 +262,7 @@ def run_checks(options: Options) -> int:
                 print_report(options, report)
     verdict = next(verdict for verdict in STATUS if verdict in {report.verdict for report in reports})
     if options.json:
-        from jaxnet.cli.check_document import document
+        from jaxnet.cli.check.document import document
 
         print(document(reports, verdict, options.seed))
     elif options.network == "notebook":
@@ -330,7 +330,7 @@ def main(options: Options) -> int:
     if files := [target for target in options.target if target.endswith(".py")]:
         return list_all_candidates(files)
     if options.watch:
-        from jaxnet.cli.watch import watch
+        from jaxnet.cli.check.watch import watch
 
         def run() -> int:
             with one_line_errors(*ERRORS):

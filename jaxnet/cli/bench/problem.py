@@ -10,10 +10,10 @@ import numpy as np
 import optax
 
 import jaxnet
-from jaxnet.cli.bench_products import Product, layer_inputs, network_products
+from jaxnet.cli.bench.products import Product, layer_inputs, network_products
 from jaxnet.cli.datasets import load_dataset
-from jaxnet.cli.train_options import CLASSES, DEFAULTS, Options, resolve
-from jaxnet.cli.train_setup import build_network
+from jaxnet.cli.train.options import CLASSES, DEFAULTS, Options, resolve
+from jaxnet.cli.train.setup import build_network
 from jaxnet.crosscheck.inspect.errors import did_you_mean
 from jaxnet.data import Dataset
 from jaxnet.nn.layers import Params, Tree

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from jaxnet.cli.bench_problem import LEARNING_RATE, Problem, Skip, counterparts
+from jaxnet.cli.bench.problem import LEARNING_RATE, Problem, Skip, counterparts
 
 
 def _set(layer: Any, **arrays: np.ndarray) -> Any:

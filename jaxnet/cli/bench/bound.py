@@ -16,8 +16,8 @@ import numpy as np
 from jax import lax
 from threadpoolctl import ThreadpoolController
 
-from jaxnet.cli.bench_products import Convolution, Product
-from jaxnet.cli.bench_timing import Run
+from jaxnet.cli.bench.products import Convolution, Product
+from jaxnet.cli.bench.timing import Run
 
 BLOCK_BYTES = 2**20  # of the operands of a block
 Order = Literal["C", "F"]  # by rows, or by columns

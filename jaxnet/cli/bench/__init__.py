@@ -19,14 +19,14 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from jaxnet.cli.bench_bound import multipliers
-from jaxnet.cli.bench_check import compare_checkers, parse_cases
-from jaxnet.cli.bench_check_layers import LAYERS
-from jaxnet.cli.bench_checkers import FRAMEWORKS
-from jaxnet.cli.bench_contenders import CONTENDERS, PREDICTORS, Train
-from jaxnet.cli.bench_hand import check_folders, compare_by_hand
-from jaxnet.cli.bench_predict import compare_predictions
-from jaxnet.cli.bench_problem import (
+from jaxnet.cli.bench.bound import multipliers
+from jaxnet.cli.bench.check import compare_checkers, parse_cases
+from jaxnet.cli.bench.check_layers import LAYERS
+from jaxnet.cli.bench.checkers import FRAMEWORKS
+from jaxnet.cli.bench.contenders import CONTENDERS, PREDICTORS, Train
+from jaxnet.cli.bench.hand import check_folders, compare_by_hand
+from jaxnet.cli.bench.predict import compare_predictions
+from jaxnet.cli.bench.problem import (
     Problem,
     Skip,
     draw_rows,
@@ -35,14 +35,14 @@ from jaxnet.cli.bench_problem import (
     relative_difference,
     without_dropout,
 )
-from jaxnet.cli.bench_products import gigaflops
-from jaxnet.cli.bench_tables import show
-from jaxnet.cli.bench_timing import StepTimer, make_timers, measure
-from jaxnet.cli.bench_whole_run import whole_run
+from jaxnet.cli.bench.products import gigaflops
+from jaxnet.cli.bench.tables import show
+from jaxnet.cli.bench.timing import StepTimer, make_timers, measure
+from jaxnet.cli.bench.whole_run import whole_run
 from jaxnet.cli.common_options import OptionalPath, Strings, Switch, check_writable
 from jaxnet.cli.errors import program
 from jaxnet.cli.progress import track
-from jaxnet.cli.train_options import DEFAULTS
+from jaxnet.cli.train.options import DEFAULTS
 from jaxnet.common.cleanup import cleanup
 from jaxnet.common.progress_line import progress_line
 from jaxnet.common.validation import check_positive

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from jaxnet.cli.bench_problem import LEARNING_RATE, Problem, channels_last, counterparts, mean_cross_entropy
+from jaxnet.cli.bench.problem import LEARNING_RATE, Problem, channels_last, counterparts, mean_cross_entropy
 
 
 class Position(nnx.Module):  # type: ignore[misc]

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from jaxnet.cli.bench_contenders import Train
-from jaxnet.cli.bench_problem import LEARNING_RATE, Problem, Skip, channels_last, counterparts
+from jaxnet.cli.bench.contenders import Train
+from jaxnet.cli.bench.problem import LEARNING_RATE, Problem, Skip, channels_last, counterparts
 
 
 @contextmanager

@@ -33,10 +33,10 @@ from jaxnet.cli.common_options import check_devices
 from jaxnet.cli.errors import program, silence_closed_loops
 from jaxnet.cli.interrupt import interrupt_message
 from jaxnet.cli.program_cache import use_program_cache
-from jaxnet.cli.train_loop import FAILED_TO_SAVE, Outcome, train, warn
-from jaxnet.cli.train_options import LAUNCH, Options, changed_options, command_line, from_record, resolve
-from jaxnet.cli.train_results import summarize, write_results
-from jaxnet.cli.train_setup import Setup, cross_check, set_up
+from jaxnet.cli.train.loop import FAILED_TO_SAVE, Outcome, train, warn
+from jaxnet.cli.train.options import LAUNCH, Options, changed_options, command_line, from_record, resolve
+from jaxnet.cli.train.results import summarize, write_results
+from jaxnet.cli.train.setup import Setup, cross_check, set_up
 from jaxnet.common.progress_line import progress_line
 from jaxnet.data import DatasetError
 from jaxnet.train import run_folder, sharding

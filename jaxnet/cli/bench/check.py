@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from jaxnet.cli.bench_check_layers import LAYERS
-from jaxnet.cli.bench_checkers import FRAMEWORKS, Calls, Check, Subject
+from jaxnet.cli.bench.check_layers import LAYERS
+from jaxnet.cli.bench.checkers import FRAMEWORKS, Calls, Check, Subject
 from jaxnet.common.progress_line import progress_line
 
 SIZES = tuple(10**power for power in range(2, 8))  # elements of all leaves

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.cli.bench_problem import LEARNING_RATE, Problem, Skip, channels_last, counterparts
+from jaxnet.cli.bench.problem import LEARNING_RATE, Problem, Skip, channels_last, counterparts
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # read when Keras is imported
 
