@@ -15,6 +15,9 @@ import pytest
 import jaxnet
 import numpy_ref
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the commands that tests interrupt inherit it
+
 FAST_COMPILATION = "JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"
 AS_A_USER = {name: value for name, value in os.environ.items() if name not in FAST_COMPILATION}
 
@@ -86,6 +89,11 @@ def slow(value):
 def mostly_slow(names, every=4):
     """Returns parameters for pytest: every `every`-th runs by default, the others with -m slow."""
     return [slow(name) if i % every else name for i, name in enumerate(names)]
+
+
+def some(names, every):
+    """Returns parameters for pytest, of which only -m exhaustive runs all, and every `every`-th runs always."""
+    return [exhaustive(name) if i % every else name for i, name in enumerate(names)]
 
 
 def sampled(names, every=10):

@@ -97,6 +97,8 @@ class Checkpoints:
         execution: Returns how the run is executed, called once. Defaults to the function `execution` without a mesh.
         keep: Number of checkpoints that are kept, the latest ones. Defaults to 3.
         seconds: Least time between checkpoints that `offer` saves. Defaults to 10.
+        changes: What differed whenever the run was resumed under another execution, so that it has other bits than a
+            run in one go; a line each time. It is kept in the checkpoints.
     """
 
     folder: Path
@@ -104,6 +106,7 @@ class Checkpoints:
     execution: Callable[[], Mapping[str, str]] = execution
     keep: int = 3
     seconds: float = 10.0
+    changes: list[str] = field(default_factory=list, init=False)
     _last_saved: float = field(default_factory=time.monotonic, init=False, repr=False)
     _pending: Path | None = field(default=None, init=False, repr=False)
 
@@ -184,7 +187,7 @@ class Checkpoints:
             self._reserve(sum(leaf.nbytes for leaf in leaves.values()))
         if step in self._manager.all_steps():  # the checkpoint that the run was resumed from
             return
-        record: dict[str, Any] = {"identity": self._identity, "execution": self._execution}
+        record: dict[str, Any] = {"identity": self._identity, "execution": self._execution, "changes": self.changes}
         record["digest"] = _digest(leaves, record)
         args = ocp.args.Composite(leaves=ocp.args.StandardSave(leaves), record=ocp.args.JsonSave(record))
         self._pending = self.folder / str(step)
@@ -196,10 +199,12 @@ class Checkpoints:
             raise CheckpointError(
                 f"{path}: {others}; resume with what the run was started with, or start another run in a new folder"
             )
-        if jax.process_index() > 0:  # the record is that of the first one, whose machine may differ from this one
+        if jax.process_index() > 0:  # the first one has the record of all, see `sharding.of_all_processes`
             return
+        self.changes = list(recorded.get("changes", []))
         if others := differences(recorded.get("execution", {}), self._execution):
             differs(f"{path}: {others}")
+            self.changes.append(f"after step {path.name}: {others}")
 
     @cached_property
     def _identity(self) -> Mapping[str, str]:

@@ -6,6 +6,7 @@ column, every device holds the whole state. The compiler inserts the sums and th
 "Distributed arrays and automatic parallelization" in https://docs.jax.dev/en/latest/.
 """
 
+import json
 import math
 import os
 import sys
@@ -78,6 +79,25 @@ def differing(texts: Mapping[str, str]) -> list[str]:
     checksums = np.array([zlib.crc32(text.encode()) for text in texts.values()], np.uint32)
     by_process = multihost_utils.process_allgather(checksums).reshape(jax.process_count(), -1)
     return [name for name, column in zip(texts, by_process.T, strict=True) if len(set(column.tolist())) > 1]
+
+
+def of_all_processes(texts: Mapping[str, str]) -> dict[str, str]:
+    """Returns the texts of the first process, and those of the others that differ, such as `processor of process 1`.
+
+    All processes must call it.
+    """
+    own = json.dumps(dict(texts)).encode()
+    sizes = multihost_utils.process_allgather(np.array([len(own)])).reshape(-1)
+    padded = np.frombuffer(own.ljust(int(sizes.max())), np.uint8)
+    rows = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
+    first, *others = [json.loads(row.tobytes()) for row in rows]
+    further = {
+        f"{name} of process {process}": text
+        for process, other in enumerate(others, 1)
+        for name, text in other.items()
+        if text != first.get(name)
+    }
+    return first | further
 
 
 def mesh(devices: int | None = None, *, model_devices: int = 1) -> Mesh:

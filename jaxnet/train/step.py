@@ -38,6 +38,11 @@ OPTIMIZERS: dict[str, OptimizerDefaults] = {
     "adamw": OptimizerDefaults(optax.adamw, 0.001),
 }
 
+SCHEDULES: dict[str, Callable[[Any, int], Any]] = {  # (first learning rate, steps) -> that of each step
+    "constant": lambda learning_rate, _steps: learning_rate,
+    "cosine": optax.cosine_decay_schedule,
+}
+
 
 class TrainState(NamedTuple):
     """The state that a training step updates, and the key of its randomness."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from conftest import exhaustive
 
 import jaxnet
 import numpy_ref
@@ -192,9 +193,13 @@ WITH_COMPILER = [pytest.mark.exhaustive, pytest.mark.filterwarnings("ignore::Dep
 COMPILED = [pytest.param(name, "torch-compile", marks=WITH_COMPILER) for name in NETWORKS]
 
 
+ALL = list(product(NETWORKS, ("plain-scan", "numpy_ref", *LIBRARIES)))
+EACH_LIBRARY_ONCE = [pytest.param(*pair, marks=[pytest.mark.exhaustive] * (i % 4 > 0)) for i, pair in enumerate(ALL)]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings(OF_KERAS)
-@pytest.mark.parametrize(("name", "library"), [*product(NETWORKS, ("plain-scan", "numpy_ref", *LIBRARIES)), *COMPILED])
+@pytest.mark.parametrize(("name", "library"), [*EACH_LIBRARY_ONCE, *COMPILED])
 def test_a_contender_makes_the_weights_of_fit(name, library):
     from jaxnet.cli.bench import contenders as bench_contenders
     from jaxnet.cli.bench import problem as bench_problem
@@ -212,7 +217,7 @@ def test_a_contender_makes_the_weights_of_fit(name, library):
 @pytest.mark.slow
 @pytest.mark.filterwarnings(OF_KERAS)
 @pytest.mark.parametrize("library", ["jaxnet.fit", "plain-scan", "numpy_ref", "torch", "equinox", "flax-nnx", "keras"])
-@pytest.mark.parametrize("name", ["deep", "transformer"])
+@pytest.mark.parametrize("name", ["deep", exhaustive("transformer")])
 def test_a_contender_is_timed_with_dropout(name, library):
     from jaxnet.cli.bench import contenders as bench_contenders
     from jaxnet.cli.bench import problem as bench_problem

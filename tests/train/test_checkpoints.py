@@ -216,9 +216,29 @@ def test_resume_refuses_another_execution_unless_the_caller_accepts_it(executed_
     told = []
     assert differing.latest(initial(executed_run), no_warning, told.append).state.step == 0
     assert told == [f"{tmp_path / 'checkpoints' / '0'}: {message}"]
+    assert differing.changes == [f"after step 0: {message}"]
     other_run = folder_of(executed_run, tmp_path, settings={"rate": 0.2})
     with pytest.raises(CheckpointError, match=r"rate was 0.1, is 0.2"):  # which nobody can accept
         other_run.latest(initial(executed_run), no_warning, told.append)
+
+
+def test_what_differed_at_each_resume_is_kept_in_the_checkpoints(executed_run, tmp_path):
+    arguments, settings = executed_run
+    first, second = ({"number of cores": cores} for cores in ("1", "4"))
+    resumed = executed(executed_run, tmp_path, **first)
+    progress = resumed.latest(initial(executed_run), no_warning, lambda _: None)
+    *_, last = jaxnet.iter_fit(*arguments, eval_every=20, resume=progress, **settings)
+    resumed.save(last)
+    again = executed(executed_run, tmp_path, **second)
+    again.latest(initial(executed_run), no_warning, lambda _: None)
+    step = int(last.state.step)
+    assert again.changes == [
+        "after step 0: number of cores was 2, is 1",
+        f"after step {step}: number of cores was 1, is 4",
+    ]
+    same = executed(executed_run, tmp_path, **first)
+    same.latest(initial(executed_run), no_warning)
+    assert same.changes == again.changes[:1]
 
 
 ERRORS = {"permission": (errno.EACCES, "Permission denied"), "disk": (errno.EIO, "Input/output error")}

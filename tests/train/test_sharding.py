@@ -225,3 +225,16 @@ def test_over_a_mesh_the_data_is_checked_shard_by_shard(rng, name, change, messa
     data = data._replace(**{name: change(getattr(data, name))})
     with pytest.raises(ValueError, match=message):
         jaxnet.fit(net, random_params(net, dtype=np.float32), data, np.zeros((2, 3), int), mesh=sharding.mesh(1))
+
+
+def test_texts_of_other_processes_are_kept_where_they_differ(monkeypatch):
+    """Stands for two processes, whose arrays `process_allgather` returns side by side."""
+    own, other = {"processor": "x86 with avx2", "cores": "2"}, {"processor": "x86 with avx512", "cores": "2"}
+    size = len(json.dumps(other))
+
+    def gathered(array):
+        theirs = np.array([size]) if array.size == 1 else np.frombuffer(json.dumps(other).encode(), np.uint8)
+        return np.stack([array, theirs])
+
+    monkeypatch.setattr(sharding.multihost_utils, "process_allgather", gathered)
+    assert sharding.of_all_processes(own) == own | {"processor of process 1": "x86 with avx512"}

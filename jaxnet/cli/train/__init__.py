@@ -118,7 +118,8 @@ def train_in(folder: Path, options: SimpleNamespace, console: Console, held: Exi
             seconds = time.perf_counter() - clock
             with progress_line("evaluating"):
                 outcome = outcome._replace(state=sharding.local_copy(outcome.state))
-                summary = summarize(setup, outcome, started, seconds) | {"form": str(form)}
+                summary = summarize(setup, outcome, started, seconds)
+                summary |= {"form": str(form), "resumed_with_other_bits": checkpoints.changes}
             finish(folder, setup, outcome, summary, events, console)
 
 
@@ -148,9 +149,10 @@ def checkpoints_of(folder: Path, setup: Setup) -> Checkpoints:
         characters = np.array(list(setup.vocabulary))
         return arguments | {"vocabulary": f"{len(characters)} characters, CRC-32 {crc(characters):08x}"}
 
-    return Checkpoints(
-        folder / "checkpoints", described, lambda: execution(setup.mesh), seconds=setup.options.checkpoint_seconds
-    )
+    executed = partial(execution, setup.mesh)
+    if setup.options.processes > 1:  # the first one compares and records, but all must take part now
+        executed = partial(dict, sharding.of_all_processes(executed()))
+    return Checkpoints(folder / "checkpoints", described, executed, seconds=setup.options.checkpoint_seconds)
 
 
 def last_progress(folder: Path, setup: Setup, checkpoints: Checkpoints, console: Console) -> jaxnet.Progress | None:

@@ -25,9 +25,8 @@ from jaxnet.common.validation import check_not_negative, check_positive
 from jaxnet.data import DATASETS
 from jaxnet.nn.layers import ACTIVATIONS
 from jaxnet.train.matmul_layout import FORMS
-from jaxnet.train.step import OPTIMIZERS
+from jaxnet.train.step import OPTIMIZERS, SCHEDULES
 
-SCHEDULES = ("constant", "cosine")
 CLASSES = 10  # of the digits and of MNIST
 HEADS = 4  # of the transformer's attention
 LAUNCH = (

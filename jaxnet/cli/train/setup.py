@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
-import optax
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 from rich.console import Console
@@ -26,7 +25,7 @@ from jaxnet.data import Dataset, text
 from jaxnet.data.validation_split import split_validation
 from jaxnet.nn.layers import Params
 from jaxnet.train import sharding
-from jaxnet.train.step import OPTIMIZERS, MakeOptimizer
+from jaxnet.train.step import OPTIMIZERS, SCHEDULES, MakeOptimizer
 
 CHECKED_SAMPLES = 3  # as in the notebook's last cell
 CHECKED_LENGTH = 8  # characters of each
@@ -114,10 +113,8 @@ def build_network(options: SimpleNamespace, data: Dataset, vocabulary: str) -> t
 
 def make_optimizer(options: SimpleNamespace) -> MakeOptimizer:
     """Returns a function from the learning rate to the optimizer, with the schedule of the options."""
-    make = OPTIMIZERS[options.optimizer].make
-    if options.schedule == "constant":
-        return make
-    return lambda learning_rate: make(optax.cosine_decay_schedule(learning_rate, options.steps))
+    make, schedule = OPTIMIZERS[options.optimizer].make, SCHEDULES[options.schedule]
+    return lambda learning_rate: make(schedule(learning_rate, options.steps))
 
 
 def cross_check(setup: Setup, console: Console) -> None:
