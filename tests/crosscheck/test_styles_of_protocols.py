@@ -428,6 +428,37 @@ def an_engine_of_arrays_that_starts_from_a_plain_one(k):
     return (lambda a: a.squared(k)), (Number(draw(4)),)
 
 
+class Traced:
+    """An object of an engine that keeps the gradients of its inputs alone, and whose `backward` takes a flag."""
+
+    def __init__(self, data, parents=()):
+        self.data, self.grad, self.parents = data, None, parents
+
+    def __mul__(self, other):
+        return Traced(self.data * other.data, [(self, lambda g: g * other.data), (other, lambda g: g * self.data)])
+
+    def sum(self, axis):
+        return Traced(self.data.sum(axis), [(self, lambda g: g * np.ones_like(self.data))])
+
+    def backward(self, retain_grad=False):
+        gradient = np.ones_like(self.data) if self.grad is None else self.grad
+        for parent, chain in self.parents:
+            passed = chain(gradient)
+            parent.grad = passed if parent.grad is None else parent.grad + passed
+            parent.backward(retain_grad)
+        if self.parents and not retain_grad:
+            self.grad = None
+
+
+@style
+def a_function_that_makes_objects_of_an_engine_from_arrays(k):
+    def cube(x):
+        x = x if isinstance(x, Traced) else Traced(x)
+        return Traced(x.data**3, [(x, lambda g: 3 * k * g * x.data**2)])
+
+    return cube, (draw(4, 3),)
+
+
 W, V, c, slope = draw(4, 3), draw(2, 4), draw(2), {"factor": 1.0}
 
 

@@ -98,6 +98,7 @@ OTHER_STYLES = (
     derivatives.adapt,
     upstream_pairs.adapt,
     scalar_engines.adapt,
+    scalar_engines.adapt_arrays,
     outside_costs.adapt_own_cost,
     found_costs.adapt,
     standard_costs.adapt,

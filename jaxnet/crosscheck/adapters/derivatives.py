@@ -32,7 +32,7 @@ from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
 VALUES = ("loss", "compute_loss", "cost", "compute_cost", "calculate", "forward", "fn", "func", "function", "f", "fun",
-          "activate", "activation", "apply", "evaluate", "compute", "value", "energy",
+          "activate", "activation", "act", "apply", "evaluate", "compute", "value", "energy",
           "potential_energy", "potential", "call", "eval", "E", "U", "V", "__call__")  # fmt: skip
 DERIVATIVES = ("gradient", "grad", "derivative", "deriv", "prime", "loss_prime", "loss_gradient", "loss_grad",
                "loss_derivative", "diff", "f_prime", "fprime", "fn_prime", "df", "dfn", "dfunc", "derivate", "jac",
@@ -41,7 +41,7 @@ DERIVATIVES = ("gradient", "grad", "derivative", "deriv", "prime", "loss_prime",
 LOSS = re.compile(r"\w+_(loss|cost|energy|error)")  # other names of a method that returns a value
 FLAGS = ("deriv", "derivative", "derivate", "prime", "grad", "is_derivative", "return_derivative")
 DERIVATIVE = re.compile(r"grad|deriv|prime", re.IGNORECASE)  # in the name of a method
-QUOTIENT = re.compile(r"d_?(\w+?)_?d_?[a-z]\w?", re.IGNORECASE)  # dydx, dE_dy, but not d2ydx2
+QUOTIENT = re.compile(r"d_?(\w+?)_?d_?[a-z]\w?|d_?(\w+)", re.IGNORECASE)  # dydx, dE_dy, but not d2ydx2; dtanh
 MIN_CORRELATION = 0.95  # of the values of a derivative with quotients, also where it is wrong in a few elements
 STEP = 2.0**-16
 MAX_DIFFERENCE = 1e-3  # relative, of a gradient of losses of samples from that of their mean
@@ -253,10 +253,14 @@ def two_functions(thing: Any, inputs: tuple[Any, ...]) -> tuple[Callable[..., An
         return _flagged(thing, own, flag, False), _flagged(thing, own, flag, True)
     if hasattr(thing, "params") and hasattr(thing, "loss"):
         return None
-    value, derivative_name = (
-        next((name for name in names if has_method(thing, name) or _holds_function(thing, name)), None)
+    values, slopes = (
+        [name for name in names if has_method(thing, name) or _holds_function(thing, name)]
         for names in ((*VALUES, *filter(LOSS.fullmatch, dir(type(thing)))), DERIVATIVES)
     )
+    value, derivative_name = next(iter(values), None), next(iter(slopes), None)
+    if len(slopes) > 1:  # one may say that it is not for this class
+        runs = (name for name in slopes if not isinstance(called(getattr(duplicate(thing), name), *inputs), Exception))
+        derivative_name = next(runs, derivative_name)
     derivative_name = derivative_name or _only_derivative(thing) or _force_of(thing, value)
     value = value or (_only_value(thing, derivative_name, inputs) if derivative_name else None)
     if derivative_name is None and (of_leibniz := _quotient(thing)) is not None:
@@ -299,16 +303,18 @@ def _only_derivative(thing: Any) -> str | None:
 
 
 def _quotient(thing: Any) -> tuple[str, str] | None:
-    """Returns the only method that is named as a quotient of differentials, after the value: `y` and `dydx`."""
+    """Returns the only method that is named as a differential, or a quotient of them: `y` and `dydx`, `f` and `df`."""
     names = {name for name in dir(type(thing)) if not name.startswith("_") and has_method(thing, name)}
-    matches = [(match[1], name) for name in names if (match := QUOTIENT.fullmatch(name)) and match[1] in names]
+    named = [(match, name) for name in names if (match := QUOTIENT.fullmatch(name))]
+    matches = [(value, name) for match, name in named for value in {*match.groups()} & names]
     return matches[0] if len(matches) == 1 else None
 
 
 def _only_value(thing: Any, derivative: str, inputs: tuple[Any, ...]) -> str | None:
     """Returns the name of the method with the arguments of a derivative that returns a number: `objective`.
 
-    Of several, it is the one that the derivative is named after: `log_prob` beside `grad_log_prob`.
+    Of several, it is the one that the derivative is named after: `log_prob` beside `grad_log_prob`. If there is none,
+    it is the only one whose elements change as the derivative says, as `act` beside `derivative`.
     """
     takes = required_parameters_of(getattr(thing, derivative))
     if len(takes) != len(inputs):
@@ -319,6 +325,10 @@ def _only_value(thing: Any, derivative: str, inputs: tuple[Any, ...]) -> str | N
     ]
     values = [name for name in alike if isinstance(called(getattr(duplicate(thing), name), *inputs), float)]
     meant = [name for name in values if name in derivative] if len(values) > 1 else values
+    if not values and len(inputs) == 1 and is_float(inputs[0]):
+        slope = getattr(thing, derivative)
+        others = [name for name in alike if not DERIVATIVE.search(name)]
+        meant = [name for name in others if _is_slope(slope, getattr(thing, name), inputs[0])]
     return meant[0] if len(meant) == 1 else None
 
 

@@ -14,14 +14,16 @@ from jaxnet.crosscheck.inspect.signatures import positional
 FORWARD = (
     "forward_pass", "forward_propagation", "forward_propagate", "forward_prop", "forwardprop", "feedforward",
     "feed_forward", "fprop", "propagate_forward", "propagate", "apply", "compute", "call", "__call__",
-    "predict",
+    "predict", "activate", "output", "get_output", "process", "run", "transform", "encode",
 )  # fmt: skip
 BACKWARD = (
     "backward_pass", "backward_propagation", "backward_propagate", "backward_prop", "back_propagation",
     "back_propagate", "backpropagation", "backpropagate", "backprop", "back_prop", "bprop", "propagate_backward",
     "backword",
 )  # fmt: skip
-BACKWARD_LIKE = re.compile(r"back(wards?|pass|prop)?(_\w+)?|(?!forward)\w+_backwards?")
+CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+FORWARD_LIKE = re.compile(r"(?!\w*back)(\w+_)?(feed_?)?(for?wards?|fwd|f_?prop|front_?prop)(_?(pass|prop)\w*)?(_\w+)?")
+BACKWARD_LIKE = re.compile(r"(?!\w*for?ward)(\w+_)?(feed_?)?(back(?!up|end|ground)[a-z]*|bwd|b_?prop)(_\w+)?")
 GRADIENT_LIKE = re.compile(r"(compute_|calc(ulate)?_|get_)?(grads?|gradients?)", re.IGNORECASE)
 BESIDE_UPDATE = "backward is an update of the parameters, so {} is checked as the backward pass"
 VALUE = re.compile(r"(\w+_)?(loss|cost|error)|calculate|calc|evaluate|value")
@@ -93,7 +95,9 @@ def names_of(thing: Any) -> tuple[str, str]:
         return names[0], backward
     if names[0] == "forward" and not names[1]:
         return names
-    return names if all(names) or any(name in names for name in ("forward", "backward")) else _alike(thing) or names
+    if all(names) or any(name in names for name in ("forward", "backward")):
+        return names
+    return _alike(thing) or (names[0] or _only(thing, FORWARD_LIKE), names[1] or _only(thing, BACKWARD_LIKE))
 
 
 def _only_backward(thing: Any, forward: str = "forward") -> str:
@@ -102,8 +106,9 @@ def _only_backward(thing: Any, forward: str = "forward") -> str:
     A method that speaks of gradients alone is one if what it takes is named like an upstream gradient, or, beside a
     method `forward`, if it takes one value under another name than forward's.
     """
-    own = [name for name in dir(type(thing)) if not name.startswith("_") and has_method(thing, name)]
-    named = [name for name in own if BACKWARD_LIKE.fullmatch(name) and required_parameters_of(getattr(thing, name))]
+    own = _public_methods(thing)
+    named = _named(thing, BACKWARD_LIKE)
+    named = [name for name in named if required_parameters_of(getattr(thing, name))]
     if named and forward == "forward":
         return named[0] if len(named) == 1 else ""
     of_gradients = [name for name in own if GRADIENT_LIKE.fullmatch(name)]
@@ -115,6 +120,21 @@ def _only_backward(thing: Any, forward: str = "forward") -> str:
     required = [required_parameters_of(getattr(thing, name)) for name in of_gradients]
     one = len(of_gradients) == 1 and len(required[0]) == 1 and required[0][0] not in takes
     return of_gradients[0] if one and not is_label_name(required[0][0]) else ""
+
+
+def _public_methods(thing: Any) -> list[str]:
+    return [name for name in dir(type(thing)) if not name.startswith("_") and has_method(thing, name)]
+
+
+def _named(thing: Any, pattern: re.Pattern[str]) -> list[str]:
+    """Returns the names of the public methods that match a pattern in lower case with underscores: `forwardPass`."""
+    return [name for name in _public_methods(thing) if pattern.fullmatch(CAMEL_CASE.sub("_", name).lower())]
+
+
+def _only(thing: Any, pattern: re.Pattern[str]) -> str:
+    """Returns the name of the only public method that matches a pattern; "" if there are several or none."""
+    names = _named(thing, pattern)
+    return names[0] if len(names) == 1 else ""
 
 
 def _alike(thing: Any) -> tuple[str, str] | None:

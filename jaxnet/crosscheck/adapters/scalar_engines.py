@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.style import Style, called, parameters_of
-from jaxnet.crosscheck.inspect.copying import Template
+from jaxnet.crosscheck.adapters.style import Style, called, parameters_of, required_parameters_of
+from jaxnet.crosscheck.inspect.copying import Template, duplicate
 from jaxnet.crosscheck.inspect.errors import SubjectError, describe
 from jaxnet.crosscheck.inspect.objects import STATELESS, attributes_of, safe_getattr, walk
 from jaxnet.crosscheck.inspect.signatures import positional
@@ -67,8 +67,8 @@ def adapt(style: Style) -> Style | None:
     note = NOTE.format(type(_leftmost(inputs[places[0]])).__name__)
     if np.size(_data_of(output)) != 1:
         if not _starts_from_weights(output):
-            in_total = called(_with_total, f, output)  # of an engine whose backward starts from a number alone
-            total = called(in_total, *with_values(numbers)) if callable(in_total) else None
+            in_total = _with_total(f)  # of an engine whose backward starts from a number alone
+            total = called(in_total, *with_values(numbers))
             is_number = not isinstance(total, Exception) and _is_variable(total) and np.size(_data_of(total)) == 1
             return adapt(style._replace(thing=in_total, note=OF_WEIGHTED_SUM)) if is_number else None
         note = f"{note}; {OF_SUM if np.all(_weights(output) == 1) else OF_WEIGHTED_SUM}"
@@ -76,6 +76,19 @@ def adapt(style: Style) -> Style | None:
     if held := [name for i, name in enumerate(names) if i not in places]:
         note = f"{note}; {HELD.format(', '.join(held) + (' is' if len(held) == 1 else ' are'))}"
     return style._replace(thing=value, inputs=numbers, gradient=gradient, takes_dout=False, note=note)
+
+
+def adapt_arrays(style: Style) -> Style | None:
+    """Turns a function that makes objects of an engine from arrays, as those of DeZero, into one of such objects."""
+    f: Any = style.thing
+    if not callable(f) or isinstance(f, type):
+        return None
+    output = called(lambda *args: _first(duplicate(f)(*args)), *style.inputs)
+    if isinstance(output, Exception) or not _is_variable(output):
+        return None
+    kind = type(output)
+    objects = called(lambda: tuple(kind(np.array(x)) if is_float(x) else x for x in style.inputs))
+    return None if isinstance(objects, Exception) else adapt(style._replace(inputs=objects))
 
 
 def _with_held_objects(style: Style) -> Style | None:
@@ -110,14 +123,15 @@ def _first(output: Any) -> Any:
     return output[0] if isinstance(output, tuple | list) and output else output
 
 
-def _with_total(f: Callable[..., Any], output: Any) -> Callable[..., Any]:
+def _with_total(f: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a function of the weighted sum of the output of f, in the operations of its engine."""
-    weights = np.random.default_rng(0).standard_normal(np.shape(_data_of(output)))
 
     @functools.wraps(f)
     def total(*args: Any) -> Any:
         y = _first(f(*args))
-        return (y * type(y)(weights.astype(np.asarray(_data_of(y)).dtype))).sum()
+        data = np.asarray(_data_of(y))
+        product = y * type(y)(np.random.default_rng(0).standard_normal(data.shape).astype(data.dtype))
+        return product.sum(*[None for _ in required_parameters_of(product.sum)])  # over every axis
 
     return total
 
@@ -125,7 +139,7 @@ def _with_total(f: Callable[..., Any], output: Any) -> Callable[..., Any]:
 def _weights(output: Any) -> Any:
     """Returns the upstream gradient of an output: random if `backward(grad)` takes one, else ones."""
     data = np.asarray(_data_of(output))
-    takes = positional(output.backward)
+    takes = [p for p in positional(output.backward) if not isinstance(p.default, bool)]  # but for retain_grad=False
     if data.size == 1 or not takes or "grad" not in takes[0].name:
         return np.ones_like(data)
     return np.random.default_rng(0).standard_normal(data.shape).astype(data.dtype)
