@@ -10,7 +10,7 @@ printed, is not.
 import functools
 import operator
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from jaxnet.crosscheck.adapters.methods import VALUE, names_of
 from jaxnet.crosscheck.adapters.model_gradients import gradients_from
 from jaxnet.crosscheck.adapters.outside_costs import Network, Reading, as_function, is_of_labels, network_of, read
 from jaxnet.crosscheck.adapters.style import Style, called, has_method, required_parameters_of
+from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.errors import CostError
 from jaxnet.crosscheck.inspect.held_parameters import proposal_for_cost
 from jaxnet.crosscheck.inspect.objects import attributes_of
@@ -49,9 +50,11 @@ def adapt(style: Style) -> Style | None:
     net: Any = style.thing
     if (passes := passes_from_labels(style)) is None:
         return None
+    if (returned := _with_returned_loss(net, style.inputs)) is not None:
+        return as_function(style, returned)
     readings = [(c, reading) for c in _candidates(net, passes) for reading in _readings(net, c, style.inputs)]
-    agreements = [called(lambda r=r: _agreements(r, style.inputs)) for _, r in readings]
-    fitting = [(c, r, all(a)) for (c, r), a in zip(readings, agreements, strict=True) if isinstance(a, list) and any(a)]
+    found = [called(lambda r=r: agreements(r, style.inputs)) for _, r in readings]
+    fitting = [(c, r, all(a)) for (c, r), a in zip(readings, found, strict=True) if isinstance(a, list) and any(a)]
     fitting = [entry for entry in fitting if entry[2]] or fitting
     by_name = {candidate.name: reading for candidate, reading, _ in reversed(fitting)}
     if not by_name:
@@ -62,6 +65,42 @@ def adapt(style: Style) -> Style | None:
         return as_function(style, own or next(iter(by_name.values())))
     words = {"net": type(net).__name__, "backward": passes[1], "labels": fitting[0][1].network.labels}
     raise CostError(SEVERAL.format(names=" and ".join(by_name), first=next(iter(by_name)), **words))
+
+
+class _ReturnsLoss(Network):
+    """A network whose backward returns the loss beside the gradients."""
+
+    def run(self, replaced: Mapping[int, Any], x: Any, t: Any) -> tuple[Any, dict[str, Any], Any]:
+        """Returns a copy of the network after a forward pass, the values by name, and the loss."""
+        net, values, _ = super().run(replaced, x, t)
+        return net, values, _loss_in(self.run_back(duplicate(net), values))
+
+
+def _loss_in(returned: Any) -> float:
+    """Returns the only number beside gradients in what backward returns; nan if there is none."""
+    numbers = [part for part in returned if isinstance(part, float | np.floating)] if _is_several(returned) else []
+    return float(numbers[0]) if len(numbers) == 1 else np.nan
+
+
+def _is_several(returned: Any) -> bool:
+    return isinstance(returned, tuple | list) and len(returned) > 1
+
+
+def _with_returned_loss(net: Any, inputs: tuple[Any, ...]) -> Reading | None:
+    """Returns a network with the loss that its backward returns; None if that returns none."""
+
+    def returned_loss(output: Any, labels: Any) -> float:  # noqa: ARG001
+        return 0.0
+
+    network = called(lambda: network_of(net, _always(returned_loss), inputs, is_known=False))
+    if not isinstance(network, Network):
+        return None
+    network = _ReturnsLoss(*network)
+    value = called(lambda: network.run({}, *inputs)[2])
+    if isinstance(value, Exception) or not np.isfinite(value):
+        return None
+    reading = called(lambda: read(network, inputs))
+    return reading if isinstance(reading, Reading) else None
 
 
 def passes_from_labels(style: Style) -> tuple[str, str] | None:
@@ -188,10 +227,14 @@ def _read_one_number(network: Network, inputs: tuple[Any, ...]) -> Reading | Non
     return reading if np.size(values[0]) == 1 and np.isfinite(total) else None
 
 
-def _agreements(reading: Reading, inputs: tuple[Any, ...]) -> list[bool]:
+def agreements(reading: Reading, inputs: tuple[Any, ...]) -> list[bool]:
     """Returns for each parameter whether its gradient is that of the cost, along itself and in random directions.
 
     Returns none if one differs by a multiple of its parameter, as by a weight decay that the cost lacks.
+
+    Args:
+        reading: The network with a cost.
+        inputs: The samples and the labels.
     """
     network, arrays, sources = reading
     gradients = gradients_from(network, sources, {}, *inputs)

@@ -97,7 +97,13 @@ def names_of(thing: Any) -> tuple[str, str]:
         return names
     if all(names) or any(name in names for name in ("forward", "backward")):
         return names
-    return _alike(thing) or (names[0] or _only(thing, FORWARD_LIKE), names[1] or _only(thing, BACKWARD_LIKE))
+    if alike := _alike(thing):
+        return alike
+    forward, backward = names[0] or _only(thing, FORWARD_LIKE), names[1] or _only(thing, BACKWARD_LIKE)
+    if not backward:
+        private = _only(thing, FORWARD_LIKE, "_"), _only(thing, BACKWARD_LIKE, "_")
+        return private if all(private) else (forward, backward)
+    return forward, backward
 
 
 def _only_backward(thing: Any, forward: str = "forward") -> str:
@@ -106,7 +112,7 @@ def _only_backward(thing: Any, forward: str = "forward") -> str:
     A method that speaks of gradients alone is one if what it takes is named like an upstream gradient, or, beside a
     method `forward`, if it takes one value under another name than forward's.
     """
-    own = _public_methods(thing)
+    own = _methods(thing)
     named = _named(thing, BACKWARD_LIKE)
     named = [name for name in named if required_parameters_of(getattr(thing, name))]
     if named and forward == "forward":
@@ -122,18 +128,30 @@ def _only_backward(thing: Any, forward: str = "forward") -> str:
     return of_gradients[0] if one and not is_label_name(required[0][0]) else ""
 
 
-def _public_methods(thing: Any) -> list[str]:
-    return [name for name in dir(type(thing)) if not name.startswith("_") and has_method(thing, name)]
+def _methods(thing: Any, prefix: str = "") -> list[str]:
+    """Returns the names of the methods that begin with a prefix, and then with no underscore."""
+    own = [name for name in dir(type(thing)) if name.startswith(prefix) and not name[len(prefix) :].startswith("_")]
+    return [name for name in own if has_method(thing, name)]
 
 
-def _named(thing: Any, pattern: re.Pattern[str]) -> list[str]:
-    """Returns the names of the public methods that match a pattern in lower case with underscores: `forwardPass`."""
-    return [name for name in _public_methods(thing) if pattern.fullmatch(CAMEL_CASE.sub("_", name).lower())]
+def _named(thing: Any, pattern: re.Pattern[str], prefix: str = "") -> list[str]:
+    """Returns the names of the methods that match a pattern in lower case with underscores: `forwardPass`."""
+    return [name for name in _methods(thing, prefix) if pattern.fullmatch(in_snake_case(name[len(prefix) :]))]
 
 
-def _only(thing: Any, pattern: re.Pattern[str]) -> str:
-    """Returns the name of the only public method that matches a pattern; "" if there are several or none."""
-    names = _named(thing, pattern)
+def in_snake_case(name: str) -> str:
+    """Returns a name in lower case with underscores.
+
+    Example:
+        >>> in_snake_case("forwardPass")
+        'forward_pass'
+    """
+    return CAMEL_CASE.sub("_", name).lower()
+
+
+def _only(thing: Any, pattern: re.Pattern[str], prefix: str = "") -> str:
+    """Returns the name of the only method that matches a pattern after a prefix; "" if there are several or none."""
+    names = _named(thing, pattern, prefix)
     return names[0] if len(names) == 1 else ""
 
 

@@ -157,6 +157,8 @@ def _returned(arrays: Places, returned: Any, backward: Any, owner: Any, where: s
         keys = {form.format(base_name(p)): p for p in arrays for form in ("{}", *GRADIENT_NAMES, *LOOSE_GRADIENT_NAMES)}
         placed = {keys[str(key)]: f"{where}[{key!r}]" for key in returned if str(key) in keys}
         return placed or _by_shape(arrays, {f"{where}[{key!r}]": part for key, part in returned.items()})
+    if is_float(returned):
+        return _by_shape(arrays, {where: returned})
     if not isinstance(returned, tuple | list) or not returned:
         return {}
     if all(isinstance(part, list) for part in returned):
@@ -171,7 +173,13 @@ def _returned(arrays: Places, returned: Any, backward: Any, owner: Any, where: s
 
 
 def _by_shape(arrays: Places, returned: Mapping[str, Any]) -> dict[str, str]:
-    """Returns them for gradients of which each has the shape of a single array; none if one has not."""
+    """Returns them for gradients of which each has the shape of a single array; none if one has not.
+
+    A number may be a loss beside them. It is the gradient of a number if all stand in the order of the arrays.
+    """
+    in_order = [np.shape(array) for array in arrays.values()]
+    if len(set(in_order)) == len(in_order) and [np.shape(part) for part in returned.values()] == in_order:
+        return dict(zip(arrays, returned, strict=True))
     gradients = {where: np.shape(part) for where, part in returned.items() if is_float(part) and np.ndim(part)}
     shapes = {place: np.shape(array) for place, array in arrays.items()}
     alike = {where: [place for place in arrays if shapes[place] == shape] for where, shape in gradients.items()}

@@ -241,8 +241,13 @@ def network_of(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *,
     rest = [name for name in required_parameters_of(backward) if name not in known and not RATES.fullmatch(name)]
     rest = [name for name in rest if not (count > 1 and "cache" in name.lower()) and not COUNTS.fullmatch(name)]
     labels = [name for name in rest if not UPSTREAM.fullmatch(name)]
-    if count == 1 and len(labels) == len(rest) == 2:  # the other is the only output, under a name of its own
+    if len(labels) == len(rest) == 2:  # the other is the output, or a list of activations, under a name of its own
+        others = [name for name in rest if not is_of_labels(name)]
         labels = rest = [name for name in rest if is_of_labels(name)]
+        if whole:
+            whole = next(iter(others), whole)
+        elif others and not isinstance(result, Mapping):
+            outputs = [others[0], *outputs[1:]]
     if len(labels) != 1 or len(rest) != 1:
         return None
     if not is_known and labels[0] != second and not is_of_labels(labels[0]):

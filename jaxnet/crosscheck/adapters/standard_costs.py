@@ -92,7 +92,8 @@ def standard_costs(output: Any, labels: Any) -> Iterator[tuple[str, Cost]]:
     for formula, total in _sums(y, t):
         yield formula, total
         if t != y:
-            yield f"{formula} / {t[0]}", _divided(total, t[0])
+            count = int(np.prod(t))
+            yield f"{formula} / {count}", _divided(total, count)
             continue
         for count in dict.fromkeys((*y, int(np.prod(y)))):
             if count != 1:
@@ -112,6 +113,9 @@ def _sums(y: tuple[int, ...], t: tuple[int, ...]) -> Iterator[tuple[str, Cost]]:
     elif len(y) == 2 and t in (y[:1], (y[0], 1)) and y[1] > 1:
         yield "-sum(log y[i, t[i]])", lambda y, t: -_x_log_y(np.ones(len(y)), _chosen(y, t))
         yield "-sum(log softmax(y)[i, t[i]])", lambda y, t: -_chosen(_log_softmax(y), t).sum()
+    elif len(y) == 2 and t in (y[1:], (1, y[1])) and y[0] > 1:  # samples in columns
+        yield "-sum(log y[t[i], i])", lambda y, t: -_x_log_y(np.ones(y.shape[1]), _chosen(y.T, t))
+        yield "-sum(log softmax(y, axis=0)[t[i], i])", lambda y, t: -_chosen(_log_softmax(y.T), t).sum()
 
 
 def _divided(total: Cost, count: int) -> Cost:
