@@ -151,6 +151,19 @@ class LossForward(Classifier):
         self.dW1, self.db1, self.dW2, self.db2 = self.derivatives(self.X, self.y)
 
 
+@network
+class DecayThatIsOptional(Classifier):
+    def backward(self, y, lr=0.1, wd=0.01):
+        for name, gradient in zip(("W1", "b1", "W2", "b2"), self.derivatives(X, y), strict=True):
+            setattr(self, name, (1 - lr * wd) * getattr(self, name) - lr * gradient)
+
+
+@network
+class CurrentGradients(Classifier):
+    def backward(self, X, y):
+        self.dW1_curr, self.db1_curr, self.dW2_curr, self.db2_curr = self.derivatives(X, y)
+
+
 @pytest.mark.parametrize("name", mostly_slow(NETWORKS, 4))
 @pytest.mark.parametrize("factor", [1, 1.02])
 def test_a_network_that_trains_itself_is_checked(name, factor, capsys):
@@ -238,3 +251,8 @@ def test_a_method_that_writes_files_is_not_run(tmp_path):
     with pytest.raises(SubjectError):
         check(Saves(1), X, ONE_HOT)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_decay_that_is_optional_is_passed_as_0_and_named():
+    (note,) = check(NETWORKS["DecayThatIsOptional"](1), X, ONE_HOT).notes
+    assert note.endswith("the usual one is taken that the gradients of W1, b1, W2, b2 fit; wd is passed as 0")

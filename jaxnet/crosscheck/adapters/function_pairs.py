@@ -43,8 +43,8 @@ def adapt(style: Style) -> Style | None:
         return None
     if costs := _costs_beside(forward, backward):
         triples = (style._replace(thing=(forward, cost, backward)) for cost in costs)
-        found = [adapted for triple in triples if (adapted := model_functions.adapt(triple)) is not None]
-        return found[0]._replace(note=f"{found[0].note}; {BESIDE}") if len(found) == 1 else None
+        adapted = [model for triple in triples if (model := model_functions.adapt(triple)) is not None]
+        return adapted[0]._replace(note=f"{adapted[0].note}; {BESIDE}") if len(adapted) == 1 else None
     given = {name: _as_array(value) for name, value in zip(names, style.inputs, strict=False)}
     result = called(lambda: forward(**given))
     if isinstance(result, Exception):

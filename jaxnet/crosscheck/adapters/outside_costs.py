@@ -8,14 +8,14 @@ is 1. The parameters are the arrays of the network that move the cost; `model_gr
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from types import FunctionType, MethodType
+from types import FunctionType, MappingProxyType, MethodType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxnet.crosscheck.adapters.bound_arguments import UPSTREAM
 from jaxnet.crosscheck.adapters.derivatives import VALUES
-from jaxnet.crosscheck.adapters.methods import VALUE, names_of
+from jaxnet.crosscheck.adapters.methods import VALUE, in_snake_case, names_of
 from jaxnet.crosscheck.adapters.model_gradients import Sources, find_sources, gradients_from, with_own_rates
 from jaxnet.crosscheck.adapters.plain_descent import COUNTS, RATES
 from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, required_parameters_of
@@ -27,6 +27,7 @@ from jaxnet.crosscheck.inspect.trees import distinct, is_float
 
 NOTE = "{} of {} is checked as the gradient of {} by its parameters, so {} is held fixed"
 LABEL_WORDS = LABELS - {"y", "ys"}  # within a name: y_onehot, target_seq
+COST_FUNCTION = re.compile(r"_?(\w+_)?(loss|cost|error)_?(fn|func|function)|_(\w+_)?(loss|cost)|criterion")
 RATE = 1.0
 Places = dict[str, Any]
 
@@ -42,6 +43,7 @@ class Network(NamedTuple):
     labels: str
     after: str = ""  # a method that computes the gradients after backward
     whole: str = ""  # the name under which forward returns a list of the activations of all layers, the output last
+    fixed: Mapping[str, float] = MappingProxyType({})  # further arguments of backward
     of_samples: bool = True  # whether a cost of a value named as the input of forward takes that, and runs forward
 
     def run(self, replaced: Mapping[int, Any], x: Any, t: Any) -> tuple[Any, dict[str, Any], Any]:
@@ -71,7 +73,8 @@ class Network(NamedTuple):
         backward = getattr(net, self.passes[1])
         takes = [*required_parameters_of(backward), *_optional_rates(backward)]
         with_own_rates(net, rate)
-        returned = backward(**{name: rate if RATES.fullmatch(name) else values[name] for name in takes})
+        rates = {name: rate for name in takes if RATES.fullmatch(name)}
+        returned = backward(**{name: values[name] for name in takes if name not in rates}, **rates, **self.fixed)
         if not self.after:
             return returned
         last = getattr(net, self.after)
@@ -115,8 +118,15 @@ def adapt_own_cost(style: Style) -> Style | None:
     if isinstance(net, FunctionType | MethodType | type | tuple | list):
         return None
     costs = [name for name in dir(type(net)) if VALUE.fullmatch(name) and has_method(net, name)]
+    costs = costs or [name for name in _functions_of(net) if COST_FUNCTION.fullmatch(in_snake_case(name))]
     costs = [name for name in costs if len(required_parameters_of(getattr(net, name))) == 2]
     return _adapted(style, net, lambda own: getattr(own, costs[0]), is_known=False) if len(costs) == 1 else None
+
+
+def _functions_of(net: Any) -> list[str]:
+    """Returns the names of the methods of an object, and of the functions that it holds."""
+    held = [name for name, value in attributes_of(net).items() if isinstance(value, FunctionType | MethodType)]
+    return [*(name for name in dir(type(net)) if not name.startswith("__") and has_method(net, name)), *held]
 
 
 def _adapted(style: Style, net: Any, cost: Callable[[Any], Any], *, is_known: bool) -> Style | None:

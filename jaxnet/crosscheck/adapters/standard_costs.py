@@ -4,6 +4,7 @@ Of an output y and labels t, such a cost is a squared error or a cross-entropy, 
 elements. At least one gradient must be its derivative; then what is not is wrong.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -12,10 +13,13 @@ import numpy as np
 
 from jaxnet.crosscheck.adapters.found_costs import agreement, directions_along, has_costs, passes_from_labels, step_of
 from jaxnet.crosscheck.adapters.model_gradients import gradients_from
-from jaxnet.crosscheck.adapters.outside_costs import Network, Reading, as_function, network_of, read
+from jaxnet.crosscheck.adapters.outside_costs import Reading, as_function, network_of, read
 from jaxnet.crosscheck.adapters.style import Style, called
+from jaxnet.crosscheck.inspect.signatures import positional
 
 NOTE = "no cost was found, so the usual one is taken that the gradients of {} fit"
+WITHOUT_DECAY = "{} is passed as 0"
+DECAY = re.compile(r"wd|w(eight)?_?decay|decay|reg(ularization|_strength|_lambda)?|l2(_reg|_lambda)?|lambd?a?_?")
 Cost = Callable[[Any, Any], Any]
 
 
@@ -28,7 +32,15 @@ def adapt(style: Style) -> Style | None:
         return None
     names, reading = max(fits, key=lambda fit: len(fit[0]))
     adapted = as_function(style, reading)
-    return adapted._replace(note=f"{adapted.note}; {NOTE.format(', '.join(names))}")
+    words = [adapted.note, NOTE.format(", ".join(names))]
+    words += [WITHOUT_DECAY.format(" and ".join(fixed))] if (fixed := reading.network.fixed) else []
+    return adapted._replace(note="; ".join(words))
+
+
+def _decays(backward: Callable[..., Any]) -> list[str]:
+    """Returns the names of the optional arguments of a backward pass that are strengths of a weight decay."""
+    optional = [p for p in positional(backward) if isinstance(p.default, float | int)]
+    return [parameter.name for parameter in optional if DECAY.fullmatch(parameter.name)]
 
 
 def _fits(style: Style) -> Iterator[tuple[list[str], Reading]]:
@@ -41,7 +53,10 @@ def _fits(style: Style) -> Iterator[tuple[list[str], Reading]]:
         return (np.asarray(output) ** 2).sum()
 
     network = network_of(style.thing, lambda _: square, style.inputs, is_known=False)
-    reading = read(network, style.inputs) if isinstance(network, Network) else None
+    if network is None:
+        return
+    network = network._replace(fixed=dict.fromkeys(_decays(getattr(style.thing, network.passes[1])), 0.0))
+    reading = read(network, style.inputs)
     if reading is None:
         return
 

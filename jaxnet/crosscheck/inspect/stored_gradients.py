@@ -15,6 +15,7 @@ from jaxnet.crosscheck.inspect.trees import is_inexact
 LOOSE_GRADIENT_NAMES = (
     "g{}", "g_{}", "grad{}", "{}grad", "delta_{}", "nabla_{}", "dLd{}", "dL_d{}", "dJd{}", "dJ_d{}", "dE_d{}", "_d{}",
     "{}_diff", "diff_{}", "{}_gradient", "gradient_{}", "{}_gradients", "gradients_{}", "{}gradient", "gradient{}",
+    "d{}_curr",
 )  # fmt: skip
 # Attributes that hold parameters, each with one that holds their gradients, by index or by name.
 GRADIENT_LISTS = "grads", "gradients", "_grads", "_gradients", "grad", "gradient", "_grad", "_gradient"
