@@ -211,6 +211,64 @@ def functions_of_a_dict_of_weights_and_one_of_activations(k):
     return (forward, backward), (X, {"W1": draw(4, 5), "b1": draw(5), "W2": draw(5, 3)}, ONE_HOT), "W1"
 
 
+class LogisticRegression:
+    """A model whose bias is a plain number, as are its gradient and the change by an update."""
+
+    def __init__(self, k):
+        self.weights, self.bias, self.k = draw(4), 0, k
+
+    def predict_proba(self, X):
+        return sigmoid(X @ self.weights + self.bias)
+
+    def compute_loss(self, y_true, y_pred):
+        return -np.mean(y_true * np.log(y_pred) + (1 - y_true) * np.log(1 - y_pred))
+
+
+BINARY = np.array([0.0, 1, 1, 0, 1, 0])
+
+
+@style
+def gradients_that_take_the_prediction_with_a_bias_that_is_a_number(k):
+    class Model(LogisticRegression):
+        def compute_gradients(self, X, y_true, y_pred):
+            return X.T @ (y_pred - y_true) / len(X), self.k * np.mean(y_pred - y_true)
+
+    return Model(k), (X, BINARY), "bias"
+
+
+@style
+def an_update_of_a_bias_that_is_a_number(k):
+    class Model(LogisticRegression):
+        def step(self, X, y, lr=0.1):
+            error = self.predict_proba(X) - y
+            self.weights -= lr * X.T @ error / len(X)
+            self.bias -= lr * self.k * error.mean()
+
+    return Model(k), (X, BINARY), "bias"
+
+
+@style
+def an_autoencoder_that_starts_from_its_own_samples(k):
+    class Autoencoder:
+        def __init__(self):
+            self.W, self.V = draw(4, 2), draw(2, 4)
+
+        def forward(self, X):
+            self.code = np.tanh(X @ self.W)
+            self.output = self.code @ self.V
+            return self.output
+
+        def loss(self, X, output):
+            return np.mean((X - output) ** 2)
+
+        def backward(self, X):
+            error = 2 * (self.output - X) / X.size
+            self.dV = self.code.T @ error
+            self.dW = k * X.T @ (error @ self.V.T * (1 - self.code**2))
+
+    return Autoencoder(), (X,), "W"
+
+
 @pytest.mark.parametrize("name", mostly_slow(STYLES, 3))
 def test_a_correct_gradient_in_this_style_passes(name):
     thing, inputs, _ = STYLES[name](1.0)

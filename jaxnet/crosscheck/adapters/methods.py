@@ -14,7 +14,7 @@ from jaxnet.crosscheck.inspect.signatures import positional
 FORWARD = (
     "forward_pass", "forward_propagation", "forward_propagate", "forward_prop", "forwardprop", "feedforward",
     "feed_forward", "fprop", "propagate_forward", "propagate", "apply", "compute", "call", "__call__",
-    "predict", "activate", "output", "get_output", "process", "run", "transform", "encode",
+    "predict_proba", "predict", "activate", "output", "get_output", "process", "run", "transform", "encode",
 )  # fmt: skip
 BACKWARD = (
     "backward_pass", "backward_propagation", "backward_propagate", "backward_prop", "back_propagation",

@@ -110,7 +110,18 @@ def with_own_rates(net: Any, rate: float) -> None:
 
 
 def _float_arrays(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    yield from ((where, part) for where, part in walk(value, place) if isinstance(part, np.ndarray) and is_float(part))
+    """Yields the float arrays within a value with their places, and the numbers of NumPy in it as arrays."""
+    for where, part in walk(value, place):
+        if isinstance(part, np.ndarray) and is_float(part):
+            yield where, part
+        elif isinstance(part, Mapping):
+            yield from ((f"{where}[{key!r}]", np.asarray(v)) for key, v in part.items() if isinstance(v, np.floating))
+        elif isinstance(part, list | tuple):
+            yield from ((f"{where}[{i}]", np.asarray(v)) for i, v in enumerate(part) if isinstance(v, np.floating))
+        elif not isinstance(part, np.ndarray):
+            above = f"{where}." if where else ""
+            numbers = ((name, v) for name, v in attributes_of(part).items() if isinstance(v, np.floating))
+            yield from ((f"{above}{name}", np.asarray(v)) for name, v in numbers)
 
 
 def _stored(arrays: Places, written: Places) -> dict[str, str]:

@@ -18,9 +18,17 @@ from jaxnet.crosscheck.adapters.derivatives import VALUES
 from jaxnet.crosscheck.adapters.methods import VALUE, in_snake_case, names_of
 from jaxnet.crosscheck.adapters.model_gradients import Sources, find_sources, gradients_from, with_own_rates
 from jaxnet.crosscheck.adapters.plain_descent import COUNTS, RATES
-from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, required_parameters_of
+from jaxnet.crosscheck.adapters.style import (
+    Style,
+    called,
+    has_method,
+    parameters_of,
+    required_parameters_of,
+    with_methods,
+)
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of, walk
+from jaxnet.crosscheck.inspect.plain_numbers import numbers_by_place
 from jaxnet.crosscheck.inspect.returned_names import returned_names
 from jaxnet.crosscheck.inspect.role_heuristics import LABELS, base_name, is_label_name, looks_constant
 from jaxnet.crosscheck.inspect.trees import distinct, is_float
@@ -28,6 +36,7 @@ from jaxnet.crosscheck.inspect.trees import distinct, is_float
 NOTE = "{} of {} is checked as the gradient of {} by its parameters, so {} is held fixed"
 LABEL_WORDS = LABELS - {"y", "ys"}  # within a name: y_onehot, target_seq
 COST_FUNCTION = re.compile(r"_?(\w+_)?(loss|cost|error)_?(fn|func|function)|_(\w+_)?(loss|cost)|criterion")
+BIAS = re.compile(r"_?(b|bias|intercept|offset)_?\d?_?", re.IGNORECASE)
 RATE = 1.0
 Places = dict[str, Any]
 
@@ -123,6 +132,37 @@ def adapt_own_cost(style: Style) -> Style | None:
     return _adapted(style, net, lambda own: getattr(own, costs[0]), is_known=False) if len(costs) == 1 else None
 
 
+def adapt_reconstruction(style: Style) -> Style | None:
+    """Turns an autoencoder, whose `backward(X)` starts from its own samples, and its cost into a function."""
+    net: Any = style.thing
+    if isinstance(net, FunctionType | MethodType | type | tuple | list) or len(style.inputs) != 1:
+        return None
+    takes = [required_parameters_of(getattr(net, name, None)) for name in ("forward", "backward")]
+    if len(takes[0]) != 1 or takes[0] != takes[1] or UPSTREAM.fullmatch(takes[0][0]):
+        return None
+    samples, kind = takes[0][0], type(net)
+    costs = [name for name in dir(kind) if VALUE.fullmatch(name) and has_method(net, name)]
+    if len(costs) != 1 or samples not in (of_cost := required_parameters_of(getattr(net, costs[0]))):
+        return None
+
+    def backward(self: Any, targets: Any) -> Any:
+        return kind.backward(self, targets)
+
+    def cost(net: Any) -> Callable[..., Any]:
+        own = getattr(net, costs[0])
+
+        def reconstruction(output: Any, targets: Any) -> Any:
+            return own(**{name: targets if name == samples else output for name in of_cost})
+
+        reconstruction.__name__ = costs[0]
+        return reconstruction
+
+    with_targets = with_methods(net, {"backward": backward})
+    network = network_of(with_targets, cost, (*style.inputs, *style.inputs), is_known=True)
+    reading = read(network, (*style.inputs, *style.inputs)) if network is not None else None
+    return as_function(style._replace(inputs=(*style.inputs, *style.inputs)), reading) if reading is not None else None
+
+
 def _functions_of(net: Any) -> list[str]:
     """Returns the names of the methods of an object, and of the functions that it holds."""
     held = [name for name, value in attributes_of(net).items() if isinstance(value, FunctionType | MethodType)]
@@ -138,10 +178,24 @@ def _adapted(style: Style, net: Any, cost: Callable[[Any], Any], *, is_known: bo
 def read(network: Network, inputs: tuple[Any, ...]) -> Reading | None:
     """Returns the parameters of a network and where its backward leaves their gradients; None if it has none.
 
+    Numbers with the name of a bias are parameters too if backward leaves a gradient for them.
+
     Args:
         network: The network and its cost.
         inputs: The samples and the labels.
     """
+    net = duplicate(network.net)
+    numbers = [number for number in numbers_by_place(net).values() if BIAS.fullmatch(str(number.key))]
+    for number in numbers:
+        number.put(np.asarray(number.value, float))
+    reading = called(lambda: _read(network._replace(net=net), inputs)) if numbers else None
+    if isinstance(reading, Reading):
+        found = {p: a for p, a in reading.arrays.items() if a.ndim or p in reading.sources.by_place}
+        return reading._replace(arrays=found)
+    return _read(network, inputs)
+
+
+def _read(network: Network, inputs: tuple[Any, ...]) -> Reading | None:
     net, (x, t) = network.net, inputs
     arrays = {place: part for place, part in walk(net) if isinstance(part, np.ndarray) and is_float(part)}
     moving = called(lambda: _that_move(network, arrays, x, t))
@@ -150,7 +204,7 @@ def read(network: Network, inputs: tuple[Any, ...]) -> Reading | None:
         again = (
             network.of_samples and network.of_cost[0].lower() == name.lower()
         )  # a cost of the output under the name of the input
-        return read(network._replace(of_samples=False), inputs) if again else None
+        return _read(network._replace(of_samples=False), inputs) if again else None
     arrays = moving
     for way in (network, *(network._replace(after=name) for name in _further_methods(network))):
         sources = called(lambda way=way: find_sources(way, arrays, x, t))

@@ -28,6 +28,7 @@ from jaxnet.crosscheck.adapters.style import (
 )
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of, walk
+from jaxnet.crosscheck.inspect.role_heuristics import is_prediction_name
 from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
@@ -40,6 +41,7 @@ ONCE = re.compile(r"(n|num|max)?_?(epochs?|iter(ation)?s?|steps?)|(epochs?|iter(
 LABELS = re.compile(r"([yt]|labels?|targets?|classes|\w+_(y|labels?|targets?|classes))(_\w+)?", re.IGNORECASE)
 SILENT = re.compile(r"verbose|shuffle|print_\w+|log_\w+|plot\w*|show\w*|debug")
 NOTE = "{0} of {1} is run once, on {2}, as its backward pass"
+OUTPUT = "the output"
 EFFECTS = found_costs.EFFECTS - {"print", "write"}
 
 
@@ -89,7 +91,10 @@ def _training_methods(net: Any, forward: str) -> Iterator[str]:
 
 
 def _arguments(method: Any) -> tuple[str, str, list[str], dict[str, Any]] | None:
-    """Returns the names of samples, labels and learning rates, and the values of other arguments; None if unknown."""
+    """Returns the names of samples, labels and learning rates, and the values of other arguments; None if unknown.
+
+    The value `len` stands for the number of samples, and OUTPUT for what forward returns.
+    """
     data: list[str] = []
     rates, fixed = list[str](), dict[str, Any]()
     for parameter in positional(method):
@@ -102,6 +107,8 @@ def _arguments(method: Any) -> tuple[str, str, list[str], dict[str, Any]] | None
             fixed[name] = len
         elif SILENT.fullmatch(name):
             fixed[name] = False
+        elif is_prediction_name(name) and not is_optional:
+            fixed[name] = OUTPUT
         elif not is_optional:
             data.append(name)
     return (data[0], data[1], rates, fixed) if len(data) == 2 and LABELS.fullmatch(data[1]) else None
@@ -114,6 +121,9 @@ def _run(net: Any, kind: type, name: str, x: Any, t: Any, rates: dict[str, Any])
             setattr(net, attribute, 1)
     samples, labels, _, fixed = _arguments(getattr(net, name)) or ("", "", [], {})
     values = {key: len(x) if value is len else value for key, value in fixed.items()}
+    if OUTPUT in fixed.values():
+        output = getattr(net, names_of(net)[0])(x)
+        values |= {key: output for key, value in fixed.items() if value is OUTPUT}
     with of_class(net, kind), contextlib.redirect_stdout(io.StringIO()):
         return getattr(net, name)(**{samples: x, labels: t}, **values, **rates)
 

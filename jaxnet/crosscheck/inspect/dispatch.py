@@ -181,6 +181,7 @@ def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> S
         or gradient_lists.adapt(drawn)  # whose parameters would look as if they had no gradient
         or parameter_lists.adapt(drawn)  # likewise
         or stored_inputs.adapt(drawn)  # whose backward would look as if it forgot the gradient of its input
+        or outside_costs.adapt_reconstruction(drawn)  # whose samples would look like an upstream gradient
         or whole_networks.adapt(drawn)  # whose input would look as if its gradient were forgotten
         or scalar_engines.adapt(Style(thing, inputs))  # JAX would derive numbers beside the objects alone
     )
