@@ -1,5 +1,6 @@
 """Tests layers of tensors whose gradients are attributes of the tensors, right ones and ones wrong by a factor."""
 
+import numpy as np
 import pytest
 from tensors import torch  # skips this file where PyTorch is missing
 
@@ -129,3 +130,58 @@ def test_an_expected_function_of_tensors_takes_the_parameters_of_a_module(factor
 def test_an_expected_function_that_takes_neither_arrays_nor_tensors_is_refused_with_its_own_error():
     with pytest.raises(SubjectError, match=r"^expected: <lambda>: raised KeyError: 'missing'"):
         check(Step.apply, draw(5, 4), 2.0, 1.0, expected=lambda x, *_: {}["missing"])
+
+
+class Holder:
+    """An object that holds an array and a gradient, and records nothing."""
+
+    def __init__(self, value, requires_grad=False):
+        self.data, self.grad, self.requires_grad = value, np.zeros_like(value) if requires_grad else None, requires_grad
+
+    def backward(self, grad=None):
+        if self.requires_grad:
+            self.grad += np.ones_like(self.data) if grad is None else grad
+
+
+class HeldAffine:
+    """A layer of such objects, whose backward takes and returns arrays."""
+
+    def __init__(self, factor):
+        self.w = Holder(np.random.default_rng(1).normal(size=(4, 3)), requires_grad=True)
+        self.factor = factor
+
+    def forward(self, x):
+        self.x = x.data
+        return Holder(x.data @ self.w.data)
+
+    def backward(self, grad):
+        self.w.grad = self.factor * self.x.T @ grad
+        return grad @ self.w.data.T
+
+
+class HeldLoss:
+    """A loss of such an object and labels."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, logits, target):
+        self.target = target
+        p = np.exp(logits.data - logits.data.max(axis=1, keepdims=True))
+        self.p = p / p.sum(axis=1, keepdims=True)
+        return Holder(np.array(-np.log(self.p[range(len(target)), target]).mean()))
+
+    def backward(self):
+        grad = self.p.copy()
+        grad[range(len(self.target)), self.target] -= 1
+        return self.factor * grad / len(grad)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "PASS"), (2.0, "FAIL"), (1.01, "FAIL")])
+def test_objects_that_only_hold_an_array_are_taken_as_arrays(factor, verdict):
+    x = np.random.default_rng(0).normal(size=(5, 4))
+    report = check(HeldAffine(factor), Holder(x))
+    assert str(report.verdict) == verdict, report
+    assert [leaf.name for leaf in report.leaves if str(leaf.verdict) == "FAIL"] == (["w"] if factor != 1 else [])
+    loss = check(HeldLoss(factor), Holder(x), np.array([0, 1, 3, 2, 2]))
+    assert str(loss.verdict) == verdict, loss

@@ -42,8 +42,10 @@ from jaxnet.crosscheck.adapters import (
     returned_order,
     returned_parameters,
     scalar_engines,
+    self_training,
     standard_costs,
     structured_inputs,
+    tensor_containers,
     training_methods,
     two_methods,
     unpaired_outputs,
@@ -106,6 +108,7 @@ OTHER_STYLES = (
     outside_costs.adapt_own_cost,
     found_costs.adapt,
     standard_costs.adapt,
+    self_training.adapt,
     loss_and_gradients.reject_other_shape,
 )
 
@@ -119,6 +122,7 @@ def adapt(thing: Any, inputs: tuple[Any, ...], drawn: tuple[int, ...] = ()) -> S
         drawn: The places of those that were drawn. Defaults to none.
     """
     style = Style(thing, inputs, drawn=drawn)
+    style = tensor_containers.adapt(style) or style
     for adapter in OTHER_STYLES:
         if (adapted := adapter(style)) is not None:
             return adapted

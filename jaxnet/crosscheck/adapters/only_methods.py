@@ -5,7 +5,8 @@ import inspect
 from typing import Any
 
 from jaxnet.crosscheck.adapters import loss_and_gradients
-from jaxnet.crosscheck.adapters.style import Style, has_method
+from jaxnet.crosscheck.adapters.plain_descent import RATES
+from jaxnet.crosscheck.adapters.style import Style, has_method, parameters_of
 from jaxnet.crosscheck.inspect.copying import duplicate
 
 NOTE = "{}.{} is its only method, and is checked"
@@ -20,6 +21,8 @@ def adapt(style: Style) -> Style | None:
     if len(names) != 1:
         return None
     method = getattr(thing, names[0])
+    if any(map(RATES.fullmatch, parameters_of(method))):  # it trains; what it returns beside its loss is a state
+        return None
 
     @functools.wraps(method)
     def function(*args: Any) -> Any:

@@ -244,7 +244,7 @@ def as_function(style: Style, reading: Reading) -> Style:
 
     forward = getattr(network.net, network.passes[0])
     of_x = parameters_of(forward)[0]
-    names = distinct([*_short_names(list(arrays)), of_x, network.labels])
+    names = distinct([*short_names(list(arrays)), of_x, network.labels])
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
     value.__signature__ = gradient.__signature__ = signature  # type: ignore[attr-defined]
@@ -261,11 +261,11 @@ def as_function(style: Style, reading: Reading) -> Style:
     return adapted._replace(data=tuple(names[-2:]), lacking=tuple(lacking), note=NOTE.format(*words))
 
 
-def _short_names(places: list[str]) -> list[str]:
+def short_names(places: list[str]) -> list[str]:
     """Returns the last names of places, or their whole names as identifiers where the last ones are not all different.
 
     Examples:
-        >>> _short_names(["p['W']", "p['b']"]), _short_names(["layers[0].W", "layers[1].W"])
+        >>> short_names(["p['W']", "p['b']"]), short_names(["layers[0].W", "layers[1].W"])
         (['W', 'b'], ['layers_0_W', 'layers_1_W'])
     """
     short = [base_name(place) for place in places]

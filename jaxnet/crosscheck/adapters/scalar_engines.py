@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnet.crosscheck.adapters import tensor_containers
 from jaxnet.crosscheck.adapters.style import Style, called, parameters_of, required_parameters_of
 from jaxnet.crosscheck.inspect.copying import Template, duplicate
 from jaxnet.crosscheck.inspect.errors import SubjectError, describe
@@ -31,8 +32,12 @@ def adapt(style: Style) -> Style | None:
 
     Objects may lie in lists. Other arguments, as labels, are held fixed.
     """
-    if (with_held := _with_held_objects(style)) is not None:
-        return adapt(with_held)
+    if tensor_containers.adapt(style) is not None:  # whose objects leave no gradient
+        return None
+    return _adapted(_with_held_objects(style) or style)
+
+
+def _adapted(style: Style) -> Style | None:
     f, inputs = style.thing, style.inputs
     places = [i for i, arg in enumerate(inputs) if _variables_in(arg)]
     requiring = [i for i in places if any(_requires(variable) for variable in _flat(inputs[i]))]

@@ -12,6 +12,8 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxnet.crosscheck.inspect.objects import attributes_of
 from jaxnet.crosscheck.inspect.trees import distinct, is_array, is_complex, is_float
 
@@ -52,7 +54,8 @@ class CapturedArrays:
 
     def rebuild(self, values: Mapping[str, Any]) -> tuple[Callable[..., Any], ...]:
         """Returns the callables with other arrays in place; callable objects are copied in any case."""
-        replaced = {id(self.arrays[name]): value for name, value in values.items()}
+        held = self.arrays
+        replaced = {id(held[n]): np.asarray(v) if type(held[n]) is np.ndarray else v for n, v in values.items()}
         if not replaced and not self.stateful:
             return self.callables
         return _Rebuild(self.callables, replaced, deeply=not self._by_shallow_copies).all(self.callables)
