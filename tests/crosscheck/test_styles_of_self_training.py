@@ -134,3 +134,18 @@ def test_weights_that_fit_makes_are_named():
     assert not [warning for warning in report.warnings if ".b affects" in warning]
     assert "the loss that it appends to losses" in notes
     assert "makes w, b, and starts from random values" in notes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clip", [lambda g: np.clip(g, -0.05, 0.05), lambda g: g * 0.1 / np.linalg.norm(g)])
+def test_gradients_that_are_clipped_are_no_failure(clip):
+    class Clips(OfIds):
+        def train_pair(self, center, context, negatives, lr):
+            before = np.copy(self.w)
+            loss = super().train_pair(center, context, negatives, 1.0)
+            self.w = before - lr * clip(before - self.w)
+            self.b = self.b - 0.0
+            return loss
+
+    with pytest.raises(SubjectError, match="Clips"):
+        check(Clips(0.0), CENTERS, CONTEXTS, OTHERS)

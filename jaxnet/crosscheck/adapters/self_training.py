@@ -38,6 +38,7 @@ from jaxnet.crosscheck.inspect.trees import distinct, is_float
 
 LOSS = re.compile(r".*(loss|cost|error|objective).*", re.IGNORECASE)
 VALIDATION = re.compile(r"val|test|dev", re.IGNORECASE)
+ROUND = 1e-6  # of a norm, which a method may compute in float32
 EPOCHS = 3  # after which a weight has moved whose first gradient is 0
 SCALE = 0.5  # of the weights that take the place of those that fit makes
 NOTE = "what {0} of {1} changes at a learning rate of 1 is checked as the gradient of the loss that it {2}"
@@ -243,10 +244,18 @@ def _parameters(model: _Model, inputs: tuple[Any, ...]) -> dict[str, Any]:
         return bool(model.loss({id(array): moved}, inputs) != value)
 
     moving = {place: array for place, array in start.items() if moves(array)}
-    agreements = [_agreement(model, start[p], start[p] - at_one[p], inputs) for p in changed if p in moving]
-    if not is_descent or not agreements:
+    gradients = {place: start[place] - at_one[place] for place in changed if place in moving}
+    if not is_descent or not gradients or _are_clipped(list(gradients.values())):
         return {}
+    agreements = [_agreement(model, start[place], gradient, inputs) for place, gradient in gradients.items()]
     return {} if None in agreements else moving  # a decay that the loss lacks
+
+
+def _are_clipped(gradients: list[Any]) -> bool:
+    """Returns whether a largest element or a norm is a round number, as that to which gradients are clipped."""
+    norms = [float(np.linalg.norm(gradient)) for gradient in gradients]
+    bounds = [*norms, float(np.linalg.norm(norms)), *(float(np.abs(gradient).max()) for gradient in gradients)]
+    return any(bound and abs(bound - float(f"{bound:.2g}")) <= ROUND * bound for bound in bounds)
 
 
 def _agreement(model: _Model, array: Any, gradient: Any, inputs: tuple[Any, ...]) -> bool | None:
