@@ -129,3 +129,61 @@ def test_an_expected_function_of_tensors_takes_the_parameters_of_a_module(factor
 def test_an_expected_function_that_takes_neither_arrays_nor_tensors_is_refused_with_its_own_error():
     with pytest.raises(SubjectError, match=r"^expected: <lambda>: raised KeyError: 'missing'"):
         check(Step.apply, draw(5, 4), 2.0, 1.0, expected=lambda x, *_: {}["missing"])
+
+
+class TwiceGiven:
+    """A loss whose call returns the value and the gradient, which are methods as well."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def loss(self, predictions, targets):
+        return (predictions - targets).pow(2).mean()
+
+    def loss_prime(self, predictions, targets):
+        return 2 * self.factor * (predictions - targets) / predictions.numel()
+
+    def __call__(self, predictions, targets):
+        return self.loss(predictions, targets), self.loss_prime(predictions, targets)
+
+
+class Splat:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def forward(self, *inputs):
+        self.y = inputs[0].sigmoid()
+        return self.y
+
+    def backward(self, *gradwrtoutput):
+        return self.factor * gradwrtoutput[0] * self.y * (1 - self.y)
+
+
+class OwnRate:
+    def __init__(self, factor):
+        self.gamma, self.w, self.factor = 1e-3, draw(3, 4), (factor,)  # in a tuple, as the rate is the only number
+
+    def forward(self, x):
+        self.x = x
+        return self.w.mm(x)
+
+    def backward(self, dl_ds):
+        self.dl_dw = self.factor[0] * dl_ds.mm(self.x.t())
+        dl_dx = self.w.t().mm(dl_ds)
+        self.w -= self.gamma * self.dl_dw
+        return dl_dx
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs", "leaf"),
+    [
+        (TwiceGiven, (draw(5, 4), draw(4, 5).t()), "predictions"),
+        (Splat, (draw(5, 4),), "inputs[0]"),
+        (OwnRate, (draw(4, 5),), "w"),
+    ],
+)
+def test_gradients_written_by_hand_are_checked_and_not_those_that_pytorch_derives(make, inputs, leaf):
+    right, wrong = check(make(1.0), *inputs), check(make(1.01), *inputs)
+    assert right.verdict.value == "PASS", right
+    assert wrong.verdict.value == "FAIL", wrong
+    assert [part.name for part in wrong.leaves if part.verdict.value == "FAIL"] == [leaf]

@@ -14,6 +14,7 @@ import numpy as np
 from jaxnet.crosscheck.adapters.bound_arguments import UPSTREAM
 from jaxnet.crosscheck.adapters.derivatives import two_functions
 from jaxnet.crosscheck.adapters.style import Style, called, required_parameters_of
+from jaxnet.crosscheck.adapters.unread_arguments import without_unread
 from jaxnet.crosscheck.inspect.pair import CACHE
 from jaxnet.crosscheck.inspect.trees import is_float
 
@@ -27,7 +28,7 @@ def adapt(style: Style) -> Style | None:
     functions = two_functions(style.thing, style.inputs)
     if functions is None or not style.inputs or not is_float(style.inputs[0]):
         return None
-    f, backward = functions
+    f, backward = functions[0], without_unread(functions[1])
     if len(style.inputs) > 1:
         return _of_several_inputs(style, f, backward)
     takes = required_parameters_of(backward)

@@ -82,7 +82,8 @@ class TensorLayer:
         self._layer = copy.deepcopy(layer, memo)
         self._pushed: dict[str, Any] = {}
         self._names = [name for name, value in _tensors_of(layer).items() if value.is_floating_point()]
-        vars(self).update({n: v for n, v in vars(layer).items() if isinstance(v, int | float) and n != "training"})
+        self._numbers = {n: v for n, v in vars(layer).items() if isinstance(v, int | float) and n != "training"}
+        vars(self).update(self._numbers)
         self._pull()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -90,6 +91,10 @@ class TensorLayer:
         return vars(self) | {"_pushed": {}}
 
     def _push(self) -> None:
+        for name, old in self._numbers.items():
+            if (new := getattr(self, name)) is not old:  # such as a learning rate, of which another one is tried
+                setattr(self._layer, name, new)
+                self._numbers = self._numbers | {name: new}
         for name in self._names:
             array = getattr(self, name)
             if not isinstance(array, np.ndarray) or self._pushed.get(name) is array:
