@@ -147,3 +147,36 @@ def test_an_upstream_gradient_that_is_read_from_an_attribute_is_asked_for_and_no
     layer.x = draw(5, 4)
     with pytest.raises(SubjectError, match=r"takes no inputs, dout may be read from an attribute: pass a subclass"):
         check(layer)
+
+
+class FirstLayer:
+    """A recurrent network that returns its last state too, and whose backward trains it and returns nothing."""
+
+    def __init__(self, factor):
+        self.W, self.U, self.factor = draw(3, 3), draw(3, 4), factor
+
+    def forward(self, xs):
+        self.xs, self.hs = xs, [np.zeros((3, 1))]
+        for x in xs:
+            self.hs.append(np.tanh(self.U @ x + self.W @ self.hs[-1]))
+        return 2 * self.hs[-1], self.hs[-1]
+
+    def backprop(self, d_y, learn_rate=2e-2):
+        dh, dW, dU = 2 * d_y, 0, 0
+        for x, h, before in zip(self.xs[::-1], self.hs[:0:-1], self.hs[-2::-1], strict=True):
+            dz = (1 - h**2) * dh
+            dW, dU, dh = dW + dz @ before.T, dU + self.factor * dz @ x.T, self.W.T @ dz
+        self.W -= learn_rate * dW
+        self.U -= learn_rate * dU
+
+
+@pytest.mark.parametrize("xs", [draw(5, 4, 1), [draw(4, 1), draw(1, 4).T, -draw(4, 1)]])
+def test_a_first_layer_that_is_trained_in_backward_has_right_parameters_and_may_lack_dx(xs):
+    report = check(FirstLayer(1.0), xs)
+    assert report.verdict.value == "INCONCLUSIVE", report
+    verdicts = {leaf.name: leaf.verdict.value for leaf in report.leaves}
+    assert (verdicts.pop("W"), verdicts.pop("U"), {*verdicts.values()}) == ("PASS", "PASS", {"INCONCLUSIVE"})
+    names = ("xs",) if isinstance(xs, np.ndarray) else ("xs[0]", "xs[1]", "xs[2]")
+    assert check(FirstLayer(1.0), xs, constants=names).verdict.value == "PASS"
+    wrong = check(FirstLayer(1.01), xs)
+    assert [leaf.name for leaf in wrong.leaves if leaf.verdict.value == "FAIL"] == ["U"], wrong
