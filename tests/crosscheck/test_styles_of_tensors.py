@@ -187,3 +187,29 @@ def test_gradients_written_by_hand_are_checked_and_not_those_that_pytorch_derive
     assert right.verdict.value == "PASS", right
     assert wrong.verdict.value == "FAIL", wrong
     assert [part.name for part in wrong.leaves if part.verdict.value == "FAIL"] == [leaf]
+
+
+class Parameter:
+    def __init__(self, value):
+        self.value, self.grad = value, torch.zeros_like(value)
+
+
+class AffineOfParameters:
+    def __init__(self, factor):
+        self.w, self.bias, self.factor = Parameter(draw(3, 4)), Parameter(draw(3)), factor
+
+    def forward(self, x):
+        self.x = x
+        return x.mm(self.w.value.t()) + self.bias.value
+
+    def backward(self, dout):
+        self.w.grad = self.factor * dout.t().mm(self.x)  # a new tensor
+        self.bias.grad.add_(dout.sum(0))  # the same one
+        return dout.mm(self.w.value)
+
+
+def test_parameters_in_objects_of_a_value_and_its_gradient_are_checked():
+    right, wrong = check(AffineOfParameters(1.0), draw(5, 4)), check(AffineOfParameters(1.01), draw(5, 4))
+    assert right.verdict.value == "PASS", right
+    assert [part.name for part in right.leaves] == ["w", "bias", "x"]
+    assert [part.name for part in wrong.leaves if part.verdict.value == "FAIL"] == ["w"], wrong
