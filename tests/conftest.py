@@ -17,6 +17,8 @@ import numpy_ref
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the commands that tests interrupt inherit it
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 FAST_COMPILATION = "JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS"
 AS_A_USER = {name: value for name, value in os.environ.items() if name not in FAST_COMPILATION}
