@@ -28,9 +28,11 @@ def adapt(style: Style) -> Style | None:
     functions = two_functions(style.thing, style.inputs)
     if functions is None or not style.inputs or not is_float(style.inputs[0]):
         return None
-    f, backward = functions[0], without_unread(functions[1])
+    f, backward = functions
     if len(style.inputs) > 1:
-        return _of_several_inputs(style, f, backward)
+        read = without_unread(backward)  # which may lack an input, such as a bias
+        return _of_several_inputs(style, f, backward) or _of_several_inputs(style, f, read)
+    backward = without_unread(backward)
     takes = required_parameters_of(backward)
     x = np.asarray(style.inputs[0])
     y = called(f, x)
