@@ -185,3 +185,87 @@ def test_objects_that_only_hold_an_array_are_taken_as_arrays(factor, verdict):
     assert [leaf.name for leaf in report.leaves if str(leaf.verdict) == "FAIL"] == (["w"] if factor != 1 else [])
     loss = check(HeldLoss(factor), Holder(x), np.array([0, 1, 3, 2, 2]))
     assert str(loss.verdict) == verdict, loss
+
+
+class TwiceGiven:
+    """A loss whose call returns the value and the gradient, which are methods as well."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def loss(self, predictions, targets):
+        return (predictions - targets).pow(2).mean()
+
+    def loss_prime(self, predictions, targets):
+        return 2 * self.factor * (predictions - targets) / predictions.numel()
+
+    def __call__(self, predictions, targets):
+        return self.loss(predictions, targets), self.loss_prime(predictions, targets)
+
+
+class Splat:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def forward(self, *inputs):
+        self.y = inputs[0].sigmoid()
+        return self.y
+
+    def backward(self, *gradwrtoutput):
+        return self.factor * gradwrtoutput[0] * self.y * (1 - self.y)
+
+
+class OwnRate:
+    def __init__(self, factor):
+        self.gamma, self.w, self.factor = 1e-3, draw(3, 4), (factor,)  # in a tuple, as the rate is the only number
+
+    def forward(self, x):
+        self.x = x
+        return self.w.mm(x)
+
+    def backward(self, dl_ds):
+        self.dl_dw = self.factor[0] * dl_ds.mm(self.x.t())
+        dl_dx = self.w.t().mm(dl_ds)
+        self.w -= self.gamma * self.dl_dw
+        return dl_dx
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs", "leaf"),
+    [
+        (TwiceGiven, (draw(5, 4), draw(4, 5).t()), "predictions"),
+        (Splat, (draw(5, 4),), "inputs[0]"),
+        (OwnRate, (draw(4, 5),), "w"),
+    ],
+)
+def test_gradients_written_by_hand_are_checked_and_not_those_that_pytorch_derives(make, inputs, leaf):
+    right, wrong = check(make(1.0), *inputs), check(make(1.01), *inputs)
+    assert right.verdict.value == "PASS", right
+    assert wrong.verdict.value == "FAIL", wrong
+    assert [part.name for part in wrong.leaves if part.verdict.value == "FAIL"] == [leaf]
+
+
+class Parameter:
+    def __init__(self, value):
+        self.value, self.grad = value, torch.zeros_like(value)
+
+
+class AffineOfParameters:
+    def __init__(self, factor):
+        self.w, self.bias, self.factor = Parameter(draw(3, 4)), Parameter(draw(3)), factor
+
+    def forward(self, x):
+        self.x = x
+        return x.mm(self.w.value.t()) + self.bias.value
+
+    def backward(self, dout):
+        self.w.grad = self.factor * dout.t().mm(self.x)  # a new tensor
+        self.bias.grad.add_(dout.sum(0))  # the same one
+        return dout.mm(self.w.value)
+
+
+def test_parameters_in_objects_of_a_value_and_its_gradient_are_checked():
+    right, wrong = check(AffineOfParameters(1.0), draw(5, 4)), check(AffineOfParameters(1.01), draw(5, 4))
+    assert right.verdict.value == "PASS", right
+    assert [part.name for part in right.leaves] == ["w", "bias", "x"]
+    assert [part.name for part in wrong.leaves if part.verdict.value == "FAIL"] == ["w"], wrong

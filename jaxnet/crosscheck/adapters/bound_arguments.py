@@ -23,6 +23,7 @@ from jaxnet.crosscheck.adapters.style import (
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.pair import CACHE, reject_labels
 from jaxnet.crosscheck.inspect.returned_names import owners_of_returned, returned_names
+from jaxnet.crosscheck.inspect.signatures import positional
 from jaxnet.crosscheck.inspect.trees import is_float
 
 FIRST_OUTPUT = (
@@ -144,8 +145,12 @@ def _adapted_layer(style: Style) -> Style | None:
         self.__dict__["_recall_arguments"] = lambda: known
         return result[0] if has_states else result
 
-    def backward(self: Any, *dout: Any) -> Any:
-        bound = binding._replace(backward=functools.partial(kind.backward, self))
+    options = [p for p in positional(layer.backward) if p.default is not p.empty and p.name not in binding.own]
+
+    def backward(self: Any, *args: Any, **named: Any) -> Any:
+        dout, further = args[: len(binding.rest)], args[len(binding.rest) :]
+        given = dict(zip([p.name for p in options], further, strict=False)) | named  # such as a learning rate
+        bound = binding._replace(backward=functools.partial(kind.backward, self, **given))
         adapted, self.__class__ = type(self), kind  # backward may call forward again, which returns all outputs
         try:
             return bound.call(self.__dict__["_recall_arguments"](), dout)
@@ -153,8 +158,8 @@ def _adapted_layer(style: Style) -> Style | None:
             self.__class__ = adapted
 
     backward.__wrapped__ = kind.backward  # type: ignore[attr-defined]
-    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("self", *binding.rest)]
-    backward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *binding.rest)]
+    backward.__signature__ = inspect.Signature([*parameters, *options])  # type: ignore[attr-defined]
     note = FIRST_OUTPUT.format(kind.__name__) if has_states else style.note
     again = [name for name in binding.outputs if name not in CACHE]
     if binding.outputs:

@@ -37,7 +37,7 @@ VALUES = ("loss", "compute_loss", "cost", "compute_cost", "calculate", "forward"
 DERIVATIVES = ("gradient", "grad", "derivative", "deriv", "prime", "loss_prime", "loss_gradient", "loss_grad",
                "loss_derivative", "diff", "f_prime", "fprime", "fn_prime", "df", "dfn", "dfunc", "derivate", "jac",
                "function_prime", "function_derivative", "activation_prime", "activation_derivative", "force",
-               "forces", "dE", "dU", "dV")  # fmt: skip
+               "forces", "dE", "dU", "dV", "d")  # fmt: skip
 LOSS = re.compile(r"\w+_(loss|cost|energy|error)")  # other names of a method that returns a value
 FLAGS = ("deriv", "derivative", "derivate", "prime", "grad", "is_derivative", "return_derivative")
 DERIVATIVE = re.compile(r"grad|deriv|prime", re.IGNORECASE)  # in the name of a method

@@ -6,6 +6,7 @@ The first argument of such a backward is often called `dvalues`, as if it were a
 quotients tell what it is: the predictions, or the output that forward has stored.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from jaxnet.crosscheck.adapters.loss_and_gradients import follows_change
 from jaxnet.crosscheck.adapters.methods import adapt as named_as_layers_are
-from jaxnet.crosscheck.adapters.style import Style, called, has_method, parameters_of, with_methods
+from jaxnet.crosscheck.adapters.style import Style, called, has_method, of_class, parameters_of, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, is_label_name, label_rank
 from jaxnet.crosscheck.inspect.signatures import positional, takes_any_number
@@ -31,7 +32,7 @@ def adapt(style: Style) -> Style | None:
     """Turns a loss into a function of predictions and labels, and its backward into the gradient."""
     if not hasattr(style.thing, "forward"):
         style = named_as_layers_are(style) or style
-    style = _predictions_first(style)
+    style = _first_output(_predictions_first(style))
     loss, inputs = style.thing, style.inputs
     if isinstance(loss, tuple | list | type) or len(inputs) != 2 or not is_float(inputs[0]):
         return None
@@ -108,6 +109,29 @@ def _predictions_first(style: Style) -> Style:
     methods = [name for name in ("forward", "backward", *TOTALS) if has_method(style.thing, name)]
     thing = with_methods(style.thing, {name: exchanged(name) for name in methods})
     return style._replace(thing=thing, inputs=style.inputs[::-1])
+
+
+def _first_output(style: Style) -> Style:
+    """Leaves a loss the number alone, of those that return further values: `return loss, probs`."""
+    names, takes = _arguments_of_both(style.thing)
+    if isinstance(style.thing, tuple | list | type) or len(style.inputs) != 2 or len(names) != 2 or takes != names:
+        return style
+    returned = called(duplicate(style.thing).forward, *style.inputs)
+    if not isinstance(returned, tuple) or not isinstance(returned[0], float | np.floating):
+        return style
+    kind: Any = type(style.thing)
+
+    def forward(self: Any, y_pred: Any, y_true: Any) -> Any:
+        with of_class(self, kind):
+            return kind.forward(self, y_pred, y_true)[0]
+
+    def backward(self: Any, y_pred: Any, y_true: Any) -> Any:
+        with of_class(self, kind):  # it may call forward again
+            return kind.backward(self, y_pred, y_true)
+
+    forward.__signature__ = inspect.signature(kind.forward)  # type: ignore[attr-defined]
+    backward.__signature__ = inspect.signature(kind.backward)  # type: ignore[attr-defined]
+    return style._replace(thing=with_methods(style.thing, {"forward": forward, "backward": backward}))
 
 
 def _arguments_of_both(loss: Any) -> tuple[list[str], list[str]]:

@@ -19,7 +19,7 @@ from jaxnet.crosscheck.inspect.trees import is_float
 RESET = re.compile(
     r"(flush|reset|clear|zero|forget)(_?(all_?)?(grad(ient)?s?|caches?|states?|memory|buffers?|inputs?))?"
 )
-GRADIENTS = re.compile(r"d[A-Z_]\w*|d[wbx]|\w*grad\w*")
+GRADIENTS = re.compile(r"d[A-Z_]\w*|d[wbx]|dl_?d\w+|\w*grad\w*")
 NOTE = "{reset}() is called before each forward, as backward belongs to the first forward after it"
 Results = list[np.ndarray]
 

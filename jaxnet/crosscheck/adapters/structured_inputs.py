@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnet.crosscheck.adapters import bound_arguments
 from jaxnet.crosscheck.adapters.style import Style, called, parameters_of, with_methods, with_parameters
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of
@@ -41,6 +42,8 @@ def _adapted_layer(style: Style, arrays: list[Any]) -> Style | None:
     returned = called(trial.backward, y)
     if isinstance(returned, Exception) and isinstance(y, tuple | list):
         returned = called(trial.backward, *y)
+    if isinstance(returned, Exception) and (bound := bound_arguments.adapt(style)) is not None:
+        return _adapted_layer(bound, arrays)
     if (first := _gradients_first(layer, whole, returned)) is None:
         return None
 

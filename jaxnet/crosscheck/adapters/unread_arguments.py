@@ -1,14 +1,16 @@
 """Layers whose backward has arguments that it never reads, as `backward(dout, _)` of a layer without parameters."""
 
-import dis
+import functools
 import inspect
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
 from jaxnet.crosscheck.adapters.style import Style, called, has_method, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
-from jaxnet.crosscheck.inspect.signatures import positional
+from jaxnet.crosscheck.inspect.signatures import positional, reads
 
 
 def adapt(style: Style) -> Style | None:
@@ -18,7 +20,7 @@ def adapt(style: Style) -> Style | None:
     if isinstance(layer, tuple | list | type) or not inspect.ismethod(backward):
         return None
     required = [p.name for p in positional(backward) if p.default is p.empty]
-    unread = [name for name in required if not _reads(backward, name)]
+    unread = [name for name in required if not reads(backward.__func__, name)]
     left = [name for name in required if name not in unread]
     if not unread or required[0] in unread:
         return None
@@ -33,6 +35,28 @@ def adapt(style: Style) -> Style | None:
     return style._replace(thing=with_methods(layer, {"backward": without_unread}))
 
 
+def without_unread(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function without the arguments after the first that it requires and never reads.
+
+    Example:
+        >>> slope = without_unread(lambda dout, z, action: dout * (z > 0))
+        >>> slope(2.0, 1.0)
+        2.0
+    """
+    takes = positional(function) if isinstance(function, FunctionType) else []
+    unread = [p.name for p in takes[1:] if p.default is p.empty and not reads(function, p.name)]
+    if not unread:
+        return function
+    left = [p for p in takes if p.name not in unread]
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        return function(**dict(zip([p.name for p in left], args, strict=False)), **dict.fromkeys(unread))
+
+    run.__signature__ = inspect.Signature(left)  # type: ignore[attr-defined]
+    return run
+
+
 def adapt_unread_dout(style: Style) -> Style | None:
     """Removes the only argument of the backward of a loss, which has a default and is never read.
 
@@ -43,7 +67,7 @@ def adapt_unread_dout(style: Style) -> Style | None:
     if isinstance(layer, tuple | list | type) or not inspect.ismethod(backward) or not has_method(layer, "forward"):
         return None
     takes = positional(backward)
-    if len(takes) != 1 or takes[0].default is takes[0].empty or _reads(backward, takes[0].name):
+    if len(takes) != 1 or takes[0].default is takes[0].empty or reads(backward.__func__, takes[0].name):
         return None
     if np.ndim(value := called(duplicate(layer).forward, *style.inputs)) or not isinstance(value, float | np.ndarray):
         return None
@@ -53,15 +77,3 @@ def adapt_unread_dout(style: Style) -> Style | None:
         return kind.backward(self)
 
     return style._replace(thing=with_methods(layer, {"backward": without_dout}))
-
-
-def _reads(method: Any, name: str) -> bool:
-    """Returns whether the code of a method, or a function within it, loads a variable."""
-    steps = [step for step in dis.get_instructions(method.__func__) if step.opname.startswith("LOAD_")]
-    within = {free for constant in method.__func__.__code__.co_consts for free in getattr(constant, "co_freevars", ())}
-    return name in within or any(name == step.argval or name in _several(step.argval) for step in steps)
-
-
-def _several(value: Any) -> tuple[Any, ...]:
-    """Returns the names that one instruction loads, where it loads two."""
-    return value if isinstance(value, tuple) else ()

@@ -128,7 +128,7 @@ def _adapted(style: Style, run: Backward, note: str) -> Style:
                 held[name] = array
                 if name not in both and not HISTORY.fullmatch(name):
                     setattr(layer, f"d{name}", (old - new) / RATE)
-        return dx
+        return () if dx is None else dx  # whether it forgets dx, or trains the first layer, which needs none, is open
 
     names = ["self", *parameters_of(layer.backward)[:1]]
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names]

@@ -14,6 +14,7 @@ import numpy as np
 from jaxnet.crosscheck.adapters.bound_arguments import UPSTREAM
 from jaxnet.crosscheck.adapters.derivatives import two_functions
 from jaxnet.crosscheck.adapters.style import Style, called, required_parameters_of
+from jaxnet.crosscheck.adapters.unread_arguments import without_unread
 from jaxnet.crosscheck.inspect.pair import CACHE
 from jaxnet.crosscheck.inspect.trees import is_float
 
@@ -29,7 +30,9 @@ def adapt(style: Style) -> Style | None:
         return None
     f, backward = functions
     if len(style.inputs) > 1:
-        return _of_several_inputs(style, f, backward)
+        read = without_unread(backward)  # which may lack an input, such as a bias
+        return _of_several_inputs(style, f, backward) or _of_several_inputs(style, f, read)
+    backward = without_unread(backward)
     takes = required_parameters_of(backward)
     x = np.asarray(style.inputs[0])
     y = called(f, x)

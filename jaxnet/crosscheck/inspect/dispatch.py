@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from types import FunctionType
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, NoReturn
 
 from jaxnet.crosscheck.adapters import (
@@ -82,6 +82,9 @@ def to_checkable(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
             style = own if own.thing is not thing else None
         if style is not None:
             return _styled(style, seed)
+    if _is_object_of_tensors(thing) and (functions := _functions_of_tensors(thing, inputs)) is not None:
+        # PyTorch derives its call too, and the gradient that was written by hand would not be checked
+        return in_any_style(_as_it_is, tuple(map(in_numpy, functions)), arrays_from(inputs), seed)
     return in_any_style(_as_it_is, thing, inputs, seed)
 
 
@@ -160,10 +163,17 @@ def _functions_of_tensors(thing: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any
         return None
     if isinstance(thing, tuple | list):
         return (thing[0], thing[1]) if len(thing) == 2 else None
-    is_plain = not callable(thing) and not hasattr(thing, "forward") and inputs
+    is_plain = (_is_object_of_tensors(thing) or not callable(thing)) and not hasattr(thing, "forward") and inputs
     functions = derivatives.two_functions(thing, inputs) if is_plain else None
     shape = getattr(called(functions[1], *inputs), "shape", None) if functions else None
     return functions if shape is not None and shape == getattr(inputs[0], "shape", None) else None
+
+
+def _is_object_of_tensors(thing: Any) -> bool:
+    """Returns whether this is a callable object of a plain class: no function, and of no class of PyTorch."""
+    kinds = (FunctionType, MethodType, BuiltinFunctionType, tuple, list, type)
+    is_own = all(kind.__module__.partition(".")[0] not in ("torch", "functools") for kind in type(thing).__mro__)
+    return callable(thing) and not isinstance(thing, kinds) and is_own
 
 
 def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> Style | None:
@@ -252,8 +262,10 @@ def _as_it_is(thing: Any, inputs: tuple[Any, ...], seed: int) -> Checkable:
             return checkable
         if (style := methods.adapt(Style(thing, inputs))) is not None:
             thing = style.thing
-    if not is_several and is_torch(thing, inputs) and not is_tensor_layer(thing):
-        return function_to_checkable(thing, inputs, seed)
+    if not is_several and is_torch(thing, inputs):
+        if not is_tensor_layer(thing):
+            return function_to_checkable(thing, inputs, seed)
+        return in_any_style(layer_to_checkable, *layer_in_numpy(thing, inputs), seed)
     is_layer = hasattr(thing, "backward")  # a layer may store its last `loss` beside its `params`
     if hasattr(thing, "loss") and (hasattr(thing, "gradient") or (hasattr(thing, "params") and not is_layer)):
         return network_to_checkable(thing, inputs, seed)

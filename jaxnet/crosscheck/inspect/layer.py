@@ -23,7 +23,7 @@ from jaxnet.crosscheck.inspect.parameters import arrays_by_place, declared_const
 from jaxnet.crosscheck.inspect.plain_numbers import with_learnable_numbers
 from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_parameter_name, looks_constant
 from jaxnet.crosscheck.inspect.sample_gradients import MEAN_OF_SAMPLES
-from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, positional
+from jaxnet.crosscheck.inspect.signatures import expect_call, input_names, takes_dout
 from jaxnet.crosscheck.inspect.stored_gradients import gradients_by_place, reversed_lists, set_gradients
 from jaxnet.crosscheck.inspect.trees import Array, Leaves, is_inexact
 from jaxnet.crosscheck.inspect.trial_run import BY_SOURCE, TrialRun, run_trial
@@ -261,10 +261,10 @@ def inspect_layer(layer: Any, inputs: tuple[Any, ...]) -> CheckableLayer:
     with as_subject_error(f"copying {name}"):
         base = duplicate(layer)
     names = input_names(layer.forward, len(inputs))
-    takes_dout = bool(positional(layer.backward))
-    adapt = partial(LayerAdapter, takes_dout=takes_dout)  # reads the signature, which is slow, only once
+    has_dout = takes_dout(layer.backward)
+    adapt = partial(LayerAdapter, takes_dout=has_dout)  # reads the signature, which is slow, only once
     subject = Subject(base, adapt, names, inputs, (f"{name}.forward", f"{name}.backward"))
-    code = from_trial(CheckableLayer, name, run_trial_with_floats(subject), takes_dout)
+    code = from_trial(CheckableLayer, name, run_trial_with_floats(subject), has_dout)
     if not code.fault and not code.leaves:
         raise SubjectError(f"{name}: no input and no parameter of floats has a gradient, so there is nothing to check")
     return code

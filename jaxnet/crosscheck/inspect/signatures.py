@@ -1,5 +1,6 @@
 """Reads signatures: the names of inputs, and where a gradient takes the upstream gradient, `dout`."""
 
+import dis
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -105,6 +106,44 @@ def takes_any_number(function: Callable[..., Any]) -> bool:
         return False
     parameters = _parameters_if_known(function)
     return parameters is None or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+
+
+def takes_dout(method: Callable[..., Any]) -> bool:
+    """Returns whether a backward pass takes arguments: by name, or by `*grads` where its code reads them.
+
+    A method whose decorator takes `self` with the rest says nothing about its arguments.
+
+    Example:
+        >>> class Layer:
+        ...     def backward(self, *grads):
+        ...         return 2 * grads[0]
+        >>> takes_dout(Layer().backward)
+        True
+    """
+    if positional(method):
+        return True
+    rest = next((p.name for p in _parameters(method) if p.kind is p.VAR_POSITIONAL), None)
+    own = inspect.unwrap(getattr(method, "__func__", method))
+    if rest is None or not isinstance(own, FunctionType) or not positional(own):
+        return False
+    return reads(own, rest)
+
+
+def reads(function: Any, name: str) -> bool:
+    """Returns whether the code of a function, or of one within it, loads a variable.
+
+    Example:
+        >>> reads(lambda x, y: x + 1, "y")
+        False
+    """
+    steps = [step for step in dis.get_instructions(function) if step.opname.startswith("LOAD_")]
+    within = {free for constant in function.__code__.co_consts for free in getattr(constant, "co_freevars", ())}
+    return name in within or any(name == step.argval or name in _several(step.argval) for step in steps)
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    """Returns the names that one instruction loads, where it loads two."""
+    return value if isinstance(value, tuple) else ()
 
 
 def from_above(

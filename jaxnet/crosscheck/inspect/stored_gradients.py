@@ -14,16 +14,20 @@ from jaxnet.crosscheck.inspect.trees import is_inexact
 # Ambiguous names: gW may be the weights of a gate. They count only if backward stores something there.
 LOOSE_GRADIENT_NAMES = (
     "g{}", "g_{}", "grad{}", "{}grad", "delta_{}", "nabla_{}", "dLd{}", "dL_d{}", "dJd{}", "dJ_d{}", "dE_d{}", "_d{}",
+    "dl_d{}", "dld{}",
     "{}_diff", "diff_{}", "{}_gradient", "gradient_{}", "{}_gradients", "gradients_{}", "{}gradient", "gradient{}",
     "d{}_curr",
 )  # fmt: skip
 # Attributes that hold parameters, each with one that holds their gradients, by index or by name.
 GRADIENT_LISTS = "grads", "gradients", "_grads", "_gradients", "grad", "gradient", "_grad", "_gradient"
-COLLECTIONS = tuple(
-    (parameters, gradients)
-    for name in ("params", "parameters", "state_dict")
-    for parameters in (name, f"_{name}")
-    for gradients in GRADIENT_LISTS
+COLLECTIONS = (
+    ("P", "G"),
+    *(
+        (parameters, gradients)
+        for name in ("params", "parameters", "state_dict")
+        for parameters in (name, f"_{name}")
+        for gradients in GRADIENT_LISTS
+    ),
 )
 WEIGHT_LISTS = re.compile(
     r"_*(ws?|weights?)", re.IGNORECASE

@@ -127,6 +127,7 @@ def run_trial(subject: Subject, *, warmed: bool = False) -> TrialRun:
     except Exception as error:
         _reject_other_arguments(adapter, len(douts), calls[1], error)
         _reject_other_keys(douts, calls[1], error)
+        _reject_without_inputs(subject, calls, error)
         trial.fault = f"{calls[1].rpartition('.')[2]} raises {describe(error)}"
         return trial
     stored = gradients_by_place(adapter.owner, names)
@@ -154,6 +155,18 @@ def _reject_other_arguments(adapter: Adapter, douts: int, backward: str, error: 
             f"{backward}: raises {describe(error)}, given the gradients of the {douts} outputs of forward; if "
             f"{' and '.join(others)} is none of them, pass a subclass whose forward returns the output alone, and "
             "whose backward takes its gradient alone"
+        )
+
+
+def _reject_without_inputs(subject: Subject, calls: Sequence[str], error: Exception) -> None:
+    """Raises a SubjectError if an error may come from an upstream gradient that is read from an attribute.
+
+    A layer whose forward takes no inputs, since others set its attributes, may expect the gradient in one as well.
+    """
+    if not subject.inputs:
+        raise SubjectError(
+            f"{calls[1]}: raises {describe(error)}, given dout; as {calls[0]} takes no inputs, dout may be read from "
+            "an attribute: pass a subclass whose forward takes the input, and whose backward takes dout, and set them"
         )
 
 
