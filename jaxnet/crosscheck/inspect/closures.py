@@ -54,8 +54,8 @@ class CapturedArrays:
 
     def rebuild(self, values: Mapping[str, Any]) -> tuple[Callable[..., Any], ...]:
         """Returns the callables with other arrays in place; callable objects are copied in any case."""
-        held = self.arrays
-        replaced = {id(held[n]): np.asarray(v) if type(held[n]) is np.ndarray else v for n, v in values.items()}
+        arrays = {name: np.asarray(v) if isinstance(v, np.generic) else v for name, v in values.items()}  # 0-d too
+        replaced = {id(self.arrays[name]): value for name, value in arrays.items()}
         if not replaced and not self.stateful:
             return self.callables
         return _Rebuild(self.callables, replaced, deeply=not self._by_shallow_copies).all(self.callables)
