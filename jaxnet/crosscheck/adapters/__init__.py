@@ -18,6 +18,7 @@ from jaxnet.crosscheck.adapters import (
     dout_shapes,
     found_costs,
     function_pairs,
+    global_parameters,
     gradient_dicts,
     held_losses,
     held_optimizers,
@@ -37,6 +38,7 @@ from jaxnet.crosscheck.adapters import (
     number_lists,
     only_methods,
     outside_costs,
+    passes_by_role,
     plain_numbers,
     pre_activations,
     returned_order,
@@ -91,6 +93,7 @@ OTHER_STYLES = (
     held_losses.adapt,
     losses_beside.adapt,
     backprop_networks.adapt,
+    global_parameters.adapt,
     model_functions.adapt,
     function_pairs.adapt,
     network_losses.adapt,
@@ -109,6 +112,7 @@ OTHER_STYLES = (
     found_costs.adapt,
     standard_costs.adapt,
     self_training.adapt,
+    passes_by_role.adapt,
     loss_and_gradients.reject_other_shape,
 )
 

@@ -7,6 +7,7 @@ such function; then what does not agree is wrong. One of which backward is a mul
 printed, is not.
 """
 
+import dis
 import functools
 import operator
 import sys
@@ -176,12 +177,19 @@ def reaches(function: Any, kind: type, names: Collection[str], known: set[Any] |
         return False
     known.add(code)
     codes = [code, *(constant for constant in code.co_consts if isinstance(constant, CodeType))]
-    used = {name for part in codes for name in part.co_names}
+    used = frozenset[str]().union(*map(_names_used_by, codes))
     beside = getattr(called_by, "__globals__", {})
     further = [found for name in used for found in (getattr(kind, name, None), beside.get(name))]
     return bool(used & set(names)) or any(
         reaches(found, kind, names, known) for found in further if isinstance(found, FunctionType)
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _names_used_by(code: CodeType) -> frozenset[str]:
+    """Returns the names in code, without an attribute `self.input`, which is not the function."""
+    steps = [step for step in dis.get_instructions(code) if step.argval in code.co_names]
+    return frozenset(s.argval for s in steps if "GLOBAL" in s.opname or s.argval != input.__name__)
 
 
 def _always(function: Any) -> Callable[[Any], Any]:

@@ -40,6 +40,7 @@ class Sources(NamedTuple):
     """For each array the place of its gradient: in the network, in what backward returns, or `UPDATED`."""
 
     by_place: dict[str, tuple[str, str]]
+    late: tuple[str, ...] = ()  # arrays that are updated by a gradient through others that were updated before
 
 
 def find_sources(network: Network, arrays: Places, x: Any, t: Any) -> Sources:
@@ -62,9 +63,10 @@ def find_sources(network: Network, arrays: Places, x: Any, t: Any) -> Sources:
     sources = {place: ("stored", where) for place, where in stored.items()}
     sources |= {place: ("returned", where) for place, where in given.items() if where in parts}
     updated = [place for place in arrays if place in written and place not in sources]
-    if updated and _in_proportion(network, updated, x, t):
-        sources |= {place: (UPDATED, place) for place in updated}
-    return Sources(sources)
+    if not updated or not (in_proportion := _in_proportion(network, updated, x, t)):
+        return Sources(sources)
+    late = tuple(place for place in updated if place not in in_proportion)
+    return Sources(sources | {place: (UPDATED, place) for place in updated}, late)
 
 
 def gradients_from(network: Network, sources: Sources, replaced: Mapping[int, Any], x: Any, t: Any) -> Places:
@@ -221,16 +223,17 @@ def _fit(gradients: list[Any], arrays: list[Any]) -> bool:
     )
 
 
-def _in_proportion(network: Network, places: list[str], x: Any, t: Any) -> bool:
-    """Returns whether updates double with the learning rate, as those of plain gradient descent do."""
+def _in_proportion(network: Network, places: list[str], x: Any, t: Any) -> list[str]:
+    """Returns the arrays whose updates double with the learning rate, as those of plain gradient descent do."""
     steps = []
     for rate in (1.0, 2.0):
         net, values, _ = network.run({}, x, t)
         before = {place: np.copy(array) for place, array in _float_arrays(net)}
         network.run_back(net, values, rate)
         after = dict(_float_arrays(net))
-        steps.append([before[place] - after[place] for place in places])
-    return all(np.allclose(2 * first, second, rtol=1e-6, atol=1e-12) for first, second in zip(*steps, strict=True))
+        steps.append({place: before[place] - after[place] for place in places})
+    first, second = steps
+    return [place for place in places if np.allclose(2 * first[place], second[place], rtol=1e-6, atol=1e-12)]
 
 
 def _same(first: Any, second: Any) -> bool:

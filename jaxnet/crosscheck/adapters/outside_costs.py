@@ -34,8 +34,10 @@ from jaxnet.crosscheck.inspect.role_heuristics import LABELS, base_name, is_labe
 from jaxnet.crosscheck.inspect.trees import distinct, is_float
 
 NOTE = "{} of {} is checked as the gradient of {} by its parameters, so {} is held fixed"
+LATE = "; the update of {} is not proportional to the learning rate, as if other parameters were updated before it"
 LABEL_WORDS = LABELS - {"y", "ys"}  # within a name: y_onehot, target_seq
 COST_FUNCTION = re.compile(r"_?(\w+_)?(loss|cost|error)_?(fn|func|function)|_(\w+_)?(loss|cost)|criterion")
+PRE_ACTIVATION = re.compile(r"z(_?\w)?|logits?|net_?in\w*|pre_?act\w*", re.IGNORECASE)
 BIAS = re.compile(r"_?(b|bias|intercept|offset)_?\d?_?", re.IGNORECASE)
 RATE = 1.0
 Places = dict[str, Any]
@@ -64,8 +66,7 @@ class Network(NamedTuple):
         output, labels = self.of_cost
         named = dict(zip(self.outputs, parts, strict=False))
         values = named | {parameters_of(forward)[0]: x, labels: t, self.labels: t}  # forward may call its output x, too
-        alike = (part for part in parts if is_float(part) and np.shape(part) == np.shape(t))
-        y = named[output] if output in named else parts[-1] if self.whole else next(alike, parts[0])
+        y = named[output] if output in named else parts[-1] if self.whole else self._output_of(parts, np.shape(t))
         y = x if self.of_samples and output.lower() == parameters_of(forward)[0].lower() else y
         values.setdefault(output, y)
         values |= {self.whole: result} if self.whole else {}
@@ -76,6 +77,13 @@ class Network(NamedTuple):
         values |= {name: RATE if RATES.fullmatch(name) else cache for name in rest}
         values |= {name: len(x) for name in rest if COUNTS.fullmatch(name)}
         return net, values, np.asarray(first, float).sum()
+
+    def _output_of(self, parts: Any, shape: tuple[int, ...]) -> Any:
+        """Returns the output: it has the shape of the labels, and is A2 of `Z1, A1, Z2, A2`."""
+        alike = [i for i, part in enumerate(parts) if is_float(part) and np.shape(part) == shape]
+        activations = [i for i in alike if not self.outputs[i : i + 1] or not PRE_ACTIVATION.fullmatch(self.outputs[i])]
+        found = activations or alike or [0]
+        return parts[0 if 0 in found else found[-1]]
 
     def run_back(self, net: Any, values: Mapping[str, Any], rate: float = RATE) -> Any:
         """Runs the backward pass of a copy, and returns what it returns."""
@@ -257,8 +265,10 @@ def as_function(style: Style, reading: Reading) -> Style:
         for name, (place, array) in zip(names, arrays.items(), strict=False)
         if place not in sources.by_place and not looks_constant(place, array, is_input=False)
     ]
+    late = [name for name, place in zip(names, arrays, strict=False) if place in sources.late]
+    note = NOTE.format(*words) + (LATE.format(", ".join(late)) if late else "")
     adapted = style._replace(thing=value, inputs=inputs, gradient=gradient, takes_dout=False)
-    return adapted._replace(data=tuple(names[-2:]), lacking=tuple(lacking), note=NOTE.format(*words))
+    return adapted._replace(data=tuple(names[-2:]), lacking=tuple(lacking), note=note)
 
 
 def short_names(places: list[str]) -> list[str]:

@@ -73,6 +73,9 @@ def walk(value: Any, place: str = "", depth: int = 0, known: set[int] | None = N
     known.add(id(value))
     yield place, value
     if type(value) is np.ndarray:  # most parts are, and the questions below take longer
+        if value.dtype.hasobject:
+            for i, part in enumerate(value.flat):
+                yield from walk(part, f"{place}[{i}]", depth + 1, known)
         return
     if isinstance(value, Mapping):
         parts = [(f"{place}[{key!r}]", part) for key, part in value.items()]

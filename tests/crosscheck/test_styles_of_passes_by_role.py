@@ -1,0 +1,233 @@
+"""Tests networks whose passes take further values, and functions with global parameters: right passes, wrong fails."""
+
+import types
+
+import numpy as np
+import pytest
+
+from jaxnet.crosscheck import SubjectError, check
+
+RNG = np.random.default_rng(0)
+X, ONES_AND_ZEROS = RNG.normal(size=(6, 4)), np.array([[0.0], [1.0], [1.0], [0.0], [1.0], [0.0]])
+CLASSES, ONE_HOT = np.array([0, 1, 2, 2, 0, 1]), np.eye(3)[[0, 1, 2, 2, 0, 1]]
+ONE_SAMPLE = RNG.normal(size=(4, 1)), np.array([[0.0], [1.0]])
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+class HoldsItsData:
+    """A network that is made with its data, and whose passes take nothing and update at a rate of 1."""
+
+    def __init__(self, factor):
+        self.factor = factor
+        self.input, self.y = X, ONES_AND_ZEROS
+        self.weights1, self.weights2 = RNG.normal(size=(4, 5)), RNG.normal(size=(5, 1))
+        self.output = np.zeros(self.y.shape)
+
+    def feedforward(self):
+        self.hidden = sigmoid(self.input @ self.weights1)
+        self.output = sigmoid(self.hidden @ self.weights2)
+
+    def backprop(self):
+        delta = 2 * (self.y - self.output) * self.output * (1 - self.output)
+        d_weights2 = self.hidden.T @ delta
+        d_weights1 = self.input.T @ (delta @ self.weights2.T * self.hidden * (1 - self.hidden))
+        self.weights1 += self.factor * d_weights1
+        self.weights2 += d_weights2
+
+
+class KeepsOnlyInTraining:
+    """A network whose forward keeps what backward needs in training alone."""
+
+    def __init__(self, factor):
+        self.factor = factor
+        self.weights1, self.weights2 = RNG.normal(size=(4, 5)), RNG.normal(size=(5, 3))
+
+    def forward(self, x, training=False):
+        hidden = np.tanh(x @ self.weights1)
+        if training:
+            self.x, self.hidden, self.p = x, hidden, softmax(hidden @ self.weights2)
+        return softmax(hidden @ self.weights2)
+
+    def backward(self, y_onehot, learning_rate=0.01):
+        delta = (self.p - y_onehot) / len(y_onehot)
+        back = delta @ self.weights2.T * (1 - self.hidden**2)
+        self.weights2 -= learning_rate * self.hidden.T @ delta
+        self.weights1 -= self.factor * learning_rate * self.x.T @ back
+
+
+class TakesADifference:
+    """A network whose backward takes the difference from the labels and a list of activations, and an update later."""
+
+    def __init__(self, factor):
+        self.factor = factor
+        self.weights1, self.weights2 = RNG.normal(size=(4, 5)), RNG.normal(size=(5, 3))
+
+    def forward_pass(self, data):
+        hidden = np.tanh(data @ self.weights1)
+        return softmax(hidden @ self.weights2), [data, hidden]
+
+    def backPropagation(self, loss, values):
+        data, hidden = values
+        first = self.factor * data.T @ (loss @ self.weights2.T * (1 - hidden**2))
+        return first, hidden.T @ loss
+
+    def update_network(self, first, second, learning_rate):
+        self.weights1 -= learning_rate * first
+        self.weights2 -= learning_rate * second
+
+
+class HasAnError(TakesADifference):
+    """A network with labels minus outputs as its error, a private forward pass, and an output in an attribute."""
+
+    learningRate = 0.5
+
+    def _predict(self, data):
+        self.data, self.hidden = data, np.tanh(data @ self.weights1)
+        self.out = sigmoid(self.hidden @ self.weights2)
+
+    forward_pass = property()
+
+    def backPropagation(self, error):
+        delta = error * self.out * (1 - self.out)
+        first = self.data.T @ (delta @ self.weights2.T * (1 - self.hidden**2))
+        self.weights2 += self.learningRate * self.hidden.T @ delta
+        self.weights1 += self.factor * self.learningRate * first
+
+
+class TrainsWithLists:
+    """A network of one sample in plain lists, whose `train` has both passes."""
+
+    def __init__(self, factor):
+        self.factor, self.learning_rate = factor, 0.1
+        self.weights1, self.weights2 = RNG.normal(size=(5, 4)), RNG.normal(size=(2, 5))
+
+    def predict(self, input_list):
+        return sigmoid(self.weights2 @ sigmoid(self.weights1 @ np.array(input_list))).tolist()
+
+    def train(self, input_list, target_list):
+        x = np.array(input_list)
+        hidden = sigmoid(self.weights1 @ x)
+        y = sigmoid(self.weights2 @ hidden)
+        delta = (np.array(target_list) - y) * y * (1 - y)
+        back = self.weights2.T @ delta * hidden * (1 - hidden)
+        self.weights2 += self.learning_rate * delta @ hidden.T
+        self.weights1 += self.factor * self.learning_rate * back @ x.T
+
+
+class HoldsAnArrayOfObjects(KeepsOnlyInTraining):
+    """A network with its weights in an array of objects, which samples of another name pass."""
+
+    def __init__(self, factor):
+        super().__init__(factor)
+        self.layers = np.empty(2, object)
+        self.layers[:] = [self.weights1, self.weights2]
+        del self.weights1, self.weights2
+
+    def forward(self, input_layer):
+        return softmax(np.tanh(input_layer @ self.layers[0]) @ self.layers[1])
+
+    def backward(self, x, y, learning_rate):
+        hidden = np.tanh(x @ self.layers[0])
+        delta = softmax(hidden @ self.layers[1]) - y
+        back = delta @ self.layers[1].T * (1 - hidden**2)
+        self.layers[1] = self.layers[1] - learning_rate * hidden.T @ delta
+        self.layers[0] = self.layers[0] - self.factor * learning_rate * x.T @ back
+
+
+CASES = {
+    "data in attributes, no rate": (HoldsItsData, ()),
+    "a flag for training": (KeepsOnlyInTraining, (X, ONE_HOT)),
+    "the difference of a class": (TakesADifference, (X, CLASSES)),
+    "an error, an output in an attribute": (HasAnError, (X, ONE_HOT)),
+    "lists of one sample": (TrainsWithLists, ONE_SAMPLE),
+    "an array of objects": (HoldsAnArrayOfObjects, (X, ONE_HOT)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_networks_of_such_passes(case):
+    kind, inputs = CASES[case]
+    assert check(kind(1.0), *inputs).verdict == "PASS"
+    report = check(kind(1.01), *inputs)
+    assert {leaf.name.rpartition("_")[2] for leaf in report.leaves if leaf.verdict == "FAIL"} in ({"weights1"}, {"0"})
+
+
+def test_network_that_updates_before_it_is_done():
+    class UpdatesTooEarly(TrainsWithLists):
+        def train(self, input_list, target_list):
+            x = np.array(input_list)
+            hidden = sigmoid(self.weights1 @ x)
+            y = sigmoid(self.weights2 @ hidden)
+            delta = (np.array(target_list) - y) * y * (1 - y)
+            self.weights2 += self.learning_rate * delta @ hidden.T
+            self.weights1 += self.learning_rate * (self.weights2.T @ delta * hidden * (1 - hidden)) @ x.T
+
+    report = check(UpdatesTooEarly(1.0), *ONE_SAMPLE)
+    assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == ["weights1"]
+    assert "the update of weights1 is not proportional to the learning rate" in str(report)
+
+
+def test_network_with_no_gradient_of_a_cost_is_refused():
+    class Guesses(KeepsOnlyInTraining):
+        def backward(self, y_true, learning_rate=0.01):
+            self.weights1 -= learning_rate * np.sign(self.weights1)
+
+    with pytest.raises(SubjectError, match="pass the cost with it"):
+        check(Guesses(1.0), X, ONE_HOT)
+
+
+WITH_GLOBALS = """
+import numpy as np
+
+FACTOR = 1.0
+rng = np.random.default_rng(0)
+W1, b1 = rng.normal(size=(4, 5)), rng.normal(size=5)
+W2, b2 = rng.normal(size=(5, 1)), rng.normal(size=1)
+
+def forward(X):
+    Z1 = X @ W1 + b1
+    A1 = np.tanh(Z1)
+    Z2 = A1 @ W2 + b2
+    A2 = 1 / (1 + np.exp(-Z2))
+    return Z1, A1, Z2, A2
+
+def compute_loss(y_true, y_pred):
+    return -np.mean(y_true * np.log(y_pred) + (1 - y_true) * np.log(1 - y_pred))
+
+def backward(X, y_true, Z1, A1, Z2, A2):
+    dZ2 = (A2 - y_true) / len(X)
+    dZ1 = dZ2 @ W2.T * (1 - A1**2)
+    dW1, db1 = FACTOR * X.T @ dZ1, dZ1.sum(axis=0)
+    dW2, db2 = A1.T @ dZ2, dZ2.sum(axis=0)
+    return dW1, db1, dW2, db2
+
+def backward_with_update(X, y_true, lr):
+    global W1, b1, W2, b2
+    Z1, A1, Z2, A2 = forward(X)
+    dW1, db1, dW2, db2 = backward(X, y_true, Z1, A1, Z2, A2)
+    W1 = W1 - lr * dW1
+    b1 = b1 - lr * db1
+    W2 -= lr * dW2
+    b2 -= lr * db2
+"""
+
+
+@pytest.mark.parametrize("names", [("forward", "compute_loss", "backward"), ("forward", "backward")])
+def test_functions_with_global_parameters(names, tmp_path):
+    path = tmp_path / "with_globals.py"
+    path.write_text(WITH_GLOBALS)  # the names that it returns are read in its source
+    module = types.ModuleType("with_globals")
+    exec(compile(WITH_GLOBALS, str(path), "exec"), vars(module))
+    functions = tuple(getattr(module, name) for name in names)
+    assert check(functions, X, ONES_AND_ZEROS).verdict == "PASS"
+    module.FACTOR = 1.01
+    report = check(functions, X, ONES_AND_ZEROS)
+    assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == ["W1"]
