@@ -114,6 +114,13 @@ class ALaterUpdateByGradientsOfOtherNames(_Affine):
 
 
 @style
+class ALaterUpdateAtARate(ALaterUpdateByGradientsOfOtherNames):
+    def update(self, lr):
+        self.W = self.W - lr * self.first_slope
+        self.b = self.b - lr * self.second_slope
+
+
+@style
 class LayersWithinANetwork:
     def __init__(self, k):
         self.layers = [ListsWithAKey(k, 4), ListsWithAKey(1.0)]

@@ -231,3 +231,62 @@ def test_functions_with_global_parameters(names, tmp_path):
     module.FACTOR = 1.01
     report = check(functions, X, ONES_AND_ZEROS)
     assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == ["W1"]
+
+
+def test_autoencoder_whose_backward_takes_nothing():
+    class Autoencoder(KeepsOnlyInTraining):
+        def __init__(self, factor):
+            super().__init__(factor)
+            self.weights2, self.lr = RNG.normal(size=(5, 4)), 0.1
+
+        def forward(self, x):
+            self.x, self.hidden = x, np.tanh(x @ self.weights1)
+            self.out = self.hidden @ self.weights2
+            return self.out
+
+        def backward(self):
+            delta = self.out - self.x
+            first = self.x.T @ (delta @ self.weights2.T * (1 - self.hidden**2))
+            self.weights2 -= self.lr * self.hidden.T @ delta
+            self.weights1 -= self.factor * self.lr * first
+
+    assert check(Autoencoder(1.0), X).verdict == "PASS"
+    report = check(Autoencoder(1.01), X)
+    assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == ["weights1"]
+
+
+class TakesTheRateFirst:
+    """A network that takes a learning rate before the upstream gradient, with layers that update later."""
+
+    def __init__(self, factor):
+        self.layers = [ReturnsPairs(factor, (4, 5)), ReturnsPairs(1.0, (5, 3))]
+
+    def forward(self, x):
+        return self.layers[1].forward(self.layers[0].forward(x))
+
+    def backward(self, learning_rate, loss_grads):
+        for layer in reversed(self.layers):
+            loss_grads, [(W, slope)] = layer.backward(loss_grads)
+            W -= learning_rate * slope
+
+
+class ReturnsPairs:
+    """A layer whose backward returns the gradients of its parameters with these."""
+
+    def __init__(self, factor, shape=(4, 3)):
+        self.factor, self.W = factor, RNG.normal(size=shape)
+
+    def forward(self, x):
+        self.x = x
+        return np.tanh(x @ self.W)
+
+    def backward(self, dout):
+        delta = dout * (1 - np.tanh(self.x @ self.W) ** 2)
+        return delta @ self.W.T, [(self.W, self.factor * self.x.T @ delta)]
+
+
+@pytest.mark.parametrize("kind", [TakesTheRateFirst, ReturnsPairs])
+def test_code_that_takes_the_rate_first_or_returns_pairs(kind):
+    assert check(kind(1.0), X).verdict == "PASS"
+    report = check(kind(1.01), X)
+    assert [leaf.name.rpartition(".")[2] for leaf in report.leaves if leaf.verdict == "FAIL"] == ["W"]

@@ -65,7 +65,6 @@ LAYER_STYLES = (
     kept_values.adapt,
     called_layers.adapt,
     number_lists.adapt,
-    whole_networks.adapt,
     dout_shapes.adapt,
     method_pairs.adapt,
     structured_inputs.adapt,
@@ -79,10 +78,12 @@ LAYER_STYLES = (
     inputs_again.adapt,
     held_optimizers.adapt,
     updates.adapt,
+    whole_networks.adapt,
     unread_arguments.adapt,
     gradient_dicts.adapt_returned,
     gradient_dicts.adapt_lists,
     plain_numbers.adapt,
+    returned_parameters.adapt_beside_arrays,
     returned_parameters.adapt,
 )
 OTHER_STYLES = (

@@ -2,8 +2,9 @@
 
 Each argument is filled by its role: samples, labels, the output, its difference from the labels, a value that a pass
 returned, an attribute of that name, a flag. The output is what forward returns, or an array that it leaves in an
-attribute. The data may be attributes too: `Net(X, y)` with `forward()` and `backward()`. Of the pairs of passes that
-run, the first is taken in which at least one gradient is that of a cost.
+attribute. The data may be attributes too, `Net(X, y)` with `forward()` and `backward()`, and the samples of an
+autoencoder are its labels. Of the pairs of passes that run, the first is taken in which at least one gradient is that
+of a cost.
 """
 
 import contextlib
@@ -19,12 +20,20 @@ import numpy as np
 
 from jaxnet.crosscheck.adapters import found_costs, standard_costs
 from jaxnet.crosscheck.adapters.function_pairs import DATA
-from jaxnet.crosscheck.adapters.methods import BACKWARD, BACKWARD_LIKE, FORWARD, FORWARD_LIKE, in_snake_case
+from jaxnet.crosscheck.adapters.methods import BACKWARD, BACKWARD_LIKE, FORWARD, FORWARD_LIKE, in_snake_case, names_of
 from jaxnet.crosscheck.adapters.model_gradients import OWN_RATES
 from jaxnet.crosscheck.adapters.number_lists import is_list_of_numbers
 from jaxnet.crosscheck.adapters.outside_costs import is_of_labels
 from jaxnet.crosscheck.adapters.plain_descent import COUNTS, RATES
-from jaxnet.crosscheck.adapters.style import Style, called, has_method, of_class, with_methods, with_parameters
+from jaxnet.crosscheck.adapters.style import (
+    Style,
+    called,
+    has_method,
+    of_class,
+    parameters_of,
+    with_methods,
+    with_parameters,
+)
 from jaxnet.crosscheck.adapters.training_methods import EFFECTS, ONCE, SILENT, TRAINING
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of, walk
@@ -79,9 +88,12 @@ def adapt(style: Style) -> Style | None:
     data = _data_attributes(net)
     if not style.inputs and len(data) == 2:
         style = style._replace(inputs=tuple(np.copy(getattr(net, name)) for name in data))
+    is_autoencoder = len(style.inputs) == 1 and is_float(style.inputs[0])
+    if is_autoencoder:
+        style, data = style._replace(inputs=(*style.inputs, np.copy(style.inputs[0]))), ()
     if len(style.inputs) != 2 or not any(is_float(part) and np.ndim(part) for _, part in walk(net)):
         return None
-    for passes in itertools.islice(_passes(net, style.inputs, data), MOST):
+    for passes in itertools.islice(_passes(net, style.inputs, data, has_targets=is_autoencoder or bool(data)), MOST):
         adapted = style._replace(thing=_with_passes(net, passes, style.inputs))
         if isinstance(called(lambda a=adapted: _trial(a.thing, *a.inputs)), Exception):
             continue
@@ -90,6 +102,13 @@ def adapt(style: Style) -> Style | None:
             note = NOTE.format(", ".join(methods), type(net).__name__)
             return found._replace(note=f"{note}; {found.note}")
     return None
+
+
+def adapt_autoencoder(style: Style) -> Style | None:
+    """Does so for an autoencoder whose `backward()` takes nothing, which looks as if it returned no gradient."""
+    net: Any = style.thing
+    takes = [parameters_of(getattr(net, name, None)) for name in names_of(net)]
+    return adapt(style) if len(style.inputs) == len(takes[0]) == 1 and takes[1] == [] else None
 
 
 def _trial(net: Any, x: Any, t: Any) -> None:
@@ -106,13 +125,13 @@ def _data_attributes(net: Any) -> tuple[str, ...]:
     return (samples[0], labels[0]) if len(samples) == len(labels) == 1 else ()
 
 
-def _passes(net: Any, inputs: tuple[Any, ...], data: tuple[str, ...]) -> Iterator[_Passes]:
+def _passes(net: Any, inputs: tuple[Any, ...], data: tuple[str, ...], *, has_targets: bool) -> Iterator[_Passes]:
     """Yields the pairs of methods whose arguments can be filled, with each output and sign."""
     for forward in _forwards(net, data):
         result, outputs = _outputs(net, forward, inputs, data)
         for output in outputs:
             names = returned_names(getattr(type(net), forward.name), len(_parts(result)), type(net), partly=True)
-            for backward in _backwards(net, forward, names, data):
+            for backward in _backwards(net, forward, names, has_targets=has_targets):
                 for update in (None, *_updates(net, backward)):
                     roles = backward.roles | (update.roles if update else frozenset())
                     signs = (1, -1) if "difference" in roles else (1,)
@@ -132,7 +151,7 @@ def _forwards(net: Any, data: tuple[str, ...]) -> Iterator[_Method]:
             yield _Method(name, fills, frozenset())
 
 
-def _backwards(net: Any, forward: _Method, outputs: list[str], data: tuple[str, ...]) -> Iterator[_Method]:
+def _backwards(net: Any, forward: _Method, outputs: list[str], *, has_targets: bool) -> Iterator[_Method]:
     """Yields the backward passes, and methods that train, of which all arguments can be filled."""
     for name in _named(net, ("backward", *BACKWARD), BACKWARD_LIKE, TRAINING):
         method = getattr(net, name)
@@ -143,9 +162,9 @@ def _backwards(net: Any, forward: _Method, outputs: list[str], data: tuple[str, 
         roles = frozenset(role for role, _ in by_role.values())
         if roles & {"labels", "difference"}:
             fills |= {argument: _part_of("result", i - len(rest)) for i, argument in enumerate(rest)}
-        elif len(rest) in (1, 2) and not data:
+        elif len(rest) in (1, 2) and not has_targets:
             fills |= dict(zip(rest, map(_value_of, ("x", "t")[-len(rest) :]), strict=True))
-        elif rest or not data:
+        elif rest or not has_targets:
             continue
         yield _Method(name, fills, roles)
 

@@ -56,6 +56,36 @@ def adapt(style: Style) -> Style | None:
     return style._replace(thing=thing, note=note, data=tuple(names))
 
 
+def adapt_beside_arrays(style: Style) -> Style | None:
+    """Stores gradients that backward returns with their parameters, `dx, [(self.W, dW), (self.b, db)]`."""
+    layer = style.thing
+    if isinstance(layer, tuple | list | type) or not all(
+        callable(getattr(layer, name, None)) for name in ("forward", "backward")
+    ):
+        return None
+    trial = duplicate(layer)
+    returned = called(lambda: trial.backward(trial.forward(*duplicate(style.inputs))))
+    if not isinstance(returned, tuple) or len(returned) != 2 or not _beside_arrays(trial, returned[1]):
+        return None
+    kind: Any = type(layer)
+
+    def backward(self: Any, dout: Any) -> Any:
+        dx, beside = kind.backward(self, dout)
+        for name, gradient in _beside_arrays(self, beside).items():
+            setattr(self, f"d{name}", gradient)
+        return dx
+
+    return style._replace(thing=with_methods(layer, {"backward": backward}))
+
+
+def _beside_arrays(layer: Any, pairs: Any) -> dict[str, Any]:
+    """Returns the gradients in pairs `(array, gradient)` by the names of the arrays; none if a part is no such pair."""
+    names = {id(value): name for name, value in attributes_of(layer).items() if is_float(value)}
+    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+        return {}
+    return {names[id(array)]: gradient for array, gradient in pairs} if all(id(a) in names for a, _ in pairs) else {}
+
+
 def _owners_of_first(
     layer: Any, returned: Any, shapes: dict[str, tuple[int, ...]]
 ) -> tuple[list[str] | None, int | None]:

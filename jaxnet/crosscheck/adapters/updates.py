@@ -4,7 +4,7 @@ The rate is an argument, `backward(dout, learning_rate)`, or an attribute, `self
 its effect: at 0, nothing changes, and what changes is proportional to it. An update is undone. A gradient that backward
 stores beside the parameter is the one that is checked; without one, it is computed from the update. An optimizer that
 is an argument, `backward(dout, optimizer)`, is made of a class of plain gradient descent that belongs to the layer's
-code.
+code. A later method that updates, `update(lr)`, is run after backward if no gradient is found by its name.
 """
 
 import inspect
@@ -39,6 +39,7 @@ OWN_RATES = re.compile(r"_?((learn(ing)?_?|l_?|training_?)rate|lr|eta|step_?size
 HISTORY = re.compile(r"([vms]|vel|velocity|mom|prev)_?d?[A-Zwb]\w*|.*(velocity|momentum|history|accum).*")
 RATE = 1.0
 NOTE = "gradients are computed from the updates that backward makes at a learning rate of 1"
+LATER = "gradients are computed from the updates that {} makes after backward at a learning rate of 1"
 STORED = "backward updates {} as well, which is undone; the gradients that it stores are checked, not the updates"
 NO_OPTIMIZER = (
     "{0}.{1}: takes {3}, no class of gradient descent was loaded with {0} to make one of, and {5}; pass a subclass "
@@ -79,26 +80,44 @@ def adapt_own_rate(style: Style) -> Style | None:
 
 
 def adapt_later_update(style: Style) -> Style | None:
-    """Reads gradients that backward keeps under other names off a method that gives them to an optimizer.
+    """Reads gradients that backward keeps under other names off a method that updates the parameters by them.
 
-    It is the only one that takes an optimizer alone, `update(optimizer)`. Gradients that are found by their names are
-    checked as they are stored.
+    It is the only one that takes an optimizer alone, `update(optimizer)`, or a learning rate, `update(lr)`. Gradients
+    that are found by their names are checked as they are stored.
     """
     layer = style.thing
     if isinstance(layer, tuple | list | type) or not all(has_method(layer, name) for name in ("forward", "backward")):
         return None
     names = [name for name in dir(type(layer)) if not name.startswith("_") and has_method(layer, name)]
     takes = {name: required_parameters_of(getattr(layer, name)) for name in names}
-    later = [name for name in names if len(takes[name]) == 1 and OPTIMIZERS.fullmatch(takes[name][0])]
-    if len(later) != 1 or len(takes["backward"]) != 1:
+    of_optimizer, of_rate = (
+        [name for name in names if len(takes[name]) == 1 and pattern.fullmatch(takes[name][0])]
+        for pattern in (OPTIMIZERS, RATES)
+    )
+    if len(of_optimizer or of_rate) != 1 or len(takes["backward"]) != 1:
         return None
     if _with_stored_gradients(style, type(layer).backward):
         return None
+    if not of_optimizer:
+        at_rate = partial(_by_later_update, of_rate[0])
+        note = LATER.format(of_rate[0])
+        run_at_one = partial(_at_rate, at_rate, type(layer))
+        return _adapted(style, run_at_one, note) if _moved(style, at_rate) else None
     try:
-        run, note = recording_run(style, later[0])
+        run, note = recording_run(style, of_optimizer[0])
     except Unreadable:
         return None
     return _adapted(style, run, note)
+
+
+def _by_later_update(name: str, kind: Any, layer: Any, dout: tuple[Any, ...], rate: float) -> Any:
+    dx = kind.backward(layer, *dout)
+    getattr(kind, name)(layer, rate)
+    return dx
+
+
+def _at_rate(run: Callable[..., Any], kind: Any, layer: Any, *dout: Any) -> Any:
+    return run(kind, layer, dout, RATE)
 
 
 def _at_own_rate(name: str, kind: Any, layer: Any, dout: tuple[Any, ...], rate: float) -> Any:
@@ -130,7 +149,7 @@ def _adapted(style: Style, run: Backward, note: str) -> Style:
                     setattr(layer, f"d{name}", (old - new) / RATE)
         return () if dx is None else dx  # whether it forgets dx, or trains the first layer, which needs none, is open
 
-    names = ["self", *parameters_of(layer.backward)[:1]]
+    names = ["self", *[name for name in parameters_of(layer.backward) if not RATES.fullmatch(name)][:1]]
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in names]
     backward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     adapted = with_methods(layer, {"backward": backward})
@@ -161,6 +180,8 @@ def _at_rate_of_one(style: Style) -> tuple[Backward, str] | None:
         return (lambda self, dout: kind.backward(self, dout, **values)), f"{NOTE} and {counts[0]}=1"
     if len(takes) != 2:
         return None
+    if RATES.fullmatch(takes[0]) and not RATES.fullmatch(takes[1]):
+        return (lambda self, dout: kind.backward(self, RATE, dout)), NOTE
     if RATES.fullmatch(takes[1]) or _moved(style, _at_argument):
         return (lambda self, dout: kind.backward(self, dout, RATE)), NOTE
     return None

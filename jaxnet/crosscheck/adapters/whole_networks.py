@@ -46,7 +46,8 @@ def adapt(style: Style) -> Style | None:
     y = called(trial.forward, *style.inputs)
     returned = called(trial.backward, np.ones_like(y)) if is_float(y) else y
     is_list = _is_like_parameters(net, returned)
-    if not is_list and (returned is not None or not _holds_layers(net)):
+    is_empty = returned is None or (isinstance(returned, tuple) and not returned)
+    if not is_list and not (is_empty and _holds_layers(net)):
         return None
 
     def run(self: Any, *dout: Any) -> None:

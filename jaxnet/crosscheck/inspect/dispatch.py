@@ -18,6 +18,7 @@ from jaxnet.crosscheck.adapters import (
     methods,
     outside_costs,
     parameter_lists,
+    passes_by_role,
     plain_numbers,
     resets,
     returned_order,
@@ -181,7 +182,8 @@ def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> S
     drawn = _drawn_style(thing, inputs, seed)
     fused_losses.reject(drawn)
     return (
-        updates.adapt_own_rate(drawn)  # whose own arrays would look like buffers
+        passes_by_role.adapt_autoencoder(drawn)  # whose updates would look like those of a layer
+        or updates.adapt_own_rate(drawn)  # whose own arrays would look like buffers
         or updates.adapt_later_update(drawn)  # whose gradients would look as if they were missing
         or held_optimizers.adapt(drawn)  # likewise
         or loss_objects.adapt_labels_alone(Style(thing, inputs))
