@@ -380,6 +380,25 @@ def a_scalar_engine(k):
 
 
 @style
+def an_engine_whose_gradients_are_its_objects(k):
+    class Tensor:
+        def __init__(self, data, requires_grad=False, depends_on=()):
+            self.data, self.requires_grad, self.depends_on = np.asarray(data), requires_grad, depends_on
+            self.grad = Tensor(np.zeros_like(self.data)) if requires_grad else None
+
+        def backward(self, grad=None):
+            grad = Tensor(np.ones_like(self.data)) if grad is None else grad
+            self.grad.data = self.grad.data + grad.data
+            for tensor, grad_fn in self.depends_on:
+                tensor.backward(Tensor(grad_fn(grad.data)))
+
+    def tensor_sum_of_squares(t):
+        return Tensor((t.data**2).sum(), t.requires_grad, ((t, lambda grad: k * grad * 2 * t.data),))
+
+    return tensor_sum_of_squares, (Tensor(draw(5, 4), requires_grad=True),)
+
+
+@style
 def scipys_function_and_jacobian(k):
     return (lambda x: (x**3).sum(), lambda x: k * 3 * x**2), (draw(5),)
 

@@ -526,7 +526,7 @@ UNKNOWN = {
     "dicts": (
         _set(p=lambda W, b: {"W": W, "b": b}),
         lambda s: list(s.p.values()),
-        _set(g=lambda dW, db: {"W": dW, "b": db}),
+        _set(memo=lambda dW, db: {"W": dW, "b": db}),
         ("p['W']", "p['b']"),
     ),
 }
@@ -572,6 +572,12 @@ def test_written_or_unused_arrays_are_not_parameters():
 
 
 HELD = {
+    "twin dicts": (
+        _set(par=lambda W, b: {"w": W, "b": b}, gra=lambda W, b: {"w": None, "b": None}),
+        lambda s: list(s.par.values()),
+        lambda s, dW, db: s.gra.update(w=dW, b=db),
+        ("par['w']", "par['b']"),
+    ),
     "parameters and grads": (
         _set(parameters=lambda W, b: {"W": W, "b": b}),
         lambda s: list(s.parameters.values()),
@@ -598,6 +604,27 @@ HELD = {
         ("W", "b"),
     ),
 }
+
+
+class StoresUnderOtherNames(Kept):
+    """A layer whose stored gradients have names that do not tell whose they are."""
+
+    def __init__(self):
+        super().__init__(_set(W=lambda W, b: W, b=lambda W, b: b), lambda s: (s.W, s.b), None)
+
+    def backward(self, dout):
+        self.first, self.second = self.factor * self.x.T @ dout, dout.sum(axis=0)
+        return dout @ self.W.T
+
+
+def test_gradients_of_other_names_are_taken_if_their_numbers_agree():
+    report = check_layer(StoresUnderOtherNames(), (5, 4))
+    assert report.verdict == "PASS"
+    assert [leaf.name for leaf in report.leaves] == ["W", "b", "x"]
+    assert "first is the gradient of W: it has its shape, and agrees with it" in report.text(width=None)
+    wrong = type("Wrong", (StoresUnderOtherNames,), {"factor": 1.01})
+    report = check_layer(wrong(), (5, 4))
+    assert {leaf.name: leaf.verdict for leaf in report.leaves} == {"W": "INCONCLUSIVE", "b": "PASS", "x": "PASS"}
 
 
 @pytest.mark.slow

@@ -121,6 +121,21 @@ class ALaterUpdateAtARate(ALaterUpdateByGradientsOfOtherNames):
 
 
 @style
+class MomentumAndDecayAsOptions(_Affine):
+    def __init__(self, k):
+        super().__init__(k)
+        self.vW, self.vb = np.zeros_like(self.W), np.zeros_like(self.b)
+
+    def backward(self, dout, learning_rate, beta=0.9, l2_lambda=0.1):
+        dx, dW, db = self.slopes(dout)
+        self.vW = beta * self.vW + (1 - beta) * (dW + 2 * l2_lambda * self.W)
+        self.vb = beta * self.vb + (1 - beta) * db
+        self.W -= learning_rate * self.vW
+        self.b -= learning_rate * self.vb
+        return dx
+
+
+@style
 class LayersWithinANetwork:
     def __init__(self, k):
         self.layers = [ListsWithAKey(k, 4), ListsWithAKey(1.0)]

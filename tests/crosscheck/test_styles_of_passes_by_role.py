@@ -290,3 +290,114 @@ def test_code_that_takes_the_rate_first_or_returns_pairs(kind):
     assert check(kind(1.0), X).verdict == "PASS"
     report = check(kind(1.01), X)
     assert [leaf.name.rpartition(".")[2] for leaf in report.leaves if leaf.verdict == "FAIL"] == ["W"]
+
+
+class IsSimple:
+    """A network as in a much copied article: `think`, and `train` with a number of iterations and no rate."""
+
+    def __init__(self, factor):
+        self.factor, self.weights1, self.weights2 = factor, RNG.normal(size=(4, 5)), RNG.normal(size=(5, 1))
+
+    def think(self, inputs):
+        hidden = sigmoid(inputs @ self.weights1)
+        return hidden, sigmoid(hidden @ self.weights2)
+
+    def train(self, training_set_inputs, training_set_outputs, number_of_training_iterations):
+        for _ in range(number_of_training_iterations):
+            hidden, output = self.think(training_set_inputs)
+            delta = (training_set_outputs - output) * output * (1 - output)
+            back = delta @ self.weights2.T * hidden * (1 - hidden)
+            self.weights1 += self.factor * training_set_inputs.T @ back
+            self.weights2 += hidden.T @ delta
+
+
+class UpdatesByEpsilon(KeepsOnlyInTraining):
+    """A network with a rate under another name."""
+
+    def __init__(self, factor):
+        super().__init__(factor)
+        self.epsilon = 0.05
+
+    def forward(self, x):
+        return super().forward(x, training=True)
+
+    def backward(self, x, y, output):
+        super().backward(y, self.epsilon)
+
+
+class HoldsALoss:
+    """A network that holds its loss, whose forward must run before its backward, and that updates in a step."""
+
+    def __init__(self, factor):
+        self.layers = [KeepsSlopes(factor, (4, 5)), KeepsSlopes(1.0, (5, 1))]
+        self.loss = HalfSquare()
+
+    def forward(self, data):
+        return self.layers[1].forward(self.layers[0].forward(data))
+
+    def backward(self, labels):
+        dout = self.loss.backward(labels)
+        for layer in reversed(self.layers):
+            dout = layer.backward(dout)
+        return True
+
+    def gd_step(self, lrate):
+        for layer in self.layers:
+            layer.weights1 = layer.weights1 - lrate * layer.slopes.mean(axis=0) * len(layer.slopes)
+
+
+class HalfSquare:
+    def forward(self, a, labels):
+        self.a = a
+        return (a - labels) ** 2 / 2
+
+    def backward(self, labels):
+        return self.a - labels
+
+
+class KeepsSlopes:
+    """A layer that keeps a gradient for each sample."""
+
+    def __init__(self, factor, shape):
+        self.factor, self.weights1 = factor, RNG.normal(size=shape)
+
+    def forward(self, x):
+        self.x, self.out = x, np.tanh(x @ self.weights1)
+        return self.out
+
+    def backward(self, dout):
+        delta = dout * (1 - self.out**2)
+        self.slopes = self.factor * self.x[:, :, None] * delta[:, None, :]
+        return delta @ self.weights1.T
+
+
+class ReportsAMean(KeepsOnlyInTraining):
+    """A network with a mean as its cost, and gradients of the sum."""
+
+    def compute_cost(self, output, labels):
+        return -np.mean(np.sum(labels * np.log(output), axis=1))
+
+    def backward(self, y_onehot, learning_rate=0.01):
+        super().backward(y_onehot, learning_rate * len(y_onehot))
+
+
+MORE_CASES = {
+    "a much copied network": (IsSimple, (X, ONES_AND_ZEROS)),
+    "a rate under another name": (UpdatesByEpsilon, (X, ONE_HOT)),
+    "a loss that must run": (HoldsALoss, (X, ONES_AND_ZEROS)),
+}
+
+
+@pytest.mark.parametrize("case", MORE_CASES)
+def test_networks_with_other_rates_and_losses(case):
+    kind, inputs = MORE_CASES[case]
+    assert check(kind(1.0), *inputs).verdict == "PASS"
+    report = check(kind(1.01), *inputs)
+    assert {leaf.name.rpartition("_")[2] for leaf in report.leaves if leaf.verdict == "FAIL"} == {"weights1"}
+    assert any(leaf.verdict == "PASS" for leaf in report.leaves)
+
+
+def test_a_sum_for_the_mean_of_its_own_cost_fails_by_that_factor():
+    report = check(ReportsAMean(1.0), X, ONE_HOT)
+    assert report.verdict == "FAIL"
+    assert "weights1: the backward is wrong; it equals the true gradient times 6" in str(report)

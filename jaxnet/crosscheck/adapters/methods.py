@@ -15,6 +15,7 @@ FORWARD = (
     "forward_pass", "forward_propagation", "forward_propagate", "forward_prop", "forwardprop", "feedforward",
     "feed_forward", "fprop", "propagate_forward", "propagate", "apply", "compute", "call", "__call__",
     "predict_proba", "predict", "activate", "output", "get_output", "process", "run", "transform", "encode",
+    "think",
 )  # fmt: skip
 BACKWARD = (
     "backward_pass", "backward_propagation", "backward_propagate", "backward_prop", "back_propagation",

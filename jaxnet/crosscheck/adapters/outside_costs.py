@@ -134,9 +134,9 @@ def adapt_own_cost(style: Style) -> Style | None:
     net: Any = style.thing
     if isinstance(net, FunctionType | MethodType | type | tuple | list):
         return None
-    costs = [name for name in dir(type(net)) if VALUE.fullmatch(name) and has_method(net, name)]
-    costs = costs or [name for name in _functions_of(net) if COST_FUNCTION.fullmatch(in_snake_case(name))]
-    costs = [name for name in costs if len(required_parameters_of(getattr(net, name))) == 2]
+    functions = [name for name in _functions_of(net) if len(required_parameters_of(getattr(net, name))) == 2]
+    costs = [name for name in functions if VALUE.fullmatch(name) and has_method(net, name)]
+    costs = costs or [name for name in functions if COST_FUNCTION.fullmatch(in_snake_case(name))]
     return _adapted(style, net, lambda own: getattr(own, costs[0]), is_known=False) if len(costs) == 1 else None
 
 

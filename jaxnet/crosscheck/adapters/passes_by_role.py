@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters import found_costs, standard_costs
+from jaxnet.crosscheck.adapters import found_costs, outside_costs, standard_costs
 from jaxnet.crosscheck.adapters.function_pairs import DATA
 from jaxnet.crosscheck.adapters.methods import BACKWARD, BACKWARD_LIKE, FORWARD, FORWARD_LIKE, in_snake_case, names_of
 from jaxnet.crosscheck.adapters.model_gradients import OWN_RATES
@@ -46,8 +46,9 @@ KEEPS = re.compile(r"(is_?)?train(ing)?(_?mode)?|(store|save|keep|with)_?(cache|
 SAMPLES = re.compile(
     rf"{DATA.pattern}|(inputs?|data|features|images?|samples|x)_\w+|\w+_(inputs?|data|samples|x)", re.IGNORECASE
 )
+TARGETS = re.compile(r"train(ing)?_(set_)?(outputs?|results?)")
 DIFFERENCE = re.compile(r"(\w+_)?(err(or)?s?|loss(es)?|diff(erences?)?|deltas?|residuals?)(_\w+)?")
-UPDATE = re.compile(r"_?(update|apply|step|change|adjust|optimi[sz]e|gradient_?descent)(_?\w+)?", re.IGNORECASE)
+UPDATE = re.compile(r"(\w+_)?(update|apply|step|change|adjust|optimi[sz]e|descent)(_\w+)?")
 MOST = 32  # pairs of passes that are tried
 NOTE = "{0} of {1} are run as its passes"
 RATE = "learning_rate"  # what the backward pass calls its rate
@@ -78,6 +79,7 @@ class _Passes(NamedTuple):
     data: tuple[str, ...] = ()
     sign: int = 1  # of the difference between output and labels
     scaled: bool = False  # whether what backward changes is multiplied by the rate, as no rate of its own is used
+    rate: str = ""  # the attribute that is the rate under another name
 
 
 def adapt(style: Style) -> Style | None:
@@ -93,15 +95,49 @@ def adapt(style: Style) -> Style | None:
         style, data = style._replace(inputs=(*style.inputs, np.copy(style.inputs[0]))), ()
     if len(style.inputs) != 2 or not any(is_float(part) and np.ndim(part) for _, part in walk(net)):
         return None
-    for passes in itertools.islice(_passes(net, style.inputs, data, has_targets=is_autoencoder or bool(data)), MOST):
-        adapted = style._replace(thing=_with_passes(net, passes, style.inputs))
-        if isinstance(called(lambda a=adapted: _trial(a.thing, *a.inputs)), Exception):
-            continue
-        if found := found_costs.adapt(adapted) or standard_costs.adapt(adapted):
-            methods = [m.name for m in (passes.forward, passes.backward, passes.update) if m is not None]
+    passes = _passes(net, style.inputs, data, has_targets=is_autoencoder or bool(data))
+    ways = [(way, style._replace(thing=_with_passes(net, way, style.inputs))) for way in itertools.islice(passes, MOST)]
+    for find, (way, adapted) in itertools.product((_with_fitting_cost, _with_own_cost), ways):
+        if (found := find(adapted)) is not None:
+            methods = [method.name for method in (way.forward, way.backward, way.update) if method is not None]
             note = NOTE.format(", ".join(methods), type(net).__name__)
             return found._replace(note=f"{note}; {found.note}")
     return None
+
+
+def _with_fitting_cost(style: Style) -> Style | None:
+    """Returns a network with a cost of its own, or else a usual one, of which at least one gradient is the slope."""
+    if isinstance(called(lambda: _trial(style.thing, *style.inputs)), Exception):
+        return None
+    return found_costs.adapt(style) or standard_costs.adapt(style)
+
+
+def _with_own_cost(style: Style) -> Style | None:
+    """Returns a network with its own cost if the slopes of that are proportional to a gradient: a sum for a mean."""
+    for adapter in (outside_costs.adapt_own_cost, outside_costs.adapt):
+        found = called(lambda adapter=adapter: adapter(style))
+        if isinstance(found, Style) and called(lambda found=found: _is_proportional(found)) is True:
+            return found
+    return None
+
+
+def _is_proportional(function: Style) -> bool:
+    """Returns whether a gradient of a function has its slopes in all directions, but for one factor."""
+    value, names = function.thing, parameters_of(function.thing)
+    assert function.gradient is not None
+    for name, gradient in function.gradient(*function.inputs).items():
+        at = names.index(name)
+        array = function.inputs[at]
+        if np.size(array) < 2 or (directions := found_costs.directions_along(gradient, array)) is None:
+            continue
+        step = found_costs.step_of(array)
+        before, after = function.inputs[:at], function.inputs[at + 1 :]
+        ends = [[value(*before, array + sign * step * d, *after) for sign in (1, -1)] for d in directions]
+        slopes = [float(end - start) / (2 * step) for end, start in ends]
+        factor = slopes[0] / np.linalg.norm(gradient)
+        if factor and found_costs.agreement(factor * gradient, array, directions, slopes):
+            return True
+    return False
 
 
 def adapt_autoencoder(style: Style) -> Style | None:
@@ -126,7 +162,9 @@ def _data_attributes(net: Any) -> tuple[str, ...]:
 
 
 def _passes(net: Any, inputs: tuple[Any, ...], data: tuple[str, ...], *, has_targets: bool) -> Iterator[_Passes]:
-    """Yields the pairs of methods whose arguments can be filled, with each output and sign."""
+    """Yields the pairs of methods whose arguments can be filled, with each output, sign and rate."""
+    numbers = {n: v for n, v in attributes_of(net).items() if isinstance(v, float) and 0 < v <= 1}
+    rates = [] if any(map(OWN_RATES.fullmatch, numbers)) else [(False, name) for name in numbers]
     for forward in _forwards(net, data):
         result, outputs = _outputs(net, forward, inputs, data)
         for output in outputs:
@@ -135,9 +173,9 @@ def _passes(net: Any, inputs: tuple[Any, ...], data: tuple[str, ...], *, has_tar
                 for update in (None, *_updates(net, backward)):
                     roles = backward.roles | (update.roles if update else frozenset())
                     signs = (1, -1) if "difference" in roles else (1,)
-                    ways = (False,) if "rate" in roles else (False, True)
-                    for sign, scaled in itertools.product(signs, ways):
-                        yield _Passes(forward, backward, update, output, data, sign, scaled)
+                    ways = [(False, "")] if "rate" in roles else [(False, ""), (True, ""), *rates]
+                    for sign, (scaled, rate) in itertools.product(signs, ways):
+                        yield _Passes(forward, backward, update, output, data, sign, scaled, rate)
 
 
 def _forwards(net: Any, data: tuple[str, ...]) -> Iterator[_Method]:
@@ -174,7 +212,7 @@ def _roles(
 ) -> tuple[dict[str, tuple[str, Fill]], list[str]]:
     """Returns the roles of the arguments of a backward pass with what fills them, and the required ones without."""
     takes = [p for p in positional(method) if p.default is p.empty or RATES.fullmatch(p.name)]
-    labels = max((p.name for p in takes if is_of_labels(p.name)), key=label_rank, default="")
+    labels = max((p.name for p in takes if _is_of_labels(p.name)), key=label_rank, default="")
     found, rest = dict[str, Role](), list[str]()
     for p in positional(method):
         if p.name == labels:
@@ -188,6 +226,10 @@ def _roles(
         elif p in takes:
             rest.append(p.name)
     return found, rest
+
+
+def _is_of_labels(name: str) -> bool:
+    return is_of_labels(name) or TARGETS.fullmatch(name) is not None
 
 
 def _value_named(name: str, outputs: list[str]) -> Role | None:
@@ -276,7 +318,8 @@ def _outputs(net: Any, forward: _Method, inputs: tuple[Any, ...], data: tuple[st
         return None, []
     if _output_in(result, np.shape(inputs[1])) is not None:
         return result, [""]
-    after = {name: value for name, value in attributes_of(trial).items() if is_float(value) and name not in data}
+    after = {n: v[-1] if isinstance(v, list) and v else v for n, v in attributes_of(trial).items() if n not in data}
+    after = {name: value for name, value in after.items() if is_float(value)}
     written = [n for n, value in after.items() if n not in before or not np.array_equal(before[n], value)]
     written = [name for name in written if np.shape(after[name]) == np.shape(inputs[1])]
     return result, sorted(written, key=lambda name: not (is_prediction_name(name) or "out" in name.lower()))
@@ -322,7 +365,9 @@ def _with_passes(net: Any, passes: _Passes, inputs: tuple[Any, ...]) -> Any:
         values = {"x": x}
         with of_class(self, kind), contextlib.redirect_stdout(io.StringIO()):
             values["result"] = passes.forward.run(self, values)
-        y = getattr(self, passes.output) if passes.output else _output_in(values["result"], np.shape(inputs[1]))
+        held = getattr(self, passes.output) if passes.output else None
+        y = held[-1] if isinstance(held, list) else held  # of all layers
+        y = _output_in(values["result"], np.shape(inputs[1])) if y is None else y
         values["output"] = y
         self.values_of_forward = lambda: values  # a walk over the network does not enter functions
         return y
@@ -335,6 +380,8 @@ def _with_passes(net: Any, passes: _Passes, inputs: tuple[Any, ...]) -> Any:
             values["difference"] = passes.sign * _difference(values["output"], t)
         if passes.data:
             setattr(self, passes.data[1], t)
+        if passes.rate:
+            setattr(self, passes.rate, learning_rate)
         before = {place: np.copy(part) for place, part in walk(self) if isinstance(part, np.ndarray)}
         with of_class(self, kind), contextlib.redirect_stdout(io.StringIO()):
             values["returned"] = passes.backward.run(self, values)

@@ -228,6 +228,12 @@ def _data_of(variable: Any) -> Any:
     return variable.numpy() if not _is_number(data) and callable(getattr(variable, "numpy", None)) else data
 
 
+def _zeros_like(gradient: Any) -> Any:
+    """Returns a gradient of zeros, in an object of the engine if the gradient is one."""
+    zeros = np.zeros_like(_number(gradient))
+    return _with_data(gradient, zeros) if _is_variable(gradient) else zeros[()]
+
+
 def _number(gradient: Any) -> Any:
     """Returns the number of a gradient, which some engines keep in an object of their own."""
     return (
@@ -255,7 +261,7 @@ def _with_data(variable: Any, data: Any) -> Any:
         for name in (name for name in attributes_of(variable) if name.strip("_") in ("grad", "gradient")):
             setattr(made, name, None if gradient is None else np.zeros_like(gradient))
     else:
-        made.grad = None if gradient is None else np.zeros_like(_number(gradient))[()]
+        made.grad = None if gradient is None else _zeros_like(gradient)
     if not _requires(variable):
         made.requires_grad = True
         made.grad = np.zeros_like(made.grad if made.grad is not None else np.asarray(_data_of(made)))

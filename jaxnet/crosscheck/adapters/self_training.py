@@ -75,7 +75,7 @@ class _Model(NamedTuple):
         """Returns the loss at a learning rate of 0; None if it reports none."""
         net, returned = self.run(replaced, inputs, 0.0)
         if not self.history:
-            first = returned[0] if isinstance(returned, tuple) and returned else returned
+            first = returned[0] if isinstance(returned, tuple | list) and returned else returned
             return first if _is_number(first) else None
         return next((values[0] for place, values in _histories(net) if place == self.history), None)
 

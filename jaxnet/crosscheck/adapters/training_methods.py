@@ -37,7 +37,10 @@ TRAINING = re.compile(
     r"|(\w+_)(step|grads?|gradients?|descent|update)|(\w+_)?(loss|cost|value|objective)_and_\w+|forward_(and_)?back\w*",
     re.IGNORECASE,
 )
-ONCE = re.compile(r"(n|num|max)?_?(epochs?|iter(ation)?s?|steps?)|(epochs?|iter(ation)?s?|steps?)_?(n|num|count)?")
+ONCE = re.compile(
+    r"(n|num|max)?_?(epochs?|iter(ation)?s?|steps?)|(epochs?|iter(ation)?s?|steps?)_?(n|num|count)?"
+    r"|\w+_(epochs?|iter(ation)?s?)"
+)
 LABELS = re.compile(r"([yt]|labels?|targets?|classes|\w+_(y|labels?|targets?|classes))(_\w+)?", re.IGNORECASE)
 SILENT = re.compile(r"verbose|shuffle|print_\w+|log_\w+|plot\w*|show\w*|debug")
 NOTE = "{0} of {1} is run once, on {2}, as its backward pass"

@@ -37,6 +37,10 @@ from jaxnet.crosscheck.inspect.trees import is_float
 
 OWN_RATES = re.compile(r"_?((learn(ing)?_?|l_?|training_?)rate|lr|eta|step_?size)", re.IGNORECASE)
 HISTORY = re.compile(r"([vms]|vel|velocity|mom|prev)_?d?[A-Zwb]\w*|.*(velocity|momentum|history|accum).*")
+STRENGTHS = re.compile(
+    r"beta\d?|mu|momentum|gamma|w(eight)?_?decay|wd|decay|reg(ularization|_\w+)?|l[12](_\w+)?|lambd?a?(_\w+)?",
+    re.IGNORECASE,
+)
 RATE = 1.0
 NOTE = "gradients are computed from the updates that backward makes at a learning rate of 1"
 LATER = "gradients are computed from the updates that {} makes after backward at a learning rate of 1"
@@ -178,6 +182,10 @@ def _at_rate_of_one(style: Style) -> tuple[Backward, str] | None:
             return None
         values = {rate: RATE, counts[0]: 1}
         return (lambda self, dout: kind.backward(self, dout, **values)), f"{NOTE} and {counts[0]}=1"
+    required = required_parameters_of(layer.backward)
+    if len(required) == 2 and RATES.fullmatch(required[1]) and (zeros := _optional_strengths(layer.backward)):
+        note = f"{NOTE}, {', '.join(f'{name}=0' for name in zeros)}"
+        return (lambda self, dout: kind.backward(self, dout, RATE, **dict.fromkeys(zeros, 0.0))), note
     if len(takes) != 2:
         return None
     if RATES.fullmatch(takes[0]) and not RATES.fullmatch(takes[1]):
@@ -185,6 +193,12 @@ def _at_rate_of_one(style: Style) -> tuple[Backward, str] | None:
     if RATES.fullmatch(takes[1]) or _moved(style, _at_argument):
         return (lambda self, dout: kind.backward(self, dout, RATE)), NOTE
     return None
+
+
+def _optional_strengths(backward: Any) -> list[str]:
+    """Returns the names of the optional arguments of a backward pass that are a momentum or a weight decay."""
+    optional = [p.name for p in positional(backward) if isinstance(p.default, float | int)]
+    return [name for name in optional if STRENGTHS.fullmatch(name)]
 
 
 def _with_optimizer(style: Style, takes: list[str], name: str) -> tuple[Backward, str]:

@@ -25,6 +25,7 @@ from jaxnet.crosscheck.adapters import (
     scalar_engines,
     stored_inputs,
     tensor_attributes,
+    unnamed_gradients,
     unread_arguments,
     updates,
     whole_networks,
@@ -185,6 +186,7 @@ def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> S
         passes_by_role.adapt_autoencoder(drawn)  # whose updates would look like those of a layer
         or updates.adapt_own_rate(drawn)  # whose own arrays would look like buffers
         or updates.adapt_later_update(drawn)  # whose gradients would look as if they were missing
+        or unnamed_gradients.adapt(drawn)  # likewise
         or held_optimizers.adapt(drawn)  # likewise
         or loss_objects.adapt_labels_alone(Style(thing, inputs))
         or derivatives.adapt_backward_of_input(drawn)

@@ -49,7 +49,7 @@ def other_framework(thing: Any, inputs: tuple[Any, ...]) -> str | None:
     """
     for module in (*_modules_of(thing), *(m for value in inputs for m in _modules_in(value))):
         top = module.partition(".")[0]
-        if (framework := FRAMEWORKS.get(top)) is not None and _is_package(top):
+        if (framework := FRAMEWORKS.get(top)) is not None and _is_framework(top):
             return framework
     return None
 
@@ -71,9 +71,10 @@ def reject_foreign_function(argument: str, function: Any) -> None:
         )
 
 
-def _is_package(name: str) -> bool:
-    """Returns whether the module of this name is a package, as the frameworks are, and not a file `autograd.py`."""
-    return hasattr(sys.modules.get(name, types), "__path__") or name not in sys.modules
+def _is_framework(name: str) -> bool:
+    """Returns whether the module of this name is the framework, and not a file or a package `autograd` of one's own."""
+    module = sys.modules.get(name)
+    return module is None or (hasattr(module, "__path__") and (name != "autograd" or hasattr(module, "make_vjp")))
 
 
 def _modules_of(thing: Any) -> Iterator[str]:

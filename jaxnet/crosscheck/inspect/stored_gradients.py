@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache, lru_cache
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ WEIGHT_LISTS = re.compile(
 GRADIENT_DICTS = re.compile(r"_?(d_?params?|d_?weights?|(param(eter)?s?_|weights?_)?(grads?|gradients?)|derivatives?)")
 PROPERTIES = ("grads", "gradients")  # which may compute such a dict
 PARAMETER_DICTS = re.compile(r"_?(params?|parameters|weights)")
+TWIN = re.compile(r"_*(g|gra\w*|d_?\w+|nabla\w*|delta\w*)", re.IGNORECASE)  # a dict of gradients
 ENTRY = re.compile(r"(.+)\[\d+\]")
 SYNONYMS = (("w", "weight", "weights", "kernel", "kernels"), ("b", "bias", "biases"))
 
@@ -104,11 +106,12 @@ def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[
     places = [*filter(GRADIENT_DICTS.fullmatch, attributes), *(n for n in PROPERTIES if n not in attributes)]
     dicts = [grads for place in places if isinstance(grads := safe_getattr(layer, place), Mapping)]
     found: dict[str, Any] = {}
+    others = frozenset(name for name, value in attributes.items() if value is None or _is_gradient(value))
     for name in attributes:
         beside = [attributes[place] for place in _strict_names(name) if place in attributes]
         beside += [value for named in dicts for value in _under_its_name(name, named, attributes)]
         if inputs is not None:
-            loose = loose_names(name, frozenset(attributes), frozenset(inputs))
+            loose = loose_names(name, others, frozenset(inputs))
             beside += [attributes[place] for place in loose if place in attributes and _is_gradient(attributes[place])]
         if beside:
             gradient = next((value for value in beside if value is not None), None)
@@ -119,7 +122,7 @@ def gradients_beside(layer: Any, inputs: Collection[str] | None = None) -> dict[
     for name in filter(WEIGHT_LISTS.fullmatch, attributes):
         alike = [attributes[g] for g in GRADIENT_LISTS if have_shapes_of(attributes[name], attributes.get(g))]
         found |= _by_entry(name, attributes[name], alike[0]) if len(alike) == 1 else {}
-    return _beside_entries(attributes) | _within_dicts(attributes) | found
+    return _beside_entries(attributes) | _within_dicts(attributes) | _in_twin_dicts(attributes) | found
 
 
 def _private(layer: Any) -> dict[str, Any]:
@@ -174,6 +177,17 @@ def _within_dicts(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _in_twin_dicts(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the gradients in a dict with the keys and shapes of another: `gra["w"]` for `par["w"]`."""
+    dicts = [(name, value) for name, value in attributes.items() if isinstance(value, Mapping) and value]
+    found = dict[str, Any]()
+    for (place, arrays), (other, gradients) in permutations(dicts, 2):
+        is_twin = TWIN.fullmatch(other) and not TWIN.fullmatch(place) and arrays.keys() == gradients.keys()
+        if is_twin and all(is_inexact(a) and np.shape(gradients[key]) == np.shape(a) for key, a in arrays.items()):
+            found |= {f"{place}[{key!r}]": gradients[key] for key in arrays}
+    return found
+
+
 def _under_its_name(name: str, gradients: Mapping[str, Any], attributes: Collection[str]) -> Iterator[Any]:
     """Yields the gradients of an attribute in a dict of them: `dW` for `W`, `dLdGamma` for `gamma`, `dW` for `weights`.
 
@@ -222,6 +236,18 @@ def are_arrays(value: Any) -> bool:
         value: The value.
     """
     return isinstance(value, list | tuple) and len(value) > 0 and all(map(is_inexact, value))
+
+
+def names_of_gradient(name: str, attributes: Mapping[str, Any], inputs: frozenset[str]) -> tuple[str, ...]:
+    """Returns the names that the gradient of an attribute may have: `dW`, `grad_W`, and for `weight` also `gradient_w`.
+
+    Args:
+        name: The name of the attribute.
+        attributes: All attributes of the layer.
+        inputs: The names of its inputs, whose gradients have such names too.
+    """
+    others = frozenset(n for n, value in attributes.items() if value is None or _is_gradient(value))
+    return *_strict_names(name), *loose_names(name, others, inputs)
 
 
 @cache  # the names of one layer are asked for at each of its many backward passes
