@@ -1,4 +1,4 @@
-"""Code without a cache: `backward(dout, x, W)` takes inputs of the forward pass again, by their names.
+"""Adapts code without a cache: `backward(dout, x, W)` takes inputs of the forward pass again, by their names.
 
 A backward of a layer may also take outputs of the forward pass again, in their order: `backward(y, h, x, dout)`, and
 that of a pair those after the first, by the names that forward has for them.

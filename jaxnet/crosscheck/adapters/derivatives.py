@@ -1,4 +1,4 @@
-"""A function and its derivative: `(f, f_prime)`, objects with `loss` and `loss_prime`, functions with `deriv=True`.
+"""Adapts a function and its derivative: `(f, f_prime)`, objects with `loss` and `loss_prime`, functions with `deriv=True`.
 
 The derivative of an elementwise function may be one of its input or one of its output, as y (1 - y) for the sigmoid.
 Difference quotients tell which is meant. A derivative that takes another array of this shape belongs to a loss of

@@ -1,4 +1,4 @@
-"""Networks whose backward starts from labels, with a cost that no name tells: `net.J`, `energy(y, t)` in their module.
+"""Finds the cost from which the backward of a network starts, under any name: `net.J`, `energy(y, t)` in its module.
 
 The cost is an attribute of the network that is a function, a method of it, or a function of its module. It takes the
 output and the labels, in either order, and returns one number; what trains the network, prints or draws is not called.

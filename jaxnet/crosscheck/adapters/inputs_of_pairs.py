@@ -1,4 +1,4 @@
-"""Pairs without a cache whose backward takes an input of forward again under another name, and its options.
+"""Adapts pairs without a cache whose backward takes an input of forward again under another name, and its options.
 
 `maxpool(image, f, s)` has `maxpool_backward(dpool, orig, f, s)`. Which input is meant, and which argument is the
 upstream gradient, is told by the one call that can be run and returns an array of the shape of that input.

@@ -1,4 +1,4 @@
-"""Losses whose backward takes predictions and labels again: `forward(y_pred, y_true)`, `backward(y_pred, y_true)`.
+"""Adapts losses whose `backward(y_pred, y_true)` takes predictions and labels again, as `forward(y_pred, y_true)` does.
 
 A backward may also take the labels alone, `backward(y_true)`, under the name that they have in forward.
 

@@ -1,4 +1,4 @@
-"""Layers whose two methods have other names than `forward` and `backward`."""
+"""Adapts layers whose two methods have other names than `forward` and `backward`."""
 
 import re
 from typing import Any

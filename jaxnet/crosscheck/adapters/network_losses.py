@@ -1,4 +1,4 @@
-"""Networks whose `loss(X, y)` computes the gradients too: it returns them, or stores them in `grads`.
+"""Adapts networks whose `loss(X, y)` computes the gradients too: it returns them, or stores them in `grads`.
 
 The parameters are in a dict `params`, or attributes, such as the `W` of a linear classifier. A network with a method
 for the gradients alone, `compute_grads(X, y)`, is taken as well.

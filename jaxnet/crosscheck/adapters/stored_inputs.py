@@ -1,4 +1,4 @@
-"""Layers that keep their inputs in objects of value and gradient, as their parameters: `parameters["input"].dvalue`.
+"""Adapts layers that store each input with its gradient, as they store parameters: `parameters["input"].dvalue`.
 
 Backward returns nothing, and the gradient of an input is the one beside the array that forward was given.
 """
@@ -15,7 +15,7 @@ from jaxnet.crosscheck.inspect.objects import parameter_objects
 from jaxnet.crosscheck.inspect.stored_gradients import gradient_attribute
 from jaxnet.crosscheck.inspect.trees import is_float
 
-NOTE = "backward returns nothing; the gradient of an input is the one beside it in {}"
+NOTE = "backward returns nothing; the gradient of an input is read from {}"
 
 
 def adapt(style: Style) -> Style | None:

@@ -1,4 +1,4 @@
-"""Layers whose backward has arguments that it never reads, as `backward(dout, _)` of a layer without parameters."""
+"""Adapts layers whose backward has arguments that it never reads, as `backward(dout, _)` of a layer without parameters."""
 
 import functools
 import inspect

@@ -1,4 +1,4 @@
-"""Layers whose backward updates the parameters itself, at a learning rate or by an optimizer.
+"""Adapts layers whose backward updates the parameters itself, at a learning rate or by an optimizer.
 
 The rate is an argument, `backward(dout, learning_rate)`, or an attribute, `self.lr`. It is recognized by its name or by
 its effect: at 0, nothing changes, and what changes is proportional to it. An update is undone. A gradient that backward

@@ -1,4 +1,4 @@
-"""Functions without a cache: `sigmoid(z)` and `sigmoid_backward(dA, z)`, which takes an upstream gradient.
+"""Adapts functions without a cache: `sigmoid(z)` and `sigmoid_backward(dA, z)`, which takes an upstream gradient.
 
 They may be methods: `forward(x)` and `gradient(x, dout)`. The other argument of backward is the input of forward or its
 output: difference quotients tell which is meant. Which argument is the upstream gradient tells its name, or else that
@@ -20,7 +20,7 @@ from jaxnet.crosscheck.inspect.trees import is_float
 
 STEP, DIRECTIONS = 2.0**-16, 3
 BY_OUTPUT = "{} takes an upstream gradient and the output of {}, not its input"
-AS_UPSTREAM = "{} is linear in {}, which is taken for the upstream gradient"
+AS_UPSTREAM = "{} is linear in {}, so that is read as the upstream gradient"
 
 
 def adapt(style: Style) -> Style | None:
