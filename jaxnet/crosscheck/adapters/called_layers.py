@@ -9,7 +9,7 @@ NOTE = "{} is called as layer(...), not layer.forward(...), because its backward
 
 
 def adapt(style: Style) -> Style | None:
-    """Puts the call of such a layer in the place of its forward, after which alone backward can run."""
+    """Replaces the forward of such a layer by its call, if backward can run only after the call."""
     layer = style.thing
     if isinstance(layer, tuple | list | type):
         return None

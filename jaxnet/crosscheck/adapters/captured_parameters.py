@@ -1,4 +1,4 @@
-"""Adapts functions that return their value and the gradients of arrays that they read: `return loss, dWxh, dWhh, dby, h`.
+"""Adapts functions that return a value and the gradients of arrays that they read: `return loss, dWxh, dWhh, dby, h`.
 
 The arrays are globals of the module, as in the character RNN that many copy, parts of a closure, or attributes of an
 object, as in `lambda X, y: net.loss(X, y, reg)`. The gradients belong to them by their names in the source, or by the

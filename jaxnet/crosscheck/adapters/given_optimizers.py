@@ -100,7 +100,7 @@ def recording_run(style: Style, method: str = "backward") -> tuple[Backward, str
 
 
 class Unreadable(ValueError):
-    """Says why the gradients that an optimizer is given cannot be read."""
+    """Raised if the gradients that an optimizer is given cannot be read; the message says why."""
 
 
 class Recorder:

@@ -112,7 +112,7 @@ def _predictions_first(style: Style) -> Style:
 
 
 def _first_output(style: Style) -> Style:
-    """Leaves a loss the number alone, of those that return further values: `return loss, probs`."""
+    """Makes a loss that returns further values, `return loss, probs`, return the number alone."""
     names, takes = _arguments_of_both(style.thing)
     if isinstance(style.thing, tuple | list | type) or len(style.inputs) != 2 or len(names) != 2 or takes != names:
         return style

@@ -1,4 +1,4 @@
-"""Adapts models whose methods pass values on by name: `forward` returns xs, hs, ps, and backward takes (xs, hs, ps, targets).
+"""Adapts models whose methods pass values on by name: `xs, hs, ps = forward(...)`, `backward(xs, hs, ps, targets)`.
 
 The names of what forward returns are read in its source. `loss(ps, targets)` takes some of them too, or the loss is the
 only number among them. A name that is neither input nor output of forward is an input after those. Backward returns

@@ -172,7 +172,7 @@ def _with_params(net: Any, params: dict[str, Any]) -> Any:
 
 
 def _parameters_in_attributes(style: Style) -> dict[str, Any]:
-    """Returns the arrays that a network has as attributes and returns the gradients of with its loss; none if unclear.
+    """Returns the arrays that a network has as attributes whose gradients it returns with its loss; none if unclear.
 
     They are named by a dict of gradients. A single gradient is that of the only array of its shape, if the source calls
     it a gradient, or the loss changes as it says.

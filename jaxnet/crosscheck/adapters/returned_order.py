@@ -1,4 +1,4 @@
-"""Adapts pairs whose backward returns gradients in another order than the inputs: `(grads, dh, dx)` for (x, h, params)."""
+"""Adapts pairs whose backward returns gradients in another order than the inputs: `(grads, dh, dx)` for `(x, h, p)`."""
 
 import functools
 from typing import Any

@@ -167,7 +167,7 @@ def _flat(arg: Any) -> list[Any]:
 
 
 def _requires(variable: Any) -> bool:
-    """Returns whether an object asks for a gradient; without a word on it, it does."""
+    """Returns whether an object asks for a gradient. It does unless it says otherwise."""
     asks = safe_getattr(variable, "requires_grad")
     return asks if isinstance(asks, bool) else True
 

@@ -1,4 +1,4 @@
-"""Adapts networks whose backward starts from labels and that have no cost: chooses a standard cost that gradients match.
+"""Finds a standard cost that the gradients match, for networks whose backward starts from labels and that have no cost.
 
 Of an output y and labels t, such a cost is a squared error or a cross-entropy, as a sum, or a mean over samples or
 elements. At least one gradient must be its derivative; then what is not is wrong.

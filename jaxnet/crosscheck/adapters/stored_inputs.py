@@ -48,7 +48,7 @@ def adapt(style: Style) -> Style | None:
 
 
 def _places(layer: Any, inputs: Sequence[Any]) -> list[str]:
-    """Returns the place of the object that holds each input and a gradient of its shape; "" for an input without."""
+    """Returns the place of the object that holds each input and a gradient of its shape; "" if there is none."""
     held = [(place, part, array) for place, part, array in parameter_objects(layer)]
 
     def place_of(value: Any) -> str:
