@@ -2,9 +2,9 @@
 
 The cost is an attribute of the network that is a function, a method of it, or a function of its module. It takes the
 output and the labels, in either order, and returns one number. Functions that train, print or draw are not called.
-The adapter chooses a function if all gradients agree with it, or if at least one does and there is no other such
-function. Gradients that do not agree with it are then wrong. A function is not chosen if backward is a multiple of its
-gradient: it may be a metric that is only printed.
+The adapter prefers functions with which all gradients agree, and otherwise takes those with which at least one does.
+Several that differ are an error. Gradients that do not agree with the chosen function are wrong. A function is not
+chosen if backward is a multiple of its gradient: it may be a metric that is only printed.
 """
 
 import dis
