@@ -1,7 +1,7 @@
-"""Finds wrong gradients of complex numbers in which a conjugate is missing, or is where none belongs.
+"""Finds complex gradients that are wrong because a conjugate is missing or superfluous.
 
-Of a right gradient under one convention, conj(backward(conj(dout))) is the right one under the other. So if a wrong
-gradient becomes right by that, a conjugate is what is wrong. That covers dout * f'(z) for dout * conj(f'(z)) and the
+If a gradient is right under one convention, conj(backward(conj(dout))) is right under the other. So if this makes a
+wrong gradient right, the mistake is a conjugate. That covers dout * f'(z) for dout * conj(f'(z)) and the
 other way round, and a wrong sign of all derivatives by imaginary parts.
 """
 

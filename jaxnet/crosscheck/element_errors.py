@@ -1,4 +1,4 @@
-"""Keeps which elements of a wrong matrix were found wrong, in a map of bounded size."""
+"""Records which elements of a matrix have wrong gradients, in a map of bounded size."""
 
 from typing import NamedTuple
 

@@ -62,7 +62,7 @@ def examine(title: str, checkable: Checkable, reference: Checkable | None, optio
 
 
 def _by_convention(title: str, checkable: Checkable, reference: Checkable | None, options: Options) -> Report:
-    """Returns the report by the convention for complex gradients that passes, or that explains the gradients best.
+    """Returns the report under the convention for complex gradients that passes or else fits best.
 
     A gradient fails only if it fails by all of them.
     """
@@ -80,7 +80,7 @@ def _by_convention(title: str, checkable: Checkable, reference: Checkable | None
 
 
 def _badness(report: Report) -> tuple[int, int, int]:
-    """Returns a key by which the report that explains the gradients best is the first."""
+    """Returns a sort key that puts the report that explains the gradients best first."""
     wrong = [leaf for leaf in report.leaves if leaf.verdict is not Verdict.PASS]
     order = [Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL]
     return order.index(report.verdict), len(wrong), sum(not leaf.diagnosis for leaf in wrong)

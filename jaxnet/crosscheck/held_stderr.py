@@ -1,4 +1,4 @@
-"""Holds back what code prints on stderr, such as the usage of a parser of options, until it is clear who needs it."""
+"""Holds back what code prints on stderr, such as an option parser's usage, until it is printed or dropped."""
 
 import io
 import sys

@@ -1,4 +1,7 @@
-"""Binds inputs by name, and reads those of a real run from files: random numbers miss what trained ones trigger."""
+"""Binds inputs by name, and reads the inputs of a real run from files.
+
+The numbers of a trained network may trigger faults that random numbers miss.
+"""
 
 import inspect
 import sys

@@ -64,7 +64,7 @@ def _with_shared_memory_gradient(context: Context, outcome: Outcome) -> Outcome 
 
 
 def _along_structure(context: Context, outcome: Outcome) -> Outcome | None:
-    """Returns the outcome for a value that keeps a structure that it has, if the gradient is correct for that."""
+    """Returns the outcome along the structure that the value has, if the gradient is right there."""
     name = outcome.measured.name
     for structure in recognized(in_float64(context.at[name])):
         along = context.outcome(name, Derivations(outcome.analytic), structure=structure)

@@ -44,7 +44,7 @@ def check_shapes(title: str, shapes: Shapes, seed: int, check: Callable[[tuple[A
 
 
 def at_points(title: str, reports: Sequence[Report]) -> Report:
-    """Returns one report of those at several points, of which there is at least one."""
+    """Combines the reports at one or more points into one report."""
     lines = {name: line for report in reports for name, line in report.lines.items()}
     calls, seconds = sum(report.calls for report in reports), sum(report.seconds for report in reports)
     return Report(
@@ -67,7 +67,7 @@ def _cases(shapes: Shapes, seed: int) -> Iterator[tuple[Any, ...]]:
 
 
 def as_inputs(inputs: Any) -> tuple[Any, ...]:
-    """Returns the inputs of a check, of which an only one may stand alone."""
+    """Returns the inputs of a check as a tuple; a single input may be passed without one."""
     if is_shape(inputs) or not isinstance(inputs, tuple | list):
         return (inputs,)
     return tuple(inputs)

@@ -27,7 +27,7 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the check began."""
+        """Returns the seconds since the check began."""
         return time.perf_counter() - self.start
 
     def count(self) -> None:

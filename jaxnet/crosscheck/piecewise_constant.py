@@ -1,7 +1,7 @@
 """Recognizes forward passes that are piecewise constant, as those of quantizers: round, sign, floor, a threshold.
 
-Their derivative is 0 wherever it exists. So a gradient that is not 0 is none of forward, and may be meant so: a
-straight-through estimator or a surrogate. It is neither right nor wrong as a derivative.
+Their derivative is 0 wherever it exists. A gradient that is not 0 is not the derivative of forward, but may be
+intended: a straight-through estimator or a surrogate. So it is judged neither right nor wrong.
 """
 
 import math
@@ -32,7 +32,7 @@ MIN_KEPT = 2.0**-6  # of a change after the halvings, which several jumps may sh
 
 
 def name_piecewise_constant(context: Context, leaves: list[Leaf]) -> list[Leaf]:
-    """Returns the leaves; those that no derivation can judge since forward is piecewise constant in them say so."""
+    """Returns the leaves, with a reason for those that cannot be judged as forward is piecewise constant in them."""
     named = list(leaves)
     for place, leaf in enumerate(leaves):
         is_candidate = leaf.verdict is Verdict.INCONCLUSIVE and leaf.cause in CAUSES

@@ -81,7 +81,7 @@ class Leaf:
 
     @property
     def reason(self) -> str:
-        """The cause in one sentence, or "" for a PASS."""
+        """Returns the cause in one sentence, or "" for a PASS."""
         return report_lines.reason(self)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Finds what makes a gradient of a wrong shape right: a sum over an axis that is left out, or one too many.
+"""Finds what corrects a gradient of a wrong shape: a missing sum over an axis, or a superfluous one.
 
 Shapes alone do not tell: (4, 4) for (4,) may be summed over either axis, and the sum may be wrong as well. So each way
 to the leaf's shape is compared with difference quotients, and only one that is right is named.
@@ -45,7 +45,7 @@ class Mend(NamedTuple):
 
 
 def explain_shapes(context: Context, gradients: Mapping[str, Any], leaves: list[Leaf]) -> list[Leaf]:
-    """Returns the leaves; those of a wrong shape tell which sum or axis makes the gradient right, if one does.
+    """Returns the leaves, with the sum or axis that corrects a gradient of a wrong shape, if there is one.
 
     Args:
         context: The state of the check.
@@ -106,7 +106,7 @@ def _sum(gradient: Array, axes: Shape, target: Shape) -> Array:
 
 
 def _spread(gradient: Array, axes: Shape, target: Shape) -> Array:
-    """Returns the array of a shape that is constant along axes, and whose sum over them is the gradient."""
+    """Returns an array of this shape that is constant along the axes and whose sum over them is the gradient."""
     kept = tuple(1 if axis in axes else size for axis, size in enumerate(target))
     count = np.prod([target[axis] for axis in axes])
     return np.broadcast_to(gradient.reshape(kept) / count, target).copy()

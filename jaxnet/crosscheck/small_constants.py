@@ -27,7 +27,7 @@ SENTENCE = "it is right for the forward pass with 0 in place of {:g}, a constant
 
 
 def explain_small_errors(context: Context, leaves: list[Leaf]) -> list[Leaf]:
-    """Returns the leaves, those with small errors that a constant of the forward pass explains with that diagnosis.
+    """Returns the leaves, with a diagnosis for small errors that a constant of the forward pass explains.
 
     Args:
         context: The check.

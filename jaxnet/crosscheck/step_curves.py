@@ -1,6 +1,6 @@
 """Measures the errors of a report's difference quotients by step size, once they are asked for.
 
-They cost as much as a check, so a check does not measure them: the report keeps the code while that is small.
+They cost as much as a check, so a check does not measure them. The report keeps the code for this if it is small.
 """
 
 import io

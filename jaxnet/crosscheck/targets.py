@@ -161,7 +161,7 @@ def _executed(file: Path, name: str) -> ModuleType:
 
 @contextmanager
 def as_script(file: Path) -> Iterator[None]:
-    """Sets `sys.argv` to a file without arguments, as its code expects that looks at them."""
+    """Sets `sys.argv` to a file without arguments, as code that reads them expects."""
     argv, sys.argv = sys.argv, [str(file)]
     try:
         yield
@@ -199,7 +199,7 @@ def _imported(target: str, place: str, file: Path, run: Callable[[], ModuleType]
 
 
 def _at_exit(target: str, place: str, status: object, printed: str) -> str:
-    """Returns why a file exits while it is imported, with the last line that it printed, and what to do."""
+    """Returns a message that says why a file exits while it is imported, and what to do."""
     lines = [line.strip(" ─│╭╮╰╯") for line in printed.splitlines()]  # without the box of some parsers
     last = next((line for line in reversed(lines) if line), "")
     if isinstance(status, str):  # a message, which Python prints before it exits with status 1

@@ -1,4 +1,4 @@
-"""Says what is wrong with a call of a check itself: an unknown option, or a pair of functions as two arguments."""
+"""Explains wrong calls of a check itself: an unknown option, or a pair of functions as two arguments."""
 
 import functools
 import inspect
@@ -36,7 +36,7 @@ def explaining_wrong_calls(check: Callable[P, R]) -> Callable[P, R]:
 
 
 def _unknown(option: str, args: tuple[Any, ...], known: list[str]) -> str:
-    """Returns that a check has no such option, and how to pass what it may be."""
+    """Returns a message that a check has no such option, and how to pass what may be meant."""
     if option == "gradient":
         return "takes no gradient=; pass check_function(f, ..., gradient=g), or the pair (f, g) as one argument"
     forward = forward_pass_of(args[0]) if args else None

@@ -1211,11 +1211,14 @@ def test_the_call_that_is_proposed_for_a_cost_outside_has_the_names_of_the_metho
 
 def test_notes_name_the_order_and_the_arrays_that_were_read():
     thing, inputs = STYLES["a_dict_of_gradients_before_those_of_the_inputs"](1.0)
-    assert "backward returns gradients in the order params, h, x, as their shapes tell" in check(thing, *inputs).notes
+    assert (
+        "backward returns gradients in the order params, h, x, inferred from their shapes"
+        in check(thing, *inputs).notes
+    )
     thing, inputs = STYLES["weights_in_globals_of_the_module"](1.0)
     report = check(thing, *inputs)
-    note = "sequence_loss is checked as a function of W, V, c, which it reads and returns the gradients of"
-    assert f"{note}; it returns no gradient of its arguments, so these are held fixed: inputs, h" in report.notes
+    note = "sequence_loss is checked as a function of W, V, c: it reads them and returns their gradients"
+    assert f"{note}; it returns no gradients of its arguments, so these are held fixed: inputs, h" in report.notes
     assert [leaf.name for leaf in report.leaves] == ["params.W", "params.V", "params.c"]
 
 
@@ -1378,7 +1381,7 @@ def test_a_key_that_names_no_array_is_noted():
 
     report = check(loss, draw(5, 4), draw(5, 3))
     assert [leaf.name for leaf in report.leaves] == ["params.W"]
-    assert "the name or the shape of no array that it reads: scale" in report.notes[0]
+    assert "no array that it reads has their name or shape: scale" in report.notes[0]
 
 
 def test_a_captured_array_without_a_gradient_is_named():

@@ -1170,7 +1170,7 @@ def test_a_generator_of_the_module_is_restored():
 
 def test_a_note_names_the_argument_in_which_a_gradient_is_linear():
     thing, inputs = STYLES["an_activation_whose_gradient_takes_the_input_and_what_is_above"](1.0)
-    assert "gradient is linear in previous, which is taken for the upstream gradient" in check(thing, *inputs).notes
+    assert "gradient is linear in previous, so that is read as the upstream gradient" in check(thing, *inputs).notes
 
 
 def test_a_switch_that_is_no_derivative_is_not_taken_for_one():

@@ -133,7 +133,7 @@ def test_weights_that_fit_makes_are_named():
     notes = " ".join(report.notes)
     assert not [warning for warning in report.warnings if ".b affects" in warning]
     assert "the loss that it appends to losses" in notes
-    assert "makes w, b, and starts from random values" in notes
+    assert "creates w, b; the check starts from random values" in notes
 
 
 @pytest.mark.slow

@@ -177,7 +177,7 @@ def test_a_network_that_trains_itself_is_checked(name, factor, capsys):
 def test_the_cost_that_is_supposed_is_named(name, formula):
     (note,) = check(NETWORKS[name](1), X, ONE_HOT).notes
     assert f"is checked as the gradient of {formula} by its parameters" in note
-    assert "no cost was found, so the usual one is taken that the gradients of W1, b1, W2, b2 fit" in note
+    assert "no cost was found, so a standard cost is used that matches the gradients of W1, b1, W2, b2" in note
 
 
 class TwiceItsCost(Classifier):
@@ -255,4 +255,4 @@ def test_a_method_that_writes_files_is_not_run(tmp_path):
 
 def test_a_decay_that_is_optional_is_passed_as_0_and_named():
     (note,) = check(NETWORKS["DecayThatIsOptional"](1), X, ONE_HOT).notes
-    assert note.endswith("the usual one is taken that the gradients of W1, b1, W2, b2 fit; wd is passed as 0")
+    assert note.endswith("a standard cost is used that matches the gradients of W1, b1, W2, b2; wd is passed as 0")

@@ -1,4 +1,4 @@
-"""Says in the words of a command line what is wrong with the code and the values that `jaxnet check` was given."""
+"""Rewrites errors about the code and the values of `jaxnet check` in terms of the command line."""
 
 import inspect
 import re
@@ -49,7 +49,7 @@ def in_words_of_the_shell(target: str, subject: Any, init: Sequence[str], inputs
 
 
 def misread_values(subject: Any, init: Sequence[str], inputs: Sequence[str]) -> str:
-    """Returns which values were not read as they may be meant, to be added to the error that they may have caused.
+    """Returns a hint that names values which may have been misread, to be added to an error.
 
     Args:
         subject: What the target names.
@@ -72,7 +72,7 @@ def misread_values(subject: Any, init: Sequence[str], inputs: Sequence[str]) -> 
 
 
 def pair_meant(target: str, subject: Any) -> str:
-    """Returns that a pair may be meant, to be added to the error of a function that has its backward pass beside it."""
+    """Returns a hint that a pair may be meant, for the error of a function with a backward pass in its module."""
     name = getattr(subject, "__name__", "")
     backward = backward_beside(name, values_beside(subject)) if inspect.isfunction(subject) else ""
     return f"; did you mean {in_file_of(target, name)},{backward}?" if backward and "," not in target else ""

@@ -1,4 +1,4 @@
-"""Spells options and targets as they are written on a command line, where a message has them as in Python."""
+"""Rewrites the options and targets in a message from Python's spelling to that of the command line."""
 
 import re
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def _option(match: re.Match[str]) -> str:
 
 
 def respelled(targets: Sequence[str]) -> tuple[str, str]:
-    """Returns the first target that is misspelled, and how it may be meant; two empty strings if none is.
+    """Returns the first misspelled target and its likely spelling; two empty strings if there is none.
 
     Args:
         targets: The targets of a command.

@@ -16,7 +16,7 @@ def colored(text: str) -> str:
 
 
 def has_color() -> bool:
-    """Returns whether stdout takes colours: a terminal does; NO_COLOR and FORCE_COLOR, if not empty, decide before."""
+    """Returns whether stdout takes colours: a terminal does. NO_COLOR and FORCE_COLOR override this if not empty."""
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or (sys.stdout.isatty() and os.environ.get("TERM") != "dumb")

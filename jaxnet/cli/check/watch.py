@@ -1,7 +1,7 @@
 """Runs a check again whenever the checked code changes.
 
-Each run is a forked child of a process that has loaded NumPy and the checker. It costs milliseconds, where a fresh
-interpreter costs the imports, and unlike modules that are loaded again, it leaves no state of an earlier run.
+Each run is a forked child of a process that has loaded NumPy and the checker. A fork takes milliseconds; a
+fresh interpreter would repeat the imports, and reloaded modules would keep state of an earlier run.
 """
 
 import gc

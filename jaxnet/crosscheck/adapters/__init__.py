@@ -1,4 +1,4 @@
-"""Adapters for the styles in which people write gradients: each turns one style into one that the checker takes.
+"""Translates the styles in which people write gradients into those that the checker takes.
 
 `adapt` tries them in order. An adapter returns None if the code is not in its style. It copies what it changes, and
 never changes numbers: which of several readings is meant is decided by names, shapes and, at last, by difference

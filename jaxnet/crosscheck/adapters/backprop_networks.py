@@ -1,4 +1,4 @@
-"""Networks whose `backprop(x, y)` returns lists of gradients, for parameters in lists: `(nabla_b, nabla_w)`.
+"""Adapts networks with lists of parameters whose `backprop(x, y)` returns lists of gradients: `(nabla_b, nabla_w)`.
 
 Such a network may have a cost, `cost.fn(a, y)`, or only the derivative of one, `cost_derivative(a, y)`. A cost is then
 the integral of its derivative, along the line from the output at the given parameters to the present output.
@@ -108,4 +108,4 @@ def _cost(network: Any, output: Any) -> tuple[Callable[..., Any], str] | None:
         slopes = [np.vdot(getattr(network, name)(start + (s + 1) / 2 * way, t), way) for s in NODES]
         return np.dot(WEIGHTS / 2, slopes)
 
-    return integral, f"the network has no loss, so it is the one whose derivative is {name}"
+    return integral, f"the network has no loss, so the loss is the integral of {name}"

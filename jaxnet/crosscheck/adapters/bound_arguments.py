@@ -1,4 +1,4 @@
-"""Code without a cache: `backward(dout, x, W)` takes inputs of the forward pass again, by their names.
+"""Adapts code without a cache: `backward(dout, x, W)` takes inputs of the forward pass again, by their names.
 
 A backward of a layer may also take outputs of the forward pass again, in their order: `backward(y, h, x, dout)`, and
 that of a pair those after the first, by the names that forward has for them.
@@ -36,7 +36,7 @@ UPSTREAM = re.compile(r"d[A-Z_].*|d(out|y|z|a|l|loss|values?|top)\w*|grad\w*|\w*
 
 
 class _Binding(NamedTuple):
-    """How the parameters of a backward are filled: by name from inputs and outputs, and in order from the rest."""
+    """Maps the parameters of a backward to inputs and outputs by name, and to the rest in order."""
 
     backward: Callable[..., Any]
     own: list[str]
@@ -48,7 +48,7 @@ class _Binding(NamedTuple):
         return self.backward(**dict(zip(self.rest, rest, strict=True)), **by_name)
 
     def named(self, outputs: Any) -> dict[str, Any]:
-        """Returns the last outputs of forward by the names that backward has for them."""
+        """Returns the last outputs of forward under the names used in backward."""
         return dict(zip(self.outputs, outputs[-len(self.outputs) :], strict=True)) if self.outputs else {}
 
 
@@ -96,7 +96,7 @@ def _adapted_pair(style: Style) -> Style | None:
 
 
 def _bind_named_outputs(style: Style) -> _Binding | None:
-    """Returns the binding of a backward that takes further results of forward by the names that forward has for them.
+    """Returns the binding of a backward that takes further results of forward under the names used in forward.
 
     Forward returns `(y, xhat, rstd)`, and backward takes `(dy, xhat, rstd, gamma)`.
     """

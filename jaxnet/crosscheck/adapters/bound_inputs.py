@@ -1,4 +1,4 @@
-"""Layers whose constructor takes the inputs: `MatMul(x, W)`, then `forward()` and `backward(dout)`.
+"""Adapts layers whose constructor takes the inputs: `MatMul(x, W)`, then `forward()` and `backward(dout)`.
 
 The class becomes a pair of functions: forward makes a layer of the inputs, which is the cache of backward.
 """

@@ -1,15 +1,15 @@
-"""Layers whose `__call__` keeps what backward needs, and then calls `forward`, which keeps nothing."""
+"""Adapts layers whose `__call__` stores what backward needs and calls `forward`, which stores nothing."""
 
 import functools
 from typing import Any
 
 from jaxnet.crosscheck.adapters.style import Style, backward_runs_after, has_method, with_methods
 
-NOTE = "{} is called as layer(...), not layer.forward(...), as its backward needs what the call keeps"
+NOTE = "{} is called as layer(...), not layer.forward(...), because its backward needs values that the call stores"
 
 
 def adapt(style: Style) -> Style | None:
-    """Puts the call of such a layer in the place of its forward, after which alone backward can run."""
+    """Replaces the forward of such a layer by its call, if backward can run only after the call."""
     layer = style.thing
     if isinstance(layer, tuple | list | type):
         return None

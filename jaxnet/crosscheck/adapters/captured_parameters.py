@@ -1,4 +1,4 @@
-"""Functions that return their value and the gradients of arrays that they read: `return loss, dWxh, dWhh, dby, h`.
+"""Adapts functions that return a value and the gradients of arrays that they read: `return loss, dWxh, dWhh, dby, h`.
 
 The arrays are globals of the module, as in the character RNN that many copy, parts of a closure, or attributes of an
 object, as in `lambda X, y: net.loss(X, y, reg)`. The gradients belong to them by their names in the source, or by the
@@ -20,9 +20,9 @@ from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, base_name
 from jaxnet.crosscheck.inspect.stored_gradients import LOOSE_GRADIENT_NAMES
 from jaxnet.crosscheck.inspect.trees import distinct, is_float, leaves_of
 
-NOTE = "{} is checked as a function of {}, which it reads and returns the gradients of"
-FIXED = "; it returns no gradient of its arguments, so these are held fixed: {}"
-UNKNOWN = "; not checked, because they have the name or the shape of no array that it reads: {}"
+NOTE = "{} is checked as a function of {}: it reads them and returns their gradients"
+FIXED = "; it returns no gradients of its arguments, so these are held fixed: {}"
+UNKNOWN = "; not checked, because no array that it reads has their name or shape: {}"
 
 
 def adapt(style: Style) -> Style | None:

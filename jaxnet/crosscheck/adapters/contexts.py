@@ -1,6 +1,6 @@
-"""Functions with a context, as PyTorch's but on arrays: `forward(ctx, x, w)` and `backward(ctx, dout)`.
+"""Adapts functions with a context, as PyTorch's but on arrays: `forward(ctx, x, w)` and `backward(ctx, dout)`.
 
-The context is of the class with `save_for_backward` that their module has, or else of one like PyTorch's.
+The context is an instance of the module's class with `save_for_backward`, or else of `Context`.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""A function and its derivative: `(f, f_prime)`, objects with `loss` and `loss_prime`, functions with `deriv=True`.
+"""Adapts functions with their derivatives: `(f, f_prime)`, objects with `loss` and `loss_prime`, `f(x, deriv=True)`.
 
 The derivative of an elementwise function may be one of its input or one of its output, as y (1 - y) for the sigmoid.
 Difference quotients tell which is meant. A derivative that takes another array of this shape belongs to a loss of
@@ -85,7 +85,7 @@ def adapt(style: Style) -> Style | None:
 def _of_second(
     f: Callable[..., Any], derivative: Callable[..., Any], inputs: tuple[Any, ...]
 ) -> Callable[..., Any] | None:
-    """Returns a derivative as one by the second argument, of `mse(real, predicted)`, if its sign and the names tell so.
+    """Returns the derivative by the second argument, as of `mse(real, predicted)`, if its sign and the names say so.
 
     A function of the difference of its arguments has two gradients that differ in sign.
     """

@@ -1,4 +1,4 @@
-"""Layers that pass dicts to each other: `forward({"data": x, "height": 1}) -> {"data": y, ...}`.
+"""Adapts layers that pass dicts to each other: `forward({"data": x, "height": 1}) -> {"data": y, ...}`.
 
 Each dict has one float array, and its other entries describe it. Backward takes the upstream gradient in such a dict,
 under the key that it reads, `{"grad": dout}` or `{**output, "diff": dout}`, or alone. It returns the gradient of the

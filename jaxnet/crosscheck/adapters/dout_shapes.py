@@ -1,4 +1,4 @@
-"""Layers of one sample whose backward takes a vector's upstream gradient as a row or a column, `(1, n)` or `(n, 1)`."""
+"""Adapts layers of one sample whose backward takes the upstream gradient as a row, `(1, n)`, or a column, `(n, 1)`."""
 
 import functools
 from typing import Any

@@ -1,4 +1,4 @@
-"""Forces, which are minus the gradient of an energy: by the name of a function, or by its docstring or comment.
+"""Recognizes forces, which are minus the gradient of an energy, by a function's name, docstring or comment.
 
 A function of a force's name that is documented as `dV/dx`, without a minus, returns the gradient itself.
 """

@@ -1,10 +1,10 @@
-"""Networks whose backward starts from labels, with a cost that no name tells: `net.J`, `energy(y, t)` in their module.
+"""Finds the cost from which the backward of a network starts, under any name: `net.J`, `energy(y, t)` in its module.
 
 The cost is an attribute of the network that is a function, a method of it, or a function of its module. It takes the
-output and the labels, in either order, and returns one number; what trains the network, prints or draws is not called.
-It is taken for the one that backward starts from if all gradients agree with it, or at least one, and with no other
-such function; then what does not agree is wrong. One of which backward is a multiple, such as a metric that is only
-printed, is not.
+output and the labels, in either order, and returns one number. Functions that train, print or draw are not called.
+The adapter prefers functions with which all gradients agree, and otherwise takes those with which at least one does.
+Several that differ are an error. Gradients that do not agree with the chosen function are wrong. A function is not
+chosen if backward is a multiple of its gradient: it may be a metric that is only printed.
 """
 
 import dis

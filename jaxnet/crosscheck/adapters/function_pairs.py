@@ -1,7 +1,7 @@
-"""Two functions of a network, `forward_prop(W1, b1, W2, b2, X)` and `backward_prop(Z1, A1, Z2, A2, W1, W2, X, Y)`.
+"""Adapts networks of two functions: `forward_prop(W1, b1, W2, X)` and `backward_prop(Z1, A1, A2, W1, W2, X, Y)`.
 
 The second one takes labels, which are passed after the arguments of the first, and no cost stands beside them. They
-become the methods of a network that holds the other arguments of forward, of which `standard_costs` finds the cost.
+become the methods of a network that holds the other arguments of forward. `standard_costs` finds its cost.
 """
 
 import functools

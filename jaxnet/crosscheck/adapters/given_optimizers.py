@@ -1,4 +1,4 @@
-"""Layers whose backward is given an optimizer, of which no class is known: `backward(dout, optimizer)`.
+"""Adapts layers whose `backward(dout, optimizer)` takes an optimizer, if no class of optimizers is known.
 
 A recorder is passed in its place. It notes the gradient that each parameter is given with, in calls such as
 `optimizer.step(self.W, dW)`, `optimizer.update([self.W, self.b], [dW, db])` and `optimizer.update(self, dW, db)`. If
@@ -66,7 +66,7 @@ def recording_run(style: Style, method: str = "backward") -> tuple[Backward, str
     trial = duplicate(layer)
     y = called(trial.forward, *style.inputs)
     if not is_float(y) or fill(layer.backward, None) is None:
-        raise Unreadable("forward returns no array" if not is_float(y) else "backward takes other arguments besides")
+        raise Unreadable("forward returns no array" if not is_float(y) else "backward takes further arguments")
     moving = that_move(trial, style.inputs)
 
     def run(self: Any, dout: Any, *, disturbs: bool = False) -> tuple[Any, Recorder]:
@@ -100,7 +100,7 @@ def recording_run(style: Style, method: str = "backward") -> tuple[Backward, str
 
 
 class Unreadable(ValueError):
-    """Says why the gradients that an optimizer is given cannot be read."""
+    """Raised if the gradients that an optimizer is given cannot be read; the message says why."""
 
 
 class Recorder:

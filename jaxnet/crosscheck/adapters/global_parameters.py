@@ -1,4 +1,4 @@
-"""Functions of a network whose parameters are globals: `forward(X)` and `backward(X, y, A1, A2)`, which read `W1`.
+"""Adapts functions of a network that read its parameters from globals: `forward(X)` and `backward(X, y, A1, A2)`.
 
 A cost may stand beside them: `check((forward, cost, backward), X, y)`. The functions become the methods of a network
 that holds the arrays.

@@ -1,4 +1,4 @@
-"""Layers whose backward puts the gradients of its parameters in a dict: one that it is given, or one that it returns.
+"""Adapts layers whose backward puts the gradients of parameters in a dict, which it takes or returns.
 
 `backward(dout, gradients)` fills a dict that the caller passes in, and is recognized by that; `backward(dout)` returns
 `{"W": dW, "b": db, "x": dx}`. A key is the name of a parameter or of its gradient, with a path before it or not.

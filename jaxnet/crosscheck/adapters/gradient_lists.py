@@ -1,4 +1,4 @@
-"""Layers whose backward appends gradients to lists, of which an update takes the mean: `self.dWs.append(dW)`.
+"""Adapts layers whose backward appends gradients to lists, of which an update takes the mean: `self.dWs.append(dW)`.
 
 `dWs` stands for a name of the gradient of the parameter W, as `weight_gradients` of `weights`.
 """
@@ -16,7 +16,7 @@ from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
 from jaxnet.crosscheck.inspect.stored_gradients import loose_names
 from jaxnet.crosscheck.inspect.trees import is_float
 
-NOTE = "backward appends a gradient to {} at each call, which is checked alone"
+NOTE = "backward appends a gradient to {} at each call; only the last one appended is checked"
 
 
 def adapt(style: Style) -> Style | None:

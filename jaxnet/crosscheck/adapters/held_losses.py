@@ -1,4 +1,4 @@
-"""Networks that hold their loss, and whose backward takes no argument: `loss.forward(net.forward(X), y)`, `backward()`.
+"""Adapts networks that hold their loss and start from it: `net.loss.forward(net.forward(X), y)`, `net.backward()`.
 
 The loss keeps what its own backward needs, so the network's backward starts from it.
 """

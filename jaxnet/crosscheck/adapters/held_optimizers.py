@@ -1,4 +1,4 @@
-"""Layers that hold their optimizers, and give them gradients within backward: `self.W = self.W_opt.update(self.W, dW)`.
+"""Adapts layers whose backward passes gradients to optimizers of their own: `self.W = self.W_opt.update(self.W, dW)`.
 
 While backward runs, a recorder stands in their place, and notes the gradients. It moves no parameter, which is why it
 is not taken if backward returns something else with the optimizers themselves: then its result depends on the update.

@@ -1,4 +1,4 @@
-"""Layers whose backward takes the input of forward again under another name: `backward(input, delta)` for `forward(X)`.
+"""Adapts layers whose backward takes forward's input under another name: `backward(input, delta)` for `forward(X)`.
 
 The work may be divided: one method returns the gradient of the input, and another, with the same arguments, stores
 those of the parameters. Which argument is the upstream gradient is told by its name, or by the order that can be run.

@@ -1,7 +1,7 @@
-"""Pairs without a cache whose backward takes an input of forward again under another name, and its options.
+"""Adapts pairs without a cache whose backward takes an input of forward again under another name, and its options.
 
-`maxpool(image, f, s)` has `maxpool_backward(dpool, orig, f, s)`. Which input is meant, and which argument is the
-upstream gradient, is told by the one call that can be run and returns an array of the shape of that input.
+`maxpool(image, f, s)` has `maxpool_backward(dpool, orig, f, s)`. Exactly one choice of that input and of
+the upstream gradient can be called and returns an array of the shape of that input.
 """
 
 import functools
@@ -19,7 +19,7 @@ NOTE = "{} takes {} of {} again, as {}"
 
 
 class _Call(NamedTuple):
-    """How the arguments of a backward are filled: the upstream gradient, and an input under another name."""
+    """Names the arguments of a backward: the upstream gradient, and an input under another name."""
 
     upstream: str
     again: str

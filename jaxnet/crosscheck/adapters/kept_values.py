@@ -1,4 +1,4 @@
-"""Layers whose forward keeps the values for its backward only if it is told to: `forward(x, keep=False)`."""
+"""Adapts layers whose forward stores values for backward only if an option says so: `forward(x, keep=False)`."""
 
 import functools
 import inspect
@@ -7,7 +7,7 @@ from typing import Any
 from jaxnet.crosscheck.adapters.style import Style, backward_runs_after, has_method, with_methods
 from jaxnet.crosscheck.inspect.signatures import positional
 
-NOTE = "forward is called with {}=True, as its backward needs what it keeps then"
+NOTE = "forward is called with {}=True, because backward needs the values that it stores then"
 
 
 def adapt(style: Style) -> Style | None:

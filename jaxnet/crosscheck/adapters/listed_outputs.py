@@ -1,4 +1,4 @@
-"""Code that returns a list or tuple of outputs and takes their upstream gradients in one: `backward([d1, d2])`.
+"""Adapts code that returns a list or tuple of outputs and takes their upstream gradients in one: `backward([d1, d2])`.
 
 A backward of one argument may also take the upstream gradient of the first output alone. So it is tried with both: the
 list is meant if it alone gives gradients of the shapes of the inputs, or if its name is a plural, as `douts`.

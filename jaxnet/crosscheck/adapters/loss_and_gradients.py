@@ -1,4 +1,4 @@
-"""Functions that return their loss and its gradients together: `loss(X, y) -> (loss, grads)`."""
+"""Adapts functions that return their loss and its gradients together: `loss(X, y) -> (loss, grads)`."""
 
 import functools
 import inspect

@@ -1,4 +1,4 @@
-"""Losses whose backward takes predictions and labels again: `forward(y_pred, y_true)`, `backward(y_pred, y_true)`.
+"""Adapts losses whose `backward(y_pred, y_true)` takes predictions and labels again, as `forward(y_pred, y_true)` does.
 
 A backward may also take the labels alone, `backward(y_true)`, under the name that they have in forward.
 
@@ -112,7 +112,7 @@ def _predictions_first(style: Style) -> Style:
 
 
 def _first_output(style: Style) -> Style:
-    """Leaves a loss the number alone, of those that return further values: `return loss, probs`."""
+    """Makes a loss that returns further values, `return loss, probs`, return the number alone."""
     names, takes = _arguments_of_both(style.thing)
     if isinstance(style.thing, tuple | list | type) or len(style.inputs) != 2 or len(names) != 2 or takes != names:
         return style

@@ -1,4 +1,4 @@
-"""Networks and the loss from which their backward starts: `check((net, loss), X, y)`.
+"""Adapts networks and the loss from which their backward starts: `check((net, loss), X, y)`.
 
 The network has `forward(X)` and `backward(dout)`. The loss is an object with a value of output and labels, and with a
 gradient of both or, after the value, of nothing: `loss.forward(output, y)` and `loss.backward()`.

@@ -1,4 +1,4 @@
-"""Pairs of a method and a function: `(norm.forward, norm_backward)`, where backward returns `(dx, dgamma, dbeta)`.
+"""Adapts pairs of a method and a function: `(norm.forward, norm_backward)`, which returns `(dx, dgamma, dbeta)`.
 
 The object that forward belongs to holds the parameters, and its cache goes from one to the other as in other pairs.
 Both may be methods of one object, `(cell.step_forward, cell.step_backward)`, if there are more gradients than inputs.

@@ -1,4 +1,4 @@
-"""Layers whose two methods have other names than `forward` and `backward`."""
+"""Adapts layers whose two methods have other names than `forward` and `backward`."""
 
 import re
 from typing import Any
@@ -66,7 +66,7 @@ def _are_names_of(part: Any, names: tuple[str, str]) -> bool:
 
 
 def adapt_beside_update(style: Style) -> Style | None:
-    """Gives a layer whose `backward(lr=0.1)` is an update alone the backward pass that another method of it is."""
+    """Uses another method as the backward pass of a layer whose `backward(lr=0.1)` only updates the parameters."""
     thing: Any = style.thing
     if isinstance(thing, tuple | list | type) or not _is_update(getattr(thing, "backward", None)):
         return None

@@ -1,4 +1,4 @@
-"""Models of three functions, `forward(X, parameters)`, `cost(A, Y)` and `backward(A, Y, cache)`, or of two.
+"""Adapts models of three functions, `forward(X, parameters)`, `cost(A, Y)` and `backward(A, Y, cache)`, or of two.
 
 The cost may come last too. Their arguments are matched by name, `Y` with `y` if no other is meant. The first argument
 of the cost is the output of forward, and a name with `cache` in it is the rest of what forward returns. Other values

@@ -1,4 +1,4 @@
-"""Methods that return the loss of a model and the gradients of its parameters: `model.loss_and_grad(batch)`.
+"""Adapts methods that return the loss of a model and the gradients of its parameters: `model.loss_and_grad(batch)`.
 
 The gradients are a dict, or an object with the attributes of the one that holds the parameters.
 """
@@ -15,7 +15,7 @@ from jaxnet.crosscheck.inspect.objects import attributes_of, walk
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, base_name
 from jaxnet.crosscheck.inspect.trees import is_float
 
-NOTE = "{} is checked as a function of the parameters of {}, which it returns the gradients of"
+NOTE = "{} is checked as a function of the parameters of {}: it returns their gradients"
 
 
 def adapt(style: Style) -> Style | None:

@@ -1,4 +1,4 @@
-"""Models whose methods pass values on by name: `forward` returns xs, hs, ps, and backward takes (xs, hs, ps, targets).
+"""Adapts models whose methods pass values on by name: `xs, hs, ps = forward(...)`, `backward(xs, hs, ps, targets)`.
 
 The names of what forward returns are read in its source. `loss(ps, targets)` takes some of them too, or the loss is the
 only number among them. A name that is neither input nor output of forward is an input after those. Backward returns
@@ -22,7 +22,7 @@ from jaxnet.crosscheck.inspect.returned_names import owners_of_returned, returne
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, is_parameter_name
 from jaxnet.crosscheck.inspect.trees import distinct, is_float
 
-NOTE = "backward of {} is checked as the gradient of {} by the parameters that it returns gradients of: {}"
+NOTE = "backward of {} is checked as the gradient of {} with respect to the parameters whose gradients it returns: {}"
 Values = dict[str, Any]
 
 

@@ -1,4 +1,4 @@
-"""Networks whose `loss(X, y)` computes the gradients too: it returns them, or stores them in `grads`.
+"""Adapts networks whose `loss(X, y)` computes the gradients too: it returns them, or stores them in `grads`.
 
 The parameters are in a dict `params`, or attributes, such as the `W` of a linear classifier. A network with a method
 for the gradients alone, `compute_grads(X, y)`, is taken as well.
@@ -172,7 +172,7 @@ def _with_params(net: Any, params: dict[str, Any]) -> Any:
 
 
 def _parameters_in_attributes(style: Style) -> dict[str, Any]:
-    """Returns the arrays that a network has as attributes and returns the gradients of with its loss; none if unclear.
+    """Returns the arrays that a network has as attributes whose gradients it returns with its loss; none if unclear.
 
     They are named by a dict of gradients. A single gradient is that of the only array of its shape, if the source calls
     it a gradient, or the loss changes as it says.

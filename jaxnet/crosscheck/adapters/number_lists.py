@@ -1,4 +1,4 @@
-"""Layers of plain Python numbers in nested lists, without NumPy: `self.weights[i][j]`, and `forward([0.1, 0.2])`.
+"""Adapts layers of Python numbers in nested lists, without NumPy: `self.weights[i][j]`, and `forward([0.1, 0.2])`.
 
 Lists stand where the code reads them, and arrays everywhere else: the arguments and the attributes of the layer are
 lists of numbers while one of its passes runs.

@@ -1,4 +1,4 @@
-"""Objects with one method, which returns a loss and its gradient together: `loss.forward_and_backward(x, y)`."""
+"""Adapts objects with one method, which returns a loss and its gradient together: `loss.forward_and_backward(x, y)`."""
 
 import functools
 import inspect

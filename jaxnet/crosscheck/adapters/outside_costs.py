@@ -1,4 +1,4 @@
-"""Networks whose backward starts from labels, with their cost: `check((net, cost), X, y)`, or `check(net, X, y)`.
+"""Adapts networks whose backward starts from labels, with their cost: `check((net, cost), X, y)`, `check(net, X, y)`.
 
 The cost takes the output and the labels: a function beside the network, a method of it, or of one object that it holds.
 Backward takes by name what forward and the cost take and what forward returns, in whichever order, and a learning rate

@@ -1,4 +1,4 @@
-"""Networks with lists of parameters, whose backward returns lists of gradients or stores them in another arrangement.
+"""Adapts networks with lists of parameters and lists of gradients, which may be arranged differently.
 
 `weights` and `biases` may have their gradients in `return dx, dWs, dbs`, in a dict, in pairs, as `[(dW, db), ...]`, or
 one after the other, as `[dW1, db1, dW2, db2]`. The shapes tell which list belongs to which.

@@ -1,4 +1,4 @@
-"""Networks whose passes take further values: `forward(X, training=True)`, `backprop(error, values)`, `update(lr)`.
+"""Adapts networks whose passes take more values: `forward(X, training=True)`, `backprop(error, values)`, `update(lr)`.
 
 Each argument is filled by its role: samples, labels, the output, its difference from the labels, a value that a pass
 returned, an attribute of that name, a flag. The output is what forward returns, or an array that it leaves in an

@@ -1,4 +1,4 @@
-"""Code that takes a plain number and rejects an array: `isinstance(rate, float)` for `layer(x, 0.1)`."""
+"""Adapts code that takes a plain number and rejects an array: `isinstance(rate, float)` for `layer(x, 0.1)`."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Costs whose derivative also takes the input of the last activation: `fn(a, y)` with `delta(z, a, y)`.
+"""Adapts costs whose derivative also takes the input of the last activation: `fn(a, y)` with `delta(z, a, y)`.
 
 The derivative is one by z, where a = sigmoid(z), or one by a that is multiplied by z. Difference quotients tell which.
 """

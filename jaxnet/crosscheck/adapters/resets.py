@@ -1,4 +1,4 @@
-"""Layers that gather their forward passes until they are told to forget them, as by `flush_gradients()`.
+"""Adapts layers that accumulate forward passes until a reset such as `flush_gradients()`.
 
 The backward of such a layer belongs to the first forward pass since then, so a training loop calls the reset in each
 step. Without it, a second pass looks as if it used values of an earlier call.
@@ -20,7 +20,7 @@ RESET = re.compile(
     r"(flush|reset|clear|zero|forget)(_?(all_?)?(grad(ient)?s?|caches?|states?|memory|buffers?|inputs?))?"
 )
 GRADIENTS = re.compile(r"d[A-Z_]\w*|d[wbx]|dl_?d\w+|\w*grad\w*")
-NOTE = "{reset}() is called before each forward, as backward belongs to the first forward after it"
+NOTE = "{reset}() is called before each forward pass, because backward uses the first forward pass after a reset"
 Results = list[np.ndarray]
 
 

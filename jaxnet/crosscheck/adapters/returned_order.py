@@ -1,4 +1,4 @@
-"""Pairs whose backward returns gradients in another order than the inputs: `(grads, dh, dx)` for (x, h, params)."""
+"""Adapts pairs whose backward returns gradients in another order than the inputs: `(grads, dh, dx)` for `(x, h, p)`."""
 
 import functools
 from typing import Any
@@ -10,7 +10,7 @@ from jaxnet.crosscheck.inspect.returned_names import owners_of_returned
 from jaxnet.crosscheck.inspect.returned_order import order_by_structure
 from jaxnet.crosscheck.inspect.trees import is_float, leaves_of
 
-NOTE = "{} returns gradients in the order {}, as their shapes tell"
+NOTE = "{} returns gradients in the order {}, inferred from their shapes"
 
 
 def adapt(style: Style) -> Style | None:

@@ -1,4 +1,4 @@
-"""Layers whose backward returns the gradients of its parameters: `(dx, dW, db)`, `(dx, [dW, db])`, or `(dW, db)` alone.
+"""Adapts layers whose backward returns parameter gradients: `(dx, dW, db)`, `(dx, [dW, db])`, or `(dW, db)` alone.
 
 A gradient belongs to the parameter that its name in the source of backward tells, `dW` of `return dx, dW, db`, or else
 to the first parameter of its shape that has none yet.

@@ -1,4 +1,4 @@
-"""Engines of differentiable objects, as micrograd: inputs with `data` and `grad`, an output with `backward()`.
+"""Adapts engines of differentiable objects, as micrograd: inputs with `data` and `grad`, an output with `backward()`.
 
 The number may have another name than `data`, if it is the only attribute that holds one beside the gradient. A tensor
 may give its values by `numpy()` alone, as in needle, and be made of an array by its class.
@@ -167,7 +167,7 @@ def _flat(arg: Any) -> list[Any]:
 
 
 def _requires(variable: Any) -> bool:
-    """Returns whether an object asks for a gradient; without a word on it, it does."""
+    """Returns whether an object asks for a gradient. It does unless it says otherwise."""
     asks = safe_getattr(variable, "requires_grad")
     return asks if isinstance(asks, bool) else True
 

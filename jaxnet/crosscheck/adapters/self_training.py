@@ -1,4 +1,4 @@
-"""Models that train in one method and report their loss: `train_pair(center, context, negatives, lr)`, `fit(X, y)`.
+"""Adapts models that train and report their loss in one method: `train_pair(center, context, lr)`, `fit(X, y)`.
 
 The method returns its loss, or appends it to a list of its own, as `self.loss_history`. What it changes at a learning
 rate of 1 is the gradient of the loss at a rate of 0, which leaves all parameters alone. `fit` may make the weights that
@@ -41,8 +41,8 @@ VALIDATION = re.compile(r"val|test|dev", re.IGNORECASE)
 ROUND = 1e-6  # of a norm, which a method may compute in float32
 EPOCHS = 3  # after which a weight has moved whose first gradient is 0
 SCALE = 0.5  # of the weights that take the place of those that fit makes
-NOTE = "what {0} of {1} changes at a learning rate of 1 is checked as the gradient of the loss that it {2}"
-STARTED = "{0} of {1} makes {2}, and starts from random values in their place"
+NOTE = "the change that {0} of {1} makes at a learning rate of 1 is checked as the gradient of the loss that it {2}"
+STARTED = "{0} of {1} creates {2}; the check starts from random values instead"
 RETURNED, APPENDED = "returns", "appends to {}"
 
 

@@ -1,4 +1,4 @@
-"""Networks whose backward starts from labels, and which have no cost: the usual one that the gradients fit is taken.
+"""Finds a standard cost that the gradients match, for networks whose backward starts from labels and that have no cost.
 
 Of an output y and labels t, such a cost is a squared error or a cross-entropy, as a sum, or a mean over samples or
 elements. At least one gradient must be its derivative; then what is not is wrong.
@@ -17,7 +17,7 @@ from jaxnet.crosscheck.adapters.outside_costs import Reading, as_function, netwo
 from jaxnet.crosscheck.adapters.style import Style, called
 from jaxnet.crosscheck.inspect.signatures import positional
 
-NOTE = "no cost was found, so the usual one is taken that the gradients of {} fit"
+NOTE = "no cost was found, so a standard cost is used that matches the gradients of {}"
 WITHOUT_DECAY = "{} is passed as 0"
 DECAY = re.compile(r"wd|w(eight)?_?decay|decay|reg(ularization|_strength|_lambda)?|l2(_reg|_lambda)?|lambd?a?_?")
 Cost = Callable[[Any, Any], Any]

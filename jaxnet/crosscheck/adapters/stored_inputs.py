@@ -1,4 +1,4 @@
-"""Layers that keep their inputs in objects of value and gradient, as their parameters: `parameters["input"].dvalue`.
+"""Adapts layers that store each input with its gradient, as they store parameters: `parameters["input"].dvalue`.
 
 Backward returns nothing, and the gradient of an input is the one beside the array that forward was given.
 """
@@ -15,7 +15,7 @@ from jaxnet.crosscheck.inspect.objects import parameter_objects
 from jaxnet.crosscheck.inspect.stored_gradients import gradient_attribute
 from jaxnet.crosscheck.inspect.trees import is_float
 
-NOTE = "backward returns nothing; the gradient of an input is the one beside it in {}"
+NOTE = "backward returns nothing; the gradient of an input is read from {}"
 
 
 def adapt(style: Style) -> Style | None:
@@ -48,7 +48,7 @@ def adapt(style: Style) -> Style | None:
 
 
 def _places(layer: Any, inputs: Sequence[Any]) -> list[str]:
-    """Returns the place of the object that holds each input and a gradient of its shape; "" for an input without."""
+    """Returns the place of the object that holds each input and a gradient of its shape; "" if there is none."""
     held = [(place, part, array) for place, part, array in parameter_objects(layer)]
 
     def place_of(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Code that takes one list, tuple or dict of arrays: `forward([a, b])`, and backward returns gradients alike.
+"""Adapts code that takes one list, tuple or dict of arrays: `forward([a, b])`, and backward returns gradients alike.
 
 The gradients of a layer's parameters may stand behind: `return [da, db], dW`, or `return [da, db], {"W": dW}`.
 """

@@ -1,4 +1,4 @@
-"""The code that is checked, as an adapter receives and returns it."""
+"""Defines the code that is checked, as an adapter receives and returns it."""
 
 import copy
 import inspect

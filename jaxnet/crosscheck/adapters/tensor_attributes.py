@@ -1,4 +1,4 @@
-"""Layers of tensors whose gradients are attributes of the tensors: `self.inp.g = self.out.g @ self.w.t()`.
+"""Adapts layers of tensors whose gradients are attributes of the tensors: `self.inp.g = self.out.g @ self.w.t()`.
 
 Backward takes no argument. It reads the upstream gradient from the tensor that forward returned, and stores the
 gradients of inputs and parameters in an attribute of the same name of theirs.

@@ -1,4 +1,4 @@
-"""Layers whose inputs and outputs are objects that only hold an array: `layer.forward(Tensor(x))` returns a `Tensor`.
+"""Adapts layers whose inputs and outputs only hold an array: `layer.forward(Tensor(x))` returns a `Tensor`.
 
 Such objects record nothing: the layer has the backward pass, of arrays. It is checked as a layer of arrays.
 """

@@ -1,4 +1,4 @@
-"""Networks without a backward pass of their own: `fit(X, y)`, `train_step(X, y, lr)` or `gradients(X, y)` has its code.
+"""Adapts networks whose backward pass is part of `fit(X, y)`, `train_step(X, y, lr)` or `gradients(X, y)`.
 
 Such a method, run for one epoch on all samples, takes the place of a backward pass that starts from labels. If it
 updates after each sample, it is run on the first one alone. If it returns its loss, that is the cost.

@@ -1,6 +1,6 @@
-"""Models of two methods, `loss(X, y)` and `grad(X, y)`, of which the latter returns the gradients of their own arrays.
+"""Adapts models of two methods: `loss(X, y)` returns a value, and `grad(X, y)` the gradients of the model's own arrays.
 
-Neither needs the other, as the second runs its own forward pass. A gradient of the inputs has their shapes instead.
+`grad` runs its own forward pass. If it returns arrays of the shapes of the inputs, it is not such a method.
 """
 
 import operator

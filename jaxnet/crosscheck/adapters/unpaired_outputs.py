@@ -1,4 +1,4 @@
-"""Pairs whose forward returns more outputs than backward takes upstream gradients for.
+"""Adapts pairs whose forward returns more outputs than backward takes upstream gradients for.
 
 A cell returns `(h, y, cache)` and its backward takes `(dh, cache)`; a normalization returns `(out, cache, mean, var)`.
 Such a backward may return one dict for inputs and for the entries of a dict of parameters: `{"dx": ..., "dW": ...}`.

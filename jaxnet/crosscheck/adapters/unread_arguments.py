@@ -1,4 +1,4 @@
-"""Layers whose backward has arguments that it never reads, as `backward(dout, _)` of a layer without parameters."""
+"""Adapts layers whose backward has arguments that it never reads, as in `backward(dout, _)`."""
 
 import functools
 import inspect
@@ -36,7 +36,7 @@ def adapt(style: Style) -> Style | None:
 
 
 def without_unread(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function without the arguments after the first that it requires and never reads.
+    """Returns a function without the required arguments, after the first, that it never reads.
 
     Example:
         >>> slope = without_unread(lambda dout, z, action: dout * (z > 0))

@@ -1,4 +1,4 @@
-"""Layers whose backward updates the parameters itself, at a learning rate or by an optimizer.
+"""Adapts layers whose backward updates the parameters itself, at a learning rate or by an optimizer.
 
 The rate is an argument, `backward(dout, learning_rate)`, or an attribute, `self.lr`. It is recognized by its name or by
 its effect: at 0, nothing changes, and what changes is proportional to it. An update is undone. A gradient that backward
@@ -63,7 +63,7 @@ def adapt(style: Style) -> Style | None:
 
 
 def adapt_own_rate(style: Style) -> Style | None:
-    """Does so for a layer whose backward updates at a rate of its own: an attribute, or the default of an argument."""
+    """Computes gradients from updates at a rate of the layer's own: an attribute, or the default of an argument."""
     layer = style.thing
     if isinstance(layer, type) or not all(callable(getattr(layer, name, None)) for name in ("forward", "backward")):
         return None
@@ -163,7 +163,7 @@ def _adapted(style: Style, run: Backward, note: str) -> Style:
 
 
 def _stored(layer: Any, inputs: list[str]) -> dict[str, np.ndarray]:
-    """Returns copies of the gradients that a layer stores of its arrays, by the name of the array."""
+    """Returns copies of the stored gradients of a layer's arrays, by the name of the array."""
     beside = gradients_beside(layer, inputs).items()
     return {base_name(place): np.copy(gradient) for place, gradient in beside if is_float(gradient)}
 

@@ -1,9 +1,9 @@
-"""Functions without a cache: `sigmoid(z)` and `sigmoid_backward(dA, z)`, which takes an upstream gradient.
+"""Adapts functions without a cache: `sigmoid(z)` and `sigmoid_backward(dA, z)`, which takes an upstream gradient.
 
-They may be methods: `forward(x)` and `gradient(x, dout)`. The other argument of backward is the input of forward or its
-output: difference quotients tell which is meant. Which argument is the upstream gradient tells its name, or else that
-the result is linear in it alone. Functions of several inputs, `linear(A, W, b)`, have a backward that takes all of them
-again, in their order, after or before an upstream gradient: `linear_backward(dZ, A_prev, W, b)`.
+They may be methods: `forward(x)` and `gradient(x, dout)`. The upstream gradient is recognized by its name, or because
+the result is linear in it alone. The other argument of backward is the input of forward or its output; difference
+quotients tell which. If a function has several inputs, `linear(A, W, b)`, its backward takes all of them again,
+in their order, after or before an upstream gradient: `linear_backward(dZ, A_prev, W, b)`.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from jaxnet.crosscheck.inspect.trees import is_float
 
 STEP, DIRECTIONS = 2.0**-16, 3
 BY_OUTPUT = "{} takes an upstream gradient and the output of {}, not its input"
-AS_UPSTREAM = "{} is linear in {}, which is taken for the upstream gradient"
+AS_UPSTREAM = "{} is linear in {}, so that is read as the upstream gradient"
 
 
 def adapt(style: Style) -> Style | None:

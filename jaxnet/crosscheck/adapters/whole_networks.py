@@ -1,4 +1,4 @@
-"""Networks whose backward is of their parameters alone: it returns nothing, or a list like that of the parameters.
+"""Adapts networks whose backward computes the gradients of the parameters alone, and not those of the inputs.
 
 A loop over layers, `for layer in reversed(self.layers): delta = layer.backward(delta)`, has no gradient of the input,
 nor has `backward()` of a network whose `forward(X, y)` returns its loss.
