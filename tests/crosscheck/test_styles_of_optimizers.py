@@ -223,3 +223,19 @@ class _ComputedByTheOptimizer(_Affine):
 def test_gradients_whose_parameters_are_not_certain_are_refused(layer, reason):
     with pytest.raises(SubjectError, match=rf"{reason}; pass a subclass that takes a rate"):
         check(layer(1.0), draw(4, 4))
+
+
+def test_a_note_names_parameters_that_forward_draws_anew():
+    class DrawsItsWeights:
+        def forward(self, x):
+            self.x, self.W = x, np.random.default_rng(0).normal(size=(4, 3))
+            return x @ self.W
+
+        def backward(self, dout, learning_rate):
+            dx = dout @ self.W.T
+            self.W -= learning_rate * 2 * self.x.T @ dout
+            return dx
+
+    report = check(DrawsItsWeights(), draw(5, 4))
+    assert [leaf.name for leaf in report.leaves] == ["x"]
+    assert "not checked, because forward makes them anew in each call: W" in report.text(width=None)

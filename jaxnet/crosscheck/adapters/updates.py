@@ -44,6 +44,7 @@ STRENGTHS = re.compile(
 RATE = 1.0
 NOTE = "gradients are computed from the updates that backward makes at a learning rate of 1"
 LATER = "gradients are computed from the updates that {} makes after backward at a learning rate of 1"
+ANEW = "not checked, because forward makes them anew in each call: {}"
 STORED = "backward updates {} as well, which is undone; the gradients that it stores are checked, not the updates"
 NO_OPTIMIZER = (
     "{0}.{1}: takes {3}, no class of gradient descent was loaded with {0} to make one of, and {5}; pass a subclass "
@@ -159,7 +160,24 @@ def _adapted(style: Style, run: Backward, note: str) -> Style:
     adapted = with_methods(layer, {"backward": backward})
     if both:
         note = STORED.format(", ".join(sorted(both)))
-    return style._replace(thing=adapted, note="; ".join(filter(None, (style.note, note))))
+    anew = ANEW.format(", ".join(names)) if (names := _made_anew(style, run)) else ""
+    return style._replace(thing=adapted, note="; ".join(filter(None, (style.note, note, anew))))
+
+
+def _made_anew(style: Style, run: Backward) -> list[str]:
+    """Returns the names of the arrays that forward draws at each call, although backward updates them."""
+    first, second = duplicate(style.thing), duplicate(style.thing)
+    y = called(first.forward, *style.inputs)
+    for _, held, name, _ in held_arrays(second):
+        held[name] = np.zeros_like(held[name])
+    if isinstance(y, Exception) or isinstance(called(second.forward, *style.inputs), Exception):
+        return []
+    drawn = {n: np.copy(held[n]) for _, held, n, _ in held_arrays(first)}
+    again = {n: held[n] for _, held, n, _ in held_arrays(second)}
+    if not _ran(first, y, run):
+        return []
+    after = {n: held[n] for _, held, n, _ in held_arrays(first)}
+    return [n for n in drawn if _same(drawn[n], again.get(n)) and not _same(after.get(n), drawn[n]) and drawn[n].any()]
 
 
 def _stored(layer: Any, inputs: list[str]) -> dict[str, np.ndarray]:
