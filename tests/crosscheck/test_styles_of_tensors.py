@@ -5,7 +5,8 @@ import pytest
 from tensors import torch  # skips this file where PyTorch is missing
 
 from jaxnet.crosscheck import SubjectError, check
-from jaxnet.crosscheck.adapters import Style, tensor_attributes
+from jaxnet.crosscheck.adapters import Style
+from jaxnet.crosscheck.adapters.tensors import tensor_attributes
 
 
 def draw(*shape):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from jaxnet.crosscheck.adapters.network_losses import GRADIENT_METHODS
+from jaxnet.crosscheck.adapters.networks.network_losses import GRADIENT_METHODS
 from jaxnet.crosscheck.inspect.function import lacks_backward
 from jaxnet.crosscheck.inspect.partners import backward_name, gradient_names
 from jaxnet.crosscheck.inspect.returned_names import returned_names

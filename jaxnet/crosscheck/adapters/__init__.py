@@ -7,56 +7,58 @@ quotients.
 
 from typing import Any
 
-from jaxnet.crosscheck.adapters import (
-    backprop_networks,
+from jaxnet.crosscheck.adapters import methods
+from jaxnet.crosscheck.adapters.functions import (
     bound_arguments,
-    bound_inputs,
-    called_layers,
     contexts,
     derivatives,
-    dict_values,
-    dout_shapes,
-    found_costs,
-    function_pairs,
-    global_parameters,
-    gradient_dicts,
-    held_losses,
-    held_optimizers,
-    inputs_again,
     inputs_of_pairs,
-    kept_values,
     listed_outputs,
     loss_and_gradients,
     loss_objects,
-    losses_beside,
     method_pairs,
-    methods,
+    only_methods,
+    pre_activations,
+    returned_order,
+    unpaired_outputs,
+    upstream_pairs,
+)
+from jaxnet.crosscheck.adapters.layers import (
+    bound_inputs,
+    called_layers,
+    dict_values,
+    dout_shapes,
+    gradient_dicts,
+    inputs_again,
+    kept_values,
+    number_lists,
+    plain_numbers,
+    returned_parameters,
+    structured_inputs,
+    unread_arguments,
+)
+from jaxnet.crosscheck.adapters.networks import (
+    backprop_networks,
+    found_costs,
+    function_pairs,
+    global_parameters,
+    held_losses,
+    losses_beside,
     model_functions,
     model_losses,
     named_values,
     network_losses,
-    number_lists,
-    only_methods,
     outside_costs,
     passes_by_role,
-    plain_numbers,
-    pre_activations,
-    returned_order,
-    returned_parameters,
-    scalar_engines,
     self_training,
     standard_costs,
-    structured_inputs,
-    tensor_containers,
     training_methods,
     two_methods,
-    unpaired_outputs,
-    unread_arguments,
-    updates,
-    upstream_pairs,
     whole_networks,
 )
+from jaxnet.crosscheck.adapters.optimizers import held_optimizers, updates
 from jaxnet.crosscheck.adapters.style import Style
+from jaxnet.crosscheck.adapters.tensors import scalar_engines, tensor_containers
 
 __all__ = ["Style", "adapt"]
 

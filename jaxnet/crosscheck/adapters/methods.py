@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from jaxnet.crosscheck.adapters.bound_arguments import UPSTREAM
-from jaxnet.crosscheck.adapters.plain_descent import RATES
+from jaxnet.crosscheck.adapters.functions.bound_arguments import UPSTREAM
+from jaxnet.crosscheck.adapters.optimizers.plain_descent import RATES
 from jaxnet.crosscheck.adapters.style import Style, has_method, parameters_of, required_parameters_of, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import walk

@@ -5,32 +5,27 @@ from contextlib import contextmanager, suppress
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, NoReturn
 
-from jaxnet.crosscheck.adapters import (
-    Style,
-    adapt,
+from jaxnet.crosscheck.adapters import Style, adapt, methods
+from jaxnet.crosscheck.adapters.functions import (
     captured_parameters,
     derivatives,
     fused_losses,
-    gradient_lists,
-    held_optimizers,
     loss_and_gradients,
     loss_objects,
-    methods,
-    outside_costs,
-    parameter_lists,
-    passes_by_role,
+    returned_order,
+)
+from jaxnet.crosscheck.adapters.layers import (
+    gradient_lists,
     plain_numbers,
     resets,
-    returned_order,
-    scalar_engines,
     stored_inputs,
-    tensor_attributes,
     unnamed_gradients,
     unread_arguments,
-    updates,
-    whole_networks,
 )
+from jaxnet.crosscheck.adapters.networks import outside_costs, parameter_lists, passes_by_role, whole_networks
+from jaxnet.crosscheck.adapters.optimizers import held_optimizers, updates
 from jaxnet.crosscheck.adapters.style import called
+from jaxnet.crosscheck.adapters.tensors import scalar_engines, tensor_attributes
 from jaxnet.crosscheck.frameworks.array_protocol import foreign_array, on_numpy_arrays, with_numpy_arrays
 from jaxnet.crosscheck.frameworks.choose import engine_for
 from jaxnet.crosscheck.frameworks.program import FrameworkProgram

@@ -1,0 +1,1 @@
+"""Adapts layers: how they keep their parameters, take their inputs, and leave their gradients."""

@@ -1,0 +1,409 @@
+"""Adapts networks whose passes take more values: `forward(X, training=True)`, `backprop(error, values)`, `update(lr)`.
+
+Each argument is filled by its role: samples, labels, the output, its difference from the labels, a value that a pass
+returned, an attribute of that name, a flag. The output is what forward returns, or an array that it leaves in an
+attribute. The data may be attributes too, `Net(X, y)` with `forward()` and `backward()`, and the samples of an
+autoencoder are its labels. Of the pairs of passes that run, the first is taken in which at least one gradient is that
+of a cost.
+"""
+
+import contextlib
+import functools
+import io
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from types import FunctionType, MethodType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnet.crosscheck.adapters.layers.number_lists import is_list_of_numbers
+from jaxnet.crosscheck.adapters.methods import BACKWARD, BACKWARD_LIKE, FORWARD, FORWARD_LIKE, in_snake_case, names_of
+from jaxnet.crosscheck.adapters.networks import found_costs, outside_costs, standard_costs
+from jaxnet.crosscheck.adapters.networks.function_pairs import DATA
+from jaxnet.crosscheck.adapters.networks.model_gradients import OWN_RATES
+from jaxnet.crosscheck.adapters.networks.outside_costs import is_of_labels
+from jaxnet.crosscheck.adapters.networks.training_methods import EFFECTS, ONCE, SILENT, TRAINING
+from jaxnet.crosscheck.adapters.optimizers.plain_descent import COUNTS, RATES
+from jaxnet.crosscheck.adapters.style import (
+    Style,
+    called,
+    has_method,
+    of_class,
+    parameters_of,
+    with_methods,
+    with_parameters,
+)
+from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.objects import attributes_of, walk
+from jaxnet.crosscheck.inspect.returned_names import returned_names
+from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_prediction_name, label_rank
+from jaxnet.crosscheck.inspect.signatures import positional
+from jaxnet.crosscheck.inspect.trees import is_float
+
+KEEPS = re.compile(r"(is_?)?train(ing)?(_?mode)?|(store|save|keep|with)_?(cache|grads?|activations?)|cache")
+SAMPLES = re.compile(
+    rf"{DATA.pattern}|(inputs?|data|features|images?|samples|x)_\w+|\w+_(inputs?|data|samples|x)", re.IGNORECASE
+)
+TARGETS = re.compile(r"train(ing)?_(set_)?(outputs?|results?)")
+DIFFERENCE = re.compile(r"(\w+_)?(err(or)?s?|loss(es)?|diff(erences?)?|deltas?|residuals?)(_\w+)?")
+UPDATE = re.compile(r"(\w+_)?(update|apply|step|change|adjust|optimi[sz]e|descent)(_\w+)?")
+MOST = 32  # pairs of passes that are tried
+NOTE = "{0} of {1} are run as its passes"
+RATE = "learning_rate"  # what the backward pass calls its rate
+Values = dict[str, Any]
+Fill = Callable[[Any, Values], Any]  # an argument, from the network and the values of its passes
+Role = tuple[str, Fill]
+
+
+class _Method(NamedTuple):
+    """A method of a network, what fills its arguments, and which of these roles they have."""
+
+    name: str
+    fills: dict[str, Fill]
+    roles: frozenset[str]
+
+    def run(self, net: Any, values: Values) -> Any:
+        """Returns what the method returns for the values of the passes."""
+        return getattr(net, self.name)(**{name: fill(net, values) for name, fill in self.fills.items()})
+
+
+class _Passes(NamedTuple):
+    """The methods that are run as the passes of a network, and the attributes of its output and of its data."""
+
+    forward: _Method
+    backward: _Method
+    update: _Method | None = None
+    output: str = ""
+    data: tuple[str, ...] = ()
+    sign: int = 1  # of the difference between output and labels
+    scaled: bool = False  # whether what backward changes is multiplied by the rate, as no rate of its own is used
+    rate: str = ""  # the attribute that is the rate under another name
+
+
+def adapt(style: Style) -> Style | None:
+    """Gives such a network passes of samples and of labels, and finds its cost."""
+    net: Any = style.thing
+    if isinstance(net, FunctionType | MethodType | type | tuple | list) or not hasattr(net, "__dict__"):
+        return None
+    data = _data_attributes(net)
+    if not style.inputs and len(data) == 2:
+        style = style._replace(inputs=tuple(np.copy(getattr(net, name)) for name in data))
+    is_autoencoder = len(style.inputs) == 1 and is_float(style.inputs[0])
+    if is_autoencoder:
+        style, data = style._replace(inputs=(*style.inputs, np.copy(style.inputs[0]))), ()
+    if len(style.inputs) != 2 or not any(is_float(part) and np.ndim(part) for _, part in walk(net)):
+        return None
+    passes = _passes(net, style.inputs, data, has_targets=is_autoencoder or bool(data))
+    ways = [(way, style._replace(thing=_with_passes(net, way, style.inputs))) for way in itertools.islice(passes, MOST)]
+    for find, (way, adapted) in itertools.product((_with_fitting_cost, _with_own_cost), ways):
+        if (found := find(adapted)) is not None:
+            methods = [method.name for method in (way.forward, way.backward, way.update) if method is not None]
+            note = NOTE.format(", ".join(methods), type(net).__name__)
+            return found._replace(note=f"{note}; {found.note}")
+    return None
+
+
+def _with_fitting_cost(style: Style) -> Style | None:
+    """Returns a network with a cost of its own, or else a usual one, of which at least one gradient is the slope."""
+    if isinstance(called(lambda: _trial(style.thing, *style.inputs)), Exception):
+        return None
+    return found_costs.adapt(style) or standard_costs.adapt(style)
+
+
+def _with_own_cost(style: Style) -> Style | None:
+    """Returns a network with its own cost if the slopes of that are proportional to a gradient: a sum for a mean."""
+    for adapter in (outside_costs.adapt_own_cost, outside_costs.adapt):
+        found = called(lambda adapter=adapter: adapter(style))
+        if isinstance(found, Style) and called(lambda found=found: _is_proportional(found)) is True:
+            return found
+    return None
+
+
+def _is_proportional(function: Style) -> bool:
+    """Returns whether a gradient of a function has its slopes in all directions, but for one factor."""
+    value, names = function.thing, parameters_of(function.thing)
+    assert function.gradient is not None
+    for name, gradient in function.gradient(*function.inputs).items():
+        at = names.index(name)
+        array = function.inputs[at]
+        if np.size(array) < 2 or (directions := found_costs.directions_along(gradient, array)) is None:
+            continue
+        step = found_costs.step_of(array)
+        before, after = function.inputs[:at], function.inputs[at + 1 :]
+        ends = [[value(*before, array + sign * step * d, *after) for sign in (1, -1)] for d in directions]
+        slopes = [float(end - start) / (2 * step) for end, start in ends]
+        factor = slopes[0] / np.linalg.norm(gradient)
+        if factor and found_costs.agreement(factor * gradient, array, directions, slopes):
+            return True
+    return False
+
+
+def adapt_autoencoder(style: Style) -> Style | None:
+    """Does so for an autoencoder whose `backward()` takes nothing, which looks as if it returned no gradient."""
+    net: Any = style.thing
+    takes = [parameters_of(getattr(net, name, None)) for name in names_of(net)]
+    return adapt(style) if len(style.inputs) == len(takes[0]) == 1 and takes[1] == [] else None
+
+
+def _trial(net: Any, x: Any, t: Any) -> None:
+    trial = duplicate(net)
+    trial.forward(x)
+    trial.backward(t)
+
+
+def _data_attributes(net: Any) -> tuple[str, ...]:
+    """Returns the names of the attributes for samples and labels; none unless each is the only one of its kind."""
+    own = [name for name, value in attributes_of(net).items() if value is None or isinstance(value, np.ndarray)]
+    samples = [name for name in own if DATA.fullmatch(name)]
+    labels = [name for name in own if is_of_labels(name) and label_rank(name)]
+    return (samples[0], labels[0]) if len(samples) == len(labels) == 1 else ()
+
+
+def _passes(net: Any, inputs: tuple[Any, ...], data: tuple[str, ...], *, has_targets: bool) -> Iterator[_Passes]:
+    """Yields the pairs of methods whose arguments can be filled, with each output, sign and rate."""
+    numbers = {n: v for n, v in attributes_of(net).items() if isinstance(v, float) and 0 < v <= 1}
+    rates = [] if any(map(OWN_RATES.fullmatch, numbers)) else [(False, name) for name in numbers]
+    for forward in _forwards(net, data):
+        result, outputs = _outputs(net, forward, inputs, data)
+        for output in outputs:
+            names = returned_names(getattr(type(net), forward.name), len(_parts(result)), type(net), partly=True)
+            for backward in _backwards(net, forward, names, has_targets=has_targets):
+                for update in (None, *_updates(net, backward)):
+                    roles = backward.roles | (update.roles if update else frozenset())
+                    signs = (1, -1) if "difference" in roles else (1,)
+                    ways = [(False, "")] if "rate" in roles else [(False, ""), (True, ""), *rates]
+                    for sign, (scaled, rate) in itertools.product(signs, ways):
+                        yield _Passes(forward, backward, update, output, data, sign, scaled, rate)
+
+
+def _forwards(net: Any, data: tuple[str, ...]) -> Iterator[_Method]:
+    """Yields the forward passes that take the samples alone, or nothing if these are an attribute."""
+    for name in _named(net, ("forward", *FORWARD), FORWARD_LIKE):
+        fills = {p.name: fill for p in positional(getattr(net, name)) if (fill := _known_fill(p, net)) is not None}
+        rest = [p.name for p in positional(getattr(net, name)) if p.default is p.empty and p.name not in fills]
+        if len(rest) == 1:
+            yield _Method(name, fills | {rest[0]: _value_of("x")}, frozenset({rest[0]}))
+        elif not rest and data:
+            yield _Method(name, fills, frozenset())
+
+
+def _backwards(net: Any, forward: _Method, outputs: list[str], *, has_targets: bool) -> Iterator[_Method]:
+    """Yields the backward passes, and methods that train, of which all arguments can be filled."""
+    for name in _named(net, ("backward", *BACKWARD), BACKWARD_LIKE, TRAINING):
+        method = getattr(net, name)
+        if name == forward.name or found_costs.reaches(method, type(net), EFFECTS):
+            continue
+        by_role, rest = _roles(method, net, forward, outputs)
+        fills = {argument: fill for argument, (_, fill) in by_role.items()}
+        roles = frozenset(role for role, _ in by_role.values())
+        if roles & {"labels", "difference"}:
+            fills |= {argument: _part_of("result", i - len(rest)) for i, argument in enumerate(rest)}
+        elif len(rest) in (1, 2) and not has_targets:
+            fills |= dict(zip(rest, map(_value_of, ("x", "t")[-len(rest) :]), strict=True))
+        elif rest or not has_targets:
+            continue
+        yield _Method(name, fills, roles)
+
+
+def _roles(
+    method: Any, net: Any, forward: _Method, outputs: list[str]
+) -> tuple[dict[str, tuple[str, Fill]], list[str]]:
+    """Returns the roles of the arguments of a backward pass with what fills them, and the required ones without."""
+    takes = [p for p in positional(method) if p.default is p.empty or RATES.fullmatch(p.name)]
+    labels = max((p.name for p in takes if _is_of_labels(p.name)), key=label_rank, default="")
+    found, rest = dict[str, Role](), list[str]()
+    for p in positional(method):
+        if p.name == labels:
+            found[p.name] = "labels", _value_of("t")
+        elif p.name in forward.roles or (p in takes and SAMPLES.fullmatch(p.name)):
+            found[p.name] = "samples", _value_of("x")
+        elif (fill := _known_fill(p, net)) is not None:
+            found[p.name] = "rate" if RATES.fullmatch(p.name) else "constant", fill
+        elif p in takes and (value := _value_named(p.name, outputs)) is not None:
+            found[p.name] = value
+        elif p in takes:
+            rest.append(p.name)
+    return found, rest
+
+
+def _is_of_labels(name: str) -> bool:
+    return is_of_labels(name) or TARGETS.fullmatch(name) is not None
+
+
+def _value_named(name: str, outputs: list[str]) -> Role | None:
+    """Returns the role of an argument that is named like the output, a value beside it, or a difference from labels."""
+    if name in outputs:
+        return "output", _part_of("result", outputs.index(name))
+    if DIFFERENCE.fullmatch(in_snake_case(name)):
+        return "difference", _value_of("difference")
+    if is_prediction_name(name) or "output" in name:
+        return "output", _value_of("output")
+    return None
+
+
+def _updates(net: Any, backward: _Method) -> Iterator[_Method]:
+    """Yields the methods that update the parameters after a backward pass."""
+    for name in _named(net, (), UPDATE):
+        method = getattr(net, name)
+        if name == backward.name or found_costs.reaches(method, type(net), EFFECTS):
+            continue
+        fills, roles, rest = dict[str, Fill](), set[str](), list[str]()
+        for p in positional(method):
+            if (fill := _known_fill(p, net)) is not None:
+                fills[p.name] = fill
+                roles |= {"rate"} if RATES.fullmatch(p.name) else set()
+            elif p.default is not p.empty:
+                continue
+            elif SAMPLES.fullmatch(p.name):
+                fills[p.name] = _value_of("x")
+            elif is_of_labels(p.name):
+                fills[p.name] = _value_of("t")
+            else:
+                rest.append(p.name)
+        fills |= {name: _part_of("returned", i, whole=len(rest) == 1) for i, name in enumerate(rest)}
+        yield _Method(name, fills, frozenset(roles))
+
+
+def _named(net: Any, names: tuple[str, ...], *patterns: re.Pattern[str]) -> list[str]:
+    """Returns the names of the methods of these names, and then of those that match a pattern, private ones last."""
+    own = [name for name in dir(type(net)) if not name.startswith("__") and has_method(net, name)]
+    own.sort(key=lambda name: name.startswith("_"))
+    alike = [n for pattern in patterns for n in own if pattern.fullmatch(in_snake_case(n).lstrip("_"))]
+    private = [f"_{name}" for name in names]
+    return list(dict.fromkeys([*(name for name in (*names, *private) if has_method(net, name)), *alike]))
+
+
+def _known_fill(parameter: Any, net: Any) -> Fill | None:
+    """Returns what fills an argument that is no value of the passes; None for another one."""
+    name, is_optional = parameter.name, parameter.default is not parameter.empty
+    if KEEPS.fullmatch(in_snake_case(name)) and (not is_optional or isinstance(parameter.default, bool)):
+        return lambda net, values: True  # noqa: ARG005
+    if RATES.fullmatch(name):
+        return _value_of("rate")
+    if ONCE.fullmatch(name):
+        return lambda net, values: 1  # noqa: ARG005
+    if SILENT.fullmatch(name):
+        return lambda net, values: False  # noqa: ARG005
+    if COUNTS.fullmatch(name) and not is_optional:
+        return lambda net, values: len(values["x"])  # noqa: ARG005
+    if not is_optional and isinstance(getattr(net, name, None), dict | list):
+        return lambda net, values: getattr(net, name)  # noqa: ARG005
+    return None
+
+
+def _value_of(role: str) -> Fill:
+    return lambda net, values: values[role]  # noqa: ARG005
+
+
+def _part_of(role: str, at: int, *, whole: bool = False) -> Fill:
+    """Returns what takes one of the values that a pass returned, or all of them."""
+    return lambda net, values: values[role] if whole else _parts(values[role])[at]  # noqa: ARG005
+
+
+def _parts(result: Any) -> tuple[Any, ...]:
+    return tuple(result) if isinstance(result, tuple | list) else (result,)
+
+
+def _outputs(net: Any, forward: _Method, inputs: tuple[Any, ...], data: tuple[str, ...]) -> tuple[Any, list[str]]:
+    """Returns what a forward pass returns, and the attributes that may be its output; "" if that is returned."""
+    trial = duplicate(net)
+    if data and not forward.roles:
+        setattr(trial, data[0], np.copy(inputs[0]))
+    before = {name: np.copy(value) for name, value in attributes_of(trial).items() if is_float(value)}
+    with contextlib.redirect_stdout(io.StringIO()):
+        result = called(lambda: forward.run(trial, {"x": inputs[0]}))
+    if isinstance(result, Exception):
+        return None, []
+    if _output_in(result, np.shape(inputs[1])) is not None:
+        return result, [""]
+    after = {n: v[-1] if isinstance(v, list) and v else v for n, v in attributes_of(trial).items() if n not in data}
+    after = {name: value for name, value in after.items() if is_float(value)}
+    written = [n for n, value in after.items() if n not in before or not np.array_equal(before[n], value)]
+    written = [name for name in written if np.shape(after[name]) == np.shape(inputs[1])]
+    return result, sorted(written, key=lambda name: not (is_prediction_name(name) or "out" in name.lower()))
+
+
+def _output_in(result: Any, shape: tuple[int, ...]) -> Any:
+    """Returns the output among what a forward pass returns: an array like the labels, or the first, or the last of all.
+
+    Lists of numbers count as arrays. None if there is none.
+    """
+    if is_list_of_numbers(result):
+        return np.array(result, np.float64)
+    if is_float(result):
+        return np.asarray(result)
+    parts = [part[-1] if isinstance(part, list) and part else part for part in _parts(result)]  # of all layers
+    arrays = [part for part in parts if is_float(part) and np.ndim(part)]
+    alike = [array for array in arrays if np.shape(array) == shape]
+    at = -1 if isinstance(result, list) else 0
+    return (alike or arrays)[at] if arrays else None
+
+
+def _difference(output: Any, labels: Any) -> Any:
+    """Returns the output minus the labels, class numbers as one-hot rows, or columns where these are the samples."""
+    y, t = np.asarray(output), np.asarray(labels)
+    if y.ndim != 2 or y.shape == t.shape or t.dtype.kind not in "iu":
+        return y - t
+    ids = t.ravel()
+    return y - np.eye(y.shape[1])[ids] if len(ids) == len(y) else y - np.eye(y.shape[0])[ids].T
+
+
+def _with_passes(net: Any, passes: _Passes, inputs: tuple[Any, ...]) -> Any:
+    """Returns a network with `forward(samples)` and `backward(labels, learning_rate)`."""
+    kind: Any = type(net)
+    methods = [passes.forward, passes.backward, *([passes.update] if passes.update else [])]
+    of_class_alone = {n: value for base in reversed(kind.__mro__) for n, value in vars(base).items()}
+    rates = {n: v for n, v in of_class_alone.items() if OWN_RATES.fullmatch(n) and isinstance(v, float)}
+
+    @functools.wraps(getattr(kind, passes.forward.name))
+    def forward(self: Any, *samples: Any, **named: Any) -> Any:
+        (x,) = (*samples, *named.values())
+        if passes.data:
+            setattr(self, passes.data[0], x)
+        values = {"x": x}
+        with of_class(self, kind), contextlib.redirect_stdout(io.StringIO()):
+            values["result"] = passes.forward.run(self, values)
+        held = getattr(self, passes.output) if passes.output else None
+        y = held[-1] if isinstance(held, list) else held  # of all layers
+        y = _output_in(values["result"], np.shape(inputs[1])) if y is None else y
+        values["output"] = y
+        self.values_of_forward = lambda: values  # a walk over the network does not enter functions
+        return y
+
+    @functools.wraps(getattr(kind, passes.backward.name))
+    def backward(self: Any, *targets: Any, learning_rate: float = 1.0, **named: Any) -> Any:
+        (t,) = (*targets, *named.values())
+        values = self.values_of_forward() | {"t": t, "rate": learning_rate}
+        if any("difference" in method.roles for method in methods):
+            values["difference"] = passes.sign * _difference(values["output"], t)
+        if passes.data:
+            setattr(self, passes.data[1], t)
+        if passes.rate:
+            setattr(self, passes.rate, learning_rate)
+        before = {place: np.copy(part) for place, part in walk(self) if isinstance(part, np.ndarray)}
+        with of_class(self, kind), contextlib.redirect_stdout(io.StringIO()):
+            values["returned"] = passes.backward.run(self, values)
+            if passes.update:
+                passes.update.run(self, values)
+        if passes.scaled:
+            _scale_changes(self, before, learning_rate)
+        return values["returned"]
+
+    x = next(iter(passes.forward.roles), passes.data[0] if passes.data else "x")
+    named = [name for name in (*passes.backward.fills, *passes.data[1:]) if is_label_name(name) and name != x]
+    t = named[0] if named else "labels"
+    adapted = with_methods(
+        net,
+        {"forward": with_parameters(forward, ["self", x]), "backward": with_parameters(backward, ["self", t, RATE])},
+    )
+    vars(adapted).update(rates)
+    return adapted
+
+
+def _scale_changes(net: Any, before: dict[str, Any], rate: float) -> None:
+    """Makes the changes of the arrays of a network proportional to a learning rate."""
+    for place, array in walk(net):
+        if isinstance(array, np.ndarray) and place in before and before[place].shape == array.shape and is_float(array):
+            array[...] = before[place] + rate * (array - before[place])

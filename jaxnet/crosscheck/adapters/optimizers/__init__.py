@@ -1,0 +1,1 @@
+"""Adapts layers that update their parameters: computes the gradients from the updates."""
