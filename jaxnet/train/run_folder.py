@@ -43,7 +43,8 @@ TEXT: tuple[str, Callable[[Any], bool]] = "a text", lambda value: isinstance(val
 COUNT: tuple[str, Callable[[Any], bool]] = "a whole number", lambda value: isinstance(value, int) and 0 <= value < 2**63
 SHARE: tuple[str, Callable[[Any], bool]] = "a share", lambda value: isinstance(value, int | float) and 0 <= value <= 1
 SUMMARY_ENTRIES = {  # what an entry is if it is not null, and whether a value is that
-    "dataset": TEXT, "network": TEXT, "diverged": TEXT, "learned_nothing": TEXT, "parameters": COUNT, "steps": COUNT,
+    "dataset": TEXT, "network": TEXT, "diverged": TEXT, "learned_nothing": TEXT, "loss_rose": TEXT,
+    "parameters": COUNT, "steps": COUNT,
     "train_accuracy": SHARE, "validation_accuracy": SHARE, "test_accuracy": SHARE,
     "seconds": ("a number of seconds", lambda value: isinstance(value, int | float) and 0 <= value < 1e18),
     "options": ("an object", lambda value: isinstance(value, dict)),

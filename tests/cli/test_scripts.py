@@ -614,6 +614,15 @@ def test_a_longer_run_begins_with_the_steps_of_a_shorter_one(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_loss_that_rose_is_told_of_a_run_that_learned(run, tmp_path):
+    """Takes steps so large that the outputs explode, although 15 % of the samples are classified, not 10 %."""
+    options = ["--activation", "sigmoid", "--optimizer", "adam", "--learning-rate", "100", "--steps", "300"]
+    done = run("train.py", *options, "--seed", "1", "--output", str(tmp_path / "run"))
+    assert done.returncode == 0
+    assert re.fullmatch(r"train.py: the loss rose from 2.35 to \S+; try a smaller --learning-rate", done.stderr.strip())
+
+
+@pytest.mark.slow
 def test_a_tiny_clip_norm_stops_learning(run, tmp_path):
     """Takes 100 steps of at most 0.1 * 1e-9, which change no prediction."""
     done = run("train.py", "--clip-norm", "1e-9", "--steps", "100", "--output", str(tmp_path / "run"))

@@ -213,6 +213,8 @@ def finish(
         sys.exit(f"{program()}: {outcome.divergence}")
     if save_error:
         sys.exit(FAILED_TO_SAVE)
+    if summary["loss_rose"] and not summary["learned_nothing"]:
+        print(f"{program()}: {summary['loss_rose']}; try a smaller --learning-rate", file=sys.stderr)
     if summary["learned_nothing"]:
         advice = "try another learning rate (--learning-rate) or other initial weights (--init-std)"
         sys.exit(f"{program()}: the network learned nothing: {summary['learned_nothing']}; {advice}")

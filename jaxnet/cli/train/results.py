@@ -19,7 +19,7 @@ from jaxnet.data import text
 from jaxnet.nn.summary import param_shapes
 from jaxnet.plots import training as plots  # imports matplotlib, whose faults would otherwise show after the training
 from jaxnet.train import run_folder
-from jaxnet.train.learned_nothing import learned_nothing
+from jaxnet.train.learned_nothing import learned_nothing, loss_rose
 
 SAMPLED_CHARACTERS = 400
 
@@ -51,6 +51,7 @@ def summarize(setup: Setup, outcome: Outcome, started: datetime, seconds: float)
         "steps_per_second": round(len(history.loss) / seconds, 1),
         "diverged": outcome.divergence,
         "learned_nothing": fault,
+        "loss_rose": None if outcome.divergence else loss_rose(history, setup.data.t_train),
         "versions": {"python": platform.python_version(), "jaxnet": jaxnet.__version__}
         | {name: version(name) for name in ("jax", "numpy")},
         "options": options,
