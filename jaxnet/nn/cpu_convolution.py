@@ -6,7 +6,7 @@
   largest element and its place are kept, which is all that the gradient needs.
 """
 
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -63,13 +63,19 @@ def convolve_and_pool(
     x: Images, W: Filters, b: Float[Array, " F"], padding: int, size: int
 ) -> Float[Array, "N OH OW F"]:
     """y = the largest element of each block of size by size pixels of ReLU(convolve(x, W, b, padding))."""
-    return _convolve_and_pool_forward(x, W, b, padding, size)[0]
+
+    def of_chunk(x: Array) -> Array:
+        elements = _elements_of_blocks(x, W, padding, size)
+        return jax.nn.relu(reduce(jnp.maximum, elements) + b)  # as the largest of ReLU is ReLU of the largest
+
+    chunk = _images_in_cache(x, W, jax.eval_shape(lambda: _correlate(x, W, padding)))
+    return _joined(lax.map(of_chunk, _in_chunks(x, chunk)))
 
 
 def _convolve_and_pool_forward(x: Array, W: Array, b: Array, padding: int, size: int) -> tuple[Array, Any]:
     def of_chunk(x: Array) -> tuple[Array, Array]:
-        y, places = _largest(size, _correlate(x, W, padding) + b)
-        return jax.nn.relu(y), places  # as the largest of ReLU is ReLU of the largest
+        y, places = _largest(_elements_of_blocks(x, W, padding, size))
+        return jax.nn.relu(y + b), places
 
     chunk = _images_in_cache(x, W, jax.eval_shape(lambda: _correlate(x, W, padding)))
     y, places = (_joined(a) for a in lax.map(of_chunk, _in_chunks(x, chunk)))
@@ -109,6 +115,34 @@ def _in_chunks(a: Array, chunk: int) -> Array:
 
 def _joined(a: Array) -> Array:
     return a.reshape(-1, *a.shape[2:])
+
+
+# Blocks of a convolution
+
+
+def _elements_of_blocks(x: Images, W: Filters, padding: int, size: int) -> list[Float[Array, "N OH OW F"]]:
+    """Returns the elements of each block of size by size pixels of a convolution, place by place."""
+    if x.shape[3] == 1:
+        return _by_windows_of_blocks(x, W, padding, size)
+    return _blocks(size, _correlate(x, W, padding))
+
+
+def _by_windows_of_blocks(x: Images, W: Filters, padding: int, size: int) -> list[Float[Array, "N OH OW F"]]:
+    """Returns what `_elements_of_blocks` returns for one channel, as one product.
+
+    A block reads a window of K + size - 1 by K + size - 1 pixels, and each of its elements K² of them. So the filters
+    are repeated for each element, with zeros at the other pixels. The product is larger, for 5 by 5 and blocks of 2 by
+    2 by 1.44, but reads 9 copies of x in place of 25.
+    """
+    x = jnp.pad(x[..., 0], ((0, 0), (padding, padding), (padding, padding)))
+    k, (n, height, width), filters = len(W), x.shape, W.shape[3]
+    oh, ow, whole = (height - k + 1) // size, (width - k + 1) // size, k + size - 1
+    pixels = [(i, j) for i in range(whole) for j in range(whole)]
+    rows = [x[:, i : i + oh * size : size, j : j + ow * size : size].reshape(1, -1) for i, j in pixels]
+    repeated = [jnp.pad(W[:, :, 0], ((i, size - 1 - i), (j, size - 1 - j), (0, 0))) for i, j in np.ndindex(size, size)]
+    columns = jnp.stack(repeated, 2).reshape(whole**2, -1)  # (whole², size² F)
+    y = (jnp.concatenate(rows).T @ columns).reshape(n, oh, ow, size**2, filters)
+    return [y[:, :, :, i] for i in range(size**2)]
 
 
 # Gradients of a convolution
@@ -174,11 +208,11 @@ def _by_rows_and_columns(x: Images, dout: Float[Array, "N OH OW F"], size: int) 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def max_of_blocks(size: int, x: Images) -> Float[Array, "N OH OW C"]:
     """Returns the largest element of each block of size by size pixels; pixels beyond the last whole one are unused."""
-    return _largest(size, x)[0]
+    return _largest(_blocks(size, x))[0]
 
 
 def _max_forward(size: int, x: Array) -> tuple[Array, tuple[Array, tuple[int, ...]]]:
-    y, places = _largest(size, x)
+    y, places = _largest(_blocks(size, x))
     return y, (places, x.shape[1:3])
 
 
@@ -190,14 +224,18 @@ def _max_backward(size: int, cache: tuple[Array, tuple[int, ...]], dout: Array) 
 max_of_blocks.defvjp(_max_forward, _max_backward)
 
 
-def _largest(size: int, x: Images) -> tuple[Array, Places]:
-    """Returns the largest element of each block, nan if there is one, and its place; the first one of several."""
+def _blocks(size: int, x: Images) -> list[Float[Array, "N OH OW C"]]:
+    """Returns the elements of each block of size by size pixels, place by place, by rows."""
     oh, ow = x.shape[1] // size, x.shape[2] // size
     blocks = x[:, : oh * size, : ow * size].reshape(-1, oh, size, ow, size, x.shape[3])
-    y = blocks[:, :, 0, :, 0]
-    places = jnp.zeros(y.shape, np.min_scalar_type(size**2))
-    for i in range(1, size**2):
-        e = blocks[:, :, i // size, :, i % size]
+    return [blocks[:, :, i, :, j] for i, j in np.ndindex(size, size)]
+
+
+def _largest(elements: list[Float[Array, "N OH OW C"]]) -> tuple[Array, Places]:
+    """Returns the largest element of each block, nan if there is one, and its place; the first one of several."""
+    y, *others = elements
+    places = jnp.zeros(y.shape, np.min_scalar_type(len(elements)))
+    for i, e in enumerate(others, start=1):
         larger = (e > y) | jnp.isnan(e)
         y, places = jnp.where(larger, e, y), jnp.where(larger, places.dtype.type(i), places)
     return y, places
