@@ -109,11 +109,12 @@ def test_outputs_gradients_and_statistics_are_equal(name, x64):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12 * largest)
 
 
-def test_a_pooled_convolution_chooses_the_same_of_equal_elements(x64):
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_pooled_convolution_chooses_the_same_of_equal_elements(x64, channels):
     """Uses whole numbers, so that windows have equal maxima, zeros after ReLU among them; and nan, the largest."""
-    net, rng = chain(convolution(2, 3, 2), relu(), max_pool(2)), np.random.default_rng(0)
+    net, rng = chain(convolution(channels, 3, 2), relu(), max_pool(2)), np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.round(2 * leaf), random_params(net))
-    x = rng.integers(-1, 2, (8, 2, 9, 9)).astype(float)
+    x = rng.integers(-1, 2, (8, channels, 9, 9)).astype(float)
     x[0, 0, :2, :2] = np.nan
 
     def gradient(net):
