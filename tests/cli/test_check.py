@@ -390,6 +390,45 @@ def test_an_annotation_escapes_what_github_reads():
     assert annotation(replace(report, lines={})).startswith("::warning title=")
 
 
+class SelfTrained:
+    def loss(self, y):
+        return ((self.out - y) ** 2).sum()
+
+    def zero_grad(self):
+        self.gW = 0
+
+    def step(self, X, y):
+        d = 2 * (X @ self.W + self.b - y)
+        gW = X.T @ d
+        self.W -= 0.1 * gW
+        self.b -= 0.1 * d.sum(0)
+        return self.loss(y)
+
+
+@pytest.mark.parametrize(("leaf", "code"), [("W", "gW = X.T @ d"), ("b", "self.b -= 0.1 * d.sum(0)")])
+def test_the_gradient_of_a_model_that_trains_itself_is_not_said_to_be_computed_in_its_loss(leaf, code):
+    assert gradient_line(SelfTrained(), leaf=leaf).code == code
+
+
+def test_the_gradient_of_a_tuple_is_not_said_to_be_computed_in_its_cost():
+    class Net:
+        def forward(self, x):
+            return x @ self.W
+
+        def backward(self, dout):
+            self.dW = self.x.T @ dout
+
+    def backward(dout, x):
+        dW = x.T @ dout
+        return {"W": dW}
+
+    def cost(y, t):
+        return ((y - t) ** 2).sum()
+
+    assert gradient_line((Net(), cost), leaf="W").code == "self.dW = self.x.T @ dout"
+    assert gradient_line((Net().forward, backward, cost), leaf="W").code == "dW = x.T @ dout"
+
+
 def test_the_line_of_a_gradient_that_is_not_written_in_python_is_unknown():
     assert gradient_line(np.sin) is None
 
