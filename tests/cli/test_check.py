@@ -580,6 +580,55 @@ def test_a_listed_command_works_with_all_sizes_filled_in(check):
     assert (status, out.partition(":")[0]) == (0, "PASS  Affine (W, b, x)")
 
 
+TRAINED = """
+import numpy as np
+
+class Net:
+    def __init__(self, W):
+        self.W = W
+
+    def predict(self, X):
+        self.p = np.exp(X @ self.W)
+        self.p = self.p / self.p.sum(axis=1, keepdims=True)
+        return self.p
+
+    def train(self, X, y, lr=0.1, epochs=10):
+        for _ in range(epochs):
+            d = self.predict(X) - np.eye(3)[y]
+            self.W -= lr * X.T @ d / len(X)
+
+def loss_and_grads(params, X):
+    return (X @ params["W"]).sum(), {"W": X.sum(axis=0)[:, None] + 0 * params["W"]}
+"""
+
+
+def test_a_file_lists_a_network_that_trains_itself_with_its_labels(check, tmp_path):
+    (tmp_path / "mine.py").write_text(TRAINED)
+    _, out, err = check("mine.py")
+    assert out.splitlines() == [
+        "jaxnet check mine.py:Net --init W=shape:SIZES --inputs X=shape:SIZES y=LABELS",
+        "jaxnet check mine.py:loss_and_grads --inputs params=shape:SIZES X=shape:SIZES",
+    ]
+    sizes = "mine.py: name one of these, mine.py:NAME, with sizes such as 4x3 or 4 for SIZES"
+    assert f"{sizes} and labels such as '5<3' (5 integers below 3) or 'py:np.eye(3)" in err
+
+
+def test_labels_of_a_network_that_trains_itself_are_passed_by_position_or_by_name(check, tmp_path):
+    (tmp_path / "mine.py").write_text(TRAINED)
+    for inputs in ("5x4 5<3", "X=5x4 y=5<3", "y=5<3 X=5x4"):
+        status, out, _ = check(f"mine.py:Net --init 4x3 --inputs {inputs}")
+        assert (status, out.partition(":")[0]) == (0, "PASS  Net (W)")
+
+
+def test_labels_that_are_missing_or_fit_no_cost_are_asked_for(check, tmp_path):
+    (tmp_path / "mine.py").write_text(TRAINED)
+    missing = "mine.py:Net: train takes X, y: y is missing; add labels to --inputs, such as '5<3' (5 integers"
+    assert missing in check("mine.py:Net --init 4x3 --inputs 5x4")[2]
+    (tmp_path / "mine.py").write_text(TRAINED.replace("np.eye(3)[y]", "y"))
+    unfit = "mine.py:Net: by no known cost is a gradient of train right at these X, y; labels are '5<3' (5"
+    assert unfit in check("mine.py:Net --init 4x3 --inputs 5x4 5x3")[2]
+
+
 WRONG_CALLS = {
     "an unknown argument": ("Affine --init 4x3 3 factr=2", "takes W, b, factor, and no factr; did you mean factor?"),
     "a missing argument": ("Affine --init b=3,", "takes W, b, factor: W is missing; pass --init W=shape:SIZES b="),

@@ -32,6 +32,7 @@ from jaxnet.cli.check.errors import in_file_of, in_words_of_the_shell
 from jaxnet.cli.check.github_annotation import annotation
 from jaxnet.cli.check.option_spelling import in_shell, respelled
 from jaxnet.cli.check.terminal_color import colored, has_color
+from jaxnet.cli.check.training_networks import LABEL_FORMS, training_of
 from jaxnet.cli.common_options import (
     OptionalFloat,
     OptionalPath,
@@ -165,6 +166,9 @@ def draw_arguments(target: str, subject: Any, options: Options, seed: int) -> tu
     init_args, init_kwargs = parse_values(options.init, options.dtype, rng)
     args, kwargs = parse_values(options.inputs, options.dtype, rng, tuples_are_shapes=True)
     if isinstance(subject, type):
+        training = training_of(subject)
+        if training and not args and set(kwargs) == {training.samples, training.labels}:
+            args, kwargs = [kwargs[training.samples], kwargs[training.labels]], {}
         try:
             subject = subject(*init_args, **init_kwargs)
         except Exception as error:
@@ -287,8 +291,12 @@ def list_candidates(file: str) -> None:
     print(*commands, sep="\n")
     if lacking:
         print(f"{program()}: {file}: not listed: {lacking}", file=sys.stderr)
-    fillings = {":SIZES": "sizes such as 4x3 or 4 for SIZES", "=VALUE": "numbers for VALUE"}
-    needed = " and ".join(text for mark, text in fillings.items() if mark in "".join(commands))
+    fillings = {
+        ":SIZES": "sizes such as 4x3 or 4 for SIZES", "=VALUE": "numbers for VALUE",
+        "=LABELS": f"labels such as {LABEL_FORMS} for LABELS",
+    }  # fmt: skip
+    texts = [text for mark, text in fillings.items() if mark in "".join(commands)]
+    needed = " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
     end = f", with {needed}" if needed else ""
     print(f"{program()}: {file}: name one of these, {file}:NAME{end}", file=sys.stderr)
 
