@@ -565,6 +565,18 @@ PLACES = {
 }  # fmt: skip
 
 
+def test_a_function_of_tensors_names_the_inputs_that_are_missing(check, tmp_path):
+    pytest.importorskip("torch")
+    old = "class Swish(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x, beta): return beta * x\n"
+    new = "class Scale(torch.autograd.Function):\n    @staticmethod\n    def forward(x, w): return x * w\n"
+    new += "    @staticmethod\n    def setup_context(ctx, inputs, output): pass\n"
+    (tmp_path / "mine.py").write_text(f"import torch\n{old}{new}")
+    swish = "mine.py:Swish: Swish.forward takes x, beta: beta is missing; add beta=shape:SIZES to --inputs"
+    assert swish in check("mine.py:Swish --inputs 5x4")[2]
+    assert "Scale.forward takes x, w: w is missing" in check("mine.py:Scale --inputs x=5x4")[2]
+    assert check("mine.py")[1].splitlines()[1] == "jaxnet check mine.py:Scale --inputs x=shape:SIZES w=shape:SIZES"
+
+
 @pytest.mark.parametrize("name", PLACES)
 def test_the_line_where_the_gradient_of_a_leaf_is_assigned(name):
     leaf, body, line = PLACES[name]

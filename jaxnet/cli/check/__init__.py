@@ -27,7 +27,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jaxnet.cli.check.candidates import arguments, candidates, incomplete
+from jaxnet.cli.check.candidates import arguments, candidates, forward_of_torch, incomplete, is_function_of_torch
 from jaxnet.cli.check.errors import in_file_of, in_words_of_the_shell
 from jaxnet.cli.check.github_annotation import annotation
 from jaxnet.cli.check.option_spelling import in_shell, respelled
@@ -50,7 +50,7 @@ from jaxnet.crosscheck import Report, SubjectError, Verdict, check, check_functi
 from jaxnet.crosscheck.explain.printed_report import WIDTH, wrapped
 from jaxnet.crosscheck.gradient_line import computed_at
 from jaxnet.crosscheck.input_files import in_order
-from jaxnet.crosscheck.inspect.errors import describe
+from jaxnet.crosscheck.inspect.errors import MissingInputError, describe
 from jaxnet.crosscheck.inspect.signatures import missing_arguments, wrong_call
 from jaxnet.crosscheck.inspect.torch_tensors import tensors_from
 from jaxnet.crosscheck.many_points import at_points
@@ -180,6 +180,11 @@ def draw_arguments(target: str, subject: Any, options: Options, seed: int) -> tu
             raise targets.TargetError(f"{target}: the constructor {wrong}{pass_}") from error
     elif options.init:
         raise targets.TargetError(f"init: {target} is no class, expected its arguments in --inputs")
+    else:
+        owner: Any = getattr(subject, "__self__", None)
+        if is_function_of_torch(owner) and (missing := missing_arguments(forward_of_torch(owner), args, kwargs)):
+            reason = f"{owner.__name__}.forward {wrong_call(forward_of_torch(owner), args, kwargs)}"
+            raise MissingInputError(reason, missing)
     return subject, args, kwargs
 
 

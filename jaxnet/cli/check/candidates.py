@@ -4,6 +4,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -31,8 +32,8 @@ def candidates(file: str, module: ModuleType) -> Iterator[str]:
     for name, value in own.items():
         if isinstance(value, type):
             passes = [method for method in ("forward", "loss") if hasattr(value, method)]
-            if _is_function_of_torch(value):
-                yield f"jaxnet check {file}:{name}{arguments('--inputs', value.forward, skip=1)}"  # type: ignore[attr-defined]
+            if is_function_of_torch(value):
+                yield f"jaxnet check {file}:{name}{arguments('--inputs', forward_of_torch(value))}"
             elif passes and (
                 _has_gradient(value) or _is_module_of_torch(value) or _returns_gradients(getattr(value, passes[0]))
             ):
@@ -89,9 +90,21 @@ def _init(kind: type) -> str:
     return arguments("--init", kind) if kind.__init__ is not object.__init__ else ""  # type: ignore[misc]
 
 
-def _is_function_of_torch(kind: type) -> bool:
+def is_function_of_torch(kind: Any) -> bool:
+    """Returns whether this is a class of `torch.autograd.Function` with a forward pass of its own."""
     torch = sys.modules.get("torch")
-    return torch is not None and issubclass(kind, torch.autograd.Function) and "forward" in vars(kind)
+    is_class = torch is not None and isinstance(kind, type) and issubclass(kind, torch.autograd.Function)
+    return is_class and "forward" in vars(kind)
+
+
+def forward_of_torch(kind: Any) -> Callable[..., Any]:
+    """Returns the forward pass of a `torch.autograd.Function`, without the `ctx` that it takes beside no setup_context.
+
+    Args:
+        kind: The class.
+    """
+    has_context = kind.setup_context is sys.modules["torch"].autograd.Function.setup_context
+    return partial(kind.forward, None) if has_context else kind.forward
 
 
 def _is_module_of_torch(kind: type) -> bool:
