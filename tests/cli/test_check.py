@@ -226,6 +226,13 @@ def test_the_table_of_float32_says_that_its_errors_are_those_of_float64(check):
     assert line not in check(f"{AFFINE} --verbose")[1]
 
 
+def test_a_layer_of_both_precisions_is_not_said_to_be_compared_with_itself(check, tmp_path):
+    made = "\nclass Mixed(Affine):\n    def __init__(self):\n        super().__init__(np.eye(4), np.ones(4))\n"
+    (tmp_path / "mine.py").write_text(CODE + made)
+    out = " ".join(check("mine.py:Mixed --inputs 5x4 --float32 --verbose")[1].split())
+    assert "the gradients in float32 were compared with those in float64" in out
+
+
 @pytest.mark.slow
 def test_a_plot_ends_with_its_name_and_is_a_png(check, tmp_path):
     status, out, _ = check(f"{AFFINE} --plot v.png")
