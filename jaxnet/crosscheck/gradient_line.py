@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jaxnet.crosscheck.applied_functions import applied_functions
 from jaxnet.crosscheck.decide import Verdict
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES, base_name
 
@@ -49,6 +50,8 @@ def gradient_line(subject: Any, gradient: Any = None, leaf: str = "") -> SourceL
     if all(method.__name__ == "loss" for method in methods):  # a model that trains itself
         methods = [*_training_methods(owner, leaf), *methods]
     last = _gradient_of_tuple(subject, leaf) if isinstance(subject, tuple) else ()
+    if not (gradient or last or methods) and len(functions := applied_functions(subject)) == 1:
+        methods = [functions[0].backward]
     for candidate in (gradient, *last, *methods, getattr(subject, "forward", None), subject, type(subject)):
         if candidate is None or (isinstance(candidate, type) and candidate.__module__ == "builtins"):
             continue

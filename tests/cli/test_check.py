@@ -436,6 +436,23 @@ def test_the_gradient_of_a_tuple_is_not_said_to_be_computed_in_its_cost():
     assert gradient_line((Net().forward, backward, cost), leaf="W").code == "dW = x.T @ dout"
 
 
+def test_the_line_in_a_module_of_torch_is_that_of_the_function_that_it_applies(check, tmp_path):
+    pytest.importorskip("torch")
+    code = (
+        "import torch\n"
+        "class Double(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return 2 * x\n"
+        "    @staticmethod\n    def backward(ctx, dout):\n        return 3 * dout\n"
+        "class Block(torch.nn.Module):\n    def forward(self, x): return Double.apply(x)\n"
+        "class Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.block = Block()\n    def forward(self, x): return self.block(x)\n"
+        "def double(x): return Double.apply(x) + 1\n"
+    )
+    (tmp_path / "mine.py").write_text(code)
+    for name in ("Double", "Block", "Net", "double"):
+        status, out, _ = check(f"mine.py:{name} --inputs 3")
+        assert (status, out.rstrip().splitlines()[-1]) == (1, "  the gradient is computed at mine.py:7")
+
+
 def test_the_line_of_a_gradient_that_is_not_written_in_python_is_unknown():
     assert gradient_line(np.sin) is None
 
