@@ -597,6 +597,8 @@ def test_a_function_of_tensors_names_the_inputs_that_are_missing(check, tmp_path
     (tmp_path / "mine.py").write_text(f"import torch\n{old}{new}")
     swish = "mine.py:Swish: Swish.forward takes x, beta: beta is missing; add beta=shape:SIZES to --inputs"
     assert swish in check("mine.py:Swish --inputs 5x4")[2]
+    method = "mine.py:Swish.forward: is a method, expected its class: check mine.py:Swish"
+    assert method in check("mine.py:Swish.forward --inputs 5x4")[2]
     assert "Scale.forward takes x, w: w is missing" in check("mine.py:Scale --inputs x=5x4")[2]
     assert check("mine.py")[1].splitlines()[1] == "jaxnet check mine.py:Scale --inputs x=shape:SIZES w=shape:SIZES"
 

@@ -152,7 +152,8 @@ def load_subject(target: str) -> Any:
     """Returns what a target names; of a `torch.autograd.Function` the function that PyTorch calls."""
     subject = targets.load(target)
     owner = target.rpartition(".")[0]
-    if inspect.isfunction(subject) and ":" in owner and [*inspect.signature(subject).parameters][:1] == ["self"]:
+    first = [*inspect.signature(subject).parameters][:1] if inspect.isfunction(subject) and ":" in owner else []
+    if first in (["self"], ["ctx"]):  # of a class, or of a torch.autograd.Function
         raise targets.TargetError(f"{target}: is a method, expected its class: check {owner}")
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(subject, type) and issubclass(subject, torch.autograd.Function):
