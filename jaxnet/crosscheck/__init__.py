@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from jaxnet.common.validation import check_counts, check_positive
+from jaxnet.crosscheck.applied_functions import tensors_for
 from jaxnet.crosscheck.context import Options
 from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.examine import examine
@@ -249,6 +250,8 @@ def check_function(
     if mode == "forward" and gradient is not None:
         raise SubjectError("mode: 'forward' beside gradient=, expected one of them: your gradient has no forward mode")
     with dispatch.naming_missing_inputs(bound, args):
+        if gradient is None:
+            args = tensors_for(bound, args, seed)
         if mode == "forward":
             checkable = dispatch.forward_mode_to_checkable(bound, args, seed)
         else:
@@ -305,7 +308,8 @@ def check(
     options = _options(seed, resolution, accuracy, expected, max_seconds, order, transforms)
 
     def at(inputs: tuple[Any, ...], seed: int) -> Report:
-        checkable = dispatch.to_checkable(*read_inputs(thing, inputs, named), seed)
+        bound, inputs = read_inputs(thing, inputs, named)
+        checkable = dispatch.to_checkable(bound, tensors_for(bound, inputs, seed), seed)
         report = _report(checkable, constants, reference, replace(options, seed=seed), name, structure)
         return _at_lines(report, thing)
 

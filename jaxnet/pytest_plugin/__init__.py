@@ -21,6 +21,10 @@ MARKER = (
     "crosscheck(shapes=None, dtypes=None, **options): options of the fixture `crosscheck` in this test. A list of "
     "shapes and several dtypes make a test for each of them; the other options are those of jaxnet.crosscheck.check."
 )
+NOT_USED = (
+    "@pytest.mark.crosscheck: nothing is checked, because the test does not take the fixture; "
+    "add the argument crosscheck to it"
+)
 CHECKS = pytest.StashKey[list[Check]]()
 
 
@@ -53,6 +57,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if is_split(options):
             split = cases(options)
             metafunc.parametrize("crosscheck", split, indirect=True, ids=[case.test_id or None for case in split])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Warns of a test with a marker of its own that did not ask for the fixture, and so checked nothing.
+
+    The marker of a class or a module may have tests without the fixture.
+    """
+    result = yield
+    if CHECKS not in item.stash and any(marker.name == "crosscheck" for marker in item.own_markers):
+        item.warn(pytest.PytestWarning(NOT_USED))
+    return result
 
 
 @pytest.fixture

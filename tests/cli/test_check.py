@@ -226,6 +226,13 @@ def test_the_table_of_float32_says_that_its_errors_are_those_of_float64(check):
     assert line not in check(f"{AFFINE} --verbose")[1]
 
 
+def test_a_layer_of_both_precisions_is_not_said_to_be_compared_with_itself(check, tmp_path):
+    made = "\nclass Mixed(Affine):\n    def __init__(self):\n        super().__init__(np.eye(4), np.ones(4))\n"
+    (tmp_path / "mine.py").write_text(CODE + made)
+    out = " ".join(check("mine.py:Mixed --inputs 5x4 --float32 --verbose")[1].split())
+    assert "the gradients in float32 were compared with those in float64" in out
+
+
 @pytest.mark.slow
 def test_a_plot_ends_with_its_name_and_is_a_png(check, tmp_path):
     status, out, _ = check(f"{AFFINE} --plot v.png")
@@ -390,6 +397,62 @@ def test_an_annotation_escapes_what_github_reads():
     assert annotation(replace(report, lines={})).startswith("::warning title=")
 
 
+class SelfTrained:
+    def loss(self, y):
+        return ((self.out - y) ** 2).sum()
+
+    def zero_grad(self):
+        self.gW = 0
+
+    def step(self, X, y):
+        d = 2 * (X @ self.W + self.b - y)
+        gW = X.T @ d
+        self.W -= 0.1 * gW
+        self.b -= 0.1 * d.sum(0)
+        return self.loss(y)
+
+
+@pytest.mark.parametrize(("leaf", "code"), [("W", "gW = X.T @ d"), ("b", "self.b -= 0.1 * d.sum(0)")])
+def test_the_gradient_of_a_model_that_trains_itself_is_not_said_to_be_computed_in_its_loss(leaf, code):
+    assert gradient_line(SelfTrained(), leaf=leaf).code == code
+
+
+def test_the_gradient_of_a_tuple_is_not_said_to_be_computed_in_its_cost():
+    class Net:
+        def forward(self, x):
+            return x @ self.W
+
+        def backward(self, dout):
+            self.dW = self.x.T @ dout
+
+    def backward(dout, x):
+        dW = x.T @ dout
+        return {"W": dW}
+
+    def cost(y, t):
+        return ((y - t) ** 2).sum()
+
+    assert gradient_line((Net(), cost), leaf="W").code == "self.dW = self.x.T @ dout"
+    assert gradient_line((Net().forward, backward, cost), leaf="W").code == "dW = x.T @ dout"
+
+
+def test_the_line_in_a_module_of_torch_is_that_of_the_function_that_it_applies(check, tmp_path):
+    pytest.importorskip("torch")
+    code = (
+        "import torch\n"
+        "class Double(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x): return 2 * x\n"
+        "    @staticmethod\n    def backward(ctx, dout):\n        return 3 * dout\n"
+        "class Block(torch.nn.Module):\n    def forward(self, x): return Double.apply(x)\n"
+        "class Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.block = Block()\n    def forward(self, x): return self.block(x)\n"
+        "def double(x): return Double.apply(x) + 1\n"
+    )
+    (tmp_path / "mine.py").write_text(code)
+    for name in ("Double", "Block", "Net", "double"):
+        status, out, _ = check(f"mine.py:{name} --inputs 3")
+        assert (status, out.rstrip().splitlines()[-1]) == (1, "  the gradient is computed at mine.py:7")
+
+
 def test_the_line_of_a_gradient_that_is_not_written_in_python_is_unknown():
     assert gradient_line(np.sin) is None
 
@@ -526,6 +589,20 @@ PLACES = {
 }  # fmt: skip
 
 
+def test_a_function_of_tensors_names_the_inputs_that_are_missing(check, tmp_path):
+    pytest.importorskip("torch")
+    old = "class Swish(torch.autograd.Function):\n    @staticmethod\n    def forward(ctx, x, beta): return beta * x\n"
+    new = "class Scale(torch.autograd.Function):\n    @staticmethod\n    def forward(x, w): return x * w\n"
+    new += "    @staticmethod\n    def setup_context(ctx, inputs, output): pass\n"
+    (tmp_path / "mine.py").write_text(f"import torch\n{old}{new}")
+    swish = "mine.py:Swish: Swish.forward takes x, beta: beta is missing; add beta=shape:SIZES to --inputs"
+    assert swish in check("mine.py:Swish --inputs 5x4")[2]
+    method = "mine.py:Swish.forward: is a method, expected its class: check mine.py:Swish"
+    assert method in check("mine.py:Swish.forward --inputs 5x4")[2]
+    assert "Scale.forward takes x, w: w is missing" in check("mine.py:Scale --inputs x=5x4")[2]
+    assert check("mine.py")[1].splitlines()[1] == "jaxnet check mine.py:Scale --inputs x=shape:SIZES w=shape:SIZES"
+
+
 @pytest.mark.parametrize("name", PLACES)
 def test_the_line_where_the_gradient_of_a_leaf_is_assigned(name):
     leaf, body, line = PLACES[name]
@@ -539,6 +616,55 @@ def test_a_listed_command_works_with_all_sizes_filled_in(check):
     command = check("mine.py")[1].splitlines()[0].removeprefix("jaxnet check ")
     status, out, _ = check(re.sub("SIZES", "{}", command).format("4x3", "3", "5x4"))
     assert (status, out.partition(":")[0]) == (0, "PASS  Affine (W, b, x)")
+
+
+TRAINED = """
+import numpy as np
+
+class Net:
+    def __init__(self, W):
+        self.W = W
+
+    def predict(self, X):
+        self.p = np.exp(X @ self.W)
+        self.p = self.p / self.p.sum(axis=1, keepdims=True)
+        return self.p
+
+    def train(self, X, y, lr=0.1, epochs=10):
+        for _ in range(epochs):
+            d = self.predict(X) - np.eye(3)[y]
+            self.W -= lr * X.T @ d / len(X)
+
+def loss_and_grads(params, X):
+    return (X @ params["W"]).sum(), {"W": X.sum(axis=0)[:, None] + 0 * params["W"]}
+"""
+
+
+def test_a_file_lists_a_network_that_trains_itself_with_its_labels(check, tmp_path):
+    (tmp_path / "mine.py").write_text(TRAINED)
+    _, out, err = check("mine.py")
+    assert out.splitlines() == [
+        "jaxnet check mine.py:Net --init W=shape:SIZES --inputs X=shape:SIZES y=LABELS",
+        "jaxnet check mine.py:loss_and_grads --inputs params=shape:SIZES X=shape:SIZES",
+    ]
+    sizes = "mine.py: name one of these, mine.py:NAME, with sizes such as 4x3 or 4 for SIZES"
+    assert f"{sizes} and labels such as '5<3' (5 integers below 3) or 'py:np.eye(3)" in err
+
+
+def test_labels_of_a_network_that_trains_itself_are_passed_by_position_or_by_name(check, tmp_path):
+    (tmp_path / "mine.py").write_text(TRAINED)
+    for inputs in ("5x4 5<3", "X=5x4 y=5<3", "y=5<3 X=5x4"):
+        status, out, _ = check(f"mine.py:Net --init 4x3 --inputs {inputs}")
+        assert (status, out.partition(":")[0]) == (0, "PASS  Net (W)")
+
+
+def test_labels_that_are_missing_or_fit_no_cost_are_asked_for(check, tmp_path):
+    (tmp_path / "mine.py").write_text(TRAINED)
+    missing = "mine.py:Net: train takes X, y: y is missing; add labels to --inputs, such as '5<3' (5 integers"
+    assert missing in check("mine.py:Net --init 4x3 --inputs 5x4")[2]
+    (tmp_path / "mine.py").write_text(TRAINED.replace("np.eye(3)[y]", "y"))
+    unfit = "mine.py:Net: by no known cost is a gradient of train right at these X, y; labels are '5<3' (5"
+    assert unfit in check("mine.py:Net --init 4x3 --inputs 5x4 5x3")[2]
 
 
 WRONG_CALLS = {

@@ -156,6 +156,16 @@ def test_a_wrong_option_of_a_marker_is_an_error_of_its_test_alone(run, marker, m
     assert next(line for line in result.outlines if line.startswith("2 checks")).endswith(": 1 refused, 1 passed")
 
 
+def test_a_marker_of_a_test_without_the_fixture_is_a_warning_and_that_of_a_class_is_not(run):
+    marker, test = "@pytest.mark.crosscheck(shapes=[(5, 3)])\n", "def test_alone(): pass\n"
+    result = run(f"{marker}{test}{RIGHT}")  # warnings are errors here
+    result.assert_outcomes(passed=1, failed=1)
+    assert "nothing is checked, because the test does not take the fixture; add" in "".join(lines_of_error(result))
+    run(f"{marker}class TestOthers:\n    def test_alone(self): pass\n").assert_outcomes(passed=1)
+    dynamic = "@pytest.mark.crosscheck(order=1)\ndef test_by_name(request):\n    "
+    run(f"{dynamic}request.getfixturevalue('crosscheck')(Scale(W), (5, 3))\n").assert_outcomes(passed=1)
+
+
 def test_inconclusive_fails_by_default(run):
     result = run(UNDECIDED)
     result.assert_outcomes(failed=1)

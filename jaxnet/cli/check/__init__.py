@@ -27,11 +27,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from jaxnet.cli.check.candidates import arguments, candidates, incomplete
+from jaxnet.cli.check.candidates import arguments, candidates, forward_of_torch, incomplete, is_function_of_torch
 from jaxnet.cli.check.errors import in_file_of, in_words_of_the_shell
 from jaxnet.cli.check.github_annotation import annotation
 from jaxnet.cli.check.option_spelling import in_shell, respelled
 from jaxnet.cli.check.terminal_color import colored, has_color
+from jaxnet.cli.check.training_networks import LABEL_FORMS, training_of
 from jaxnet.cli.common_options import (
     OptionalFloat,
     OptionalPath,
@@ -49,7 +50,7 @@ from jaxnet.crosscheck import Report, SubjectError, Verdict, check, check_functi
 from jaxnet.crosscheck.explain.printed_report import WIDTH, wrapped
 from jaxnet.crosscheck.gradient_line import computed_at
 from jaxnet.crosscheck.input_files import in_order
-from jaxnet.crosscheck.inspect.errors import describe
+from jaxnet.crosscheck.inspect.errors import MissingInputError, describe
 from jaxnet.crosscheck.inspect.signatures import missing_arguments, wrong_call
 from jaxnet.crosscheck.inspect.torch_tensors import tensors_from
 from jaxnet.crosscheck.many_points import at_points
@@ -151,7 +152,8 @@ def load_subject(target: str) -> Any:
     """Returns what a target names; of a `torch.autograd.Function` the function that PyTorch calls."""
     subject = targets.load(target)
     owner = target.rpartition(".")[0]
-    if inspect.isfunction(subject) and ":" in owner and [*inspect.signature(subject).parameters][:1] == ["self"]:
+    first = [*inspect.signature(subject).parameters][:1] if inspect.isfunction(subject) and ":" in owner else []
+    if first in (["self"], ["ctx"]):  # of a class, or of a torch.autograd.Function
         raise targets.TargetError(f"{target}: is a method, expected its class: check {owner}")
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(subject, type) and issubclass(subject, torch.autograd.Function):
@@ -165,6 +167,9 @@ def draw_arguments(target: str, subject: Any, options: Options, seed: int) -> tu
     init_args, init_kwargs = parse_values(options.init, options.dtype, rng)
     args, kwargs = parse_values(options.inputs, options.dtype, rng, tuples_are_shapes=True)
     if isinstance(subject, type):
+        training = training_of(subject)
+        if training and not args and set(kwargs) == {training.samples, training.labels}:
+            args, kwargs = [kwargs[training.samples], kwargs[training.labels]], {}
         try:
             subject = subject(*init_args, **init_kwargs)
         except Exception as error:
@@ -176,6 +181,11 @@ def draw_arguments(target: str, subject: Any, options: Options, seed: int) -> tu
             raise targets.TargetError(f"{target}: the constructor {wrong}{pass_}") from error
     elif options.init:
         raise targets.TargetError(f"init: {target} is no class, expected its arguments in --inputs")
+    else:
+        owner: Any = getattr(subject, "__self__", None)
+        if is_function_of_torch(owner) and (missing := missing_arguments(forward_of_torch(owner), args, kwargs)):
+            reason = f"{owner.__name__}.forward {wrong_call(forward_of_torch(owner), args, kwargs)}"
+            raise MissingInputError(reason, missing)
     return subject, args, kwargs
 
 
@@ -287,8 +297,12 @@ def list_candidates(file: str) -> None:
     print(*commands, sep="\n")
     if lacking:
         print(f"{program()}: {file}: not listed: {lacking}", file=sys.stderr)
-    fillings = {":SIZES": "sizes such as 4x3 or 4 for SIZES", "=VALUE": "numbers for VALUE"}
-    needed = " and ".join(text for mark, text in fillings.items() if mark in "".join(commands))
+    fillings = {
+        ":SIZES": "sizes such as 4x3 or 4 for SIZES", "=VALUE": "numbers for VALUE",
+        "=LABELS": f"labels such as {LABEL_FORMS} for LABELS",
+    }  # fmt: skip
+    texts = [text for mark, text in fillings.items() if mark in "".join(commands)]
+    needed = " and ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
     end = f", with {needed}" if needed else ""
     print(f"{program()}: {file}: name one of these, {file}:NAME{end}", file=sys.stderr)
 

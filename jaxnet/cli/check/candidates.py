@@ -4,9 +4,11 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
+from jaxnet.cli.check.training_networks import training_of
 from jaxnet.crosscheck.adapters.networks.network_losses import GRADIENT_METHODS
 from jaxnet.crosscheck.inspect.function import lacks_backward
 from jaxnet.crosscheck.inspect.partners import backward_name, gradient_names
@@ -14,6 +16,7 @@ from jaxnet.crosscheck.inspect.returned_names import returned_names
 from jaxnet.crosscheck.inspect.role_heuristics import is_parameter_name
 
 GRADIENTS = re.compile(r"grads?|gradients?|grad_\w+|\w+_grads?|d[A-Z]\w*|d[wbx]\d*|dtheta")
+NAMED_GRADIENTS = re.compile(r"\w+_and_(\w+_)?(grads?|gradients?)")  # a function that returns them beside its value
 ENDINGS = (("", "_backward"), ("", "_bwd"), ("fwd", "bwd"))  # of a forward and a backward pass, beside "forward"
 SCALARS = (int, float, bool, str, "int", "float", "bool", "str")  # annotations
 
@@ -29,17 +32,19 @@ def candidates(file: str, module: ModuleType) -> Iterator[str]:
     for name, value in own.items():
         if isinstance(value, type):
             passes = [method for method in ("forward", "loss") if hasattr(value, method)]
-            if _is_function_of_torch(value):
-                yield f"jaxnet check {file}:{name}{arguments('--inputs', value.forward, skip=1)}"  # type: ignore[attr-defined]
+            if is_function_of_torch(value):
+                yield f"jaxnet check {file}:{name}{arguments('--inputs', forward_of_torch(value))}"
             elif passes and (
                 _has_gradient(value) or _is_module_of_torch(value) or _returns_gradients(getattr(value, passes[0]))
             ):
-                init = arguments("--init", value) if value.__init__ is not object.__init__ else ""  # type: ignore[misc]
-                yield f"jaxnet check {file}:{name}{init}{_inputs_of_method(value, passes[0])}"
+                yield f"jaxnet check {file}:{name}{_init(value)}{_inputs_of_method(value, passes[0])}"
+            elif training := training_of(value):
+                inputs = f"{training.samples}=shape:SIZES {training.labels}=LABELS"
+                yield f"jaxnet check {file}:{name}{_init(value)} --inputs {inputs}"
         elif _has_rule(value):
             yield f"jaxnet check {file}:{name}{arguments('--inputs', value)}"
         elif inspect.isfunction(value):
-            if _returns_gradients(value):
+            if _returns_gradients(value) or NAMED_GRADIENTS.fullmatch(name):
                 yield f"jaxnet check {file}:{name}{arguments('--inputs', value)}"
             if backward := backward_beside(name, own):
                 yield f"jaxnet check {file}:{name},{backward}{arguments('--inputs', value)}"
@@ -73,13 +78,33 @@ def incomplete(module: ModuleType) -> Iterator[str]:
     """
     for name, value in vars(module).items():
         is_own = isinstance(value, type) and value.__module__ == module.__name__
-        if is_own and hasattr(value, "forward") and not (hasattr(value, "backward") or _is_called(value)):
+        if (
+            is_own
+            and hasattr(value, "forward")
+            and not (hasattr(value, "backward") or _is_called(value) or training_of(value))
+        ):
             yield f"{name} {lacks_backward(value)}"
 
 
-def _is_function_of_torch(kind: type) -> bool:
+def _init(kind: type) -> str:
+    return arguments("--init", kind) if kind.__init__ is not object.__init__ else ""  # type: ignore[misc]
+
+
+def is_function_of_torch(kind: Any) -> bool:
+    """Returns whether this is a class of `torch.autograd.Function` with a forward pass of its own."""
     torch = sys.modules.get("torch")
-    return torch is not None and issubclass(kind, torch.autograd.Function) and "forward" in vars(kind)
+    is_class = torch is not None and isinstance(kind, type) and issubclass(kind, torch.autograd.Function)
+    return is_class and "forward" in vars(kind)
+
+
+def forward_of_torch(kind: Any) -> Callable[..., Any]:
+    """Returns the forward pass of a `torch.autograd.Function`, without the `ctx` that it takes beside no setup_context.
+
+    Args:
+        kind: The class.
+    """
+    has_context = kind.setup_context is sys.modules["torch"].autograd.Function.setup_context
+    return partial(kind.forward, None) if has_context else kind.forward
 
 
 def _is_module_of_torch(kind: type) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxnet.cli.check.candidates import backward_beside, has_number, takes_array
 from jaxnet.cli.check.option_spelling import in_shell
+from jaxnet.cli.check.training_networks import labels_lacking
 from jaxnet.crosscheck import SubjectError
 from jaxnet.crosscheck.inspect.errors import MissingGradientError, MissingInputError
 from jaxnet.crosscheck.inspect.partners import values_beside
@@ -17,6 +18,7 @@ from jaxnet.crosscheck.shell_values import NAMED
 from jaxnet.crosscheck.targets import TargetError
 
 READ_AS_SHAPE = "{0} got {1}, which is read as a shape: ={1} is the number"
+NO_BACKWARD = re.compile(r"has forward and no backward\(dout\)|^f: .+, expected a function")
 ITEM = re.compile(r"""[{,]\s*['"]?(\w+)['"]?\s*:\s*(\d+)\s*(?=[,}])""")  # of a dict, a single integer
 
 
@@ -44,6 +46,8 @@ def in_words_of_the_shell(target: str, subject: Any, init: Sequence[str], inputs
         pair = in_file_of(target, ",".join(error.pair))
         raise SubjectError(f"{error.reason}; did you mean {pair}?") from error
     except (SubjectError, TargetError) as error:
+        if NO_BACKWARD.search(str(error)) and (labels := labels_lacking(subject, len(inputs))):
+            raise TargetError(f"{target}: {labels}") from error
         hint = "" if error.__cause__ is None else misread_values(subject, init, inputs) or pair_meant(target, subject)
         raise type(error)(in_shell(str(error), [target]) + hint) from error
 

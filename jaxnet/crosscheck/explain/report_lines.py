@@ -230,7 +230,7 @@ def constant(name: str) -> str:
 def measured_in_double(leaves: Sequence["Leaf"]) -> Iterator[str]:
     """Yields why the errors of a table are below the precision of the arrays, if they are in float32 or 16 bits."""
     pairs = (pair.partition(" - ") for leaf in leaves for pair in leaf.gaps)
-    if dtypes := sorted({dtype for dtype, _, other in pairs if other == "float64"}):
+    if dtypes := sorted({dtype for dtype, _, other in pairs if other == "float64" != dtype}):
         listed = " and ".join(dtypes)
         yield f"these errors are of the code in float64; the gradients in {listed} were compared with those in float64"
 
