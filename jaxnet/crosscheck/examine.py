@@ -32,7 +32,7 @@ from jaxnet.crosscheck.measure.other_ways import compare_other_ways
 from jaxnet.crosscheck.meter import OutOfTime, metered, name_leaf
 from jaxnet.crosscheck.piecewise_constant import name_piecewise_constant
 from jaxnet.crosscheck.report import Leaf, Report
-from jaxnet.crosscheck.shape_mends import explain_shapes
+from jaxnet.crosscheck.shape_mends import explain_shapes, in_shapes_of_parameters
 from jaxnet.crosscheck.small_constants import explain_small_errors
 from jaxnet.crosscheck.step_curves import StepCurves
 from jaxnet.crosscheck.streams import Stream, stream
@@ -177,6 +177,10 @@ def _run(title: str, checkable: Checkable, reference: Checkable | None, options:
     context = Context(checkable, reference, options, output)
     try:
         gradients = checkable.backward(copies(checkable.leaves), context.dout.copy())
+        reshaped, broadcast = in_shapes_of_parameters(checkable, gradients)
+        if broadcast:
+            report = _run(title, reshaped, reference, options)
+            return replace(report, warnings=(*broadcast, *report.warnings))
     except SubjectError:
         raise
     except Exception as error:  # raised by the user's code

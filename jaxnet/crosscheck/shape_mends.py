@@ -18,12 +18,14 @@ from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.dtypes import is_float_dtype
 from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves
 from jaxnet.crosscheck.measure.derivation import Derivations
+from jaxnet.crosscheck.measure.leaf_steps import copies
 from jaxnet.crosscheck.measure.structures import Structure
 from jaxnet.crosscheck.meter import OutOfTime
 from jaxnet.crosscheck.report import Leaf
 
 Shape = tuple[int, ...]
 RIGHT = "the gradient for {} has shape {}, expected {}: {}, which makes it right (relative error {:.1e})"
+BROADCAST = "the gradient for {} has shape {}, expected {}: an update broadcasts it"
 SUMMED = (
     "the gradient for {} has shape {}, expected {}: it is the right gradient summed over {} (relative error {:.1e}), "
     "so leave out that sum"
@@ -42,6 +44,37 @@ class Mend(NamedTuple):
     words: str
     apply: Callable[[Array], Array]
     along: Structure | None = None
+
+
+def in_shapes_of_parameters(checkable: Checkable, gradients: Mapping[str, Any]) -> tuple[Checkable, list[str]]:
+    """Returns the code with gradients of parameters reshaped that an update broadcasts, and sentences that say so.
+
+    A gradient (n,) of b (1, n) gives the same `b -= rate * db`, and one of a single number may have any shape. The
+    gradient of an input must have its shape, because the layer before may not broadcast it.
+
+    Args:
+        checkable: The code.
+        gradients: The gradients that its backward pass returned.
+    """
+    inputs = checkable.open(leaves := copies(checkable.leaves)).names_of_inputs(leaves)
+    reshaped, sentences = checkable, []
+    for name, leaf in checkable.leaves.items():
+        gradient = gradients.get(name)
+        if name in inputs or gradient is None or not _is_broadcast(shape := np.shape(gradient), leaf.shape):
+            continue
+        reshaped = _with_gradient(reshaped, name, partial(_in_shape, shape=leaf.shape))
+        sentences.append(BROADCAST.format(name, shape, leaf.shape))
+    return reshaped, sentences
+
+
+def _is_broadcast(shape: Shape, target: Shape) -> bool:
+    """Returns whether a gradient lacks leading axes of length 1 alone, or is of a single number."""
+    without_leading = target[len(target) - len(shape) :] == shape and set(target[: len(target) - len(shape)]) <= {1}
+    return shape != target and (without_leading or (not target and set(shape) == {1}))
+
+
+def _in_shape(gradient: Any, shape: Shape) -> Array:
+    return np.reshape(gradient, shape)
 
 
 def explain_shapes(context: Context, gradients: Mapping[str, Any], leaves: list[Leaf]) -> list[Leaf]:
@@ -149,13 +182,13 @@ def _with_gradient(checkable: Checkable, name: str, apply: Callable[[Any], Array
 
     def opened(leaves: Leaves) -> Instance:
         instance = checkable.open(leaves)
-        backward = instance.backward
+        backward = instance._backward
 
-        def with_other(dout: Array) -> dict[str, Any]:
-            gradients = backward(dout)
+        def with_other(*douts: Any) -> dict[str, Any]:
+            gradients = backward(*douts)
             return {**gradients, name: apply(gradients[name])}
 
-        instance.backward = with_other  # type: ignore[method-assign]
+        instance._backward = with_other
         return instance
 
     other.open = opened  # type: ignore[method-assign]

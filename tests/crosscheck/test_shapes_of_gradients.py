@@ -148,3 +148,34 @@ def test_a_mean_of_the_right_gradient_is_not_called_its_sum():
     passes = layer(add, lambda dout, b: dout.mean(axis=1))
     leaf = check_layer(passes, draw(4, 3), draw(4, 3)).leaves[1]
     assert leaf.detail == "the gradient for b has shape (4,), expected (4, 3)"
+
+
+class Broadcasts:
+    """A layer with a bias (1, 3) and a scale that is a number, whose gradients have other shapes."""
+
+    def __init__(self, factor=1.0, *, drops_axis_of_x=False):
+        self.factor, self.drops_axis_of_x = factor, drops_axis_of_x
+        self.b, self.scale = draw(1, 3), np.array(1.5)
+
+    def forward(self, x):
+        self.x = x
+        return self.scale * x + self.b
+
+    def backward(self, dout):
+        self.db, self.dscale = self.factor * dout.sum(axis=0), np.array([np.sum(dout * self.x)])
+        dx = self.scale * dout
+        return dx[0] if self.drops_axis_of_x else dx
+
+
+def test_a_gradient_of_a_parameter_that_an_update_broadcasts_is_right():
+    report = check_layer(Broadcasts(), draw(4, 3))
+    assert report.verdict == "PASS"
+    assert "the gradient for b has shape (3,), expected (1, 3): an update broadcasts it" in report.warnings
+    assert "the gradient for scale has shape (1,), expected (): an update broadcasts it" in report.warnings
+    wrong = check_layer(Broadcasts(1.01), draw(4, 3))
+    assert [leaf.name for leaf in wrong.leaves if leaf.verdict == "FAIL"] == ["b"]
+
+
+def test_a_gradient_of_an_input_must_have_its_shape():
+    report = check_layer(Broadcasts(drops_axis_of_x=True), draw(1, 3))
+    assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == ["x"]

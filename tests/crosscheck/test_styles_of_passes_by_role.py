@@ -401,3 +401,150 @@ def test_a_sum_for_the_mean_of_its_own_cost_fails_by_that_factor():
     report = check(ReportsAMean(1.0), X, ONE_HOT)
     assert report.verdict == "FAIL"
     assert "weights1: the backward is wrong; it equals the true gradient times 6" in str(report)
+
+
+class RedEnEspanol:
+    """A network with Spanish names, an error with the sign of an ascent, and layers that keep their gradients."""
+
+    def __init__(self, factor):
+        self.capas = [Capa(factor, (4, 5)), Capa(1.0, (5, 2))]
+
+    def _propagacion_adelante(self, entradas):
+        for capa in self.capas:
+            entradas = capa.propagar(entradas)
+        return entradas
+
+    def _retropropagacion(self, salidas_esperadas, salidas_obtenidas):
+        error = salidas_esperadas - salidas_obtenidas
+        for capa in reversed(self.capas):
+            error = capa.retropropagar(error)
+
+    def _actualizar_pesos(self, tasa_aprendizaje):
+        for capa in self.capas:
+            capa.weights1 += tasa_aprendizaje * capa.gradientes
+
+
+class Capa:
+    def __init__(self, factor, shape):
+        self.factor, self.weights1 = factor, RNG.normal(size=shape)
+
+    def propagar(self, x):
+        self.x, self.out = x, sigmoid(x @ self.weights1)
+        return self.out
+
+    def retropropagar(self, error):
+        delta = error * self.out * (1 - self.out)
+        self.gradientes = self.factor * self.x.T @ delta
+        return delta @ self.weights1.T
+
+
+class TakesItsWeights(KeepsOnlyInTraining):
+    """A network whose methods take its list of weights, and lists of activations under other names."""
+
+    def __init__(self, factor):
+        self.factor = factor
+        self.weights = [RNG.normal(size=(4, 5)), RNG.normal(size=(5, 3))]
+
+    def forward_pass(self, x_data, weights):
+        hidden = np.tanh(x_data @ weights[0])
+        return [x_data, hidden, softmax(hidden @ weights[1])], [x_data @ weights[0], hidden @ weights[1]]
+
+    forward = backward = property()
+
+    def backpropagation(self, y_data, activations, z_list, weights):
+        x, hidden, p = activations
+        assert len(z_list) == 2
+        back = (p - y_data) @ weights[1].T * (1 - hidden**2)
+        return [self.factor * x.T @ back, hidden.T @ (p - y_data)]
+
+
+class LeavesItsOutputInALayer:
+    """A network whose passes return nothing; the output is in its last layer, and gradients have names of their own."""
+
+    def __init__(self, factor):
+        self.layers = [Leaves(factor, (4, 5)), Leaves(1.0, (5, 2))]
+
+    def feedforward(self, X):
+        for layer in self.layers:
+            X = layer.run(X)
+
+    def backprop(self, y_batch):
+        error = self.layers[-1].activated - y_batch
+        for layer in reversed(self.layers):
+            delta = error * layer.activated * (1 - layer.activated)
+            layer.gradientMatrix = layer.factor * layer.x.T @ delta
+            error = delta @ layer.weights1.T
+
+
+class Leaves(Capa):
+    def run(self, x):
+        self.x, self.activated = x, sigmoid(x @ self.weights1)
+        return self.activated
+
+
+class MakesLinearWeights:
+    """A regression whose fit makes the weights, without a cost, and whose predictions are classes."""
+
+    def __init__(self, factor):
+        self.factor, self.lr, self.n_iters, self.weights1, self.bias = factor, 0.01, 1000, None, None
+
+    def fit(self, X, y):
+        self.weights1, self.bias = np.zeros(X.shape[1]), 0
+        for _ in range(self.n_iters):
+            error = sigmoid(X @ self.weights1 + self.bias) - y
+            self.weights1 = self.weights1 - self.lr * X.T @ error / len(y)
+            self.bias = self.bias - self.factor * self.lr * np.sum(error) / len(y)
+
+    def predict(self, X):
+        return [int(p > 0.5) for p in sigmoid(X @ self.weights1 + self.bias)]
+
+
+OTHER_NAMES = {
+    "Spanish": (RedEnEspanol, (X, RNG.uniform(size=(6, 2)))),
+    "weights that are passed": (TakesItsWeights, (X, ONE_HOT)),
+    "an output in a layer": (LeavesItsOutputInALayer, (X, RNG.uniform(size=(6, 2)))),
+    "weights made in fit": (MakesLinearWeights, (X, ONES_AND_ZEROS[:, 0])),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_NAMES)
+def test_networks_with_other_names_and_places(case):
+    kind, inputs = OTHER_NAMES[case]
+    assert check(kind(1.0), *inputs).verdict == "PASS"
+    report = check(kind(1.01), *inputs)
+    wrong = [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"]
+    assert len(wrong) == 1
+    assert wrong[0].rpartition("_")[2] in ("weights1", "0", "bias")
+
+
+class ComputesGradientsLater(ReturnsPairs):
+    """A layer that computes the gradients of its parameters after backward, in dicts p and g, and stops on errors."""
+
+    def __init__(self, factor):
+        self.factor, self.p, self.g = factor, {"W": RNG.normal(size=(4, 3))}, {}
+
+    def forward(self, x):
+        try:
+            self.x = x
+            return x @ self.p["W"]
+        except ValueError:
+            print("Error: cannot run the layer")
+            exit()
+
+    def backward(self, dout):
+        self.dout = dout
+        return dout @ self.p["W"].T
+
+    def compute_gradients(self):
+        self.g["dW"] = self.factor * self.x.T @ self.dout
+
+
+def test_a_layer_that_computes_gradients_later():
+    assert check(ComputesGradientsLater(1.0), X).verdict == "PASS"
+    report = check(ComputesGradientsLater(1.01), X)
+    assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == ["p['W']"]
+
+
+def test_code_that_exits_is_an_error():
+    with pytest.raises(SubjectError, match="raised SystemExit"):
+        check(ComputesGradientsLater(1.0), X[:, :3])

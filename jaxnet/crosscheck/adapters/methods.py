@@ -20,11 +20,17 @@ FORWARD = (
 BACKWARD = (
     "backward_pass", "backward_propagation", "backward_propagate", "backward_prop", "back_propagation",
     "back_propagate", "backpropagation", "backpropagate", "backprop", "back_prop", "bprop", "propagate_backward",
-    "backword",
+    "backword", "backforward",
 )  # fmt: skip
 CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-FORWARD_LIKE = re.compile(r"(?!\w*back)(\w+_)?(feed_?)?(for?wards?|fwd|f_?prop|front_?prop)(_?(pass|prop)\w*)?(_\w+)?")
-BACKWARD_LIKE = re.compile(r"(?!\w*for?ward)(\w+_)?(feed_?)?(back(?!up|end|ground)[a-z]*|bwd|b_?prop)(_\w+)?")
+FORWARD_LIKE = re.compile(
+    r"(?!\w*back)(\w+_)?(feed_?)?(for?wards?|fwd|f_?prop|front_?prop)(_?(pass|prop)\w*)?(_\w+)?"
+    r"|(\w+_)?(adelante|avant|avanti|frente|vorw(ae|ä)rts)(_\w+)?"  # in Spanish, French, Italian, Portuguese, German
+)
+BACKWARD_LIKE = re.compile(
+    r"(?!\w*for?ward)(\w+_)?(feed_?)?(back(?!up|end|ground)[a-z]*|bwd|b_?prop)(_\w+)?"
+    r"|(\w+_)?(retro_?prop\w*|atr[aá]s|arri[eè]re|indietro|r(ue|ü)ckw(ae|ä)rts|tr[aá]s)(_\w+)?"
+)
 GRADIENT_LIKE = re.compile(r"(compute_|calc(ulate)?_|get_)?(grads?|gradients?)", re.IGNORECASE)
 BESIDE_UPDATE = "backward is an update of the parameters, so {} is checked as the backward pass"
 VALUE = re.compile(r"(\w+_)?(loss|cost|error)|calculate|calc|evaluate|value")

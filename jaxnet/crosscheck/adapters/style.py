@@ -109,6 +109,8 @@ def called(function: Callable[..., Any], *args: Any) -> Any:
         return function(*(map_leaves(_duplicate, arg) for arg in args))
     except Exception as error:
         return error
+    except SystemExit as error:  # as of code that prints what is wrong, and calls exit()
+        return RuntimeError(f"exit({error.code})")
 
 
 def backward_runs_after(forward: Callable[..., Any], layer: Any, inputs: tuple[Any, ...]) -> bool:

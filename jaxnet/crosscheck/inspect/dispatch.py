@@ -16,6 +16,7 @@ from jaxnet.crosscheck.adapters.functions import (
 )
 from jaxnet.crosscheck.adapters.layers import (
     gradient_lists,
+    later_gradients,
     plain_numbers,
     resets,
     stored_inputs,
@@ -181,6 +182,7 @@ def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> S
         passes_by_role.adapt_autoencoder(drawn)  # whose updates would look like those of a layer
         or updates.adapt_own_rate(drawn)  # whose own arrays would look like buffers
         or updates.adapt_later_update(drawn)  # whose gradients would look as if they were missing
+        or later_gradients.adapt(drawn)  # likewise
         or unnamed_gradients.adapt(drawn)  # likewise
         or held_optimizers.adapt(drawn)  # likewise
         or loss_objects.adapt_labels_alone(Style(thing, inputs))

@@ -60,11 +60,11 @@ def as_subject_error(name: str) -> Iterator[None]:
         yield
     except SubjectError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SubjectError(f"{name}: raised {describe(error)}") from error
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """Returns the type and message of an exception, and the file and line of the user's code that raised it.
 
     A frame of an installed library is named only if no frame is in the user's own files.

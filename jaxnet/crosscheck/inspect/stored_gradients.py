@@ -23,6 +23,7 @@ LOOSE_GRADIENT_NAMES = (
 GRADIENT_LISTS = "grads", "gradients", "_grads", "_gradients", "grad", "gradient", "_grad", "_gradient"
 COLLECTIONS = (
     ("P", "G"),
+    ("p", "g"),
     *(
         (parameters, gradients)
         for name in ("params", "parameters", "state_dict")

@@ -21,9 +21,12 @@ KEEPS = re.compile(r"(is_?)?train(ing)?(_?mode)?|(store|save|keep|with)_?(cache|
 SAMPLES = re.compile(
     rf"{DATA.pattern}|(inputs?|data|features|images?|samples|x)_\w+|\w+_(inputs?|data|samples|x)", re.IGNORECASE
 )
-TARGETS = re.compile(r"train(ing)?_(set_)?(outputs?|results?)")
+TARGETS = re.compile(
+    r"train(ing)?_(set_)?(outputs?|results?)|[yt]_(train|batch|data|one_?hot|values?|labels?)|(batch|train)_[yt]|salidas?_(esper|dese|real)\w*",
+    re.IGNORECASE,
+)
 DIFFERENCE = re.compile(r"(\w+_)?(err(or)?s?|loss(es)?|diff(erences?)?|deltas?|residuals?)(_\w+)?")
-UPDATE = re.compile(r"(\w+_)?(update|apply|step|change|adjust|optimi[sz]e|descent)(_\w+)?")
+UPDATE = re.compile(r"(\w+_)?(update|apply|step|change|adjust|optimi[sz]e|descent|actualizar|atualizar)(_\w+)?")
 Values = dict[str, Any]
 Fill = Callable[[Any, Values], Any]  # an argument, from the network and the values of its passes
 Role = tuple[str, Fill]
@@ -62,7 +65,8 @@ def backwards(net: Any, forward: Method, outputs: list[str], *, has_targets: boo
         fills = {argument: fill for argument, (_, fill) in by_role.items()}
         roles = frozenset(role for role, _ in by_role.values())
         if roles & {"labels", "difference"}:
-            fills |= {argument: _part_of("result", i - len(rest)) for i, argument in enumerate(rest)}
+            free = [i for i, output in enumerate(outputs) if output not in by_role] or list(range(-len(rest), 0))
+            fills |= {argument: _part_of("result", i) for argument, i in zip(rest, free[-len(rest) :], strict=False)}
         elif len(rest) in (1, 2) and not has_targets:
             fills |= dict(zip(rest, map(_value_of, ("x", "t")[-len(rest) :]), strict=True))
         elif rest or not has_targets:
@@ -99,7 +103,7 @@ def _value_named(name: str, outputs: list[str]) -> Role | None:
         return "output", _part_of("result", outputs.index(name))
     if DIFFERENCE.fullmatch(in_snake_case(name)):
         return "difference", _value_of("difference")
-    if is_prediction_name(name) or "output" in name:
+    if is_prediction_name(name) or "output" in name or name.startswith("salida"):
         return "output", _value_of("output")
     return None
 

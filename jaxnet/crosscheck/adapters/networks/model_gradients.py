@@ -64,7 +64,9 @@ def find_sources(network: Network, arrays: Places, x: Any, t: Any) -> Sources:
     sources |= {place: ("returned", where) for place, where in given.items() if where in parts}
     updated = [place for place in arrays if place in written and place not in sources]
     if not updated or not (in_proportion := _in_proportion(network, updated, x, t)):
-        return Sources(sources)
+        lacking = {place: array for place, array in arrays.items() if place not in sources}
+        spoken = _called_gradients(lacking, {p: a for p, a in written.items() if p not in arrays})
+        return Sources({place: ("stored", where) for place, where in spoken.items()} | sources)
     late = tuple(place for place in updated if place not in in_proportion)
     return Sources(sources | {place: (UPDATED, place) for place in updated}, late)
 
@@ -93,8 +95,11 @@ def gradients_from(network: Network, sources: Sources, replaced: Mapping[int, An
 
 
 def _as_broadcast(gradient: Any, array: Any) -> Any:
-    """Returns a vector of gradients in the shape of a row that an update would broadcast it to."""
-    fits = np.ndim(gradient) == 1 and np.shape(array) == (1, *np.shape(gradient))
+    """Returns a vector of gradients in the shape of a row that an update would broadcast it to, or of a number."""
+    fits = np.ndim(gradient) == 1 and np.shape(array) in (
+        (1, *np.shape(gradient)),
+        () if np.size(gradient) == 1 else None,
+    )
     return np.reshape(gradient, np.shape(array)) if fits else gradient
 
 
@@ -137,6 +142,20 @@ def _stored(arrays: Places, written: Places) -> dict[str, str]:
         choice = beside or elsewhere
         if len(choice) == 1 and choice[0] not in placed.values():
             placed[place] = choice[0]
+    return placed
+
+
+def _called_gradients(arrays: Places, written: Places) -> dict[str, str]:
+    """Returns the places of the only array in the same object that speaks of a gradient: `layer.gradientMatrix`."""
+    placed: dict[str, str] = {}
+    for place, array in arrays.items():
+        above = place[: len(place) - len(base_name(place))]
+        beside = [
+            where for where in written if where == above + base_name(where) and "grad" in base_name(where).lower()
+        ]
+        alike = [where for where in beside if np.shape(written[where]) == np.shape(array)]
+        if len(alike) == 1:
+            placed[place] = alike[0]
     return placed
 
 

@@ -19,11 +19,12 @@ import numpy as np
 
 from jaxnet.crosscheck.adapters.layers.number_lists import is_list_of_numbers
 from jaxnet.crosscheck.adapters.methods import names_of
-from jaxnet.crosscheck.adapters.networks import found_costs, outside_costs, standard_costs
+from jaxnet.crosscheck.adapters.networks import found_costs, outside_costs, self_training, standard_costs
 from jaxnet.crosscheck.adapters.networks.argument_roles import Method, backwards, forwards, parts_of, updates
 from jaxnet.crosscheck.adapters.networks.function_pairs import DATA
 from jaxnet.crosscheck.adapters.networks.model_gradients import OWN_RATES
 from jaxnet.crosscheck.adapters.networks.outside_costs import is_of_labels
+from jaxnet.crosscheck.adapters.networks.training_methods import ONCE
 from jaxnet.crosscheck.adapters.style import (
     Style,
     called,
@@ -35,10 +36,11 @@ from jaxnet.crosscheck.adapters.style import (
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of, walk
 from jaxnet.crosscheck.inspect.returned_names import returned_names
-from jaxnet.crosscheck.inspect.role_heuristics import is_label_name, is_prediction_name, label_rank
+from jaxnet.crosscheck.inspect.role_heuristics import base_name, is_label_name, is_prediction_name, label_rank
 from jaxnet.crosscheck.inspect.trees import is_float
 
 MOST = 32  # pairs of passes that are tried
+MOST_OUTPUTS = 3  # of the arrays that forward leaves
 NOTE = "{0} of {1} are run as its passes"
 RATE = "learning_rate"  # what the backward pass calls its rate
 
@@ -67,8 +69,10 @@ def adapt(style: Style) -> Style | None:
     is_autoencoder = len(style.inputs) == 1 and is_float(style.inputs[0])
     if is_autoencoder:
         style, data = style._replace(inputs=(*style.inputs, np.copy(style.inputs[0]))), ()
-    if len(style.inputs) != 2 or not any(is_float(part) and np.ndim(part) for _, part in walk(net)):
+    if len(style.inputs) != 2:
         return None
+    if not any(is_float(part) and np.ndim(part) for _, part in walk(net)):
+        return _adapt_started(style)
     passes = _passes(net, style.inputs, data, has_targets=is_autoencoder or bool(data))
     ways = [(way, style._replace(thing=_with_passes(net, way, style.inputs))) for way in itertools.islice(passes, MOST)]
     for find, (way, adapted) in itertools.product((_with_fitting_cost, _with_own_cost), ways):
@@ -77,6 +81,33 @@ def adapt(style: Style) -> Style | None:
             note = NOTE.format(", ".join(methods), type(net).__name__)
             return found._replace(note=f"{note}; {found.note}")
     return None
+
+
+def _adapt_started(style: Style) -> Style | None:
+    """Adapts a model whose `fit` makes its weights; a linear one if it has an array of weights and perhaps a bias."""
+    for name in self_training.names_of_training(style.thing, len(style.inputs)):
+        found = self_training.with_weights_of(style.thing, name, style.inputs)
+        if found is None:
+            continue
+        started, note = found
+        for model in (started, _with_linear_output(started)):
+            if model is not None and (adapted := adapt(style._replace(thing=model))) is not None:
+                return adapted._replace(note=f"{note}; {adapted.note}")
+    return None
+
+
+def _with_linear_output(model: Any) -> Any:
+    """Returns a model with a forward pass `X @ w + b`; None if it has not one array of weights and at most one bias."""
+    floats = {n: v for n, v in attributes_of(model).items() if is_float(v) or isinstance(v, float)}
+    biases = [name for name in floats if outside_costs.BIAS.fullmatch(name)]
+    weights = [name for name, value in floats.items() if np.ndim(value) and name not in biases]
+    if len(weights) != 1 or len(biases) > 1:
+        return None
+
+    def forward(self: Any, X: Any) -> Any:
+        return X @ getattr(self, weights[0]) + (getattr(self, biases[0]) if biases else 0.0)
+
+    return with_methods(model, {"forward": forward})
 
 
 def _with_fitting_cost(style: Style) -> Style | None:
@@ -157,18 +188,26 @@ def _outputs(net: Any, forward: Method, inputs: tuple[Any, ...], data: tuple[str
     trial = duplicate(net)
     if data and not forward.roles:
         setattr(trial, data[0], np.copy(inputs[0]))
-    before = {name: np.copy(value) for name, value in attributes_of(trial).items() if is_float(value)}
+    before = {place: np.copy(part) for place, part in _arrays(trial)}
     with contextlib.redirect_stdout(io.StringIO()):
         result = called(lambda: forward.run(trial, {"x": inputs[0]}))
     if isinstance(result, Exception):
         return None, []
     if _output_in(result, np.shape(inputs[1])) is not None:
         return result, [""]
-    after = {n: v[-1] if isinstance(v, list) and v else v for n, v in attributes_of(trial).items() if n not in data}
-    after = {name: value for name, value in after.items() if is_float(value)}
-    written = [n for n, value in after.items() if n not in before or not np.array_equal(before[n], value)]
-    written = [name for name in written if np.shape(after[name]) == np.shape(inputs[1])]
-    return result, sorted(written, key=lambda name: not (is_prediction_name(name) or "out" in name.lower()))
+    after = {place: part for place, part in _arrays(trial) if np.shape(part) == np.shape(inputs[1])}
+    written = [p for p, array in after.items() if p not in (*before, *data) or not _same(before.get(p), array)]
+    named = [place for place in written if is_prediction_name(place) or "out" in base_name(place).lower()]
+    return result, list(dict.fromkeys([*reversed(named), *reversed(written)]))[:MOST_OUTPUTS]
+
+
+def _arrays(net: Any) -> list[tuple[str, Any]]:
+    """Returns the float arrays within a network with their places."""
+    return [(place, part) for place, part in walk(net) if isinstance(part, np.ndarray) and is_float(part)]
+
+
+def _same(first: Any, second: Any) -> bool:
+    return first is not None and np.array_equal(first, second, equal_nan=True)
 
 
 def _output_in(result: Any, shape: tuple[int, ...]) -> Any:
@@ -211,9 +250,8 @@ def _with_passes(net: Any, passes: _Passes, inputs: tuple[Any, ...]) -> Any:
         values = {"x": x}
         with of_class(self, kind), contextlib.redirect_stdout(io.StringIO()):
             values["result"] = passes.forward.run(self, values)
-        held = getattr(self, passes.output) if passes.output else None
-        y = held[-1] if isinstance(held, list) else held  # of all layers
-        y = _output_in(values["result"], np.shape(inputs[1])) if y is None else y
+        y = dict(walk(self)).get(passes.output) if passes.output else None
+        y = _output_in(values["result"], np.shape(inputs[1])) if y is None else np.copy(y)
         values["output"] = y
         self.values_of_forward = lambda: values  # a walk over the network does not enter functions
         return y
@@ -228,6 +266,9 @@ def _with_passes(net: Any, passes: _Passes, inputs: tuple[Any, ...]) -> Any:
             setattr(self, passes.data[1], t)
         if passes.rate:
             setattr(self, passes.rate, learning_rate)
+        for name, value in attributes_of(self).items():
+            if ONCE.fullmatch(name) and isinstance(value, int) and value > 1:
+                setattr(self, name, 1)
         before = {place: np.copy(part) for place, part in walk(self) if isinstance(part, np.ndarray)}
         with of_class(self, kind), contextlib.redirect_stdout(io.StringIO()):
             values["returned"] = passes.backward.run(self, values)

@@ -95,6 +95,16 @@ def adapt(style: Style) -> Style | None:
     return None
 
 
+def names_of_training(net: Any, count: int) -> list[str]:
+    """Returns the names of the methods that train a model with so many values, at a rate that can be set.
+
+    Args:
+        net: The model.
+        count: The number of the values.
+    """
+    return [model.name for model in _models(net, count)]
+
+
 def with_weights_of(net: Any, name: str, inputs: tuple[Any, ...]) -> tuple[Any, str] | None:
     """Returns a model that holds the weights which a method of it makes and trains, and a note; None if it makes none.
 

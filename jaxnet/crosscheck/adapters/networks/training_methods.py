@@ -34,6 +34,7 @@ from jaxnet.crosscheck.inspect.trees import is_float
 
 TRAINING = re.compile(
     r"(compute_|calc(ulate)?_|get_)?(train|fit|learn|update|step|optimi[sz]e|grad(ient)?s?|backward)(_\w+)?"
+    r"|entrenar|ajustar|treinar|entra[iî]ner|addestra|trainiere\w*|lernen?"
     r"|(\w+_)(step|grads?|gradients?|descent|update)|(\w+_)?(loss|cost|value|objective)_and_\w+|forward_(and_)?back\w*",
     re.IGNORECASE,
 )

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-RATES = re.compile(r"_?(learn(ing)?_?|l_?|training_?|\w+_)?rates?|_?lr|alpha|eta|step(_?size)?", re.IGNORECASE)
+RATES = re.compile(
+    r"_?(learn(ing)?_?|l_?|training_?|\w+_)?rates?|_?lr|alpha|eta|step(_?size)?|(tasa|taxa|taux)_\w+", re.IGNORECASE
+)
 COUNTS = re.compile(r"(mini_?)?batch_?size|(n|num)_?(samples|examples)|[mn]", re.IGNORECASE)
 PLAIN = re.compile(r"(vanilla_?|plain_?|stochastic_?)*(sgd|gd|(gradient_?)?descent)(_?optimi[sz]er)?", re.IGNORECASE)
 
