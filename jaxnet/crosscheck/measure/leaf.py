@@ -288,8 +288,11 @@ def _is_small(analytic: Derivation, size: float, probes: list[Probe], elements: 
 
 
 def _is_hidden(analytic: Derivation, name: str, probes: list[Probe]) -> bool:
-    """Returns whether the output stands still along each direction, but only because it is rounded."""
-    flat = all(q.value == 0.0 for probe in probes for q in probe.numerical.quotients)
+    """Returns whether the output stands still along each direction, but only because it is rounded.
+
+    There are no directions where all elements were examined one by one.
+    """
+    flat = bool(probes) and all(q.value == 0.0 for probe in probes for q in probe.numerical.quotients)
     return flat and all(is_plateau(analytic, name, probe, probe.numerical.step) for probe in probes if probe.claimed)
 
 
