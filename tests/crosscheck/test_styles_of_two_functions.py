@@ -302,3 +302,28 @@ def test_the_usual_cost_of_a_linear_model_is_named_and_its_bias_is_checked():
 def test_two_functions_whose_gradients_fit_no_cost_are_refused_with_the_call_that_takes_one():
     with pytest.raises(CostError, match=r"pass the cost, too: check\(\(predict, cost, gradients\), X, w, b, y\)"):
         check(model_and_gradient(1.01), X, draw(4), 0.3, draw(6))
+
+
+def jacobians_of_softmax(z, p):
+    """Returns the Jacobian of each sample, diag(p) - p pᵀ, of columns (N, n, 1)."""
+    column = p.reshape(len(p), -1, 1)
+    return column * np.eye(column.shape[1]) - column @ column.transpose(0, 2, 1)
+
+
+def softmax_of_columns(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def test_a_derivative_that_is_a_jacobian_for_each_sample():
+    z = np.random.default_rng(0).normal(size=(5, 4, 1))
+    report = check((softmax_of_columns, jacobians_of_softmax), z)
+    assert report.verdict == "PASS"
+    assert "returns a Jacobian for each sample" in report.text(width=None)
+
+    def wrong(z, p):
+        return jacobians_of_softmax(z, p) * 1.01
+
+    assert check((softmax_of_columns, wrong), z).verdict == "FAIL"
+    assert check((softmax_of_columns, jacobians_of_softmax), z).verdict == "PASS"
+    assert check((np.tanh, lambda z: 1 - np.tanh(z) ** 2), z).verdict == "PASS"

@@ -13,6 +13,7 @@ from jaxnet.crosscheck.adapters.functions import (
     loss_and_gradients,
     loss_objects,
     returned_order,
+    sample_jacobians,
 )
 from jaxnet.crosscheck.adapters.layers import (
     gradient_lists,
@@ -187,6 +188,7 @@ def _style_that_looks_plain(thing: Any, inputs: tuple[Any, ...], seed: int) -> S
         or held_optimizers.adapt(drawn)  # likewise
         or loss_objects.adapt_labels_alone(Style(thing, inputs))
         or derivatives.adapt_backward_of_input(drawn)
+        or sample_jacobians.adapt(drawn)  # whose derivative would look as if it took an upstream gradient
         or returned_order.adapt(drawn)
         or unread_arguments.adapt_unread_dout(drawn)  # which would look as if it ignored dout
         or gradient_lists.adapt(drawn)  # whose parameters would look as if they had no gradient
