@@ -110,7 +110,7 @@ def called(function: Callable[..., Any], *args: Any) -> Any:
     except Exception as error:
         return error
     except SystemExit as error:  # as of code that prints what is wrong, and calls exit()
-        return RuntimeError(f"exit({error.code})")
+        return RuntimeError(f"exit({'' if error.code is None else error.code})")
 
 
 def backward_runs_after(forward: Callable[..., Any], layer: Any, inputs: tuple[Any, ...]) -> bool:

@@ -46,7 +46,8 @@ class Instance:
         arrays: Leaves,
         replaced: Callable[[], list[str]] = list,
     ) -> None:
-        self._forward, self._backward, self.inputs, self.arrays = forward, backward, inputs, arrays
+        self._forward, self._backward = _without_exit(forward), _without_exit(backward)
+        self.inputs, self.arrays = inputs, arrays
         self.replaced = replaced
         self.outputs = Outputs()
 
@@ -79,6 +80,18 @@ class Instance:
         """Returns the gradient of each leaf. Passes `douts` without copying, in their memory layout."""
         found = self._backward(*douts)
         return {name: np.asarray(g) if is_jax_array(g) else g for name, g in found.items()}
+
+
+def _without_exit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that raises an error where code prints what is wrong and calls `exit()`."""
+
+    def run(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except SystemExit as error:
+            raise RuntimeError(f"exit({'' if error.code is None else error.code})") from error
+
+    return run
 
 
 def name_of_dout(leaves: Leaves) -> str:
