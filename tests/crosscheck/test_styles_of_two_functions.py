@@ -327,3 +327,28 @@ def test_a_derivative_that_is_a_jacobian_for_each_sample():
     assert check((softmax_of_columns, wrong), z).verdict == "FAIL"
     assert check((softmax_of_columns, jacobians_of_softmax), z).verdict == "PASS"
     assert check((np.tanh, lambda z: 1 - np.tanh(z) ** 2), z).verdict == "PASS"
+
+
+def test_a_network_whose_output_has_the_name_of_the_labels():
+    """Forward returns `self.y`, and backward takes labels y."""
+
+    class Net:
+        def __init__(self, factor):
+            self.factor, self.W, self.b = factor, draw(4, 3), draw(3)
+
+        def forward(self, X):
+            self.X, self.y = X, np.tanh(X @ self.W + self.b)
+            return self.y
+
+        def loss(self, y):
+            return ((self.y - y) ** 2).sum() / 2
+
+        def backward(self, y):
+            delta = (self.y - y) * (1 - self.y**2)
+            self.dW, self.db = self.factor * self.X.T @ delta, delta.sum(axis=0)
+
+    report = check(Net(1.0), X, ONE_HOT)
+    assert report.verdict == "PASS"
+    assert "the gradient of loss by its parameters" in report.text(width=None)
+    report = check(Net(1.01), X, ONE_HOT)
+    assert [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"] == ["W"]

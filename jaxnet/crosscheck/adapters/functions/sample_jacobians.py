@@ -30,7 +30,8 @@ def adapt(style: Style) -> Style | None:
     def jacobians(x: Any) -> Any:
         return derivative(x) if takes == 1 else derivative(x, f(x))
 
-    if np.shape(called(f, x)) != np.shape(x) or np.shape(called(jacobians, x)) != (count, n, n):
+    y, found = called(f, x), called(jacobians, x)
+    if not (is_float(y) and is_float(found)) or np.shape(y) != np.shape(x) or np.shape(found) != (count, n, n):
         return None
 
     @functools.wraps(f)

@@ -157,7 +157,15 @@ def _candidates(net: Any, passes: tuple[str, str]) -> Iterator[_Candidate]:
 
 def _of_labels_alone(name: str) -> Callable[[Any], Callable[..., Any]]:
     """Returns what makes a cost of a method that reads the output that forward stored: `net.compute_loss(labels)`."""
-    return lambda net: lambda output, labels: getattr(net, name)(labels)  # noqa: ARG005
+
+    def of(net: Any) -> Callable[..., Any]:
+        def cost(output: Any, labels: Any) -> Any:  # noqa: ARG001
+            return getattr(net, name)(labels)
+
+        cost.__name__ = name
+        return cost
+
+    return of
 
 
 def _may_be_cost(function: Any, net: Any, passes: tuple[str, str], count: int = 2) -> bool:

@@ -308,6 +308,9 @@ def network_of(net: Any, cost: Callable[[Any], Any], inputs: tuple[Any, ...], *,
     whole = _name_of_activations(net, of_forward, result)
     if isinstance(result, Mapping):
         outputs = list(map(str, result))
+    takes = required_parameters_of(backward)
+    if not any(is_of_labels(name) and name not in outputs for name in takes):  # forward returns `self.y`, too
+        outputs = ["" if name in takes and is_of_labels(name) else name for name in outputs]
     first, second = of_cost
     if first not in outputs and (second in outputs or (is_of_labels(first) and not is_of_labels(second))):
         first, second = second, first
