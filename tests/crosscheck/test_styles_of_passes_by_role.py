@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 import pytest
+from conftest import mostly_slow
 
 from jaxnet.crosscheck import SubjectError, check
 
@@ -152,7 +153,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", mostly_slow(CASES, 3))
 def test_networks_of_such_passes(case):
     kind, inputs = CASES[case]
     assert check(kind(1.0), *inputs).verdict == "PASS"
@@ -388,7 +389,7 @@ MORE_CASES = {
 }
 
 
-@pytest.mark.parametrize("case", MORE_CASES)
+@pytest.mark.parametrize("case", mostly_slow(MORE_CASES, 3))
 def test_networks_with_other_rates_and_losses(case):
     kind, inputs = MORE_CASES[case]
     assert check(kind(1.0), *inputs).verdict == "PASS"
@@ -507,7 +508,7 @@ OTHER_NAMES = {
 }
 
 
-@pytest.mark.parametrize("case", OTHER_NAMES)
+@pytest.mark.parametrize("case", mostly_slow(OTHER_NAMES, 3))
 def test_networks_with_other_names_and_places(case):
     kind, inputs = OTHER_NAMES[case]
     assert check(kind(1.0), *inputs).verdict == "PASS"
