@@ -4,14 +4,13 @@ A clipped gradient is no derivative, but may be meant. Whether it is right other
 small that nothing is clipped: a backward pass is linear.
 """
 
-import copy
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxnet.crosscheck.dtypes import in_float64, is_float_dtype
-from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves
+from jaxnet.crosscheck.inspect.checkable import Array, Backward, Checkable, with_backward
 from jaxnet.crosscheck.measure.leaf_steps import copies
 
 SCALE = 2.0**-10  # exact in floating point
@@ -43,7 +42,7 @@ def clipped(checkable: Checkable, dout: Array) -> Clipped | None:
         checkable: The code.
         dout: The upstream gradient of the check.
     """
-    smaller = _with_small_dout(checkable)
+    smaller = with_backward(checkable, _with_small_dout)
     small = smaller.backward(copies(checkable.leaves), dout.copy())
     inputs = checkable.open(leaves := copies(checkable.leaves)).names_of_inputs(leaves)
     for factor in FACTORS:
@@ -67,20 +66,11 @@ def _clipped_leaves(large: dict[str, Any], small: dict[str, Any], factor: float)
             yield name, bound
 
 
-def _with_small_dout(checkable: Checkable) -> Checkable:
-    """Returns the same code, whose backward pass gets a small upstream gradient and returns gradients multiplied up."""
-    other = copy.copy(checkable)
+def _with_small_dout(backward: Backward) -> Backward:
+    """Returns a backward pass that gets a small upstream gradient, and whose gradients are multiplied up."""
 
-    def opened(leaves: Leaves) -> Instance:
-        instance = checkable.open(leaves)
-        backward = instance._backward
+    def scaled(*douts: Any) -> dict[str, Any]:
+        gradients = backward(*(SCALE * dout for dout in douts))
+        return {name: None if g is None else np.asarray(g) / SCALE for name, g in gradients.items()}
 
-        def scaled(*douts: Any) -> dict[str, Any]:
-            gradients = backward(*(SCALE * dout for dout in douts))
-            return {name: None if g is None else np.asarray(g) / SCALE for name, g in gradients.items()}
-
-        instance._backward = scaled
-        return instance
-
-    other.open = opened  # type: ignore[method-assign]
-    return other
+    return scaled

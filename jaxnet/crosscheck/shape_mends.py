@@ -4,7 +4,6 @@ Shapes alone do not tell: (4, 4) for (4,) may be summed over either axis, and th
 to the leaf's shape is compared with difference quotients, and only one that is right is named.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -16,7 +15,7 @@ import numpy as np
 from jaxnet.crosscheck.context import Context
 from jaxnet.crosscheck.decide import Cause, Verdict
 from jaxnet.crosscheck.dtypes import is_float_dtype
-from jaxnet.crosscheck.inspect.checkable import Array, Checkable, Instance, Leaves
+from jaxnet.crosscheck.inspect.checkable import Array, Backward, Checkable, with_backward
 from jaxnet.crosscheck.measure.derivation import Derivations
 from jaxnet.crosscheck.measure.leaf_steps import copies
 from jaxnet.crosscheck.measure.structures import Structure
@@ -47,7 +46,7 @@ class Mend(NamedTuple):
 
 
 def in_shapes_of_parameters(checkable: Checkable, gradients: Mapping[str, Any]) -> tuple[Checkable, list[str]]:
-    """Returns the code with gradients of parameters reshaped that an update broadcasts, and sentences that say so.
+    """Reshapes gradients of parameters that an update would broadcast; returns the code, and a sentence for each.
 
     A gradient (n,) of b (1, n) gives the same `b -= rate * db`, and one of a single number may have any shape. The
     gradient of an input must have its shape, because the layer before may not broadcast it.
@@ -178,18 +177,12 @@ def _sentence(context: Context, name: str, mend: Mend) -> str | None:
 
 def _with_gradient(checkable: Checkable, name: str, apply: Callable[[Any], Array]) -> Checkable:
     """Returns the same code, with another gradient of one leaf."""
-    other = copy.copy(checkable)
 
-    def opened(leaves: Leaves) -> Instance:
-        instance = checkable.open(leaves)
-        backward = instance._backward
-
+    def change(backward: Backward) -> Backward:
         def with_other(*douts: Any) -> dict[str, Any]:
             gradients = backward(*douts)
             return {**gradients, name: apply(gradients[name])}
 
-        instance._backward = with_other
-        return instance
+        return with_other
 
-    other.open = opened  # type: ignore[method-assign]
-    return other
+    return with_backward(checkable, change)

@@ -143,24 +143,6 @@ class HoldsAnArrayOfObjects(KeepsOnlyInTraining):
         self.layers[0] = self.layers[0] - self.factor * learning_rate * x.T @ back
 
 
-CASES = {
-    "data in attributes, no rate": (HoldsItsData, ()),
-    "a flag for training": (KeepsOnlyInTraining, (X, ONE_HOT)),
-    "the difference of a class": (TakesADifference, (X, CLASSES)),
-    "an error, an output in an attribute": (HasAnError, (X, ONE_HOT)),
-    "lists of one sample": (TrainsWithLists, ONE_SAMPLE),
-    "an array of objects": (HoldsAnArrayOfObjects, (X, ONE_HOT)),
-}
-
-
-@pytest.mark.parametrize("case", mostly_slow(CASES, 3))
-def test_networks_of_such_passes(case):
-    kind, inputs = CASES[case]
-    assert check(kind(1.0), *inputs).verdict == "PASS"
-    report = check(kind(1.01), *inputs)
-    assert {leaf.name.rpartition("_")[2] for leaf in report.leaves if leaf.verdict == "FAIL"} in ({"weights1"}, {"0"})
-
-
 def test_network_that_updates_before_it_is_done():
     class UpdatesTooEarly(TrainsWithLists):
         def train(self, input_list, target_list):
@@ -382,22 +364,6 @@ class ReportsAMean(KeepsOnlyInTraining):
         super().backward(y_onehot, learning_rate * len(y_onehot))
 
 
-MORE_CASES = {
-    "a much copied network": (IsSimple, (X, ONES_AND_ZEROS)),
-    "a rate under another name": (UpdatesByEpsilon, (X, ONE_HOT)),
-    "a loss that must run": (HoldsALoss, (X, ONES_AND_ZEROS)),
-}
-
-
-@pytest.mark.parametrize("case", mostly_slow(MORE_CASES, 3))
-def test_networks_with_other_rates_and_losses(case):
-    kind, inputs = MORE_CASES[case]
-    assert check(kind(1.0), *inputs).verdict == "PASS"
-    report = check(kind(1.01), *inputs)
-    assert {leaf.name.rpartition("_")[2] for leaf in report.leaves if leaf.verdict == "FAIL"} == {"weights1"}
-    assert any(leaf.verdict == "PASS" for leaf in report.leaves)
-
-
 def test_a_sum_for_the_mean_of_its_own_cost_fails_by_that_factor():
     report = check(ReportsAMean(1.0), X, ONE_HOT)
     assert report.verdict == "FAIL"
@@ -500,24 +466,6 @@ class MakesLinearWeights:
         return [int(p > 0.5) for p in sigmoid(X @ self.weights1 + self.bias)]
 
 
-OTHER_NAMES = {
-    "Spanish": (RedEnEspanol, (X, RNG.uniform(size=(6, 2)))),
-    "weights that are passed": (TakesItsWeights, (X, ONE_HOT)),
-    "an output in a layer": (LeavesItsOutputInALayer, (X, RNG.uniform(size=(6, 2)))),
-    "weights made in fit": (MakesLinearWeights, (X, ONES_AND_ZEROS[:, 0])),
-}
-
-
-@pytest.mark.parametrize("case", mostly_slow(OTHER_NAMES, 3))
-def test_networks_with_other_names_and_places(case):
-    kind, inputs = OTHER_NAMES[case]
-    assert check(kind(1.0), *inputs).verdict == "PASS"
-    report = check(kind(1.01), *inputs)
-    wrong = [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"]
-    assert len(wrong) == 1
-    assert wrong[0].rpartition("_")[2] in ("weights1", "0", "bias")
-
-
 class ComputesGradientsLater(ReturnsPairs):
     """A layer that computes the gradients of its parameters after backward, in dicts p and g, and stops on errors."""
 
@@ -549,3 +497,31 @@ def test_a_layer_that_computes_gradients_later():
 def test_code_that_exits_is_an_error():
     with pytest.raises(SubjectError, match="SystemExit"):
         check(ComputesGradientsLater(1.0), X[:, :3])
+
+
+CASES = {
+    "data in attributes, no rate": (HoldsItsData, ()),
+    "a flag for training": (KeepsOnlyInTraining, (X, ONE_HOT)),
+    "the difference of a class": (TakesADifference, (X, CLASSES)),
+    "an error, an output in an attribute": (HasAnError, (X, ONE_HOT)),
+    "lists of one sample": (TrainsWithLists, ONE_SAMPLE),
+    "an array of objects": (HoldsAnArrayOfObjects, (X, ONE_HOT)),
+    "a much copied network": (IsSimple, (X, ONES_AND_ZEROS)),
+    "a rate under another name": (UpdatesByEpsilon, (X, ONE_HOT)),
+    "a loss that must run": (HoldsALoss, (X, ONES_AND_ZEROS)),
+    "Spanish": (RedEnEspanol, (X, RNG.uniform(size=(6, 2)))),
+    "weights that are passed": (TakesItsWeights, (X, ONE_HOT)),
+    "an output in a layer": (LeavesItsOutputInALayer, (X, RNG.uniform(size=(6, 2)))),
+    "weights made in fit": (MakesLinearWeights, (X, ONES_AND_ZEROS[:, 0])),
+}
+
+
+@pytest.mark.parametrize("case", mostly_slow(CASES, 3))
+def test_right_passes_and_one_wrong_gradient_fails(case):
+    kind, inputs = CASES[case]
+    assert check(kind(1.0), *inputs).verdict == "PASS"
+    report = check(kind(1.01), *inputs)
+    wrong = [leaf.name for leaf in report.leaves if leaf.verdict == "FAIL"]
+    assert len(wrong) == 1
+    assert wrong[0].endswith(("weights1", "_0", "bias")), wrong
+    assert any(leaf.verdict == "PASS" for leaf in report.leaves)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.inspect.copying import duplicate
+from jaxnet.crosscheck.inspect.errors import without_exit
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.optional_jax import is_jax_array
 from jaxnet.crosscheck.inspect.role_heuristics import GRADIENT_NAMES
@@ -106,11 +107,9 @@ def called(function: Callable[..., Any], *args: Any) -> Any:
     """
     restart_generators()
     try:
-        return function(*(map_leaves(_duplicate, arg) for arg in args))
+        return without_exit(function)(*(map_leaves(_duplicate, arg) for arg in args))
     except Exception as error:
         return error
-    except SystemExit as error:  # as of code that prints what is wrong, and calls exit()
-        return RuntimeError(f"exit({'' if error.code is None else error.code})")
 
 
 def backward_runs_after(forward: Callable[..., Any], layer: Any, inputs: tuple[Any, ...]) -> bool:

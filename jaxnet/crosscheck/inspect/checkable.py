@@ -4,6 +4,7 @@ A subject can be opened at any values of its leaves, in any floating dtype. The 
 changed: `open` copies them and replaces the leaves in the copy.
 """
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from jaxnet.crosscheck.inspect.convention import Convention
-from jaxnet.crosscheck.inspect.errors import SubjectError, describe
+from jaxnet.crosscheck.inspect.errors import SubjectError, describe, without_exit
 from jaxnet.crosscheck.inspect.global_state import restart_generators
 from jaxnet.crosscheck.inspect.inputs import different_inputs
 from jaxnet.crosscheck.inspect.objects import floats_in
@@ -24,6 +25,7 @@ from jaxnet.crosscheck.meter import count_forward
 from jaxnet.crosscheck.number_format import NumberFormat, half_format
 
 DerivedBy = Literal["analytic", "JAX", "PyTorch", "TensorFlow", "autograd", "PyTensor", "MLX"]
+Backward = Callable[..., dict[str, Any]]
 TWO_FUNCTIONS_HINT = "pass them separately: check_function(lambda ...: f(...)[0], ..., gradient=lambda ...: f(...)[1])"
 
 
@@ -46,7 +48,7 @@ class Instance:
         arrays: Leaves,
         replaced: Callable[[], list[str]] = list,
     ) -> None:
-        self._forward, self._backward = _without_exit(forward), _without_exit(backward)
+        self._forward, self._backward = without_exit(forward), without_exit(backward)
         self.inputs, self.arrays = inputs, arrays
         self.replaced = replaced
         self.outputs = Outputs()
@@ -82,16 +84,22 @@ class Instance:
         return {name: np.asarray(g) if is_jax_array(g) else g for name, g in found.items()}
 
 
-def _without_exit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function that raises an error where code prints what is wrong and calls `exit()`."""
+def with_backward(checkable: "Checkable", change: Callable[[Backward], Backward]) -> "Checkable":
+    """Returns the same code with another backward pass.
 
-    def run(*args: Any) -> Any:
-        try:
-            return function(*args)
-        except SystemExit as error:
-            raise RuntimeError(f"exit({'' if error.code is None else error.code})") from error
+    Args:
+        checkable: The code.
+        change: Maps the backward pass, a function of a gradient for each output that returns gradients by leaf.
+    """
+    other = copy.copy(checkable)
 
-    return run
+    def opened(leaves: Leaves) -> Instance:
+        instance = checkable.open(leaves)
+        instance._backward = change(instance._backward)
+        return instance
+
+    other.open = opened  # type: ignore[method-assign]
+    return other
 
 
 def name_of_dout(leaves: Leaves) -> str:

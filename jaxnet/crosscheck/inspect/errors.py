@@ -4,7 +4,7 @@ import difflib
 import os
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,6 +44,18 @@ class MissingGradientError(SubjectError):
     def __init__(self, reason: str, pair: tuple[str, str]) -> None:
         super().__init__(f"{reason}; did you mean the pair ({', '.join(pair)})?")
         self.reason, self.pair = reason, pair
+
+
+def without_exit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that raises a RuntimeError where code prints what is wrong and calls `exit()`."""
+
+    def run(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except SystemExit as error:
+            raise RuntimeError(f"exit({'' if error.code is None else error.code})") from error
+
+    return run
 
 
 @contextmanager

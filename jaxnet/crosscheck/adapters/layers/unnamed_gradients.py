@@ -1,4 +1,4 @@
-"""Layers whose backward stores a gradient under a name that does not tell whose it is: `self.update = x.T @ dout`.
+"""Adapts layers whose backward stores a gradient under a name that does not tell whose it is: `self.step = x.T @ dout`.
 
 It is taken as that of a parameter if its numbers agree with difference quotients, and only then.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnet.crosscheck.adapters.networks.found_costs import agreement, directions_along, step_of
+from jaxnet.crosscheck.adapters.networks.found_costs import agreement, directions_along, slopes_along
 from jaxnet.crosscheck.adapters.style import Style, called, has_method, with_methods
 from jaxnet.crosscheck.inspect.copying import duplicate
 from jaxnet.crosscheck.inspect.objects import attributes_of
@@ -78,6 +78,4 @@ def _agrees(style: Style, name: str, gradient: Any, dout: Any) -> bool:
         trial: Any = duplicate(style.thing, {id(array): moved})
         return float(np.vdot(dout, np.asarray(trial.forward(*style.inputs), float)))
 
-    step = step_of(array)
-    slopes = [(value(array + step * d) - value(array - step * d)) / (2 * step) for d in directions]
-    return agreement(gradient, array, directions, slopes) is True
+    return agreement(gradient, array, directions, slopes_along(value, array, directions)) is True

@@ -22,7 +22,8 @@ SAMPLES = re.compile(
     rf"{DATA.pattern}|(inputs?|data|features|images?|samples|x)_\w+|\w+_(inputs?|data|samples|x)", re.IGNORECASE
 )
 TARGETS = re.compile(
-    r"train(ing)?_(set_)?(outputs?|results?)|[yt]_(train|batch|data|one_?hot|values?|labels?)|(batch|train)_[yt]|salidas?_(esper|dese|real)\w*",
+    r"train(ing)?_(set_)?(outputs?|results?)|[yt]_(train|batch|data|one_?hot|values?|labels?)|(batch|train)_[yt]"
+    r"|salidas?_(esper|dese|real)\w*",  # in Spanish
     re.IGNORECASE,
 )
 DIFFERENCE = re.compile(r"(\w+_)?(err(or)?s?|loss(es)?|diff(erences?)?|deltas?|residuals?)(_\w+)?")
@@ -74,7 +75,7 @@ def backwards(net: Any, forward: Method, outputs: list[str], *, has_targets: boo
         yield Method(name, fills, roles)
 
 
-def _roles(method: Any, net: Any, forward: Method, outputs: list[str]) -> tuple[dict[str, tuple[str, Fill]], list[str]]:
+def _roles(method: Any, net: Any, forward: Method, outputs: list[str]) -> tuple[dict[str, Role], list[str]]:
     """Returns the roles of the arguments of a backward pass with what fills them, and the required ones without."""
     takes = [p for p in positional(method) if p.default is p.empty or RATES.fullmatch(p.name)]
     labels = max((p.name for p in takes if _is_of_labels(p.name)), key=label_rank, default="")
@@ -103,7 +104,7 @@ def _value_named(name: str, outputs: list[str]) -> Role | None:
         return "output", _part_of("result", outputs.index(name))
     if DIFFERENCE.fullmatch(in_snake_case(name)):
         return "difference", _value_of("difference")
-    if is_prediction_name(name) or "output" in name or name.startswith("salida"):
+    if is_prediction_name(name) or "output" in name or name.startswith("salida"):  # in Spanish
         return "output", _value_of("output")
     return None
 

@@ -132,7 +132,7 @@ def has_costs(style: Style) -> bool:
 def _has_slopes(reading: Reading, inputs: tuple[Any, ...]) -> bool:
     rng = np.random.default_rng(0)
     arrays = reading.arrays.values()
-    return any(_slope(reading.network, array, rng.standard_normal(array.shape), inputs) != 0 for array in arrays)
+    return any(_slopes(reading.network, array, [rng.standard_normal(array.shape)], inputs) != [0] for array in arrays)
 
 
 def _candidates(net: Any, passes: tuple[str, str]) -> Iterator[_Candidate]:
@@ -266,7 +266,7 @@ def agreements(reading: Reading, inputs: tuple[Any, ...]) -> list[bool]:
         array = arrays[place]
         if (directions := directions_along(gradient, array)) is None:
             continue
-        slopes = [_slope(network, array, direction, inputs) for direction in directions]
+        slopes = _slopes(network, array, directions, inputs)
         if (agrees := agreement(gradient, array, directions, slopes)) is None:
             return []
         found.append(agrees)
@@ -298,7 +298,11 @@ def step_of(array: Any) -> float:
     return STEP * max(1.0, float(np.abs(array).max()))
 
 
-def _slope(network: Network, array: Any, direction: Any, inputs: tuple[Any, ...]) -> float:
+def slopes_along(value: Callable[[Any], Any], array: Any, directions: list[Any]) -> list[float]:
+    """Returns the difference quotients of a function of an array along unit vectors."""
     step = step_of(array)
-    after, before = (network.run({id(array): array + sign * step * direction}, *inputs)[2] for sign in (1, -1))
-    return float(after - before) / (2 * step)
+    return [float(value(array + step * d) - value(array - step * d)) / (2 * step) for d in directions]
+
+
+def _slopes(network: Network, array: Any, directions: list[Any], inputs: tuple[Any, ...]) -> list[float]:
+    return slopes_along(lambda moved: network.run({id(array): moved}, *inputs)[2], array, directions)

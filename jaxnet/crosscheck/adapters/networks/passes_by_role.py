@@ -11,7 +11,8 @@ import contextlib
 import functools
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from jaxnet.crosscheck.adapters.networks.argument_roles import Method, backwards
 from jaxnet.crosscheck.adapters.networks.function_pairs import DATA
 from jaxnet.crosscheck.adapters.networks.model_gradients import OWN_RATES
 from jaxnet.crosscheck.adapters.networks.outside_costs import is_of_labels
-from jaxnet.crosscheck.adapters.networks.training_methods import ONCE
+from jaxnet.crosscheck.adapters.networks.training_methods import set_own_epochs
 from jaxnet.crosscheck.adapters.style import (
     Style,
     called,
@@ -135,10 +136,9 @@ def _is_proportional(function: Style) -> bool:
         array = function.inputs[at]
         if np.size(array) < 2 or (directions := found_costs.directions_along(gradient, array)) is None:
             continue
-        step = found_costs.step_of(array)
         before, after = function.inputs[:at], function.inputs[at + 1 :]
-        ends = [[value(*before, array + sign * step * d, *after) for sign in (1, -1)] for d in directions]
-        slopes = [float(end - start) / (2 * step) for end, start in ends]
+        moved = partial(_at, value, before, after)
+        slopes = found_costs.slopes_along(moved, array, directions)
         factor = slopes[0] / np.linalg.norm(gradient)
         if factor and found_costs.agreement(factor * gradient, array, directions, slopes):
             return True
@@ -150,6 +150,10 @@ def adapt_autoencoder(style: Style) -> Style | None:
     net: Any = style.thing
     takes = [parameters_of(getattr(net, name, None)) for name in names_of(net)]
     return adapt(style) if len(style.inputs) == len(takes[0]) == 1 and takes[1] == [] else None
+
+
+def _at(value: Callable[..., Any], before: tuple[Any, ...], after: tuple[Any, ...], array: Any) -> Any:
+    return value(*before, array, *after)
 
 
 def _trial(net: Any, x: Any, t: Any) -> None:
@@ -266,9 +270,7 @@ def _with_passes(net: Any, passes: _Passes, inputs: tuple[Any, ...]) -> Any:
             setattr(self, passes.data[1], t)
         if passes.rate:
             setattr(self, passes.rate, learning_rate)
-        for name, value in attributes_of(self).items():
-            if ONCE.fullmatch(name) and isinstance(value, int) and value > 1:
-                setattr(self, name, 1)
+        set_own_epochs(self, 1)
         before = {place: np.copy(part) for place, part in walk(self) if isinstance(part, np.ndarray)}
         with of_class(self, kind), contextlib.redirect_stdout(io.StringIO()):
             values["returned"] = passes.backward.run(self, values)

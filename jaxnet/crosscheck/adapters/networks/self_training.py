@@ -60,9 +60,7 @@ class _Model(NamedTuple):
         """Returns a copy of the model after the method has run for so many epochs, and what that returned."""
         net = duplicate(self.net, replaced)
         with_own_rates(net, rate)
-        for attribute, value in attributes_of(net).items():
-            if training_methods.ONCE.fullmatch(attribute) and isinstance(value, int) and value > 1:
-                setattr(net, attribute, epochs)
+        training_methods.set_own_epochs(net, epochs)
         method = getattr(net, self.name)
         data = dict(zip(_data_of(method), inputs, strict=True))
         with contextlib.redirect_stdout(io.StringIO()):
@@ -272,11 +270,7 @@ def _agreement(model: _Model, array: Any, gradient: Any, inputs: tuple[Any, ...]
     """Returns whether a gradient has the slopes of the loss; None if it differs by a multiple of its array."""
     if (directions := found_costs.directions_along(gradient, array)) is None:
         return False
-    step = found_costs.step_of(array)
-    slopes = []
-    for d in directions:
-        after, before = (model.loss({id(array): array + sign * step * d}, inputs) for sign in (1, -1))
-        slopes.append(float(after - before) / (2 * step))
+    slopes = found_costs.slopes_along(lambda moved: model.loss({id(array): moved}, inputs), array, directions)
     return found_costs.agreement(gradient, array, directions, slopes)
 
 

@@ -118,11 +118,16 @@ def _arguments(method: Any) -> tuple[str, str, list[str], dict[str, Any]] | None
     return (data[0], data[1], rates, fixed) if len(data) == 2 and LABELS.fullmatch(data[1]) else None
 
 
-def _run(net: Any, kind: type, name: str, x: Any, t: Any, rates: dict[str, Any]) -> Any:
-    """Runs a method of a network for one epoch, without what it prints. The network is changed."""
+def set_own_epochs(net: Any, epochs: int) -> None:
+    """Sets the attributes of a network that are numbers of epochs or steps above 1, such as `n_iters`."""
     for attribute, value in attributes_of(net).items():
         if ONCE.fullmatch(attribute) and isinstance(value, int) and value > 1:
-            setattr(net, attribute, 1)
+            setattr(net, attribute, epochs)
+
+
+def _run(net: Any, kind: type, name: str, x: Any, t: Any, rates: dict[str, Any]) -> Any:
+    """Runs a method of a network for one epoch, without what it prints. The network is changed."""
+    set_own_epochs(net, 1)
     samples, labels, _, fixed = _arguments(getattr(net, name)) or ("", "", [], {})
     values = {key: len(x) if value is len else value for key, value in fixed.items()}
     if OUTPUT in fixed.values():
